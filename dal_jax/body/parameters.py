@@ -1,0 +1,47 @@
+"""theta = [a, S, R, s, t]: the unknowns of the method (paper, sections 3 and 4)."""
+
+import flax.struct
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+UPRIGHT_FACING_CAMERA = ((1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, -1.0))
+"""Rotation of a person who stands upright and faces the camera (body y up, camera y down)."""
+
+
+@flax.struct.dataclass
+class BodyParameters:
+    """Pose, segment scales and weak-perspective camera of one person (leading axes batch).
+
+    pose: axis-angle of the 23 joints below the pelvis, relative to the parent, radians.
+    segment_scale: scale of each of the 24 segments, positive; gauge mean log = 0 (see `fix_gauge`).
+    rotation: body to camera. Nine free numbers while Adam or a ConvNet handles them (`rotations.gram_schmidt`),
+      a proper rotation in every finished fit.
+    camera_scale: crop units a metre.
+    translation: of the pelvis, in the crop's [-1, 1].
+    """
+
+    pose: Float[Array, "*batch 23 3"]
+    segment_scale: Float[Array, "*batch 24"]
+    rotation: Float[Array, "*batch 3 3"]
+    camera_scale: Float[Array, "*batch"]
+    translation: Float[Array, "*batch 2"]
+
+
+def t_pose(camera_scale: float = 1.0) -> BodyParameters:
+    """Return a = 0, S = 1, upright and facing the camera: where the first registration starts."""
+    return BodyParameters(
+        pose=jnp.zeros((23, 3)),
+        segment_scale=jnp.ones(24),
+        rotation=jnp.array(UPRIGHT_FACING_CAMERA),
+        camera_scale=jnp.asarray(camera_scale, jnp.float32),
+        translation=jnp.zeros(2),
+    )
+
+
+def fix_gauge(parameters: BodyParameters) -> BodyParameters:
+    """Move the common factor of the segment scales into the camera: mean log s = 0; the projection is unchanged."""
+    common = jnp.exp(jnp.mean(jnp.log(parameters.segment_scale), axis=-1))
+    return parameters.replace(
+        segment_scale=parameters.segment_scale / common[..., None],
+        camera_scale=parameters.camera_scale * common,
+    )

@@ -1,0 +1,1 @@
+"""What every long run needs: errors, checkpoints, logs, progress. Knows nothing of bodies."""

@@ -1,0 +1,152 @@
+"""Checkpoints of a training state: a pytree and a little JSON a step, whole or absent, the last few kept.
+
+Orbax writes a step into a temporary folder and renames it, so a process killed at any instant leaves the steps before
+it intact and the unfinished one is ignored. The state's structure is stored beside the values and compared before any
+value is read: Orbax alone would cast a changed dtype silently and answer a changed shape with pages of text.
+"""
+
+import contextlib
+import json
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from dal_jax.runtime import atomic, errors
+
+PyTree = Any
+
+
+class Checkpoints:
+    """The steps saved under one folder.
+
+    A leaf of the state may be a JAX or NumPy array, a typed PRNG key, a number or a string; None is structure.
+    """
+
+    def __init__(self, directory: atomic.PathLike, keep: int = 2):
+        """Look at a folder; nothing is created or removed before the first `save`.
+
+        Args:
+          directory: holds one sub-folder a step; may be absent or empty.
+          keep: how many of the latest steps survive a save.
+
+        Raises:
+          InputError: the folder holds something that is no checkpoint.
+        """
+        self._directory = pathlib.Path(directory).absolute()
+        self._keep = keep
+        _refuse_foreign_content(self._directory)
+
+    def save(self, step: int, state: PyTree, metadata: dict[str, Any] | None = None) -> None:
+        """Write one step and wait until it is on disk; steps beyond the last `keep` are removed afterwards.
+
+        Args:
+          step: at least 0, above every saved step.
+          state: any pytree.
+          metadata: strict JSON (no NaN), returned as it is by `restore`.
+        """
+        latest = self.latest_step()
+        if latest is not None and step <= latest:
+            raise ValueError(f"step {step} is not above the saved step {latest}")
+        json.dumps(metadata, allow_nan=False)
+        notes = {"metadata": metadata or {}, "structure": _structure(state)}
+        policy = ocp.training.preservation_policies.LatestN(self._keep)
+        with ocp.training.Checkpointer(
+            self._directory, preservation_policy=policy, cleanup_tmp_directories=True
+        ) as checkpointer:
+            checkpointer.save(step, state, checkpointable_name=_STATE, force=True, custom_metadata=notes)
+
+    def latest_step(self) -> int | None:
+        """Return the last whole step, or None where there is none yet."""
+        if not self._directory.is_dir():
+            return None
+        steps = [int(path.name) for path in self._directory.iterdir() if _STEP.fullmatch(path.name)]
+        whole = [step for step in steps if ocp.is_orbax_checkpoint(self._directory / str(step))]
+        return max(whole, default=None)
+
+    def restore(self, example: PyTree, step: int | None = None, partial: bool = False) -> tuple[PyTree, dict[str, Any]]:
+        """Read a step into the structure, dtypes and devices of an example.
+
+        Args:
+          example: a state of arrays, or of `jax.ShapeDtypeStruct` (without a sharding it lands on the first device).
+          step: the latest if None.
+          partial: the example may leave out leaves of the saved state, for instance all but a network's variables.
+
+        Returns:
+          The state, and the metadata of its step.
+
+        Raises:
+          InputError: no such step, a damaged one, or another structure; the first leaf that differs is named.
+        """
+        step = self.latest_step() if step is None else step
+        path = self._directory / str(step)
+        if step is None or not ocp.is_orbax_checkpoint(path):
+            raise errors.InputError(f"{self._directory if step is None else path}: there is no checkpoint")
+        context = ocp.Context()
+        context.pytree.loading.partial_load = partial
+        with context, _damage_named(path):
+            notes = ocp.metadata(path).custom_metadata
+            _compare(path, _structure(example), notes["structure"], partial)
+            state = ocp.load(path, _placed(example), checkpointable_name=_STATE)
+        return state, notes["metadata"]
+
+
+_STATE = "state"
+_STEP = re.compile(r"0|[1-9][0-9]*")
+_UNFINISHED = ".orbax-checkpoint-tmp"
+
+
+def _refuse_foreign_content(directory: pathlib.Path) -> None:
+    if directory.exists() and not directory.is_dir():
+        raise errors.InputError(f"{directory}: is a file, not a folder of checkpoints")
+    for path in sorted(directory.iterdir()) if directory.exists() else []:
+        unfinished = _UNFINISHED in path.name or path.name.startswith(".")
+        if not unfinished and not (_STEP.fullmatch(path.name) and path.is_dir()):
+            raise errors.InputError(f"{directory}: holds '{path.name}', so it is not a folder of checkpoints")
+
+
+def _structure(state: PyTree) -> dict[str, str]:
+    """Describe every leaf: `{"params/dense/kernel": "float32[3,4]", "key": "key<fry>[]", "epoch": "int"}`."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): _kind(leaf) for path, leaf in leaves}
+
+
+def _kind(leaf: Any) -> str:
+    if not hasattr(leaf, "dtype"):
+        return type(leaf).__name__
+    return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+
+
+def _compare(path: pathlib.Path, wanted: dict[str, str], saved: dict[str, str], partial: bool) -> None:
+    for name, kind in wanted.items():
+        if saved.get(name) != kind:
+            raise errors.InputError(f"{path}: {name} is {saved.get(name, 'absent')}, expected {kind}")
+    unwanted = next((name for name in saved if name not in wanted), None)
+    if unwanted is not None and not partial:
+        raise errors.InputError(f"{path}: {unwanted} is {saved[unwanted]}, expected absent")
+
+
+def _placed(example: PyTree) -> PyTree:
+    """Give abstract leaves a device: without one Orbax asks for those that were there when the step was saved."""
+    first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+    def place(leaf: Any) -> Any:
+        if isinstance(leaf, jax.ShapeDtypeStruct) and leaf.sharding is None:
+            return leaf.update(sharding=first)
+        return leaf
+
+    return jax.tree.map(place, example)
+
+
+@contextlib.contextmanager
+def _damage_named(path: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except errors.InputError:
+        raise
+    except Exception as error:  # Orbax's and TensorStore's errors share no narrower class
+        line = (str(error).splitlines() or [""])[0]
+        raise errors.InputError(f"{path}: damaged checkpoint ({type(error).__name__}: {line[:200]})") from error

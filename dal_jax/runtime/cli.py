@@ -1,0 +1,75 @@
+"""What every binary does at its edge: flags in; one line and a code out when something is not as it must be.
+
+A binary reads:
+
+    _CONFIG = config_flag.define(train.TrainConfig())
+    _OUT = flags.DEFINE_string("out", None, "Folder for the results.", required=True)
+
+    def main(_: list[str]) -> None:
+        ...
+
+    if __name__ == "__main__":
+        cli.run(main)
+"""
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from absl import app, flags, logging
+
+from dal_jax.runtime import compilation_cache, errors
+
+BAD_INPUT = 2  # exit codes: as argparse's
+INTERRUPTED = 130  # 128 + SIGINT, as a shell's
+
+
+def run(main: Callable[[list[str]], None]) -> NoReturn:
+    """Parse the flags, call `main(argv)` and exit: 0; 2 with one line for bad input; 130 with one line for Ctrl-C.
+
+    Bad input is a flag absl refuses, a stray argument, `InputError`, or an operating system error about a named file.
+    Any other exception is a bug and keeps its traceback.
+    """
+
+    def guarded(argv: list[str]) -> None:
+        compilation_cache.configure()
+        try:
+            main(argv)
+        except errors.InputError as error:
+            fail(str(error))
+        except OSError as error:
+            if error.filename is None:
+                raise
+            fail(f"{error.filename}: {error.strerror}")
+        except KeyboardInterrupt:
+            print("\ninterrupted: the same command goes on from the last checkpoint", file=sys.stderr)
+            sys.exit(INTERRUPTED)
+
+    app.run(guarded, flags_parser=_parse)
+    raise AssertionError("absl.app.run exits")
+
+
+def fail(message: str) -> NoReturn:
+    """Print `error: MESSAGE` as one line on stderr and exit with code 2."""
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(BAD_INPUT)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        rest = flags.FLAGS(argv)
+    except SystemExit:  # absl has printed --help, and would call that a failure
+        sys.exit(0)
+    except flags.Error as error:
+        fail(_readable(str(error)))
+    if len(rest) > 1:
+        fail(f"unexpected argument '{rest[1]}': a flag's value follows an equals sign, as in --out=DIR")
+    if flags.FLAGS["verbosity"].using_default_value:
+        flags.FLAGS.verbosity = logging.ERROR  # absl's default would print Orbax's every step
+    return rest
+
+
+def _readable(message: str) -> str:
+    if message.endswith("must have a value other than None."):
+        return message.split("=", 1)[0] + " is required"
+    return message

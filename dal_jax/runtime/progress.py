@@ -1,0 +1,55 @@
+"""Progress with the time that is left: a bar on a terminal, a line every ten seconds in a log file."""
+
+import sys
+from collections.abc import Iterable
+from typing import TextIO
+
+import tqdm
+
+LOG_INTERVAL_S = 10.0
+
+
+def bar(title: str, iterable: Iterable | None = None, total: int | None = None, unit: str = "it") -> tqdm.tqdm:
+    """Make a tqdm bar on stderr: iterate over it, or `with bar(...) as b: b.update(n)`; `b.set_postfix(loss=...)`.
+
+    The postfix waits for the next redrawing, or it would redraw (in a log: write a line) each time it is set.
+    Work that ends sooner than the first update (a second on a terminal, ten in a log) shows nothing.
+
+    Args:
+      title: what is being done, a few words.
+      iterable: wrapped, if given.
+      total: number of units, if the iterable has no length.
+      unit: the name of one unit, as in '12.3 image/s'.
+    """
+    if sys.stderr.isatty():
+        return _Bar(iterable, title, total, unit=unit, delay=1.0, dynamic_ncols=True, leave=False)
+    form = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+    return _Bar(
+        iterable,
+        title,
+        total,
+        unit=unit,
+        file=_LineEach(sys.stderr),
+        delay=LOG_INTERVAL_S,
+        mininterval=LOG_INTERVAL_S,
+        bar_format=form,
+    )
+
+
+class _Bar(tqdm.tqdm):
+    def set_postfix(self, ordered_dict=None, refresh=False, **values) -> None:
+        super().set_postfix(ordered_dict, refresh=refresh, **values)
+
+
+class _LineEach:
+    """A text stream on which each redrawing of a bar becomes a line of its own."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        if line := text.strip("\r\n "):
+            self._stream.write(line + "\n")
+
+    def flush(self) -> None:
+        self._stream.flush()

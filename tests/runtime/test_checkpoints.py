@@ -1,0 +1,191 @@
+"""What is saved comes back bit by bit, on a good day and after a SIGKILL in the middle of a save."""
+
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from typing import Any
+
+import chex
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dal_jax.runtime import checkpoints, errors
+
+
+@flax.struct.dataclass
+class _State:
+    parameters: Any
+    optimiser: Any
+    key: jax.Array
+    fits: np.ndarray
+    missing: None
+    round: int
+    name: str = flax.struct.field(pytree_node=False)
+
+
+def _state(step: int = 0, width: int = 3) -> _State:
+    parameters = {"dense": {"kernel": jnp.full((width, 4), step, jnp.float32), "bias": jnp.zeros(())}}
+    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3)).init(parameters)
+    fits = np.arange(5, dtype=np.float64) / 3 + step  # float64: NumPy leaves never pass through JAX
+    return _State(parameters, optimiser, jax.random.key(step), fits, None, step, "state")
+
+
+def _assert_same(state, expected):
+    assert jax.tree.structure(state) == jax.tree.structure(expected)
+    for leaf, wanted in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True):
+        assert type(leaf) is type(wanted)
+        if hasattr(leaf, "dtype"):
+            assert leaf.dtype == wanted.dtype
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf, wanted = jax.random.key_data(leaf), jax.random.key_data(wanted)
+        np.testing.assert_array_equal(leaf, wanted)
+
+
+def test_every_kind_of_leaf_comes_back(tmp_path):
+    metadata = {"phase": "deform", "history": [{"round": 1, "error_mm": 0.1, "truth": None}]}
+    checkpoints.Checkpoints(tmp_path / "new").save(7, _state(7), metadata)
+    folder = checkpoints.Checkpoints(tmp_path / "new")
+    assert folder.latest_step() == 7
+    state, restored = folder.restore(_state(0))
+    _assert_same(state, _state(7))
+    assert restored == metadata
+
+
+def test_nothing_is_made_before_the_first_save(tmp_path):
+    folder = checkpoints.Checkpoints(tmp_path / "none")
+    assert folder.latest_step() is None
+    with pytest.raises(errors.InputError, match="none: there is no checkpoint"):
+        folder.restore(_state())
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_last_few_are_kept(tmp_path):
+    folder = checkpoints.Checkpoints(tmp_path, keep=2)
+    for step in (1, 2, 5, 12):
+        folder.save(step, {"x": np.array(step)})
+    assert sorted(os.listdir(tmp_path)) == ["12", "5"]
+    assert folder.restore({"x": np.array(0)}, step=5)[0]["x"] == 5
+    with pytest.raises(errors.InputError, match="/2: there is no checkpoint"):
+        folder.restore({"x": np.array(0)}, step=2)
+
+
+def test_steps_only_grow_and_metadata_is_json(tmp_path):
+    folder = checkpoints.Checkpoints(tmp_path)
+    folder.save(3, {"x": np.array(1)})
+    with pytest.raises(ValueError, match="step 3 is not above the saved step 3"):
+        folder.save(3, {"x": np.array(1)})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        folder.save(4, {"x": np.array(1)}, {"error_mm": float("nan")})
+    assert folder.latest_step() == 3
+
+
+def test_a_part_can_be_read_alone(tmp_path):
+    folder = checkpoints.Checkpoints(tmp_path)
+    folder.save(1, {"network": {"w": jnp.ones((2, 3))}, "optimiser": jnp.zeros(4)})
+    part = {"network": {"w": jax.ShapeDtypeStruct((2, 3), jnp.float32)}}
+    state, _ = folder.restore(part, partial=True)
+    chex.assert_trees_all_equal(state, {"network": {"w": jnp.ones((2, 3))}})
+    assert state["network"]["w"].devices() == {jax.devices()[0]}
+    with pytest.raises(errors.InputError, match=r"optimiser is float32\[4\], expected absent"):
+        folder.restore(part)
+
+
+def test_leaves_land_where_the_example_lies(tmp_path):
+    folder = checkpoints.Checkpoints(tmp_path)
+    mesh = jax.make_mesh((4,), ("data",))
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    folder.save(1, {"x": jnp.arange(8.0)})
+    state, _ = folder.restore({"x": jax.device_put(jnp.zeros(8), split)})
+    assert state["x"].sharding == split
+    np.testing.assert_array_equal(state["x"], np.arange(8))
+
+
+@pytest.mark.parametrize(
+    ("example", "told"),
+    [
+        (_state(width=2), r"1: parameters/dense/kernel is float32\[3,4\], expected float32\[2,4\]"),
+        (_state().replace(fits=np.zeros(5, np.float32)), r"1: fits is float64\[5\], expected float32\[5\]"),
+        (_state().replace(key=jax.random.PRNGKey(0)), r"1: key is key<fry>\[\], expected uint32\[2\]"),
+        (_state().replace(missing=np.zeros(1)), r"1: missing is absent, expected float64\[1\]"),
+        (_state().replace(fits=None), r"1: fits is float64\[5\], expected absent"),
+    ],
+)
+def test_another_structure_is_named(tmp_path, example, told):
+    folder = checkpoints.Checkpoints(tmp_path)
+    folder.save(1, _state())
+    with pytest.raises(errors.InputError, match=told) as caught:
+        folder.restore(example)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "007", "best"])
+def test_a_foreign_folder_is_refused(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(errors.InputError, match=f"holds '{name}', so it is not a folder of checkpoints"):
+        checkpoints.Checkpoints(tmp_path)
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(errors.InputError, match="file: is a file"):
+        checkpoints.Checkpoints(tmp_path / "file")
+
+
+@pytest.mark.parametrize("pattern", ["state/manifest.ocdbt", "state/_METADATA", "_CHECKPOINT_METADATA", "state/d/*"])
+def test_damage_is_told_in_one_line(tmp_path, pattern):
+    folder = checkpoints.Checkpoints(tmp_path)
+    folder.save(1, {"x": np.arange(1000.0)})
+    for path in (tmp_path / "1").glob(pattern):
+        path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(errors.InputError) as caught:
+        folder.restore({"x": np.arange(1000.0)})
+    assert str(caught.value).startswith(f"{tmp_path}/1: ")
+    assert "\n" not in str(caught.value)
+
+
+_SAVES = 10_000  # never reached
+_SIZE = 300_000
+_CHILD = textwrap.dedent(
+    """
+    import sys
+    import numpy as np
+    from dal_jax.runtime import checkpoints
+
+    folder = checkpoints.Checkpoints(sys.argv[1])
+    start = folder.latest_step()
+    for step in range(0 if start is None else start + 1, int(sys.argv[2])):
+        folder.save(step, {"x": np.full(int(sys.argv[3]), step)}, {"step": step})
+        print(step, flush=True)
+    """
+)
+
+
+@pytest.mark.slow
+def test_sigkill_in_the_middle_of_saves(tmp_path):
+    """Every save that returned is there afterwards, whole; killed saves leave nothing that is read."""
+    rng = random.Random(0)
+    root = pathlib.Path(__file__).parents[2]
+    reached = -1
+    for _ in range(4):
+        command = [sys.executable, "-c", _CHILD, str(tmp_path / "steps"), str(_SAVES), str(_SIZE)]
+        with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as child:
+            first = int(child.stdout.readline())
+            assert first == reached + 1
+            time.sleep(rng.uniform(0.0, 0.3))
+            child.send_signal(signal.SIGKILL)
+            told = [first, *map(int, child.stdout.read().split())]
+        folder = checkpoints.Checkpoints(tmp_path / "steps")
+        reached = folder.latest_step()
+        assert reached in (told[-1], told[-1] + 1)  # the last may have been whole before it was told
+        state, metadata = folder.restore({"x": np.zeros(_SIZE, np.int64)})
+        assert metadata == {"step": reached}
+        np.testing.assert_array_equal(state["x"], reached)

@@ -1,0 +1,97 @@
+"""A binary's edge: the exit code and the one line for everything that can be wrong with its input."""
+
+import pathlib
+import signal
+import subprocess
+import sys
+
+import pytest
+
+_ROOT = pathlib.Path(__file__).parents[2]
+_BINARY = '''"""Say how it ends.
+
+    python -m %s --how=well
+"""
+import time
+
+from absl import flags, logging
+
+from dal_jax.runtime import cli, errors
+
+_HOW = flags.DEFINE_enum("how", None, ["well", "input", "file", "bug", "sleep"], "The end.", required=True)
+
+
+def main(_):
+    logging.info("chatter")
+    logging.warning("chatter")
+    print("started", flush=True)
+    if _HOW.value == "input":
+        raise errors.InputError("people.json: annotation 17:\\n  dp_I[3] is 25")
+    if _HOW.value == "file":
+        open("absent.json")
+    if _HOW.value == "bug":
+        raise ValueError("a bug")
+    if _HOW.value == "sleep":
+        time.sleep(60)
+
+
+if __name__ == "__main__":
+    cli.run(main)
+'''
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory):
+    path = tmp_path_factory.mktemp("binary") / "binary.py"
+    path.write_text(_BINARY)
+    start = f"import runpy, sys; sys.argv[0] = {str(path)!r}; runpy.run_path({str(path)!r}, run_name='__main__')"
+    return lambda *arguments: [sys.executable, "-c", start, *arguments]
+
+
+def _run(command):
+    return subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
+
+
+def test_a_good_run_is_quiet(command):
+    done = _run(command("--how=well"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "started\n", "")
+
+
+def test_help_is_no_failure(command):
+    done = _run(command("--help"))
+    assert done.returncode == 0
+    assert "Say how it ends." in done.stdout
+    assert "--how: <well|input|file|bug|sleep>: The end." in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--how=badly"], "flag --how=badly: value should be one of <well|input|file|bug|sleep>"),
+        (["--hwo=well"], "Unknown command line flag 'hwo'. Did you mean: how ?"),
+        ([], "flag --how is required"),
+        (["--how=well", "more"], "unexpected argument 'more': a flag's value follows an equals sign, as in --out=DIR"),
+        (["--how=input"], "people.json: annotation 17: dp_I[3] is 25"),
+        (["--how=file"], "absent.json: No such file or directory"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(command, arguments, told):
+    done = _run(command(*arguments))
+    assert done.stderr == f"error: {told}\n"
+    assert done.returncode == 2
+
+
+def test_a_bug_keeps_its_traceback(command):
+    done = _run(command("--how=bug"))
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert done.stderr.endswith("ValueError: a bug\n")
+
+
+def test_ctrl_c_is_one_line_and_code_130(command):
+    with subprocess.Popen(command("--how=sleep"), cwd=_ROOT, stdout=-1, stderr=-1, text=True) as child:
+        assert child.stdout.readline() == "started\n"
+        child.send_signal(signal.SIGINT)
+        _, told = child.communicate(timeout=30)
+    assert told.strip() == "interrupted: the same command goes on from the last checkpoint"
+    assert child.returncode == 130

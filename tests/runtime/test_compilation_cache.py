@@ -1,0 +1,53 @@
+"""Where compiled programs are kept."""
+
+import pathlib
+
+import jax
+import pytest
+
+from dal_jax.runtime import compilation_cache
+
+
+@pytest.fixture
+def unset():
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.mark.usefixtures("unset")
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"DAL_CACHE": "{tmp}/mine", "XDG_CACHE_HOME": "{tmp}/xdg"}, "{tmp}/mine"),
+        ({"XDG_CACHE_HOME": "{tmp}/xdg"}, "{tmp}/xdg/dal_jax"),
+        ({"HOME": "{tmp}"}, "{tmp}/.cache/dal_jax"),
+    ],
+)
+def test_folder(monkeypatch, tmp_path, environment, expected):
+    for name in ("DAL_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value.format(tmp=tmp_path))
+    folder = pathlib.Path(expected.format(tmp=tmp_path))
+    assert compilation_cache.configure() == folder
+    assert folder.is_dir()
+    assert jax.config.jax_compilation_cache_dir == str(folder)
+
+
+@pytest.mark.usefixtures("unset")
+def test_empty_turns_it_off(monkeypatch):
+    monkeypatch.setenv("DAL_CACHE", "")
+    assert compilation_cache.configure() is None
+    assert jax.config.jax_compilation_cache_dir is None
+
+
+def test_jax_own_setting_wins(monkeypatch, tmp_path):
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    monkeypatch.setenv("DAL_CACHE", str(tmp_path / "other"))
+    try:
+        assert compilation_cache.configure() == tmp_path
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
