@@ -1,0 +1,99 @@
+"""Ray casting of a triangle mesh: which face a ray meets first, where on it, and how far away.
+
+Embree (the `embreex` wheel) runs on any CPU: no GL context, no display and no EGL driver, the usual trouble on servers.
+One cast gives visibility, depth, shading and surface coordinates, so everything that draws a body starts here. A
+perspective camera casts its own fan of rays through `Scene.cast`; the weak-perspective one (paper, eq. 1) sees along
+parallel rays, which is `Scene.cast_grid`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from embreex import mesh_construction, rtcore_scene
+from jaxtyping import Float, Int
+
+MISS = -1
+"""The face number of a ray that meets nothing."""
+
+
+class Hits(NamedTuple):
+    """What each ray meets first. Where it meets nothing: face `MISS`, barycentric 0, distance infinite."""
+
+    face: Int[np.ndarray, "*rays"]
+    barycentric: Float[np.ndarray, "*rays 3"]
+    distance: Float[np.ndarray, "*rays"]
+
+    @property
+    def mask(self) -> np.ndarray:
+        """True where a ray meets the mesh, (*rays,) bool."""
+        return self.face != MISS
+
+
+class Scene:
+    """A mesh that rays can be cast at. Building it costs about 20 ms for 27,000 faces; casting is what is fast."""
+
+    def __init__(self, vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"]):
+        """Build the search tree.
+
+        Raises:
+            ValueError: a shape is wrong, a vertex is not finite, or a face names a vertex that is not there (Embree
+                would read foreign memory).
+        """
+        vertices, faces = np.asarray(vertices), np.asarray(faces)
+        for name, array in (("vertices", vertices), ("faces", faces)):
+            if array.ndim != 2 or array.shape[1] != 3 or not len(array):
+                raise ValueError(f"{name} must have shape (n, 3), got {array.shape}")
+        if not np.isfinite(vertices).all():
+            raise ValueError(f"vertex {np.argwhere(~np.isfinite(vertices))[0, 0]} is not finite")
+        if faces.min() < 0 or faces.max() >= len(vertices):
+            raise ValueError(f"faces name vertices {faces.min()}..{faces.max()}, but there are {len(vertices)}")
+        # Robust traversal: without it a ray through an edge that two triangles share can slip between them.
+        self._scene = rtcore_scene.EmbreeScene(robust=True)
+        mesh_construction.TriangleMesh(
+            scene=self._scene,
+            vertices=np.ascontiguousarray(vertices, np.float32),
+            indices=np.ascontiguousarray(faces, np.int32),
+        )
+        self._nearest_z = float(vertices[:, 2].min())
+        self._depth = float(np.ptp(vertices[:, 2]))
+
+    def cast(self, origins: Float[np.ndarray, "r 3"], directions: Float[np.ndarray, "r 3"]) -> Hits:
+        """Follow each ray to the first face it meets, from either side.
+
+        `barycentric` weighs the face's corners in their order; the point met is `origin + distance * direction`, so
+        the distance is in units of the direction's own length.
+        """
+        answer = self._scene.run(
+            np.ascontiguousarray(origins, np.float32), np.ascontiguousarray(directions, np.float32), output=1
+        )
+        face = answer["primID"]
+        second, third = answer["u"], answer["v"]
+        barycentric = np.stack([1.0 - second - third, second, third], axis=-1)
+        mask = face != MISS
+        return Hits(
+            face=face,
+            barycentric=np.where(mask[:, None], barycentric, 0.0).astype(np.float32),
+            distance=np.where(mask, answer["tfar"], np.inf).astype(np.float32),
+        )
+
+    def cast_grid(self, columns: Float[np.ndarray, " w"], rows: Float[np.ndarray, " h"]) -> Hits:
+        """Cast parallel rays along +z through every (column x, row y), as a weak-perspective camera sees the mesh.
+
+        The mesh must stand in the frame of `columns` and `rows`. `Hits` has leading axes (h, w); `distance` is the z
+        of the point met, in that frame.
+        """
+        margin = 0.01 * self._depth + 1e-3
+        start = self._nearest_z - margin
+        x, y = np.meshgrid(columns, rows)
+        origins = np.stack([x, y, np.full_like(x, start)], axis=-1).reshape(-1, 3)
+        hits = self.cast(origins, np.broadcast_to(np.float32([0.0, 0.0, 1.0]), origins.shape))
+        return Hits(
+            face=hits.face.reshape(x.shape),
+            barycentric=hits.barycentric.reshape(*x.shape, 3),
+            distance=hits.distance.reshape(x.shape) + np.float32(start),
+        )
+
+
+def pixel_centres(size: int, low: float = -1.0, high: float = 1.0) -> Float[np.ndarray, " size"]:
+    """Return where the centres of `size` pixels lie on [low, high]: by default the square crop's own [-1, 1]."""
+    return low + (np.arange(size) + 0.5) * ((high - low) / size)

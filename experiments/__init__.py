@@ -1,0 +1,1 @@
+"""Thin binaries: flags, one library call, files and a table."""

@@ -1,0 +1,51 @@
+"""Score 3D poses against the truth: MPJPE (raw, scale-matched, bone-sum scaled) and PA-MPJPE.
+
+  python -m experiments.evaluate --poses_3d=lifted.npz --truth=truth.npz --out=scores.json
+
+Both files are .npz with `joints` (n, 17, 3), Human3.6M order, the same people in the same order, and `unit`, 'mm' or
+'px'. The truth may name an `action` (n,) for a table by action. Errors are in the unit of the truth; the raw MPJPE is
+left out unless both files are in mm. Takes seconds for 100,000 poses.
+"""
+
+import pathlib
+
+from absl import flags
+
+from dal_jax.evaluation import metrics, pose_files, protocols, tables
+from dal_jax.runtime import atomic, cli, errors
+
+_POSES = flags.DEFINE_string("poses_3d", None, "Predicted poses, .npz.", required=True)
+_TRUTH = flags.DEFINE_string("truth", None, "True poses, .npz.", required=True)
+_OUT = flags.DEFINE_string("out", None, "Where to write the scores as JSON; not written if left out.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the file of --out.")
+_CANONICAL = flags.DEFINE_float(
+    "canonical_bone_sum",
+    None,
+    "Bone-length sum of the canonical average skeleton (the training people's), in the truth's unit, for the bone-sum "
+    "scaling. Left out: the mean over the truth file.",
+    lower_bound=1e-6,
+)
+
+
+def main(_: list[str]) -> None:
+    """Read both files, score, print, write."""
+    if _OUT.value and pathlib.Path(_OUT.value).exists() and not _OVERWRITE.value:
+        raise errors.InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
+    poses, truth = pose_files.read(_POSES.value), pose_files.read(_TRUTH.value)
+    canonical = _CANONICAL.value or protocols.canonical_bone_sum_mm(truth.joints)
+    try:
+        scores = pose_files.score(poses, truth, canonical)
+    except errors.InputError as error:
+        raise errors.InputError(f"{_POSES.value} and {_TRUTH.value}: {error}") from error
+    means = {name: metrics.masked_mean(values) for name, values in scores.items()}
+    print(tables.text_table([f"{len(poses.joints)} poses", f"mean [{truth.unit}]"], list(means.items())))
+    if truth.action is not None:
+        print("\n" + tables.per_action_table(scores, truth.action.tolist()))
+    if _OUT.value:
+        report = {f"{name}_{truth.unit}": value for name, value in means.items()}
+        report |= {"poses": len(poses.joints), f"canonical_bone_sum_{truth.unit}": canonical}
+        atomic.write_json(_OUT.value, report)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,78 @@
+"""Pose files: what is wrong with one is named, and two are compared in the truth's unit."""
+
+import numpy as np
+import pytest
+
+from dal_jax.evaluation import pose_files
+from dal_jax.runtime import errors
+
+_MM = 2e-3  # float32 rounding around a metre, in mm
+
+
+def _joints(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(scale=300, size=(4, 17, 3))
+
+
+def _nan(joints: np.ndarray) -> np.ndarray:
+    joints[2, 5, 1] = np.nan
+    return joints
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"unit": "mm"}, "no field 'joints'"),
+        ({"joints": _joints()}, "no field 'unit'"),
+        ({"joints": _joints(), "unit": "inch"}, "unit is 'inch'"),
+        ({"joints": _joints()[:, :16], "unit": "mm"}, r"joints has shape \(4, 16, 3\)"),
+        ({"joints": _joints()[:0], "unit": "mm"}, r"joints has shape \(0, 17, 3\)"),
+        ({"joints": _joints().astype(str), "unit": "mm"}, "not a real number"),
+        ({"joints": _nan(_joints()), "unit": "mm"}, r"joints\[2, 5\] is \[.*nan"),
+        ({"joints": _joints(), "unit": "mm", "action": np.array(["Eating"])}, r"action has shape \(1,\)"),
+        ({"joints": np.array([{}], object), "unit": "mm"}, "no readable .npz"),
+    ],
+)
+def test_a_bad_field_is_named_with_its_file(tmp_path, fields, message):
+    path = tmp_path / "poses.npz"
+    np.savez(path, **fields)
+    with pytest.raises(errors.InputError, match=message) as raised:
+        pose_files.read(path)
+    assert str(path) in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04truncated"])
+def test_a_file_that_is_no_npz_is_named(tmp_path, content):
+    path = tmp_path / "poses.npz"
+    path.write_bytes(content)
+    with pytest.raises(errors.InputError, match="no readable .npz"):
+        pose_files.read(path)
+    with pytest.raises(errors.InputError, match="no readable .npz"):
+        pose_files.read(tmp_path / "missing.npz")
+
+
+def test_a_plain_array_is_no_npz(tmp_path):
+    path = tmp_path / "poses.npy"
+    np.save(path, _joints())
+    with pytest.raises(errors.InputError, match="no readable .npz"):
+        pose_files.read(path)
+
+
+def test_fields_come_back(tmp_path):
+    np.savez(tmp_path / "poses.npz", joints=_joints(), unit="px", action=np.array(list("abcd")))
+    poses = pose_files.read(tmp_path / "poses.npz")
+    np.testing.assert_allclose(poses.joints, _joints(), rtol=1e-6)
+    assert poses.unit == "px" and poses.action.tolist() == list("abcd")
+
+
+def test_raw_error_needs_millimetres_on_both_sides():
+    joints = _joints().astype(np.float32)
+    truth = pose_files.Poses(joints, "mm")
+    moved = joints + np.float32([0, 0, 1500])
+    assert pose_files.score(pose_files.Poses(moved, "mm"), truth, 4000.0)["mpjpe"].max() < _MM
+    assert "mpjpe" not in pose_files.score(pose_files.Poses(moved, "px"), truth, 4000.0)
+
+
+def test_two_files_of_different_length_are_refused():
+    joints = _joints().astype(np.float32)
+    with pytest.raises(errors.InputError, match="3 poses, but 4 true ones"):
+        pose_files.score(pose_files.Poses(joints[:3], "mm"), pose_files.Poses(joints, "mm"), 4000.0)

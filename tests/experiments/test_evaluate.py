@@ -1,0 +1,46 @@
+"""The binary end to end: table, JSON, and one line with exit code 2 for what is wrong."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+_MM = 2e-3  # float32 rounding around a metre, in mm
+
+
+def _run(*flags: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "experiments.evaluate", *map(str, flags)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture
+def files(tmp_path):
+    joints = np.random.default_rng(0).normal(scale=300, size=(6, 17, 3))
+    np.savez(tmp_path / "truth.npz", joints=joints, unit="mm", action=np.array(["Eating", "Posing"] * 3))
+    np.savez(tmp_path / "poses.npz", joints=1.25 * joints + 500.0, unit="mm")
+    return tmp_path
+
+
+def test_scores_are_printed_and_written(files):
+    flags = (f"--poses_3d={files}/poses.npz", f"--truth={files}/truth.npz", f"--out={files}/scores.json")
+    done = _run(*flags)
+    assert done.returncode == 0, done.stderr
+    assert "pa_mpjpe" in done.stdout and "Posing" in done.stdout and "mean [mm]" in done.stdout
+    scores = json.loads((files / "scores.json").read_text())
+    assert scores["poses"] == 6
+    assert scores["mpjpe_scale_matched_mm"] < _MM and scores["pa_mpjpe_mm"] < _MM
+    truth = np.load(files / "truth.npz")["joints"]
+    distance = np.linalg.norm(truth - truth[:, :1], axis=-1).mean()
+    np.testing.assert_allclose(scores["mpjpe_mm"], 0.25 * distance, rtol=1e-4)
+    again = _run(*flags)
+    assert again.returncode == 2 and "--overwrite" in again.stderr
+
+
+def test_a_bad_file_gives_one_line_and_exit_code_2(files):
+    np.savez(files / "short.npz", joints=np.zeros((2, 17, 3)), unit="mm")
+    done = _run(f"--poses_3d={files}/short.npz", f"--truth={files}/truth.npz")
+    assert done.returncode == 2 and done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert "short.npz" in done.stderr and "2 poses, but 6 true ones" in done.stderr
