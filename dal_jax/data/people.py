@@ -1,0 +1,139 @@
+"""The people of a data set in memory: what is observed; and, through a door of its own, what is true."""
+
+import io
+from collections.abc import Sequence
+
+import flax.struct
+import numpy as np
+import PIL.Image
+import tensorflow_datasets as tfds
+from jaxtyping import Float, UInt8
+
+from dal_jax.correspondences import observations as observations_lib
+from dal_jax.runtime import errors
+
+IMAGES_IN_MEMORY_BYTES = 2 << 30
+HIDDEN_CONFIDENCE = 0.5
+"""Trust in a key point that its annotator could not see and had to guess; a seen one has 1."""
+
+
+@flax.struct.dataclass
+class Truth:
+    """What evaluation alone may read; millimetres, the camera's frame (x right, y down, z away).
+
+    vertices_mm: of the true surface, its faces the free body's; None where the data set does not keep it.
+    """
+
+    joints_h36m_mm: Float[np.ndarray, "people 17 3"]
+    joints_mm: Float[np.ndarray, "people 24 3"]
+    vertices_mm: Float[np.ndarray, "people n 3"] | None
+
+
+@flax.struct.dataclass
+class People:
+    """Annotated people, stacked on the leading axis; truth is None unless it was asked for.
+
+    images: square crops, an array or a sequence that decodes what is indexed.
+    """
+
+    observations: observations_lib.Observation
+    images: UInt8[np.ndarray, "people s s 3"] | Sequence
+    names: list[str] = flax.struct.field(pytree_node=False)
+    truth: Truth | None = None
+
+
+def load_people(
+    builder: tfds.core.DatasetBuilder, split: str, limit: int | None = None, with_truth: bool = False
+) -> People:
+    """Return a split's people (the first `limit`), with `truth` only if asked for: training never asks."""
+    source = _source(builder, split)
+    rows = range(_count(source, limit))
+    columns: dict[str, list] = {name: [] for name in _OBSERVED}
+    pictures: list[np.ndarray] | LazyImages = []
+    for row in rows:
+        example = source[row]
+        for name in _OBSERVED:
+            columns[name].append(example[name])
+        if row == 0 and decode(example["image"]).nbytes * len(rows) > IMAGES_IN_MEMORY_BYTES:
+            pictures = LazyImages(source, len(rows))
+        if isinstance(pictures, list):
+            pictures.append(decode(example["image"]))
+    names = [name.decode() for name in columns.pop("name")]
+    return People(
+        observations=_observe({name: np.stack(values) for name, values in columns.items()}),
+        images=np.stack(pictures) if isinstance(pictures, list) else pictures,
+        names=names,
+        truth=load_truth(builder, split, limit) if with_truth else None,
+    )
+
+
+def load_truth(builder: tfds.core.DatasetBuilder, split: str, limit: int | None = None) -> Truth:
+    """Return what is true of a split's people (the first `limit`); for evaluation only."""
+    source = _source(builder, split)
+    joints_h36m, joints, vertices = [], [], []
+    for row in range(_count(source, limit)):
+        example = source[row]
+        joints_h36m.append(example["truth_joints_h36m_mm"])
+        joints.append(example["truth_joints_mm"])
+        tenths = example["truth_vertices_tenth_mm"]
+        if len(tenths):
+            vertices.append(tenths / np.float32(10) + example["truth_joints_mm"][0])
+    complete = len(vertices) == len(joints)
+    return Truth(np.stack(joints_h36m), np.stack(joints), np.stack(vertices).astype(np.float32) if complete else None)
+
+
+class LazyImages(Sequence):
+    """Images of a data source, decoded when indexed: by a number, a slice, or an array of numbers."""
+
+    def __init__(self, source: Sequence, count: int):
+        self._source, self._count = source, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
+        if isinstance(index, int | np.integer):
+            return decode(self._source[int(index)]["image"])
+        rows = np.arange(self._count)[index]
+        return np.stack([decode(self._source[int(row)]["image"]) for row in rows])
+
+
+def decode(encoded: bytes) -> UInt8[np.ndarray, "h w 3"]:
+    """Return the pixels of an encoded picture, RGB."""
+    with PIL.Image.open(io.BytesIO(encoded)) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+_OBSERVED = (
+    "name", "box_px", "keypoints_px", "keypoint_visible", "point_px", "point_face", "point_barycentric",
+    "point_confidence",
+)  # fmt: skip
+
+
+def _observe(columns: dict[str, np.ndarray]) -> observations_lib.Observation:
+    """Turn photograph pixels into the crop's [-1, 1]."""
+    box = columns["box_px"]
+    confidence = columns["point_confidence"]
+    points = observations_lib.crop_from_px(columns["point_px"], box)
+    people = len(box)
+    return observations_lib.Observation(
+        point_position=np.where(confidence[..., None] > 0, points, 0.0).astype(np.float32),
+        point_face=columns["point_face"],
+        point_barycentric=columns["point_barycentric"],
+        point_confidence=confidence,
+        keypoint_position=observations_lib.crop_from_px(columns["keypoints_px"], box).astype(np.float32),
+        keypoint_confidence=np.array([0.0, HIDDEN_CONFIDENCE, 1.0], np.float32)[columns["keypoint_visible"]],
+        depth=np.zeros((people, observations_lib.KEYPOINTS), np.float32),
+        depth_confidence=np.zeros((people, observations_lib.KEYPOINTS), np.float32),
+        box_px=box,
+    )
+
+
+def _source(builder: tfds.core.DatasetBuilder, split: str) -> Sequence:
+    if split not in builder.info.splits:
+        raise errors.InputError(f"{builder.data_dir}: no split {split!r}; it has {', '.join(builder.info.splits)}")
+    return builder.as_data_source(split=split)
+
+
+def _count(source: Sequence, limit: int | None) -> int:
+    return len(source) if limit is None else min(limit, len(source))

@@ -1,0 +1,59 @@
+"""Photographs: read upright and in RGB, checked, and cut to a person's square crop."""
+
+import io
+import pathlib
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+from jaxtyping import Float, UInt8
+
+from dal_jax.runtime import errors
+
+_LARGEST_CROP_PX = 30_000  # a crop is cut before it is resized; beyond this the box is a mistake
+
+
+def read_picture(path: str | pathlib.Path, size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "h w 3"]:
+    """Return a photograph as RGB, turned upright as its EXIF says; grey pictures get three equal channels.
+
+    Args:
+      size: (width, height) the annotation was made for. Where it fits the stored pixels only, they are not turned.
+    Raises:
+      errors.InputError: missing, not a picture, cut off, or of another size.
+    """
+    try:
+        with PIL.Image.open(path) as stored:
+            picture = PIL.ImageOps.exif_transpose(stored)
+            if size is not None and picture.size != size == stored.size:
+                picture = stored
+            pixels = np.asarray(picture.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+        text = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())[:200]
+        raise errors.InputError(f"{path}: cannot be read as a picture: {text}") from error
+    if size is not None and (pixels.shape[1], pixels.shape[0]) != tuple(size):
+        raise errors.InputError(
+            f"{path}: {pixels.shape[1]}x{pixels.shape[0]} px, but its annotation is for {size[0]}x{size[1]} px"
+        )
+    return pixels
+
+
+def crop(pixels: UInt8[np.ndarray, "h w 3"], box_px: Float[np.ndarray, "4"], size: int) -> UInt8[np.ndarray, "s s 3"]:
+    """Cut a square box out of a photograph and resize it, without aliasing; black beyond the border.
+
+    Pixel (0, 0) covers [0, 1] x [0, 1], so that `observations.crop_from_px` and the crop agree.
+    """
+    x, y, side, _ = np.asarray(box_px, np.float64)
+    if not 0 < side < _LARGEST_CROP_PX:
+        raise errors.InputError(f"crop box {np.asarray(box_px).tolist()} is not of a usable size")
+    left, top = int(np.floor(x)), int(np.floor(y))
+    right, bottom = int(np.ceil(x + side)), int(np.ceil(y + side))
+    window = PIL.Image.fromarray(pixels).crop((left, top, right, bottom))
+    inner = (x - left, y - top, x - left + side, y - top + side)
+    return np.asarray(window.resize((size, size), PIL.Image.Resampling.BICUBIC, box=inner))
+
+
+def png(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """Return a picture as the content of a .png file."""
+    stream = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()

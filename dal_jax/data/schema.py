@@ -1,0 +1,57 @@
+"""The one example that every data set of this project stores: what is observed, and, named apart, what is true.
+
+Training reads no feature whose name starts with `truth_`; evaluation reads nothing else but the names. Photograph
+pixels: x right, y down, the first pixel covers [0, 1] x [0, 1].
+"""
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+POINTS = 150
+"""Places for surface points; those not used have confidence 0."""
+
+HIDDEN, SEEN = 1, 2
+"""COCO's flags of an annotated key point (0: not annotated)."""
+
+
+def features() -> tfds.features.FeaturesDict:
+    """Return the features, each with its meaning, shape and unit.
+
+    Pictures are encoded bytes, not `Image` features, because those need TensorFlow.
+    """
+    return tfds.features.FeaturesDict(
+        {
+            "image": _bytes("The person's square crop, RGB, as PNG or JPEG."),
+            "name": tfds.features.Text(doc="Unique in the data set."),
+            "subject": tfds.features.Text(doc="Who it is; people of one subject look alike."),
+            "action": tfds.features.Text(doc="What is being done; empty where unknown."),
+            "box_px": _floats((4,), "x, y, width, height of the square crop in the photograph."),
+            "keypoints_px": _floats((17, 2), "Human3.6M's 17 joints as annotated, in the photograph."),
+            "keypoint_visible": _integers((17,), np.uint8, "0 not annotated, 1 annotated though hidden, 2 seen."),
+            "point_px": _floats((POINTS, 2), "Annotated surface points, in the photograph."),
+            "point_face": _integers((POINTS,), np.int32, "The free body's face that each shows."),
+            "point_barycentric": _floats((POINTS, 3), "The place on that face; sums to 1."),
+            "point_confidence": _floats((POINTS,), "1 for an annotated point, 0 for an unused place."),
+            "iuv": _bytes("PNG of the crop: part, u * 255, v * 255 of each pixel, 0 off the body; may be empty."),
+            "truth_intrinsics_px": _floats((4,), "Focal lengths and principal point: fx, fy, cx, cy."),
+            "truth_joints_mm": _floats((24, 3), "SMPL's 24 joints in the camera's frame: x right, y down, z away."),
+            "truth_joints_h36m_mm": _floats((17, 3), "Human3.6M's 17 joints in the camera's frame."),
+            "truth_rotation": _floats((3, 3), "Rotation of the pelvis: body (y up, facing +z) to camera."),
+            "truth_pose": _floats((23, 3), "Rotation vectors of the other joints in their parents' frames, radians."),
+            "truth_vertices_tenth_mm": _integers(
+                (None, 3), np.int16, "Vertices less the pelvis, camera's axes, tenths of a millimetre; may be empty."
+            ),
+        }
+    )
+
+
+def _bytes(doc: str) -> tfds.features.Tensor:
+    return tfds.features.Tensor(shape=(), dtype=np.object_, doc=doc)
+
+
+def _floats(shape: tuple[int, ...], doc: str) -> tfds.features.Tensor:
+    return tfds.features.Tensor(shape=shape, dtype=np.float32, doc=doc)
+
+
+def _integers(shape: tuple[int | None, ...], kind: type, doc: str) -> tfds.features.Tensor:
+    return tfds.features.Tensor(shape=shape, dtype=kind, doc=doc)
