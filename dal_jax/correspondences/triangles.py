@@ -1,0 +1,59 @@
+"""Which triangle holds a point, and the nearest point of triangles: in the plane for charts, in space for surfaces."""
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+
+def containing(
+    point: Float[np.ndarray, "p 2"], corner: Float[np.ndarray, "t 3 2"]
+) -> tuple[Int[np.ndarray, "p"], Float[np.ndarray, "p 3"], Bool[np.ndarray, "p"]]:
+    """Return (triangle, barycentric, inside): for points of the plane the triangle that holds each, if any does."""
+    edges = np.swapaxes(corner[:, 1:] - corner[:, :1], 1, 2)
+    determinant = np.linalg.det(edges)
+    solid = np.abs(determinant) > 1e-15
+    inverse = np.linalg.inv(np.where(solid[:, None, None], edges, np.eye(2)))
+    second_third = np.einsum("tij,ptj->pti", inverse, point[:, None] - corner[None, :, 0])
+    weights = np.concatenate([1 - second_third.sum(axis=-1, keepdims=True), second_third], axis=-1)
+    depth = np.where(solid, weights.min(axis=-1), -np.inf)  # how far inside: the smallest weight
+    best = np.argmax(depth, axis=1)
+    row = np.arange(len(point))
+    return best, weights[row, best], depth[row, best] >= 0
+
+
+def closest(point: Float[np.ndarray, "*b d"], corner: Float[np.ndarray, "*b 3 d"]) -> tuple[np.ndarray, np.ndarray]:
+    """Return (barycentric, squared distance) of each triangle's nearest point to a point; batches broadcast.
+
+    Either the foot of the perpendicular lies inside, or the nearest point lies on one of the three edges.
+    """
+    corner = np.broadcast_to(corner, np.broadcast_shapes(corner.shape, (*point.shape[:-1], 1, 1)))
+    first, second = corner[..., 1, :] - corner[..., 0, :], corner[..., 2, :] - corner[..., 0, :]
+    offset = point - corner[..., 0, :]
+    g11, g12, g22 = _dot(first, first), _dot(first, second), _dot(second, second)
+    b1, b2 = _dot(first, offset), _dot(second, offset)
+    determinant = g11 * g22 - g12 * g12
+    solid = determinant > 1e-12 * g11 * g22  # a sliver has only edges
+    safe = np.where(solid, determinant, 1.0)
+    y, z = (g22 * b1 - g12 * b2) / safe, (g11 * b2 - g12 * b1) / safe
+    options = [np.stack([1 - y - z, y, z], axis=-1)]
+    inside = solid & (y >= 0) & (z >= 0) & (y + z <= 1)
+    for start, end in ((0, 1), (1, 2), (2, 0)):
+        edge = corner[..., end, :] - corner[..., start, :]
+        length = _dot(edge, edge)
+        along = _dot(point - corner[..., start, :], edge) / np.where(length > 0, length, 1.0)
+        along = np.clip(along, 0.0, 1.0)
+        weight = np.zeros((*along.shape, 3))
+        weight[..., start], weight[..., end] = 1 - along, along
+        options.append(weight)
+    weights = np.stack(options)
+    gap = np.einsum("o...c,...cd->o...d", weights, corner) - point
+    squared = _dot(gap, gap)
+    squared[0] = np.where(inside, squared[0], np.inf)
+    best = np.argmin(squared, axis=0)[None]
+    return (
+        np.take_along_axis(weights, best[..., None], axis=0)[0],
+        np.take_along_axis(squared, best, axis=0)[0],
+    )
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.sum(a * b, axis=-1)

@@ -1,0 +1,185 @@
+"""The registration energy, eq. 2: one residual function a term, weights applied in one place.
+
+    L = w_dense L_dense + w_KP L_KP + w_scale L_scale + w_joint L_joint + w_det L_det,   each L = sum of squares
+
+Residual vectors rather than losses, so that first-order optimisers (sum of squares) and Gauss-Newton (Jacobian) share
+them. A confidence c enters a residual as sqrt(c).
+"""
+
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from dal_jax.body import camera, kinematics, parameters as parameters_lib, rotations, skinning, surface
+from dal_jax.body import template as template_lib
+from dal_jax.correspondences import observations
+
+_DET_MARGIN = 1.0
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class EnergyWeights:
+    """Weights of eq. 2 in the crop's [-1, 1] units; the defaults are the paper's for every round but the first.
+
+    A pytree, so that another set of weights needs no new compilation.
+    """
+
+    dense: float = 1000.0
+    keypoint: float = 1.0
+    scale: float = 10.0
+    joint: float = 0.001
+    det: float = 1.0
+
+
+def stiff_weights() -> EnergyWeights:
+    """Return the paper's weights of the first round: w_scale 100 and w_joint 1 "make the body model stiff"."""
+    return EnergyWeights(scale=100.0, joint=1.0)
+
+
+@flax.struct.dataclass
+class Target:
+    """An observation whose surface points have been looked up on the template: all that the kernels read."""
+
+    points: surface.SurfacePoints
+    point_position: Float[Array, "*batch points 2"]
+    point_confidence: Float[Array, "*batch points"]
+    keypoint_position: Float[Array, "*batch 17 2"]
+    keypoint_confidence: Float[Array, "*batch 17"]
+    depth: Float[Array, "*batch 17"]
+    depth_confidence: Float[Array, "*batch 17"]
+
+
+def make_target(template: template_lib.Template, observation: observations.Observation) -> Target:
+    """Look up rest positions and skinning weights of the observed surface points (works on any leading axes)."""
+    return Target(
+        points=surface.surface_points(template, observation.point_face, observation.point_barycentric),
+        point_position=observation.point_position,
+        point_confidence=observation.point_confidence,
+        keypoint_position=observation.keypoint_position,
+        keypoint_confidence=observation.keypoint_confidence,
+        depth=observation.depth,
+        depth_confidence=observation.depth_confidence,
+    )
+
+
+@flax.struct.dataclass
+class Unknowns:
+    """theta = [a, S, R, s, t] as free numbers.
+
+    pose: axis-angle; raw_rotation: nine numbers, orthonormalised inside.
+    Note: scales are optimised as logarithms, so that none can become negative (the paper does not say).
+    """
+
+    pose: Float[Array, "23 3"]
+    log_segment_scale: Float[Array, "24"]
+    raw_rotation: Float[Array, "3 3"]
+    log_camera_scale: Float[Array, ""]
+    translation: Float[Array, "2"]
+
+
+def from_parameters(parameters: parameters_lib.BodyParameters) -> Unknowns:
+    """Return the unknowns at given parameters."""
+    return Unknowns(
+        pose=parameters.pose,
+        log_segment_scale=jnp.log(parameters.segment_scale),
+        raw_rotation=parameters.rotation,
+        log_camera_scale=jnp.log(parameters.camera_scale),
+        translation=parameters.translation,
+    )
+
+
+def dense_residual(projected: Float[Array, "points 2"], target: Target) -> Float[Array, "points 2"]:
+    """Return eq. 3: x_idx(i) - p_i, summed (not averaged) over the valid points."""
+    return jnp.sqrt(target.point_confidence)[:, None] * (projected - target.point_position)
+
+
+def keypoint_residual(projected: Float[Array, "17 3"], target: Target) -> Float[Array, "17 3"]:
+    """Return eq. 4: x, y against the annotated key points, z against the lifted depth relative to the pelvis."""
+    planar = jnp.sqrt(target.keypoint_confidence)[:, None] * (projected[:, :2] - target.keypoint_position)
+    depth = jnp.sqrt(target.depth_confidence) * (projected[:, 2] - target.depth)
+    return jnp.concatenate([planar, depth[:, None]], axis=1)
+
+
+def scale_residual(template: template_lib.Template, log_segment_scale: Float[Array, "24"]) -> Float[Array, "23"]:
+    """Return log s_child - log s_parent over the skeleton's edges.
+
+    Note: L_scale is in a supplement that is not at hand. In logarithms it does not depend on the gauge of s.
+    """
+    return log_segment_scale[1:] - log_segment_scale[jnp.array(template.parents[1:])]
+
+
+def joint_residual(pose: Float[Array, "23 3"]) -> Float[Array, "23 3"]:
+    """Return the axis-angle vectors: a quadratic pull to the rest pose.
+
+    Note: the paper raises w_joint to make the body stiff, so we read L_joint as sum |a_j|^2.
+    """
+    return pose
+
+
+def det_residual(raw_rotation: Float[Array, "3 3"]) -> Float[Array, "1"]:
+    """Return max(0, 1 - det) of the nine raw numbers, which keeps Gram-Schmidt from returning a reflection.
+
+    Note: the form of L_det is in the supplement; a hinge at 1 is zero at every proper rotation.
+    """
+    return jnp.maximum(0.0, _DET_MARGIN - jnp.linalg.det(raw_rotation))[None]
+
+
+def residuals(template: template_lib.Template, target: Target, unknowns: Unknowns) -> dict[str, Float[Array, "..."]]:
+    """Return every term of eq. 2 as an unweighted residual array, by the name of its weight."""
+    rotation = rotations.gram_schmidt(unknowns.raw_rotation)
+    segments = kinematics.pose_skeleton(template, rotation, unknowns.pose, jnp.exp(unknowns.log_segment_scale))
+    scale = jnp.exp(unknowns.log_camera_scale)
+    points = skinning.skin_points(template, segments, target.points)
+    joints = skinning.h36m_joints(template, segments)
+    keypoints = jnp.concatenate(
+        [camera.project(joints, scale, unknowns.translation), scale * joints[:, 2:]], axis=1
+    )
+    return {
+        "dense": dense_residual(camera.project(points, scale, unknowns.translation), target),
+        "keypoint": keypoint_residual(keypoints, target),
+        "scale": scale_residual(template, unknowns.log_segment_scale),
+        "joint": joint_residual(unknowns.pose),
+        "det": det_residual(unknowns.raw_rotation),
+    }
+
+
+def weighted_residuals(terms: dict[str, Float[Array, "..."]], weights: EnergyWeights) -> Float[Array, "residuals"]:
+    """Return one flat vector whose sum of squares is eq. 2: the only place where weights are applied."""
+    named = {field.name: getattr(weights, field.name) for field in dataclasses.fields(weights)}
+    if named.keys() != terms.keys():
+        raise ValueError(f"weights {sorted(named)} do not match terms {sorted(terms)}")
+    return jnp.concatenate([jnp.sqrt(jnp.asarray(named[name])) * terms[name].ravel() for name in named])
+
+
+def energy(
+    template: template_lib.Template, target: Target, unknowns: Unknowns, weights: EnergyWeights
+) -> Float[Array, ""]:
+    """Return L_regist of eq. 2."""
+    return jnp.sum(weighted_residuals(residuals(template, target, unknowns), weights) ** 2)
+
+
+def to_parameters(unknowns: Unknowns) -> parameters_lib.BodyParameters:
+    """Return finished parameters: a proper rotation, mean log s = 0."""
+    return parameters_lib.fix_gauge(
+        parameters_lib.BodyParameters(
+            pose=unknowns.pose,
+            segment_scale=jnp.exp(unknowns.log_segment_scale),
+            rotation=rotations.nearest_rotation(rotations.gram_schmidt(unknowns.raw_rotation)),
+            camera_scale=jnp.exp(unknowns.log_camera_scale),
+            translation=unknowns.translation,
+        )
+    )
+
+
+def parameter_energy(
+    template: template_lib.Template,
+    target: Target,
+    parameters: parameters_lib.BodyParameters,
+    weights: EnergyWeights,
+) -> Float[Array, ""]:
+    """Return L_regist of eq. 2 at given parameters: how fits from anywhere are compared."""
+    return energy(template, target, from_parameters(parameters), weights)

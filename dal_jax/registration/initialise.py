@@ -1,0 +1,63 @@
+"""Where a registration starts: the T-pose, a closed-form scaled-orthographic pose, or several headings of it."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from dal_jax.body import parameters as parameters_lib, rotations, template as template_lib
+from dal_jax.registration import energy
+
+_PRIOR_MASS = 0.5  # points' worth of pull to "upright, facing the camera": decides only what the points leave open
+_PRIOR_SPREAD_M2 = 0.05
+_HEADINGS = 4
+
+
+def closed_form(template: template_lib.Template, target: energy.Target) -> parameters_lib.BodyParameters:
+    """Fit a scaled-orthographic camera to the rigid T-pose: x ~ s R_12 v + t by weighted least squares.
+
+    The 2 x 3 affine solution is made a scaled rotation by its polar decomposition. Dense points and key points count
+    alike. A weak prior (half a point) keeps people with few or coplanar points upright and facing the camera.
+    """
+    rest = jnp.concatenate([target.points.rest, jnp.asarray(template.h36m_regressor @ template.vertices)])
+    image = jnp.concatenate([target.point_position, target.keypoint_position])
+    mass = jnp.concatenate([target.point_confidence, target.keypoint_confidence])
+    total = jnp.sum(mass)
+    safe_total = jnp.where(total > 0, total, 1.0)
+    rest_mean = jnp.sum(mass[:, None] * rest, axis=0) / safe_total
+    image_mean = jnp.sum(mass[:, None] * image, axis=0) / safe_total
+    centred = rest - rest_mean[None]
+    start = parameters_lib.t_pose()
+    spread = jnp.einsum("pi,pj,p->ij", centred, centred, mass)
+    cross = jnp.einsum("pi,pj,p->ij", image - image_mean[None], centred, mass)
+    prior = _PRIOR_MASS * _PRIOR_SPREAD_M2
+    affine = jnp.linalg.solve(spread + prior * jnp.eye(3), (cross + prior * start.rotation[:2]).T).T
+    rows, scale = _polar(affine)
+    rotation = jnp.concatenate([rows, jnp.cross(rows[0], rows[1])[None]])
+    return start.replace(
+        rotation=rotation, camera_scale=scale, translation=image_mean - scale * (rows @ rest_mean)
+    )
+
+
+def headings(start: parameters_lib.BodyParameters, count: int = _HEADINGS) -> parameters_lib.BodyParameters:
+    """Return `count` copies of a start (a new leading axis), turned about the body's vertical in equal steps."""
+    angle = jnp.arange(count) * (2.0 * jnp.pi / count)
+    turn = rotations.axis_angle_to_matrix(angle[:, None] * jnp.array([[0.0, 1.0, 0.0]]))
+
+    def repeat(leaf: Float[Array, "..."]) -> Float[Array, "..."]:
+        return jnp.broadcast_to(leaf, (count, *leaf.shape))
+
+    return parameters_lib.BodyParameters(
+        pose=repeat(start.pose),
+        segment_scale=repeat(start.segment_scale),
+        rotation=start.rotation @ turn,
+        camera_scale=repeat(start.camera_scale),
+        translation=repeat(start.translation),
+    )
+
+
+def _polar(affine: Float[Array, "2 3"]) -> tuple[Float[Array, "2 3"], Float[Array, ""]]:
+    """Return orthonormal rows and the mean singular value of a 2 x 3 matrix, in closed form (2 x 2 square root)."""
+    gram = affine @ affine.T
+    root_det = jnp.sqrt(jnp.maximum(gram[0, 0] * gram[1, 1] - gram[0, 1] ** 2, 1e-12))
+    trace_of_root = jnp.sqrt(gram[0, 0] + gram[1, 1] + 2.0 * root_det)
+    root = (gram + root_det * jnp.eye(2)) / trace_of_root
+    return jnp.linalg.solve(root, affine), trace_of_root / 2.0

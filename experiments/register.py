@@ -1,0 +1,204 @@
+"""Fit the body to annotated people: DensePose-COCO style JSON, or DensePose's IUV pictures.
+
+  python -m experiments.register --annotations=people.json --images=photos --chart=UV_Processed.mat --out=fits
+  python -m experiments.register --iuv=a_IUV.png --inds=a_INDS.png --images=a.jpg --chart=UV_Processed.mat --out=fits
+
+Writes OUT/fits.npz (one row a person), OUT/summary.json, OUT/overlays/*.png where photographs are given, and
+OUT/meshes/* with --export. Everything is written or nothing. The first run compiles for about half a minute on two
+cores, later ones take seconds. A row of fits.npz whose annotation was skipped has `valid` false and holds NaN.
+"""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+import tempfile
+
+import jax
+import numpy as np
+from absl import flags
+
+from dal_jax.body import template as template_lib
+from dal_jax.correspondences import observations as observations_lib, observe, person as person_lib
+from dal_jax.data import annotations as annotations_lib, pictures
+from dal_jax.lifting import folder, lift
+from dal_jax.registration import energy, fit_summary, fits_file, holdout, optimizers, register
+from dal_jax.runtime import atomic, cli, errors, progress
+from dal_jax.viewing import export, overlay
+
+_ANNOTATIONS = flags.DEFINE_string("annotations", None, "COCO-style JSON with bbox, dp_I, dp_U, dp_V, dp_x, dp_y.")
+_IUV = flags.DEFINE_string("iuv", None, "IUV picture as DensePose writes it, or a folder of NAME_IUV.png.")
+_INDS = flags.DEFINE_string("inds", None, "INDS picture (one id a person), or a folder of NAME_INDS.png.")
+_IMAGES = flags.DEFINE_string("images", None, "Folder of the photographs, or the one photograph: for overlays.")
+_CHART = flags.DEFINE_string("chart", None, "DensePose's UV_Processed.mat. Left out: the body's own chart.")
+_BODY = flags.DEFINE_string("body", None, "Body file, .npz. Left out: the free body.")
+_LIFTING = flags.DEFINE_string("lifting", None, "Folder of a trained lifter, for the depth of key points (eq. 4).")
+_INITIAL = flags.DEFINE_string("initial", None, "An earlier fits.npz of the same people, as one more start.")
+_STARTS = flags.DEFINE_enum("starts", "headings4", ["tpose", "closed_form", "headings4"], "Where the fit starts.")
+_OPTIMIZER = flags.DEFINE_string("optimizer", "lm", f"One of: {', '.join(sorted(optimizers.SOLVERS))}.")
+_STEPS = flags.DEFINE_integer(
+    "steps", None, "Steps from each start. Left out: 30 of lm and dense_lm, 300 of others.", 1
+)
+_LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.1, "Of first-order optimisers (paper: 0.1).", 1e-9)
+_WEIGHTS = flags.DEFINE_enum(
+    "weights", "stiff", ["stiff", "soft"], "Of eq. 2: the paper's of the first round, or those of later rounds."
+)
+_HOLDOUT = flags.DEFINE_float("holdout", 0.2, "Share of points left out to measure the fit there; 0: not.", 0, 0.5)
+_SKIP_INVALID = flags.DEFINE_bool("skip_invalid", False, "Run the good entries of a file that has bad ones.")
+_EXPORT = flags.DEFINE_string("export", "", "Write meshes: glb, obj or both, as in glb,obj.")
+_OUT = flags.DEFINE_string("out", None, "Folder for the results.", required=True)
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the results in --out.")
+
+_SHOWN_ROWS = 40
+_VIEW_PX = 384
+_RESULTS = ("overlays", "meshes", "summary.json", "fits.npz")  # fits.npz last: where it stands, all is there
+
+
+def main(_: list[str]) -> None:
+    """Read, fit, measure, draw, write, print."""
+    source, formats = _source(), export.parse_formats(_EXPORT.value)
+    _check_flags()
+    template = template_lib.load_template(_BODY.value or template_lib.FREE_BODY)
+    chart = annotations_lib.load_chart(source, template)
+    found = annotations_lib.read(source)
+    print(found.summary())
+    for rejected in found.rejected[:_SHOWN_ROWS]:
+        print(f"  skipped: {rejected.message}")
+    observations = _with_depth(observe.observe_all(found.people, chart))
+    fits, held_out = _fit(template, found, observations)
+    rows = fit_summary.summarise(found, fits, held_out)
+    out = pathlib.Path(_OUT.value).absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".register.", dir=out) as building:
+        _write(pathlib.Path(building), source, template, found, observations, fits, rows, formats)
+        _publish(pathlib.Path(building), out)
+    print(fit_summary.table(rows, _SHOWN_ROWS))
+    print(f"wrote {_OUT.value}/fits.npz" + (f" and overlays in {_OUT.value}/overlays" if source.images else ""))
+
+
+def _source() -> annotations_lib.Source:
+    if bool(_ANNOTATIONS.value) == bool(_IUV.value):
+        raise errors.InputError("give either --annotations=FILE.json or --iuv=PICTURE")
+    if _ANNOTATIONS.value and not _ANNOTATIONS.value.lower().endswith(".json"):
+        raise errors.InputError(f"--annotations={_ANNOTATIONS.value}: not a .json file (IUV pictures go to --iuv)")
+    if _ANNOTATIONS.value and _INDS.value:
+        raise errors.InputError(f"--inds={_INDS.value}: belongs to --iuv, not to --annotations")
+    return annotations_lib.Source(
+        annotations=_ANNOTATIONS.value or _IUV.value,
+        inds=_INDS.value or "",
+        images=_IMAGES.value or "",
+        chart=_CHART.value or "",
+        skip_invalid=_SKIP_INVALID.value,
+    )
+
+
+def _check_flags() -> None:
+    """Refuse before the work what would fail after it."""
+    if _OPTIMIZER.value not in optimizers.SOLVERS:
+        raise errors.InputError(f"--optimizer={_OPTIMIZER.value}: one of {', '.join(sorted(optimizers.SOLVERS))}")
+    out = pathlib.Path(_OUT.value)
+    if out.exists() and not out.is_dir():
+        raise errors.InputError(f"--out={_OUT.value}: exists and is no folder")
+    taken = [name for name in _RESULTS if (out / name).exists()]
+    if taken and not _OVERWRITE.value:
+        raise errors.InputError(f"{out / taken[-1]} exists; --overwrite replaces it")
+
+
+def _with_depth(observations: observations_lib.Observation) -> observations_lib.Observation:
+    """Lift the key points, where there is a lifter; without one, or without key points, eq. 4 has no z term."""
+    if not _LIFTING.value:
+        return observations
+    config, parameters = folder.load(_LIFTING.value)
+    visible = observations.keypoint_confidence > 0
+    depth = lift.lift(config, parameters, observations.keypoint_position, visible)
+    return observations_lib.with_depth(observations, np.asarray(depth))
+
+
+def _fit(
+    template: template_lib.Template, found: person_lib.Annotations, observations: observations_lib.Observation
+) -> tuple[fits_file.Fits, np.ndarray | None]:
+    people = found.people
+    steps = _STEPS.value or (30 if _OPTIMIZER.value.endswith("lm") else 300)
+    # `lm` is so fast that one compiled shape, kept on disk, beats a smaller batch; the others are padded less
+    batch = 64 if _OPTIMIZER.value == "lm" else min(64, 1 << (len(people) - 1).bit_length())
+    config = register.RegistrationConfig(_OPTIMIZER.value, steps, _LEARNING_RATE.value, _STARTS.value, batch)
+    weights = energy.stiff_weights() if _WEIGHTS.value == "stiff" else energy.EnergyWeights()
+    given = [_initial(people, observations)] if _INITIAL.value else []
+    with progress.bar("register", total=len(people), unit="person") as bar:
+        fit = register.register(template, observations, config, weights, given, lambda n: bar.update(n - bar.n))
+    fits = fits_file.empty(*zip(*[(e.image_id, e.annotation_id, e.file_name) for e in found.entries], strict=True))
+    rows = np.array([isinstance(entry, person_lib.AnnotatedPerson) for entry in found.entries]).nonzero()[0]
+    boxes = np.stack([person.bbox_px for person in people])
+    fits_file.fill(fits, rows, template, fit.parameters, observations, boxes, fit.energy, fit.converged)
+    if not _HOLDOUT.value:
+        return fits, None
+    folds = round(1 / _HOLDOUT.value)
+    with progress.bar("held-out points", total=len(people) * folds, unit="fit") as bar:
+        update = lambda n: bar.update(n - bar.n)  # noqa: E731
+        return fits, holdout.held_out_error_px(template, observations, config, weights, folds, update)
+
+
+def _initial(people: list[person_lib.AnnotatedPerson], observations: observations_lib.Observation):
+    identity = [(person.image_id, person.annotation_id) for person in people]
+    try:
+        return fits_file.starts_for(fits_file.read(_INITIAL.value), identity, observations.box_px)
+    except errors.InputError as error:
+        raise errors.InputError(f"--initial={_INITIAL.value}: {error}") from error
+
+
+def _write(
+    building: pathlib.Path,
+    source: annotations_lib.Source,
+    template: template_lib.Template,
+    found: person_lib.Annotations,
+    observations: observations_lib.Observation,
+    fits: fits_file.Fits,
+    rows: list[dict],
+    formats: tuple[str, ...],
+) -> None:
+    people = found.people
+    names = export.file_names(f"{pathlib.PurePath(one.file_name).stem}_{one.annotation_id}" for one in people)
+    fitted = [row for row, entry in enumerate(found.entries) if isinstance(entry, person_lib.AnnotatedPerson)]
+    parameters = jax.tree.map(lambda leaf: leaf[fitted], fits.parameters)
+    if source.images:
+        for index, one in enumerate(progress.bar("overlays", people, unit="picture")):
+            seen = jax.tree.map(lambda leaf, index=index: leaf[index], observations)
+            body = jax.tree.map(lambda leaf, index=index: leaf[index], parameters)
+            photograph = pictures.read_picture(annotations_lib.picture_path(source, one), one.picture_size)
+            picture = _picture(photograph, template, body, seen)
+            atomic.write_bytes(building / "overlays" / f"{names[index]}.png", pictures.png(picture))
+    if formats:
+        export.export_fits(building / "meshes", names, parameters, template, formats)
+    skipped = [dataclasses.asdict(entry) for entry in found.rejected]
+    atomic.write_json(building / "summary.json", {"people": rows, "skipped": skipped})
+    fits_file.write(building / "fits.npz", fits)
+
+
+def _picture(photograph, template, body, seen: observations_lib.Observation) -> np.ndarray:
+    """Return four squares: annotation, body over the photograph, the body alone from the front and from its left."""
+    crop = pictures.crop(photograph, seen.box_px, _VIEW_PX)
+    crop_box = np.array([0, 0, _VIEW_PX, _VIEW_PX])
+    points = observations_lib.px_from_crop(seen.point_position[seen.point_confidence > 0], crop_box)
+    keypoints = observations_lib.px_from_crop(seen.keypoint_position, crop_box)
+    vertices = overlay.posed_vertices(template, body)
+    if not np.isfinite(vertices).all():
+        return crop
+    drawn = overlay.draw_observation(crop, points, keypoints, seen.keypoint_confidence)
+    front, side = overlay.front_and_side(vertices, template.faces, _VIEW_PX)
+    return np.concatenate([drawn, overlay.overlay(crop, vertices, template.faces), front, side], axis=1)
+
+
+def _publish(building: pathlib.Path, out: pathlib.Path) -> None:
+    """Move the results into place; what an earlier run left there of the same kind goes first."""
+    for name in reversed(_RESULTS):
+        if (out / name).is_dir():
+            shutil.rmtree(out / name)
+        else:
+            (out / name).unlink(missing_ok=True)
+    for name in _RESULTS:
+        if (building / name).exists():
+            os.replace(building / name, out / name)
+
+
+if __name__ == "__main__":
+    cli.run(main)

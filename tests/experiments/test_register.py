@@ -1,0 +1,144 @@
+"""The binary end to end: known bodies come back, files as promised, one line and exit code 2 for what is wrong."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from dal_jax.registration import fits_file
+from tests.correspondences import annotation_files, posed_people
+
+KNOWN_BODY_PERCENT = 0.5  # rms over the box's longer side; what the stiff weights leave of exact annotation
+ANNOTATED_PERCENT = 2.5  # the same on real clicks, and on clicks that were left out
+
+
+def _run(*flags: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "experiments.register", *map(str, flags)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+
+
+def _refused(done: subprocess.CompletedProcess, told: str) -> None:
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and told in done.stderr
+
+
+@pytest.fixture
+def people(tmp_path):
+    """Two known bodies and their photographs."""
+    (tmp_path / "photos").mkdir()
+    for number in (10, 20):
+        annotation_files.write_picture(tmp_path / "photos" / f"{number}.jpg")
+    content = annotation_files.content([posed_people.entry(1), posed_people.entry(2)])
+    annotation_files.write_json(tmp_path / "people.json", content)
+    return tmp_path
+
+
+def test_known_bodies_are_found_and_everything_is_written(people):
+    out = people / "out"
+    flags = (f"--annotations={people}/people.json", f"--images={people}/photos", "--export=glb,obj", f"--out={out}")
+    done = _run(*flags, "--optimizer=lm")
+    assert done.returncode == 0, done.stderr
+    assert "held out" in done.stdout and "20.jpg #2" in done.stdout
+    fits = fits_file.read(out / "fits.npz")
+    assert (
+        fits.valid.all() and fits.annotation_id.tolist() == [1, 2] and fits.file_name.tolist() == ["10.jpg", "20.jpg"]
+    )
+    assert np.all(100 * fits.dense_error_px / fits.bbox_px[:, 2:].max(axis=1) < KNOWN_BODY_PERCENT)
+    assert np.isnan(fits.keypoint_error_px).all()
+    np.testing.assert_allclose(np.linalg.det(fits.rotation), 1, atol=1e-5)
+    assert np.all(fits.rotation[:, 2, 2] < -0.5)  # they face the camera
+    summary = json.loads((out / "summary.json").read_text())
+    assert [row["points"] for row in summary["people"]] == [100, 100] and summary["skipped"] == []
+    assert sorted(path.name for path in (out / "meshes").iterdir()) == ["10_1.glb", "10_1.obj", "20_2.glb", "20_2.obj"]
+    for name in ("10_1.png", "20_2.png"):
+        with PIL.Image.open(out / "overlays" / name) as picture:
+            assert picture.width == 4 * picture.height
+    assert {path.name for path in out.iterdir()} == {"fits.npz", "summary.json", "overlays", "meshes"}
+
+    before = (out / "fits.npz").read_bytes()
+    _refused(_run(*flags), "--overwrite")
+    assert (out / "fits.npz").read_bytes() == before
+    again = _run(
+        f"--annotations={people}/people.json", f"--out={out}", "--overwrite", "--holdout=0",
+        f"--initial={out}/fits.npz", "--optimizer=adam", "--steps=2", "--learning_rate=1e-6", "--starts=closed_form",
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert {path.name for path in out.iterdir()} == {"fits.npz", "summary.json"}  # nothing stale beside the new fits
+    resumed = fits_file.read(out / "fits.npz")  # the earlier fit is one of the starts, and two tiny steps keep it
+    np.testing.assert_allclose(resumed.energy, fits.energy, rtol=0.01)
+    np.testing.assert_allclose(resumed.joints, fits.joints, atol=1e-3)
+
+
+def test_bad_entries_are_skipped_on_request_and_keep_their_row(people):
+    content = json.loads((people / "people.json").read_text())
+    content["annotations"][0]["dp_I"][3] = 25
+    path = annotation_files.write_json(people / "people.json", content)
+    _refused(_run(f"--annotations={path}", f"--out={people}/out"), "annotation 1: dp_I[3] is 25")
+    assert not (people / "out").exists()
+    done = _run(f"--annotations={path}", f"--out={people}/out", "--skip_invalid", "--holdout=0")
+    assert done.returncode == 0, done.stderr
+    assert "1 people, skipped 1: 1 unknown part" in done.stdout
+    fits = fits_file.read(people / "out" / "fits.npz")
+    assert fits.valid.tolist() == [False, True] and fits.annotation_id.tolist() == [1, 2]
+    assert np.isnan(fits.joints[0]).all() and np.isfinite(fits.joints[1]).all()
+
+
+def test_files_that_cannot_be_used_are_one_line(people):
+    text = (people / "people.json").read_text()
+    (people / "cut.json").write_text(text[: len(text) // 2])
+    (people / "photos" / "20.jpg").unlink()
+    out, good = f"--out={people}/out", f"--annotations={people}/people.json"
+    for flags, told in (
+        ((f"--annotations={people}/cut.json", out), "cut.json: not valid JSON"),
+        ((good, f"--images={people}/photos", out), "20.jpg"),
+        ((good, f"--chart={people}/people.json", out), "people.json: not a MATLAB file"),
+        ((good, f"--initial={people}/absent.npz", out), "absent.npz"),
+        ((good, f"--lifting={people}/absent", out), "absent"),
+    ):
+        _refused(_run(*flags), told)
+    assert not (pathlib.Path(people) / "out" / "fits.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ([], "--annotations"),
+        (["--annotations=a.json", "--iuv=b.png"], "either"),
+        (["--annotations=a.json", "--optimizer=magic"], "--optimizer=magic"),
+        (["--annotations=a.json", "--export=fbx"], "fbx"),
+    ],
+)
+def test_wrong_flags_are_one_line(tmp_path, flags, told):
+    _refused(_run(*flags, f"--out={tmp_path}/out"), told)
+
+
+@annotation_files.needs_real_data
+def test_real_people_are_fitted_within_the_promised_error(tmp_path):
+    """Two people of DensePose-COCO: error at the annotated points, and at points that were left out."""
+    done = _run(
+        f"--annotations={annotation_files.real('densepose_coco/densepose_coco_2014_train.boxed.json')}",
+        f"--chart={annotation_files.real('chart/UV_Processed.mat')}", f"--out={tmp_path}/out",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for row in json.loads((tmp_path / "out" / "summary.json").read_text())["people"]:
+        assert row["dense_error_percent"] < ANNOTATED_PERCENT
+        assert row["held_out_error_percent"] < ANNOTATED_PERCENT
+
+
+@annotation_files.needs_real_data
+def test_every_person_of_a_real_photograph_gets_a_fit(tmp_path):
+    folder = annotation_files.real("densepose_demo")
+    done = _run(
+        f"--iuv={folder}/demo_im_IUV.png", f"--inds={folder}/demo_im_INDS.png", f"--images={folder}/demo_im.jpg",
+        f"--chart={annotation_files.real('chart/UV_Processed.mat')}", f"--out={tmp_path}/out", "--holdout=0",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    fits = fits_file.read(tmp_path / "out" / "fits.npz")
+    assert fits.annotation_id[fits.valid].tolist() == [7, 8, 9, 10, 12, 13, 14, 15, 16, 17, 18, 19]
+    assert len(list((tmp_path / "out" / "overlays").iterdir())) == 12
+    whole = np.isin(fits.annotation_id, (17, 18, 19))  # whom DensePose saw whole and apart from others
+    assert np.all(100 * fits.dense_error_px[whole] / fits.bbox_px[whole, 2:].max(axis=1) < ANNOTATED_PERCENT)

@@ -1,0 +1,97 @@
+"""A made-up body of a few hundred vertices and people who pose it: registration problems that cost milliseconds."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dal_jax.body import camera, kinematics, parameters as parameters_lib, rotations, skeleton, skinning, surface
+from dal_jax.body import template as template_lib
+from dal_jax.correspondences import observations
+
+_JOINTS = np.array([
+    [0, 0, 0], [0.06, -0.09, 0], [-0.06, -0.09, 0], [0, 0.11, 0], [0.1, -0.47, 0], [-0.1, -0.47, 0], [0, 0.25, 0],
+    [0.09, -0.87, -0.03], [-0.09, -0.87, -0.03], [0, 0.3, 0], [0.11, -0.93, 0.09], [-0.11, -0.93, 0.09],
+    [0, 0.51, -0.03], [0.08, 0.42, 0], [-0.08, 0.42, 0], [0, 0.6, 0], [0.17, 0.45, 0], [-0.17, 0.45, 0],
+    [0.43, 0.45, 0], [-0.43, 0.45, 0], [0.68, 0.45, 0], [-0.68, 0.45, 0], [0.77, 0.45, 0], [-0.77, 0.45, 0],
+])  # fmt: skip
+
+
+@functools.cache
+def small_template() -> template_lib.Template:
+    """Twelve vertices a segment scattered along its bone, a third of them shared with the parent."""
+    rng = np.random.default_rng(0)
+    segment = np.repeat(np.arange(24), 12)
+    count = len(segment)
+    vertices = _JOINTS[segment] + rng.normal(0, 0.05, (count, 3))
+    weight = np.zeros((count, 24))
+    share = np.where(np.arange(count) % 3 == 0, 0.4, 0.0)
+    parent = np.maximum(np.array(skeleton.SMPL_PARENTS), 0)[segment]
+    np.add.at(weight, (np.arange(count), segment), 1.0 - share)
+    np.add.at(weight, (np.arange(count), parent), share)
+    regressor = np.zeros((17, count))
+    for row in range(17):
+        regressor[row, rng.choice(count, 8, replace=False)] = 1 / 8
+    homogeneous = np.concatenate([vertices, np.ones((count, 1))], axis=1)
+    matrix = (weight[:, :, None] * homogeneous[:, None]).reshape(count, -1)
+    faces = np.stack([12 * np.repeat(np.arange(24), 10) + np.tile(np.arange(10), 24) + k for k in range(3)], axis=1)
+    return template_lib.Template(
+        vertices=vertices.astype(np.float32),
+        faces=faces.astype(np.int32),
+        joints=_JOINTS.astype(np.float32),
+        skin_weight=weight.astype(np.float32),
+        h36m_regressor=regressor.astype(np.float32),
+        mirror=np.arange(count, dtype=np.int32),
+        part=np.ones(len(faces), np.int32),
+        uv=np.zeros((len(faces), 3, 2), np.float32),
+        skinning_matrix=matrix.astype(np.float32),
+        h36m_matrix=(regressor @ matrix).astype(np.float32),
+    )
+
+
+def random_people(count: int, seed: int, pose_sd: float = 0.3, turn: float = np.pi) -> parameters_lib.BodyParameters:
+    """Return people in random poses, turned about the vertical by up to `turn`."""
+    rng = np.random.default_rng(seed)
+    tilt = np.stack([rng.normal(0, 0.1, count), rng.uniform(-turn, turn, count), rng.normal(0, 0.1, count)], axis=1)
+    facing = jnp.broadcast_to(jnp.array(parameters_lib.UPRIGHT_FACING_CAMERA), (count, 3, 3))
+    return parameters_lib.BodyParameters(
+        pose=rng.normal(0, pose_sd, (count, 23, 3)).astype(np.float32),
+        segment_scale=np.exp(rng.normal(0, 0.05, (count, 24))).astype(np.float32),
+        rotation=np.asarray(facing @ rotations.axis_angle_to_matrix(jnp.asarray(tilt, jnp.float32))),
+        camera_scale=rng.uniform(0.8, 1.0, count).astype(np.float32),
+        translation=rng.normal(0, 0.1, (count, 2)).astype(np.float32),
+    )
+
+
+def observe(people: parameters_lib.BodyParameters, seed: int, points: int = 60, noise: float = 0.0):
+    """Return what an annotator would mark on these people: dense points, key points and depths, with noise."""
+    template, rng = small_template(), np.random.default_rng(seed)
+    count = len(people.camera_scale)
+    face = rng.integers(0, len(template.faces), (count, points)).astype(np.int32)
+    barycentric = rng.dirichlet([1, 1, 1], (count, points)).astype(np.float32)
+    dense, planar, depth = jax.jit(jax.vmap(_project))(people, face, barycentric)
+
+    def noisy(values):
+        return (np.asarray(values) + rng.normal(0, noise, values.shape)).astype(np.float32)
+
+    return observations.Observation(
+        point_position=noisy(dense),
+        point_face=face,
+        point_barycentric=barycentric,
+        point_confidence=np.ones((count, points), np.float32),
+        keypoint_position=noisy(planar),
+        keypoint_confidence=np.ones((count, 17), np.float32),
+        depth=noisy(depth),
+        depth_confidence=np.ones((count, 17), np.float32),
+        box_px=np.tile(np.float32([0, 0, 100, 100]), (count, 1)),
+    )
+
+
+def _project(person, face, barycentric):
+    template = small_template()
+    segments = kinematics.pose_skeleton(template, person.rotation, person.pose, person.segment_scale)
+    points = skinning.skin_points(template, segments, surface.surface_points(template, face, barycentric))
+    joints = skinning.h36m_joints(template, segments)
+    place = functools.partial(camera.project, camera_scale=person.camera_scale, translation=person.translation)
+    return place(points), place(joints), person.camera_scale * joints[:, 2]
