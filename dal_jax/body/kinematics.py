@@ -40,6 +40,7 @@ def pose_skeleton(
         parent = template.parents[child]
         bone = template.joints[child] - template.joints[parent]
         stretch = segment_scale[parent] if scale_moves_children else 1.0
-        world_position.append(world_position[parent] + stretch * (world_rotation[parent] @ bone))
-        world_rotation.append(world_rotation[parent] @ relative[child - 1])
+        step = stretch * jnp.matmul(world_rotation[parent], bone, precision="highest")
+        world_position.append(world_position[parent] + step)
+        world_rotation.append(jnp.matmul(world_rotation[parent], relative[child - 1], precision="highest"))
     return Segments(jnp.stack(world_rotation), jnp.stack(world_position), segment_scale)

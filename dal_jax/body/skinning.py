@@ -12,7 +12,7 @@ def stacked_transforms(template: template_lib.Template, segments: kinematics.Seg
     A skinned point is then linear in them: (w (x) [v, 1]) @ stacked.
     """
     linear = segments.scale[:, None, None] * segments.rotation
-    offset = segments.position - jnp.einsum("kij,kj->ki", linear, template.joints)
+    offset = segments.position - jnp.einsum("kij,kj->ki", linear, template.joints, precision="highest")
     affine = jnp.concatenate([jnp.swapaxes(linear, -1, -2), offset[:, None, :]], axis=1)
     return affine.reshape(-1, 3)
 
@@ -25,13 +25,13 @@ def skin_points(
     Only the named points are skinned: weights are applied to the 24 transforms (n x 24 by 24 x 12), never to the mesh.
     """
     affine = stacked_transforms(template, segments).reshape(len(template.parents), 12)
-    blended = (points.weight @ affine).reshape(-1, 4, 3)
-    return jnp.einsum("pi,pij->pj", points.rest, blended[:, :3]) + blended[:, 3]
+    blended = jnp.matmul(points.weight, affine, precision="highest").reshape(-1, 4, 3)
+    return jnp.einsum("pi,pij->pj", points.rest, blended[:, :3], precision="highest") + blended[:, 3]
 
 
 def skin_vertices(template: template_lib.Template, segments: kinematics.Segments) -> Float[Array, "vertices 3"]:
     """Return all posed vertices as ONE matrix product with the template's constant `skinning_matrix`."""
-    return template.skinning_matrix @ stacked_transforms(template, segments)
+    return jnp.matmul(template.skinning_matrix, stacked_transforms(template, segments), precision="highest")
 
 
 def h36m_joints(template: template_lib.Template, segments: kinematics.Segments) -> Float[Array, "17 3"]:
@@ -39,4 +39,4 @@ def h36m_joints(template: template_lib.Template, segments: kinematics.Segments) 
 
     Both the regression and the skinning are linear in the transforms, so they collapse to a constant 17 x 96 matrix.
     """
-    return template.h36m_matrix @ stacked_transforms(template, segments)
+    return jnp.matmul(template.h36m_matrix, stacked_transforms(template, segments), precision="highest")

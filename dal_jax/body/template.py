@@ -2,7 +2,9 @@
 
 import functools
 import pathlib
+import tokenize
 import zipfile
+import zlib
 
 import flax.struct
 import numpy as np
@@ -71,14 +73,28 @@ _SHAPES = {
     "vertices": ("n", 3), "faces": ("m", 3), "joints": (24, 3), "parents": (24,), "skin_index": ("n", 4),
     "skin_weight": ("n", 4), "mirror": ("n",), "part": ("m",), "uv": ("m", 3, 2), "h36m_regressor": (17, "n"),
 }  # fmt: skip
+_INDICES = ("faces", "parents", "skin_index", "mirror", "part")
+
+# What NumPy, zipfile and zlib raise on damaged files (found by changing bytes at random), an absurd size included.
+_UNREADABLE = (
+    OSError, ValueError, TypeError, AttributeError, EOFError, RuntimeError, MemoryError, SyntaxError,
+    tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
+    fields, entry = {}, ""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, AttributeError, TypeError) as error:
-        raise errors.InputError(f"{path}: not a readable body file (.npz): {error}") from error
+        # Opened here: given a path, NumPy leaves the file of a broken archive open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            for name in _SHAPES:
+                if name in archive.files:
+                    entry = f"field '{name}': "
+                    fields[name] = np.asarray(archive[name])
+    except _UNREADABLE as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise errors.InputError(f"{path}: {entry}not a readable body file (.npz): {reason}") from error
+    return fields
 
 
 def _first_problem(fields: dict[str, np.ndarray]) -> str | None:
@@ -86,24 +102,38 @@ def _first_problem(fields: dict[str, np.ndarray]) -> str | None:
     for name, shape in _SHAPES.items():
         if name not in fields:
             return f"field '{name}' is missing"
-        found = fields[name].shape
-        if len(found) != len(shape):
-            return f"field '{name}' has shape {found}, expected {shape}"
-        for size, expected in zip(found, shape, strict=True):
-            if size != (sizes.setdefault(expected, size) if isinstance(expected, str) else expected):
-                return f"field '{name}' has shape {found}, expected {shape} with {sizes}"
-        if not np.issubdtype(fields[name].dtype, np.number) or not np.all(np.isfinite(fields[name])):
-            return f"field '{name}' holds values that are not finite numbers"
+        problem = _shape_problem(fields[name].shape, shape, sizes) or _type_problem(name, fields[name])
+        if problem:
+            return f"field '{name}' {problem}"
+    return _value_problem(fields, sizes["n"])
+
+
+def _shape_problem(found: tuple[int, ...], expected: tuple[int | str, ...], sizes: dict[str, int]) -> str | None:
+    """Compare shapes; a letter stands for the size that the first field with it has, which `sizes` remembers."""
+    if len(found) != len(expected) or 0 in found:
+        return f"has shape {found}, expected {expected}"
+    for size, name in zip(found, expected, strict=True):
+        if size != (sizes.setdefault(name, size) if isinstance(name, str) else name):
+            return f"has shape {found}, expected {expected} with {sizes}"
+    return None
+
+
+def _type_problem(name: str, values: np.ndarray) -> str | None:
+    if name in _INDICES and values.dtype.kind not in "iu":
+        return f"holds {values.dtype}, expected whole numbers"
+    if values.dtype.kind not in "iuf" or not np.all(np.abs(values) <= np.finfo(np.float32).max):
+        return "holds values that are not finite float32 numbers"
+    return None
+
+
+def _value_problem(fields: dict[str, np.ndarray], count: int) -> str | None:
     if tuple(fields["parents"].tolist()) != skeleton.SMPL_PARENTS:
         return f"field 'parents' is {fields['parents'].tolist()}, expected SMPL's {list(skeleton.SMPL_PARENTS)}"
-    for name, bound in (("faces", sizes["n"]), ("mirror", sizes["n"]), ("skin_index", 24)):
-        values = fields[name]
-        if values.min() < 0 or values.max() >= bound:
-            return f"field '{name}' names an index outside 0..{bound - 1}"
-    if np.abs(fields["skin_weight"].sum(axis=1) - 1).max() > 1e-3 or fields["skin_weight"].min() < 0:
-        return "field 'skin_weight' has a row that is negative or does not sum to 1"
-    if np.abs(fields["h36m_regressor"].sum(axis=1) - 1).max() > 1e-3:
-        return "field 'h36m_regressor' has a row that does not sum to 1"
-    if fields["part"].min() < 1 or fields["part"].max() > 24:
-        return "field 'part' has a value outside 1..24"
+    bounds = {"faces": (0, count - 1), "mirror": (0, count - 1), "skin_index": (0, 23), "part": (1, 24), "uv": (0, 1)}
+    for name, (low, high) in bounds.items():
+        if fields[name].min() < low or fields[name].max() > high:
+            return f"field '{name}' has a value outside {low}..{high}"
+    for name in ("skin_weight", "h36m_regressor"):
+        if fields[name].min() < 0 or np.abs(fields[name].sum(axis=1) - 1).max() > 1e-3:
+            return f"field '{name}' has a row that is negative or does not sum to 1"
     return None

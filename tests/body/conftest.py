@@ -1,9 +1,13 @@
-"""The two bodies of these tests: a small made-up one for exact laws, the free body for everything that must be real."""
+"""The two bodies of these tests: a small made-up one for exact laws, the free body for everything that must be real.
 
+`pose_made_up` and `pose_free` are (rotation, pose, segment_scale) -> (Segments, skinned vertices), compiled once.
+"""
+
+import jax
 import numpy as np
 import pytest
 
-from dal_jax.body import template
+from dal_jax.body import kinematics, skinning, template
 from tests.body import made_up
 
 
@@ -17,3 +21,23 @@ def made_up_body(tmp_path_factory):
 @pytest.fixture(scope="session")
 def free_body():
     return template.load_template()
+
+
+@pytest.fixture(scope="session")
+def pose_made_up(made_up_body):
+    return _poser(made_up_body)
+
+
+@pytest.fixture(scope="session")
+def pose_free(free_body):
+    return _poser(free_body)
+
+
+def _poser(body):
+    def pose(rotation, pose, segment_scale, *, scale_moves_children=True):
+        segments = kinematics.pose_skeleton(
+            body, rotation, pose, segment_scale, scale_moves_children=scale_moves_children
+        )
+        return segments, skinning.skin_vertices(body, segments)
+
+    return jax.jit(pose, static_argnames="scale_moves_children")

@@ -16,6 +16,10 @@ class Problem:
     pose: np.ndarray
     segment_scale: np.ndarray
 
+    def single(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return what the model under test takes: rotation, pose, segment_scale in float32."""
+        return tuple(x.astype(np.float32) for x in (self.rotation, self.pose, self.segment_scale))
+
 
 def random_problem(seed: int, pose_sd: float = 0.8, log_scale_sd: float = 0.2) -> Problem:
     rng = np.random.default_rng(seed)

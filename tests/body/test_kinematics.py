@@ -1,0 +1,166 @@
+"""Forward kinematics: an independent reference, an analytic bend, and what segment scales may and may not move."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dal_jax.body import rotations, skeleton
+from tests.body import made_up, reference
+
+ROUNDING = 1e-6  # metres and matrix entries: float32 down a chain of nine joints
+SMPL = {name: index for index, name in enumerate(skeleton.SMPL_JOINT_NAMES)}
+
+
+@pytest.fixture
+def walk(pose_made_up):
+    """Return `pose_skeleton` of the made-up body on a `reference.Problem`."""
+    return lambda problem, **options: pose_made_up(*problem.single(), **options)[0]
+
+
+def _problem(rotation=None, bends=None, scales=None):
+    """Return a rest pose but for the named bends and scales."""
+    pose, scale = np.zeros((23, 3)), np.ones(24)
+    for name, axis_angle in (bends or {}).items():
+        pose[SMPL[name] - 1] = axis_angle
+    for name, value in (scales or {}).items():
+        scale[SMPL[name]] = value
+    return reference.Problem(np.eye(3) if rotation is None else rotation, pose, scale)
+
+
+def _below(name):
+    """Return the joints below one, itself left out."""
+    found = set()
+    for child, parent in enumerate(skeleton.SMPL_PARENTS):
+        if parent == SMPL[name] or parent in found:
+            found.add(child)
+    return found
+
+
+@pytest.mark.parametrize("scale_moves_children", [True, False], ids=["lengthening", "literal"])
+@pytest.mark.parametrize("seed", range(4))
+def test_segments_equal_the_homogeneous_reference(walk, seed, scale_moves_children):
+    problem = reference.random_problem(seed)
+    segments = walk(problem, scale_moves_children=scale_moves_children)
+    bones = reference.bones(made_up.JOINTS, skeleton.SMPL_PARENTS, problem, scale_moves_children)
+    np.testing.assert_allclose(segments.rotation, bones[:, :3, :3], atol=2 * ROUNDING)
+    np.testing.assert_allclose(segments.position, bones[:, :3, 3], atol=reference.MODEL)
+    np.testing.assert_allclose(segments.scale, problem.segment_scale, rtol=ROUNDING)
+
+
+def test_rest_pose_is_the_rest_skeleton(walk):
+    segments = walk(_problem())
+    np.testing.assert_array_equal(segments.rotation, np.tile(np.eye(3), (24, 1, 1)))
+    np.testing.assert_allclose(segments.position, made_up.JOINTS, atol=ROUNDING)
+
+
+def test_every_segment_rotation_is_proper(walk):
+    rotation = np.asarray(walk(reference.random_problem(1, pose_sd=2.0)).rotation, np.float64)
+    gram = np.swapaxes(rotation, -1, -2) @ rotation
+    np.testing.assert_allclose(gram, np.tile(np.eye(3), (24, 1, 1)), atol=5 * ROUNDING)
+    np.testing.assert_allclose(np.linalg.det(rotation), 1.0, atol=5 * ROUNDING)
+
+
+def test_a_quarter_turn_of_the_left_shoulder_lays_the_arm_forwards(walk):
+    """-90 degrees about the body's y takes +x to +z; the upper arm's own start stays where it was."""
+    segments = walk(_problem(bends={"left_shoulder": [0, -np.pi / 2, 0]}))
+    shoulder, rest = made_up.JOINTS[SMPL["left_shoulder"]], made_up.JOINTS
+    for name in ("left_elbow", "left_wrist", "left_hand"):
+        x, y, z = rest[SMPL[name]] - shoulder
+        np.testing.assert_allclose(segments.position[SMPL[name]], shoulder + [-z, y, x], atol=ROUNDING)
+    others = [j for j in range(24) if j not in _below("left_shoulder")]
+    np.testing.assert_allclose(segments.position[np.array(others)], rest[others], atol=ROUNDING)
+
+
+def test_bends_compose_from_the_trunk_outwards(walk):
+    """The elbow's bend is relative to the upper arm: G_elbow = A_shoulder A_elbow, in that order."""
+    shoulder, elbow = np.array([0.3, -1.0, 0.2]), np.array([-0.7, 0.1, 0.9])
+    segments = walk(_problem(bends={"left_shoulder": shoulder, "left_elbow": elbow}))
+    expected = reference.rotation(shoulder) @ reference.rotation(elbow)
+    for name in ("left_elbow", "left_wrist", "left_hand"):
+        np.testing.assert_allclose(segments.rotation[SMPL[name]], expected, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("name", ["left_hip", "spine2", "neck", "right_elbow", "left_hand"])
+def test_a_bend_moves_only_the_joints_below(walk, name):
+    problem = reference.random_problem(2)
+    pose = problem.pose.copy()
+    pose[SMPL[name] - 1] += 0.5
+    before = np.asarray(walk(problem).position)
+    after = np.asarray(walk(reference.Problem(problem.rotation, pose, problem.segment_scale)).position)
+    moved = np.flatnonzero(np.abs(after - before).max(axis=1) > 1e-3)
+    assert set(moved) == _below(name)
+
+
+def test_a_global_rotation_commutes(walk):
+    problem, turn = reference.random_problem(3), reference.rotation([0.4, -2.0, 1.0])
+    before = walk(problem)
+    after = walk(reference.Problem(turn @ problem.rotation, problem.pose, problem.segment_scale))
+    np.testing.assert_allclose(after.position, np.asarray(before.position) @ turn.T, atol=reference.MODEL)
+    np.testing.assert_allclose(after.rotation, turn @ np.asarray(before.rotation), atol=5 * ROUNDING)
+
+
+def test_a_scale_lengthens_exactly_the_bones_to_its_children(walk):
+    problem = reference.random_problem(4)
+    position = np.asarray(walk(problem).position, np.float64)
+    for child, parent in enumerate(skeleton.SMPL_PARENTS[1:], start=1):
+        rest = np.linalg.norm(made_up.JOINTS[child] - made_up.JOINTS[parent])
+        length = np.linalg.norm(position[child] - position[parent])
+        assert length == pytest.approx(problem.segment_scale[parent] * rest, abs=reference.MODEL)
+
+
+def test_a_scale_does_not_compound_down_the_chain(walk):
+    """A thigh of twice the length: the knee moves away, the shank and foot only follow."""
+    rest = made_up.JOINTS
+    position = np.asarray(walk(_problem(scales={"left_hip": 2.0})).position)
+    thigh = rest[SMPL["left_knee"]] - rest[SMPL["left_hip"]]
+    expected = rest + np.where(np.isin(np.arange(24), list(_below("left_hip")))[:, None], thigh, 0.0)
+    np.testing.assert_allclose(position, expected, atol=ROUNDING)
+
+
+def test_literal_reading_leaves_the_skeleton_alone(walk):
+    problem = reference.random_problem(5)
+    unit = reference.Problem(problem.rotation, problem.pose, np.ones(24))
+    scaled = walk(problem, scale_moves_children=False)
+    np.testing.assert_array_equal(scaled.position, walk(unit, scale_moves_children=False).position)
+    np.testing.assert_array_equal(scaled.rotation, walk(unit).rotation)
+    np.testing.assert_allclose(scaled.scale, problem.segment_scale, rtol=ROUNDING)
+
+
+@pytest.mark.parametrize("scale_moves_children", [True, False], ids=["lengthening", "literal"])
+def test_pelvis_is_the_origin(walk, scale_moves_children):
+    segments = walk(reference.random_problem(6), scale_moves_children=scale_moves_children)
+    np.testing.assert_array_equal(segments.position[0], np.zeros(3))
+
+
+@pytest.mark.parametrize("parents", [skeleton.SMPL_PARENTS, skeleton.H36M_PARENTS], ids=["smpl", "h36m"])
+def test_a_parent_comes_before_its_children(parents):
+    assert parents[0] == -1
+    assert all(0 <= parent < child for child, parent in enumerate(parents[1:], start=1))
+
+
+@pytest.mark.parametrize(
+    ("names", "parents", "mirror"),
+    [
+        (skeleton.SMPL_JOINT_NAMES, skeleton.SMPL_PARENTS, skeleton.SMPL_MIRROR),
+        (skeleton.H36M_JOINT_NAMES, skeleton.H36M_PARENTS, skeleton.H36M_MIRROR),
+    ],
+    ids=["smpl", "h36m"],
+)
+def test_the_mirror_swaps_the_sides_of_the_tree(names, parents, mirror):
+    assert len(names) == len(parents) == len(set(names))
+    assert [mirror[mirror[joint]] for joint in range(len(names))] == list(range(len(names)))
+    assert [mirror[parents[joint]] for joint in range(1, len(names))] == [parents[m] for m in mirror[1:]]
+    swapped = [names[m] for m in mirror]
+    assert swapped != list(names)
+    assert [s.replace("left", "?").replace("right", "?") for s in swapped] == [
+        n.replace("left", "?").replace("right", "?") for n in names
+    ]
+
+
+def test_axis_angles_reach_the_joint_of_their_row(walk):
+    """Row j - 1 of the pose belongs to joint j, the pelvis having none."""
+    problem = reference.random_problem(7)
+    rotation = np.asarray(walk(problem).rotation)
+    relative = np.asarray(rotations.axis_angle_to_matrix(jnp.asarray(problem.pose, jnp.float32)))
+    for child, parent in enumerate(skeleton.SMPL_PARENTS[1:], start=1):
+        np.testing.assert_allclose(rotation[parent].T @ rotation[child], relative[child - 1], atol=5 * ROUNDING)
