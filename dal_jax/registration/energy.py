@@ -13,8 +13,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dal_jax.body import camera, kinematics, parameters as parameters_lib, rotations, skinning, surface
-from dal_jax.body import template as template_lib
+from dal_jax.body import (
+    camera,
+    kinematics,
+    parameters as parameters_lib,
+    rotations,
+    skinning,
+    surface,
+    template as template_lib,
+)
 from dal_jax.correspondences import observations
 
 _DET_MARGIN = 1.0
@@ -135,9 +142,7 @@ def residuals(template: template_lib.Template, target: Target, unknowns: Unknown
     scale = jnp.exp(unknowns.log_camera_scale)
     points = skinning.skin_points(template, segments, target.points)
     joints = skinning.h36m_joints(template, segments)
-    keypoints = jnp.concatenate(
-        [camera.project(joints, scale, unknowns.translation), scale * joints[:, 2:]], axis=1
-    )
+    keypoints = jnp.concatenate([camera.project(joints, scale, unknowns.translation), scale * joints[:, 2:]], axis=1)
     return {
         "dense": dense_residual(camera.project(points, scale, unknowns.translation), target),
         "keypoint": keypoint_residual(keypoints, target),

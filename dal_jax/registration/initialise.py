@@ -32,9 +32,7 @@ def closed_form(template: template_lib.Template, target: energy.Target) -> param
     affine = jnp.linalg.solve(spread + prior * jnp.eye(3), (cross + prior * start.rotation[:2]).T).T
     rows, scale = _polar(affine)
     rotation = jnp.concatenate([rows, jnp.cross(rows[0], rows[1])[None]])
-    return start.replace(
-        rotation=rotation, camera_scale=scale, translation=image_mean - scale * (rows @ rest_mean)
-    )
+    return start.replace(rotation=rotation, camera_scale=scale, translation=image_mean - scale * (rows @ rest_mean))
 
 
 def headings(start: parameters_lib.BodyParameters, count: int = _HEADINGS) -> parameters_lib.BodyParameters:

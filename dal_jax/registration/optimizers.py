@@ -71,9 +71,7 @@ def _adam(template, target, start, weights, joint_moments, steps, learning_rate)
     optimizer = optax.adam(learning_rate)
 
     def solve_one(one_target: energy.Target, one_start: parameters_lib.BodyParameters):
-        value_and_gradient = jax.value_and_grad(
-            lambda unknowns: energy.energy(template, one_target, unknowns, weights)
-        )
+        value_and_gradient = jax.value_and_grad(lambda unknowns: energy.energy(template, one_target, unknowns, weights))
 
         def step(_, carry):
             unknowns, state, previous, _ = carry

@@ -107,6 +107,10 @@ def _compiled(optimizer: str, starts: str, steps: int):
     """Return the jitted fit of one chunk; one compilation a (optimiser, starts, steps, shape)."""
 
     def fit_chunk(template, observations, given, weights, joint_moments, learning_rate) -> Fit:
+        with jax.default_matmul_precision("highest"):  # TF32 and bfloat16 products would cost millimetres
+            return fit_all_starts(template, observations, given, weights, joint_moments, learning_rate)
+
+    def fit_all_starts(template, observations, given, weights, joint_moments, learning_rate) -> Fit:
         target = energy.make_target(template, observations)
         start = _gather_starts(template, target, starts, given)
         count, batch = start.camera_scale.shape
@@ -125,7 +129,9 @@ def _gather_starts(template, target: energy.Target, starts: str, given) -> param
     batch = target.point_confidence.shape[0]
     found = []
     if starts == "tpose":
-        found.append(jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (1, batch, *leaf.shape)), parameters_lib.t_pose()))
+        found.append(
+            jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (1, batch, *leaf.shape)), parameters_lib.t_pose())
+        )
     elif starts in ("closed_form", "headings4"):
         closed = jax.vmap(lambda one: initialise.closed_form(template, one))(target)
         turns = 4 if starts == "headings4" else 1

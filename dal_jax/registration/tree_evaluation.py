@@ -99,9 +99,7 @@ def retract(state: TreeState, increments: Increments) -> TreeState:
         jnp.stack([sum(turn[:, i, k] * state.rotation[:, k, j] for k in range(3)) for j in range(3)], axis=1)
         for i in range(3)
     ], axis=1)  # fmt: skip
-    return TreeState(
-        rotation, state.log_scale + increments.log_scale, state.translation + increments.translation
-    )
+    return TreeState(rotation, state.log_scale + increments.log_scale, state.translation + increments.translation)
 
 
 def keypoint_moments(template: template_lib.Template) -> np.ndarray:

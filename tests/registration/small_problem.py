@@ -6,8 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dal_jax.body import camera, kinematics, parameters as parameters_lib, rotations, skeleton, skinning, surface
-from dal_jax.body import template as template_lib
+from dal_jax.body import (
+    camera,
+    kinematics,
+    parameters as parameters_lib,
+    rotations,
+    skeleton,
+    skinning,
+    surface,
+    template as template_lib,
+)
 from dal_jax.correspondences import observations
 
 _JOINTS = np.array([
@@ -70,7 +78,7 @@ def observe(people: parameters_lib.BodyParameters, seed: int, points: int = 60, 
     count = len(people.camera_scale)
     face = rng.integers(0, len(template.faces), (count, points)).astype(np.int32)
     barycentric = rng.dirichlet([1, 1, 1], (count, points)).astype(np.float32)
-    dense, planar, depth = jax.jit(jax.vmap(_project))(people, face, barycentric)
+    dense, planar, depth = _project(people, face, barycentric)
 
     def noisy(values):
         return (np.asarray(values) + rng.normal(0, noise, values.shape)).astype(np.float32)
@@ -88,6 +96,8 @@ def observe(people: parameters_lib.BodyParameters, seed: int, points: int = 60, 
     )
 
 
+@jax.jit
+@jax.vmap
 def _project(person, face, barycentric):
     template = small_template()
     segments = kinematics.pose_skeleton(template, person.rotation, person.pose, person.segment_scale)

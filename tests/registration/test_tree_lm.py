@@ -101,6 +101,16 @@ def _dense_system(template, problem, state, value):
     return matrix, gradient
 
 
+def _double(tree):
+    """Return a tree with its floats in float64."""
+
+    def widen(leaf):
+        leaf = np.asarray(leaf)
+        return leaf.astype(np.float64) if np.issubdtype(leaf.dtype, np.floating) else leaf
+
+    return jax.tree.map(widen, tree)
+
+
 def _control(node):
     """Return u_node - u_parent as rows over all unknowns (for the root: u itself)."""
     rows = np.zeros((4, 98))
@@ -116,10 +126,7 @@ def system():
         template, people, observed, _, weights = _problem(count=1)
         nudge = np.random.default_rng(7).normal(0, 0.03, people.pose.shape).astype(np.float32)
         start = people.replace(pose=people.pose + nudge, translation=people.translation + 0.02)
-        wide = lambda tree: jax.tree.map(  # noqa: E731
-            lambda leaf: np.asarray(leaf, np.float64) if np.issubdtype(np.asarray(leaf).dtype, np.floating) else leaf, tree
-        )
-        template, observed, start = wide(template), wide(observed), wide(start)
+        template, observed, start = _double(template), _double(observed), _double(start)
         start = start.replace(rotation=np.asarray(rotations.nearest_rotation(jnp.asarray(start.rotation))))
         return template, *_gradient_and_step(template, observed, start, weights)
 
@@ -176,7 +183,7 @@ def test_matrix_majorises_gauss_newton(system):
 
 
 def test_batch_equals_one_at_a_time():
-    template, people, observed, start, weights = _problem(count=3)
+    template, _, observed, start, weights = _problem(count=3)
     target, state, _ = _tree(template, observed, start, weights)
     moments = jnp.asarray(tree_evaluation.keypoint_moments(template))
     solve = jax.jit(lambda t, s: tree_lm.minimise(template, t, s, weights, moments, steps=5).energy)

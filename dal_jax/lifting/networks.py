@@ -1,0 +1,66 @@
+"""The two networks of Kudo et al. 2018: the same small MLP with a skip, once with 17 depths, once with one logit."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+JOINTS = 17
+"""Human3.6M's joints; joint 0 is the hip."""
+
+_LEAK = 0.2
+_INITIAL_SD = 0.02
+
+
+class Generator(nn.Module):
+    """Depth of the joints given their normalised 2D position (x and y are copied, so only z is made).
+
+    Note: the published network leaves the hip's own depth free, which nothing in the losses but chance then decides;
+    it is subtracted here, so depth is relative to the hip everywhere.
+
+    Attributes:
+      width: hidden units; 1024 as published.
+    """
+
+    width: int = 1024
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "*batch features"]) -> Float[Array, "*batch 17"]:
+        """Map 34 numbers, x and y joint by joint (and 17 more, 0 or 1, where visibility is appended), to depth."""
+        depth = _Perceptron(self.width, JOINTS, name="mlp")(features)
+        return depth - depth[..., :1]
+
+
+class Discriminator(nn.Module):
+    """Logit that a normalised 2D pose is an annotated one; not conditional (the generator is: on the 2D pose).
+
+    Attributes:
+      width: hidden units; 1024 as published.
+    """
+
+    width: int = 1024
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "*batch features"]) -> Float[Array, "*batch"]:
+        """Map 34 numbers, x and y joint by joint, to one logit."""
+        return _Perceptron(self.width, 1, name="mlp")(features)[..., 0]
+
+
+class _Perceptron(nn.Module):
+    """h1 = act(W1 x), h2 = act(W2 h1), h3 = act(W3 h2 + h1), W4 h3: no normalisation, no dropout."""
+
+    width: int
+    outputs: int
+
+    @nn.compact
+    def __call__(self, features: Array) -> Array:
+        hidden1 = _activate(self._dense("first", self.width)(features))
+        hidden2 = _activate(self._dense("second", self.width)(hidden1))
+        hidden3 = _activate(self._dense("third", self.width)(hidden2) + hidden1)
+        return self._dense("last", self.outputs)(hidden3)
+
+    def _dense(self, name: str, units: int) -> nn.Dense:
+        return nn.Dense(units, kernel_init=nn.initializers.normal(_INITIAL_SD), name=name)
+
+
+def _activate(hidden: Array) -> Array:
+    return jnp.where(hidden > 0, hidden, _LEAK * hidden)

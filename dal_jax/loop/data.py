@@ -1,0 +1,51 @@
+"""Where a run's people come from: the embedded synthetic ones, or the user's annotation; truth kept apart."""
+
+import dataclasses
+import os
+
+from dal_jax import presets
+from dal_jax.body import template as template_lib
+from dal_jax.data import annotations, people as people_lib
+from dal_jax.data.synthetic import builder as builder_lib
+from dal_jax.runtime import errors
+
+
+@dataclasses.dataclass(frozen=True)
+class RunData:
+    """Training and test people, and what is true of them where that is known (for the judge alone)."""
+
+    train: people_lib.People
+    test: people_lib.People
+    train_truth: people_lib.Truth | None
+    test_truth: people_lib.Truth | None
+
+
+def load(config: presets.Config, template: template_lib.Template, data_dir: str | os.PathLike[str]) -> RunData:
+    """Load (the first time: render) the people that a configuration names.
+
+    Args:
+      data_dir: where the embedded people are kept once they are rendered.
+
+    Raises:
+      errors.InputError: the data do not exist or do not fit the configuration.
+    """
+    if config.data == "annotations":
+        people = annotations.load_annotations(config.source(), template, config.regressor.image_size)
+        return RunData(people, people, None, None)
+    if config.data != "synthetic":
+        raise errors.InputError(f"config.data is '{config.data}': one of synthetic, annotations")
+    if config.body:
+        raise errors.InputError("config.body: the embedded people are annotated on the free body; leave it empty")
+    builder = builder_lib.prepare(config.synthetic, data_dir)
+    size = builder.builder_config.recipe.image_size
+    if size != config.regressor.image_size:
+        raise errors.InputError(
+            f"config.regressor.image_size is {config.regressor.image_size}, "
+            f"the people of '{config.synthetic}' have {size} px"
+        )
+    return RunData(
+        train=people_lib.load_people(builder, "train"),
+        test=people_lib.load_people(builder, "test"),
+        train_truth=people_lib.load_truth(builder, "train"),
+        test_truth=people_lib.load_truth(builder, "test"),
+    )

@@ -1,0 +1,83 @@
+"""Scores of a round against 3D truth: the fields of history.json. No phase of the loop sees what is read here."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from dal_jax import deform_and_learn
+from dal_jax.body import parameters as parameters_lib
+from dal_jax.data import people as people_lib
+from dal_jax.evaluation import protocols
+from dal_jax.lifting import lift
+from dal_jax.regressor import model as regressor_model
+
+FIELDS = (
+    "registration_train_mpjpe_mm", "regressor_train_mpjpe_mm", "regressor_test_mpjpe_mm",
+    "regressor_test_pa_mpjpe_mm", "lifting_train_mpjpe_mm", "lifting_test_mpjpe_mm",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """Scores a round by Human3.6M's protocol 1; every field is None where there is no truth.
+
+    test: the test people, whose images the ConvNet predicts; train_truth, test_truth: 3D truth or None.
+    """
+
+    setting: deform_and_learn.Setting
+    test: people_lib.People | None
+    train_truth: people_lib.Truth | None
+    test_truth: people_lib.Truth | None
+
+    def __call__(self, round_number: int, state: deform_and_learn.LoopState) -> dict[str, float | None]:
+        """Return the mean scores of a round."""
+        if self.train_truth is None or self.test_truth is None:
+            return dict.fromkeys(FIELDS)
+        train, test = self.train_truth.joints_h36m_mm, self.test_truth.joints_h36m_mm
+        regressor_test = self._scores(self._joints(self.predict_test(state)), test)
+        return {
+            "registration_train_mpjpe_mm": self._mean(self._joints(state.fits), train),
+            "regressor_train_mpjpe_mm": self._mean(self._joints(state.predictions), train),
+            "regressor_test_mpjpe_mm": float(np.mean(regressor_test["mpjpe_mm"])),
+            "regressor_test_pa_mpjpe_mm": float(np.mean(regressor_test["pa_mpjpe_mm"])),
+            "lifting_train_mpjpe_mm": self._mean(self._lifted(state, self.setting.people), train),
+            "lifting_test_mpjpe_mm": self._mean(self._lifted(state, self.test), test),
+        }
+
+    def predict_test(self, state: deform_and_learn.LoopState) -> parameters_lib.BodyParameters:
+        """Return the ConvNet's bodies of the test people."""
+        return regressor_model.predict(self.setting.config.regressor, state.regressor, self.test.images)
+
+    def errors_mm(self, bodies: parameters_lib.BodyParameters, truth: people_lib.Truth | None):
+        """Return each person's MPJPE (n,), or None where there is no truth."""
+        return None if truth is None else self._scores(self._joints(bodies), truth.joints_h36m_mm)["mpjpe_mm"]
+
+    def mean_pose_test_mpjpe_mm(self) -> float | None:
+        """Return the score of answering every test image with the mean training pose: what learning must beat."""
+        if self.train_truth is None or self.test_truth is None:
+            return None
+        train = self.train_truth.joints_h36m_mm
+        mean = np.mean(train - train[:, :1], axis=0, keepdims=True)
+        return self._mean(np.repeat(mean, len(self.test_truth.joints_h36m_mm), axis=0), self.test_truth.joints_h36m_mm)
+
+    def _joints(self, bodies: parameters_lib.BodyParameters) -> Float[np.ndarray, "n 17 3"]:
+        return np.asarray(deform_and_learn.joints_h36m(self.setting.template, jax.tree.map(jnp.asarray, bodies)))
+
+    def _lifted(self, state: deform_and_learn.LoopState, people: people_lib.People) -> Float[np.ndarray, "n 17 3"]:
+        """Return the cGAN's joints: annotated x and y (z of missing joints is its guess), lifted depth."""
+        observed = people.observations
+        visible = observed.keypoint_confidence > 0
+        depth = lift.lift(
+            self.setting.config.lifting, state.lifting.generator, jnp.asarray(observed.keypoint_position), visible
+        )
+        return np.concatenate([observed.keypoint_position, np.asarray(depth)[..., None]], axis=-1)
+
+    def _scores(self, joints, truth) -> dict[str, np.ndarray]:
+        canonical = protocols.canonical_bone_sum_mm(self.train_truth.joints_h36m_mm)
+        return protocols.human36m_protocol_1.score(joints, truth, canonical)
+
+    def _mean(self, joints, truth) -> float:
+        return float(np.mean(self._scores(joints, truth)["mpjpe_mm"]))

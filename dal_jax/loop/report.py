@@ -1,0 +1,77 @@
+"""The report of a run: Fig. 2 of this run, Fig. 1 for its people, the worst cases, what learning had to beat."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from dal_jax import deform_and_learn
+from dal_jax.body import parameters as parameters_lib
+from dal_jax.data import people as people_lib
+from dal_jax.loop import judge as judge_lib
+from dal_jax.registration import reprojection
+from dal_jax.runtime import metric_log
+from dal_jax.viewing import plots, report
+
+
+def write(
+    directory: pathlib.Path,
+    judge: judge_lib.Judge,
+    state: deform_and_learn.LoopState,
+    history: list[dict[str, Any]],
+    log_path: pathlib.Path,
+) -> pathlib.Path:
+    """Write DIR/report and return the path of its page."""
+    setting = judge.setting
+    stages = [_stage(judge, "Registration, training people", setting.people, state.fits, judge.train_truth)]
+    if judge.test_truth is None:
+        stages.append(_stage(judge, "ConvNet, the same people", setting.people, state.predictions, None))
+    else:
+        predicted = judge.predict_test(state)
+        stages.append(_stage(judge, "ConvNet, test people", judge.test, predicted, judge.test_truth))
+    return report.write_report(
+        directory,
+        title=f"Deform-and-learn: {setting.config.preset}",
+        config=dataclasses.asdict(setting.config),
+        history=history,
+        fits=stages,
+        template=setting.template,
+        loss_plots=_loss_plots(log_path),
+    )
+
+
+def _stage(
+    judge: judge_lib.Judge,
+    title: str,
+    people: people_lib.People,
+    bodies: parameters_lib.BodyParameters,
+    truth: people_lib.Truth | None,
+) -> report.Fits:
+    """Return a gallery: people sorted by MPJPE where it is known, else by the dense error in px."""
+    errors, name, unit = judge.errors_mm(bodies, truth), "MPJPE", "mm"
+    if errors is None:
+        dense, _ = reprojection.errors_px(judge.setting.template, bodies, people.observations)
+        errors, name, unit = _dense_error(dense, people), "dense error", "px"
+    return report.Fits(title, people.names, people.images, bodies, errors, name, unit, people.observations)
+
+
+def _dense_error(dense: np.ndarray, people: people_lib.People) -> np.ndarray:
+    return reprojection.root_mean_square(dense, people.observations.point_confidence)
+
+
+def _loss_plots(log_path: pathlib.Path) -> dict[str, bytes]:
+    """Plot what the log holds of the two networks' training."""
+    lines = metric_log.read(log_path)
+    lifting = [line for line in lines if "lifting_step" in line]
+    learning = [line for line in lines if line.get("phase") == "learn"]
+    found = {}
+    for caption, chosen, axis in (("Lifting", lifting, "lifting_step"), ("ConvNet", learning, "epoch")):
+        names = sorted({name for line in chosen for name in line if "loss" in name or "realism" in name})
+        series = {
+            name: ([line[axis] for line in chosen if name in line], [line[name] for line in chosen if name in line])
+            for name in names
+        }
+        if series:
+            found[caption] = plots.plot_curves(series, axis.replace("_", " "), "loss")
+    return found

@@ -1,0 +1,48 @@
+"""One run from folder to report: open or go on, load, run, judge, show."""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+from dal_jax import deform_and_learn, presets
+from dal_jax.body import template as template_lib
+from dal_jax.loop import data, folder as folder_lib, judge as judge_lib, report
+from dal_jax.runtime import atomic, errors
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """history: one entry a round; baselines: what learning has to beat; report: the path of the page."""
+
+    history: list[dict[str, Any]]
+    baselines: dict[str, float | None]
+    report: pathlib.Path
+
+
+def run(
+    config: presets.Config, workdir: pathlib.Path, data_dir: str | os.PathLike[str], overwrite: bool = False
+) -> Result:
+    """Run a configuration in a folder, or go on with the run that is there.
+
+    Raises:
+      errors.InputError: the configuration, the folder or the data cannot be used; one line.
+    """
+    _check(config)
+    folder = folder_lib.RunFolder(workdir, config, overwrite)
+    template = template_lib.load_template(config.body or template_lib.FREE_BODY)
+    people = data.load(config, template, data_dir)
+    setting = deform_and_learn.Setting(config, template, people.train)
+    judge = judge_lib.Judge(setting, people.test, people.train_truth, people.test_truth)
+    baselines = {"mean_pose_test_mpjpe_mm": judge.mean_pose_test_mpjpe_mm()}
+    atomic.write_json(workdir / "baselines.json", baselines)
+    with folder:
+        state, position = folder.resume(deform_and_learn.initial_state(setting))
+        state = deform_and_learn.run(setting, state, position, folder, judge)
+    page = report.write(workdir / "report", judge, state, position.history, workdir / "metrics.jsonl")
+    return Result(position.history, baselines, page)
+
+
+def _check(config: presets.Config) -> None:
+    if config.rounds < 1:
+        raise errors.InputError(f"config.rounds is {config.rounds}: at least 1")

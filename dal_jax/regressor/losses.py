@@ -1,0 +1,97 @@
+"""Eq. 5: L_conv = alpha L_regress + beta L_dense + gamma L_KP, one named term a function, each for one person.
+
+Sums over a person's parameters, points and key points, as eq. 3, 4 and 6 are printed; means over the batch are taken
+last, weighted by the people's weights.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from dal_jax.body import camera, kinematics, rotations, skinning, template as template_lib
+from dal_jax.regressor import sample as sample_lib, theta as theta_lib
+
+
+@dataclasses.dataclass
+class LossWeights:
+    """Weights of eq. 5 in the crop's [-1, 1] units; the defaults are the paper's."""
+
+    regress: float = 1.0  # alpha, of eq. 6
+    dense: float = 10.0  # beta, of eq. 3
+    keypoint: float = 1.0  # gamma, of eq. 4
+    joint: float = 0.0  # of the 3D joints of the registered body, metres; not in the paper
+
+
+def terms(
+    template: template_lib.Template,
+    predicted: Float[Array, "105"],
+    sample: sample_lib.Sample,
+    unit: Float[Array, "105"],
+) -> dict[str, Float[Array, ""]]:
+    """Return every term of eq. 5, unweighted, for one person.
+
+    Args:
+      template: the body.
+      predicted: theta from the network, R as nine raw numbers.
+      sample: one example; its annotation, its registered body.
+      unit: what counts as an error of 1 in each dimension of theta (paper: 1 everywhere).
+
+    Gram-Schmidt stands between R's nine numbers and every projected point; eq. 6 compares the raw numbers.
+    """
+    body = theta_lib.to_parameters(predicted)
+    segments = kinematics.pose_skeleton(template, rotations.gram_schmidt(body.rotation), body.pose, body.segment_scale)
+    points = skinning.skin_points(template, segments, sample.points)
+    joints = body.camera_scale * skinning.h36m_joints(template, segments)
+    fit = sample.fit
+    fitted = kinematics.pose_skeleton(template, fit.rotation, fit.pose, fit.segment_scale)
+    return {
+        "regress": regress(predicted / unit, theta_lib.from_parameters(fit) / unit),
+        "dense": dense(camera.project(points, body.camera_scale, body.translation), sample),
+        "keypoint": keypoint(joints + jnp.pad(body.translation, (0, 1))[None], sample),
+        "joint": joint(segments.position, fitted.position),
+    }
+
+
+def weighted(terms: dict[str, Float[Array, "*batch"]], weights: LossWeights) -> Float[Array, "*batch"]:
+    """Return eq. 5: the only place where alpha, beta and gamma are applied."""
+    named = dataclasses.asdict(weights)
+    if named.keys() != terms.keys():
+        raise ValueError(f"weights {sorted(named)} do not match terms {sorted(terms)}")
+    return sum(named[name] * terms[name] for name in named)
+
+
+def regress(predicted: Float[Array, "105"], annotated: Float[Array, "105"]) -> Float[Array, ""]:
+    """Return eq. 6: smooth L1 over theta, e^2 / 2 up to |e| = 1, |e| - 1/2 beyond: robust to failed registrations."""
+    error = jnp.abs(predicted - annotated)
+    return jnp.sum(jnp.where(error < 1.0, 0.5 * error**2, error - 0.5))
+
+
+def dense(projected: Float[Array, "points 2"], sample: sample_lib.Sample) -> Float[Array, ""]:
+    """Return eq. 3: squared distances to the annotated image points, summed over the valid ones."""
+    squared = jnp.sum((projected - sample.point_position) ** 2, axis=-1)
+    return jnp.sum(sample.point_confidence * squared)
+
+
+def keypoint(joints: Float[Array, "17 3"], sample: sample_lib.Sample) -> Float[Array, ""]:
+    """Return eq. 4: key points in the crop, and z against the lifted depth relative to the pelvis."""
+    planar = jnp.sum((joints[:, :2] - sample.keypoint_position) ** 2, axis=-1)
+    depth = (joints[:, 2] - sample.depth) ** 2
+    return jnp.sum(sample.keypoint_confidence * planar) + jnp.sum(sample.depth_confidence * depth)
+
+
+def joint(predicted: Float[Array, "24 3"], fitted: Float[Array, "24 3"]) -> Float[Array, ""]:
+    """Return the summed distances (metres) between the predicted and the registered body's joints, pelvis at 0.
+
+    Note: not in the paper. Angles add up along a limb, so equal errors in theta are not equal errors of the body.
+    Distances rather than squares: a failed registration pulls no harder than a good one.
+    """
+    squared = jnp.sum((predicted - fitted) ** 2, axis=-1)
+    apart = squared > 1e-10  # the root of zero has no slope: the pelvis is always there, others may be
+    return jnp.sum(jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0))
+
+
+def batch_mean(values: Float[Array, "batch"], weight: Float[Array, "batch"]) -> Float[Array, ""]:
+    """Return the weighted mean over people; 0 if no one counts."""
+    total = jnp.sum(weight)
+    return jnp.sum(values * weight) / jnp.where(total > 0, total, 1.0)

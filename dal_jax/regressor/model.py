@@ -1,0 +1,174 @@
+"""The ConvNet of section 5: a ResNet50 and one linear layer that gives theta; its configuration; prediction."""
+
+import copy
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from dal_jax.body import parameters as parameters_lib
+from dal_jax.regressor import augmentation as augmentation_lib, convolution, losses, resnet, theta as theta_lib
+
+_IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of 0..255, the normalisation that pretrained weights expect
+_IMAGENET_SD = (58.395, 57.12, 57.375)
+
+
+@dataclasses.dataclass
+class RegressorConfig:
+    """How the ConvNet is built and trained; the defaults are the paper's where it says anything."""
+
+    preset: str = "paper"  # which whole configuration this is
+    width: int = 64  # channels of the first convolution; 64 is ResNet50 as published
+    image_size: int = 224  # px; the paper does not say, 224 is what ImageNet weights were trained on
+    batch: int = 30  # images a step
+    epochs: int = 30  # in each round
+    learning_rate: float = 1e-4  # of Adam; the highest of the schedule
+    warmup_share: float = 0.0  # share of a round's steps in which the rate rises from 0
+    last_rate_share: float = 1.0  # a cosine takes the rate down to this share of it; 1 = constant
+    weight_decay: float = 0.0  # of AdamW, decoupled; 0 = Adam
+    average_decay: float = 0.0  # of the running mean of the weights that predicts; 0 = the last weights
+    standardise: bool = False  # outputs in units of the first round's registrations: theta = mean + sd * output
+    regress_in_sd: bool = False  # eq. 6 in those units too; else in radians, log scales and crop units, as they come
+    weights: losses.LossWeights = dataclasses.field(default_factory=losses.LossWeights)  # eq. 5
+    augmentation: augmentation_lib.AugmentationConfig = dataclasses.field(
+        default_factory=augmentation_lib.AugmentationConfig
+    )  # none in the paper
+
+
+def paper() -> RegressorConfig:
+    """The paper's numbers: GPU days on 100,000 images."""
+    return RegressorConfig()
+
+
+def demo() -> RegressorConfig:
+    """A quarter of the width on 64 px: about 400 training images a second on two CPU cores."""
+    return RegressorConfig(
+        preset="demo",
+        width=16,
+        image_size=64,
+        batch=32,
+        epochs=3,
+        learning_rate=3e-3,
+        warmup_share=0.05,
+        last_rate_share=0.02,
+        weight_decay=1e-4,
+        standardise=True,
+        weights=losses.LossWeights(regress=1.0, dense=1.0, keypoint=1.0, joint=10.0),
+        augmentation=augmentation_lib.mild(),
+    )
+
+
+def best() -> RegressorConfig:
+    """What we would train on GPUs: the published size with what helped at the demo's."""
+    return dataclasses.replace(
+        demo(), preset="best", width=64, image_size=224, batch=64, epochs=30, learning_rate=3e-4, average_decay=0.999
+    )
+
+
+class Frozen:
+    """A configuration as it is now, hashable: one compilation serves all configurations of equal values."""
+
+    def __init__(self, config: RegressorConfig):
+        self.config = copy.deepcopy(config)
+        self._values = repr(config)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Frozen) and self._values == other._values
+
+    def __hash__(self) -> int:
+        return hash(self._values)
+
+
+class Regressor(nn.Module):
+    """Images (0 to 255) to 105 outputs, which `theta.Statistics` turns into theta.
+
+    Note: the last layer starts at zero, so an untrained network answers the statistics' mean.
+    """
+
+    width: int
+
+    @nn.compact
+    def __call__(self, image: Float[Array, "n s s 3"], train: bool) -> Float[Array, "n 105"]:
+        normalised = (image - jnp.array(_IMAGENET_MEAN)[None, None, None]) / jnp.array(_IMAGENET_SD)[None, None, None]
+        features = resnet.ResNet50(self.width, name="trunk")(normalised, train)
+        return nn.Dense(theta_lib.SIZE, kernel_init=nn.initializers.zeros, name="theta")(features)
+
+
+class Learned(Protocol):
+    """What prediction needs; `training.TrainState` has it."""
+
+    @property
+    def variables(self) -> Any: ...
+
+    @property
+    def statistics(self) -> theta_lib.Statistics: ...
+
+
+def initial_variables(config: RegressorConfig, key: Array) -> Any:
+    """Draw the network's weights: {'params', 'batch_stats'}."""
+    image = jnp.zeros((1, config.image_size, config.image_size, 3))
+    zeros = jax.jit(functools.partial(Regressor(config.width).init, train=False))(key, image)
+    return convolution.draw_kernels(zeros, key)
+
+
+def apply_training(
+    config: RegressorConfig, variables: Any, statistics: theta_lib.Statistics, image: Float[Array, "n s s 3"]
+) -> tuple[Float[Array, "n 105"], Any]:
+    """Return theta, normalised by the batch, and the new running statistics ('batch_stats')."""
+    output, updated = Regressor(config.width).apply(variables, image, train=True, mutable=["batch_stats"])
+    return statistics.mean[None] + statistics.sd[None] * output, updated["batch_stats"]
+
+
+def predict(
+    config: RegressorConfig,
+    learned: Learned,
+    images: UInt8[np.ndarray, "people s s 3"] | Sequence,
+    batch: int = 64,
+) -> parameters_lib.BodyParameters:
+    """Return the bodies of square crops, as finished as registrations are (host arrays).
+
+    Args:
+      config: the one it was trained with.
+      learned: a training state, or anything with its variables and statistics.
+      images: an array, or a sequence that decodes what is indexed by an array of numbers.
+      batch: images at once; the last, smaller one is filled up, so that one program serves all.
+
+    Raises:
+      ValueError: no image, or images of another size than the network was built for.
+    """
+    _check_size(config, images)
+    variables, statistics = jax.device_put((learned.variables, learned.statistics))
+    predict_batch = _predict_batch(Frozen(config))
+    parts = []
+    for start in range(0, len(images), batch):
+        rows = np.minimum(np.arange(start, start + batch), len(images) - 1)
+        parts.append(predict_batch(variables, statistics, np.asarray(images[rows])))
+    bodies = jax.device_get(parts)
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(images)], *bodies)
+
+
+def _check_size(config: RegressorConfig, images: UInt8[np.ndarray, "people s s 3"] | Sequence) -> None:
+    if len(images) == 0:
+        raise ValueError("there is no image")
+    expected = (config.image_size, config.image_size, 3)
+    if np.shape(images[0]) != expected:
+        raise ValueError(f"images are {np.shape(images[0])}, the configuration's image_size asks for {expected}")
+
+
+@functools.cache
+def _predict_batch(frozen: Frozen):
+    network = Regressor(frozen.config.width)
+
+    @jax.jit
+    def predict_batch(variables, statistics, image):
+        output = network.apply(variables, image.astype(jnp.float32), train=False)
+        theta = statistics.mean[None] + statistics.sd[None] * output
+        return theta_lib.finish(theta_lib.to_parameters(theta))
+
+    return predict_batch

@@ -1,0 +1,79 @@
+"""ResNet50 v1.5 (He et al. 2016; the stride in the 3x3 convolution), any width and image size, NHWC."""
+
+import functools
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from dal_jax.regressor import batch_norm, convolution
+
+_BLOCKS = (3, 4, 6, 3)
+_EXPANSION = 4
+
+
+class ResNet50(nn.Module):
+    """The trunk, without the classifier: images to `32 * width` features.
+
+    width: channels of the first convolution and of the first stage's bottlenecks; 64 is the published network, with
+    23,508,032 parameters.
+    """
+
+    width: int = 64
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w 3"], train: bool) -> Float[Array, "n features"]:
+        x = convolution.Convolution(self.width, 7, 2, name="conv1")(x)
+        x = batch_norm.BatchNorm(relu=True, name="bn1")(x, train)
+        x = max_pool(x)
+        for stage, blocks in enumerate(_BLOCKS):
+            for block in range(blocks):
+                stride = 2 if stage > 0 and block == 0 else 1
+                x = Bottleneck(self.width << stage, stride, name=f"layer{stage + 1}_{block}")(x, train)
+        return jnp.mean(x, axis=(1, 2))
+
+
+class Bottleneck(nn.Module):
+    """1x1 to `width` channels, 3x3 with the stride, 1x1 to four times `width`; added to the input, then ReLU.
+
+    The input is projected where its shape differs. The last normalisation's scale starts at zero (Goyal et al. 2017),
+    so that a block starts as the identity: from random weights, 600 steps on 4,800 people of the demo then end at 140
+    mm from held-out registrations instead of 166, and bear three times the learning rate (127 mm).
+    """
+
+    width: int
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
+        features = _EXPANSION * self.width
+        normalise = functools.partial(batch_norm.BatchNorm, relu=False)
+        y = convolution.PointwiseConvolution(self.width, name="conv1")(x)
+        y = normalise(relu=True, name="bn1")(y, train)
+        y = convolution.Convolution(self.width, 3, self.stride, name="conv2")(y)
+        y = normalise(relu=True, name="bn2")(y, train)
+        y = convolution.PointwiseConvolution(features, name="conv3")(y)
+        y = normalise(scale_init=nn.initializers.zeros, name="bn3")(y, train)
+        if self.stride != 1 or x.shape[-1] != features:
+            x = convolution.PointwiseConvolution(features, self.stride, name="downsample_conv")(x)
+            x = normalise(name="downsample_bn")(x, train)
+        return nn.relu(x + y)
+
+
+def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
+    """Return the maximum over 3x3 windows, stride 2, of values that are not negative (they come from a ReLU).
+
+    Written as maxima of shifted copies, rows first, then columns: the gradient of XLA's `reduce_window` takes six times
+    as long on a CPU. Where values tie, the gradient is shared between them.
+    """
+    _, height, width, _ = x.shape
+    x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))  # zeros are no greater than any value
+    return _max_pool_rows(_max_pool_rows(x).swapaxes(1, 2)).swapaxes(1, 2)
+
+
+def _max_pool_rows(x):
+    """Maximum of rows 2i-1, 2i, 2i+1."""
+    pairs = x.reshape(x.shape[0], -1, 2, *x.shape[2:])
+    even, odd = pairs[:, :, 0], pairs[:, :, 1]
+    before = jnp.pad(odd[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0)))
+    return jnp.maximum(jnp.maximum(even, odd), before)

@@ -1,0 +1,90 @@
+"""theta = [a, S, R, s, t] as the 105 numbers a ConvNet regresses (paper, section 5), and their statistics."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from dal_jax.body import parameters as parameters_lib, rotations
+
+_SPLITS = (69, 69 + 24, 69 + 24 + 9, 69 + 24 + 9 + 1)
+SIZE = 105
+
+
+def from_parameters(parameters: parameters_lib.BodyParameters) -> Float[Array, "*batch 105"]:
+    """Return 69 radians, 24 log segment scales, 9 numbers of the rotation, the log camera scale, 2 of the translation.
+
+    Note: the paper regresses S and s themselves; as logarithms they cannot be predicted negative.
+    """
+    batch = parameters.camera_scale.shape
+    return jnp.concatenate(
+        [
+            parameters.pose.reshape(*batch, 69),
+            jnp.log(parameters.segment_scale),
+            parameters.rotation.reshape(*batch, 9),
+            jnp.log(parameters.camera_scale)[..., None],
+            parameters.translation,
+        ],
+        axis=-1,
+    )
+
+
+def to_parameters(theta: Float[Array, "*batch 105"]) -> parameters_lib.BodyParameters:
+    """Return the parameters with R's nine numbers as they are: the inverse of `from_parameters`."""
+    batch = theta.shape[:-1]
+    pose, log_segment_scale, rotation, log_camera_scale, translation = jnp.split(theta, _SPLITS, axis=-1)
+    return parameters_lib.BodyParameters(
+        pose=pose.reshape(*batch, 23, 3),
+        segment_scale=jnp.exp(log_segment_scale),
+        rotation=rotation.reshape(*batch, 3, 3),
+        camera_scale=jnp.exp(log_camera_scale[..., 0]),
+        translation=translation,
+    )
+
+
+def finish(parameters: parameters_lib.BodyParameters) -> parameters_lib.BodyParameters:
+    """Turn predicted parameters into a body as registration returns them: a proper rotation, mean log S = 0.
+
+    Note: Gram-Schmidt returns a reflection where the nine numbers have a negative determinant; the nearest rotation of
+    it is taken then, as nothing in a prediction's path could refuse it.
+    """
+    rotation = rotations.nearest_rotation(rotations.gram_schmidt(parameters.rotation))
+    return parameters_lib.fix_gauge(parameters.replace(rotation=rotation))
+
+
+@flax.struct.dataclass
+class Statistics:
+    """theta = mean + sd * output of the network; a constant of training, kept beside the weights."""
+
+    mean: Float[Array, "105"]
+    sd: Float[Array, "105"]
+
+
+def plain_statistics() -> Statistics:
+    """Return sd = 1 about the T-pose that faces the camera, so that the network's outputs are theta but for a constant.
+
+    Note: at an output of zero R must be a rotation, because Gram-Schmidt cannot orthonormalise nine zeros.
+    """
+    return Statistics(from_parameters(parameters_lib.t_pose()), jnp.ones(SIZE))
+
+
+def measured_statistics(fits: parameters_lib.BodyParameters) -> Statistics:
+    """Return mean and standard deviation of registered bodies (leading axis people), by dimension.
+
+    Note: a deviation below 0.05 (3 degrees, 5%) is annotation noise, not worth a unit of output. Where the mean of the
+    rotations is nearly singular (people who face anywhere), the T-pose's stands for it: an output of zero must be
+    something that Gram-Schmidt can orthonormalise.
+    """
+    theta = np.asarray(jax.jit(from_parameters)(jax.tree.map(jnp.asarray, fits)))
+    if not np.all(np.isfinite(theta)):
+        raise ValueError("the statistics of theta need finite parameters of all people")
+    mean, sd = theta.mean(axis=0), np.maximum(theta.std(axis=0), _LEAST_SD)
+    rotation = mean[_SPLITS[1] : _SPLITS[2]].reshape(3, 3)
+    if np.linalg.svd(rotation, compute_uv=False)[-1] < _LEAST_SINGULAR_VALUE:
+        mean[_SPLITS[1] : _SPLITS[2]] = np.ravel(parameters_lib.UPRIGHT_FACING_CAMERA)
+    return Statistics(jnp.asarray(mean), jnp.asarray(sd))
+
+
+_LEAST_SD = 0.05
+_LEAST_SINGULAR_VALUE = 0.05

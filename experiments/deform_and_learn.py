@@ -1,0 +1,40 @@
+"""Deform-and-learn, the whole loop: 2D annotation in, a ConvNet that sees 3D bodies out.
+
+    python -m experiments.deform_and_learn --workdir=runs/demo
+    python -m experiments.deform_and_learn --workdir=runs/mine --config.preset=best --config.data=annotations \\
+        --config.annotations=people.json --config.images=photographs --config.chart=UV_Processed.mat
+
+Writes WORKDIR/history.json (one entry a round), metrics.jsonl, checkpoints/ and report/index.html. The same command
+goes on where a killed run stopped.
+"""
+
+import pathlib
+
+from absl import flags
+
+from dal_jax import presets
+from dal_jax.evaluation import tables
+from dal_jax.loop import session
+from dal_jax.runtime import cli, config_flag
+
+_CONFIG = config_flag.define(presets.demo(), {name: make() for name, make in presets.PRESETS.items()})
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; an existing run goes on.", required=True)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Folder where the embedded people are kept once rendered; default: 'data' beside --workdir."
+)
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Throw away the run in --workdir and start anew.")
+
+
+def main(_: list[str]) -> None:
+    """Run or go on, then print the history and where the report is."""
+    workdir = pathlib.Path(_WORKDIR.value)
+    data_dir = _DATA_DIR.value or workdir.parent / "data"
+    result = session.run(_CONFIG.value, workdir, data_dir, overwrite=_OVERWRITE.value)
+    print(tables.history_table(result.history))
+    for name, value in result.baselines.items():
+        print(f"{name}: {tables.cell_text(value)}")
+    print(f"report: {result.report}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

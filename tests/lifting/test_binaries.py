@@ -1,0 +1,80 @@
+"""train_lifting and lift end to end: resumed like undisturbed, and one line for what is wrong."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from dal_jax.lifting import folder
+from tests.lifting import stick_people
+
+_TINY = ("--config.width=8", "--config.batch=4", "--config.steps_per_call=5", "--checkpoint_seconds=0")
+
+
+def _run(name: str, *flags: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", f"experiments.{name}", *map(str, flags)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def poses(tmp_path_factory):
+    path = tmp_path_factory.mktemp("poses") / "poses.npz"
+    np.savez(path, keypoints=100 * stick_people.crowd(10, seed=0)[..., :2] + 300)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(poses):
+    workdir = poses.parent / "run"
+    done = _run("train_lifting", f"--poses={poses}", f"--workdir={workdir}", "--steps=12", "--seed=3", *_TINY)
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+def test_training_goes_on_as_if_undisturbed(poses, trained, tmp_path):
+    flags = (f"--poses={poses}", f"--workdir={tmp_path / 'run'}", "--seed=3", *_TINY)
+    first = _run("train_lifting", "--steps=7", *flags)
+    assert first.returncode == 0 and "7 steps on 10 poses" in first.stdout, first.stderr
+    second = _run("train_lifting", "--steps=12", *flags)
+    assert second.returncode == 0, second.stderr
+    _, through = folder.load(trained)
+    _, resumed = folder.load(tmp_path / "run")
+    for one, other in zip(_leaves(through), _leaves(resumed), strict=True):
+        np.testing.assert_array_equal(one, other)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [5, 7, 10, 12]
+
+
+def _leaves(parameters):
+    return [layer[name] for layer in parameters["params"]["mlp"].values() for name in ("kernel", "bias")]
+
+
+def test_lift_writes_3d_joints(poses, trained, tmp_path):
+    flags = (f"--poses={poses}", f"--checkpoint={trained}", f"--out={tmp_path / 'lifted.npz'}")
+    done = _run("lift", *flags)
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "lifted.npz") as lifted:
+        assert lifted["joints"].shape == (10, 17, 3) and lifted["unit"] == "px"
+        given = np.load(poses)["keypoints"]
+        np.testing.assert_allclose(lifted["joints"][..., :2], given - given[:, :1], atol=1e-3)  # px around 300
+        assert np.isfinite(lifted["joints"]).all() and lifted["entry"].tolist() == list(range(10))
+    again = _run("lift", *flags)
+    assert again.returncode == 2 and "--overwrite" in again.stderr and len(again.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "message"),
+    [
+        ("train_lifting", ["--config.width=16"], "config.width"),
+        ("train_lifting", ["--config.learning_rate=-1"], "--config.learning_rate=-1.0"),
+        ("lift", ["--checkpoint={poses.parent}", "--out={tmp_path}/out.npz"], "no folder of a trained lifter"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_exit_code_2(name, flags, message, poses, trained, tmp_path):
+    filled = [flag.format(poses=poses, tmp_path=tmp_path) for flag in flags]
+    more = [f"--workdir={trained}", "--steps=12", "--seed=3", *_TINY] if name == "train_lifting" else []
+    done = _run(name, f"--poses={poses}", *more, *filled)
+    assert done.returncode == 2 and message in done.stderr
+    assert len(done.stderr.splitlines()) == 1

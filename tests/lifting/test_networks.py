@@ -1,0 +1,67 @@
+"""The two MLPs against an independent float64 forward, and how they are drawn."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dal_jax.lifting import networks
+
+_FLOAT32 = 2e-6  # outputs are of order 1e-2 with weights of sd 0.02; sums of 64 float32 terms
+_WIDTH = 64
+
+
+def _forward(parameters, features):
+    layers = {
+        name: (np.asarray(layer["kernel"], np.float64), np.asarray(layer["bias"], np.float64))
+        for name, layer in parameters["params"]["mlp"].items()
+    }
+
+    def dense(name, values):
+        kernel, bias = layers[name]
+        return values @ kernel + bias
+
+    def leaky(values):
+        return np.maximum(values, 0) + 0.2 * np.minimum(values, 0)
+
+    hidden1 = leaky(dense("first", features))
+    hidden2 = leaky(dense("second", hidden1))
+    hidden3 = leaky(dense("third", hidden2) + hidden1)
+    return dense("last", hidden3)
+
+
+def _random_biases(parameters, seed):
+    """Biases start at 0, where leaving them out would not show."""
+    leaves, tree = jax.tree.flatten(parameters)
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    moved = [leaf + 0.02 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(tree, moved)
+
+
+@pytest.mark.parametrize("features", [34, 51])
+def test_generator_is_the_published_mlp_with_the_hip_subtracted(features):
+    network = networks.Generator(_WIDTH)
+    poses = np.random.default_rng(0).normal(size=(5, features))
+    parameters = _random_biases(network.init(jax.random.key(1), jnp.zeros(features)), 2)
+    raw = _forward(parameters, poses)
+    depth = network.apply(parameters, jnp.asarray(poses, jnp.float32))
+    np.testing.assert_allclose(depth, raw - raw[:, :1], atol=_FLOAT32)
+    assert np.abs(raw[:, 0]).min() > 100 * _FLOAT32  # or the subtraction would not have been tested
+    np.testing.assert_array_equal(depth[:, 0], 0)
+
+
+def test_discriminator_is_the_published_mlp_with_one_logit():
+    network = networks.Discriminator(_WIDTH)
+    poses = np.random.default_rng(0).normal(size=(2, 3, 34))
+    parameters = _random_biases(network.init(jax.random.key(1), jnp.zeros(34)), 2)
+    logit = network.apply(parameters, jnp.asarray(poses, jnp.float32))
+    np.testing.assert_allclose(logit, _forward(parameters, poses)[..., 0], atol=_FLOAT32)
+
+
+def test_weights_are_drawn_with_sd_0_02_and_biases_are_0():
+    parameters = networks.Generator().init(jax.random.key(0), jnp.zeros(34))["params"]["mlp"]
+    shapes = {name: layer["kernel"].shape for name, layer in parameters.items()}
+    assert shapes == {"first": (34, 1024), "second": (1024, 1024), "third": (1024, 1024), "last": (1024, 17)}
+    for layer in parameters.values():
+        np.testing.assert_allclose(np.std(layer["kernel"]), 0.02, rtol=0.03)  # 17,408 draws or more: 0.5% each way
+        assert not np.any(layer["bias"])

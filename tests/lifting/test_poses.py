@@ -1,0 +1,131 @@
+"""Files of 2D poses: what is read, and the one line that says what is wrong."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dal_jax.lifting import poses
+from dal_jax.runtime import errors
+
+_RANDOM = np.random.default_rng(0)
+_KEYPOINTS = _RANDOM.uniform(10, 500, (4, 17, 2)).astype(np.float32)
+
+
+def _coco(count=3):
+    """COCO annotations whose 17 key points lie at (10 i + person, 5 i), all seen."""
+    people = []
+    for person in range(count):
+        points = [[10 * i + person, 5 * i, 2] for i in range(17)]
+        people.append({"id": 70 + person, "keypoints": np.ravel(points).tolist(), "num_keypoints": 17})
+    return people
+
+
+def _write_coco(path, annotations):
+    path.write_text(json.dumps({"images": [], "annotations": annotations}))
+    return path
+
+
+def test_npz_with_and_without_visibility(tmp_path):
+    visible = _RANDOM.random((4, 17)) < 0.7
+    broken = np.where(visible[..., None], _KEYPOINTS, np.nan)
+    np.savez(tmp_path / "some.npz", keypoints=broken, visible=visible)
+    np.savez(tmp_path / "all.npz", keypoints=_KEYPOINTS)
+    some, whole = poses.read(tmp_path / "some.npz"), poses.read(tmp_path / "all.npz")
+    np.testing.assert_array_equal(some.keypoints_px, np.where(visible[..., None], _KEYPOINTS, 0))
+    np.testing.assert_array_equal(some.visible, visible)
+    np.testing.assert_array_equal(whole.keypoints_px, _KEYPOINTS)
+    assert whole.visible.all() and whole.entry.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("shape", [(4, 34), (4, 17, 2)])
+def test_npy(tmp_path, shape):
+    np.save(tmp_path / "poses.npy", _KEYPOINTS.reshape(shape).astype(np.float64))
+    np.testing.assert_array_equal(poses.read(tmp_path / "poses.npy").keypoints_px, _KEYPOINTS)
+
+
+def test_coco_in_human36m_order(tmp_path):
+    people = _coco()
+    people[1]["keypoints"][3 * 9 + 2] = 1  # left wrist hidden, yet labelled
+    people[1]["keypoints"][3 * 10 : 3 * 11] = [0, 0, 0]  # right wrist unlabelled
+    people.append({"id": 99})  # no key points at all
+    people.append({"id": 98, "keypoints": [0] * 51})
+    read = poses.read(_write_coco(tmp_path / "people.json", people))
+    assert read.entry.tolist() == [70, 71, 72] and read.skipped == 2
+    pose, visible = read.keypoints_px[1], read.visible[1]
+    np.testing.assert_array_equal(pose[3], [10 * 16 + 1, 5 * 16])  # right foot = COCO's right ankle
+    np.testing.assert_array_equal(pose[0], [10 * 11.5 + 1, 5 * 11.5])  # hip = middle of COCO's hips, 11 and 12
+    np.testing.assert_array_equal(pose[13], [10 * 9 + 1, 5 * 9])
+    assert visible[13] and not visible[16] and not visible[10]
+    assert visible.sum() == 15 and read.visible[0].sum() == 16
+
+
+def _change(place, value):
+    def make(path):
+        changed = _KEYPOINTS.copy()
+        changed[place] = value
+        np.savez(path / "poses.npz", keypoints=changed)
+        return path / "poses.npz"
+
+    return make
+
+
+def _npz(**fields):
+    def make(path):
+        np.savez(path / "poses.npz", **fields)
+        return path / "poses.npz"
+
+    return make
+
+
+def _json(change):
+    def make(path):
+        people = _coco()
+        change(people)
+        return _write_coco(path / "people.json", people)
+
+    return make
+
+
+def _text(name, text):
+    def make(path):
+        (path / name).write_text(text)
+        return path / name
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path / "absent.npz", "absent.npz: no such file"),
+        (lambda path: path / "absent.json", "absent.json: no such file"),
+        (_text("poses.txt", ""), "poses.txt: 2D poses are .npz, .npy or .json (COCO), not '.txt'"),
+        (_text("poses.npz", "no archive"), "poses.npz: no readable .npz"),
+        (_npz(points=_KEYPOINTS), "no field 'keypoints'; it has points"),
+        (_npz(keypoints=_KEYPOINTS[:, :14]), "keypoints has shape (4, 14, 2), not (n, 17, 2)"),
+        (_npz(keypoints=_KEYPOINTS[:0]), "holds no pose"),
+        (_npz(keypoints=_KEYPOINTS.astype(str)), "not a real number"),
+        (_npz(keypoints=_KEYPOINTS, visible=np.ones((4, 14))), "visible has shape (4, 14), not (4, 17)"),
+        (_npz(keypoints=_KEYPOINTS, visible=np.full((4, 17), 0.5)), "visible[0, 0] is 0.5, not 0 or 1"),
+        (_npz(keypoints=_KEYPOINTS, visible=np.arange(17) < [[9], [9], [1], [9]]), "keypoints[2] has no size"),
+        (_change((2, 5, 0), np.nan), "keypoints[2, 5] is [nan,"),
+        (_change((2, 5, 1), 1e30), "keypoints[2, 5] is ["),
+        (_change(3, 7.0), "keypoints[3] has no size"),
+        (_text("people.json", '{"annotations": ['), "people.json: is no JSON: line 1"),
+        (_text("people.json", "[1]"), "has no list 'annotations'"),
+        (_text("people.json", '{"annotations": [1]}'), "annotation number 0 is no object"),
+        (_json(lambda people: people[1]["keypoints"].pop()), "annotation 71: keypoints is 50 numbers, not 17 x"),
+        (_json(lambda people: people[1].update(keypoints="none")), "annotation 71: keypoints is 'none'"),
+        (_json(lambda people: people[2]["keypoints"].__setitem__(4, float("nan"))), "72: keypoints[4] is nan"),
+        (_json(lambda people: people[2]["keypoints"].__setitem__(4, None)), "72: keypoints[4] is None"),
+        (_json(lambda people: people[0].update(id="x")), "annotation number 0: id is 'x', not a whole number"),
+        (_json(lambda people: people.clear()), "people.json: holds no pose"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_in_one_line(tmp_path, make, message):
+    path = make(tmp_path)
+    with pytest.raises(errors.InputError) as caught:
+        poses.read(path)
+    assert message in str(caught.value) and str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,251 @@
+"""Starts, chunks and the choice of the best fit: with a solver that only looks, then with the real one."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.spatial import transform
+
+from dal_jax.body import parameters as parameters_lib
+from dal_jax.registration import energy, initialise, optimizers, register
+from tests.registration import small_problem
+
+FLOAT32 = 1e-5
+ENERGY_FLOAT32 = 1e-4  # relative: rotations by products against exponentials; a 3 x 3 solve in float32
+PEOPLE = 7
+WEIGHTS = energy.EnergyWeights()
+
+
+# --- register's own part: a solver that stays where it starts and scores a flat cut-out, compiled in a blink ---
+
+
+def _look(template, target, start, weights, joint_moments, steps, learning_rate):
+    """Score every start by its rigid T-pose; report the translation's x as the last decrease."""
+    del template, joint_moments, steps, learning_rate
+    planar = jnp.einsum("bij,bpj->bpi", start.rotation[:, :2], target.points.rest)
+    placed = start.camera_scale[:, None, None] * planar + start.translation[:, None]
+    squares = jnp.sum((placed - target.point_position) ** 2, axis=-1) * target.point_confidence
+    return optimizers.Solved(start, weights.dense * jnp.sum(squares, axis=1), start.translation[:, 0])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def traces():
+    """Offer the solver as `look`; return a list that grows by one whenever it is traced."""
+    seen = []
+
+    def solve(*arguments):
+        seen.append(arguments)
+        return _look(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(optimizers.SOLVERS, "look", solve)
+        yield seen
+
+
+def _config(**changes):
+    return dataclasses.replace(register.RegistrationConfig("look", steps=1, starts="given", batch=4), **changes)
+
+
+@pytest.fixture(scope="module")
+def template():
+    return small_problem.small_template()
+
+
+@pytest.fixture(scope="module")
+def observed():
+    """Return people who look at every side, so badly seen that the closed form often errs."""
+    return small_problem.observe(small_problem.random_people(PEOPLE, seed=6, pose_sd=0.6), seed=7, noise=0.3)
+
+
+@pytest.fixture(scope="module")
+def given():
+    return [small_problem.random_people(PEOPLE, seed=seed) for seed in (3, 4, 5)]
+
+
+@pytest.fixture(scope="module")
+def headings(template, observed):
+    """Return the closed-form start and its quarter turns about the body's vertical."""
+
+    def closed_form(person):
+        return initialise.closed_form(template, energy.make_target(template, person))
+
+    closed = jax.tree.map(np.asarray, jax.jit(jax.vmap(closed_form))(observed))
+    turns = transform.Rotation.from_rotvec(np.outer(np.arange(4), [0, np.pi / 2, 0])).as_matrix()
+    return [closed.replace(rotation=(closed.rotation @ turn).astype(np.float32)) for turn in turns]
+
+
+def _energies(observed, start):
+    """Return `_look`'s energies in NumPy, float64."""
+    template = small_problem.small_template()
+    corners = template.faces[observed.point_face]
+    rest = np.einsum("npc,npcd->npd", observed.point_barycentric, template.vertices[corners])
+    placed = np.asarray(start.camera_scale)[:, None, None] * np.einsum("nij,npj->npi", start.rotation[:, :2], rest)
+    residual = placed + np.asarray(start.translation)[:, None] - observed.point_position
+    return WEIGHTS.dense * np.sum(residual**2, axis=(1, 2))
+
+
+def _assert_same_fit(found, expected, rows=slice(None)):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, np.asarray(b)[rows], rtol=FLOAT32, atol=FLOAT32), found, expected
+    )
+
+
+def test_the_start_of_lowest_energy_is_kept(template, observed, given):
+    fit = register.register(template, observed, _config(), WEIGHTS, given)
+    energies = np.stack([_energies(observed, start) for start in given])
+    winner = np.argmin(energies, axis=0)
+    assert len(np.unique(winner)) > 1, "not always the same start"
+    np.testing.assert_array_equal(fit.start, winner)
+    np.testing.assert_allclose(fit.energy, energies.min(axis=0), rtol=FLOAT32)
+    chosen = jax.tree.map(lambda *leaves: np.stack(leaves)[winner, np.arange(PEOPLE)], *given)
+    jax.tree.map(np.testing.assert_array_equal, fit.parameters, chosen)
+    np.testing.assert_array_equal(fit.converged, chosen.translation[:, 0] < 0.01)
+
+
+def test_tpose_starts_as_the_first_round_of_the_paper(template, observed):
+    fit = register.register(template, observed, _config(starts="tpose"), WEIGHTS)
+    jax.tree.map(
+        lambda found, one: np.testing.assert_array_equal(found, np.broadcast_to(one, found.shape)),
+        fit.parameters,
+        parameters_lib.t_pose(),
+    )
+
+
+def test_headings_are_the_closed_form_and_its_turns(template, observed, headings):
+    one = register.register(template, observed, _config(starts="closed_form"), WEIGHTS)
+    four = register.register(template, observed, _config(starts="headings4"), WEIGHTS)
+    energies = np.stack([_energies(observed, start) for start in headings])
+    np.testing.assert_allclose(one.parameters.rotation, headings[0].rotation, atol=FLOAT32)
+    np.testing.assert_allclose(one.energy, energies[0], rtol=ENERGY_FLOAT32)
+    np.testing.assert_allclose(four.energy, energies.min(axis=0), rtol=ENERGY_FLOAT32)
+    assert np.all(four.energy <= one.energy * (1 + FLOAT32))
+
+
+def test_given_starts_come_after_the_configured_ones(template):
+    """The best and the worst start are handed over: of the four headings and two given ones, number 5 wins."""
+    perfect = small_problem.random_people(PEOPLE, seed=1, pose_sd=0.0)
+    seen = small_problem.observe(perfect.replace(segment_scale=np.ones((PEOPLE, 24), np.float32)), seed=2)
+    far = perfect.replace(translation=perfect.translation + np.float32(3))
+    fit = register.register(template, seen, _config(starts="headings4"), WEIGHTS, [far, perfect])
+    np.testing.assert_array_equal(fit.start, 5)
+    np.testing.assert_allclose(fit.energy, 0.0, atol=1e-4)
+
+
+def test_a_start_that_is_not_finite_never_wins(template, observed, given):
+    broken = given[0].replace(translation=np.full_like(given[0].translation, np.nan))
+    fit = register.register(template, observed, _config(), WEIGHTS, [broken, *given[1:]])
+    assert np.all(fit.start > 0)
+    assert np.all(np.isfinite(fit.energy))
+
+
+@pytest.mark.parametrize("batch", [1, PEOPLE, 8])
+def test_size_of_the_chunks_does_not_matter(template, observed, given, batch):
+    fit = register.register(template, observed, _config(batch=batch), WEIGHTS, given)
+    assert fit.energy.shape == (PEOPLE,)
+    _assert_same_fit(fit, register.register(template, observed, _config(batch=4), WEIGHTS, given))
+
+
+def test_one_compilation_a_shape(traces, template, observed, given):
+    already = len(traces)
+
+    def compiled(people, weights=WEIGHTS, **changes):
+        config = _config(steps=2, **changes)  # steps that no other test takes: nothing is compiled yet
+        rows = jax.tree.map(lambda leaf: leaf[:people], (observed, given))
+        register.register(template, rows[0], config, weights, rows[1])
+        return len(traces) - already
+
+    assert compiled(7) == 1, "two chunks, the last one filled up"
+    assert compiled(3) == 1, "fewer people than a chunk"
+    other = energy.EnergyWeights(dense=1.0, keypoint=2.0, scale=3.0, joint=4.0, det=5.0)
+    assert compiled(7, other, learning_rate=0.5) == 1, "weights and learning rate are values, not shapes"
+    assert compiled(7, batch=8) == 2
+
+
+def test_progress_counts_people(template, observed, given):
+    counts = []
+    register.register(template, observed, _config(), WEIGHTS, given, progress=counts.append)
+    assert counts == [4, 7]
+
+
+@pytest.mark.parametrize(
+    ("changes", "people", "named"),
+    [
+        ({"optimizer": "newton"}, PEOPLE, "'newton'"),
+        ({"starts": "handstand"}, PEOPLE, "'handstand'"),
+        ({"starts": "given"}, None, "'given'"),
+        ({}, PEOPLE - 2, "5 people, the observations 7"),
+    ],
+)
+def test_errors_name_the_value_in_one_line(template, observed, given, changes, people, named):
+    config = _config(**{"optimizer": "lm", **changes})
+    starts = [] if people is None else [jax.tree.map(lambda leaf: leaf[:people], given[0])]
+    with pytest.raises(ValueError, match=named) as caught:
+        register.register(template, observed, config, WEIGHTS, starts)
+    assert "\n" not in str(caught.value)
+
+
+def test_nobody_to_register_is_an_error(template, observed):
+    nobody = jax.tree.map(lambda leaf: leaf[:0], observed)
+    with pytest.raises(ValueError, match="nobody"):
+        register.register(template, nobody, _config(optimizer="lm"), WEIGHTS)
+
+
+# --- with Levenberg-Marquardt, compiled once: four people a chunk, four headings each ---
+
+LM = register.RegistrationConfig("lm", steps=10, starts="headings4", batch=4)
+MASKED = 20
+
+
+@pytest.fixture(scope="module")
+def four(observed):
+    return jax.tree.map(lambda leaf: leaf[:4], observed)
+
+
+@pytest.fixture(scope="module")
+def fit(template, four):
+    return register.register(template, four, LM, WEIGHTS)
+
+
+def test_energy_is_the_score_of_the_fit(template, four, fit):
+    np.testing.assert_allclose(fit.energy, register.score(template, four, fit.parameters, WEIGHTS), rtol=ENERGY_FLOAT32)
+
+
+def test_fit_is_better_than_its_starts(template, four, fit, headings):
+    starts = [jax.tree.map(lambda leaf: leaf[:4], start) for start in headings]
+    scores = [register.score(template, four, start, WEIGHTS) for start in starts]
+    assert np.all(fit.energy < np.min(scores, axis=0))
+
+
+def test_order_of_people_does_not_matter(template, four, fit):
+    order = np.array([2, 0, 3, 1])
+    shuffled = jax.tree.map(lambda leaf: leaf[order], four)
+    _assert_same_fit(register.register(template, shuffled, LM, WEIGHTS), fit, order)
+
+
+def _masked(observed, seed):
+    """Hide some dense points, some key points and all depths, and fill them with arbitrary values."""
+    rng = np.random.default_rng(seed)
+
+    def fill(values, columns, scale=10.0):
+        values = values.copy()
+        values[:, columns] = rng.normal(0, scale, values[:, columns].shape) if scale else 0
+        return values
+
+    points, joints, every = slice(-MASKED, None), slice(9, None), slice(None)
+    return observed.replace(
+        point_position=fill(observed.point_position, points),
+        point_barycentric=fill(observed.point_barycentric, points),
+        point_confidence=fill(observed.point_confidence, points, 0),
+        keypoint_position=fill(observed.keypoint_position, joints),
+        keypoint_confidence=fill(observed.keypoint_confidence, joints, 0),
+        depth=fill(observed.depth, every),
+        depth_confidence=fill(observed.depth_confidence, every, 0),
+    )
+
+
+def test_masked_entries_do_not_pull(template, four, fit):
+    one, other = (register.register(template, _masked(four, seed), LM, WEIGHTS) for seed in (8, 9))
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    assert np.all(one.energy < fit.energy), "fewer terms are left to explain"

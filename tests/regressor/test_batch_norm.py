@@ -1,0 +1,88 @@
+"""Batch normalisation against the textbook in float64, its gradient against automatic differentiation."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dal_jax.regressor import batch_norm
+
+FLOAT32 = 2e-5  # values of order 1, a few hundred terms a sum
+ROWS, CHANNELS = (3, 5, 4), 6
+
+
+@pytest.fixture
+def variables():
+    rng = np.random.default_rng(0)
+    return {
+        "params": {"scale": _float32(rng.uniform(0.5, 2, CHANNELS)), "bias": _float32(rng.normal(0, 0.5, CHANNELS))},
+        "batch_stats": {"mean": _float32(rng.normal(0, 1, CHANNELS)), "var": _float32(rng.uniform(0.5, 2, CHANNELS))},
+    }
+
+
+@pytest.fixture
+def x():
+    return _float32(np.random.default_rng(1).normal(1.0, 2.0, (*ROWS, CHANNELS)))
+
+
+def _float32(values):
+    return jnp.asarray(values, jnp.float32)
+
+
+def _textbook(x, params, mean, var):
+    scale, bias = np.asarray(params["scale"]), np.asarray(params["bias"])
+    return (x - mean) / np.sqrt(var + 1e-5) * scale + bias
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _train(relu, variables, x):
+    return batch_norm.BatchNorm(relu).apply(variables, x, True, mutable=["batch_stats"])
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_training_normalises_by_the_batch_and_moves_the_running_statistics(variables, x, relu):
+    y, updated = _train(relu, variables, x)
+    rows = np.asarray(x, np.float64).reshape(-1, CHANNELS)
+    expected = _textbook(rows, variables["params"], rows.mean(0), rows.var(0))
+    expected = np.maximum(expected, 0) if relu else expected
+    np.testing.assert_allclose(y.reshape(rows.shape), expected, atol=FLOAT32)
+    before, after = jax.device_get((variables["batch_stats"], updated["batch_stats"]))
+    np.testing.assert_allclose(after["mean"], 0.9 * before["mean"] + 0.1 * rows.mean(0), atol=FLOAT32)
+    np.testing.assert_allclose(after["var"], 0.9 * before["var"] + 0.1 * rows.var(0, ddof=1), atol=FLOAT32)
+
+
+def test_evaluation_normalises_by_the_running_statistics(variables, x):
+    y = batch_norm.BatchNorm().apply(variables, x, False)
+    statistics = jax.device_get(variables["batch_stats"])
+    expected = _textbook(np.asarray(x, np.float64), variables["params"], statistics["mean"], statistics["var"])
+    np.testing.assert_allclose(y, expected, atol=FLOAT32)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_gradients_are_those_of_automatic_differentiation(variables, x, relu):
+    weight = _float32(np.random.default_rng(2).normal(size=x.shape))
+
+    def ours(params, x):
+        return jnp.sum(weight * _train(relu, {**variables, "params": params}, x)[0])
+
+    def plain(params, x):
+        mean, var = jnp.mean(x, axis=(0, 1, 2), keepdims=True), jnp.var(x, axis=(0, 1, 2), keepdims=True)
+        factor = params["scale"].reshape(1, 1, 1, -1) / jnp.sqrt(var + 1e-5)
+        y = (x - mean) * factor + params["bias"].reshape(1, 1, 1, -1)
+        return jnp.sum(weight * (jax.nn.relu(y) if relu else y))
+
+    mine = jax.jit(jax.grad(ours, argnums=(0, 1)))(variables["params"], x)
+    its = jax.jit(jax.grad(plain, argnums=(0, 1)))(variables["params"], x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=10 * FLOAT32), mine, its)
+
+
+def test_a_constant_channel_has_finite_gradients(variables):
+    constant = jnp.full((4, 2, 2, CHANNELS), 1000.1)  # mean(x^2) - mean(x)^2 rounds to something below zero
+
+    def total(x):
+        return jnp.sum(_train(True, variables, x)[0] ** 2)
+
+    value, gradient = jax.jit(jax.value_and_grad(total))(constant)
+    assert np.isfinite(value) and np.all(np.isfinite(gradient))

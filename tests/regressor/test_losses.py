@@ -1,0 +1,121 @@
+"""Eq. 3 to 6 against NumPy, and what must hold of them."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dal_jax.body import template as template_lib
+from dal_jax.regressor import losses, theta as theta_lib
+from tests.regressor import people
+
+FLOAT32 = 1e-4  # sums of up to 105 terms of order 1
+UNIT = jnp.ones(theta_lib.SIZE)
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return people.sample(seed=0)
+
+
+def _terms(predicted, sample, unit=UNIT):
+    return _jitted_terms(predicted, sample, unit)
+
+
+@jax.jit
+def _jitted_terms(predicted, sample, unit):
+    return losses.terms(template_lib.load_template(), predicted, sample, unit)
+
+
+def _away(sample, seed=1, by=0.3):
+    step = np.random.default_rng(seed).normal(0, by, theta_lib.SIZE).astype(np.float32)
+    return people.theta(sample.fit) + step
+
+
+def test_the_registered_body_itself_costs_nothing(sample):
+    for name, value in _terms(people.theta(sample.fit), sample).items():
+        np.testing.assert_allclose(value, 0.0, atol=1e-9, err_msg=name)
+
+
+def test_regress_is_the_smooth_l1_of_eq_6(sample):
+    predicted = _away(sample, by=1.0)
+    unit = np.random.default_rng(2).uniform(0.5, 2.0, theta_lib.SIZE).astype(np.float32)
+    error = np.abs(np.asarray(predicted, np.float64) - people.theta(sample.fit)) / unit
+    assert np.any(error < 1) and np.any(error > 1)
+    expected = np.sum(np.where(error < 1, error**2 / 2, error - 0.5))
+    np.testing.assert_allclose(_terms(predicted, sample, jnp.asarray(unit))["regress"], expected, rtol=FLOAT32)
+
+
+def test_dense_and_keypoint_terms_are_eq_3_and_eq_4(sample):
+    predicted = _away(sample)
+    raw = theta_lib.to_parameters(predicted)
+    assert np.linalg.det(raw.rotation) > 0  # else Gram-Schmidt reflects, finish does not
+    body = jax.jit(theta_lib.finish)(raw)
+    dense, joints = jax.device_get(jax.jit(people.project)(body, sample.points))
+    terms, host = _terms(predicted, sample), jax.device_get(sample)
+    expected = host.point_confidence @ np.sum((dense - host.point_position) ** 2, axis=1)
+    np.testing.assert_allclose(terms["dense"], expected, rtol=FLOAT32)
+    planar = host.keypoint_confidence @ np.sum((joints[:, :2] - host.keypoint_position) ** 2, axis=1)
+    depth = host.depth_confidence @ (joints[:, 2] - host.depth) ** 2
+    np.testing.assert_allclose(terms["keypoint"], planar + depth, rtol=FLOAT32)
+
+
+def test_the_joint_term_is_the_distance_between_two_skeletons(sample):
+    fit = sample.fit
+    longer = people.theta(fit.replace(segment_scale=2.0 * fit.segment_scale))
+    here = _positions(fit)
+    np.testing.assert_allclose(_terms(longer, sample)["joint"], np.sum(np.linalg.norm(here, axis=1)), rtol=FLOAT32)
+
+
+def _positions(body):
+    """Twice the scales put every joint twice as far from the pelvis: the distance moved is the distance from it."""
+    template = template_lib.load_template()
+    rotation, position = [np.asarray(body.rotation, np.float64)], [np.zeros(3)]
+    for child in range(1, 24):
+        parent, a = template.parents[child], np.asarray(body.pose[child - 1], np.float64)
+        angle = np.linalg.norm(a)
+        x, y, z = a / angle
+        k = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+        turn = np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) * k @ k
+        bone = template.joints[child] - template.joints[parent]
+        position.append(position[parent] + float(body.segment_scale[parent]) * rotation[parent] @ bone)
+        rotation.append(rotation[parent] @ turn)
+    return np.array(position)
+
+
+def test_what_has_no_confidence_is_not_read(sample):
+    predicted = _away(sample)
+    moved = sample.replace(
+        point_position=jnp.where(sample.point_confidence[:, None] > 0, sample.point_position, 7.0),
+        keypoint_position=jnp.where(sample.keypoint_confidence[:, None] > 0, sample.keypoint_position, 7.0),
+        depth=jnp.where(sample.depth_confidence > 0, sample.depth, 7.0),
+    )
+    assert np.any(moved.point_position != sample.point_position)
+    jax.tree.map(np.testing.assert_array_equal, _terms(predicted, moved), _terms(predicted, sample))
+
+
+def test_gradients_are_finite_also_where_every_term_is_zero(sample):
+    @jax.jit
+    @jax.grad
+    def gradient(predicted):
+        return sum(losses.terms(template_lib.load_template(), predicted, sample, UNIT).values())
+
+    rest = theta_lib.plain_statistics().mean  # no rotation anywhere
+    for predicted in (people.theta(sample.fit), rest, _away(sample, by=2.0)):
+        assert np.all(np.isfinite(gradient(predicted)))
+
+
+def test_weights_are_applied_by_name():
+    weights = losses.LossWeights(regress=1.0, dense=10.0, keypoint=100.0, joint=1000.0)
+    ones = {field.name: jnp.ones(3) for field in dataclasses.fields(weights)}
+    np.testing.assert_array_equal(losses.weighted(ones, weights), 1111.0)
+    with pytest.raises(ValueError, match="shape"):
+        losses.weighted({**ones, "shape": jnp.ones(3)}, weights)
+
+
+def test_people_count_by_their_weight():
+    values, weight = jnp.array([1.0, 5.0, 100.0]), jnp.array([1.0, 3.0, 0.0])
+    np.testing.assert_allclose(losses.batch_mean(values, weight), 4.0)
+    np.testing.assert_allclose(losses.batch_mean(values, jnp.zeros(3)), 0.0)

@@ -1,0 +1,140 @@
+"""Training on made-up people: it learns, it resumes to the bit, it leaves alone what it must."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dal_jax.body import template as template_lib
+from dal_jax.regressor import augmentation, losses, model, theta as theta_lib, training
+from tests.regressor import people
+
+CONFIG = model.RegressorConfig(
+    preset="tiny",
+    width=4,
+    image_size=32,
+    batch=8,
+    epochs=40,
+    learning_rate=1e-2,
+    warmup_share=0.1,
+    last_rate_share=0.1,
+    weight_decay=1e-4,
+    average_decay=0.9,
+    standardise=True,
+    weights=losses.LossWeights(joint=1.0),
+    augmentation=augmentation.AugmentationConfig(flip_share=0.05, brightness=0.02),
+)
+KEY = jax.random.key(1)
+COUNT = 12
+
+
+@pytest.fixture(scope="module")
+def data():
+    fits = people.random_bodies(COUNT, seed=0)
+    images = np.random.default_rng(0).integers(0, 256, (COUNT, 32, 32, 3)).astype(np.uint8)
+    return images, people.observe(fits, seed=0), fits
+
+
+@pytest.fixture(scope="module")
+def start(data):
+    return training.start_round(CONFIG, training.initial_state(CONFIG, jax.random.key(0)), data[2])
+
+
+def _epoch(state, data, **options):
+    return training.train_epoch(state, template_lib.load_template(), *data, CONFIG, KEY, **options)
+
+
+def _first(count, data):
+    return jax.tree.map(lambda leaf: leaf[:count], data)
+
+
+def _assert_equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_it_learns_eight_people(data, start):
+    state, history = start, []
+    for _ in range(CONFIG.epochs):
+        state, metrics = _epoch(state, _first(8, data))
+        history.append(metrics)
+    assert history[-1]["loss"] < history[0]["loss"] / 5
+    assert all(np.isfinite(value) for metrics in history for value in metrics.values())
+    assert history[-1]["joint_to_fit_mm"] < history[0]["joint_to_fit_mm"] / 2
+
+
+def test_a_resumed_run_is_bit_equal(data, start):
+    def two_epochs(restore):
+        state, first = _epoch(start, data)
+        state, second = _epoch(restore(state), data)
+        return state, first["loss"], second["loss"]
+
+    through, resumed = two_epochs(lambda state: state), two_epochs(_through_the_host)
+    _assert_equal(through, resumed)
+
+
+def _through_the_host(state):
+    return jax.tree.map(lambda leaf: np.array(leaf), jax.device_get(state))
+
+
+def test_the_caller_s_state_stays_usable(data, start):
+    before = _through_the_host(start)
+    _epoch(start, data)
+    _assert_equal(_through_the_host(start), before)
+
+
+def test_every_image_counts_once_in_the_progress(data, start):
+    seen = []
+    state, _ = _epoch(start, data, progress=seen.append)
+    assert seen == [8, 4]
+    assert int(state.step) == int(state.round_step) == 2
+
+
+def test_people_of_no_weight_teach_nothing(data, start):
+    images, observed, fits = data
+    weight = (np.arange(COUNT) < 4).astype(np.float32)
+    nonsense = fits.replace(pose=fits.pose + 3.0 * (1.0 - weight[:, None, None]))
+    right, _ = _epoch(start, (images, observed, fits), sample_weight=weight)
+    wrong, _ = _epoch(start, (images, observed, nonsense), sample_weight=weight)
+    _assert_equal(right, wrong)
+
+
+def test_a_new_round_keeps_weights_and_units_and_forgets_the_optimiser(data, start):
+    state, _ = _epoch(start, data)
+    following = training.start_round(CONFIG, state, people.random_bodies(COUNT, seed=9))
+    _assert_equal(following.trained, state.trained)
+    _assert_equal(following.statistics, start.statistics)
+    assert int(following.round_step) == 0 and int(following.step) == 2
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(following.optimizer))
+    assert any(np.any(leaf) for leaf in jax.tree.leaves(state.optimizer))
+
+
+def test_the_first_round_fixes_the_units_where_they_are_asked_for(data):
+    plain = dataclasses.replace(CONFIG, standardise=False)
+    for config, statistics in (
+        (CONFIG, theta_lib.measured_statistics(data[2])),
+        (plain, theta_lib.plain_statistics()),
+    ):
+        state = training.start_round(config, training.initial_state(config, jax.random.key(0)), data[2])
+        _assert_equal(state.statistics, statistics)
+
+
+def test_the_average_predicts_and_lies_between_old_and_new_weights(data, start):
+    state, _ = _epoch(start, _first(8, data))  # one step
+    assert state.variables is state.average
+    new, old, mean = (s["params"]["theta"]["bias"] for s in (state.trained, start.trained, state.average))
+    np.testing.assert_allclose(mean, 0.1 * old + 0.9 * new, atol=1e-7)
+    paper = training.initial_state(dataclasses.replace(CONFIG, average_decay=0.0), jax.random.key(0))
+    assert paper.average is None and paper.variables is paper.trained
+
+
+def test_the_rate_rises_then_falls_along_a_cosine():
+    rate = [float(training.learning_rate(CONFIG, jnp.asarray(step), jnp.asarray(100))) for step in range(101)]
+    np.testing.assert_allclose(rate[:10], 1e-2 * np.arange(1, 11) / 10, rtol=1e-5)
+    np.testing.assert_allclose(rate[55], 1e-2 * (0.1 + 0.9 / 2), rtol=1e-5)
+    np.testing.assert_allclose(rate[100], 1e-3, rtol=1e-5)
+    assert np.all(np.diff(rate[10:]) <= 0)
+    constant = [float(training.learning_rate(model.paper(), jnp.asarray(s), jnp.asarray(100))) for s in (0, 50, 99)]
+    np.testing.assert_allclose(constant, 1e-4, rtol=1e-6)

@@ -1,0 +1,142 @@
+"""The loop on a handful of synthetic people: it runs, resumes to the same history, and never needs truth."""
+
+import copy
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from dal_jax import deform_and_learn, presets
+from dal_jax.data.synthetic import recipe as recipe_lib
+from dal_jax.loop import folder as folder_lib, judge as judge_lib, session
+from dal_jax.runtime import errors, metric_log
+
+pytestmark = pytest.mark.slow
+
+
+def small_config(**changes) -> presets.Config:
+    """Two rounds in seconds: narrow networks, few steps, and a checkpoint inside every long phase."""
+    config = presets.demo()
+    config.synthetic = "tiny"
+    config.rounds = 2
+    config.lifting.width, config.lifting.batch, config.lifting.steps = 16, 8, 40
+    config.lifting.steps_per_call = config.lifting_checkpoint_steps = 20
+    config.regressor.width, config.regressor.batch, config.regressor.epochs = 4, 8, 2
+    for stage in (config.first_registration, config.registration):
+        stage.steps, stage.batch = 3, 24
+    return dataclasses.replace(config, **changes)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data_dir, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("undisturbed") / "run"
+    return session.run(small_config(), workdir, data_dir), workdir
+
+
+def without_seconds(history):
+    return [{name: value for name, value in entry.items() if name != "seconds"} for entry in history]
+
+
+def test_history_has_the_contract_s_fields(undisturbed):
+    result, workdir = undisturbed
+    history = json.loads((workdir / "history.json").read_text())
+    assert history == result.history
+    assert [entry["round"] for entry in history] == [1, 2]
+    for entry in history:
+        assert entry.keys() == {"round", "seconds", *judge_lib.FIELDS}
+        assert all(np.isfinite(entry[name]) and entry[name] > 0 for name in judge_lib.FIELDS)
+
+
+def test_the_run_leaves_a_report_and_a_log(undisturbed):
+    result, workdir = undisturbed
+    assert result.report == workdir / "report" / "index.html"
+    assert "history.png" in result.report.read_text()
+    phases = {line["phase"] for line in metric_log.read(workdir / "metrics.jsonl")}
+    assert phases == {"lift", "deform", "learn"}
+    assert result.baselines["mean_pose_test_mpjpe_mm"] > 50
+
+
+class _Killed(Exception):
+    pass
+
+
+class _DyingFolder(folder_lib.RunFolder):
+    """Dies right after its n-th checkpoint, as a killed process would: nothing else is written."""
+
+    saves_to_live: int
+
+    def save(self, number, state, position):
+        super().save(number, state, position)
+        self.saves_to_live -= 1
+        if self.saves_to_live == 0:
+            raise _Killed
+
+
+def test_a_run_killed_at_every_checkpoint_has_the_same_history(undisturbed, data_dir, tmp_path, monkeypatch):
+    result, undisturbed_dir = undisturbed
+    monkeypatch.setattr(session.folder_lib, "RunFolder", _DyingFolder)
+    seen = []
+    for _ in range(40):
+        _DyingFolder.saves_to_live = 1
+        try:
+            again = session.run(small_config(), tmp_path / "run", data_dir)
+            break
+        except _Killed:
+            seen.append(json.loads((tmp_path / "run" / "history.json").read_text()))
+    assert len(seen) == 12, "lift saves 2 + 1 times, deform and judge once a round, learn 2 + 1 times a round"
+    assert without_seconds(again.history) == without_seconds(result.history)
+    lines, expected = (metric_log.read(path / "metrics.jsonl") for path in (tmp_path / "run", undisturbed_dir))
+    drop = ("images_per_second",)
+    assert [{k: v for k, v in line.items() if k not in drop} for line in lines] == [
+        {k: v for k, v in line.items() if k not in drop} for line in expected
+    ]
+
+
+def test_training_does_not_depend_on_truth(undisturbed, data_dir, tmp_path, monkeypatch):
+    result, _ = undisturbed
+    load = session.data.load
+
+    def load_with_false_truth(*arguments):
+        loaded = load(*arguments)
+        false = loaded.train_truth.replace(joints_h36m_mm=copy.deepcopy(loaded.train_truth.joints_h36m_mm[::-1]))
+        return dataclasses.replace(loaded, train_truth=false)
+
+    monkeypatch.setattr(session.data, "load", load_with_false_truth)
+    lied_to = session.run(small_config(), tmp_path / "run", data_dir)
+    for entry, other in zip(result.history, lied_to.history, strict=True):
+        assert entry["regressor_test_pa_mpjpe_mm"] == other["regressor_test_pa_mpjpe_mm"]
+        assert entry["registration_train_mpjpe_mm"] != other["registration_train_mpjpe_mm"]
+
+
+def test_the_control_keeps_the_fits_of_round_1(data_dir, tmp_path):
+    control = session.run(small_config(refit=False), tmp_path / "run", data_dir)
+    first, last = control.history
+    assert first["registration_train_mpjpe_mm"] == last["registration_train_mpjpe_mm"]
+    assert first["regressor_train_mpjpe_mm"] != last["regressor_train_mpjpe_mm"]
+
+
+def test_another_configuration_is_refused_by_name(undisturbed, data_dir):
+    _, workdir = undisturbed
+    with pytest.raises(errors.InputError, match=r"config\.json: the run there has config\.seed=0 where 1"):
+        session.run(small_config(seed=1), workdir, data_dir)
+
+
+def test_a_folder_that_is_no_run_is_left_alone(tmp_path, data_dir):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(errors.InputError, match="thesis.txt"):
+        session.run(small_config(), tmp_path, data_dir, overwrite=True)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_the_tiny_recipe_fits_the_demo_s_network():
+    assert recipe_lib.RECIPES["tiny"].image_size == presets.demo().regressor.image_size
+
+
+def test_phases_are_those_that_run_dispatches():
+    assert deform_and_learn.PHASES == ("lift", "deform", "learn", "judge")
