@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
+import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -68,6 +69,12 @@ def register(
     """
     people = len(observations.point_face)
     _validate(config, people, given)
+    points = observations.point_face.shape[1]
+    chex.assert_shape(observations.point_position, (people, points, 2))
+    chex.assert_shape(observations.point_barycentric, (people, points, 3))
+    chex.assert_shape(
+        [observations.keypoint_confidence, observations.depth, observations.depth_confidence], (people, 17)
+    )
     joint_moments = tree_evaluation.keypoint_moments(template)
     fit_chunk = _compiled(config.optimizer, config.starts, config.steps)
     chunks = []
