@@ -22,9 +22,9 @@ from dal_jax.body import template as template_lib
 from dal_jax.correspondences import observations as observations_lib, observe, person as person_lib
 from dal_jax.data import annotations as annotations_lib, pictures
 from dal_jax.lifting import folder, lift
-from dal_jax.registration import energy, fit_summary, fits_file, holdout, optimizers, register
+from dal_jax.registration import energy, fits_file, holdout, optimizers, register
 from dal_jax.runtime import atomic, cli, errors, progress
-from dal_jax.viewing import export, overlay
+from dal_jax.viewing import export, fit_summary, overlay
 
 _ANNOTATIONS = flags.DEFINE_string("annotations", None, "COCO-style JSON with bbox, dp_I, dp_U, dp_V, dp_x, dp_y.")
 _IUV = flags.DEFINE_string("iuv", None, "IUV picture as DensePose writes it, or a folder of NAME_IUV.png.")

@@ -24,7 +24,7 @@ ARROWS = {
     "lifting": {"correspondences", "body", "runtime"},
     "regressor": {"correspondences", "body", "runtime"},
     "evaluation": {"body", "runtime"},
-    "viewing": {"evaluation", "correspondences", "body", "runtime"},
+    "viewing": {"registration", "evaluation", "correspondences", "body", "runtime"},
     "data": {"viewing", "correspondences", "body", "runtime"},
 }
 # The algorithm, its recipes and its bookkeeping: they alone know both halves, in this order.

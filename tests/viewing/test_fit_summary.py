@@ -3,7 +3,8 @@ import json
 import numpy as np
 
 from dal_jax.correspondences import keypoints, person
-from dal_jax.registration import fit_summary, fits_file
+from dal_jax.registration import fits_file
+from dal_jax.viewing import fit_summary
 
 
 def _found():
