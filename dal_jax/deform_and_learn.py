@@ -116,10 +116,15 @@ def run(setting: Setting, state: LoopState, position: Progress, store: Store, ju
 def lift(setting: Setting, state: LoopState, position: Progress, saver: "_Saver") -> LoopState:
     """Train the cGAN on the training people's 2D key points (Kudo et al. 2018).
 
-    Note: the paper calls this the first step of an iteration. Ours is trained once, in the first round.
+    Note: the paper calls this the first step of an iteration. Ours is trained once, in the first round. People with
+    fewer than five key points teach it nothing and are left out.
     """
     config = setting.config.lifting
     observed = setting.people.observations
+    visible = np.asarray(observed.keypoint_confidence) > 0
+    usable = np.sum(visible, axis=1) >= _LIFTABLE_JOINTS
+    if not usable.any():  # IUV pictures come without key points; then eq. 4 has no term to guide either
+        return state
     with progress.bar(f"round {position.round}: lift", total=config.steps, unit="step") as bar:
         bar.update(int(state.lifting.step))
 
@@ -134,8 +139,8 @@ def lift(setting: Setting, state: LoopState, position: Progress, saver: "_Saver"
 
         lifting = lifting_training.train(
             state.lifting,
-            np.asarray(observed.keypoint_position),
-            np.asarray(observed.keypoint_confidence) > 0,
+            np.asarray(observed.keypoint_position)[usable],
+            visible[usable],
             config,
             _key(setting, "lift"),
             steps=config.steps,
@@ -146,6 +151,7 @@ def lift(setting: Setting, state: LoopState, position: Progress, saver: "_Saver"
 
 
 _LIFTING_LOG_STEPS = 1000
+_LIFTABLE_JOINTS = 5
 
 
 def deform(setting: Setting, state: LoopState, position: Progress, saver: "_Saver") -> LoopState:
