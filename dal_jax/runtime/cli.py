@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
-from dal_jax.runtime import compilation_cache, errors, host_memory
+from dal_jax.runtime import compilation_cache, errors
 
 BAD_INPUT = 2  # exit codes: as argparse's
 INTERRUPTED = 130  # 128 + SIGINT, as a shell's
@@ -32,7 +32,6 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
     """
 
     def guarded(argv: list[str]) -> None:
-        host_memory.keep_freed_memory()
         compilation_cache.configure()
         try:
             main(argv)
