@@ -31,7 +31,7 @@ def main(_: list[str]) -> None:
     data_dir = _DATA_DIR.value or workdir.parent / "data"
     result = session.run(_CONFIG.value, workdir, data_dir, overwrite=_OVERWRITE.value)
     print(tables.history_table(result.history))
-    for name, value in result.baselines.items():
+    for name, value in result.scores.items():
         print(f"{name}: {tables.cell_text(value)}")
     print(f"report: {result.report}")
 

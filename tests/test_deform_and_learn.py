@@ -59,7 +59,9 @@ def test_the_run_leaves_a_report_and_a_log(undisturbed):
     assert "history.png" in result.report.read_text()
     phases = {line["phase"] for line in metric_log.read(workdir / "metrics.jsonl")}
     assert phases == {"lift", "deform", "learn"}
-    assert result.baselines["mean_pose_test_mpjpe_mm"] > 50
+    assert result.scores["mean_pose_test_mpjpe_mm"] > 50
+    assert result.scores["regressor_test_vertex_error_mm"] > 10
+    assert json.loads((workdir / "scores.json").read_text()) == result.scores
 
 
 class _Killed(Exception):

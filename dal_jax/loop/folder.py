@@ -76,7 +76,7 @@ _RUN_CONTENT = {
     "metrics.jsonl",
     "history.json",
     "report",
-    "baselines.json",
+    "scores.json",
     "tensorboard",
 }
 

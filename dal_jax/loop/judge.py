@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Float
 
 from dal_jax import deform_and_learn
-from dal_jax.body import parameters as parameters_lib
+from dal_jax.body import kinematics, parameters as parameters_lib, skinning, template as template_lib
 from dal_jax.data import people as people_lib
-from dal_jax.evaluation import protocols
+from dal_jax.evaluation import metrics, protocols
 from dal_jax.lifting import lift
 from dal_jax.regressor import model as regressor_model
 
@@ -63,6 +63,15 @@ class Judge:
         mean = np.mean(train - train[:, :1], axis=0, keepdims=True)
         return self._mean(np.repeat(mean, len(self.test_truth.joints_h36m_mm), axis=0), self.test_truth.joints_h36m_mm)
 
+    def vertex_error_test_mm(self, state: deform_and_learn.LoopState) -> float | None:
+        """Return the ConvNet's mean distance of the surface's vertices on the test people, scaled as the joints are."""
+        if self.train_truth is None or self.test_truth is None or self.test_truth.vertices_mm is None:
+            return None
+        canonical = protocols.canonical_bone_sum_mm(self.train_truth.joints_h36m_mm)
+        bodies = jax.tree.map(jnp.asarray, self.predict_test(state))
+        truth = (self.test_truth.vertices_mm, self.test_truth.joints_h36m_mm)
+        return float(np.mean(_vertex_errors(self.setting.template, bodies, truth, canonical)))
+
     def _joints(self, bodies: parameters_lib.BodyParameters) -> Float[np.ndarray, "n 17 3"]:
         return np.asarray(deform_and_learn.joints_h36m(self.setting.template, jax.tree.map(jnp.asarray, bodies)))
 
@@ -81,3 +90,21 @@ class Judge:
 
     def _mean(self, joints, truth) -> float:
         return float(np.mean(self._scores(joints, truth)["mpjpe_mm"]))
+
+
+@jax.jit
+def _vertex_errors(
+    template: template_lib.Template, bodies: parameters_lib.BodyParameters, truth, canonical_bone_sum_mm: float
+) -> Float[jax.Array, "n"]:
+    """Return each person's vertex error; whole meshes, so a few people at a time."""
+
+    def one(person) -> jax.Array:
+        body, (vertices_mm, joints_mm) = person
+        segments = kinematics.pose_skeleton(template, body.rotation, body.pose, body.segment_scale)
+        joints = skinning.h36m_joints(template, segments)
+        scale = metrics.bone_sum_scale(joints, canonical_bone_sum_mm)
+        return metrics.vertex_error_mm(
+            skinning.skin_vertices(template, segments), vertices_mm, joints, joints_mm, scale
+        )
+
+    return jax.lax.map(one, (bodies, truth), batch_size=16)
