@@ -130,8 +130,7 @@ def lift(setting: Setting, state: LoopState, position: Progress, saver: "_Saver"
 
         def report(step: int, losses: dict[str, float]) -> None:
             bar.update(step - bar.n)
-            if step % _LIFTING_LOG_STEPS == 0:
-                saver.log({"lifting_step": step} | losses)
+            saver.log({"lifting_step": step} | losses)
 
         def checkpoint(lifting: lifting_training.LiftingState) -> None:
             if int(lifting.step) % setting.config.lifting_checkpoint_steps == 0:
@@ -150,7 +149,6 @@ def lift(setting: Setting, state: LoopState, position: Progress, saver: "_Saver"
     return state.replace(lifting=lifting)
 
 
-_LIFTING_LOG_STEPS = 1000
 _LIFTABLE_JOINTS = 5
 
 

@@ -91,7 +91,7 @@ def test_a_run_killed_at_every_checkpoint_has_the_same_history(undisturbed, data
             break
         except _Killed:
             seen.append(json.loads((tmp_path / "run" / "history.json").read_text()))
-    assert len(seen) == 12, "lift saves 2 + 1 times, deform and judge once a round, learn 2 + 1 times a round"
+    assert len(seen) == 13, "lift saves 2 + 1 times, deform and judge once a round, learn 2 + 1 times a round"
     assert without_seconds(again.history) == without_seconds(result.history)
     lines, expected = (metric_log.read(path / "metrics.jsonl") for path in (tmp_path / "run", undisturbed_dir))
     drop = ("images_per_second",)
