@@ -129,6 +129,13 @@ def test_another_configuration_is_refused_by_name(undisturbed, data_dir):
         session.run(small_config(seed=1), workdir, data_dir)
 
 
+def test_a_configuration_that_never_ran_does_not_stand_in_the_way(tmp_path, data_dir):
+    with pytest.raises(errors.InputError, match="config.data is 'nonsense'"):
+        session.run(small_config(data="nonsense"), tmp_path / "run", data_dir)
+    folder_lib.RunFolder(tmp_path / "run", small_config())
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["data"] == "synthetic"
+
+
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path, data_dir):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(errors.InputError, match="thesis.txt"):

@@ -23,8 +23,8 @@ class RunFolder:
         if overwrite:
             _remove_run(self.path)
         _refuse_other_content(self.path)
-        self._check_config(config)
         self._checkpoints = checkpoints.Checkpoints(self.path / "checkpoints", keep=2)
+        self._check_config(config)
         self._log: metric_log.MetricLog | None = None
 
     def resume(self, fresh: deform_and_learn.LoopState) -> tuple[deform_and_learn.LoopState, deform_and_learn.Progress]:
@@ -56,7 +56,7 @@ class RunFolder:
     def _check_config(self, config: presets.Config) -> None:
         path = self.path / "config.json"
         wanted = json.loads(json.dumps(dataclasses.asdict(config)))
-        if not path.exists():
+        if self._checkpoints.latest_step() is None:  # nothing has been learned there yet, so nothing can be mixed up
             atomic.write_json(path, wanted)
             return
         try:
