@@ -8,9 +8,10 @@ PIP = $(RUN) -m pip install --quiet --disable-pip-version-check -c requirements.
 PYTEST = $(RUN) -m pytest -n 2 --dist loadfile
 # anny needs PyTorch; this release has a build without gigabytes of CUDA libraries
 TORCH = torch==2.13.0
+BENCH = $(RUN) -m experiments.benchmark --overwrite
 
 .DEFAULT_GOAL := help
-.PHONY: help demo control test test-fast lint format assets clean
+.PHONY: help demo control bench test test-fast lint format assets clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -20,6 +21,15 @@ demo: $(VENV)/.run ## the whole loop on the embedded people, in minutes: a table
 
 control: $(VENV)/.run ## the paper's control (6.3): the same training on the fits of round 1 alone
 	$(RUN) -m experiments.deform_and_learn --workdir=runs/control --config.preset=demo --config.refit=False
+
+bench: $(VENV)/.bench ## all measurements, in about eight minutes on two cores: benchmarks/*.json
+	$(BENCH) --rows=optimizers,equal_energy,largest_batch --starts=tpose,closed_form,headings4 \
+		--optimizer='lm,dense_lm,gauss_newton,lbfgs,adam,optax.adam(learning_rate=0.03)' --out=benchmarks/optimizers.json
+	$(BENCH) --optimizer=lm --steps=10 --batch=64,512,4096 --devices=1,2 --points=120,480 --noreference \
+		--out=benchmarks/lm.json
+	$(BENCH) --rows=memory --optimizer=lm --steps=10 --out=benchmarks/memory.json
+	$(BENCH) --target=body --out=benchmarks/skinning.json
+	$(RUN) -m benchmarks.torch_registration --overwrite --out=benchmarks/torch.json
 
 test: $(VENV)/.dev ## all tests
 	$(PYTEST)
@@ -52,6 +62,10 @@ $(VENV)/.run: requirements.txt constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.run
 	$(PIP) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.run
+	$(PIP) $(TORCH) smplx==0.1.28
 	@touch $@
 
 $(VENV)/.assets: pyproject.toml $(VENV)/.run

@@ -22,7 +22,17 @@ from dal_jax.body import template as template_lib
 from dal_jax.correspondences import observations as observations_lib, observe, person as person_lib
 from dal_jax.data import annotations as annotations_lib, pictures
 from dal_jax.lifting import folder, lift
-from dal_jax.registration import energy, fits_file, holdout, optimizers, register
+from dal_jax.registration import (
+    energy,
+    fits_file,
+    holdout,
+    noise,
+    optimizers,
+    quality,
+    register,
+    sandwich,
+    schedules,
+)
 from dal_jax.runtime import atomic, cli, errors, progress
 from dal_jax.viewing import export, fit_summary, overlay
 
@@ -34,15 +44,33 @@ _CHART = flags.DEFINE_string("chart", None, "DensePose's UV_Processed.mat. Left 
 _BODY = flags.DEFINE_string("body", None, "Body file, .npz. Left out: the free body.")
 _LIFTING = flags.DEFINE_string("lifting", None, "Folder of a trained lifter, for the depth of key points (eq. 4).")
 _INITIAL = flags.DEFINE_string("initial", None, "An earlier fits.npz of the same people, as one more start.")
-_STARTS = flags.DEFINE_enum("starts", "headings4", ["tpose", "closed_form", "headings4"], "Where the fit starts.")
-_OPTIMIZER = flags.DEFINE_string("optimizer", "lm", f"One of: {', '.join(sorted(optimizers.SOLVERS))}.")
-_STEPS = flags.DEFINE_integer(
-    "steps", None, "Steps from each start. Left out: 30 of lm and dense_lm, 300 of others.", 1
+_STARTS = flags.DEFINE_enum(
+    "starts", "headings4", [name for name in register.STARTS if name != "given"], "Where the fit starts."
 )
+_OPTIMIZER = flags.DEFINE_string(
+    "optimizer",
+    "lm",
+    "lm, dense_lm, gauss_newton, adam, lbfgs, any of optax as in 'optax.adabelief(learning_rate=0.05)', or a solver "
+    "of your own as package.module:function (examples/custom_optimizer.py).",
+)
+_STEPS = flags.DEFINE_integer(
+    "steps", None, "Steps from each start, a stage. Left out: 30 of lm, dense_lm and gauss_newton, 300 of others.", 1
+)
+_TOLERANCE = flags.DEFINE_float(
+    "tolerance", 0.0, "A person is finished when a step gains less than this share of the energy; 0: all steps.", 0, 1
+)
+_SCHEDULE = flags.DEFINE_enum(
+    "schedule", "constant", list(schedules.NAMES),
+    "constant; stiff_to_soft: the paper's stiff weights first; graduated: a robust loss against wrong correspondences.",
+)  # fmt: skip
+_LIMITS = flags.DEFINE_float("joint_limits", 0.0, "Weight of joint angles beyond anatomical limits; 0: off.", 0)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.1, "Of first-order optimisers (paper: 0.1).", 1e-9)
 _WEIGHTS = flags.DEFINE_enum(
-    "weights", "stiff", ["stiff", "soft"], "Of eq. 2: the paper's of the first round, or those of later rounds."
-)
+    "weights", "stiff", ["stiff", "soft", "estimated"],
+    "Of eq. 2: the paper's of the first round, those of later rounds, or estimated: the inverse variances that the "
+    "residuals of all people together speak for (three rounds of fits; give it a hundred people or more).",
+)  # fmt: skip
+_QUALITY = flags.DEFINE_bool("quality", True, "Report on every fit: what it misses, what else it could be, how sure.")
 _HOLDOUT = flags.DEFINE_float("holdout", 0.2, "Share of points left out to measure the fit there; 0: not.", 0, 0.5)
 _SKIP_INVALID = flags.DEFINE_bool("skip_invalid", False, "Run the good entries of a file that has bad ones.")
 _EXPORT = flags.DEFINE_string("export", "", "Write meshes: glb, obj or both, as in glb,obj.")
@@ -65,8 +93,9 @@ def main(_: list[str]) -> None:
     for rejected in found.rejected[:_SHOWN_ROWS]:
         print(f"  skipped: {rejected.message}")
     observations = _with_depth(observe.observe_all(found.people, chart))
-    fits, held_out = _fit(template, found, observations)
+    fits, held_out, qualities = _fit(template, found, observations)
     rows = fit_summary.summarise(found, fits, held_out)
+    rows = [row | {"quality": report} for row, report in zip(rows, qualities, strict=True)]
     out = pathlib.Path(_OUT.value).absolute()
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".register.", dir=out) as building:
@@ -94,8 +123,10 @@ def _source() -> annotations_lib.Source:
 
 def _check_flags() -> None:
     """Refuse before the work what would fail after it."""
-    if _OPTIMIZER.value not in optimizers.SOLVERS:
-        raise errors.InputError(f"--optimizer={_OPTIMIZER.value}: one of {', '.join(sorted(optimizers.SOLVERS))}")
+    try:
+        optimizers.check(_OPTIMIZER.value)
+    except ValueError as error:
+        raise errors.InputError(f"--optimizer={_OPTIMIZER.value}: {str(error).split(': ', 1)[-1]}") from error
     out = pathlib.Path(_OUT.value)
     if out.exists() and not out.is_dir():
         raise errors.InputError(f"--out={_OUT.value}: exists and is no folder")
@@ -116,26 +147,47 @@ def _with_depth(observations: observations_lib.Observation) -> observations_lib.
 
 def _fit(
     template: template_lib.Template, found: person_lib.Annotations, observations: observations_lib.Observation
-) -> tuple[fits_file.Fits, np.ndarray | None]:
+) -> tuple[fits_file.Fits, np.ndarray | None, list[dict | None]]:
+    """Return the fits, their errors at points left out, and the report on each."""
     people = found.people
-    steps = _STEPS.value or (30 if _OPTIMIZER.value.endswith("lm") else 300)
+    steps = _STEPS.value or (30 if _OPTIMIZER.value in ("lm", "dense_lm", "gauss_newton") else 300)
     # `lm` is so fast that one compiled shape, kept on disk, beats a smaller batch; the others are padded less
     batch = 64 if _OPTIMIZER.value == "lm" else min(64, 1 << (len(people) - 1).bit_length())
-    config = register.RegistrationConfig(_OPTIMIZER.value, steps, _LEARNING_RATE.value, _STARTS.value, batch)
+    config = register.RegistrationConfig(
+        _OPTIMIZER.value, steps, _LEARNING_RATE.value, _STARTS.value, batch, _TOLERANCE.value, _SCHEDULE.value
+    )
     weights = energy.stiff_weights() if _WEIGHTS.value == "stiff" else energy.EnergyWeights()
+    weights = dataclasses.replace(weights, limit=_LIMITS.value or None)
+    weights = schedules.stages(_SCHEDULE.value, weights)[-1]
+    observed = observations
+    if _WEIGHTS.value == "estimated":
+        _, levels = noise.alternate(template, observations, config, outlier=weights.outlier)
+        weights = dataclasses.replace(noise.weights(levels), outlier=weights.outlier, limit=weights.limit)
+        observations = noise.trusted(observations, levels)
     given = [_initial(people, observations)] if _INITIAL.value else []
     with progress.bar("register", total=len(people), unit="person") as bar:
         fit = register.register(template, observations, config, weights, given, lambda n: bar.update(n - bar.n))
+    qualities = _qualities(template, observed, observations, fit, weights)
     fits = fits_file.empty(*zip(*[(e.image_id, e.annotation_id, e.file_name) for e in found.entries], strict=True))
     rows = np.array([isinstance(entry, person_lib.AnnotatedPerson) for entry in found.entries]).nonzero()[0]
     boxes = np.stack([person.bbox_px for person in people])
     fits_file.fill(fits, rows, template, fit.parameters, observations, boxes, fit.energy, fit.converged)
     if not _HOLDOUT.value:
-        return fits, None
+        return fits, None, qualities
     folds = round(1 / _HOLDOUT.value)
     with progress.bar("held-out points", total=len(people) * folds, unit="fit") as bar:
         update = lambda n: bar.update(n - bar.n)  # noqa: E731
-        return fits, holdout.held_out_error_px(template, observations, config, weights, folds, update)
+        return fits, holdout.held_out_error_px(template, observations, config, weights, folds, update), qualities
+
+
+def _qualities(template, observed, observations, fit: register.Fit, weights) -> list[dict | None]:
+    """Return what there is to say about each fit; noise levels come from the residuals of all of them."""
+    if not _QUALITY.value:
+        return [None] * len(fit.energy)
+    seen = noise.believed(template, observed, fit.parameters, weights.outlier)
+    levels = noise.estimate(template, seen, fit.parameters, sandwich.Pulls.of_weights(weights), noise.initial())
+    assessed = quality.assess(template, observations, fit, levels, weights)
+    return [quality.describe(assessed, row) for row in range(len(fit.energy))]
 
 
 def _initial(people: list[person_lib.AnnotatedPerson], observations: observations_lib.Observation):

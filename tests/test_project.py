@@ -26,13 +26,14 @@ ARROWS = {
     "evaluation": {"body", "runtime"},
     "viewing": {"registration", "evaluation", "correspondences", "body", "runtime"},
     "data": {"viewing", "correspondences", "body", "runtime"},
+    "benchmark": {"data", "evaluation", "registration", "correspondences", "body", "runtime"},
 }
 # The algorithm, its recipes and its bookkeeping: they alone know both halves, in this order.
 WHOLE = ("presets", "deform_and_learn", "loop")
 for position, name in enumerate(WHOLE):
     ARROWS[name] = set(ARROWS) | set(WHOLE[:position])
 
-OPTIONAL_IMPORTS = {"anny", "torch", "tensorboardX"}  # the extra `assets`; used where it is installed
+OPTIONAL_IMPORTS = {"anny", "torch", "smplx", "tensorboardX"}  # of the assets, of `make bench`; used where installed
 NEEDED_UNSEEN = {"array-record", "embreex"}  # the file format of tensorflow-datasets; the ray caster of trimesh
 
 

@@ -2,9 +2,10 @@
 
 import flax.struct
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from dal_jax.body import rotations, template as template_lib
+from dal_jax.body import rotations, template as template_lib, tree_levels
 
 
 @flax.struct.dataclass
@@ -29,18 +30,24 @@ def pose_skeleton(
 ) -> Segments:
     """Walk the tree from the pelvis: G_c = G_p A_c, p_c = p_p + s_p G_p (J_c - J_p).
 
+    All joints of a level are carried together, by one product G_p [A_c | s_p (J_c - J_p)].
+
     Note: the paper writes T_j = A_j S_j and does not say whether s_j moves the child joint. Our choice: s_j lengthens
     the bones to its children and does not compound down the chain. `scale_moves_children=False` is the literal
     reading: s_j scales the flesh of segment j about its joint and leaves the skeleton alone.
     """
-    relative = rotations.axis_angle_to_matrix(pose)
-    world_rotation = [rotation]
-    world_position = [jnp.zeros_like(rotation[0])]
-    for child in range(1, len(template.parents)):
-        parent = template.parents[child]
-        bone = template.joints[child] - template.joints[parent]
-        stretch = segment_scale[parent] if scale_moves_children else 1.0
-        step = stretch * jnp.matmul(world_rotation[parent], bone, precision="highest")
-        world_position.append(world_position[parent] + step)
-        world_rotation.append(jnp.matmul(world_rotation[parent], relative[child - 1], precision="highest"))
-    return Segments(jnp.stack(world_rotation), jnp.stack(world_position), segment_scale)
+    levels = tree_levels.levels(template.parents)
+    parents = np.array(template.parents[1:])
+    bones = template.joints[1:] - template.joints[parents]
+    if scale_moves_children:
+        bones = segment_scale[parents, None] * bones
+    relative = jnp.concatenate([rotations.axis_angle_to_matrix(pose), bones[..., None]], axis=-1)  # [A_c | s_p bone_c]
+    rotation, position = [rotation[None]], [jnp.zeros_like(rotation[:1])]
+    for depth in range(1, len(levels)):
+        above = np.array(tree_levels.parent_rows(template.parents, levels, depth))
+        below = relative[np.array(levels[depth]) - 1]
+        carried = jnp.matmul(rotation[-1][above], below, precision="highest")
+        rotation.append(carried[..., :3])
+        position.append(position[-1][above] + carried[..., 3])
+    in_order = np.argsort([node for level in levels for node in level])
+    return Segments(jnp.concatenate(rotation)[in_order], jnp.concatenate(position)[in_order], segment_scale)

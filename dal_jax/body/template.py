@@ -5,6 +5,7 @@ import pathlib
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Iterable
 
 import flax.struct
 import numpy as np
@@ -22,7 +23,9 @@ class Template:
     """A rigged human in its rest pose: metres, y up, facing +z, its left towards +x, pelvis at the origin.
 
     skinning_matrix and h36m_matrix are the constants W (x) [v, 1] that make skinning and joint regression one matrix
-    product each (see `skinning.stacked_transforms`).
+    product each (see `skinning.stacked_transforms`). pose_blendshapes (see `blendshapes`) are None where the template
+    was loaded without them, and applied wherever it has them; h36m_blendshapes is what they do to the regressed joints:
+    regressor x weights x basis, segment by segment.
     """
 
     vertices: Float[Array, "n 3"]
@@ -35,18 +38,24 @@ class Template:
     uv: Float[Array, "m 3 2"]
     skinning_matrix: Float[Array, "n 96"]
     h36m_matrix: Float[Array, "17 96"]
+    pose_blendshapes: Float[Array, "n 3 207"] | None = None
+    h36m_blendshapes: Float[Array, "17 24 3 207"] | None = None
     parents: tuple[int, ...] = flax.struct.field(pytree_node=False, default=skeleton.SMPL_PARENTS)
 
 
 @functools.cache
-def load_template(path: str | pathlib.Path = FREE_BODY) -> Template:
+def load_template(path: str | pathlib.Path = FREE_BODY, *, pose_blendshapes: bool = False) -> Template:
     """Read and check a body file (`.npz`; fields in the README of `dal_jax/body/assets`).
+
+    Args:
+      pose_blendshapes: read and use the field of that name, which few files have; they are left alone otherwise.
 
     Raises:
       errors.InputError: the file is missing or a field is missing, misshaped or out of range; names file and field.
     """
-    fields = _read(pathlib.Path(path))
-    problem = _first_problem(fields)
+    shapes = _SHAPES | (_BLENDSHAPES if pose_blendshapes else {})
+    fields = _read(pathlib.Path(path), shapes)
+    problem = _first_problem(fields, shapes)
     if problem:
         raise errors.InputError(f"{path}: {problem}")
     vertices = fields["vertices"].astype(np.float32)
@@ -55,6 +64,7 @@ def load_template(path: str | pathlib.Path = FREE_BODY) -> Template:
     np.add.at(weight, (np.arange(len(vertices))[:, None], fields["skin_index"]), fields["skin_weight"])
     homogeneous = np.concatenate([vertices, np.ones_like(vertices[:, :1])], axis=1)
     skinning_matrix = (weight[:, :, None] * homogeneous[:, None, :]).reshape(len(vertices), -1)
+    basis = fields["pose_blendshapes"].astype(np.float32) if pose_blendshapes else None
     return Template(
         vertices=vertices,
         faces=fields["faces"].astype(np.int32),
@@ -66,13 +76,22 @@ def load_template(path: str | pathlib.Path = FREE_BODY) -> Template:
         uv=fields["uv"].astype(np.float32),
         skinning_matrix=skinning_matrix,
         h36m_matrix=(regressor.astype(np.float64) @ skinning_matrix).astype(np.float32),
+        pose_blendshapes=basis,
+        h36m_blendshapes=None if basis is None else _regress(regressor, weight, basis),
     )
+
+
+def _regress(regressor: np.ndarray, weight: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    """Return sum_i r_hi w_ik B_i: joint h, segment k, axis, pose feature."""
+    shares = (regressor[:, None, :] * weight.T[None]).reshape(-1, len(weight)).astype(np.float64)
+    return (shares @ basis.reshape(len(weight), -1)).astype(np.float32).reshape(17, -1, *basis.shape[1:])
 
 
 _SHAPES = {
     "vertices": ("n", 3), "faces": ("m", 3), "joints": (24, 3), "parents": (24,), "skin_index": ("n", 4),
     "skin_weight": ("n", 4), "mirror": ("n",), "part": ("m",), "uv": ("m", 3, 2), "h36m_regressor": (17, "n"),
 }  # fmt: skip
+_BLENDSHAPES = {"pose_blendshapes": ("n", 3, 207)}
 _INDICES = ("faces", "parents", "skin_index", "mirror", "part")
 
 # What NumPy, zipfile and zlib raise on damaged files (found by changing bytes at random), an absurd size included.
@@ -82,12 +101,12 @@ _UNREADABLE = (
 )  # fmt: skip
 
 
-def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _read(path: pathlib.Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     fields, entry = {}, ""
     try:
         # Opened here: given a path, NumPy leaves the file of a broken archive open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            for name in _SHAPES:
+            for name in names:
                 if name in archive.files:
                     entry = f"field '{name}': "
                     fields[name] = np.asarray(archive[name])
@@ -97,9 +116,9 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
     return fields
 
 
-def _first_problem(fields: dict[str, np.ndarray]) -> str | None:
+def _first_problem(fields: dict[str, np.ndarray], shapes: dict[str, tuple[int | str, ...]]) -> str | None:
     sizes: dict[str, int] = {}
-    for name, shape in _SHAPES.items():
+    for name, shape in shapes.items():
         if name not in fields:
             return f"field '{name}' is missing"
         problem = _shape_problem(fields[name].shape, shape, sizes) or _type_problem(name, fields[name])

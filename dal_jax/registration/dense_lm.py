@@ -5,65 +5,86 @@ tangent vector. Any energy term works here; the price is forming J'J and its Cho
 """
 
 from collections.abc import Callable
-from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-State = Any
+from dal_jax.registration import descent
+
+Residuals = Callable[[descent.State], Float[Array, "residuals"]]
+Retract = Callable[[descent.State, Float[Array, "unknowns"]], descent.State]
 INITIAL_DAMPING = 1e-2
 ACCEPTED_FACTOR, REJECTED_FACTOR = 0.3, 4.0
 _DAMPING_RANGE = (1e-7, 1e7)
 _ABSOLUTE_DAMPING = 1e-6  # for directions that no residual sees
 
 
-@flax.struct.dataclass
-class Solution:
-    """state: the best found; cost: its sum of squares; relative_decrease: of the last accepted step."""
-
-    state: State
-    cost: Float[Array, ""]
-    relative_decrease: Float[Array, ""]
-
-
 def minimise(
-    residual_function: Callable[[State], Float[Array, "residuals"]],
-    retract: Callable[[State, Float[Array, "unknowns"]], State],
-    start: State,
+    residual_function: Residuals,
+    retract: Retract,
+    start: descent.State,
     *,
     unknowns: int,
     steps: int,
-) -> Solution:
+    tolerance: float = 0.0,
+) -> descent.Solution:
     """Minimise the sum of squared residuals by damped Gauss-Newton steps: (J'J + lambda diag(J'J)) d = -J'r.
 
-    A step that does not lower the cost is undone and the damping raised; nothing is read back to the host, so the
-    function can be vmapped and jitted.
+    A step that does not lower the cost is undone and the damping raised. Finished is who accepts a step that gains less
+    than the share `tolerance` (0: all `steps` are run). Nothing is read back to the host: vmap and jit it at will.
     """
-    zero = jnp.zeros(unknowns, jnp.result_type(float))
 
-    def cost_of(state: State) -> Float[Array, ""]:
+    def cost_of(state: descent.State) -> Float[Array, ""]:
         return jnp.sum(residual_function(state) ** 2)
 
-    def step(_, carry):
-        state, cost, damping, decrease = carry
-        residual = residual_function(state)
-        jacobian = jax.jacfwd(lambda delta: residual_function(retract(state, delta)))(zero)
-        normal = jacobian.T @ jacobian
-        diagonal = jnp.diagonal(normal)
-        damped = normal + jnp.diag(damping * diagonal + _ABSOLUTE_DAMPING)
-        delta = -jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(damped), jacobian.T @ residual)
+    def body(carry):
+        state, cost, damping, decrease, _, taken = carry
+        residual, jacobian = linearise(residual_function, retract, state, unknowns)
+        delta = damped_step(residual, jacobian, damping, _ABSOLUTE_DAMPING)
         candidate = retract(state, jnp.where(jnp.all(jnp.isfinite(delta)), delta, 0.0))
         new_cost = cost_of(candidate)
         accept = new_cost < cost
         state = jax.tree.map(lambda new, old: jnp.where(accept, new, old), candidate, state)
-        decrease = jnp.where(accept, (cost - new_cost) / jnp.maximum(cost, 1e-12), decrease)
+        gain = (cost - new_cost) / jnp.maximum(cost, 1e-12)
         damping = jnp.clip(damping * jnp.where(accept, ACCEPTED_FACTOR, REJECTED_FACTOR), *_DAMPING_RANGE)
-        return state, jnp.where(accept, new_cost, cost), damping, decrease
+        finished = accept & (gain < tolerance)
+        decrease = jnp.where(accept, gain, decrease)
+        return state, jnp.where(accept, new_cost, cost), damping, decrease, finished, taken + 1
+
+    def unfinished(carry) -> Bool[Array, ""]:
+        return ~carry[4] & (carry[5] < steps)
 
     cost = cost_of(start)
     # carries are born from data: shard_map rejects constants that later vary over devices
-    carry = (start, cost, jnp.full_like(cost, INITIAL_DAMPING), jnp.full_like(cost, jnp.inf))
-    state, cost, _, decrease = jax.lax.fori_loop(0, steps, step, carry)
-    return Solution(state, cost, decrease)
+    carry = (
+        start,
+        cost,
+        jnp.full_like(cost, INITIAL_DAMPING),
+        jnp.full_like(cost, jnp.inf),
+        jnp.zeros_like(cost, bool),
+        jnp.zeros_like(cost, jnp.int32),
+    )
+    state, cost, _, decrease, _, taken = jax.lax.while_loop(unfinished, body, carry)
+    return descent.Solution(state, cost, decrease, taken)
+
+
+def linearise(
+    residual_function: Residuals, retract: Retract, state: descent.State, unknowns: int
+) -> tuple[Float[Array, "residuals"], Float[Array, "residuals unknowns"]]:
+    """Return r and its Jacobian J by the tangent vector, at a state."""
+    residual = residual_function(state)
+    zero = jnp.zeros(unknowns, residual.dtype)
+    return residual, jax.jacfwd(lambda delta: residual_function(retract(state, delta)))(zero)
+
+
+def damped_step(
+    residual: Float[Array, "residuals"],
+    jacobian: Float[Array, "residuals unknowns"],
+    damping: Float[Array, ""],
+    absolute_damping: float,
+) -> Float[Array, "unknowns"]:
+    """Return d of (J'J + damping diag(J'J) + absolute_damping I) d = -J'r; NaN where rounding leaves no Cholesky."""
+    normal = jacobian.T @ jacobian
+    damped = normal + jnp.diag(damping * jnp.diagonal(normal) + absolute_damping)
+    return -jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(damped), jacobian.T @ residual)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from dal_jax.body import (
     camera,
+    joint_limits,
     kinematics,
     parameters as parameters_lib,
     rotations,
@@ -24,6 +25,7 @@ from dal_jax.body import (
 )
 from dal_jax.correspondences import observations
 
+TERMS = ("dense", "keypoint", "scale", "joint", "det", "limit")
 _DET_MARGIN = 1.0
 
 
@@ -32,7 +34,10 @@ _DET_MARGIN = 1.0
 class EnergyWeights:
     """Weights of eq. 2 in the crop's [-1, 1] units; the defaults are the paper's for every round but the first.
 
-    A pytree, so that another set of weights needs no new compilation.
+    A pytree, so that another set of weights needs no new compilation. What is None is off, a static choice.
+    limit: of the squared excess of joint angles beyond their anatomical limits, radians.
+    outlier: distance in crop units at which a dense correspondence counts as wrong, the scale of Geman and McClure's
+      robust loss r^2 / (1 + r^2 / outlier^2). None: the paper's squared loss.
     """
 
     dense: float = 1000.0
@@ -40,6 +45,8 @@ class EnergyWeights:
     scale: float = 10.0
     joint: float = 0.001
     det: float = 1.0
+    limit: float | None = None
+    outlier: float | None = None
 
 
 def stiff_weights() -> EnergyWeights:
@@ -99,9 +106,25 @@ def from_parameters(parameters: parameters_lib.BodyParameters) -> Unknowns:
     )
 
 
-def dense_residual(projected: Float[Array, "points 2"], target: Target) -> Float[Array, "points 2"]:
-    """Return eq. 3: x_idx(i) - p_i, summed (not averaged) over the valid points."""
-    return jnp.sqrt(target.point_confidence)[:, None] * (projected - target.point_position)
+def robust(squared: Float[Array, "..."], outlier: float | None) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Return Geman and McClure's loss of squared distances, and its derivative by them (the weight of a point)."""
+    if outlier is None:
+        return squared, jnp.ones_like(squared)
+    mass = 1.0 / (1.0 + squared / outlier**2)
+    return squared * mass, mass**2
+
+
+def dense_residual(
+    projected: Float[Array, "points 2"], target: Target, outlier: float | None = None
+) -> Float[Array, "points 2"]:
+    """Return eq. 3: x_idx(i) - p_i, summed (not averaged) over the valid points.
+
+    With `outlier`, shortened so that its square is the robust loss.
+    """
+    residual = projected - target.point_position
+    if outlier is not None:
+        residual = residual * jax.lax.rsqrt(1.0 + jnp.sum(residual**2, axis=-1, keepdims=True) / outlier**2)
+    return jnp.sqrt(target.point_confidence)[:, None] * residual
 
 
 def keypoint_residual(projected: Float[Array, "17 3"], target: Target) -> Float[Array, "17 3"]:
@@ -127,6 +150,11 @@ def joint_residual(pose: Float[Array, "23 3"]) -> Float[Array, "23 3"]:
     return pose
 
 
+def limit_residual(pose: Float[Array, "23 3"]) -> Float[Array, "23 3"]:
+    """Return the joint angles' signed excess beyond anatomical limits, radians (not in the paper)."""
+    return joint_limits.excess(pose)
+
+
 def det_residual(raw_rotation: Float[Array, "3 3"]) -> Float[Array, "1"]:
     """Return max(0, 1 - det) of the nine raw numbers, which keeps Gram-Schmidt from returning a reflection.
 
@@ -135,7 +163,9 @@ def det_residual(raw_rotation: Float[Array, "3 3"]) -> Float[Array, "1"]:
     return jnp.maximum(0.0, _DET_MARGIN - jnp.linalg.det(raw_rotation))[None]
 
 
-def residuals(template: template_lib.Template, target: Target, unknowns: Unknowns) -> dict[str, Float[Array, "..."]]:
+def residuals(
+    template: template_lib.Template, target: Target, unknowns: Unknowns, outlier: float | None = None
+) -> dict[str, Float[Array, "..."]]:
     """Return every term of eq. 2 as an unweighted residual array, by the name of its weight."""
     rotation = rotations.gram_schmidt(unknowns.raw_rotation)
     segments = kinematics.pose_skeleton(template, rotation, unknowns.pose, jnp.exp(unknowns.log_segment_scale))
@@ -144,27 +174,28 @@ def residuals(template: template_lib.Template, target: Target, unknowns: Unknown
     joints = skinning.h36m_joints(template, segments)
     keypoints = jnp.concatenate([camera.project(joints, scale, unknowns.translation), scale * joints[:, 2:]], axis=1)
     return {
-        "dense": dense_residual(camera.project(points, scale, unknowns.translation), target),
+        "dense": dense_residual(camera.project(points, scale, unknowns.translation), target, outlier),
         "keypoint": keypoint_residual(keypoints, target),
         "scale": scale_residual(template, unknowns.log_segment_scale),
         "joint": joint_residual(unknowns.pose),
         "det": det_residual(unknowns.raw_rotation),
+        "limit": limit_residual(unknowns.pose),
     }
 
 
 def weighted_residuals(terms: dict[str, Float[Array, "..."]], weights: EnergyWeights) -> Float[Array, "residuals"]:
     """Return one flat vector whose sum of squares is eq. 2: the only place where weights are applied."""
-    named = {field.name: getattr(weights, field.name) for field in dataclasses.fields(weights)}
-    if named.keys() != terms.keys():
-        raise ValueError(f"weights {sorted(named)} do not match terms {sorted(terms)}")
-    return jnp.concatenate([jnp.sqrt(jnp.asarray(named[name])) * terms[name].ravel() for name in named])
+    if set(terms) != set(TERMS):
+        raise ValueError(f"terms {sorted(terms)} are not {sorted(TERMS)}")
+    used = {name: getattr(weights, name) for name in TERMS if getattr(weights, name) is not None}
+    return jnp.concatenate([jnp.sqrt(jnp.asarray(weight)) * terms[name].ravel() for name, weight in used.items()])
 
 
 def energy(
     template: template_lib.Template, target: Target, unknowns: Unknowns, weights: EnergyWeights
 ) -> Float[Array, ""]:
     """Return L_regist of eq. 2."""
-    return jnp.sum(weighted_residuals(residuals(template, target, unknowns), weights) ** 2)
+    return jnp.sum(weighted_residuals(residuals(template, target, unknowns, weights.outlier), weights) ** 2)
 
 
 def to_parameters(unknowns: Unknowns) -> parameters_lib.BodyParameters:

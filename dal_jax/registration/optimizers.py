@@ -1,108 +1,237 @@
 """The swap: every optimiser minimises the same energy from the same starts behind one function.
 
-A solver takes (template, target, start, weights, joint_moments, steps, learning_rate), target and start with the batch
-axis first, and returns finished parameters, their energy and the relative decrease of the last step.
+By name (`--optimizer=`, all of them with arguments in brackets):
+
+    lm                        Levenberg-Marquardt by elimination on the kinematic tree
+    dense_lm                  the same with an autodiff Jacobian: any energy term, and the reference of `lm`
+    gauss_newton              full steps with that Jacobian
+    adam, lbfgs               optax.adam (the paper's) and optax.lbfgs with its line search
+    optax.NAME                any other transformation of optax, as in optax.adabelief(learning_rate=0.05, b1=0.9)
+    package.module:function   a solver of your own: see `add`, and examples/custom_optimizer.py
 """
 
+import dataclasses
+import functools
+import importlib
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from dal_jax.body import parameters as parameters_lib, rotations, template as template_lib
-from dal_jax.registration import dense_lm, energy, tree_evaluation, tree_lm
+from dal_jax.body import parameters as parameters_lib, template as template_lib
+from dal_jax.registration import (
+    dense_lm,
+    descent,
+    energy,
+    first_order,
+    gauss_newton,
+    problem as problem_lib,
+    spec as spec_lib,
+    transformations,
+    tree_lm,
+)
+from dal_jax.registration.tree import model as tree_model, state as tree_state
 
 
 @flax.struct.dataclass
 class Solved:
-    """parameters: gauge fixed, proper rotation; energy: eq. 2 there; relative_decrease: of the last (accepted) step."""
+    """A batch of finished fits.
+
+    parameters: gauge fixed, proper rotation; energy: eq. 2 there; steps: taken until finished.
+    relative_decrease: of the last accepted step (`lm`, `dense_lm`), or by what share the result lies below the highest
+    energy of the last steps (all others, see `descent`); inf where there was no chance to tell, or a fit diverged.
+    """
 
     parameters: parameters_lib.BodyParameters
-    energy: Float[Array, "batch"]
-    relative_decrease: Float[Array, "batch"]
+    energy: Float[Array, "*batch"]
+    relative_decrease: Float[Array, "*batch"]
+    steps: Int[Array, "*batch"]
 
 
-def _tree_lm(template, target, start, weights, joint_moments, steps, learning_rate) -> Solved:
-    """Levenberg-Marquardt by elimination on the kinematic tree; has no learning rate."""
-    state = tree_evaluation.from_parameters(template, start)
-    solution = tree_lm.minimise(template, target, state, weights, joint_moments, steps=steps)
-    parameters = tree_evaluation.to_parameters(template, solution.state)
-    return Solved(parameters, solution.energy, solution.relative_decrease)
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """What there is to minimise.
 
+    target: people first; start: starts and people first, (starts, people, ...); tree: constants of the template.
+    """
 
-def _dense_lm(template, target, start, weights, joint_moments, steps, learning_rate) -> Solved:
-    """Levenberg-Marquardt with an autodiff Jacobian: the reference; has no learning rate."""
-
-    def solve_one(one_target: energy.Target, one_start: parameters_lib.BodyParameters) -> dense_lm.Solution:
-        return dense_lm.minimise(
-            lambda unknowns: energy.weighted_residuals(energy.residuals(template, one_target, unknowns), weights),
-            move,
-            energy.from_parameters(one_start),
-            unknowns=_TANGENT_SIZE,
-            steps=steps,
-        )
-
-    solution = jax.vmap(solve_one)(target, start)
-    parameters = jax.vmap(energy.to_parameters)(solution.state)
-    return Solved(parameters, solution.cost, solution.relative_decrease)
-
-
-_TANGENT_SIZE = 69 + 24 + 3 + 1 + 2
-
-
-def move(unknowns: energy.Unknowns, delta: Float[Array, "99"]) -> energy.Unknowns:
-    """Retract: rotations move by exponentials (tangent space), scales in logarithms, the translation adds."""
-    turn, scale, root, camera_scale, translation = jnp.split(delta, [69, 93, 96, 97])
-    relative = rotations.axis_angle_to_matrix(turn.reshape(23, 3)) @ rotations.axis_angle_to_matrix(unknowns.pose)
-    return energy.Unknowns(
-        pose=rotations.matrix_to_axis_angle(relative),
-        log_segment_scale=unknowns.log_segment_scale + scale,
-        raw_rotation=rotations.axis_angle_to_matrix(root) @ unknowns.raw_rotation,
-        log_camera_scale=unknowns.log_camera_scale + camera_scale[0],
-        translation=unknowns.translation + translation,
-    )
-
-
-def _adam(template, target, start, weights, joint_moments, steps, learning_rate) -> Solved:
-    """Adam on the raw unknowns, as in the paper (learning rate 0.1)."""
-    optimizer = optax.adam(learning_rate)
-
-    def solve_one(one_target: energy.Target, one_start: parameters_lib.BodyParameters):
-        value_and_gradient = jax.value_and_grad(lambda unknowns: energy.energy(template, one_target, unknowns, weights))
-
-        def step(_, carry):
-            unknowns, state, previous, _ = carry
-            value, gradient = value_and_gradient(unknowns)
-            updates, state = optimizer.update(gradient, state, unknowns)
-            return optax.apply_updates(unknowns, updates), state, value, jnp.abs(previous - value) / value
-
-        unknowns = energy.from_parameters(one_start)
-        first = energy.energy(template, one_target, unknowns, weights)
-        carry = (unknowns, optimizer.init(unknowns), first, jnp.full_like(first, jnp.inf))
-        unknowns, _, _, decrease = jax.lax.fori_loop(0, steps, step, carry)
-        parameters = energy.to_parameters(unknowns)
-        return Solved(parameters, energy.parameter_energy(template, one_target, parameters, weights), decrease)
-
-    return jax.vmap(solve_one)(target, start)
-
-
-SOLVERS: dict[str, Callable[..., Solved]] = {"lm": _tree_lm, "dense_lm": _dense_lm, "adam": _adam}
-"""By the name that `--optimizer` takes."""
+    template: template_lib.Template
+    target: energy.Target
+    start: parameters_lib.BodyParameters
+    weights: energy.EnergyWeights
+    tree: tree_model.TreeModel
 
 
 def solve(
-    name: str,
+    spec: str,
     template: template_lib.Template,
     target: energy.Target,
     start: parameters_lib.BodyParameters,
     weights: energy.EnergyWeights,
-    joint_moments: Float[Array, "17 24 10"],
+    tree: tree_model.TreeModel,
     *,
     steps: int,
     learning_rate: float,
+    tolerance: float = 0.0,
 ) -> Solved:
-    """Run the named optimiser on a batch (axis first)."""
-    return SOLVERS[name](template, target, start, weights, joint_moments, steps, learning_rate)
+    """Run an optimiser on people (axis first) from one start each, or several: (starts, people, ...).
+
+    Args:
+      tree: `tree.model.build(template)`, of a concrete template.
+      learning_rate: of a first-order method whose spec gives none; may be traced.
+      tolerance: a person is finished, and stays put, where a step (`lm`, `dense_lm`, `gauss_newton`) or the last
+        `descent.WINDOW` steps (optax) gain less than this share; 0 runs all steps.
+
+    Raises:
+      ValueError: as `check`; `lm` on a template with pose blendshapes.
+    """
+    solver, arguments = _find(_parse(spec))
+    one = start.camera_scale.ndim == 1
+    if one:
+        start = jax.tree.map(lambda leaf: leaf[None], start)
+    # a whole number among the weights would be of another type for every solver
+    weights = jax.tree.map(lambda weight: jnp.asarray(weight, start.camera_scale.dtype), weights)
+    batch = Batch(template, target, start, weights, tree)
+    solved = solver(batch, steps=steps, learning_rate=learning_rate, tolerance=tolerance, **arguments)
+    return jax.tree.map(lambda leaf: leaf[0], solved) if one else solved
+
+
+def check(spec: str) -> None:
+    """Refuse what `solve` could not run.
+
+    Raises:
+      ValueError: an unknown name, module or argument, or a value that is no literal or is refused; one line.
+    """
+    parsed = _parse(spec)
+    _find(parsed)
+    if parsed.name.startswith("optax."):
+        start = jax.eval_shape(lambda: energy.from_parameters(parameters_lib.t_pose()))
+        transformations.check(parsed, start)
+
+
+def add(name: str, solver: Callable[..., descent.Solution]) -> None:
+    """Make a solver known as `name`.
+
+    Args:
+      solver: (problem.Problem, *, steps, learning_rate, tolerance) -> descent.Solution whose state is the best
+        energy.Unknowns. For ONE person and in pure JAX: it is vmapped and jitted. Further keywords are arguments that
+        a spec may give.
+
+    Raises:
+      ValueError: the name is taken or is no word.
+    """
+    if not name.isidentifier() or name in SOLVERS or name in _OPTAX:
+        raise ValueError(f"optimizer '{name}': the name is taken, or is not one word")
+    SOLVERS[name] = _each_person(solver)
+
+
+# --- by name ---
+
+_OPTAX = {"adam": "optax.adam", "lbfgs": "optax.lbfgs"}
+_SETTINGS = ("steps", "learning_rate", "tolerance")
+
+
+def _parse(spec: str) -> spec_lib.Spec:
+    parsed = spec_lib.parse(spec)
+    return dataclasses.replace(parsed, name=_OPTAX.get(parsed.name, parsed.name))
+
+
+def _find(spec: spec_lib.Spec) -> tuple[Callable[..., Solved], dict[str, Any]]:
+    """Return the solver of a batch and the arguments that its spec adds, both checked."""
+    if spec.name.startswith("optax."):
+        transformations.make(spec, learning_rate=0.1)
+        return _each_person(functools.partial(_optax, spec)), {}
+    solver = _imported(spec) if ":" in spec.name else SOLVERS.get(spec.name)
+    if solver is None:
+        known = [*SOLVERS, *_OPTAX]
+        there = f"there is {', '.join(known)}, optax.NAME, package.module:function"
+        raise spec.wrong(f"unknown; {spec_lib.nearest(spec.name, [*known, *transformations.names()], there)}")
+    _, *parameters = inspect.signature(solver).parameters.values()
+    lacks = [name for name in _SETTINGS if name not in [parameter.name for parameter in parameters]]
+    if lacks:
+        raise spec.wrong(f"{spec.name} is no solver: it takes no {', '.join(lacks)}")
+    own = [parameter for parameter in parameters if parameter.name not in _SETTINGS]
+    spec_lib.check_arguments(spec, own)
+    return solver, spec.arguments
+
+
+def _imported(spec: spec_lib.Spec) -> Callable[..., Solved]:
+    path, _, name = spec.name.rpartition(":")
+    try:
+        module = importlib.import_module(path)
+    except ImportError as error:
+        raise spec.wrong(error) from error
+    functions = [key for key, value in vars(module).items() if inspect.isfunction(value)]
+    if name not in functions:
+        raise spec.wrong(f"{path} has no function '{name}'; {spec_lib.nearest(name, functions)}")
+    return _each_person(getattr(module, name))
+
+
+# --- solvers ---
+
+
+def _each_person(solver: Callable[..., descent.Solution]) -> Callable[..., Solved]:
+    """Lift a solver of one person's problem to a batch, and finish what it returns."""
+
+    @functools.wraps(solver)  # so that the arguments it takes can be read
+    def solve_batch(batch: Batch, **settings) -> Solved:
+        def solve_one(target: energy.Target, start: parameters_lib.BodyParameters) -> Solved:
+            unknowns = energy.from_parameters(start)
+            solution = solver(problem_lib.Problem(batch.template, target, batch.weights, unknowns), **settings)
+            parameters = energy.to_parameters(solution.state)
+            value = energy.parameter_energy(batch.template, target, parameters, batch.weights)
+            return Solved(parameters, value, solution.relative_decrease, solution.steps)
+
+        # one flat axis: XLA's verifier refuses some products of two nested ones
+        starts, people = batch.start.camera_scale.shape
+        start = jax.tree.map(lambda leaf: leaf.reshape(starts * people, *leaf.shape[2:]), batch.start)
+        target = jax.tree.map(lambda leaf: jnp.tile(leaf, (starts,) + (1,) * (leaf.ndim - 1)), batch.target)
+        solved = jax.vmap(solve_one)(target, start)
+        return jax.tree.map(lambda leaf: leaf.reshape(starts, people, *leaf.shape[1:]), solved)
+
+    return solve_batch
+
+
+def _optax(
+    spec: spec_lib.Spec, problem: problem_lib.Problem, *, steps: int, learning_rate: float, tolerance: float
+) -> descent.Solution:
+    transformation = transformations.make(spec, learning_rate)
+    return first_order.minimise(problem.energy, problem.start, transformation, steps=steps, tolerance=tolerance)
+
+
+def _gauss_newton(problem: problem_lib.Problem, *, steps: int, learning_rate: float, tolerance: float):
+    del learning_rate
+    return gauss_newton.minimise(
+        problem.residuals, problem_lib.move, problem.start,
+        unknowns=problem_lib.TANGENT_SIZE, steps=steps, tolerance=tolerance,
+    )  # fmt: skip
+
+
+def _dense_lm(problem: problem_lib.Problem, *, steps: int, learning_rate: float, tolerance: float):
+    del learning_rate
+    return dense_lm.minimise(
+        problem.residuals, problem_lib.move, problem.start,
+        unknowns=problem_lib.TANGENT_SIZE, steps=steps, tolerance=tolerance,
+    )  # fmt: skip
+
+
+def _tree_lm(batch: Batch, *, steps: int, learning_rate: float, tolerance: float) -> Solved:
+    del learning_rate
+    if batch.template.pose_blendshapes is not None:
+        raise ValueError("optimizer 'lm' knows no pose blendshapes; dense_lm does, or load the body without them")
+    state = tree_state.from_parameters(batch.tree, batch.start)
+    solution = tree_lm.minimise(batch.tree, batch.target, state, batch.weights, steps=steps, tolerance=tolerance)
+    parameters = tree_state.to_parameters(batch.tree, solution.state)
+    return Solved(parameters, solution.energy, solution.relative_decrease, solution.steps)
+
+
+SOLVERS: dict[str, Callable[..., Solved]] = {
+    "lm": _tree_lm,
+    "dense_lm": _each_person(_dense_lm),
+    "gauss_newton": _each_person(_gauss_newton),
+}
+"""What is no optax transformation, by name; `add` adds."""

@@ -1,32 +1,41 @@
-"""Register people: starts -> optimiser -> the start of lowest energy; streamed in chunks of one fixed shape."""
+"""Register people: starts -> optimiser -> the start of lowest energy; streamed in chunks of one fixed shape.
 
+Chunks are spread over devices by shard_map; people are independent, so no device waits for another.
+"""
+
+import collections
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from dal_jax.body import parameters as parameters_lib, template as template_lib
 from dal_jax.correspondences import observations as observations_lib
-from dal_jax.registration import energy, initialise, optimizers, tree_evaluation
+from dal_jax.registration import energy, initialise, optimizers, schedules
+from dal_jax.registration.tree import model as tree_model
 
-STARTS = ("tpose", "closed_form", "headings4", "given")
+STARTS = ("tpose", "closed_form", "headings4", "headings8", "headings32", "given")
 _CONVERGED_DECREASE = 1e-2
+_CHUNKS_AHEAD = 2  # on their way while the host prepares the next: bounds memory, hides the host
 
 
 @dataclasses.dataclass
 class RegistrationConfig:
     """How one round of registration is run.
 
-    optimizer: a name of `optimizers.SOLVERS`; the paper's is `adam`.
-    steps: iterations from every start; learning_rate: of first-order optimisers (paper: 0.1).
+    optimizer: what `optimizers.solve` takes; the paper's is `adam`.
+    steps: iterations from every start, in every stage; learning_rate: of first-order optimisers (paper: 0.1).
     starts: of `STARTS`; `tpose` is the paper's first round; `given` uses nothing but what the caller hands over.
-    batch: people a compiled chunk (paper: 10).
+    batch: people a compiled chunk and device (paper: 10); devices: 0 is all that JAX sees.
+    tolerance: a fit is finished when a step gains less than this share of its energy; 0: it takes all steps.
+    schedule: of `schedules.NAMES`.
     """
 
     optimizer: str = "lm"
@@ -34,20 +43,26 @@ class RegistrationConfig:
     learning_rate: float = 0.1
     starts: str = "headings4"
     batch: int = 64
+    tolerance: float = 0.0
+    schedule: str = "constant"
+    devices: int = 0
 
 
 @flax.struct.dataclass
 class Fit:
     """A registered person (leading axis: people), host arrays.
 
-    parameters: theta; energy: eq. 2 with the weights of the call; start: index of the start that won (the configured
-    ones first, then the given ones in order); converged: the last accepted step gained less than 1%.
+    parameters: theta; energy: eq. 2 with the weights of the last stage; start: index of the start that won (the
+    configured ones first, then the given ones in order); converged: the last accepted step gained less than 1%;
+    steps: taken in the last stage; start_energy: of every start.
     """
 
     parameters: parameters_lib.BodyParameters
     energy: Float[Array, "people"]
     start: Int[Array, "people"]
     converged: Array
+    steps: Int[Array, "people"]
+    start_energy: Float[Array, "people starts"]
 
 
 def register(
@@ -65,30 +80,58 @@ def register(
       progress: called with the number of people done so far.
 
     Raises:
-      ValueError: an unknown optimiser or start, no start at all, or sizes that differ; names the value.
+      ValueError: an unknown optimiser, start or schedule, no start at all, or sizes that differ; names the value.
     """
-    people = len(observations.point_face)
-    _validate(config, people, given)
-    points = observations.point_face.shape[1]
-    chex.assert_shape(observations.point_position, (people, points, 2))
-    chex.assert_shape(observations.point_barycentric, (people, points, 3))
-    chex.assert_shape(
-        [observations.keypoint_confidence, observations.depth, observations.depth_confidence], (people, 17)
-    )
-    joint_moments = tree_evaluation.keypoint_moments(template)
-    fit_chunk = _compiled(config.optimizer, config.starts, config.steps)
-    chunks = []
-    for first in range(0, people, config.batch):
-        rows = np.minimum(np.arange(first, first + config.batch), people - 1)  # the last chunk repeats its last person
-        take = functools.partial(jax.tree.map, lambda leaf, rows=rows: np.asarray(leaf)[rows])
-        fit = fit_chunk(
-            template, take(observations), [take(start) for start in given], weights, joint_moments, config.learning_rate
-        )
-        count = min(config.batch, people - first)
-        chunks.append(jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], fit))
+    if len(observations.point_face) == 0:
+        raise ValueError("there is nobody to register")
+    fits, done = [], 0
+    for fit in stream(template, [(observations, tuple(given))], config, weights):
+        fits.append(fit)
+        done += len(fit.energy)
         if progress is not None:
-            progress(first + count)
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *chunks)
+            progress(done)
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *fits)
+
+
+def stream(
+    template: template_lib.Template,
+    pieces: Iterable[observations_lib.Observation | tuple[observations_lib.Observation, tuple]],
+    config: RegistrationConfig,
+    weights: energy.EnergyWeights,
+) -> Iterator[Fit]:
+    """Fit people piece by piece, yielding them in order, chunk by chunk; memory does not depend on their number.
+
+    Args:
+      pieces: observations stacked over any number of people, of the same number of points; or pairs of such and a
+        tuple of given starts.
+
+    Raises:
+      ValueError: as `register`.
+    """
+    _validate(config)
+    mesh = _mesh(config.devices)
+    fit_chunk = _compiled(config.optimizer, config.starts, int(config.steps), config.schedule, mesh)
+    replicated = NamedSharding(mesh, PartitionSpec())
+    # constants cross to the devices once; an integer weight would be compiled anew
+    constants = jax.device_put(
+        (template, jax.tree.map(float, weights), tree_model.build(template), float(config.learning_rate),
+         float(config.tolerance)),
+        replicated,
+    )  # fmt: skip
+    on_the_way: collections.deque = collections.deque()
+    for piece in pieces:
+        observations, given = piece if isinstance(piece, tuple) else (piece, ())
+        _check_shapes(config, observations, given)
+        for rows, count in _chunks(len(observations.point_face), config.batch * mesh.size):
+            take = functools.partial(jax.tree.map, lambda leaf, rows=rows: np.asarray(leaf)[rows])
+            people = jax.device_put(
+                (take(observations), [take(start) for start in given]), NamedSharding(mesh, PartitionSpec("data"))
+            )
+            on_the_way.append((fit_chunk(*constants, *people), count))
+            if len(on_the_way) > _CHUNKS_AHEAD:
+                yield _arrived(*on_the_way.popleft())
+    while on_the_way:
+        yield _arrived(*on_the_way.popleft())
 
 
 def score(
@@ -98,7 +141,7 @@ def score(
     weights: energy.EnergyWeights,
 ) -> Float[Array, "people"]:
     """Return eq. 2 of every person at given parameters."""
-    return np.asarray(_score(template, observations, parameters, weights))
+    return np.asarray(_score(template, observations, parameters, jax.tree.map(float, weights)))
 
 
 @jax.jit
@@ -109,26 +152,49 @@ def _score(template, observations, parameters, weights):
     )
 
 
+def _mesh(devices: int) -> Mesh:
+    available = jax.devices()
+    if devices > len(available):
+        raise ValueError(f"devices {devices}: JAX sees {len(available)}")
+    return Mesh(np.array(available[: devices or None]), ("data",))
+
+
+def _chunks(people: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield the rows of each chunk, and how many of them count: the last chunk repeats its last person."""
+    for first in range(0, people, size):
+        yield np.minimum(np.arange(first, first + size), people - 1), min(size, people - first)
+
+
+def _arrived(fit: Fit, count: int) -> Fit:
+    """Fetch a chunk from the devices, without the repeated people."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[:count], fit)
+
+
 @functools.cache
-def _compiled(optimizer: str, starts: str, steps: int):
-    """Return the jitted fit of one chunk; one compilation a (optimiser, starts, steps, shape)."""
+def _compiled(optimizer: str, starts: str, steps: int, schedule: str, mesh: Mesh):
+    """Return the jitted fit of one chunk; one compilation for each of these and each shape."""
 
-    def fit_chunk(template, observations, given, weights, joint_moments, learning_rate) -> Fit:
+    def fit_shard(template, weights, tree, learning_rate, tolerance, observations, given) -> Fit:
         with jax.default_matmul_precision("highest"):  # TF32 and bfloat16 products would cost millimetres
-            return fit_all_starts(template, observations, given, weights, joint_moments, learning_rate)
+            target = energy.make_target(template, observations)
+            start = _gather_starts(template, target, starts, given)
+            for stage in schedules.stages(schedule, weights):
+                solved = optimizers.solve(
+                    optimizer, template, target, start, stage, tree,
+                    steps=steps, learning_rate=learning_rate, tolerance=tolerance,
+                )  # fmt: skip
+                start = solved.parameters
+            return _best(solved)
 
-    def fit_all_starts(template, observations, given, weights, joint_moments, learning_rate) -> Fit:
-        target = energy.make_target(template, observations)
-        start = _gather_starts(template, target, starts, given)
-        count, batch = start.camera_scale.shape
-        flat = jax.tree.map(lambda leaf: leaf.reshape(count * batch, *leaf.shape[2:]), start)
-        tiled = jax.tree.map(lambda leaf: jnp.tile(leaf, (count,) + (1,) * (leaf.ndim - 1)), target)
-        solved = optimizers.solve(
-            optimizer, template, tiled, flat, weights, joint_moments, steps=steps, learning_rate=learning_rate
-        )
-        return _best(solved, count, batch)
-
-    return jax.jit(fit_chunk)
+    everywhere, split = PartitionSpec(), PartitionSpec("data")
+    sharded = jax.shard_map(
+        fit_shard,
+        mesh=mesh,
+        in_specs=(everywhere,) * 5 + (split, split),
+        out_specs=split,
+        check_vma=False,  # optax's line search mixes constants into its carries
+    )
+    return jax.jit(sharded)
 
 
 def _gather_starts(template, target: energy.Target, starts: str, given) -> parameters_lib.BodyParameters:
@@ -139,35 +205,46 @@ def _gather_starts(template, target: energy.Target, starts: str, given) -> param
         found.append(
             jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (1, batch, *leaf.shape)), parameters_lib.t_pose())
         )
-    elif starts in ("closed_form", "headings4"):
+    elif starts != "given":
         closed = jax.vmap(lambda one: initialise.closed_form(template, one))(target)
-        turns = 4 if starts == "headings4" else 1
+        turns = int(starts.removeprefix("headings")) if starts.startswith("headings") else 1
         found.append(jax.vmap(lambda one: initialise.headings(one, turns), out_axes=1)(closed))
     found.extend(jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], start) for start in given)
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
 
 
-def _best(solved: optimizers.Solved, count: int, batch: int) -> Fit:
-    energies = jnp.nan_to_num(solved.energy.reshape(count, batch), nan=jnp.inf)
-    winner = jnp.argmin(energies, axis=0)
-    rows = winner * batch + jnp.arange(batch)
+def _best(solved: optimizers.Solved) -> Fit:
+    """Return each person's start of lowest energy; one that is not a number loses."""
+    winner = jnp.argmin(jnp.nan_to_num(solved.energy, nan=jnp.inf), axis=0)
+    people = jnp.arange(len(winner))
+    best = jax.tree.map(lambda leaf: leaf[winner, people], solved)
     return Fit(
-        parameters=jax.tree.map(lambda leaf: leaf[rows], solved.parameters),
-        energy=solved.energy[rows],
+        parameters=best.parameters,
+        energy=best.energy,
         start=winner,
-        converged=solved.relative_decrease[rows] < _CONVERGED_DECREASE,
+        converged=best.relative_decrease < _CONVERGED_DECREASE,
+        steps=best.steps,
+        start_energy=solved.energy.T,
     )
 
 
-def _validate(config: RegistrationConfig, people: int, given) -> None:
-    if config.optimizer not in optimizers.SOLVERS:
-        raise ValueError(f"optimizer '{config.optimizer}' is not one of {', '.join(sorted(optimizers.SOLVERS))}")
-    if config.starts not in STARTS:
-        raise ValueError(f"starts '{config.starts}' is not one of {', '.join(STARTS)}")
-    if people == 0:
-        raise ValueError("there is nobody to register")
+def _check_shapes(config: RegistrationConfig, observations: observations_lib.Observation, given) -> None:
+    people, points = observations.point_face.shape
+    chex.assert_shape(observations.point_position, (people, points, 2))
+    chex.assert_shape(observations.point_barycentric, (people, points, 3))
+    chex.assert_shape(
+        [observations.keypoint_confidence, observations.depth, observations.depth_confidence], (people, 17)
+    )
     if config.starts == "given" and not given:
         raise ValueError("starts 'given' needs at least one given start")
     for start in given:
         if len(start.camera_scale) != people:
             raise ValueError(f"a given start has {len(start.camera_scale)} people, the observations {people}")
+
+
+def _validate(config: RegistrationConfig) -> None:
+    optimizers.check(config.optimizer)
+    if config.starts not in STARTS:
+        raise ValueError(f"starts '{config.starts}' is not one of {', '.join(STARTS)}")
+    if config.schedule not in schedules.NAMES:
+        raise ValueError(f"schedule '{config.schedule}' is not one of {', '.join(schedules.NAMES)}")

@@ -61,6 +61,9 @@ def table(rows: list[dict], limit: int) -> str:
         [f"{row['file_name']} #{row['annotation_id']}", *(cell(row, name) for name in _COLUMNS)] for row in rows[:limit]
     ]
     lines = [tables.text_table(["person", *_COLUMNS.values()], cells)]
+    for row in rows[:limit]:
+        flags = (row.get("quality") or {}).get("flags", [])
+        lines += [f"{row['file_name']} #{row['annotation_id']}: {'; '.join(flags)}"] if flags else []
     if len(rows) > limit:
         lines.append(f"... and {len(rows) - limit} more in summary.json")
     return "\n".join([*lines, "errors are root mean squares; % of the longer side of the person's box"])

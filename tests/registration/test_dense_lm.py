@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
+from jax import sharding
 from scipy.spatial import transform
 
 from dal_jax.body import rotations
@@ -150,3 +151,35 @@ def test_state_may_be_a_manifold_and_problems_a_batch():
     found = jax.jit(jax.vmap(solve))(seen).state
     expected = [transform.Rotation.align_vectors(goal, body)[0].as_matrix() for goal in np.asarray(seen, np.float64)]
     np.testing.assert_allclose(found, expected, atol=FLAT_FLOOR)
+
+
+# --- stopping ---
+
+
+def test_stops_after_an_accepted_step_that_gains_little(rosenbrock):
+    """Rejected steps gain nothing and stop nobody; the state is that of running as many steps without a tolerance."""
+    found = dense_lm.minimise(_rosenbrock, _add, jnp.array([-1.2, 1.0]), unknowns=2, steps=STEPS, tolerance=0.05)
+    cost = rosenbrock.cost
+    gains = (cost[:-1] - cost[1:]) / np.maximum(cost[:-1], 1e-12)
+    expected = 1 + int(np.flatnonzero((gains > 0) & (gains < 0.05))[0])
+    assert np.any(gains[:expected] == 0), "this start rejects a step before"
+    assert found.steps == expected
+    np.testing.assert_allclose(found.state, rosenbrock.state[expected], rtol=1e-3)
+    assert found.relative_decrease < 0.05
+
+
+def test_without_a_tolerance_all_steps_are_taken(rosenbrock):
+    np.testing.assert_array_equal(rosenbrock.steps, np.arange(STEPS + 1))
+
+
+def test_devices_change_nothing():
+    """Every device runs its own loop, as long as its own problems take."""
+    starts = np.array([[-1.2, 1.0], [0.9, 0.8], [2.0, 2.0], [0.0, 0.0]], np.float32)
+    floor = lambda x: jnp.append(_rosenbrock(x), 1.0)  # noqa: E731
+    solve = jax.vmap(lambda start: dense_lm.minimise(floor, _add, start, unknowns=2, steps=STEPS, tolerance=1e-3))
+    mesh, people = sharding.Mesh(np.array(jax.devices()[:4]), ("people",)), sharding.PartitionSpec("people")
+    split = jax.shard_map(solve, mesh=mesh, in_specs=people, out_specs=people)
+    together, apart = jax.jit(solve)(starts), jax.jit(split)(starts)
+    np.testing.assert_array_equal(apart.steps, together.steps)
+    assert len(set(np.asarray(apart.steps).tolist())) > 1
+    np.testing.assert_allclose(apart.state, together.state, rtol=1e-3)

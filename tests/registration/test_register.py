@@ -21,13 +21,15 @@ WEIGHTS = energy.EnergyWeights()
 # --- register's own part: a solver that stays where it starts and scores a flat cut-out, compiled in a blink ---
 
 
-def _look(template, target, start, weights, joint_moments, steps, learning_rate):
+def _look(batch, *, steps, learning_rate, tolerance):
     """Score every start by its rigid T-pose; report the translation's x as the last decrease."""
-    del template, joint_moments, steps, learning_rate
-    planar = jnp.einsum("bij,bpj->bpi", start.rotation[:, :2], target.points.rest)
-    placed = start.camera_scale[:, None, None] * planar + start.translation[:, None]
-    squares = jnp.sum((placed - target.point_position) ** 2, axis=-1) * target.point_confidence
-    return optimizers.Solved(start, weights.dense * jnp.sum(squares, axis=1), start.translation[:, 0])
+    del learning_rate, tolerance
+    start, target = batch.start, batch.target
+    planar = jnp.einsum("sbij,bpj->sbpi", start.rotation[:, :, :2], target.points.rest)
+    placed = start.camera_scale[:, :, None, None] * planar + start.translation[:, :, None]
+    squares = jnp.sum((placed - target.point_position[None]) ** 2, axis=-1) * target.point_confidence[None]
+    value = batch.weights.dense * jnp.sum(squares, axis=-1)
+    return optimizers.Solved(start, value, start.translation[..., 0], jnp.full(value.shape, steps))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,9 +37,9 @@ def traces():
     """Offer the solver as `look`; return a list that grows by one whenever it is traced."""
     seen = []
 
-    def solve(*arguments):
-        seen.append(arguments)
-        return _look(*arguments)
+    def solve(batch, *, steps, learning_rate, tolerance):
+        seen.append(batch)
+        return _look(batch, steps=steps, learning_rate=learning_rate, tolerance=tolerance)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(optimizers.SOLVERS, "look", solve)
@@ -45,7 +47,9 @@ def traces():
 
 
 def _config(**changes):
-    return dataclasses.replace(register.RegistrationConfig("look", steps=1, starts="given", batch=4), **changes)
+    return dataclasses.replace(
+        register.RegistrationConfig("look", steps=1, starts="given", batch=4, devices=1), **changes
+    )
 
 
 @pytest.fixture(scope="module")

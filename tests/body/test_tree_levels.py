@@ -4,8 +4,7 @@ import random
 
 import pytest
 
-from dal_jax.body import skeleton
-from dal_jax.registration import tree_levels
+from dal_jax.body import skeleton, tree_levels
 
 
 def _random_tree(seed, nodes=30):

@@ -1,0 +1,276 @@
+"""Measure registration and skinning on this machine; one JSON object a row on stdout, progress on stderr.
+
+  python -m experiments.benchmark --target=registration --optimizer=lm,adam --starts=tpose,closed_form,headings4
+  python -m experiments.benchmark --optimizer=lm --batch=64,512 --devices=1,2 --points=120,480 --noreference
+  python -m experiments.benchmark --rows=equal_energy,largest_batch,memory --out=rows.json
+  python -m experiments.benchmark --target=body --batch=1,64,512
+
+Rows of --target=registration:
+  optimizers     each optimiser x start x batch x number of points x devices: compile time apart, fits a second (median
+                 of the repeats), CPU seconds a fit, energies, MPJPE, failures, and the share of people within 1.5 x
+                 best + 1 of the best energy known (the lowest of all rows and of `lm` from 32 headings x 50 steps).
+  equal_energy   steps and cost of each optimiser to the median energy that Adam 0.1 has after 340 steps from the T-pose
+                 and that `lm` has after 10 steps from the closed-form start.
+  largest_batch  the most people at once that each optimiser manages within --memory_limit_gb and --time_limit_s.
+  memory         peak memory of streaming each number of --stream_people through `lm`, in a process of its own.
+Rates are measured between repeats of a float32 matrix product on the same devices: fits_per_second_per_gflops compares
+machines, and cpu_s_per_fit compares programs on a busy one. The people (benchmarks/people.json) are made the first
+time, in about 15 seconds. Without flags: `lm` and `adam`, about a minute.
+"""
+
+import json
+import math
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from absl import flags
+
+from dal_jax.benchmark import body, problems as problems_lib, race, registration, streaming
+from dal_jax.body import template as template_lib
+from dal_jax.registration import energy, optimizers, register
+from dal_jax.runtime import atomic, cli, errors, progress
+
+_ROWS = ("optimizers", "equal_energy", "largest_batch", "memory", "stream")
+_PEOPLE = pathlib.Path(__file__).parents[1] / "benchmarks" / "people.json"
+
+_TARGET = flags.DEFINE_enum("target", "registration", ["registration", "body"], "What is measured.")
+_KINDS = flags.DEFINE_list("rows", ["optimizers"], f"Kinds of rows: {', '.join(_ROWS[:-1])}.")
+_OPTIMIZERS = flags.DEFINE_string("optimizer", "lm,adam", "Optimisers, as --optimizer of experiments.register.")
+_STARTS = flags.DEFINE_list("starts", ["closed_form"], "Of tpose, closed_form, headings4.")
+_BATCH = flags.DEFINE_list("batch", None, "People at once. Left out: 64 (body: 1,64,512).")
+_DEVICES = flags.DEFINE_list("devices", ["1"], "Numbers of devices; each has a process of its own. CPUs are split.")
+_POINTS = flags.DEFINE_list("points", ["120"], "Surface points a person, up to what the people have.")
+_STEPS = flags.DEFINE_integer("steps", None, "Left out: 20 of lm, dense_lm and gauss_newton, 300 of others.", 1)
+_LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.1, "Of first-order optimisers (paper: 0.1).", 1e-9)
+_WEIGHTS = flags.DEFINE_enum("weights", "stiff", ["stiff", "soft"], "Of eq. 2: of the paper's first or later rounds.")
+_CONFIG = flags.DEFINE_string("people", str(_PEOPLE), "Config of the people.")
+_DATA_DIR = flags.DEFINE_string("data_dir", "runs/data", "Folder where the people are kept once made.")
+_LIMIT = flags.DEFINE_integer("limit", None, "Only so many of the people.", 1)
+_REFERENCE = flags.DEFINE_bool("reference", True, "Look for the best energy known (32 headings x 50 steps of lm).")
+_SECONDS = flags.DEFINE_float("seconds", 3.0, "Repeat each measurement for about so long.", 0.0)
+_PATIENCE = flags.DEFINE_float("patience_s", 8.0, "Score fewer people where one pass would take longer.", 0.0)
+_MEMORY_LIMIT = flags.DEFINE_float("memory_limit_gb", 4.0, "largest_batch: of the compiled program.", 0.01)
+_TIME_LIMIT = flags.DEFINE_float("time_limit_s", 20.0, "largest_batch: of all steps of one batch.", 0.01)
+_STREAM = flags.DEFINE_list("stream_people", ["10000", "100000"], "memory: numbers of people.")
+_TORCH_THREADS = flags.DEFINE_integer("torch_threads", 1, "body: threads of smplx, if it is installed.", 1)
+_OUT = flags.DEFINE_string("out", None, "Write the rows here too, as one JSON list.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the file of --out.")
+
+_TPOSE_RIVAL = ("adam", 0.1, 340)  # the paper's optimiser and rate, for as long as it still gains
+_CLOSED_FORM_STEPS = 10
+_MOST_STEPS = 2000
+_RACE_PEOPLE = 64
+
+
+def main(_: list[str]) -> None:
+    """Check the flags, measure, print."""
+    if _OUT.value and pathlib.Path(_OUT.value).exists() and not _OVERWRITE.value:
+        raise errors.InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
+    counts = _numbers("devices", _DEVICES.value)
+    if len(counts) > 1:
+        rows = _relay([[*_argv("devices", "out"), f"--devices={count}"] for count in counts])
+    else:
+        jax.config.update("jax_num_cpu_devices", counts[0])  # before the first use of a device
+        if len(jax.devices()) < counts[0]:
+            raise errors.InputError(f"--devices={counts[0]}: there are {len(jax.devices())}")
+        rows = _body_rows() if _TARGET.value == "body" else _registration_rows(counts[0])
+    printed = []
+    for row in rows:
+        printed.append(_plain(row))
+        print(json.dumps(printed[-1], allow_nan=False), flush=True)
+    if _OUT.value:
+        atomic.write_json(_OUT.value, printed)
+
+
+def _body_rows() -> Iterator[dict[str, object]]:
+    template = template_lib.load_template()
+    if not body.has_smplx():
+        print("smplx or torch is not installed: our rows only", file=sys.stderr)
+    for batch in _numbers("batch", _BATCH.value or ["1", "64", "512"]):
+        for row in body.rows(template, batch, _SECONDS.value, _TORCH_THREADS.value):
+            yield {"what": "skinning", **row}
+
+
+def _registration_rows(devices: int) -> Iterator[dict[str, object]]:
+    """Refuse at once what could not be measured; then yield row after row."""
+    for kind in _KINDS.value:
+        if kind not in _ROWS:
+            raise errors.InputError(f"--rows={kind}: of {', '.join(_ROWS[:-1])}")
+    cases = _cases(devices)
+    config = problems_lib.read_config(_CONFIG.value)
+    for points in {case.points for case in cases}:
+        if points > config.points:
+            raise errors.InputError(f"--points={points}: {_CONFIG.value} has {config.points}")
+    stream_people = _numbers("stream_people", _STREAM.value)
+    problems = problems_lib.load(config, _DATA_DIR.value).take(_LIMIT.value)
+    return _measured(cases, problems, stream_people)
+
+
+def _measured(
+    cases: list[registration.Case], problems: problems_lib.Problems, stream_people: list[int]
+) -> Iterator[dict[str, object]]:
+    template = template_lib.load_template()
+    weights = energy.stiff_weights() if _WEIGHTS.value == "stiff" else energy.EnergyWeights()
+    fixed = {"weights": _WEIGHTS.value}
+    for kind in _KINDS.value:
+        if kind == "optimizers":
+            rows = _optimizer_rows(cases, template, problems, weights)
+        elif kind == "equal_energy":
+            rows = _equal_energy_rows(cases, template, problems, weights)
+        elif kind == "largest_batch":
+            rows = _largest_batch_rows(cases, template, problems, weights)
+        elif kind == "stream":
+            rows = (streaming.run(cases[0], template, problems, weights, people) for people in stream_people)
+        else:
+            rows = _memory_rows(cases[0], stream_people)
+        yield from ({"what": kind, **fixed, **row} for row in rows)
+
+
+def _optimizer_rows(cases, template, problems, weights) -> Iterator[dict[str, object]]:
+    """Yield when all are done: the best energy known is the best of them all."""
+    patience = registration.Patience(_SECONDS.value, _PATIENCE.value)
+    best: dict[int, np.ndarray] = {}
+    if _REFERENCE.value:
+        for points in progress.bar("best energies", sorted({case.points for case in cases}), unit="reference"):
+            best[points] = registration.best_known(template, problems.take(points=points).observations, weights)
+    measured = []
+    for case in progress.bar("optimizers", cases, unit="row"):
+        found = registration.run(case, template, problems, weights, patience)
+        if case.points in best:
+            count = len(found.fit.energy)
+            best[case.points][:count] = np.minimum(best[case.points][:count], registration.finite(found.fit.energy))
+        measured.append((case, found))
+    for case, found in measured:
+        yield {**found.row, **registration.quality(found.fit, best.get(case.points), template, problems)}
+
+
+def _equal_energy_rows(cases, template, problems, weights) -> Iterator[dict[str, object]]:
+    observations = problems.take(_RACE_PEOPLE, cases[0].points).observations
+    batch = cases[0].batch
+    rival, rate, rival_steps = _TPOSE_RIVAL
+    targets = {"tpose": (rival, rate, rival_steps), "closed_form": ("lm", rate, _CLOSED_FORM_STEPS)}
+    for starts, (name, learning_rate, steps) in targets.items():
+        leader = race.Racer(template, weights, name, learning_rate, starts)
+        goal = float(np.median(race.course(leader, observations, batch).energies(steps)))
+        for optimizer in progress.bar(f"equal energy from {starts}", _optimizers(), unit="optimiser"):
+            racer = race.Racer(template, weights, optimizer, _LEARNING_RATE.value, starts)
+            course = race.course(racer, observations, batch)
+            needed, tried = race.steps_to(course, goal, _MOST_STEPS, _PATIENCE.value / 4)
+            row = {
+                "optimizer": optimizer,
+                "learning_rate": _LEARNING_RATE.value,
+                "starts": starts,
+                "points": cases[0].points,
+                "energy_target": goal,
+                "target_set_by": f"{name} after {steps} steps",
+                "steps": needed,
+                "most_steps_tried": tried,
+            }
+            cost = {} if needed is None else race.cost_row(course, needed, _SECONDS.value)
+            yield {**row, "energy_median": float(np.median(course.energies(tried))), **cost}
+
+
+def _largest_batch_rows(cases, template, problems, weights) -> Iterator[dict[str, object]]:
+    observations = problems.take(points=cases[0].points).observations
+    for optimizer in progress.bar("largest batches", _optimizers(), unit="optimiser"):
+        racer = race.Racer(template, weights, optimizer, _LEARNING_RATE.value, "closed_form")
+        steps = _STEPS.value or registration.default_steps(optimizer)
+        limits = (1e9 * _MEMORY_LIMIT.value, _TIME_LIMIT.value)
+        found = race.largest_batch(racer, observations, steps, *limits)
+        yield {"optimizer": optimizer, "starts": "closed_form", "points": cases[0].points, **found}
+
+
+def _memory_rows(case: registration.Case, stream_people: list[int]) -> Iterator[dict[str, object]]:
+    """Yield a row for each number of people, the peak beside that of the first."""
+    dropped = ("rows", "stream_people", "out", "optimizer")
+    flags_ = [*_argv(*dropped), "--rows=stream", f"--optimizer={case.optimizer}"]
+    first = None
+    for row in _relay([[*flags_, f"--stream_people={people}"] for people in stream_people]):
+        first = first or row["peak_rss_mb"]
+        yield {**row, "what": "memory", "peak_rss_over_first": row["peak_rss_mb"] / first}
+
+
+# --- flags ---
+
+
+def _cases(devices: int) -> list[registration.Case]:
+    for starts in _STARTS.value:
+        if starts not in register.STARTS or starts == "given":
+            raise errors.InputError(f"--starts={starts}: of tpose, closed_form, headings4")
+    return [
+        registration.Case(
+            optimizer,
+            _STEPS.value or registration.default_steps(optimizer),
+            _LEARNING_RATE.value,
+            starts,
+            batch,
+            devices,
+            points,
+        )
+        for optimizer in _optimizers()
+        for starts in _STARTS.value
+        for points in _numbers("points", _POINTS.value)
+        for batch in _numbers("batch", _BATCH.value or ["64"])
+    ]
+
+
+def _optimizers() -> list[str]:
+    """Split at the commas that no bracket encloses: arguments have commas of their own."""
+    names, depth = [""], 0
+    for letter in _OPTIMIZERS.value:
+        depth += {"(": 1, ")": -1}.get(letter, 0)
+        if letter == "," and depth == 0:
+            names.append("")
+        else:
+            names[-1] += letter
+    for name in names:
+        try:
+            optimizers.check(name)
+        except ValueError as error:
+            raise errors.InputError(f"--optimizer: {error}") from error
+    return names
+
+
+def _numbers(name: str, texts: list[str]) -> list[int]:
+    if not texts or not all(text.isdecimal() and int(text) > 0 for text in texts):
+        raise errors.InputError(f"--{name}={','.join(texts)}: whole numbers above 0, as in --{name}=1,2")
+    return [int(text) for text in texts]
+
+
+def _argv(*without: str) -> list[str]:
+    """Return the flags of this run except some, for a process that measures a part of it."""
+    given = [flags.FLAGS[name] for name in _named() if flags.FLAGS[name].present and name not in without]
+    return [flag.serialize() for flag in given]
+
+
+def _named() -> list[str]:
+    return [flag.name for flag in flags.FLAGS.get_flags_for_module(sys.modules[__name__])]
+
+
+def _relay(runs: list[list[str]]) -> Iterator[dict[str, object]]:
+    """Run this binary with each set of flags, one after the other, and yield the rows that it prints."""
+    for run in runs:
+        command = [sys.executable, "-m", "experiments.benchmark", *run]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            for line in child.stdout:
+                yield json.loads(line)
+        if child.returncode:
+            sys.exit(child.returncode)  # the child has said why
+
+
+def _plain(row: dict[str, object]) -> dict[str, object]:
+    """Make strict JSON of a row: six digits, and null for what is not finite."""
+    plain = {}
+    for name, value in row.items():
+        if isinstance(value, float | np.floating):
+            value = float(f"{value:.6g}") if math.isfinite(value) else None
+        plain[name] = value
+    return plain
+
+
+if __name__ == "__main__":
+    cli.run(main)
