@@ -27,6 +27,10 @@ bench: $(VENV)/.bench ## all measurements, in about eight minutes on two cores: 
 		--optimizer='lm,dense_lm,gauss_newton,lbfgs,adam,optax.adam(learning_rate=0.03)' --out=benchmarks/optimizers.json
 	$(BENCH) --optimizer=lm --steps=10 --batch=64,512,4096 --devices=1,2 --points=120,480 --noreference \
 		--out=benchmarks/lm.json
+	$(BENCH) --optimizer=lm --starts=headings4 --weights=soft --schedule=graduated --wrong_share=0,0.1 --noreference \
+		--out=benchmarks/wrong.json
+	$(BENCH) --optimizer=lm --starts=headings4 --weights=soft --wrong_share=0,0.1 --noreference \
+		--out=benchmarks/wrong_squared.json
 	$(BENCH) --rows=memory --optimizer=lm --steps=10 --out=benchmarks/memory.json
 	$(BENCH) --target=body --out=benchmarks/skinning.json
 	$(RUN) -m benchmarks.torch_registration --overwrite --out=benchmarks/torch.json

@@ -13,6 +13,7 @@ parameters.
 
 import dataclasses
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Callable
@@ -42,7 +43,7 @@ _BEST_BETA2 = flags.DEFINE_float("best_beta2", 0.95, "Adam's second decay of the
 _COMPILE = flags.DEFINE_bool("compile", False, "torch.compile the best variant: needs a C++ compiler and a minute.")
 _LM_STEPS = flags.DEFINE_integer("lm_steps", 10, "What `lm` reaches in so many steps from the closed form is 'low'.", 1)
 _LM_PEOPLE = flags.DEFINE_integer("lm_people", 8192, "People a timed pass of `lm`.", 1)
-_LM_BATCH = flags.DEFINE_integer("lm_batch", 64, "People at once of `lm`.", 1)
+_LM_BATCH = flags.DEFINE_integer("lm_batch", 128, "People at once of `lm`, a device.", 1)
 _ROUNDS_S = flags.DEFINE_float("seconds", 20.0, "How long the programs take turns at the end.", 0.0)
 _OUT = flags.DEFINE_string("out", None, "Write the rows here too, as one JSON list.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the file of --out.")
@@ -61,11 +62,12 @@ def main(_: list[str]) -> None:
     if _POINTS.value > config.points:
         raise errors.InputError(f"--points={_POINTS.value}: {_CONFIG.value} has {config.points}")
     torch.set_num_threads(1)
+    jax.config.update("jax_num_cpu_devices", os.cpu_count())  # a thread each: none waits for another
     problems = problems_lib.load(config, _DATA_DIR.value).take(points=_POINTS.value)
     contest = Contest(template_lib.load_template(), problems.observations)
     rows = [{"what": "agreement", "relative_difference": contest.disagreement(), "allowed": _AGREEMENT}]
     rows += contest.rows()
-    environment = {"data": problems.digest, "torch": torch.__version__, **measure.machine(jax.devices()[:1])}
+    environment = {"data": problems.digest, "torch": torch.__version__, **measure.machine(jax.devices())}
     plain = [{name: _plain(value) for name, value in {**row, **environment}.items()} for row in rows]
     for row in plain:
         print(json.dumps(row, allow_nan=False), flush=True)
@@ -132,7 +134,7 @@ class Contest:
         print("taking turns", file=sys.stderr)
         for work in works.values():
             work()
-        turns = measure.rates(works, measure.matmul_probe(jax.devices()[:1]), _ROUNDS_S.value)
+        turns = measure.rates(works, measure.matmul_probe(jax.devices()), _ROUNDS_S.value)
         batches = {"usual": _USUAL_BATCH, "best": best.people}
         return [
             self._row(name, starts, goals[starts], first[name], steps[starts], turns, batches[name])

@@ -65,7 +65,12 @@ def _pyproject() -> dict:
 def _text_files() -> list[pathlib.Path]:
     names = ("Makefile", ".ci/run", "*.md", "*.txt", "*.toml")
     found = [path for name in names for path in ROOT.glob(name)]
-    return found + [path for top in (*PACKAGES, "tests") for path in (ROOT / top).rglob("*.*") if _is_text(path)]
+    return found + [
+        path
+        for top in (*PACKAGES, "tests", "examples", "benchmarks")
+        for path in (ROOT / top).rglob("*.*")
+        if _is_text(path)
+    ]
 
 
 def _is_text(path: pathlib.Path) -> bool:

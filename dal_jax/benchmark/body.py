@@ -10,7 +10,7 @@ import numpy as np
 from dal_jax.benchmark import measure
 from dal_jax.body import kinematics, rotations, skinning, template as template_lib
 
-_SHORTEST_WORK_S = 0.05  # a call of microseconds is repeated until a clock can tell
+_SHORTEST_WORK_S = 0.2  # calls of milliseconds are repeated: the first few pay for what ran before them
 _AGREEMENT_M = 1e-5
 
 Work = Callable[[], object]

@@ -92,6 +92,17 @@ class Problems:
         )
 
 
+def spoil(observations: observations_lib.Observation, share: float, seed: int = 0) -> observations_lib.Observation:
+    """Put this share of everybody's points where another of their own points was marked: wrong correspondences."""
+    rng = np.random.default_rng(seed)
+    wrong = rng.random(observations.point_confidence.shape) < share
+    other = np.argsort(rng.random(observations.point_confidence.shape), axis=1)[..., None]
+    position = np.where(
+        wrong[..., None], np.take_along_axis(observations.point_position, other, axis=1), observations.point_position
+    )
+    return observations.replace(point_position=position.astype(np.float32))
+
+
 def tile(observations: observations_lib.Observation, people: int) -> observations_lib.Observation:
     """Repeat people until there are `people` of them: rates do not care, memory and batches do."""
     rows = np.arange(people) % len(observations.point_face)

@@ -11,7 +11,7 @@ from dal_jax.benchmark import measure, problems as problems_lib
 from dal_jax.body import kinematics, parameters as parameters_lib, skinning, template as template_lib
 from dal_jax.correspondences import observations as observations_lib
 from dal_jax.evaluation import protocols
-from dal_jax.registration import energy, initialise, register
+from dal_jax.registration import energy, register
 
 MOST_PEOPLE = 16_384
 REFERENCE_HEADINGS, REFERENCE_STEPS = 32, 50
@@ -30,6 +30,8 @@ class Case:
     batch: int
     devices: int
     points: int
+    schedule: str = "constant"
+    wrong_share: float = 0.0
 
     def config(self) -> register.RegistrationConfig:
         """Return it as registration takes it."""
@@ -68,7 +70,7 @@ def run(
     patience: Patience,
 ) -> Measured:
     """Compile on one batch, then time passes over the people: all of them, tiled if quick, fewer if slow."""
-    available = problems.take(points=case.points).observations
+    available = problems_lib.spoil(problems.take(points=case.points).observations, case.wrong_share)
     known = len(available.point_face)
 
     def fit(people: int) -> register.Fit:
@@ -112,15 +114,8 @@ def best_known(
     template: template_lib.Template, observations: observations_lib.Observation, weights: energy.EnergyWeights
 ) -> Float[np.ndarray, "people"]:
     """Return each person's lowest energy over 32 headings of the closed-form start, 50 steps of `lm` each."""
-
-    def starts(one: observations_lib.Observation) -> parameters_lib.BodyParameters:
-        closed = initialise.closed_form(template, energy.make_target(template, one))
-        return initialise.headings(closed, REFERENCE_HEADINGS)
-
-    every = jax.jit(jax.vmap(starts, out_axes=1))(observations)
-    given = [jax.tree.map(lambda leaf, row=row: np.asarray(leaf[row]), every) for row in range(REFERENCE_HEADINGS)]
-    config = register.RegistrationConfig("lm", steps=REFERENCE_STEPS, starts="given", batch=64)
-    return finite(register.register(template, observations, config, weights, given).energy)
+    config = register.RegistrationConfig("lm", steps=REFERENCE_STEPS, starts=f"headings{REFERENCE_HEADINGS}", batch=16)
+    return finite(register.register(template, observations, config, weights).energy)
 
 
 def finite(energies: Float[np.ndarray, "people"]) -> Float[np.ndarray, "people"]:

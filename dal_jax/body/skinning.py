@@ -3,10 +3,18 @@
 Of a template with pose blendshapes v is the rest shape in that pose (`blendshapes`); all others pay nothing for it.
 """
 
+import dataclasses
+
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Int
 
 from dal_jax.body import blendshapes, kinematics, surface, template as template_lib
+
+_BLOCK_VERTICES = 128  # smaller: more calls of small products; larger: more zeros multiplied
+_KINDS = 6  # numbers of segments that blocks are padded to: each is a loop of its own
+_WORTHWHILE = 0.5  # share of the whole matrix that the blocks may hold; above it one product is as cheap
 
 
 def stacked_transforms(template: template_lib.Template, segments: kinematics.Segments) -> Float[Array, "96 3"]:
@@ -36,14 +44,17 @@ def skin_points(
 
 
 def skin_vertices(template: template_lib.Template, segments: kinematics.Segments) -> Float[Array, "vertices 3"]:
-    """Return all posed vertices as ONE matrix product with the template's constant `skinning_matrix`.
+    """Return all posed vertices: the template's constant `skinning_matrix` times the stacked transforms.
 
     With pose blendshapes nothing is constant, and the vertices are skinned as points are.
     """
     if template.pose_blendshapes is not None:
         points = surface.SurfacePoints(template.vertices, template.skin_weight, template.pose_blendshapes)
         return skin_points(template, segments, points)
-    return jnp.matmul(template.skinning_matrix, stacked_transforms(template, segments), precision="highest")
+    stacked = stacked_transforms(template, segments)
+    if isinstance(template.skinning_matrix, jax.core.Tracer):  # its zeros are not known
+        return _product(template.skinning_matrix, stacked)
+    return _constant_product(np.asarray(template.skinning_matrix), stacked)
 
 
 def h36m_joints(template: template_lib.Template, segments: kinematics.Segments) -> Float[Array, "17 3"]:
@@ -59,3 +70,88 @@ def h36m_joints(template: template_lib.Template, segments: kinematics.Segments) 
     moved = jnp.matmul(template.h36m_blendshapes, blendshapes.pose_feature(template, segments), precision="highest")
     linear = stacked.reshape(-1, 4, 3)[:, :3]
     return joints + jnp.einsum("hki,kij->hj", moved, linear, precision="highest")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Blocks:
+    """Blocks of consecutive vertices that hang on equally many segments: the only parts of the matrix not zero.
+
+    start: the first vertex of each; segment: the segments it hangs on; transposed: its part of the matrix.
+    """
+
+    start: Int[np.ndarray, "blocks"]
+    segment: Int[np.ndarray, "blocks k"]
+    transposed: Float[np.ndarray, "blocks 4*k vertices"]
+
+
+def _constant_product(matrix: Float[np.ndarray, "n 96"], stacked: Float[Array, "96 3"]) -> Float[Array, "n 3"]:
+    """Return matrix @ stacked; on CPU without most of its zeros, which leaves a quarter of the arithmetic.
+
+    Derivatives are those of the one product.
+    """
+    kinds = _kinds_of_blocks(matrix)
+    if sum(blocks.transposed.size for blocks in kinds) > _WORTHWHILE * matrix.size:
+        return _product(matrix, stacked)
+
+    @jax.custom_jvp
+    @jax.custom_batching.custom_vmap
+    def multiply(stacked):
+        return jax.lax.platform_dependent(
+            stacked, cpu=lambda s: _block_products(kinds, len(matrix), s), default=lambda s: _product(matrix, s)
+        )
+
+    multiply.fun.def_vmap(lambda axis_size, batched, every: (multiply.fun(every), True))  # leading axes batch
+    multiply.defjvp(lambda primals, tangents: (multiply(*primals), _product(matrix, *tangents)))
+    return multiply(stacked)
+
+
+def _product(matrix: Float[Array, "n 96"], stacked: Float[Array, "*batch 96 3"]) -> Float[Array, "*batch n 3"]:
+    return jnp.matmul(matrix, stacked, precision="highest")
+
+
+def _block_products(
+    kinds: list[_Blocks], count: int, stacked: Float[Array, "*batch 96 3"]
+) -> Float[Array, "*batch n 3"]:
+    """Write block by block x_block = M_block [the stacked transforms of its segments], all bodies at once.
+
+    Laid out for XLA on CPU: a product (3 bodies x 4k) @ (4k x vertices) that stays in cache, transposed while it is
+    written. A loop, because unrolled blocks are all multiplied before the first is written.
+    """
+    bodies = stacked.reshape(-1, *stacked.shape[-2:])
+    by_segment = jnp.swapaxes(bodies, 1, 2).reshape(len(bodies), 3, -1, 4)
+
+    def write(vertices, block):
+        start, segment, transposed = block
+        own = by_segment.at[:, :, segment].get(mode="promise_in_bounds").reshape(3 * len(bodies), -1)
+        posed = jnp.matmul(own, transposed, precision="highest").reshape(len(bodies), 3, -1)
+        return jax.lax.dynamic_update_slice(vertices, jnp.swapaxes(posed, 1, 2), (0, start, 0)), None
+
+    vertices = jnp.zeros((len(bodies), count, 3), jnp.result_type(stacked, kinds[0].transposed))
+    for blocks in kinds:
+        vertices, _ = jax.lax.scan(write, vertices, (blocks.start, blocks.segment, blocks.transposed))
+    return vertices.reshape(*stacked.shape[:-2], count, 3)
+
+
+def _kinds_of_blocks(matrix: Float[np.ndarray, "n 96"]) -> list[_Blocks]:
+    """Cut the matrix into blocks, the last of which overlaps its neighbour, sorted by how many segments they need.
+
+    A block with fewer segments than its kind is filled up with zeros of others.
+    """
+    count, size = len(matrix), min(_BLOCK_VERTICES, len(matrix))
+    start = np.minimum(np.arange(0, count, size), count - size)
+    parts = np.stack([matrix[first : first + size] for first in start]).reshape(len(start), size, -1, 4)
+    used = (parts != 0).any(axis=(1, 3))  # blocks x segments
+    needed = used.sum(axis=1)
+    segment = np.argsort(~used, axis=1, kind="stable")
+    widths = np.unique(np.quantile(needed, np.arange(1, _KINDS + 1) / _KINDS, method="higher"))
+    kind = np.searchsorted(widths, needed)
+    found = []
+    for i, width in enumerate(widths):
+        own, chosen = parts[kind == i], segment[kind == i, :width]
+        own = np.take_along_axis(own, chosen[:, None, :, None], axis=2).reshape(len(own), size, -1)
+        found.append(
+            _Blocks(
+                start[kind == i].astype(np.int32), chosen.astype(np.int32), np.ascontiguousarray(np.swapaxes(own, 1, 2))
+            )
+        )
+    return found

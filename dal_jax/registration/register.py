@@ -123,7 +123,7 @@ def stream(
         observations, given = piece if isinstance(piece, tuple) else (piece, ())
         _check_shapes(config, observations, given)
         for rows, count in _chunks(len(observations.point_face), config.batch * mesh.size):
-            take = functools.partial(jax.tree.map, lambda leaf, rows=rows: np.asarray(leaf)[rows])
+            take = functools.partial(jax.tree.map, lambda leaf, rows=rows: np.asarray(leaf)[rows])  # a slice: no copy
             people = jax.device_put(
                 (take(observations), [take(start) for start in given]), NamedSharding(mesh, PartitionSpec("data"))
             )
@@ -159,10 +159,13 @@ def _mesh(devices: int) -> Mesh:
     return Mesh(np.array(available[: devices or None]), ("data",))
 
 
-def _chunks(people: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
+def _chunks(people: int, size: int) -> Iterator[tuple[slice | np.ndarray, int]]:
     """Yield the rows of each chunk, and how many of them count: the last chunk repeats its last person."""
-    for first in range(0, people, size):
-        yield np.minimum(np.arange(first, first + size), people - 1), min(size, people - first)
+    for first in range(0, people - size + 1, size):
+        yield slice(first, first + size), size
+    rest = people % size
+    if rest:
+        yield np.minimum(np.arange(people - rest, people - rest + size), people - 1), rest
 
 
 def _arrived(fit: Fit, count: int) -> Fit:

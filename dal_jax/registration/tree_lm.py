@@ -100,10 +100,14 @@ def minimise(
         done, iterate = carry
         return (done < steps) & jnp.any(iterate.active)
 
+    def recentred(state):
+        here = evaluation.recentre(model, problem, target, weights, state)
+        return here, evaluation.evaluate(model, here, state)
+
     def run_round(carry):
         done, iterate = carry
-        here = evaluation.recentre(model, problem, target, weights, iterate.state)
-        iterate = iterate.replace(value=evaluation.evaluate(model, here, iterate.state))
+        here, value = jax.lax.cond(done > 0, recentred, lambda _: (problem, first), iterate.state)
+        iterate = iterate.replace(value=value)
         count = jnp.minimum(round_steps, steps - done)
         iterate = jax.lax.fori_loop(0, count, lambda _, one: _step(model, here, one, tolerance), iterate)
         return done + count, iterate

@@ -122,6 +122,38 @@ def test_a_batch_equals_a_loop(pose_made_up):
         jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, atol=ROUNDING), together, alone)
 
 
+@pytest.mark.parametrize("bodies", [(1,), (3,), (8,), (2, 5)])
+def test_many_bodies_equal_the_one_product(free_body, pose_free, bodies):
+    """Blocks without the zeros, on CPU: the same vertices, whatever the number of bodies and of nested batches."""
+    count = int(np.prod(bodies))
+    problems = [reference.random_problem(seed).single() for seed in range(count)]
+    segments, _ = jax.vmap(pose_free)(*(np.stack(parts) for parts in zip(*problems, strict=True)))
+    stacked = jax.vmap(lambda one: skinning.stacked_transforms(free_body, one))(segments)
+    expected = np.einsum("nk,bkj->bnj", free_body.skinning_matrix, stacked, dtype=np.float64)
+
+    def skin(one):
+        return skinning.skin_vertices(free_body, one)
+
+    for _ in bodies:
+        skin = jax.vmap(skin)
+    found = jax.jit(skin)(jax.tree.map(lambda leaf: leaf.reshape(*bodies, *leaf.shape[1:]), segments))
+    np.testing.assert_allclose(found.reshape(count, -1, 3), expected, atol=ROUNDING)
+
+
+def test_the_gradient_of_many_bodies_is_that_of_the_one_product(free_body, pose_free):
+    problems = [reference.random_problem(seed).single() for seed in range(8)]
+    segments, _ = jax.vmap(pose_free)(*(np.stack(parts) for parts in zip(*problems, strict=True)))
+
+    def one_product(segments):
+        stacked = skinning.stacked_transforms(free_body, segments)
+        return jnp.matmul(free_body.skinning_matrix, stacked, precision="highest")
+
+    vertices, pull = jax.vjp(jax.vmap(lambda one: skinning.skin_vertices(free_body, one)), segments)
+    _, pull_one = jax.vjp(jax.vmap(one_product), segments)
+    for found, expected in zip(jax.tree.leaves(pull(vertices)), jax.tree.leaves(pull_one(vertices)), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-3)  # sums over 7199 vertices
+
+
 def test_named_points_equal_the_sum_over_segments(made_up_body, pose_made_up):
     """x = sum_k w_k (p_k + s_k G_k (v - J_k)) written out, for points that are no vertex."""
     rng = np.random.default_rng(6)

@@ -48,11 +48,9 @@ def dense_term(
     """Sum the moments, and the residuals at the reference `maps`, over the points."""
     planar = maps[:, :, :2]
     sums = _over_people(functools.partial(_sum_points, model, weights), target, planar)
-    moments = jnp.matmul(sums["moments"], jnp.asarray(_FROM_UNIQUE, maps.dtype), precision="highest")
-    moments = jnp.moveaxis(moments.reshape(*moments.shape[:3], 4, 4), (0, 1), (-1, -2))
     return DenseTerm(
-        moments=moments[: len(model.joints)],
-        edge_moments=moments[len(model.joints) :],
+        moments=_batch_last(sums["moments"]),
+        edge_moments=_batch_last(sums["edge_moments"]),
         maps=planar,
         energy=sums["energy"].T,
         gradient=jnp.transpose(sums["gradient"], (4, 3, 2, 1, 0)),
@@ -116,6 +114,11 @@ for _place, (_i, _j) in enumerate(_PAIRS):
     _FROM_UNIQUE[_place, 4 * _i + _j] = _FROM_UNIQUE[_place, 4 * _j + _i] = 1.0
 
 
+def _batch_last(unique: Float[Array, "people starts rows 10"]) -> Float[Array, "rows 4 4 starts people"]:
+    moments = jnp.matmul(unique, jnp.asarray(_FROM_UNIQUE, unique.dtype), precision="highest")
+    return jnp.moveaxis(moments.reshape(*moments.shape[:3], 4, 4), (0, 1), (-1, -2))
+
+
 def _sum_points(
     model: model_lib.TreeModel,
     weights: energy.EnergyWeights,
@@ -128,11 +131,15 @@ def _sum_points(
     if weights.outlier is None:
         mass = mass[:1]
     rest = _homogeneous(target)
-    squares = jnp.stack([rest[i] * rest[j] for i, j in _PAIRS])
+    squares = jnp.stack([rest[i] * rest[j] for i, j in _PAIRS], axis=1)
+    weighted = mass[:, :, None] * squares[None]  # (starts or 1, points, 10)
     first, second = np.array(model.edges, int).reshape(-1, 2).T
     weight = target.points.weight.T
-    shares = jnp.concatenate([weight * jnp.sum(weight, axis=0, keepdims=True), weight[first] * weight[second]])
-    return sums | {"moments": jnp.einsum("rp,sxp->srx", shares, mass[:, None] * squares[None], precision="highest")}
+    own, shared = weight * jnp.sum(weight, axis=0, keepdims=True), weight[first] * weight[second]
+    return sums | {
+        "moments": jnp.matmul(own[None], weighted, precision="highest"),
+        "edge_moments": jnp.matmul(shared[None], weighted, precision="highest"),
+    }
 
 
 def _sum_residuals(
