@@ -59,8 +59,10 @@ def build(template: template_lib.Template) -> TreeModel:
 
 def _edges(template: template_lib.Template) -> tuple[tuple[int, int], ...]:
     """Return the pairs of segments that move some point of the skin together."""
-    moves = np.any(np.asarray(template.skin_weight)[np.asarray(template.faces)] > 0, axis=1)
-    together = np.triu(moves.T.astype(int) @ moves.astype(int), k=1)
+    corners = np.asarray(template.faces).T
+    moved = np.asarray(template.skin_weight) > 0
+    moves = (moved[corners[0]] | moved[corners[1]] | moved[corners[2]]).astype(np.float32)
+    together = np.triu(moves.T @ moves, k=1)
     return tuple((int(k), int(m)) for k, m in np.argwhere(together))
 
 
