@@ -42,6 +42,9 @@ _INDS = flags.DEFINE_string("inds", None, "INDS picture (one id a person), or a 
 _IMAGES = flags.DEFINE_string("images", None, "Folder of the photographs, or the one photograph: for overlays.")
 _CHART = flags.DEFINE_string("chart", None, "DensePose's UV_Processed.mat. Left out: the body's own chart.")
 _BODY = flags.DEFINE_string("body", None, "Body file, .npz. Left out: the free body.")
+_BLENDSHAPES = flags.DEFINE_bool(
+    "pose_blendshapes", False, "Use the pose blendshapes of --body (SMPL's); not with the optimiser lm."
+)
 _LIFTING = flags.DEFINE_string("lifting", None, "Folder of a trained lifter, for the depth of key points (eq. 4).")
 _INITIAL = flags.DEFINE_string("initial", None, "An earlier fits.npz of the same people, as one more start.")
 _STARTS = flags.DEFINE_enum(
@@ -86,7 +89,7 @@ def main(_: list[str]) -> None:
     """Read, fit, measure, draw, write, print."""
     source, formats = _source(), export.parse_formats(_EXPORT.value)
     _check_flags()
-    template = template_lib.load_template(_BODY.value or template_lib.FREE_BODY)
+    template = template_lib.load_template(_BODY.value or template_lib.FREE_BODY, pose_blendshapes=_BLENDSHAPES.value)
     chart = annotations_lib.load_chart(source, template)
     found = annotations_lib.read(source)
     print(found.summary())
@@ -127,6 +130,8 @@ def _check_flags() -> None:
         optimizers.check(_OPTIMIZER.value)
     except ValueError as error:
         raise errors.InputError(f"--optimizer={_OPTIMIZER.value}: {str(error).split(': ', 1)[-1]}") from error
+    if _BLENDSHAPES.value and _OPTIMIZER.value == "lm":
+        raise errors.InputError("--pose_blendshapes: the optimiser lm knows none; take --optimizer=dense_lm")
     out = pathlib.Path(_OUT.value)
     if out.exists() and not out.is_dir():
         raise errors.InputError(f"--out={_OUT.value}: exists and is no folder")
@@ -184,6 +189,7 @@ def _qualities(template, observed, observations, fit: register.Fit, weights) -> 
     """Return what there is to say about each fit; noise levels come from the residuals of all of them."""
     if not _QUALITY.value:
         return [None] * len(fit.energy)
+    template = template.replace(pose_blendshapes=None)  # rivals are fitted by lm; a report can do without wrinkles
     seen = noise.believed(template, observed, fit.parameters, weights.outlier)
     levels = noise.estimate(template, seen, fit.parameters, sandwich.Pulls.of_weights(weights), noise.initial())
     assessed = quality.assess(template, observations, fit, levels, weights)

@@ -110,6 +110,8 @@ def test_files_that_cannot_be_used_are_one_line(people):
         (["--annotations=a.json", "--iuv=b.png"], "either"),
         (["--annotations=a.json", "--optimizer=magic"], "--optimizer=magic"),
         (["--annotations=a.json", "--export=fbx"], "fbx"),
+        (["--annotations=a.json", "--pose_blendshapes"], "--optimizer=dense_lm"),
+        (["--annotations=a.json", "--optimizer=optax.adam(b3=1)"], "b3"),
     ],
 )
 def test_wrong_flags_are_one_line(tmp_path, flags, told):
