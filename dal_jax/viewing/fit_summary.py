@@ -9,6 +9,7 @@ from dal_jax.correspondences import person as person_lib
 from dal_jax.evaluation import tables
 from dal_jax.registration import fits_file
 
+_SHOWN_FLAGS = 2
 _COLUMNS = {
     "points": "points",
     "dense_error_px": "dense px",
@@ -63,7 +64,9 @@ def table(rows: list[dict], limit: int) -> str:
     lines = [tables.text_table(["person", *_COLUMNS.values()], cells)]
     for row in rows[:limit]:
         flags = (row.get("quality") or {}).get("flags", [])
-        lines += [f"{row['file_name']} #{row['annotation_id']}: {'; '.join(flags)}"] if flags else []
+        more = f"; and {len(flags) - _SHOWN_FLAGS} more in summary.json" if len(flags) > _SHOWN_FLAGS else ""
+        told = "; ".join(flags[:_SHOWN_FLAGS]) + more
+        lines += [f"{row['file_name']} #{row['annotation_id']}: {told}"] if flags else []
     if len(rows) > limit:
         lines.append(f"... and {len(rows) - limit} more in summary.json")
     return "\n".join([*lines, "errors are root mean squares; % of the longer side of the person's box"])
