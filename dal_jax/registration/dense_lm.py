@@ -16,7 +16,7 @@ Residuals = Callable[[descent.State], Float[Array, "residuals"]]
 Retract = Callable[[descent.State, Float[Array, "unknowns"]], descent.State]
 INITIAL_DAMPING = 1e-2
 ACCEPTED_FACTOR, REJECTED_FACTOR = 0.3, 4.0
-_DAMPING_RANGE = (1e-7, 1e7)
+DAMPING_RANGE = (1e-7, 1e7)
 _ABSOLUTE_DAMPING = 1e-6  # for directions that no residual sees
 
 
@@ -47,7 +47,7 @@ def minimise(
         accept = new_cost < cost
         state = jax.tree.map(lambda new, old: jnp.where(accept, new, old), candidate, state)
         gain = (cost - new_cost) / jnp.maximum(cost, 1e-12)
-        damping = jnp.clip(damping * jnp.where(accept, ACCEPTED_FACTOR, REJECTED_FACTOR), *_DAMPING_RANGE)
+        damping = jnp.clip(damping * jnp.where(accept, ACCEPTED_FACTOR, REJECTED_FACTOR), *DAMPING_RANGE)
         finished = accept & (gain < tolerance)
         decrease = jnp.where(accept, gain, decrease)
         return state, jnp.where(accept, new_cost, cost), damping, decrease, finished, taken + 1

@@ -14,11 +14,12 @@ J_k = [I, -[y_k]x, y_k]. J'J couples the segments of a point. By Jensen (a_k >= 
     J'WJ <= sum_k a_k J_k' W J_k                                                            (2)
 
 which has no fill-in. We step with the right-hand side and the exact gradient: a majoriser, so the fixed points are
-those of Gauss-Newton. Its blocks need only the ten moments sum a_k v v' of a segment's points, and so does the gradient
-away from a reference (`tree/points.py`): no step looks at the points, and 10,000 cost what 120 do.
+those of Gauss-Newton. Its blocks need only the ten moments sum a_k v v' of a segment's points; with those of pairs of
+segments that share skin, so does the exact gradient (`tree/points.py`): no step looks at the points, and 10,000 cost
+what 120 do.
 
 Pull terms act on r alone: |log A_j|^2 has the exact gradient 2 G_p log A_j, and we take its curvature as that of its
-tangent, 2; (log s_j - log s_p)^2 is quadratic.
+tangent, 2; (log s_j - log s_p)^2 is quadratic. The squared excess beyond joint limits is one more, stiff beyond.
 
 Elimination. A quadratic function is an 8 x 8 symmetric matrix over (dp, u, 1). From the leaves: the children's value
 functions, carried to their parent by (1), are added to the segment's own Q; replacing u by u_parent + r and minimising
@@ -30,7 +31,8 @@ over (dp, u_parent, 1): Featherstone's articulated inertia, with springs. The ro
 under weak perspective, and stays). Substituting back from the root gives every r. The camera's scale is the common
 factor of the segment scales here, and is split off by the caller; all lengths are in crop units.
 
-Layout: structure of arrays, node and batch axes last, so that every operation is elementwise over the batch.
+Layout: structure of arrays, segments first and batch axes (starts, people) last, so that every operation is elementwise
+over the batch. The parts are in `tree/`; this file is the damping, and who accepts.
 """
 
 import flax.struct
@@ -41,7 +43,6 @@ from jaxtyping import Array, Float, Int
 from dal_jax.registration import dense_lm, energy
 from dal_jax.registration.tree import elimination, evaluation, model as model_lib, state as state_lib
 
-_DAMPING_RANGE = (1e-7, 1e7)
 _STEPS_A_REFERENCE = 10  # after which float32 has lost some digits of a squared loss
 _STEPS_A_WEIGHTING = 3  # of a robust loss, whose tangent quadratic is good near its reference
 
@@ -129,7 +130,7 @@ def _step(model: model_lib.TreeModel, problem: evaluation.Problem, now: _Iterate
     return _Iterate(
         state=state,
         value=value,
-        damping=jnp.where(now.active, jnp.clip(now.damping * factor, *_DAMPING_RANGE), now.damping),
+        damping=jnp.where(now.active, jnp.clip(now.damping * factor, *dense_lm.DAMPING_RANGE), now.damping),
         relative_decrease=jnp.where(accept, gain, now.relative_decrease),
         steps=now.steps + now.active,
         active=now.active & ~(accept & (gain < tolerance)),
