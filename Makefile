@@ -31,7 +31,7 @@ bench: $(VENV)/.bench ## all measurements, in about eight minutes on two cores: 
 		--out=benchmarks/wrong.json
 	$(BENCH) --optimizer=lm --starts=headings4 --weights=soft --wrong_share=0,0.1 --noreference \
 		--out=benchmarks/wrong_squared.json
-	$(BENCH) --rows=memory --optimizer=lm --steps=10 --out=benchmarks/memory.json
+	$(BENCH) --rows=memory --optimizer=lm --steps=10 --batch=128 --devices=2 --out=benchmarks/memory.json
 	$(BENCH) --target=body --out=benchmarks/skinning.json
 	$(RUN) -m benchmarks.torch_registration --overwrite --out=benchmarks/torch.json
 

@@ -164,7 +164,7 @@ def _fit(
     weights = energy.stiff_weights() if _WEIGHTS.value == "stiff" else energy.EnergyWeights()
     weights = dataclasses.replace(weights, limit=_LIMITS.value or None)
     weights = schedules.stages(_SCHEDULE.value, weights)[-1]
-    observed = observations
+    observed, levels = observations, None
     if _WEIGHTS.value == "estimated":
         _, levels = noise.alternate(template, observations, config, outlier=weights.outlier)
         weights = dataclasses.replace(noise.weights(levels), outlier=weights.outlier, limit=weights.limit)
@@ -172,7 +172,7 @@ def _fit(
     given = [_initial(people, observations)] if _INITIAL.value else []
     with progress.bar("register", total=len(people), unit="person") as bar:
         fit = register.register(template, observations, config, weights, given, lambda n: bar.update(n - bar.n))
-    qualities = _qualities(template, observed, observations, fit, weights)
+    qualities = _qualities(template, observed, fit, weights, levels)
     fits = fits_file.empty(*zip(*[(e.image_id, e.annotation_id, e.file_name) for e in found.entries], strict=True))
     rows = np.array([isinstance(entry, person_lib.AnnotatedPerson) for entry in found.entries]).nonzero()[0]
     boxes = np.stack([person.bbox_px for person in people])
@@ -185,14 +185,28 @@ def _fit(
         return fits, holdout.held_out_error_px(template, observations, config, weights, folds, update), qualities
 
 
-def _qualities(template, observed, observations, fit: register.Fit, weights) -> list[dict | None]:
-    """Return what there is to say about each fit; noise levels come from the residuals of all of them."""
+def _qualities(
+    template: template_lib.Template,
+    observed: observations_lib.Observation,
+    fit: register.Fit,
+    weights: energy.EnergyWeights,
+    levels: noise.NoiseLevels | None,
+) -> list[dict | None]:
+    """Return what there is to say about each fit to what was `observed`.
+
+    levels: of the noise, where the fit was made with weights from them; else the residuals of all fits tell.
+    """
     if not _QUALITY.value:
         return [None] * len(fit.energy)
     template = template.replace(pose_blendshapes=None)  # rivals are fitted by lm; a report can do without wrinkles
-    seen = noise.believed(template, observed, fit.parameters, weights.outlier)
-    levels = noise.estimate(template, seen, fit.parameters, sandwich.Pulls.of_weights(weights), noise.initial())
-    assessed = quality.assess(template, observations, fit, levels, weights)
+    if levels is None:
+        seen = noise.believed(template, observed, fit.parameters, weights.outlier)
+        levels = noise.estimate(template, seen, fit.parameters, sandwich.Pulls.of_weights(weights), noise.initial())
+        assessed = quality.assess(template, observed, fit, levels, weights)
+    elif weights.outlier is None and weights.limit is None:
+        assessed = quality.assess(template, observed, fit, levels)
+    else:  # rivals have to be fitted with these terms too, on the depths as the fit trusted them
+        assessed = quality.assess(template, noise.trusted(observed, levels), fit, levels, weights)
     return [quality.describe(assessed, row) for row in range(len(fit.energy))]
 
 
