@@ -10,12 +10,12 @@ No phase sees 3D truth: scores are made by a `Judge` that only `run` calls, betw
 """
 
 import dataclasses
+import functools
 import time
 from typing import Any, Protocol
 
 import flax.struct
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dal_jax.body import kinematics, parameters as parameters_lib, skinning, template as template_lib
@@ -208,11 +208,10 @@ def learn(setting: Setting, state: LoopState, position: Progress, saver: "_Saver
 def with_lifted_depth(
     setting: Setting, state: LoopState, observed: observations_lib.Observation
 ) -> observations_lib.Observation:
-    """Attach z^GAN of eq. 4 to stacked observations."""
-    positions = jnp.asarray(observed.keypoint_position)
-    visible = jnp.asarray(observed.keypoint_confidence) > 0
-    depth = lift_lib.lift(setting.config.lifting, state.lifting.generator, positions, visible)
-    return observations_lib.with_depth(observed, np.asarray(depth))
+    """Attach z^GAN of eq. 4 to stacked observations, with the lifter's confidence in it where it has one."""
+    term = jax.jit(functools.partial(lift_lib.depth_term, setting.config.lifting))
+    depth, trusted = term(state.lifting.lifter, observed.keypoint_position, observed.keypoint_confidence)
+    return observations_lib.with_depth(observed, np.asarray(depth), np.asarray(trusted))
 
 
 @jax.jit

@@ -6,7 +6,7 @@ A recipe says what it costs and what to expect; the figures are in the README wi
 import dataclasses
 
 from dal_jax.data import annotations as annotations_lib
-from dal_jax.lifting import training as lifting_training
+from dal_jax.lifting import config as lifting_config
 from dal_jax.registration import energy, register
 from dal_jax.regressor import model as regressor_model
 
@@ -29,7 +29,7 @@ class Config:
     refit: bool = True  # False: the control of section 6.3, which keeps round 1's fits and only trains on
     keep_better: bool = True  # refine the old fit too and keep the one of lower energy (paper: always the new)
     lifting_checkpoint_steps: int = 2000  # steps of the cGAN between two checkpoints
-    lifting: lifting_training.Config = dataclasses.field(default_factory=lifting_training.kudo)  # the cGAN
+    lifting: lifting_config.Config = dataclasses.field(default_factory=lifting_config.kudo)  # the cGAN
     first_registration: register.RegistrationConfig = dataclasses.field(
         default_factory=register.RegistrationConfig
     )  # registration in round 1
@@ -57,7 +57,7 @@ def paper() -> Config:
         preset="paper",
         synthetic="full",
         keep_better=False,
-        lifting=lifting_training.kudo(),
+        lifting=lifting_config.kudo(),
         first_registration=register.RegistrationConfig("adam", 300, 0.1, "tpose", 10),
         registration=register.RegistrationConfig("adam", 300, 0.1, "given", 10),
         regressor=regressor_model.paper(),
@@ -73,7 +73,7 @@ def demo() -> Config:
     """
     return Config(
         preset="demo",
-        lifting=dataclasses.replace(lifting_training.demo(), heading_deg=90.0, steps=4000),
+        lifting=lifting_config.demo(),
         first_registration=register.RegistrationConfig("lm", 20, starts="tpose"),
         registration=register.RegistrationConfig("lm", 20, starts="given"),
         regressor=regressor_model.demo(),
@@ -85,7 +85,7 @@ def best() -> Config:
     return Config(
         preset="best",
         synthetic="full",
-        lifting=dataclasses.replace(lifting_training.best(), steps=20_000),
+        lifting=lifting_config.best(),
         first_registration=register.RegistrationConfig("lm", 20, starts="headings4"),
         first_weights=energy.EnergyWeights(),
         registration=register.RegistrationConfig("lm", 20, starts="headings4"),

@@ -9,6 +9,7 @@ cores, later ones take seconds. A row of fits.npz whose annotation was skipped h
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 import shutil
@@ -144,10 +145,10 @@ def _with_depth(observations: observations_lib.Observation) -> observations_lib.
     """Lift the key points, where there is a lifter; without one, or without key points, eq. 4 has no z term."""
     if not _LIFTING.value:
         return observations
-    config, parameters = folder.load(_LIFTING.value)
-    visible = observations.keypoint_confidence > 0
-    depth = lift.lift(config, parameters, observations.keypoint_position, visible)
-    return observations_lib.with_depth(observations, np.asarray(depth))
+    config, lifter = folder.load(_LIFTING.value)
+    term = jax.jit(functools.partial(lift.depth_term, config))
+    depth, confidence = term(lifter, observations.keypoint_position, observations.keypoint_confidence)
+    return observations_lib.with_depth(observations, np.asarray(depth), np.asarray(confidence))
 
 
 def _fit(

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
-from dal_jax.lifting import folder, poses as poses_lib, training
+from dal_jax.lifting import config as config_lib, folder, poses as poses_lib, training
 from dal_jax.runtime import cli, config_flag, progress
 
-_CONFIG = config_flag.define(training.demo(), training.PRESETS)
+_CONFIG = config_flag.define(config_lib.best(), config_lib.PRESETS)
 _POSES = flags.DEFINE_string("poses", None, "2D poses: .npz, .npy or COCO key point .json.", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; an existing run goes on.", required=True)
 _STEPS = flags.DEFINE_integer("steps", None, "Total number of steps, instead of --config.steps.", lower_bound=1)
@@ -30,7 +30,7 @@ def main(_: list[str]) -> None:
     """Read, train, save."""
     config = _CONFIG.value
     config.steps = config.steps if _STEPS.value is None else _STEPS.value
-    training.validate(config)
+    config_lib.validate(config)
     poses = poses_lib.read(_POSES.value)
     initial_key, training_key = jax.random.split(jax.random.key(_SEED.value))
     with folder.LifterFolder(_WORKDIR.value, config, _SEED.value, poses, _OVERWRITE.value) as run:
@@ -39,7 +39,7 @@ def main(_: list[str]) -> None:
     print(f"{int(state.step)} steps on {len(poses.entry)} poses{skipped}: {run.path}")
 
 
-def _train(run: folder.LifterFolder, state, poses: poses_lib.Poses, config: training.Config, key) -> object:
+def _train(run: folder.LifterFolder, state, poses: poses_lib.Poses, config: config_lib.Config, key) -> object:
     saved_at = time.monotonic()
     with progress.bar("training the lifter", total=config.steps, unit="step") as bar:
         bar.update(int(state.step))

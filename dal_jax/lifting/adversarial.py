@@ -4,53 +4,96 @@ import functools
 import math
 from typing import TYPE_CHECKING, Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from dal_jax.lifting import losses, networks, normalise, turning
+from dal_jax.lifting import completion, losses, networks, normalise, turning
 
 if TYPE_CHECKING:
-    from dal_jax.lifting import training
+    from dal_jax.lifting import config as config_lib
 
 
-def generate(
-    config: "training.Config", parameters: Any, points: Float[Array, "*n 17 2"], visible: Bool[Array, "*n 17"]
-) -> Float[Array, "*n 17"]:
+@flax.struct.dataclass
+class Member:
+    """One pair of players, and what one of them learns beside the game.
+
+    generator: the running mean of `trained_generator`, or with no averaging its copy: what lifts.
+    elevation: by how much the cameras that took the pictures look down, radians.
+    doubt: parameters of `networks.Doubt`, or None where the configuration has none.
+    """
+
+    generator: Any
+    trained_generator: Any
+    discriminator: Any
+    elevation: Float[Array, ""]
+    doubt: Any
+    generator_optimizer: optax.OptState
+    discriminator_optimizer: optax.OptState
+    elevation_optimizer: optax.OptState
+    doubt_optimizer: optax.OptState
+
+
+def initial_member(config: "config_lib.Config", key: PRNGKeyArray) -> Member:
+    """Draw the networks' weights, N(0, 0.02), biases 0."""
+    generator_key, discriminator_key = jax.random.split(key)
+    pose = jnp.zeros((networks.JOINTS, 2))
+    generator = networks.Generator(config.width).init(generator_key, _flat(pose))
+    discriminator = networks.Discriminator(config.width).init(discriminator_key, _evidence(config, pose))
+    doubt = None
+    if config.doubt:
+        doubt = networks.Doubt(config.width).init(jax.random.fold_in(key, 2), jnp.zeros(3 * networks.JOINTS))
+    optimizer, elevation = network_optimizer(config), jnp.float32(math.radians(config.elevation_start_deg))
+    return Member(
+        generator=generator,
+        trained_generator=generator,
+        discriminator=discriminator,
+        elevation=elevation,
+        doubt=doubt,
+        generator_optimizer=optimizer.init(generator),
+        discriminator_optimizer=optimizer.init(discriminator),
+        elevation_optimizer=elevation_optimizer(config).init(elevation),
+        doubt_optimizer=regression_optimizer().init(doubt),
+    )
+
+
+def generate(config: "config_lib.Config", parameters: Any, points: Float[Array, "*n 17 2"]) -> Float[Array, "*n 17"]:
     """Return the depth of normalised poses, hip at 0, in their own unit."""
-    features = _flat(points)
-    if config.append_visibility:
-        features = jnp.concatenate([features, visible.astype(features.dtype)], axis=-1)
-    return networks.Generator(config.width).apply(parameters, features)
+    return networks.Generator(config.width).apply(parameters, _flat(points))
 
 
 def step(
-    config: "training.Config", state: "training.LiftingState", batch: normalise.Normalised, key: PRNGKeyArray
-) -> tuple["training.LiftingState", dict[str, Array]]:
-    """Take one step of both networks on one batch of normalised poses; both learn from the same fakes.
+    config: "config_lib.Config",
+    member: Member,
+    completer: Any,
+    number: Int[Array, ""],
+    batch: normalise.Normalised,
+    key: PRNGKeyArray,
+) -> tuple[Member, dict[str, Array]]:
+    """Take step `number` of both networks on one batch of prepared poses; both learn from the same fakes.
 
     The gates look at the discriminator's accuracy before the step. What is gated off keeps its optimiser's state too.
     """
-    turn_keys = jax.random.split(key, len(batch.points))
-    fool = functools.partial(_generator_loss, config, state.discriminator, batch, turn_keys)
+    turn_key, hide_key = jax.random.split(key)
+    fool = functools.partial(_generator_loss, config, member, number, batch, turn_key)
     (_, (fakes, metrics)), (generator_gradient, elevation_gradient) = jax.value_and_grad(
         fool, argnums=(0, 1), has_aux=True
-    )(state.trained_generator, state.elevation)
-    tell_apart = functools.partial(_discriminator_loss, config, batch.points, fakes)
-    (loss, accuracy), discriminator_gradient = jax.value_and_grad(tell_apart, has_aux=True)(state.discriminator)
-
+    )(member.trained_generator, member.elevation)
+    tell_apart = functools.partial(_discriminator_loss, config, batch.points, fakes.shown)
+    (loss, accuracy), discriminator_gradient = jax.value_and_grad(tell_apart, has_aux=True)(member.discriminator)
     generator_learns = accuracy >= config.generator_gate
     discriminator_learns = accuracy <= config.discriminator_gate
     network_step = functools.partial(_step_if, network_optimizer(config))
     generator, generator_optimizer = network_step(
-        generator_learns, generator_gradient, state.trained_generator, state.generator_optimizer
+        generator_learns, generator_gradient, member.trained_generator, member.generator_optimizer
     )
     discriminator, discriminator_optimizer = network_step(
-        discriminator_learns, discriminator_gradient, state.discriminator, state.discriminator_optimizer
+        discriminator_learns, discriminator_gradient, member.discriminator, member.discriminator_optimizer
     )
     elevation, elevation_moments = _step_if(
-        elevation_optimizer(config), generator_learns, elevation_gradient, state.elevation, state.elevation_optimizer
+        elevation_optimizer(config), generator_learns, elevation_gradient, member.elevation, member.elevation_optimizer
     )
     metrics |= {
         "discriminator_realism": loss,
@@ -59,59 +102,113 @@ def step(
         "generator_learns": generator_learns.astype(jnp.float32),
         "discriminator_learns": discriminator_learns.astype(jnp.float32),
     }
-    state = state.replace(
-        step=state.step + 1,
-        generator=_average(config, state, generator),
+    member = member.replace(
+        generator=_average(config, member.generator, generator, number),
         trained_generator=generator,
         discriminator=discriminator,
-        elevation=elevation,
+        # Note: cameras look down, hardly ever up. A body reversed in depth would be seen from below: this rules it out.
+        elevation=jnp.maximum(elevation, 0.0),
         generator_optimizer=generator_optimizer,
         discriminator_optimizer=discriminator_optimizer,
         elevation_optimizer=elevation_moments,
     )
-    return state, metrics
+    if config.doubt:
+        member, metrics["doubt"] = _doubt_step(config, member, completer, fakes, hide_key)
+    return member, metrics
 
 
-def network_optimizer(config: "training.Config") -> optax.GradientTransformation:
+def network_optimizer(config: "config_lib.Config") -> optax.GradientTransformation:
     """Return Adam with L2 in its gradient: the published (Chainer's) weight decay, not AdamW's."""
     adam = optax.adam(config.learning_rate, b1=config.adam_b1)
     return optax.chain(optax.add_decayed_weights(config.weight_decay), adam)
 
 
-def elevation_optimizer(config: "training.Config") -> optax.GradientTransformation:
-    """Return Adam for the one number that says how far cameras look down; rate 0 leaves it at 0."""
+def elevation_optimizer(config: "config_lib.Config") -> optax.GradientTransformation:
+    """Return Adam for the one number that says how far cameras look down; rate 0 leaves it where it starts."""
     return optax.adam(config.elevation_rate, b1=config.adam_b1)
 
 
-def _generator_loss(config, discriminator: Any, batch: normalise.Normalised, turn_keys, generator: Any, elevation):
-    """Return the generator's total loss on a batch, with the fakes and the terms."""
-    points, visible = batch.points, batch.visible
-    depth = generate(config, generator, points, visible)
-    elevation_sd, heading_range = math.radians(config.elevation_deg), math.radians(config.heading_deg)
-    turns = jax.vmap(lambda key: turning.sample_turn(key, elevation, elevation_sd, heading_range))(turn_keys)
-    turned, turned_depth = jax.vmap(turning.turn_pose)(turns, points, depth)
+def regression_optimizer() -> optax.GradientTransformation:
+    """Return Adam at its usual rate, for the networks that play no game: doubt and completion."""
+    return optax.adam(1e-3)
+
+
+@flax.struct.dataclass
+class Fakes:
+    """A batch lifted and turned. shown: what the discriminator sees; points at unit size, of size `size` before."""
+
+    shown: Float[Array, "n 17 2"]
+    points: Float[Array, "n 17 2"]
+    depth: Float[Array, "n 17"]
+    size: Float[Array, "n"]
+    visible: Bool[Array, "n 17"]
+
+
+def turn_lifted(
+    config: "config_lib.Config",
+    rotation: Float[Array, "n 3 3"],
+    batch: normalise.Normalised,
+    depth: Float[Array, "n 17"],
+) -> Fakes:
+    """Turn lifted poses and look at them again; joints that were folded onto others are folded again."""
+    turned, turned_depth = jax.vmap(turning.turn_pose)(rotation, batch.points, depth)
     turned = jax.vmap(normalise.fill_missing)(turned, batch.stand_in)
-    resized, size = jax.vmap(normalise.unit_size)(turned, visible)
-    fakes = resized if config.normalise_fakes else turned
-    logits = networks.Discriminator(config.width).apply(discriminator, _flat(fakes))
+    resized, size = jax.vmap(normalise.unit_size)(turned, batch.visible)
+    shown = resized if config.normalise_fakes else turned
+    return Fakes(shown, resized, turned_depth, size, batch.visible)
+
+
+def _generator_loss(config, member: Member, number, batch: normalise.Normalised, key, generator: Any, elevation):
+    """Return the generator's total loss on a batch, with the fakes and the terms."""
+    depth = generate(config, generator, batch.points)
+    rotation = turning.sample(config, key, elevation, batch.points, jax.lax.stop_gradient(depth), number)
+    fakes = turn_lifted(config, rotation, batch, depth)
+    logits = networks.Discriminator(config.width).apply(member.discriminator, _evidence(config, fakes.shown))
+    mirror = functools.partial(losses.mirror_ambiguity, margin=config.mirror_margin)
     terms = {
         "generator_realism": jnp.mean(losses.generator_realism(logits)),
-        "mirror_ambiguity": jnp.mean(jax.vmap(losses.mirror_ambiguity)(points, depth, visible)),
+        "mirror_ambiguity": jnp.mean(jax.vmap(mirror)(batch.points, depth, batch.visible)),
     }
     total = terms["generator_realism"] + config.mirror_weight * terms["mirror_ambiguity"]
     if config.lift_turn_lift_weight:
-        again = generate(config, generator, resized, visible) * size[:, None]
-        terms["lift_turn_lift"] = jnp.mean(jax.vmap(losses.lift_turn_lift)(turned_depth, again, visible))
-        total += config.lift_turn_lift_weight * terms["lift_turn_lift"]
+        again = generate(config, generator, fakes.points) * fakes.size[:, None]
+        terms["lift_turn_lift"] = jnp.mean(jax.vmap(losses.lift_turn_lift)(fakes.depth, again, batch.visible))
+        terms["turn_back"] = jnp.mean(jax.vmap(losses.turn_back)(rotation, fakes.depth, again, batch.visible))
+        total += config.lift_turn_lift_weight * (terms["lift_turn_lift"] + terms["turn_back"])
+    if config.bone_weight:
+        proportions = losses.log_proportions(batch.points, depth)
+        terms["bone_unlikeness"] = losses.bone_unlikeness(proportions, losses.known_bones(batch.visible))
+        total += config.bone_weight * terms["bone_unlikeness"]
     return total, (fakes, terms)
 
 
 def _discriminator_loss(config, points, fakes, discriminator: Any):
     """Return its loss on a batch, and its accuracy: the mean of those on the annotated poses and on the fakes."""
     network = networks.Discriminator(config.width)
-    real, fake = network.apply(discriminator, _flat(points)), network.apply(discriminator, _flat(fakes))
+    real, fake = (network.apply(discriminator, _evidence(config, shown)) for shown in (points, fakes))
     accuracy = (jnp.mean(real > 0) + jnp.mean(fake <= 0)) / 2
     return jnp.mean(losses.discriminator_realism(real, fake)), accuracy
+
+
+def _doubt_step(config, member: Member, completer: Any, fakes: Fakes, key) -> tuple[Member, Array]:
+    """Learn how far off depths are, from poses whose depth is known: the lifter's own, seen from somewhere else.
+
+    Some of their joints are hidden, so that the doubt about a missing joint is learned with the rest.
+    """
+    fakes = jax.lax.stop_gradient(fakes)
+    seen = fakes.visible & ~completion.hide(key, fakes.visible)
+    poses, _ = completion.prepare(config, completer, fakes.points, seen)
+    depth = fakes.depth / (normalise.divisor(fakes.size) * normalise.divisor(poses.scale))[:, None]
+    error = generate(config, member.generator, poses.points) - depth
+    judged = fakes.visible.at[:, 0].set(False)  # the hip's depth is 0 and never off: its deviation has no lower bound
+
+    def surprise(doubt: Any) -> Array:
+        log_sd = networks.Doubt(config.width).apply(doubt, completion.features(poses))
+        return jnp.sum(losses.negative_log_likelihood(error, log_sd), where=judged) / jnp.maximum(jnp.sum(judged), 1)
+
+    loss, gradient = jax.value_and_grad(surprise)(member.doubt)
+    updates, moments = regression_optimizer().update(gradient, member.doubt_optimizer, member.doubt)
+    return member.replace(doubt=optax.apply_updates(member.doubt, updates), doubt_optimizer=moments), loss
 
 
 def _step_if(optimizer: optax.GradientTransformation, learns: Array, gradient, parameters, optimizer_state):
@@ -120,12 +217,21 @@ def _step_if(optimizer: optax.GradientTransformation, learns: Array, gradient, p
     return jax.tree.map(functools.partial(jnp.where, learns), (moved, moved_state), (parameters, optimizer_state))
 
 
-def _average(config, state: "training.LiftingState", generator: Any) -> Any:
+def _average(config, average: Any, generator: Any, number: Array) -> Any:
     """Follow the generator slowly, but fast while the average is young, so that the first weights are forgotten."""
     if not config.average_decay:
         return generator
-    decay = jnp.minimum(config.average_decay, state.step / (state.step + 10.0))
-    return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.generator, generator)
+    decay = jnp.minimum(config.average_decay, number / (number + 10.0))
+    return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, average, generator)
+
+
+def _evidence(config, points: Float[Array, "*n 17 2"]) -> Float[Array, "*n features"]:
+    """Return what the discriminator judges by: the 34 numbers, and if so configured every bone and its length too."""
+    if not config.discriminator_bones:
+        return _flat(points)
+    bones = losses.bone_vectors(points)
+    length = jnp.sqrt(jnp.sum(bones**2, axis=-1) + 1e-4)  # rounded at 0, where the root's slope is infinite
+    return jnp.concatenate([_flat(points), bones.reshape(*bones.shape[:-2], -1), length], axis=-1)
 
 
 def _flat(points: Array) -> Array:

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from dal_jax.lifting import poses as poses_lib, training
+from dal_jax.lifting import config as config_lib, lift, poses as poses_lib, training
 from dal_jax.runtime import atomic, checkpoints, errors, metric_log
 
 _CONTENT = {"config.json", "checkpoints", "metrics.jsonl", "tensorboard"}
@@ -20,7 +20,12 @@ class LifterFolder:
     """The folder of one training run, opened anew or gone on with; a context manager."""
 
     def __init__(
-        self, path: atomic.PathLike, config: training.Config, seed: int, poses: poses_lib.Poses, overwrite: bool = False
+        self,
+        path: atomic.PathLike,
+        config: config_lib.Config,
+        seed: int,
+        poses: poses_lib.Poses,
+        overwrite: bool = False,
     ):
         """Open the folder for a run, which is its configuration (but for the number of steps), seed and poses.
 
@@ -66,8 +71,8 @@ class LifterFolder:
             self._log.close()
 
 
-def load(path: atomic.PathLike) -> tuple[training.Config, Any]:
-    """Return (config, parameters) for `lift.lift` from the last checkpoint of a training folder.
+def load(path: atomic.PathLike) -> tuple[config_lib.Config, lift.Lifter]:
+    """Return (config, lifter) for `lift.lift` from the last checkpoint of a training folder.
 
     Raises:
       errors.InputError: it is no such folder, has no checkpoint yet, or is damaged.
@@ -77,13 +82,13 @@ def load(path: atomic.PathLike) -> tuple[training.Config, Any]:
     if not file.exists():
         raise errors.InputError(f"{path}: is no folder of a trained lifter (it has no config.json)")
     fields = _read_json(file).get("config")
-    known = {field.name for field in dataclasses.fields(training.Config)}
+    known = {field.name for field in dataclasses.fields(config_lib.Config)}
     if not isinstance(fields, dict) or set(fields) != known:
         raise errors.InputError(f"{file}: is no configuration of a lifter")
-    config = training.Config(**fields)
+    config = config_lib.Config(**fields)
     example = jax.eval_shape(functools.partial(training.initial_state, config), jax.random.key(0))
     state, _ = checkpoints.Checkpoints(path / "checkpoints").restore(example)
-    return config, state.generator
+    return config, state.lifter
 
 
 def _digest(poses: poses_lib.Poses) -> str:

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from dal_jax.body import skeleton
+
 _THORAX, _NOSE, _LEFT_SHOULDER, _RIGHT_SHOULDER = 8, 9, 11, 14
 
 
@@ -37,14 +39,15 @@ def facing(points: Float[Array, "17 2"], depth: Float[Array, "17"]) -> Float[Arr
 
 
 def mirror_ambiguity(
-    points: Float[Array, "17 2"], depth: Float[Array, "17"], visible: Bool[Array, "17"]
+    points: Float[Array, "17 2"], depth: Float[Array, "17"], visible: Bool[Array, "17"], margin: float = 0.0
 ) -> Float[Array, ""]:
-    """relu(-sin) of `facing`: depth and its reverse look the same in 2D; this picks the one a neck can do.
+    """relu(margin - sin) of `facing`: depth and its reverse look the same in 2D; this picks the one a neck can do.
 
-    0 where one of the four joints is missing.
+    0 where one of the four joints is missing. Kudo et al. have margin 0, and with it a network can turn the nose alone
+    and reverse everything else; a margin asks for a nose square to the shoulders, which a reversed body cannot have.
     """
     judged = visible[jnp.array([_THORAX, _NOSE, _LEFT_SHOULDER, _RIGHT_SHOULDER])].all()
-    return jnp.where(judged, jax.nn.relu(-facing(points, depth)), 0.0)
+    return jnp.where(judged, jax.nn.relu(margin - facing(points, depth)), 0.0)
 
 
 def lift_turn_lift(
@@ -55,4 +58,74 @@ def lift_turn_lift(
     Chen et al. 2019 turn the second 3D pose back before comparing. A turn keeps lengths and lifting copies x and y, so
     |R'(p2 - p1)|^2 = (z2 - z1)^2 in the turned camera, and that is computed here. Missing joints do not count.
     """
-    return jnp.sum((lifted_again - turned_depth) ** 2, where=visible) / jnp.maximum(jnp.sum(visible), 1)
+    return _mean((lifted_again - turned_depth) ** 2, visible)
+
+
+def turn_back(
+    rotation: Float[Array, "3 3"],
+    turned_depth: Float[Array, "17"],
+    lifted_again: Float[Array, "17"],
+    visible: Bool[Array, "17"],
+) -> Float[Array, ""]:
+    """Mean squared distance in the image between a 2D pose and what comes back of it: lift, turn, lift, turn back.
+
+    The two 3D poses differ by (0, 0, z2 - z1) in the turned camera; turned back, its x and y are what the image sees
+    (Chen et al. 2019's 2D loss).
+    """
+    seen = jnp.sum(rotation[2, :2] ** 2)
+    return seen * _mean((lifted_again - turned_depth) ** 2, visible)
+
+
+BONES = tuple((joint, parent) for joint, parent in enumerate(skeleton.H36M_PARENTS) if parent >= 0)
+"""Human3.6M's 16 bones, (joint, parent)."""
+
+_SHORTEST = 0.01  # of a pose's size: below it a bone's logarithm would be all noise
+
+
+def bone_vectors(joints: Float[Array, "*n 17 d"]) -> Float[Array, "*n 16 d"]:
+    """Return joint - parent of every bone."""
+    joint, parent = (jnp.array(ends) for ends in zip(*BONES, strict=True))
+    return joints[..., joint, :] - joints[..., parent, :]
+
+
+def log_proportions(points: Float[Array, "*n 17 2"], depth: Float[Array, "*n 17"]) -> Float[Array, "*n 16"]:
+    """Return the logarithm of each bone's share of the sum of all bone lengths."""
+    vectors = bone_vectors(jnp.concatenate([points, depth[..., None]], axis=-1))
+    log_length = 0.5 * jnp.log(jnp.sum(vectors**2, axis=-1) + _SHORTEST**2)
+    return log_length - jax.nn.logsumexp(log_length, axis=-1, keepdims=True)
+
+
+def bone_asymmetry(log_proportion: Float[Array, "*n 16"]) -> Float[Array, "*n 16"]:
+    """Return log(left / right) of every bone (right / left on the right, 0 in the middle)."""
+    return log_proportion - log_proportion[..., jnp.array(_MIRRORED_BONE)]
+
+
+def bone_unlikeness(log_proportion: Float[Array, "n 16"], known: Bool[Array, "n 16"]) -> Float[Array, ""]:
+    """Return how much bodies of a batch differ in their proportions, plus how much left differs from right.
+
+    Mean squares of logarithms. People differ by some percent; depths that are wrong differ by far more. No length is
+    given: the reference is the batch's own mean, made symmetric. Bones with a missing end do not count.
+    """
+    mean = jnp.sum(log_proportion, axis=0, where=known) / jnp.maximum(jnp.sum(known, axis=0), 1)
+    symmetric = (mean + mean[jnp.array(_MIRRORED_BONE)]) / 2
+    both = known & known[:, jnp.array(_MIRRORED_BONE)]
+    spread = _mean((log_proportion - symmetric[None]) ** 2, known)
+    return spread + _mean(bone_asymmetry(log_proportion) ** 2, both)
+
+
+def known_bones(visible: Bool[Array, "*n 17"]) -> Bool[Array, "*n 16"]:
+    """Return which bones have both ends visible."""
+    joint, parent = (jnp.array(ends) for ends in zip(*BONES, strict=True))
+    return visible[..., joint] & visible[..., parent]
+
+
+def negative_log_likelihood(error: Float[Array, "*n 17"], log_sd: Float[Array, "*n 17"]) -> Float[Array, "*n 17"]:
+    """Return that of a Gaussian with mean 0, less its constant: how a deviation is learned from errors."""
+    return 0.5 * error**2 * jnp.exp(-2 * log_sd) + log_sd
+
+
+_MIRRORED_BONE = tuple([joint for joint, _ in BONES].index(skeleton.H36M_MIRROR[joint]) for joint, _ in BONES)
+
+
+def _mean(values: Array, counted: Array) -> Array:
+    return jnp.sum(values, where=counted) / jnp.maximum(jnp.sum(counted), 1)

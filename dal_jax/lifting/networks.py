@@ -1,4 +1,5 @@
-"""The two networks of Kudo et al. 2018: the same small MLP with a skip, once with 17 depths, once with one logit."""
+"""The two networks of Kudo et al. 2018, the same small MLP with a skip: once with 17 depths, once with one logit; and
+two more of its kind, which `best` needs: one that places missing joints, one that says how far off depths may be."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ JOINTS = 17
 
 _LEAK = 0.2
 _INITIAL_SD = 0.02
+_FIRST_LOG_SD = -1.5  # about a hand's length in units of the pose's size: where learning the deviations begins
 
 
 class Generator(nn.Module):
@@ -25,7 +27,7 @@ class Generator(nn.Module):
 
     @nn.compact
     def __call__(self, features: Float[Array, "*batch features"]) -> Float[Array, "*batch 17"]:
-        """Map 34 numbers, x and y joint by joint (and 17 more, 0 or 1, where visibility is appended), to depth."""
+        """Map 34 numbers, x and y joint by joint, to depth."""
         depth = _Perceptron(self.width, JOINTS, name="mlp")(features)
         return depth - depth[..., :1]
 
@@ -41,8 +43,45 @@ class Discriminator(nn.Module):
 
     @nn.compact
     def __call__(self, features: Float[Array, "*batch features"]) -> Float[Array, "*batch"]:
-        """Map 34 numbers, x and y joint by joint, to one logit."""
+        """Map a pose's numbers to one logit."""
         return _Perceptron(self.width, 1, name="mlp")(features)[..., 0]
+
+
+class Doubt(nn.Module):
+    """Logarithm of the standard deviation of each joint's lifted depth, in normalised units (not in the paper).
+
+    Attributes:
+      width: hidden units.
+    """
+
+    width: int
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "*batch 51"]) -> Float[Array, "*batch 17"]:
+        """Map x and y joint by joint, and whether each joint was seen, to 17 numbers."""
+        return _Perceptron(self.width, JOINTS, name="mlp")(features) + _FIRST_LOG_SD
+
+
+class Completer(nn.Module):
+    """Where a missing joint is, from the others (not in the paper).
+
+    Attributes:
+      width: hidden units.
+    """
+
+    width: int
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "*batch 51"]) -> tuple[Array, Array]:
+        """Map x and y joint by joint (missing ones folded onto their ancestors), and whether each was seen.
+
+        Returns:
+          The way from each joint's ancestor to the joint, (*batch, 17, 2), and the logarithm of its standard deviation
+          along either axis, (*batch, 17), both in normalised units.
+        """
+        out = _Perceptron(self.width, 3 * JOINTS, name="mlp")(features)
+        offset, log_sd = jnp.split(out, [2 * JOINTS], axis=-1)
+        return offset.reshape(*out.shape[:-1], JOINTS, 2), log_sd + _FIRST_LOG_SD
 
 
 class _Perceptron(nn.Module):

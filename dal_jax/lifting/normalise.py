@@ -6,8 +6,10 @@ the discriminator cannot tell them apart by what is missing. A missing hip is th
 only visible one of them, or else the mean of all visible joints.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -21,12 +23,14 @@ class Normalised(NamedTuple):
 
     Attributes:
       points: hip at the origin, mean distance of the other visible joints to it 1 (0 where the pose has no size).
-      scale: that mean distance, in the units of the key points.
+      hip: where that origin is, and
+      scale: that mean distance, both in the units of the key points.
       visible: as given, except that the hip, known or estimated, counts as seen.
       stand_in: for every joint the one whose place it takes: itself, or its nearest visible ancestor.
     """
 
     points: Float[Array, "*n 17 2"]
+    hip: Float[Array, "*n 2"]
     scale: Float[Array, "*n"]
     visible: Bool[Array, "*n 17"]
     stand_in: Int[Array, "*n 17"]
@@ -46,7 +50,22 @@ def normalise(keypoints: Float[Array, "17 2"], visible: Bool[Array, "17"]) -> No
     points = jnp.where(seen[:, None], keypoints.at[_HIP].set(hip) - hip[None], 0.0)
     points, scale = unit_size(points, seen)
     stand_in = _stand_in(seen)
-    return Normalised(fill_missing(points, stand_in), scale, seen, stand_in)
+    return Normalised(fill_missing(points, stand_in), hip, scale, seen, stand_in)
+
+
+def normalise_all(keypoints: Float[Array, "*n 17 2"], visible: Bool[Array, "*n 17"]) -> Normalised:
+    """Apply `normalise` to every pose, whatever the leading axes."""
+    return _over_leading_axes(normalise, keypoints, visible)
+
+
+def unit_size_all(points: Float[Array, "*n 17 2"], visible: Bool[Array, "*n 17"]) -> tuple[Array, Array]:
+    """Apply `unit_size` to every pose, whatever the leading axes."""
+    return _over_leading_axes(unit_size, points, visible)
+
+
+def divisor(scale: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """Return what to divide by: the scale, or 1 for a pose of no size."""
+    return jnp.where(scale > 0, scale, 1.0)
 
 
 def unit_size(points: Float[Array, "17 2"], visible: Bool[Array, "17"]) -> tuple[Array, Array]:
@@ -59,12 +78,18 @@ def unit_size(points: Float[Array, "17 2"], visible: Bool[Array, "17"]) -> tuple
     away = counted & (squared > 0)  # the root's slope at 0 is infinite: keep such joints off it
     distance = jnp.where(away, jnp.sqrt(jnp.where(away, squared, 1.0)), 0.0)
     scale = jnp.sum(distance) / jnp.maximum(jnp.sum(counted), 1)
-    return points / jnp.where(scale > 0, scale, 1.0), scale
+    return points / divisor(scale), scale
 
 
 def fill_missing(points: Float[Array, "17 2"], stand_in: Int[Array, "17"]) -> Float[Array, "17 2"]:
     """Put every missing joint onto its nearest visible ancestor; a whole pose stays as it is."""
     return points[stand_in]
+
+
+def _over_leading_axes(function: Callable, points: Array, visible: Array):
+    for _ in range(points.ndim - 2):
+        function = jax.vmap(function)
+    return function(points, visible)
 
 
 def _stand_in(visible: Array) -> Array:

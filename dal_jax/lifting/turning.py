@@ -1,32 +1,66 @@
 """Turning a lifted pose, to look at it from another side: what makes a fake out of an annotated pose."""
 
 import math
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+if TYPE_CHECKING:
+    from dal_jax.lifting import config as config_lib
+
+_RIGHT_HIP, _LEFT_HIP, _LEFT_SHOULDER, _RIGHT_SHOULDER = 1, 4, 11, 14
+_UNMATCHED_STEPS = 2000  # before which depths are too poor to say where anybody is heading
+_MATCH_SD = math.radians(20.0)  # of the difference to the heading that is aimed at
 
 
-def sample_turn(
-    key: PRNGKeyArray, elevation: Float[Array, ""], elevation_sd: float = 0.0, heading_range: float = math.pi
-) -> Float[Array, "3 3"]:
-    """Draw a turn Rx(b) Ry(theta) Rx(-a) about the vertical of the world, for cameras that look down a little.
+def sample(
+    config: "config_lib.Config",
+    key: PRNGKeyArray,
+    elevation: Float[Array, ""],
+    points: Float[Array, "n 17 2"],
+    depth: Float[Array, "n 17"],
+    number: Int[Array, ""],
+) -> Float[Array, "n 3 3"]:
+    """Draw a turn for every lifted pose of a batch: tilt(e) Ry(theta) tilt(-e), about the vertical of the world.
 
-    theta ~ U(-heading_range, heading_range); a and b ~ N(elevation, elevation_sd): a undoes the tilt of the camera that
-    took the picture, b is that of the camera that looks at the fake (after ElePose, Wandt et al. 2022). With a = b = 0
-    and a whole turn this is what Kudo et al. publish, who assume a level camera.
+    e is the elevation: -e undoes the tilt of the camera that took the picture, +e is that of the camera that looks at
+    the fake (after ElePose, Wandt et al. 2022). theta ~ U(-heading_deg, heading_deg). With e = 0 and a whole turn this
+    is what Kudo et al. publish, who assume level cameras and people at every heading.
+
+    Where people were photographed from some sides only, most such fakes are views that no annotated pose has, and the
+    discriminator sees that whatever the depths. A share `matched_headings` is therefore turned to the heading of
+    another pose of the batch, give or take 20 degrees, from step 2,000 on.
 
     Args:
-      key: of this draw.
-      elevation: mean angle by which cameras look down, radians.
-      elevation_sd: how much it differs from picture to picture, radians.
-      heading_range: how far a fake is turned at most, radians; less than pi where people are only ever photographed
-        from one side: most fakes would be views that no annotated pose has.
+      elevation: angle by which cameras look down, radians.
+      points, depth: the lifted poses.
+      number: of the training step.
     """
-    heading_key, tilt_key = jax.random.split(key)
-    heading = jax.random.uniform(heading_key, (), minval=-heading_range, maxval=heading_range)
-    before, after = elevation + elevation_sd * jax.random.normal(tilt_key, (2,))
-    return tilt(after) @ turn_heading(heading) @ tilt(-before)
+    heading_key, other_key, error_key, choice_key = jax.random.split(key, 4)
+    count, reach = len(points), math.radians(config.heading_deg)
+    angle = jax.random.uniform(heading_key, (count,), minval=-reach, maxval=reach)
+    if config.matched_headings:
+        own = heading(elevation, points, depth)
+        aim = jax.random.permutation(other_key, own) + _MATCH_SD * jax.random.normal(error_key, (count,))
+        matched = jax.random.uniform(choice_key, (count,)) < config.matched_headings
+        angle = jnp.where(matched & (number >= _UNMATCHED_STEPS), aim - own, angle)
+    up, down = tilt(elevation), tilt(-elevation)
+    return jax.vmap(lambda theta: up @ turn_heading(theta) @ down)(angle)
+
+
+def heading(
+    elevation: Float[Array, ""], points: Float[Array, "n 17 2"], depth: Float[Array, "n 17"]
+) -> Float[Array, "n"]:
+    """Return the angle by which each lifted person is turned about the vertical, from hips and shoulders, radians.
+
+    0 for one who faces the camera; `turn_heading(theta)` adds theta.
+    """
+    joints = jnp.concatenate([points, depth[..., None]], axis=-1) @ tilt(-elevation).T
+    right = joints[:, _RIGHT_HIP] - joints[:, _LEFT_HIP] + joints[:, _RIGHT_SHOULDER] - joints[:, _LEFT_SHOULDER]
+    somewhere = jnp.sum(right[:, ::2] ** 2, axis=-1) > 0
+    return jnp.where(somewhere, jnp.arctan2(right[:, 2], jnp.where(somewhere, -right[:, 0], 1.0)), 0.0)
 
 
 def turn_heading(angle: Float[Array, ""]) -> Float[Array, "3 3"]:

@@ -76,13 +76,13 @@ class Judge:
         return np.asarray(deform_and_learn.joints_h36m(self.setting.template, jax.tree.map(jnp.asarray, bodies)))
 
     def _lifted(self, state: deform_and_learn.LoopState, people: people_lib.People) -> Float[np.ndarray, "n 17 3"]:
-        """Return the cGAN's joints: annotated x and y (z of missing joints is its guess), lifted depth."""
+        """Return the cGAN's joints: annotated x and y, lifted depth; missing joints are its guess."""
         observed = people.observations
         visible = observed.keypoint_confidence > 0
-        depth = lift.lift(
-            self.setting.config.lifting, state.lifting.generator, jnp.asarray(observed.keypoint_position), visible
+        lifted = lift.lift(
+            self.setting.config.lifting, state.lifting.lifter, jnp.asarray(observed.keypoint_position), visible
         )
-        return np.concatenate([observed.keypoint_position, np.asarray(depth)[..., None]], axis=-1)
+        return np.asarray(lifted.joints)
 
     def _scores(self, joints, truth) -> dict[str, np.ndarray]:
         canonical = protocols.canonical_bone_sum_mm(self.train_truth.joints_h36m_mm)

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dal_jax.lifting import adversarial, normalise, training
+from dal_jax.lifting import adversarial, config as config_lib, networks, normalise
 from tests.lifting import stick_people
 
-_CONFIG = training.Config(width=16, batch=8)
+_CONFIG = config_lib.Config(width=16, batch=8)
 
 
 def _batch(poses, visible=None):
@@ -20,17 +20,26 @@ def _batch(poses, visible=None):
 
 
 _BATCH = _batch(stick_people.crowd(8, seed=0)[..., :2])
-_STATE = training.initial_state(_CONFIG, jax.random.key(0))
+_STATE = adversarial.initial_member(_CONFIG, jax.random.key(0))
 _KEY = jax.random.key(1)
 _EVERYTHING = dataclasses.replace(
     _CONFIG,
     normalise_fakes=True,
     lift_turn_lift_weight=1.0,
-    heading_deg=40.0,
-    elevation_deg=5.0,
+    bone_weight=1.0,
+    mirror_margin=0.5,
+    discriminator_bones=True,
+    matched_headings=0.5,
+    elevation_start_deg=5.0,
     elevation_rate=1e-3,
     average_decay=0.9,
+    doubt=True,
+    complete=True,
 )
+
+
+_COMPLETER = networks.Completer(_EVERYTHING.width).init(jax.random.key(4), jnp.zeros(51))
+_STATES = {True: _STATE, False: adversarial.initial_member(_EVERYTHING, jax.random.key(0))}
 
 
 def _same(tree, other):
@@ -41,15 +50,17 @@ def _same(tree, other):
 def _compiled(published):
     """Return the step with the gates as data: one program for every gate."""
     config = _CONFIG if published else _EVERYTHING
+    completer = None if published else _COMPLETER
 
     def step(state, batch, generator_gate, discriminator_gate):
         gated = dataclasses.replace(config, generator_gate=generator_gate, discriminator_gate=discriminator_gate)
-        return adversarial.step(gated, state, batch, _KEY)
+        return adversarial.step(gated, state, completer, jnp.asarray(5000), batch, _KEY)
 
     return jax.jit(step)
 
 
-def _step(state=_STATE, batch=_BATCH, generator_gate=0.1, discriminator_gate=0.9, published=True):
+def _step(state=None, batch=_BATCH, generator_gate=0.1, discriminator_gate=0.9, published=True):
+    state = _STATES[published] if state is None else state
     return _compiled(published)(state, batch, generator_gate, discriminator_gate)
 
 
@@ -104,12 +115,14 @@ def test_a_step_uses_that_optimiser():
     for name in ("trained_generator", "discriminator"):
         before, after = (getattr(state, name)["params"]["mlp"]["last"]["kernel"] for state in (_STATE, moved))
         np.testing.assert_allclose(np.median(np.abs(after - before)), 2e-4, rtol=1e-2)  # Adam's epsilon; rounding
-    assert _same(moved.generator, moved.trained_generator) and moved.elevation == 0 and moved.step == 1
+    assert _same(moved.generator, moved.trained_generator) and moved.elevation == 0
 
 
 def test_everything_beyond_the_published_recipe_can_be_switched_on():
+    before = _STATES[False]
     state, metrics = _step(_step(published=False)[0], published=False)
-    assert metrics["lift_turn_lift"] > 0 and state.elevation != 0
+    assert all(metrics[name] > 0 for name in ("lift_turn_lift", "turn_back", "bone_unlikeness"))
+    assert state.elevation not in (0, before.elevation) and not _same(state.doubt, before.doubt)
     assert not _same(state.generator, state.trained_generator)
     state_leaves = jax.tree.leaves((state, metrics))
     assert all(np.isfinite(leaf).all() for leaf in state_leaves)
@@ -133,3 +146,32 @@ def test_missing_joints_do_not_reach_the_step():
     broken = np.where(visible[..., None], poses, np.nan)
     one, other = (_step(batch=_batch(values, visible), published=False) for values in (poses, broken))
     assert _same(one, other)
+
+
+def test_cameras_never_look_up():
+    """A body reversed in depth is one seen from below: the elevation stops at 0 however hard it is pulled."""
+    level = _STATES[False].replace(elevation=jnp.float32(1e-9))
+    pulled = [_step(level, batch=_batch(stick_people.crowd(8, seed=seed)[..., :2]), published=False)[0].elevation
+              for seed in range(6)]  # fmt: skip
+    assert min(pulled) == 0 < max(pulled)
+
+
+def test_doubt_learns_nothing_about_the_hip():
+    """Its depth is 0 and never off; a likelihood of it would have no upper bound."""
+    state = _STATES[False]
+    for _ in range(3):
+        state = _step(state, published=False)[0]
+    moved = np.asarray(
+        state.doubt["params"]["mlp"]["last"]["bias"] != _STATES[False].doubt["params"]["mlp"]["last"]["bias"]
+    )
+    assert not moved[0] and moved[1:].all()
+
+
+def test_a_generator_without_depth_turns_into_a_line():
+    """What turning does to z = 0: seen from the side every x is 0."""
+    batch = _BATCH
+    quarter = jnp.broadcast_to(jnp.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]]), (8, 3, 3))
+    fakes = adversarial.turn_lifted(_CONFIG, quarter, batch, jnp.zeros((8, 17)))
+    np.testing.assert_array_equal(fakes.points[..., 0], 0)
+    np.testing.assert_allclose(fakes.depth, -batch.points[..., 0], atol=1e-6)
+    np.testing.assert_allclose(fakes.shown, fakes.points * fakes.size[:, None, None], atol=1e-5)

@@ -4,7 +4,9 @@ import json
 import subprocess
 import sys
 
+import jax
 import numpy as np
+import PIL.Image
 import pytest
 
 from dal_jax.lifting import folder
@@ -41,25 +43,29 @@ def test_training_goes_on_as_if_undisturbed(poses, trained, tmp_path):
     assert second.returncode == 0, second.stderr
     _, through = folder.load(trained)
     _, resumed = folder.load(tmp_path / "run")
-    for one, other in zip(_leaves(through), _leaves(resumed), strict=True):
-        np.testing.assert_array_equal(one, other)
+    jax.tree.map(np.testing.assert_array_equal, through, resumed)
     steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert steps == [5, 7, 10, 12]
 
 
-def _leaves(parameters):
-    return [layer[name] for layer in parameters["params"]["mlp"].values() for name in ("kernel", "bias")]
-
-
 def test_lift_writes_3d_joints(poses, trained, tmp_path):
-    flags = (f"--poses={poses}", f"--checkpoint={trained}", f"--out={tmp_path / 'lifted.npz'}")
+    flags = (
+        f"--poses={poses}",
+        f"--checkpoint={trained}",
+        f"--out={tmp_path / 'lifted.npz'}",
+        f"--pictures={tmp_path}",
+    )
     done = _run("lift", *flags)
     assert done.returncode == 0, done.stderr
     with np.load(tmp_path / "lifted.npz") as lifted:
         assert lifted["joints"].shape == (10, 17, 3) and lifted["unit"] == "px"
         given = np.load(poses)["keypoints"]
         np.testing.assert_allclose(lifted["joints"][..., :2], given - given[:, :1], atol=1e-3)  # px around 300
-        assert np.isfinite(lifted["joints"]).all() and lifted["entry"].tolist() == list(range(10))
+        assert all(np.isfinite(lifted[name]).all() for name in ("joints", "depth_sd", "points_sd", "surprise"))
+        assert lifted["entry"].tolist() == list(range(10))
+        np.testing.assert_array_equal(lifted["unusual"], lifted["surprise"] > 4)
+    with PIL.Image.open(tmp_path / "sheet.png") as sheet, PIL.Image.open(tmp_path / "turntable.gif") as turntable:
+        assert sheet.size == (1440, 480) and turntable.n_frames == 36
     again = _run("lift", *flags)
     assert again.returncode == 2 and "--overwrite" in again.stderr and len(again.stderr.splitlines()) == 1
 

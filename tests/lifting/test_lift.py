@@ -5,68 +5,110 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dal_jax.lifting import lift, training
+from dal_jax.lifting import config as config_lib, lift, training
 from tests.lifting import stick_people
 
 _FLOAT32 = 5e-6  # outputs of order 1 in the pose's unit, through three float32 layers
-_CONFIG = training.Config(width=32)
-_PARAMETERS = jax.tree.map(lambda leaf: 10 * leaf, training.initial_state(_CONFIG, jax.random.key(0)).generator)
+_CONFIG = {
+    "kudo": config_lib.Config(width=32),
+    "best": config_lib.Config(width=32, members=2, doubt=True, complete=True),
+}
+_LIFTER = {
+    name: jax.tree.map(lambda leaf: 10 * leaf, training.initial_state(config, jax.random.key(0)).lifter)
+    for name, config in _CONFIG.items()
+}
 _POSES = np.asarray(stick_people.crowd(6, seed=1)[..., :2], np.float32)
 _ALL = np.ones((6, 17), bool)
+both = pytest.mark.parametrize("name", _CONFIG)
 
 
-def _lift(poses, visible=_ALL):
-    return np.asarray(lift.lift(_CONFIG, _PARAMETERS, jnp.asarray(poses), jnp.asarray(visible)))
+def _lift(name, poses, visible=_ALL):
+    return jax.device_get(lift.lift(_CONFIG[name], _LIFTER[name], jnp.asarray(poses), jnp.asarray(visible)))
 
 
-def test_x_and_y_are_the_given_ones_and_the_hip_is_the_origin():
+@both
+def test_x_and_y_are_the_given_ones_and_the_hip_is_the_origin(name):
     poses = 50 * _POSES + 300
-    joints = lift.lift_joints(_CONFIG, _PARAMETERS, jnp.asarray(poses), _ALL)
-    np.testing.assert_allclose(joints[..., :2], poses - poses[:, :1], atol=1e-3)  # px, of coordinates around 300
-    np.testing.assert_array_equal(joints[:, 0], 0)
-    np.testing.assert_array_equal(joints[..., 2], lift.lift(_CONFIG, _PARAMETERS, jnp.asarray(poses), _ALL))
+    lifted = _lift(name, poses)
+    np.testing.assert_allclose(lifted.joints[..., :2], poses - poses[:, :1], atol=1e-3)  # px, of coordinates around 300
+    np.testing.assert_array_equal(lifted.joints[:, 0], 0)
+    np.testing.assert_array_equal(lifted.joints[..., 2], lifted.depth)
+    np.testing.assert_array_equal(lifted.points_sd, 0)
 
 
+@both
 @pytest.mark.parametrize("factor", [4.0, 0.3, 700.0])
-def test_a_larger_pose_is_as_much_deeper(factor):
-    depth = _lift(_POSES)
-    assert np.abs(depth[:, 1:]).min() > 0
-    np.testing.assert_allclose(_lift(factor * _POSES), factor * depth, atol=factor * _FLOAT32)
+def test_a_larger_pose_is_as_much_deeper_and_as_much_in_doubt(name, factor):
+    small, large = _lift(name, _POSES), _lift(name, factor * _POSES)
+    assert np.abs(small.depth[:, 1:]).min() > 0
+    np.testing.assert_allclose(large.depth, factor * small.depth, atol=factor * _FLOAT32)
+    np.testing.assert_allclose(large.size, factor * small.size, rtol=_FLOAT32)
+    if name == "best":
+        np.testing.assert_allclose(large.depth_sd, factor * small.depth_sd, rtol=1e-4)
+        assert (small.depth_sd[:, 1:] > 0).all() and (small.depth_sd[:, 0] == 0).all()
 
 
-def test_place_does_not_matter():
-    np.testing.assert_allclose(_lift(_POSES + np.float32([5, -3])), _lift(_POSES), atol=_FLOAT32)
+@both
+def test_place_does_not_matter(name):
+    np.testing.assert_allclose(
+        _lift(name, _POSES + np.float32([5, -3])).depth, _lift(name, _POSES).depth, atol=_FLOAT32
+    )
 
 
-def test_leading_axes_are_batch():
-    folded = _lift(_POSES.reshape(2, 3, 17, 2), _ALL.reshape(2, 3, 17))
-    np.testing.assert_allclose(folded.reshape(6, 17), _lift(_POSES), atol=_FLOAT32)
-    np.testing.assert_allclose(_lift(_POSES[0], _ALL[0]), _lift(_POSES)[0], atol=_FLOAT32)
-    assert _lift(_POSES[:0], _ALL[:0]).shape == (0, 17)
+@both
+def test_leading_axes_are_batch(name):
+    flat = _lift(name, _POSES)
+    folded = _lift(name, _POSES.reshape(2, 3, 17, 2), _ALL.reshape(2, 3, 17))
+    for whole, part in zip(jax.tree.leaves(flat), jax.tree.leaves(folded), strict=True):
+        np.testing.assert_allclose(part.reshape(whole.shape), whole, atol=_FLOAT32)
+    np.testing.assert_allclose(_lift(name, _POSES[0], _ALL[0]).depth, flat.depth[0], atol=_FLOAT32)
+    assert _lift(name, _POSES[:0], _ALL[:0]).joints.shape == (0, 17, 3)
 
 
-def test_what_a_missing_joint_holds_does_not_matter():
+@both
+def test_what_a_missing_joint_holds_does_not_matter(name):
     visible = _ALL.copy()
     visible[:, [3, 10]] = False
     broken = _POSES.copy()
     broken[:, [3, 10]] = np.nan
-    np.testing.assert_array_equal(_lift(broken, visible), _lift(_POSES, visible))
-    assert np.isfinite(_lift(broken, visible)).all()
+    one, other = _lift(name, broken, visible), _lift(name, _POSES, visible)
+    for left, right in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(left, right)
+        assert np.isfinite(left).all()
 
 
+@both
 @pytest.mark.parametrize("visible", [np.ones(17, bool), np.zeros(17, bool)])
-def test_a_pose_of_no_size_has_no_depth(visible):
-    np.testing.assert_array_equal(_lift(np.full((17, 2), 3.0, np.float32), visible), 0)
+def test_a_pose_of_no_size_has_no_depth(name, visible):
+    np.testing.assert_array_equal(_lift(name, np.full((17, 2), 3.0, np.float32), visible).depth, 0)
 
 
-def test_visibility_is_an_input_only_where_it_is_appended():
-    config = training.Config(width=32, append_visibility=True)
-    parameters = training.initial_state(config, jax.random.key(0)).generator
-    pose = _POSES[0].copy()
-    pose[3] = pose[2]  # a missing foot is folded onto its knee: only visibility tells these two apart
-    counted = np.linalg.norm(pose[1:] - pose[0], axis=-1)
-    pose[2] = pose[3] = pose[0] + (pose[2] - pose[0]) * np.delete(counted, 2).mean() / counted[2]
-    seen, hidden = np.ones(17, bool), np.arange(17) != 3
-    for with_mask, network, weights in ((False, _CONFIG, _PARAMETERS), (True, config, parameters)):
-        both = [lift.lift(network, weights, jnp.asarray(pose), jnp.asarray(mask)) for mask in (seen, hidden)]
-        assert np.allclose(*both, atol=1e-3 * np.abs(both[0]).max()) is not with_mask
+def test_a_missing_joint_is_placed_by_the_others_where_there_is_a_completer():
+    visible = _ALL.copy()
+    visible[:, 13] = False
+    kudo, best = _lift("kudo", _POSES, visible), _lift("best", _POSES, visible)
+    np.testing.assert_allclose(kudo.points[:, 13], kudo.points[:, 12], atol=_FLOAT32)  # folded onto its elbow
+    assert np.linalg.norm(best.points[:, 13] - best.points[:, 12], axis=-1).min() > 1e-3
+    np.testing.assert_array_equal(best.points_sd[:, 13] > 0, True)
+    given = np.arange(17) != 13
+    np.testing.assert_allclose(best.points[:, given], (_POSES - _POSES[:, :1])[:, given], atol=1e-5)
+
+
+def test_eq_4_takes_every_depth_alike_from_kudo_and_by_its_doubt_from_best():
+    confidence = np.random.default_rng(0).random((6, 17)).astype(np.float32)
+    confidence[:, 5] = 0
+    for name in _CONFIG:
+        depth, trusted = lift.depth_term(_CONFIG[name], _LIFTER[name], _POSES, confidence)
+        lifted = _lift(name, _POSES, confidence > 0)
+        np.testing.assert_allclose(depth, lifted.depth, atol=_FLOAT32)
+        if name == "kudo":
+            np.testing.assert_array_equal(trusted, confidence)
+        else:
+            expected = confidence / (1 + (lifted.depth_sd / lifted.size[:, None] / lift.USUAL_SD) ** 2)
+            np.testing.assert_allclose(trusted, expected, rtol=1e-5)
+
+
+def test_without_a_completer_nothing_is_surprising():
+    np.testing.assert_array_equal(lift.surprise(_CONFIG["kudo"], _LIFTER["kudo"], _POSES, _ALL), 0)
+    known = lift.surprise(_CONFIG["best"], _LIFTER["best"], jnp.asarray(_POSES), jnp.asarray(_ALL))
+    assert (np.asarray(known)[:, 1:] > 0).all() and (np.asarray(known)[:, 0] == 0).all()

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dal_jax.body import skeleton
 from dal_jax.lifting import losses, turning
 from tests.lifting import stick_people
 
@@ -57,3 +58,93 @@ def test_lift_turn_lift_is_the_distance_after_turning_back():
     loss = losses.lift_turn_lift(jnp.asarray(turned[:, 2]), jnp.asarray(again), visible)
     np.testing.assert_allclose(loss, expected, rtol=10 * _FLOAT32)
     assert losses.lift_turn_lift(jnp.asarray(turned[:, 2]), jnp.asarray(again), np.zeros(17, bool)) == 0
+
+
+def test_turn_back_is_the_distance_in_the_image_after_turning_back():
+    random = np.random.default_rng(1)
+    turn = np.asarray(turning.tilt(jnp.array(0.3)) @ turning.turn_heading(jnp.array(1.1)), np.float64)
+    pose = random.normal(size=(17, 3))
+    turned, again = pose @ turn.T, random.normal(size=17)
+    visible = np.arange(17) % 4 > 0
+    back = np.c_[turned[:, :2], again] @ turn
+    expected = np.sum((back - pose)[visible, :2] ** 2, axis=-1).mean()
+    loss = losses.turn_back(jnp.asarray(turn), jnp.asarray(turned[:, 2]), jnp.asarray(again), visible)
+    np.testing.assert_allclose(loss, expected, rtol=10 * _FLOAT32)
+
+
+def test_a_margin_pushes_whoever_is_not_square_to_the_camera():
+    for margin in (0.0, 0.4):
+        np.testing.assert_allclose(losses.mirror_ambiguity(_POINTS, -_DEPTH, _ALL, margin), 1 + margin, atol=_FLOAT32)
+    sideways = _DEPTH.at[9].set(_DEPTH[8])  # the nose neither before nor behind the neck
+    np.testing.assert_allclose(losses.mirror_ambiguity(_POINTS, sideways, _ALL, 0.4), 0.4, atol=0.05)
+
+
+def _stretched(shares):
+    """Stick people whose bones are longer by these factors, at a few headings: (n, 17, 3)."""
+    people = []
+    for number, factor in enumerate(shares):
+        joints = np.zeros((17, 3))
+        for (joint, parent), stretch in zip(losses.BONES, factor, strict=True):
+            bone = stick_people.STANDING[joint] - stick_people.STANDING[parent]
+            joints[joint] = joints[parent] + stretch * bone
+        turn = np.asarray(turning.turn_heading(jnp.array(0.7 * number)))
+        people.append(joints @ turn.T)
+    return jnp.asarray(np.stack(people), jnp.float32)
+
+
+def test_equal_bodies_are_alike_whatever_their_size_and_heading():
+    people = _stretched(np.ones((5, 16)) * np.array([1, 2, 1, 0.5, 3])[:, None])
+    known = np.ones((5, 16), bool)
+    symmetric = (people[..., :2], people[..., 2])
+    proportions = losses.log_proportions(*symmetric)
+    np.testing.assert_allclose(np.exp(proportions).sum(axis=-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(proportions, np.broadcast_to(proportions[:1], (5, 16)), atol=2e-2)  # the rounding at 0
+    own_asymmetry = np.mean(np.square(losses.bone_asymmetry(proportions)))
+    spread = losses.bone_unlikeness(proportions, known) - own_asymmetry
+    flat = losses.bone_unlikeness(losses.log_proportions(symmetric[0], 0 * people[..., 2]), known)
+    assert spread < 1e-2 and flat > 100 * spread
+
+
+def test_left_is_compared_with_right():
+    names = skeleton.H36M_JOINT_NAMES
+    rows = {names[joint]: row for row, (joint, _) in enumerate(losses.BONES)}
+    longer = np.ones((1, 16))
+    longer[0, rows["left_knee"]] = 2.0
+    asymmetry = losses.bone_asymmetry(losses.log_proportions(*_split(_stretched(longer))))[0]
+    asymmetry = np.asarray(asymmetry)
+    plain = losses.bone_asymmetry(losses.log_proportions(*_split(_stretched(np.ones((1, 16))))))[0]
+    changed = np.abs(asymmetry - plain) > 0.1
+    assert set(np.flatnonzero(changed)) == {rows["left_knee"], rows["right_knee"]}
+    np.testing.assert_allclose((asymmetry - plain)[rows["left_knee"]], np.log(2), atol=1e-2)
+    np.testing.assert_array_equal(asymmetry[[rows["spine"], rows["head"]]], 0)
+
+
+def test_bones_with_a_missing_end_do_not_count():
+    people = _stretched(np.ones((2, 16)))
+    known = losses.known_bones(jnp.asarray(np.arange(17) != 13)[None].repeat(2, axis=0))
+    assert int((~known).sum()) == 2  # the forearm of both
+    moved = people.at[:, 13].add(5.0)
+    one, other = (losses.log_proportions(*_split(joints)) for joints in (people, moved))
+    shift = jnp.mean(jnp.where(known, other - one, 0.0), axis=-1, keepdims=True) * 16 / 15  # shares of another sum
+    np.testing.assert_allclose(
+        losses.bone_unlikeness(other - shift, known), losses.bone_unlikeness(one, known), rtol=1e-3
+    )
+
+
+def test_bone_gradient_is_finite_where_bones_have_no_length():
+    flat = jnp.zeros((2, 17, 2)), jnp.zeros((2, 17))
+    loss = lambda points, depth: losses.bone_unlikeness(  # noqa: E731
+        losses.log_proportions(points, depth), jnp.ones((2, 16), bool)
+    )
+    assert all(np.isfinite(gradient).all() for gradient in jax.grad(loss, argnums=(0, 1))(*flat))
+
+
+def test_the_likeliest_deviation_is_the_errors_own():
+    errors = jnp.asarray(np.random.default_rng(0).normal(scale=0.3, size=(20_000, 1)), jnp.float32)
+    mean = lambda log_sd: jnp.mean(losses.negative_log_likelihood(errors, log_sd))  # noqa: E731
+    slope = jax.grad(mean)
+    assert slope(jnp.log(jnp.float32(0.29))) < 0 < slope(jnp.log(jnp.float32(0.31)))
+
+
+def _split(joints):
+    return joints[..., :2], joints[..., 2]

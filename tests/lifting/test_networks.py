@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from dal_jax.lifting import networks
 
@@ -38,11 +37,10 @@ def _random_biases(parameters, seed):
     return jax.tree.unflatten(tree, moved)
 
 
-@pytest.mark.parametrize("features", [34, 51])
-def test_generator_is_the_published_mlp_with_the_hip_subtracted(features):
+def test_generator_is_the_published_mlp_with_the_hip_subtracted():
     network = networks.Generator(_WIDTH)
-    poses = np.random.default_rng(0).normal(size=(5, features))
-    parameters = _random_biases(network.init(jax.random.key(1), jnp.zeros(features)), 2)
+    poses = np.random.default_rng(0).normal(size=(5, 34))
+    parameters = _random_biases(network.init(jax.random.key(1), jnp.zeros(34)), 2)
     raw = _forward(parameters, poses)
     depth = network.apply(parameters, jnp.asarray(poses, jnp.float32))
     np.testing.assert_allclose(depth, raw - raw[:, :1], atol=_FLOAT32)

@@ -1,0 +1,70 @@
+"""How good a lifter is, judged by 2D poses alone: what stands for the truth in choosing steps, seeds and settings.
+
+Held-out poses are lifted, turned and looked at again, as in training. A lifter that is right makes poses that are
+distributed like annotated ones, lifts them again to what they were, and gives everybody the same proportions, with the
+nose in front. How these figures go with the true error is measured by `experiments.benchmark --target=lifting
+--rows=selection`.
+"""
+
+import functools
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from dal_jax.lifting import adversarial, losses, normalise, turning
+
+if TYPE_CHECKING:
+    from dal_jax.lifting import config as config_lib
+
+_KERNEL_VARIANCES = (1.0, 2.0, 4.0, 8.0)  # of pose space (34 numbers of size about 1 in all), from near to far
+_TURNS = 4  # of every pose
+_MATURE = 1 << 20  # step at which turns are drawn as at the end of training
+MIRROR_WEIGHT = 0.1
+"""Of the mean of relu(-sin) in the one number: a body whose depth is reversed everywhere is as realistic in 2D."""
+
+
+def measure(
+    config: "config_lib.Config", member: adversarial.Member, poses: normalise.Normalised, key: PRNGKeyArray
+) -> dict[str, Float[Array, ""]]:
+    """Return the figures of one member on held-out prepared poses, and `criterion`, the one to choose by (low is good).
+
+    unrealism: squared maximum mean discrepancy (Gretton et al. 2012, unbiased, a sum of Gaussian kernels) between the
+    turned poses of one half and the annotated poses of the other. mirrored: mean relu(-sin) of `losses.facing`.
+    lift_turn_lift: root mean square, in normalised units. bone_spread: mean over bones of the standard deviation of
+    the logarithm of their proportion.
+    """
+    depth = adversarial.generate(config, member.generator, poses.points)
+    mirrored = jnp.mean(jax.vmap(losses.mirror_ambiguity)(poses.points, depth, poses.visible))
+    half = len(depth) // 2
+
+    def turn(key: PRNGKeyArray) -> tuple[Array, Array]:
+        rotation = turning.sample(config, key, member.elevation, poses.points, depth, jnp.asarray(_MATURE))
+        fakes = adversarial.turn_lifted(config, rotation, poses, depth)
+        again = adversarial.generate(config, member.generator, fakes.points) * fakes.size[:, None]
+        shown, annotated = fakes.points[half : 2 * half].reshape(half, -1), poses.points[:half].reshape(half, -1)
+        return discrepancy(annotated, shown), jnp.mean((again - fakes.depth) ** 2, where=poses.visible)
+
+    unrealism, inconsistency = (jnp.mean(each) for each in jax.lax.map(turn, jax.random.split(key, _TURNS)))
+    known = losses.known_bones(poses.visible)
+    spread = jnp.std(losses.log_proportions(poses.points, depth), axis=0, where=known)
+    return {
+        "criterion": unrealism + MIRROR_WEIGHT * mirrored,
+        "unrealism": unrealism,
+        "mirrored": mirrored,
+        "lift_turn_lift": jnp.sqrt(inconsistency),
+        "bone_spread": jnp.nanmean(spread),
+    }
+
+
+def discrepancy(one: Float[Array, "m d"], other: Float[Array, "m d"]) -> Float[Array, ""]:
+    """Return the unbiased squared maximum mean discrepancy of two samples of one size: near 0 if they are alike."""
+    count = len(one)
+    inside = sum(jnp.sum(_kernel(sample, sample)) - count * len(_KERNEL_VARIANCES) for sample in (one, other))
+    return inside / (count * max(count - 1, 1)) - 2 * jnp.mean(_kernel(one, other))
+
+
+def _kernel(one: Float[Array, "m d"], other: Float[Array, "n d"]) -> Float[Array, "m n"]:
+    squared = jnp.sum(one**2, axis=1)[:, None] + jnp.sum(other**2, axis=1)[None] - 2 * one @ other.T
+    return functools.reduce(jnp.add, [jnp.exp(-jnp.maximum(squared, 0) / variance) for variance in _KERNEL_VARIANCES])

@@ -1,0 +1,115 @@
+"""Train lifters of each preset from several seeds on 2D poses of synthetic people, and score them: rows of JSON.
+
+  python -m experiments.compare_lifters --workdir=runs/lifters --out=benchmarks/lifting.json
+
+Every lifter is trained to its last step (--steps_of changes a preset's number) by 2D alone; killed, the same command
+goes on. The test people, S9 and S11, are scored once, by Human3.6M's protocol 1. Rows, by `what`:
+  no_depth      z = 0.
+  lifter        one preset and seed: errors of the test people, share of depths turned front to back, share of joints
+                within one and two of the predicted deviations, errors with a tenth of the joints missing and with 3% of
+                them swapped left with right; `criterion`: what held-out 2D poses said.
+  preset        median and worst over the seeds.
+  selection     rank correlation of the 2D-only criterion with the true error, on people of the training subjects, over
+                checkpoints of all lifters and over those of each preset.
+  registration  the benchmark's people registered with no depth and with each preset's (first seed).
+"""
+
+import dataclasses
+import json
+import math
+import pathlib
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from absl import flags
+
+from dal_jax.benchmark import lifters, measure, pose_sets, problems as problems_lib
+from dal_jax.body import template as template_lib
+from dal_jax.lifting import config as config_lib
+from dal_jax.runtime import atomic, cli, errors
+
+_PEOPLE = pathlib.Path(__file__).parents[1] / "benchmarks" / "people.json"
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the lifters; what is trained is kept.", required=True)
+_PRESETS = flags.DEFINE_list("presets", ["kudo", "best"], f"Of {', '.join(config_lib.PRESETS)}.")
+_SEEDS = flags.DEFINE_integer("seeds", 5, "Lifters of each preset.", lower_bound=1)
+_STEPS = flags.DEFINE_list("steps_of", ["kudo=10000"], "Training steps of a preset, instead of its own.")
+_POSES = flags.DEFINE_integer("poses", 20_000, "Training poses.", lower_bound=100)
+_SCORED = flags.DEFINE_integer("scored_poses", 2000, "Test poses, and as many for choosing.", lower_bound=20)
+_CONFIG = flags.DEFINE_string("people", str(_PEOPLE), "Config of the people that are registered.")
+_DATA_DIR = flags.DEFINE_string("data_dir", "runs/data", "Folder where the people are kept once made.")
+_REGISTRATION = flags.DEFINE_bool("registration", True, "Register with the depths, too.")
+_OUT = flags.DEFINE_string("out", None, "Write the rows here too, as one JSON list.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the file of --out.")
+
+
+def main(_: list[str]) -> None:
+    """Train, score, print."""
+    if _OUT.value and pathlib.Path(_OUT.value).exists() and not _OVERWRITE.value:
+        raise errors.InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
+    configs = _configs()
+    counts = {"train": _POSES.value, "validation": _SCORED.value, "test": _SCORED.value}
+    people = pose_sets.load(counts, _DATA_DIR.value)
+    where = measure.machine(jax.devices()[:1]) | {"poses": _POSES.value}
+    printed = []
+    for row in _rows(configs, people):
+        printed.append({name: _plain(value) for name, value in (row | where).items()})
+        print(json.dumps(printed[-1], allow_nan=False), flush=True)
+    if _OUT.value:
+        atomic.write_json(_OUT.value, printed)
+
+
+def _configs() -> dict[str, config_lib.Config]:
+    for name in _PRESETS.value:
+        if name not in config_lib.PRESETS:
+            raise errors.InputError(f"--presets={name}: of {', '.join(config_lib.PRESETS)}")
+    configs = {name: config_lib.PRESETS[name]() for name in _PRESETS.value}
+    for text in _STEPS.value:
+        name, _, steps = text.partition("=")
+        if name not in config_lib.PRESETS or not steps.isdecimal() or int(steps) < 1:
+            raise errors.InputError(f"--steps_of={text}: a preset and a whole number above 0, as in kudo=10000")
+        if name in configs:
+            configs[name] = dataclasses.replace(configs[name], steps=int(steps))
+    return configs
+
+
+def _rows(configs: dict[str, config_lib.Config], people: dict[str, pose_sets.PoseSet]) -> Iterator[dict[str, object]]:
+    score = lifters.Score(people["train"].joints_true_mm)
+    yield {"what": "no_depth", **score.no_depth(people["test"])}
+    histories, first = {}, {}
+    for preset, config in configs.items():
+        rows = []
+        for seed in range(_SEEDS.value):
+            folder = pathlib.Path(_WORKDIR.value) / f"{preset}-{seed}"
+            lifter, history = lifters.train(folder, config, seed, people["train"], people["validation"], score)
+            first.setdefault(preset, (config, lifter))
+            histories.setdefault(preset, []).extend(history)
+            rows.append(score.lifter(config, lifter, people["test"]) | {"criterion": history[-1]["criterion"]})
+            yield {"what": "lifter", "preset": preset, "seed": seed, "steps": config.steps, **rows[-1]}
+        yield {"what": "preset", "preset": preset, "seeds": len(rows), "steps": config.steps, **_spread(rows)}
+    yield from ({"what": "selection", **row} for row in lifters.selection(histories))
+    if _REGISTRATION.value:
+        problems = problems_lib.load(problems_lib.read_config(_CONFIG.value), _DATA_DIR.value).take(points=120)
+        template = template_lib.load_template()
+        yield from ({"what": "registration", **row} for row in lifters.registration(template, problems, first))
+
+
+def _plain(value: object) -> object:
+    """Return six digits of a number, and null for what is not finite."""
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def _spread(rows: list[dict[str, float]]) -> dict[str, float]:
+    spread = {}
+    for name in rows[0]:
+        values = [row[name] for row in rows if row[name] is not None]
+        if values and not any(math.isnan(value) for value in values):
+            spread |= {f"{name}_median": float(np.median(values)), f"{name}_worst": float(np.max(values))}
+    return spread
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,54 @@
+"""What 2D alone says of a lifter: the discrepancy against its definition, and that it tells right from wrong."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dal_jax.lifting import adversarial, config as config_lib, criteria, normalise
+from tests.lifting import stick_people
+
+_CONFIG = config_lib.Config(width=16, normalise_fakes=True, elevation_start_deg=0.0)
+
+
+def test_discrepancy_is_the_unbiased_estimate():
+    """Against the double sums of Gretton et al. 2012, eq. 3."""
+    random = np.random.default_rng(0)
+    one, other = random.normal(size=(7, 3)), random.normal(size=(7, 3)) + 0.5
+
+    def kernel(a, b):
+        return sum(np.exp(-np.sum((a - b) ** 2) / variance) for variance in (1.0, 2.0, 4.0, 8.0))
+
+    total = sum(
+        kernel(one[i], one[j]) + kernel(other[i], other[j]) - kernel(one[i], other[j]) - kernel(one[j], other[i])
+        for i in range(7) for j in range(7) if i != j
+    ) / (7 * 6)  # fmt: skip
+    diagonal = 2 * np.mean([kernel(one[i], other[j]) for i in range(7) for j in range(7)])
+    off_diagonal = sum(2 * kernel(one[i], other[j]) for i in range(7) for j in range(7) if i != j) / (7 * 6)
+    expected = total + off_diagonal - diagonal
+    np.testing.assert_allclose(criteria.discrepancy(jnp.asarray(one), jnp.asarray(other)), expected, rtol=1e-4)
+
+
+def test_discrepancy_is_small_for_equal_and_large_for_different_distributions():
+    random = np.random.default_rng(1)
+    sample = lambda mean: jnp.asarray(random.normal(mean, 0.3, (400, 6)), jnp.float32)  # noqa: E731
+    same, different = (float(criteria.discrepancy(sample(0.0), sample(mean))) for mean in (0.0, 0.2))
+    assert abs(same) < 0.01 < different
+
+
+def test_true_depth_beats_no_depth_and_reversed_depth(monkeypatch):
+    """With the network's place taken by the truth, the criterion is best."""
+    people = jnp.asarray(stick_people.crowd(600, seed=0), jnp.float32)
+    poses = normalise.normalise_all(people[..., :2], jnp.ones((600, 17), bool))
+    depth = people[..., 2] / poses.scale[:, None]
+    member = adversarial.initial_member(_CONFIG, jax.random.key(0))
+    found = {}
+    for name, factor in (("true", 1.0), ("none", 0.0), ("reversed", -1.0)):
+        answer = factor * depth
+        monkeypatch.setattr(adversarial, "generate", lambda config, parameters, points, answer=answer: answer)
+        found[name] = {
+            key: float(value) for key, value in criteria.measure(_CONFIG, member, poses, jax.random.key(1)).items()
+        }
+    assert found["true"]["criterion"] < 0.01
+    assert found["none"]["criterion"] > 0.05 and found["reversed"]["criterion"] > 0.05
+    assert found["true"]["mirrored"] < 0.01 < 0.5 < found["reversed"]["mirrored"]
+    assert found["true"]["bone_spread"] < 0.8 * found["none"]["bone_spread"]
