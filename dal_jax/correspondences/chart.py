@@ -9,12 +9,11 @@ import scipy.io
 import scipy.spatial
 from jaxtyping import Float, Int
 
-from dal_jax.body import template as template_lib
+from dal_jax.body import carry_over, template as template_lib
 from dal_jax.correspondences import triangles
 from dal_jax.runtime import errors
 
 PARTS = 24
-SMPL_TO_FREE_BODY = template_lib.ASSETS / "smpl_to_free_body.npz"
 _SMPL_VERTICES = 6890
 _NEIGHBOURS = 24  # faces by nearness of their centres; on 2,343 real points the nearest was never beyond the 17th
 
@@ -182,5 +181,5 @@ def _smpl_vertices_on(template: template_lib.Template) -> tuple[np.ndarray, np.n
             "--chart: UV_Processed.mat charts SMPL's vertices, which are known on the free body and on SMPL bodies "
             f"only; this body has {len(template.vertices)} vertices and needs annotation in its own chart"
         )
-    with np.load(SMPL_TO_FREE_BODY, allow_pickle=False) as archive:
-        return archive["face_index"].astype(np.int64), archive["barycentric"].astype(np.float64)
+    placement = carry_over.smpl_placement()
+    return placement.face, placement.barycentric

@@ -4,7 +4,7 @@ import pytest
 import scipy.io
 import scipy.sparse
 
-from dal_jax.body import template as template_lib
+from dal_jax.body import carry_over, template as template_lib
 from dal_jax.correspondences import chart as chart_lib, densepose, iuv
 from dal_jax.runtime import errors
 from tests.correspondences import annotation_files
@@ -68,7 +68,7 @@ def test_a_densepose_chart_takes_corners_to_smpls_vertices(tmp_path, template):
     part = np.repeat(np.arange(1, 25), 4)
     uv = np.concatenate([fields["All_U_norm"], fields["All_V_norm"]], axis=1)
     face, barycentric = chart.to_surface(part, uv)
-    with np.load(chart_lib.SMPL_TO_FREE_BODY) as archive:
+    with np.load(carry_over.SMPL_TO_FREE_BODY) as archive:
         vertex = fields["All_vertices"].ravel().astype(int) - 1
         expected = _rest(template, archive["face_index"][vertex], archive["barycentric"][vertex])
     np.testing.assert_allclose(_rest(template, face, barycentric), expected, atol=SURFACE_ROUND_OFF_M)
@@ -77,7 +77,7 @@ def test_a_densepose_chart_takes_corners_to_smpls_vertices(tmp_path, template):
 def test_inside_a_densepose_triangle_the_point_is_on_the_surface_near_the_blend(tmp_path, template):
     """Three body points a few centimetres apart: the nearest surface point is nearer than any of them."""
     fields = _fields()
-    smpl = np.load(chart_lib.SMPL_TO_FREE_BODY)
+    smpl = np.load(carry_over.SMPL_TO_FREE_BODY)
     place = _rest(template, smpl["face_index"], smpl["barycentric"])
     seeds = np.random.default_rng(1).integers(0, 6890, 24)
     nearest = np.argsort(np.linalg.norm(place[seeds][:, None] - place[None], axis=-1), axis=1)[:, [0, 3, 6, 9]]
