@@ -27,20 +27,8 @@ def smpl_body(tmp_path_factory):
     model = smpl_files.model()
     del model["posedirs"]
     if annotation_files.REAL_DATA:
-        model["f"] = _smpls_triangles()
+        model["f"] = annotation_files.smpls_triangles()
     return template_lib.load_template(smpl_files.write_npz(tmp_path_factory.mktemp("smpl") / "smpl.npz", model)), model
-
-
-def _smpls_triangles():
-    """Return the triangles of the real chart, and the two that close the holes it leaves."""
-    fields = scipy.io.loadmat(annotation_files.real("chart/UV_Processed.mat"))
-    faces = (fields["All_vertices"].ravel().astype(int) - 1)[fields["All_Faces"].astype(int) - 1]
-    half = {tuple(edge) for pair in ([0, 1], [1, 2], [2, 0]) for edge in faces[:, pair].tolist()}
-    following = {b: a for a, b in half if (b, a) not in half}
-    first, *rest = following
-    loop = [first, following[first], following[following[first]]]
-    other = next(vertex for vertex in rest if vertex not in loop)
-    return np.concatenate([faces, [loop], [[other, following[other], following[following[other]]]]])
 
 
 def _rest(template, face, barycentric):

@@ -157,6 +157,22 @@ def test_real_people_are_fitted_within_the_promised_error(tmp_path):
         assert row["held_out_error_percent"] < ANNOTATED_PERCENT
 
 
+@pytest.mark.slow
+@annotation_files.needs_real_data
+def test_real_people_are_fitted_by_a_body_of_smpls_form(tmp_path):
+    """DensePose's chart on SMPL's own triangles; the made-up shape is the free body's, so the errors are too."""
+    model = smpl_files.model() | {"f": annotation_files.smpls_triangles()}
+    body = smpl_files.write_npz(tmp_path / "SMPL_NEUTRAL.npz", model)
+    done = _run(
+        f"--annotations={annotation_files.real('densepose_coco/densepose_coco_2014_train.boxed.json')}",
+        f"--chart={annotation_files.real('chart/UV_Processed.mat')}", f"--body={body}", f"--out={tmp_path}/out",
+        "--noquality", "--holdout=0",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for row in json.loads((tmp_path / "out" / "summary.json").read_text())["people"]:
+        assert row["dense_error_percent"] < ANNOTATED_PERCENT
+
+
 @annotation_files.needs_real_data
 def test_every_person_of_a_real_photograph_gets_a_fit(tmp_path):
     folder = annotation_files.real("densepose_demo")
