@@ -32,29 +32,28 @@ def find(path: pathlib.Path, mesh: gltf_file.SkinnedMesh) -> dict[str, list[int]
     bones = _bones(mesh)
     if own.exists():
         found = _look_up(_read(own), bones, own)
+        _require_all(found, mesh, str(own), "")
+        return found
+    if mesh.humanoid:
+        found = _matched(_known()["vrm"], {_plain(name): [node] for name, node in mesh.humanoid.items()})
     else:
-        tables = _known()
-        candidates = [_matched(table, bones) for table in tables.values()]
-        if mesh.humanoid:
-            humanoid = {_plain(name): [node] for name, node in mesh.humanoid.items()}
-            candidates.insert(0, _matched(tables["vrm"], humanoid))
-        found = max(candidates, key=_completeness)
-        _require_one_rig(path, mesh, found)
+        found = max((_matched(table, bones) for table in _known().values()), key=_completeness)
+    _require_one_rig(path, mesh, found)
+    told = f" ({len(found)} of 24 found by the names of known rigs); say which is which in {own.name} beside it"
+    _require_all(found, mesh, str(path), told)
+    return found
+
+
+def _require_all(found: dict[str, list[int]], mesh: gltf_file.SkinnedMesh, where: str, told: str) -> None:
+    """Refuse a table that leaves a required joint out or gives a bone to two."""
+    for joint in REQUIRED:
+        if joint not in found:
+            raise errors.InputError(f"{where}: no bone is joint '{joint}'{told}")
     taken: dict[int, str] = {}
     for joint, nodes in found.items():
         for node in nodes:
             if taken.setdefault(node, joint) != joint:
-                both = f"'{taken[node]}' and '{joint}'"
-                raise errors.InputError(f"{own}: bone '{mesh.bones[node]}' is both {both}, expected one joint")
-    for joint in REQUIRED:
-        if joint not in found:
-            raise errors.InputError(
-                f"{path}: no bone is joint '{joint}' ({len(found)} of 24 found by the names of known rigs); "
-                f"say which is which in {own.name} beside it"
-                if not own.exists()
-                else f"{own}: joint '{joint}' is missing"
-            )
-    return found
+                raise errors.InputError(f"{where}: bone '{mesh.bones[node]}' is both '{taken[node]}' and '{joint}'")
 
 
 def _bones(mesh: gltf_file.SkinnedMesh) -> dict[str, list[int]]:
