@@ -67,7 +67,7 @@ def _text_files() -> list[pathlib.Path]:
     found = [path for name in names for path in ROOT.glob(name)]
     return found + [
         path
-        for top in (*PACKAGES, "tests", "examples", "benchmarks")
+        for top in (*PACKAGES, "tests", "examples", "benchmarks", "docs")
         for path in (ROOT / top).rglob("*.*")
         if _is_text(path)
     ]

@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import PIL.Image
 import pytest
+import scipy.io
 
 REAL_DATA = os.environ.get("DAL_REAL_DATA")
 needs_real_data = pytest.mark.skipif(not REAL_DATA, reason="DAL_REAL_DATA is not set: no real annotation at hand")
@@ -87,3 +88,15 @@ def demo_annotation() -> dict[str, np.ndarray]:
     """Return the real annotation of one person: ICrop, x, y, I, U, V (a Python 2 pickle of known origin)."""
     with real("densepose_demo/demo_dp_single_ann.pkl").open("rb") as file:
         return pickle.load(file, encoding="latin1")
+
+
+def smpls_triangles() -> np.ndarray:
+    """Return the triangles of the real chart, and the two that close the holes it leaves."""
+    fields = scipy.io.loadmat(real("chart/UV_Processed.mat"))
+    faces = (fields["All_vertices"].ravel().astype(int) - 1)[fields["All_Faces"].astype(int) - 1]
+    half = {tuple(edge) for pair in ([0, 1], [1, 2], [2, 0]) for edge in faces[:, pair].tolist()}
+    following = {b: a for a, b in half if (b, a) not in half}
+    first, *rest = following
+    loop = [first, following[first], following[following[first]]]
+    other = next(vertex for vertex in rest if vertex not in loop)
+    return np.concatenate([faces, [loop], [[other, following[other], following[following[other]]]]])

@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 
 from dal_jax.registration import fits_file
+from tests.body import gltf_files, smpl_files
 from tests.correspondences import annotation_files, posed_people
 
 KNOWN_BODY_PERCENT = 0.5  # rms over the box's longer side; what the stiff weights leave of exact annotation
@@ -118,6 +119,31 @@ def test_wrong_flags_are_one_line(tmp_path, flags, told):
     _refused(_run(*flags, f"--out={tmp_path}/out"), told)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SMPL_NEUTRAL.npz", "person.glb"])
+def test_known_people_are_found_by_bodies_of_other_formats(people, name):
+    """Annotated on the free body in its own chart, which other bodies carry: a made-up SMPL model and a rigged glTF."""
+    path = people / name
+    if path.suffix == ".glb":
+        gltf_files.write(path, gltf_files.build(gltf_files.person(), gltf_files.names("mixamo")))
+    else:
+        smpl_files.write_npz(path, smpl_files.model())
+    out = people / "out"
+    done = _run(f"--annotations={people}/people.json", f"--body={path}", f"--out={out}", "--noquality", "--holdout=0")
+    assert done.returncode == 0, done.stderr
+    fits = fits_file.read(out / "fits.npz")
+    assert np.all(100 * fits.dense_error_px / fits.bbox_px[:, 2:].max(axis=1) < KNOWN_BODY_PERCENT)
+
+
+def test_a_body_that_cannot_be_used_is_one_line(people):
+    (people / "trap.pkl").write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
+    (people / "cut.glb").write_bytes(b"glTF\x02\0\0\0")
+    for name, told in (("trap.pkl", "names 'os.system'"), ("cut.glb", "not a readable glTF"), ("no.npz", "no.npz")):
+        flags = (f"--annotations={people}/people.json", f"--body={people}/{name}", f"--out={people}/out")
+        _refused(_run(*flags), told)
+    assert not (people / "out").exists() and not pathlib.Path("ran").exists()
+
+
 @annotation_files.needs_real_data
 def test_real_people_are_fitted_within_the_promised_error(tmp_path):
     """Two people of DensePose-COCO: error at the annotated points, and at points that were left out."""
@@ -129,6 +155,22 @@ def test_real_people_are_fitted_within_the_promised_error(tmp_path):
     for row in json.loads((tmp_path / "out" / "summary.json").read_text())["people"]:
         assert row["dense_error_percent"] < ANNOTATED_PERCENT
         assert row["held_out_error_percent"] < ANNOTATED_PERCENT
+
+
+@pytest.mark.slow
+@annotation_files.needs_real_data
+def test_real_people_are_fitted_by_a_body_of_smpls_form(tmp_path):
+    """DensePose's chart on SMPL's own triangles; the made-up shape is the free body's, so the errors are too."""
+    model = smpl_files.model() | {"f": annotation_files.smpls_triangles()}
+    body = smpl_files.write_npz(tmp_path / "SMPL_NEUTRAL.npz", model)
+    done = _run(
+        f"--annotations={annotation_files.real('densepose_coco/densepose_coco_2014_train.boxed.json')}",
+        f"--chart={annotation_files.real('chart/UV_Processed.mat')}", f"--body={body}", f"--out={tmp_path}/out",
+        "--noquality", "--holdout=0",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for row in json.loads((tmp_path / "out" / "summary.json").read_text())["people"]:
+        assert row["dense_error_percent"] < ANNOTATED_PERCENT
 
 
 @annotation_files.needs_real_data

@@ -1,0 +1,113 @@
+"""What other bodies lack comes from the free body: parts, chart and the 17-joint regressor, carried over its surface.
+
+A `Placement` says where each vertex of the other mesh lies on the free body's skin. SMPL's is an asset file; that of a
+rigged glTF human is found by geometry (`fit_rig`).
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+import scipy.spatial
+import trimesh
+from jaxtyping import Float, Int
+
+from dal_jax.body import body_file
+
+SMPL_TO_FREE_BODY = body_file.ASSETS / "smpl_to_free_body.npz"
+_NEIGHBOURS = 24  # triangles, by nearness of their centres, among which the nearest is looked for
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Placement:
+    """A point of the free body for each vertex of another mesh."""
+
+    face: Int[np.ndarray, "n"]
+    barycentric: Float[np.ndarray, "n 3"]
+
+    @functools.cached_property
+    def position(self) -> Float[np.ndarray, "n 3"]:
+        """Those points in the free body's rest pose, metres."""
+        body = free_body()
+        return np.einsum("nc,ncx->nx", self.barycentric, body["vertices"][body["faces"][self.face]])
+
+
+def smpl_placement() -> Placement:
+    """Return where SMPL's 6890 vertices lie on the free body."""
+    with np.load(SMPL_TO_FREE_BODY, allow_pickle=False) as archive:
+        return Placement(archive["face_index"].astype(np.int64), archive["barycentric"].astype(np.float64))
+
+
+@functools.cache
+def free_body() -> body_file.Fields:
+    """Return the free body's fields, positions in float64."""
+    fields = body_file.read(body_file.FREE_BODY)
+    return fields | {name: fields[name].astype(np.float64) for name in ("vertices", "joints", "uv", "h36m_regressor")}
+
+
+def chart(
+    placement: Placement, faces: Int[np.ndarray, "m 3"]
+) -> tuple[Int[np.ndarray, "m"], Float[np.ndarray, "m 3 2"]]:
+    """Return (part, uv) of each face: the part of most of its corners (the first's, if all differ), and their (u, v).
+
+    A corner that lies in another part, as along every border, has the (u, v) of the nearest point of the face's part:
+    on the border, so that no part of a chart is stretched beyond the free body's.
+    """
+    body = free_body()
+    corner_part = body["part"].astype(np.int64)[placement.face][faces]
+    agree = corner_part[:, 1] == corner_part[:, 2]
+    part = np.where(agree, corner_part[:, 1], corner_part[:, 0])
+    own_uv = np.einsum("nc,ncd->nd", placement.barycentric, body["uv"][placement.face])
+    uv = own_uv[faces]
+    for number in np.unique(part):
+        rows, columns = np.nonzero((part[:, None] == number) & (corner_part != number))
+        vertex, place = np.unique(faces[rows, columns], return_inverse=True)
+        if len(vertex):
+            area = np.flatnonzero(body["part"] == number)
+            near, weight = nearest(placement.position[vertex], body["vertices"][body["faces"][area]])
+            uv[rows, columns] = np.einsum("nc,ncd->nd", weight, body["uv"][area[near]])[place]
+    return part, np.clip(uv, 0.0, 1.0)
+
+
+def h36m_regressor(placement: Placement, faces: Int[np.ndarray, "m 3"]) -> Float[np.ndarray, "17 n"]:
+    """Return the free body's regressor over another mesh: each vertex it reads is the blend of a triangle's corners."""
+    body = free_body()
+    used = np.flatnonzero(body["h36m_regressor"].any(axis=0))
+    face, weight = nearest(body["vertices"][used], placement.position[faces])
+    rows = np.zeros((len(body["h36m_regressor"]), len(placement.face)))
+    for corner in range(3):
+        np.add.at(rows.T, faces[face, corner], (body["h36m_regressor"][:, used] * weight[:, corner]).T)
+    return rows
+
+
+def mirror(vertices: Float[np.ndarray, "n 3"]) -> Int[np.ndarray, "n"]:
+    """Return for each vertex the one nearest to its mirror image in the plane x = 0."""
+    return scipy.spatial.cKDTree(vertices).query(vertices * [-1, 1, 1])[1]
+
+
+def nearest(
+    point: Float[np.ndarray, "p 3"], corners: Float[np.ndarray, "t 3 3"]
+) -> tuple[Int[np.ndarray, "p"], Float[np.ndarray, "p 3"]]:
+    """Return (triangle, barycentric) of the nearest surface point, looked for among the triangles near by."""
+    count = min(_NEIGHBOURS, len(corners))
+    _, candidate = scipy.spatial.cKDTree(corners.mean(axis=1)).query(point, k=count)
+    candidate = candidate.reshape(len(point), count)
+    closest = closest_points(corners[candidate], point[:, None])
+    best = np.argmin(np.linalg.norm(closest - point[:, None], axis=2), axis=1)
+    row = np.arange(len(point))
+    chosen = candidate[row, best]
+    return chosen, barycentric(corners[chosen], closest[row, best])
+
+
+def closest_points(corners: Float[np.ndarray, "p k 3 3"], point: Float[np.ndarray, "p 1 3"]) -> np.ndarray:
+    """Return the nearest point of each of k triangles to each point."""
+    points = np.broadcast_to(point, corners.shape[:2] + (3,)).reshape(-1, 3)
+    return trimesh.triangles.closest_point(corners.reshape(-1, 3, 3), points).reshape(*corners.shape[:2], 3)
+
+
+def barycentric(corners: Float[np.ndarray, "p 3 3"], point: Float[np.ndarray, "p 3"]) -> Float[np.ndarray, "p 3"]:
+    """Return the weights of points of triangles, none negative; those of a sliver by least squares."""
+    edges = corners[:, 1:] - corners[:, :1]
+    pair = np.einsum("pij,pi->pj", np.linalg.pinv(edges), point - corners[:, 0])
+    weight = np.clip(np.concatenate([1 - pair.sum(axis=1, keepdims=True), pair], axis=1), 0.0, 1.0)
+    return weight / weight.sum(axis=1, keepdims=True)
