@@ -9,7 +9,7 @@ import PIL.Image
 import tensorflow_datasets as tfds
 from jaxtyping import Float, UInt8
 
-from dal_jax.correspondences import observations as observations_lib
+from dal_jax.correspondences import keypoints as keypoints_lib, observations as observations_lib
 from dal_jax.runtime import errors
 
 IMAGES_IN_MEMORY_BYTES = 2 << 30
@@ -21,11 +21,11 @@ HIDDEN_CONFIDENCE = 0.5
 class Truth:
     """What evaluation alone may read; millimetres, the camera's frame (x right, y down, z away).
 
-    vertices_mm: of the true surface, its faces the free body's; None where the data set does not keep it.
+    joints_mm: SMPL's; vertices_mm: of the true surface, its faces the free body's; None where not known of all.
     """
 
     joints_h36m_mm: Float[np.ndarray, "people 17 3"]
-    joints_mm: Float[np.ndarray, "people 24 3"]
+    joints_mm: Float[np.ndarray, "people 24 3"] | None
     vertices_mm: Float[np.ndarray, "people n 3"] | None
 
 
@@ -67,19 +67,23 @@ def load_people(
     )
 
 
-def load_truth(builder: tfds.core.DatasetBuilder, split: str, limit: int | None = None) -> Truth:
-    """Return what is true of a split's people (the first `limit`); for evaluation only."""
+def load_truth(builder: tfds.core.DatasetBuilder, split: str, limit: int | None = None) -> Truth | None:
+    """Return what is true of a split's people (the first `limit`), None unless known of all; for evaluation only."""
     source = _source(builder, split)
     joints_h36m, joints, vertices = [], [], []
-    for row in range(_count(source, limit)):
+    rows = range(_count(source, limit))
+    for row in rows:
         example = source[row]
+        if not example["truth_joints_known"]:
+            return None
         joints_h36m.append(example["truth_joints_h36m_mm"])
-        joints.append(example["truth_joints_mm"])
+        if example["truth_body_known"]:
+            joints.append(example["truth_joints_mm"])
         tenths = example["truth_vertices_tenth_mm"]
         if len(tenths):
-            vertices.append(tenths / np.float32(10) + example["truth_joints_mm"][0])
-    complete = len(vertices) == len(joints)
-    return Truth(np.stack(joints_h36m), np.stack(joints), np.stack(vertices).astype(np.float32) if complete else None)
+            vertices.append((tenths / np.float32(10) + example["truth_joints_mm"][0]).astype(np.float32))
+    whole = [np.stack(values) if len(values) == len(rows) else None for values in (joints, vertices)]
+    return Truth(np.stack(joints_h36m), *whole)
 
 
 class LazyImages(Sequence):
@@ -105,24 +109,29 @@ def decode(encoded: bytes) -> UInt8[np.ndarray, "h w 3"]:
 
 
 _OBSERVED = (
-    "name", "box_px", "keypoints_px", "keypoint_visible", "point_px", "point_face", "point_barycentric",
-    "point_confidence",
+    "name", "box_px", "keypoints_px", "keypoint_visible", "keypoint_derived", "point_px", "point_face",
+    "point_barycentric", "point_confidence",
 )  # fmt: skip
+_POINTS_STEP = 50  # places for points are a multiple of it, or every data set would be compiled for anew
 
 
 def _observe(columns: dict[str, np.ndarray]) -> observations_lib.Observation:
-    """Turn photograph pixels into the crop's [-1, 1]."""
+    """Turn photograph pixels into the crop's [-1, 1], and leave out places for points that nobody uses."""
     box = columns["box_px"]
-    confidence = columns["point_confidence"]
-    points = observations_lib.crop_from_px(columns["point_px"], box)
+    used = np.flatnonzero(np.any(columns["point_confidence"] > 0, axis=0))
+    places = _POINTS_STEP * -(-(1 + used.max(initial=0)) // _POINTS_STEP)
+    confidence = columns["point_confidence"][:, :places]
+    points = observations_lib.crop_from_px(columns["point_px"][:, :places], box)
     people = len(box)
+    trust = np.array([0.0, HIDDEN_CONFIDENCE, 1.0], np.float32)[columns["keypoint_visible"]]
+    trust = np.where(columns["keypoint_derived"] > 0, keypoints_lib.DERIVED_CONFIDENCE * trust, trust)
     return observations_lib.Observation(
         point_position=np.where(confidence[..., None] > 0, points, 0.0).astype(np.float32),
-        point_face=columns["point_face"],
-        point_barycentric=columns["point_barycentric"],
+        point_face=columns["point_face"][:, :places],
+        point_barycentric=columns["point_barycentric"][:, :places],
         point_confidence=confidence,
         keypoint_position=observations_lib.crop_from_px(columns["keypoints_px"], box).astype(np.float32),
-        keypoint_confidence=np.array([0.0, HIDDEN_CONFIDENCE, 1.0], np.float32)[columns["keypoint_visible"]],
+        keypoint_confidence=trust.astype(np.float32),
         depth=np.zeros((people, observations_lib.KEYPOINTS), np.float32),
         depth_confidence=np.zeros((people, observations_lib.KEYPOINTS), np.float32),
         box_px=box,

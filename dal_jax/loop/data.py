@@ -37,7 +37,7 @@ def load(config: presets.Config, template: template_lib.Template, data_dir: str 
     if config.body:
         raise errors.InputError("config.body: the embedded people are annotated on the free body; leave it empty")
     builder = builder_lib.prepare(config.synthetic, data_dir)
-    size = builder.builder_config.recipe.image_size
+    size = builder_lib.named(config.synthetic).image_size
     if size != config.regressor.image_size:
         raise errors.InputError(
             f"config.regressor.image_size is {config.regressor.image_size}, "
