@@ -57,3 +57,10 @@ def png(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
     stream = io.BytesIO()
     PIL.Image.fromarray(pixels).save(stream, "PNG")
     return stream.getvalue()
+
+
+def jpeg(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """Return a picture as the content of a .jpg file, for what a video has compressed before, and harder."""
+    stream = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(stream, "JPEG", quality=95)
+    return stream.getvalue()
