@@ -15,6 +15,9 @@ _RATES = (10.0, 50.0, 100.0, 120.0, 200.0, 240.0)
 _SLACK = 0.03  # share by which a motion may be longer or shorter than the positions
 
 
+_AGREEING = 1.5  # times the median error of a sequence's frames; those beyond have no say in where the body stands
+
+
 class Similarity(NamedTuple):
     """target = scale * rotation @ source + shift."""
 
@@ -27,14 +30,17 @@ class Similarity(NamedTuple):
         return self.scale * points @ self.rotation.T + self.shift
 
 
-def align(source: Float[np.ndarray, "n 3"], target: Float[np.ndarray, "n 3"]) -> Similarity:
-    """Return the similarity, without reflection, that brings points nearest to others (Umeyama 1991)."""
+def align(source: Float[np.ndarray, "n 3"], target: Float[np.ndarray, "n 3"], scaled: bool) -> Similarity:
+    """Return the similarity, without reflection, that brings points nearest to others (Umeyama 1991).
+
+    scaled: choose the scale, too, which is 1 otherwise.
+    """
     middle, goal = source.mean(axis=0), target.mean(axis=0)
     centred = source - middle
     u, stretch, vt = np.linalg.svd((target - goal).T @ centred)
     sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
     rotation = (u * sign) @ vt
-    scale = float(np.sum(stretch * sign) / max(np.sum(centred**2), 1e-12))
+    scale = float(np.sum(stretch * sign) / max(np.sum(centred**2), 1e-12)) if scaled else 1.0
     return Similarity(scale, rotation, goal - scale * rotation @ middle)
 
 
@@ -42,24 +48,33 @@ def place(
     body: Float[np.ndarray, "frames 17 3"],
     truth: Float[np.ndarray, "frames 17 3"],
     trans: Float[np.ndarray, "frames 3"] | None,
+    scaled: bool,
 ) -> list[Similarity]:
     """Return for each frame what brings the body, posed with its pelvis at the origin, before the camera.
 
     With `trans` one similarity holds for the whole sequence, whatever world the motion was recorded in; without it
-    each frame has its own, for the file does not say where the person is. The scale is one for the sequence in
-    either case: it makes the body as large as the person.
+    each frame has its own, for the file does not say where the person is. `scaled`: one scale for the sequence makes
+    the body as large as the person, whose shape it has not.
     """
     if trans is not None:
-        whole = align((body + trans[:, None]).reshape(-1, 3), truth.reshape(-1, 3))
-        return [
-            Similarity(whole.scale, whole.rotation, whole.scale * whole.rotation @ own + whole.shift) for own in trans
-        ]
-    scale = float(np.median([align(one, goal).scale for one, goal in zip(body, truth, strict=True)]))
-    each = [align(scale * one, goal) for one, goal in zip(body, truth, strict=True)]
+        whole = _align_most(body + trans[:, None], truth, scaled)
+        return [whole._replace(shift=whole(own)) for own in trans]
+    each = [align(one, goal, scaled) for one, goal in zip(body, truth, strict=True)]
+    scale = float(np.median([one.scale for one in each]))
     return [
         Similarity(scale, one.rotation, goal.mean(axis=0) - scale * one.rotation @ points.mean(axis=0))
         for one, points, goal in zip(each, body, truth, strict=True)
     ]
+
+
+def _align_most(
+    body: Float[np.ndarray, "frames 17 3"], truth: Float[np.ndarray, "frames 17 3"], scaled: bool
+) -> Similarity:
+    """Return the similarity of the frames that agree: those whose error is near the median's, once all are aligned."""
+    first = align(body.reshape(-1, 3), truth.reshape(-1, 3), scaled)
+    error = np.sqrt(np.mean((first(body) - truth) ** 2, axis=(1, 2)))
+    kept = error <= _AGREEING * np.median(error)
+    return align(body[kept].reshape(-1, 3), truth[kept].reshape(-1, 3), scaled)
 
 
 def motion_frames(

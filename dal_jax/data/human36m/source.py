@@ -67,8 +67,8 @@ class Human36m:
         """Return a short name of the options and of the input files' names and sizes (there are 100 GB of them)."""
         content = hashlib.sha256(json.dumps(self.options(), sort_keys=True).encode())
         for folder in (pathlib.Path(self.root), pathlib.Path(self.dense_root)):
-            for path in sorted(folder.rglob("*")):
-                if path.is_file():
+            for subject in sorted(itertools.chain(*sequences.SPLITS.values())):
+                for path in sorted((folder / subject).rglob("*.*")):
                     content.update(f"{path.relative_to(folder)} {path.stat().st_size}\n".encode())
         for file in (self.metadata, self.body, self.chart):
             content.update(pathlib.Path(file).read_bytes() if file else b"-")
@@ -91,6 +91,9 @@ class Human36m:
         found = {split: videos for split, videos in found.items() if videos}
         if not found:
             raise errors.InputError(f"{self.root}: no video S1/Videos/*.mp4, or of another subject of protocol 1")
+        seen_by_camera = (one.positions("D3_Positions_mono") for one in itertools.chain(*found.values()))
+        if not self.metadata and not any(path.is_file() for path in seen_by_camera):
+            raise errors.InputError(f"{self.root}: no D3_Positions_mono; D3_Positions need --metadata=metadata.xml")
         return found
 
     def read(
@@ -117,15 +120,22 @@ class Human36m:
         except errors.InputError as error:
             yield _rejected(sequence, "unreadable file", str(error))
 
+    @property
+    def _body(self) -> str:
+        return self.body or str(template_lib.FREE_BODY)
+
     def _check(self) -> None:
         """Refuse wrong options, and read now what every video needs: the run ends before it begins."""
         if self.dense not in ROUTES:
             raise errors.InputError(f"--dense={self.dense}: one of {', '.join(ROUTES)}")
         for folder in (self.root, self.dense_root):
-            if not pathlib.Path(folder).is_dir():
+            if not folder or not pathlib.Path(folder).is_dir():
                 raise errors.InputError(f"{folder or 'the folder of dense annotation'}: no such folder")
         _cameras(self.metadata)
-        _chart(self.chart) if self.dense == "iuv" else _template(self.body)
+        if self.dense == "iuv":
+            _chart(self.chart)
+        else:
+            template_lib.load_template(self._body)
 
     def _joints(
         self, sequence: sequences.Sequence, lens: cameras_lib.Lens
@@ -152,7 +162,7 @@ class Human36m:
             return positions.read(mono, 3)
         placement = _cameras(self.metadata).placements.get((sequence.subject, sequence.camera))
         if placement is None:
-            raise errors.InputError(f"{mono}: no such file, and no metadata.xml to see D3_Positions through the camera")
+            raise errors.InputError(f"{mono}: no such file; D3_Positions need --metadata=metadata.xml")
         return placement.to_camera(positions.read(sequence.positions("D3_Positions"), 3))
 
     def _annotated(
@@ -166,7 +176,7 @@ class Human36m:
         folder = pathlib.Path(self.dense_root)
         if self.dense == "iuv":
             return densepose.annotate(folder, sequence, _chart(self.chart), joints_px, frames)
-        return mosh.annotate(mosh.find(folder, sequence), sequence, _template(self.body), lens, truth_mm, frames)
+        return mosh.annotate(mosh.find(folder, sequence), sequence, self._body, lens, truth_mm, frames)
 
     def _example(
         self,
@@ -207,11 +217,6 @@ def _rejected(sequence: sequences.Sequence, kind: str, message: str) -> person_l
 @functools.cache
 def _cameras(metadata: str) -> cameras_lib.Cameras:
     return cameras_lib.read_metadata(pathlib.Path(metadata)) if metadata else cameras_lib.published()
-
-
-@functools.cache
-def _template(body: str) -> template_lib.Template:
-    return template_lib.load_template(body or template_lib.FREE_BODY)
 
 
 @functools.cache
