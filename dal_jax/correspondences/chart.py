@@ -9,12 +9,11 @@ import scipy.io
 import scipy.spatial
 from jaxtyping import Float, Int
 
-from dal_jax.body import carry_over, template as template_lib
+from dal_jax.body import carry_over, smpl_file, template as template_lib
 from dal_jax.correspondences import triangles
 from dal_jax.runtime import errors
 
 PARTS = 24
-_SMPL_VERTICES = 6890
 _NEIGHBOURS = 24  # faces by nearness of their centres; on 2,343 real points the nearest was never beyond the 17th
 
 
@@ -84,11 +83,36 @@ class Chart:
         self, position: Float[np.ndarray, "p 3"], near_face: Int[np.ndarray, "p 3"]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return (face, barycentric) of the nearest rest-surface point, among neighbouring faces and `near_face`."""
-        _, neighbour = self._face_centres.query(position, k=min(_NEIGHBOURS, len(self.body)))
-        candidate = np.concatenate([near_face, neighbour.reshape(len(position), -1)], axis=1)
-        weights, squared = triangles.closest(position[:, None], self.body[candidate])
-        row, best = np.arange(len(position)), np.argmin(squared, axis=1)
-        return candidate[row, best], weights[row, best]
+        return _nearest(position, self.body, self._face_centres, near_face)
+
+    def from_surface(
+        self, face: Int[np.ndarray, "p"], barycentric: Float[np.ndarray, "p 3"]
+    ) -> tuple[Int[np.ndarray, "p"], Float[np.ndarray, "p 2"]]:
+        """Return (part, uv) of body points: the inverse of `to_surface`, in the chart triangle nearest in space.
+
+        Exact where the chart's triangles are the body's faces (a body's own chart, DensePose's on SMPL), but for points
+        on a border, which belong to several parts. DensePose's chart on the free body is exact to half a centimetre.
+        """
+        position = np.einsum("pc,pcx->px", barycentric, self.body[face])
+        triangle, weight = _nearest(position, self._places, self._place_centres, self._triangle_of_face[face][:, None])
+        return self.part[triangle], np.einsum("pc,pcd->pd", weight, self.uv[triangle])
+
+    @functools.cached_property
+    def _places(self) -> Float[np.ndarray, "t 3 3"]:
+        """The chart's triangles on the body in its rest pose."""
+        return np.einsum("tcb,tcbx->tcx", self.corner_barycentric, self.body[self.corner_face])
+
+    @functools.cached_property
+    def _triangle_of_face(self) -> Int[np.ndarray, "m"]:
+        """A triangle with all its corners on the face, the first triangle where there is none."""
+        found = np.zeros(len(self.body), np.int64)
+        whole = np.flatnonzero((self.corner_face == self.corner_face[:, :1]).all(axis=1))[::-1]
+        found[self.corner_face[whole, 0]] = whole
+        return found
+
+    @functools.cached_property
+    def _place_centres(self) -> scipy.spatial.cKDTree:
+        return scipy.spatial.cKDTree(self._places.mean(axis=1))
 
     @functools.cached_property
     def _face_centres(self) -> scipy.spatial.cKDTree:
@@ -121,9 +145,22 @@ def load_densepose_chart(path: str | pathlib.Path, template: template_lib.Templa
     problem = _chart_problem(faces, part, uv, vertex)
     if problem:
         raise errors.InputError(f"{path}: {problem}")
-    body_face, body_barycentric = _smpl_vertices_on(template)
-    corner = vertex[faces]
-    return Chart(part, uv[faces], body_face[corner], body_barycentric[corner], _rest_corners(template))
+    corner_face, corner_barycentric = _smpl_corners_on(template, vertex[faces])
+    return Chart(part, uv[faces], corner_face, corner_barycentric, _rest_corners(template))
+
+
+def _nearest(
+    position: Float[np.ndarray, "p 3"],
+    corners: Float[np.ndarray, "t 3 3"],
+    centres: scipy.spatial.cKDTree,
+    others: Int[np.ndarray, "p k"],
+) -> tuple[Int[np.ndarray, "p"], Float[np.ndarray, "p 3"]]:
+    """Return (triangle, barycentric) of the nearest point of triangles: of those near by and of `others`."""
+    _, neighbour = centres.query(position, k=min(_NEIGHBOURS, len(corners)))
+    candidate = np.concatenate([others, neighbour.reshape(len(position), -1)], axis=1)
+    weights, squared = triangles.closest(position[:, None], corners[candidate])
+    row, best = np.arange(len(position)), np.argmin(squared, axis=1)
+    return candidate[row, best], weights[row, best]
 
 
 def _rest_corners(template: template_lib.Template) -> Float[np.ndarray, "m 3 3"]:
@@ -157,7 +194,7 @@ def _chart_problem(faces: np.ndarray, part: np.ndarray, uv: np.ndarray, vertex: 
         return f"All_U_norm has {len(uv)} entries for {len(vertex)} chart vertices"
     for name, values, low, high in (
         ("All_Faces", faces + 1, 1, len(vertex)), ("All_FaceIndices", part, 1, PARTS),
-        ("All_U_norm / All_V_norm", uv, 0, 1), ("All_vertices", vertex + 1, 1, _SMPL_VERTICES),
+        ("All_U_norm / All_V_norm", uv, 0, 1), ("All_vertices", vertex + 1, 1, smpl_file.VERTICES),
     ):  # fmt: skip
         if values.size == 0 or values.min() < low or values.max() > high:
             return f"field '{name}' has a value outside {low}..{high}"
@@ -165,16 +202,14 @@ def _chart_problem(faces: np.ndarray, part: np.ndarray, uv: np.ndarray, vertex: 
     return f"no face of part {absent[0]}" if absent else None
 
 
-def _smpl_vertices_on(template: template_lib.Template) -> tuple[np.ndarray, np.ndarray]:
-    """Return (face, barycentric) of each of SMPL's 6890 vertices on a body."""
-    faces = np.asarray(template.faces)
-    if len(template.vertices) == _SMPL_VERTICES and len(faces) == 13776:  # SMPL itself: one of the vertex's own faces
-        face = np.zeros(_SMPL_VERTICES, np.int64)
-        barycentric = np.zeros((_SMPL_VERTICES, 3))
-        for corner in range(3):
-            face[faces[:, corner]] = np.arange(len(faces))
-        barycentric[faces[face] == np.arange(_SMPL_VERTICES)[:, None]] = 1.0
-        return face, barycentric
+def _smpl_corners_on(
+    template: template_lib.Template, vertex: Int[np.ndarray, "t 3"]
+) -> tuple[Int[np.ndarray, "t 3"], Float[np.ndarray, "t 3 3"]]:
+    """Return (face, barycentric) on a body of triangles of SMPL's vertices."""
+    faces = np.asarray(template.faces, np.int64)
+    if len(template.vertices) == smpl_file.VERTICES and len(faces) == smpl_file.FACES:
+        face = _faces_of(faces, vertex)
+        return face, (faces[face] == vertex[..., None]).astype(np.float64)
     free = template_lib.load_template()
     if template.faces.shape != free.faces.shape or not np.array_equal(faces, free.faces):
         raise errors.InputError(
@@ -182,4 +217,14 @@ def _smpl_vertices_on(template: template_lib.Template) -> tuple[np.ndarray, np.n
             f"only; this body has {len(template.vertices)} vertices and needs annotation in its own chart"
         )
     placement = carry_over.smpl_placement()
-    return placement.face, placement.barycentric
+    return placement.face[vertex], placement.barycentric[vertex]
+
+
+def _faces_of(faces: Int[np.ndarray, "m 3"], vertex: Int[np.ndarray, "t 3"]) -> Int[np.ndarray, "t 3"]:
+    """Return the face that each triangle is, thrice; for a triangle that is none, a face of each corner."""
+    of_vertex = np.zeros(smpl_file.VERTICES, np.int64)
+    for corner in range(3):
+        of_vertex[faces[:, corner]] = np.arange(len(faces))
+    of_triple = {tuple(triple): face for face, triple in enumerate(np.sort(faces, axis=1).tolist())}
+    same = [of_triple.get(tuple(triple), -1) for triple in np.sort(vertex, axis=1).tolist()]
+    return np.where(np.array(same)[:, None] >= 0, np.array(same)[:, None], of_vertex[vertex])

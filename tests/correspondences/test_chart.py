@@ -7,16 +7,40 @@ import scipy.sparse
 from dal_jax.body import carry_over, template as template_lib
 from dal_jax.correspondences import chart as chart_lib, densepose, iuv
 from dal_jax.runtime import errors
+from tests.body import smpl_files
 from tests.correspondences import annotation_files
 
 UV_ROUND_OFF = 1e-6
 SURFACE_ROUND_OFF_M = 1e-5
+UV_ROUND_TRIP = 1e-5  # float32 barycentric coordinates, stretched at most thirty times
 CHART_GAP = 0.03  # real clicks in a part's margin, outside its charted area, in units of u and v
 
 
 @pytest.fixture(scope="module")
 def template():
     return template_lib.load_template()
+
+
+@pytest.fixture(scope="module")
+def smpl_body(tmp_path_factory):
+    """Return a made-up model of SMPL's form as a body, and the model; with SMPL's triangles where they are at hand."""
+    model = smpl_files.model()
+    del model["posedirs"]
+    if annotation_files.REAL_DATA:
+        model["f"] = _smpls_triangles()
+    return template_lib.load_template(smpl_files.write_npz(tmp_path_factory.mktemp("smpl") / "smpl.npz", model)), model
+
+
+def _smpls_triangles():
+    """Return the triangles of the real chart, and the two that close the holes it leaves."""
+    fields = scipy.io.loadmat(annotation_files.real("chart/UV_Processed.mat"))
+    faces = (fields["All_vertices"].ravel().astype(int) - 1)[fields["All_Faces"].astype(int) - 1]
+    half = {tuple(edge) for pair in ([0, 1], [1, 2], [2, 0]) for edge in faces[:, pair].tolist()}
+    following = {b: a for a, b in half if (b, a) not in half}
+    first, *rest = following
+    loop = [first, following[first], following[following[first]]]
+    other = next(vertex for vertex in rest if vertex not in loop)
+    return np.concatenate([faces, [loop], [[other, following[other], following[following[other]]]]])
 
 
 def _rest(template, face, barycentric):
@@ -33,6 +57,27 @@ def test_a_bodys_own_chart_is_inverted(template):
     gap = np.linalg.norm(_rest(template, found_face, found) - _rest(template, face, barycentric), axis=1)
     assert np.quantile(gap, 0.99) < 1e-3
     assert np.all(np.asarray(template.part)[found_face] == np.asarray(template.part)[face])
+
+
+def _round_trip(chart, count=2000):
+    """Return the gap in (u, v) of (part, u, v) -> surface point -> (part, u, v), for points inside the triangles."""
+    rng = np.random.default_rng(2)
+    triangle = rng.integers(0, len(chart.part), count)
+    inside = 0.05 + 0.85 * rng.dirichlet(np.ones(3), count)  # a border belongs to two parts
+    part, uv = chart.part[triangle], np.einsum("pc,pcd->pd", inside, chart.uv[triangle])
+    found_part, found = chart.from_surface(*chart.to_surface(part, uv))
+    return np.where(found_part == part, np.linalg.norm(found - uv, axis=1), np.inf)
+
+
+def test_chart_to_surface_and_back_is_the_same_chart_point(template):
+    assert _round_trip(chart_lib.body_chart(template)).max() < UV_ROUND_TRIP
+
+
+def test_a_model_of_smpls_form_is_charted_by_the_free_body(smpl_body):
+    """Carried over, the chart is nearly one to one: all but the seams come back."""
+    body, _ = smpl_body
+    gap = _round_trip(chart_lib.body_chart(body))
+    assert np.quantile(gap, 0.5) < UV_ROUND_TRIP
 
 
 def test_outside_the_charted_area_the_nearest_point_is_taken(template):
@@ -132,6 +177,35 @@ def test_another_body_cannot_use_smpls_chart(tmp_path, template):
     other = template.replace(faces=np.asarray(template.faces)[:-1])
     with pytest.raises(errors.InputError, match="own chart"):
         chart_lib.load_densepose_chart(tmp_path / "chart.mat", other)
+
+
+@annotation_files.needs_real_data
+def test_the_real_chart_to_surface_and_back(template, smpl_body):
+    """On SMPL's own triangles exact; on the free body, whose faces are others, the surface point comes back."""
+    path = annotation_files.real("chart/UV_Processed.mat")
+    on_smpl = chart_lib.load_densepose_chart(path, smpl_body[0])
+    assert (on_smpl.corner_face == on_smpl.corner_face[:, :1]).all(), "every chart triangle is one of the body's"
+    assert _round_trip(on_smpl).max() < UV_ROUND_TRIP
+    on_free_body = chart_lib.load_densepose_chart(path, template)
+    gap = _round_trip(on_free_body)
+    assert np.median(gap) < 1e-3 and np.quantile(gap, 0.99) < CHART_GAP
+
+
+@annotation_files.needs_real_data
+def test_on_smpls_triangles_the_carried_joints_are_the_free_bodys(template, smpl_body):
+    body, model = smpl_body
+    pelvis = model["J_regressor"][0] @ model["v_template"] - smpl_files.PELVIS
+    found = body.h36m_regressor @ body.vertices + pelvis
+    gap = np.linalg.norm(found - template.h36m_regressor @ template.vertices, axis=1)
+    assert gap.max() < 0.005
+
+
+@annotation_files.needs_real_data
+def test_on_smpls_triangles_the_carried_chart_agrees_with_densepose(smpl_body):
+    """Part numbers of whole triangles: those inside a part are the same, borders are drawn by another rule."""
+    body, _ = smpl_body
+    densepose = chart_lib.load_densepose_chart(annotation_files.real("chart/UV_Processed.mat"), body)
+    assert np.mean(body.part[densepose.corner_face[:, 0]] == densepose.part) > 0.9
 
 
 @annotation_files.needs_real_data

@@ -61,6 +61,12 @@ def test_several_numbers_of_devices_have_a_process_each(people):
     assert all(row["bodies_per_second"] > 0 and row["vertices"] > 1000 for row in rows)
 
 
+def test_whole_iuv_pictures():
+    (row,) = _rows(_run("--target=chart", "--batch=2", "--seconds=0"))
+    assert row["what"] == "iuv_pictures" and row["side_px"] == 256 and row["vertices"] > 7000
+    assert row["pictures_per_second"] > 100
+
+
 @pytest.mark.parametrize(
     ("flag", "said"),
     [
