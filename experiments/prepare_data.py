@@ -2,6 +2,7 @@
 
     python -m experiments.prepare_data --dataset=synthetic_people/demo --data_dir=DIR
     python -m experiments.prepare_data --dataset=densepose_coco --source=coco --data_dir=DIR --chart=UV_Processed.mat
+    python -m experiments.prepare_data --dataset=human36m --source=h36m --data_dir=DIR --frame_step=5 --dense=mosh
 
 What a data set's folder must hold is told in docs/NAME.md. The last line counts who was left out, and why.
 """
@@ -24,13 +25,19 @@ _SOURCE = flags.DEFINE_string("source", "", "Folder of the files that the data s
 _CHART = flags.DEFINE_string("chart", "", "DensePose's UV_Processed.mat; without it the body's own chart.")
 _BODY = flags.DEFINE_string("body", "", "Body file that surface points are on; by default the free body.")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Pixels of the crops of data sets made from files.", 16, 1024)
+_CHOICES = (
+    flags.DEFINE_enum("dense", None, ["mosh", "iuv"], "human36m: MoSh's parameters or DensePose's predictions."),
+    flags.DEFINE_integer("frame_step", None, "human36m: every how many frames of 50 a second; by default 5.", 1),
+    flags.DEFINE_string("smpl", None, "human36m: model of SMPL that is posed by MoSh's parameters, in its shape."),
+)
 _WORKERS = flags.DEFINE_integer("workers", None, "Processes; by default one a core, 0: this one.", lower_bound=0)
 
 
 def main(_: list[str]) -> None:
     """Prepare the data set, say where it is and who was left out."""
     files = files_lib.Files(_SOURCE.value, _CHART.value, _BODY.value, _IMAGE_SIZE.value)
-    source = catalogue.source_of(_DATASET.value, files)
+    choices = {flag.name: flag.value for flag in _CHOICES if flag.value is not None}
+    source = catalogue.source_of(_DATASET.value, files, choices)
     builder, summary = builder_lib.prepare(source, _DATA_DIR.value, _WORKERS.value)
     for kind, line in summary.first.items():
         print(f"skipped, {kind}, for instance: {line}", file=sys.stderr)

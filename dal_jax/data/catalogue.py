@@ -1,11 +1,14 @@
 """Data sets by name: the embedded people, and those made from somebody's files."""
 
+import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import tensorflow_datasets as tfds
 
 from dal_jax.data import coco_folder, densepose_coco, densepose_posetrack, files as files_lib, iuv_folder
+from dal_jax.data.human36m import source as human36m
 from dal_jax.data.recording import builder as builder_lib, source as source_lib
 from dal_jax.data.synthetic import builder as synthetic
 from dal_jax.runtime import errors
@@ -17,6 +20,7 @@ FROM_FILES: dict[str, Callable[[files_lib.Files], source_lib.Source]] = {
         densepose_posetrack.DensePosePoseTrack,
         iuv_folder.IuvFolder,
         coco_folder.CocoFolder,
+        human36m.Human36m,
     )
 }
 """What makes the source of a data set from its files."""
@@ -25,21 +29,29 @@ TEST_SPLITS = ("test", "minival", "val")
 """Names of splits that are not trained on, the one to be judged on first."""
 
 
-def source_of(dataset: str, files: files_lib.Files) -> source_lib.Source:
+def source_of(dataset: str, files: files_lib.Files, choices: Mapping[str, Any] | None = None) -> source_lib.Source:
     """Return the source of `NAME` or, of the embedded people, `synthetic_people/RECIPE`.
+
+    choices: of that data set alone, by the names of its source's fields.
 
     Raises:
       errors.InputError: there is no such data set, or it is made from files and none are given.
     """
     name, _, config = dataset.partition("/")
     if name == synthetic.NAME:
+        if choices:
+            raise errors.InputError(f"--{min(choices)}: --dataset={dataset} has no such choice")
         return synthetic.SyntheticPeople(synthetic.named(config or "demo"))
     if name not in FROM_FILES or config:
         names = ", ".join([f"{synthetic.NAME}/RECIPE", *FROM_FILES])
         raise errors.InputError(f"--dataset={dataset}: no such data set; there are {names}")
     if not files.source:
         raise errors.InputError(f"--dataset={dataset}: is made from files; name their folder by --source=DIR")
-    return FROM_FILES[name](files)
+    source = FROM_FILES[name](files)
+    unknown = set(choices or ()) - {field.name for field in dataclasses.fields(source)}
+    if unknown:
+        raise errors.InputError(f"--{min(unknown)}: --dataset={dataset} has no such choice")
+    return dataclasses.replace(source, **(choices or {}))
 
 
 def open_recorded(dataset: str, files: files_lib.Files, data_dir: str | os.PathLike[str]) -> tfds.core.DatasetBuilder:

@@ -1,6 +1,5 @@
 """Dense correspondences from SMPL's parameters (paper, 6.1: MoSh): bodies posed, and looked at along rays."""
 
-import functools
 import pathlib
 import zlib
 from collections.abc import Iterator
@@ -9,9 +8,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from dal_jax.body import body_file, carry_over, skinning, template as template_lib
+from dal_jax.body import skinning, template as template_lib
 from dal_jax.correspondences import person as person_lib
-from dal_jax.data.human36m import cameras, dense, placement, sequences
+from dal_jax.data.human36m import bodies as bodies_lib, cameras, dense, placement, sequences
 from dal_jax.data.poses import smpl_motion
 from dal_jax.data.recording import source as source_lib
 from dal_jax.data.synthetic import annotator, cameras as crops
@@ -45,22 +44,21 @@ def find(folder: pathlib.Path, sequence: sequences.Sequence) -> pathlib.Path:
 def annotate(
     path: pathlib.Path,
     sequence: sequences.Sequence,
-    body: str,
+    bodies: bodies_lib.Bodies,
     lens: cameras.Lens,
     truth_mm: Float[np.ndarray, "frames 17 3"],
     wanted: Int[np.ndarray, "k"],
 ) -> Iterator[dense.Dense | person_lib.Rejected | source_lib.Noted]:
     """Yield for each wanted frame 100 to 150 surface points that the camera sees, each at its exact projection.
 
-    body: its file; a model of SMPL takes the person's shape (betas), another body its size. truth_mm: the sequence's
-    joints in the camera's frame. They say where the parameters' world is: the paper's MoSh route begins at markers,
-    too. What is yielded of them is 2D.
+    truth_mm: the sequence's joints in the camera's frame. They say where the parameters' world is (and how large a
+    person is whose shape is not known): the paper's MoSh route begins at markers, too. What is yielded of it is 2D.
 
     Raises:
       errors.InputError: the file cannot be read, or is not as long as the sequence.
     """
     motion = smpl_motion.read(path)
-    template, shaped = person_of(body, tuple(motion.betas.tolist()))
+    template, shaped = bodies.of(tuple(motion.betas.tolist()))
     rows = placement.motion_frames(path, len(motion.root), motion.rate, len(truth_mm), wanted)
     kept = rows[rows >= 0]
     joints = smpl_motion.h36m_joints(template, motion.root[kept], motion.pose[kept])
@@ -79,15 +77,9 @@ def annotate(
             yield person_lib.Rejected(sequence.name, frame, sequence.video.name, "parameters do not fit", message)
         else:
             random = np.random.default_rng((zlib.crc32(sequence.name.encode()), frame))
-            yield look(place(vertices), template, lens, random)
-
-
-@functools.lru_cache(2)
-def person_of(body: str, betas: tuple[float, ...]) -> tuple[template_lib.Template, bool]:
-    """Return a body, and whether it has the shape that betas tell, which only a model of SMPL can take."""
-    if betas and template_lib.is_smpl(body):
-        return template_lib.load_shape(body, betas), True
-    return template_lib.load_template(body), False
+            seen = look(place(vertices), template, lens, random)
+            face, barycentric = bodies.carry(template, seen.face, seen.barycentric)
+            yield seen._replace(face=face, barycentric=barycentric)
 
 
 def look(
@@ -106,7 +98,7 @@ def look(
     face = view.cast(grid_px).face
     part = np.where(face >= 0, np.asarray(template.part)[face], 0)
     points = annotator.exact_points(view, part, grid_px, random)
-    return dense.Dense(box_px, points.px, *_on_free_body(template, points.face, points.barycentric))
+    return dense.Dense(box_px, points.px, points.face, points.barycentric)
 
 
 class LensView:
@@ -143,19 +135,3 @@ def _vertices(
         return skinning.skin_vertices(template, smpl_motion.segments_of(template, turn, pose))
 
     return jax.vmap(one)(root, angles)
-
-
-def _on_free_body(
-    template: template_lib.Template, face: Int[np.ndarray, "p"], barycentric: Float[np.ndarray, "p 3"]
-) -> tuple[Int[np.ndarray, "p"], Float[np.ndarray, "p 3"]]:
-    """Return the free body's surface points for those of a body: the same, or, of SMPL, where the map puts them."""
-    free = template_lib.load_template(body_file.FREE_BODY)
-    if np.array_equal(template.faces, free.faces) or not len(face):
-        return face, barycentric
-    rest = np.einsum("pc,pcx->px", barycentric, _smpl_on_free_body()[np.asarray(template.faces)[face]])
-    return carry_over.nearest(rest, np.asarray(free.vertices, np.float64)[np.asarray(free.faces)])
-
-
-@functools.cache
-def _smpl_on_free_body() -> Float[np.ndarray, "6890 3"]:
-    return carry_over.smpl_placement().position

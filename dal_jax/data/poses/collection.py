@@ -45,7 +45,7 @@ def collect(source: pathlib.Path, out: pathlib.Path, sampling: Sampling, skip_in
     Raises:
       errors.InputError: a file cannot be read, or there is none; one line that names file and entry.
     """
-    paths = find(source)
+    paths = find(source, out)
     random = np.random.default_rng(sampling.seed)
     keypoints, skipped = [], []
     for path in progress.bar("reading motions", paths, unit="file"):
@@ -64,8 +64,8 @@ def collect(source: pathlib.Path, out: pathlib.Path, sampling: Sampling, skip_in
     return Collected(len(every), len(keypoints), skipped)
 
 
-def find(source: pathlib.Path) -> list[pathlib.Path]:
-    """Return the motion files of a folder and those below it, in order.
+def find(source: pathlib.Path, out: pathlib.Path) -> list[pathlib.Path]:
+    """Return the motion files of a folder and those below it, in order, but for what was made of them before.
 
     AMASS keeps a `shape.npz` beside a subject's motions, which is none.
     """
@@ -74,7 +74,7 @@ def find(source: pathlib.Path) -> list[pathlib.Path]:
     if not source.is_dir():
         raise errors.InputError(f"{source}: no such file or folder")
     found = [path for path in sorted(source.rglob("*")) if path.suffix.lower() in ENDINGS and path.is_file()]
-    found = [path for path in found if path.name not in _NO_MOTION]
+    found = [path for path in found if path.name not in _NO_MOTION and path.resolve() != out.resolve()]
     if not found:
         raise errors.InputError(f"{source}: holds no motion ({', '.join(ENDINGS)})")
     return found

@@ -132,10 +132,9 @@ def write_parameters(path: pathlib.Path, recorded: Recorded, repeat=1) -> pathli
 
 
 def write(root: pathlib.Path) -> Recorded:
-    """Write a release of three sequences, S1's, S9's and a corrupt one of S11, and `mosh` and `metadata.xml` beside."""
+    """Write a release of three sequences, S1's, S9's and a corrupt one of S11, with MoSh's parameters."""
     recorded = motion()
     for subject, stem in (("S1", "Photo 1"), ("S9", "Directions"), ("S11", "Directions")):
         write_sequence(root, subject, stem, recorded)
-        write_parameters(root.parent / "mosh" / subject / f"{stem}.npz", recorded)
-    write_metadata(root.parent / "metadata.xml")
+        write_parameters(root / "mosh" / subject / f"{stem}.npz", recorded)
     return recorded

@@ -5,10 +5,10 @@ import pytest
 
 from dal_jax.body import template as template_lib
 from dal_jax.correspondences import person as person_lib
-from dal_jax.data.human36m import cameras, mosh, sequences
+from dal_jax.data.human36m import bodies, cameras, mosh, sequences
 from dal_jax.data.poses import smpl_motion
 from dal_jax.runtime import errors
-from tests.body import smpl_files
+from tests.body import made_up, smpl_files
 from tests.data.human36m import release
 
 RAY_PX = 0.05  # of float32 rays at five metres
@@ -70,42 +70,44 @@ def test_nothing_of_the_body_is_in_front_of_a_point(free_body):
 
 
 def test_points_of_a_smpl_body_come_over_to_the_free_body(tmp_path):
-    model = smpl_files.model()
-    path = smpl_files.write_npz(tmp_path / "smpl.npz", model)
-    template, shaped = mosh.person_of(str(path), ())
+    path = str(smpl_files.write_npz(tmp_path / "smpl.npz", smpl_files.model()))
+    whose = bodies.Bodies(smpl=path)
+    template, shaped = whose.of(())
     assert not shaped
-    vertices = _before_the_camera(template)
-    found = mosh.look(vertices, template, LENS, np.random.default_rng(0))
+    seen = mosh.look(_before_the_camera(template), template, LENS, np.random.default_rng(0))
+    face, barycentric = whose.carry(template, seen.face, seen.barycentric)
     free = template_lib.load_template()
-    assert found.face.max() < len(free.faces) and found.barycentric.sum(axis=1) == pytest.approx(1.0)
-    hits = mosh.LensView(vertices, np.asarray(template.faces), LENS).cast(found.point_px)
-    own = np.einsum(
-        "pc,pcx->px", hits.barycentric, np.asarray(template.vertices)[np.asarray(template.faces)[hits.face]]
-    )
-    carried = _points(free, np.asarray(free.vertices), found)
+    assert face.max() < len(free.faces) and barycentric.sum(axis=1) == pytest.approx(1.0)
+    own = _points(template, np.asarray(template.vertices), seen)
+    carried = _points(free, np.asarray(free.vertices), seen._replace(face=face, barycentric=barycentric))
     apart = np.linalg.norm((own - own.mean(axis=0)) - (carried - carried.mean(axis=0)), axis=1)
     assert np.median(apart) < MAP_M, "made-up faces join far vertices here and there: the median"
+    on_smpl, _ = bodies.Bodies(body=path).carry(template, seen.face, seen.barycentric)
+    assert on_smpl is seen.face, "on SMPL itself they stay"
 
 
 def test_betas_shape_a_smpl_body_and_no_other(tmp_path):
     model = smpl_files.model()
-    path = str(smpl_files.write_pickle(tmp_path / "smpl.pkl", model))
+    whose = bodies.Bodies(smpl=str(smpl_files.write_pickle(tmp_path / "smpl.pkl", model)))
     betas = (1.5, -2.0, 0.5)
-    template, shaped = mosh.person_of(path, betas)
+    template, shaped = whose.of(betas)
     assert shaped and template.pose_blendshapes is not None
     vertices = model["v_template"] + np.einsum("nxk,k->nx", model["shapedirs"][..., :3], betas)
     pelvis = model["J_regressor"][0] @ vertices
     assert np.asarray(template.vertices) == pytest.approx(vertices - pelvis, abs=1e-6)
-    longer, _ = mosh.person_of(path, (*betas, *np.zeros(300)))
+    longer, _ = whose.of((*betas, *np.zeros(300)))
     assert np.asarray(longer.vertices) == pytest.approx(np.asarray(template.vertices), abs=1e-6)
-    assert mosh.person_of(str(template_lib.FREE_BODY), betas)[1] is False
+    assert bodies.Bodies().of(betas)[1] is False
 
 
-def test_a_model_without_shapes_is_named(tmp_path):
+def test_a_model_that_cannot_be_used_is_named(tmp_path):
     model = {name: value for name, value in smpl_files.model().items() if name != "shapedirs"}
-    path = smpl_files.write_npz(tmp_path / "smpl.npz", model)
+    path = str(smpl_files.write_npz(tmp_path / "smpl.npz", model))
     with pytest.raises(errors.InputError, match="smpl.npz: field 'shapedirs' is missing"):
-        mosh.person_of(str(path), (1.0,))
+        bodies.Bodies(smpl=path).of((1.0,))
+    np.savez(tmp_path / "other.npz", **made_up.fields())
+    with pytest.raises(errors.InputError, match="smpl.npz: is known on the free body alone, not on .*other.npz"):
+        bodies.Bodies(str(tmp_path / "other.npz"), path).of(())
 
 
 @pytest.mark.parametrize("name", ["Photo 1.npz", "Photo 1_poses.npz", "Photo 1.pkl", "Photo 1_cam0_aligned.pkl"])

@@ -4,6 +4,8 @@ import dataclasses
 import pathlib
 import pickle
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import PIL.Image
@@ -11,7 +13,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from dal_jax.body import template as template_lib
-from dal_jax.data import people as people_lib
+from dal_jax.data import files as files_lib, people as people_lib
 from dal_jax.data.human36m import cameras, mosh, positions, source as source_lib
 from dal_jax.data.recording import builder as builder_lib
 from dal_jax.runtime import errors
@@ -37,7 +39,12 @@ def recorded(folder):
 
 @pytest.fixture(scope="module")
 def source(folder, recorded):
-    return source_lib.Human36m(str(folder / "h36m"), "mosh", str(folder / "mosh"), image_size=48)
+    return source_lib.Human36m(files_lib.Files(str(folder / "h36m"), image_size=48))
+
+
+def _at(source, folder, **changes):
+    """Return the same source in another folder."""
+    return dataclasses.replace(source, files=dataclasses.replace(source.files, source=str(folder)), **changes)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +78,7 @@ def test_what_is_stored_is_what_is_true(prepared, recorded, source):
     assert [(one["video"].decode(), int(one["frame"])) for one in examples] == [
         ("S1/Photo 1.54138969", frame) for frame in FRAMES
     ]
-    folder = pathlib.Path(source.root) / "S1" / "MyPoseFeatures"
+    folder = source.files.folder / "S1" / "MyPoseFeatures"
     mono = positions.read(folder / "D3_Positions_mono" / "Photo 1.54138969.cdf", 3)[list(FRAMES)]
     pixels = positions.read(folder / "D2_Positions" / "Photo 1.54138969.cdf", 2)[list(FRAMES)]
     assert people.truth.joints_h36m_mm == pytest.approx(mono, abs=FLOAT32_MM)
@@ -96,16 +103,16 @@ def test_dense_points_are_where_the_true_bodies_are(prepared, recorded):
             assert example["point_px"][used] == pytest.approx(lens.project(points), abs=POINT_PX)
 
 
-def test_without_mono_positions_the_metadata_places_the_camera(folder, source, prepared, tmp_path):
+def test_without_mono_positions_the_metadata_places_the_camera(source, prepared, tmp_path):
     root = tmp_path / "h36m"
-    shutil.copytree(source.root, root)
+    shutil.copytree(source.files.folder, root)
     for mono in root.glob("*/MyPoseFeatures/D3_Positions_mono"):
         shutil.rmtree(mono)
-    blind = dataclasses.replace(source, root=str(root))
-    with pytest.raises(errors.InputError, match="h36m: no D3_Positions_mono; D3_Positions need --metadata"):
+    blind = _at(source, root)
+    with pytest.raises(errors.InputError, match=r"h36m: no D3_Positions_mono; D3_Positions need metadata.xml"):
         builder_lib.prepare(blind, tmp_path / "none", workers=0)
-    told = dataclasses.replace(blind, metadata=str(folder / "metadata.xml"))
-    builder, _ = builder_lib.prepare(told, tmp_path / "data", workers=0)
+    release.write_metadata(root / "metadata.xml")
+    builder, _ = builder_lib.prepare(blind, tmp_path / "data", workers=0)
     truth = people_lib.load_truth(builder, "test").joints_h36m_mm
     assert truth == pytest.approx(people_lib.load_truth(prepared[0], "test").joints_h36m_mm, abs=FLOAT32_MM)
 
@@ -128,15 +135,18 @@ def _write_iuv(path, vertices_mm):
     PIL.Image.fromarray(picture).save(path)
 
 
-def test_predictions_of_densepose_are_the_other_route(folder, source, recorded, tmp_path):
+def test_predictions_of_densepose_are_the_other_route(source, recorded, tmp_path):
+    root = tmp_path / "h36m"
+    shutil.copytree(source.files.folder, root)
     for subject, stem in ((1, "Photo 1"), (9, "Directions")):
         seen = _seen(recorded, subject)
-        place = tmp_path / "iuv" / f"S{subject}" / f"{stem}.54138969"
+        place = root / "iuv" / f"S{subject}" / f"{stem}.54138969"
         for frame in (0, 5)[: 2 if subject == 1 else 1]:
             _write_iuv(place / f"frame_{frame:06d}_IUV.png", seen[frame])
     PIL.Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(place / "frame_000005_IUV.png")
-    iuv = dataclasses.replace(source, dense="iuv", dense_root=str(tmp_path / "iuv"))
-    builder, summary = builder_lib.prepare(iuv, folder / "data", workers=0)
+    with pytest.raises(errors.InputError, match="has folders mosh and iuv; name one by --dense"):
+        _at(source, root).splits()
+    builder, summary = builder_lib.prepare(_at(source, root, dense="iuv"), tmp_path / "data", workers=0)
     assert summary.prepared == {"train": 2, "test": 1}
     assert summary.noted == {"frame without a prediction": 2, "frame in which the network saw nobody": 1}
     template = template_lib.load_template()
@@ -162,16 +172,20 @@ def _no_parameters(root):
 
 
 def _cut_video(root):
-    path = root / "h36m" / "S1" / "Videos" / "Photo 1.54138969.mp4"
+    path = root / "S1" / "Videos" / "Photo 1.54138969.mp4"
     path.write_bytes(path.read_bytes()[:5000])
 
 
 def _short_video(root):
-    release.write_video(root / "h36m" / "S1" / "Videos" / "Photo 1.54138969.mp4", frames=7)
+    release.write_video(root / "S1" / "Videos" / "Photo 1.54138969.mp4", frames=7)
+
+
+def _shrunk_video(root):
+    release.write_video(root / "S1" / "Videos" / "Photo 1.54138969.mp4", size=(500, 502))
 
 
 def _other_camera(root):
-    path = root / "h36m" / "S1" / "MyPoseFeatures" / "D2_Positions" / "Photo 1.54138969.cdf"
+    path = root / "S1" / "MyPoseFeatures" / "D2_Positions" / "Photo 1.54138969.cdf"
     release.write_cdf(path, positions.read(path, 2) + 40.0)
 
 
@@ -203,16 +217,17 @@ def _pickle_that_runs(root):
     [
         (_no_parameters, 0, "unreadable file", "mosh/S1: no Photo 1{.npz,"),
         (_cut_video, 0, "unreadable file", "Photo 1.54138969.mp4: frame 0: cannot be read as a video"),
+        (_shrunk_video, 0, "unreadable file", "Photo 1.54138969.mp4: 500x502 px, but the cameras' pictures have about"),
         (_other_camera, 0, "unreadable file", "D2_Positions/Photo 1.54138969.cdf: 57 px from the 3D joints"),
         (_other_moment, 2, "parameters do not fit", "Photo 1.npz: frame 5 of S1/Photo 1.54138969: joints are"),
         (_pickle_that_runs, 0, "unreadable file", "Photo 1.pkl: no readable pickle of arrays: names '"),
     ],
 )
-def test_damage_is_counted_and_named(folder, source, recorded, tmp_path, damage, people, kind, message):
-    shutil.copytree(folder / "h36m" / "S1", tmp_path / "h36m" / "S1")
-    shutil.copytree(folder / "mosh", tmp_path / "mosh")
+def test_damage_is_counted_and_named(source, tmp_path, damage, people, kind, message):
+    for name in ("S1", "mosh"):
+        shutil.copytree(source.files.folder / name, tmp_path / name)
     damage(tmp_path)
-    damaged = dataclasses.replace(source, root=str(tmp_path / "h36m"), dense_root=str(tmp_path / "mosh"))
+    damaged = _at(source, tmp_path)
     items = [item for unit in damaged.splits()["train"] for item in damaged.read(unit)]
     rejected = [item for item in items if not isinstance(item, dict)]
     assert sum(isinstance(item, dict) for item in items) == people
@@ -221,38 +236,54 @@ def test_damage_is_counted_and_named(folder, source, recorded, tmp_path, damage,
     assert not (tmp_path / "mark").exists()
 
 
-def test_a_video_that_ends_early_leaves_out_the_frames_beyond(folder, source, recorded, tmp_path):
-    shutil.copytree(folder / "h36m" / "S1", tmp_path / "h36m" / "S1")
+def test_a_video_that_ends_early_leaves_out_the_frames_beyond(source, tmp_path):
+    for name in ("S1", "mosh"):
+        shutil.copytree(source.files.folder / name, tmp_path / name)
     _short_video(tmp_path)
-    short = dataclasses.replace(source, root=str(tmp_path / "h36m"))
+    short = _at(source, tmp_path)
     items = [item for unit in short.splits()["train"] for item in short.read(unit)]
     assert [isinstance(item, dict) for item in items] == [True, True, False]
     assert items[2].kind == "frame beyond the video's end"
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("files", "options", "message"),
     [
-        ({"dense": "guess"}, "--dense=guess: one of mosh, iuv"),
-        ({"dense_root": ""}, "the folder of dense annotation: no such folder"),
-        ({"root": "nowhere"}, "nowhere: no such folder"),
-        ({"metadata": "nowhere.xml"}, "nowhere.xml: cannot be read"),
-        ({"body": "nowhere.npz"}, "nowhere.npz: "),
-        ({"dense": "iuv", "chart": "nowhere.mat"}, "nowhere.mat: "),
+        ({}, {"dense": "guess"}, "--dense=guess: one of mosh, iuv"),
+        ({}, {"dense": "iuv"}, "h36m: no folder iuv in it"),
+        ({}, {"smpl": "nowhere.npz"}, "nowhere.npz: "),
+        ({"body": "nowhere.npz"}, {}, "nowhere.npz: "),
+        ({"source": "nowhere"}, {}, "--source=nowhere: no such folder"),
     ],
 )
-def test_wrong_options_end_the_run_before_it_begins(source, options, message):
+def test_wrong_options_end_the_run_before_it_begins(source, files, options, message):
     with pytest.raises(errors.InputError) as caught:
-        dataclasses.replace(source, **options).splits()
+        dataclasses.replace(source, files=dataclasses.replace(source.files, **files), **options).splits()
     assert message in str(caught.value)
 
 
 def test_a_folder_of_something_else_is_refused(source, tmp_path):
+    with pytest.raises(errors.InputError, match="no folder mosh or iuv in it"):
+        _at(source, tmp_path).splits()
+    (tmp_path / "mosh").mkdir()
     with pytest.raises(errors.InputError, match="no video S1/Videos"):
-        dataclasses.replace(source, root=str(tmp_path)).splits()
+        _at(source, tmp_path).splits()
 
 
-def test_the_digest_follows_files_and_options(source):
+def test_the_digest_follows_files_and_options(source, tmp_path):
     assert source.digest() == dataclasses.replace(source).digest()
     assert source.digest() != dataclasses.replace(source, frame_step=2).digest()
-    assert source.digest() != dataclasses.replace(source, dense_root=source.root).digest()
+    shutil.copytree(source.files.folder, tmp_path / "h36m")
+    assert source.digest() == _at(source, tmp_path / "h36m").digest()
+    release.write_metadata(tmp_path / "h36m" / "metadata.xml")
+    assert source.digest() != _at(source, tmp_path / "h36m").digest()
+
+
+def test_the_binary_records_it_and_says_who_was_left_out(source, tmp_path):
+    command = [sys.executable, "-m", "experiments.prepare_data", "--dataset=human36m", "--workers=0"]
+    command += [f"--source={source.files.source}", f"--data_dir={tmp_path}", "--image_size=48", "--frame_step=10"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "2 train, 2 test people" in done.stdout
+    assert "prepared 4, skipped 1: 1 video known to be bad" in done.stdout
+    assert "S11/Directions.54138969: left out: the video is damaged" in done.stderr
