@@ -53,10 +53,11 @@ class Lens(NamedTuple):
 
         Its tangential factor is p1 y + p2 x, where OpenCV's has twice that.
         """
-        squared = np.sum(plane**2, axis=-1, keepdims=True)
+        x, y = plane[..., 0], plane[..., 1]
+        squared = x * x + y * y
         radial = 1.0 + squared * (self.radial[0] + squared * (self.radial[1] + squared * self.radial[2]))
-        crosswise = self.tangential[::-1]
-        return radial + np.sum(plane * crosswise, axis=-1, keepdims=True), squared * crosswise
+        factor = radial + self.tangential[0] * y + self.tangential[1] * x
+        return factor[..., None], squared[..., None] * self.tangential[::-1]
 
 
 class Placement(NamedTuple):
