@@ -4,7 +4,7 @@
     python -m experiments.train_lifting --poses=poses.npz --workdir=runs/lifting
 
 --source: a folder of AMASS's .npz, MoSh's .pkl, .bvh, or .amc beside their .asf, or one such file. Each pose is looked
-at by cameras of its own. About 2,000 poses a second.
+at by cameras of its own.
 """
 
 import pathlib

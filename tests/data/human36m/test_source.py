@@ -253,7 +253,7 @@ def test_a_video_that_ends_early_leaves_out_the_frames_beyond(source, tmp_path):
         ({}, {"dense": "iuv"}, "h36m: no folder iuv in it"),
         ({}, {"smpl": "nowhere.npz"}, "nowhere.npz: "),
         ({"body": "nowhere.npz"}, {}, "nowhere.npz: "),
-        ({"source": "nowhere"}, {}, "--source=nowhere: no such folder"),
+        ({"source": "nowhere"}, {}, "nowhere: no such folder"),
     ],
 )
 def test_wrong_options_end_the_run_before_it_begins(source, files, options, message):
