@@ -29,6 +29,7 @@ _CHOICES = (
     flags.DEFINE_enum("dense", None, ["mosh", "iuv"], "human36m: MoSh's parameters or DensePose's predictions."),
     flags.DEFINE_integer("frame_step", None, "human36m: every how many frames of 50 a second; by default 5.", 1),
     flags.DEFINE_string("smpl", None, "human36m: model of SMPL that is posed by MoSh's parameters, in its shape."),
+    flags.DEFINE_string("motions", None, "synthetic_people: folder of AMASS's .npz, to do what is recorded there."),
 )
 _WORKERS = flags.DEFINE_integer("workers", None, "Processes; by default one a core, 0: this one.", lower_bound=0)
 

@@ -32,26 +32,25 @@ TEST_SPLITS = ("test", "minival", "val")
 def source_of(dataset: str, files: files_lib.Files, choices: Mapping[str, Any] | None = None) -> source_lib.Source:
     """Return the source of `NAME` or, of the embedded people, `synthetic_people/RECIPE`.
 
-    choices: of that data set alone, by the names of its source's fields.
+    choices: of that data set alone, by the names of its source's fields; of the embedded people `motions`, a folder of
+    recordings.
 
     Raises:
       errors.InputError: there is no such data set, or it is made from files and none are given.
     """
     name, _, config = dataset.partition("/")
     if name == synthetic.NAME:
-        if choices:
-            raise errors.InputError(f"--{min(choices)}: --dataset={dataset} has no such choice")
-        return synthetic.SyntheticPeople(synthetic.named(config or "demo"))
+        recipe = synthetic.named(config or "demo")
+        folder = _check_choices(dataset, choices, {"motions"}).get("motions", "")
+        return synthetic.SyntheticPeople(recipe.of_recordings(folder) if folder else recipe)
     if name not in FROM_FILES or config:
         names = ", ".join([f"{synthetic.NAME}/RECIPE", *FROM_FILES])
         raise errors.InputError(f"--dataset={dataset}: no such data set; there are {names}")
     if not files.source:
         raise errors.InputError(f"--dataset={dataset}: is made from files; name their folder by --source=DIR")
     source = FROM_FILES[name](files)
-    unknown = set(choices or ()) - {field.name for field in dataclasses.fields(source)}
-    if unknown:
-        raise errors.InputError(f"--{min(unknown)}: --dataset={dataset} has no such choice")
-    return dataclasses.replace(source, **(choices or {}))
+    known = {field.name for field in dataclasses.fields(source)}
+    return dataclasses.replace(source, **_check_choices(dataset, choices, known))
 
 
 def open_recorded(dataset: str, files: files_lib.Files, data_dir: str | os.PathLike[str]) -> tfds.core.DatasetBuilder:
@@ -68,3 +67,11 @@ def open_recorded(dataset: str, files: files_lib.Files, data_dir: str | os.PathL
     if made_on != files_lib.body_digest(files.body):
         raise errors.InputError(f"{builder.data_dir}: its surface points are on another body ({made_on}); name it")
     return builder
+
+
+def _check_choices(dataset: str, choices: Mapping[str, Any] | None, known: set[str]) -> Mapping[str, Any]:
+    choices = choices or {}
+    for name in choices:
+        if name not in known:
+            raise errors.InputError(f"--{name}: --dataset={dataset} has no such choice")
+    return choices

@@ -64,7 +64,7 @@ def collect(source: pathlib.Path, out: pathlib.Path, sampling: Sampling, skip_in
     return Collected(len(every), len(keypoints), skipped)
 
 
-def find(source: pathlib.Path, out: pathlib.Path) -> list[pathlib.Path]:
+def find(source: pathlib.Path, out: pathlib.Path | None = None) -> list[pathlib.Path]:
     """Return the motion files of a folder and those below it, in order, but for what was made of them before.
 
     AMASS keeps a `shape.npz` beside a subject's motions, which is none.
@@ -74,7 +74,8 @@ def find(source: pathlib.Path, out: pathlib.Path) -> list[pathlib.Path]:
     if not source.is_dir():
         raise errors.InputError(f"{source}: no such file or folder")
     found = [path for path in sorted(source.rglob("*")) if path.suffix.lower() in ENDINGS and path.is_file()]
-    found = [path for path in found if path.name not in _NO_MOTION and path.resolve() != out.resolve()]
+    made = out and out.resolve()
+    found = [path for path in found if path.name not in _NO_MOTION and path.resolve() != made]
     if not found:
         raise errors.InputError(f"{source}: holds no motion ({', '.join(ENDINGS)})")
     return found

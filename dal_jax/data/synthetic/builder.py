@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -37,8 +38,8 @@ class SyntheticPeople:
         return self.recipe.digest()
 
     def options(self) -> dict[str, Any]:
-        """Return the recipe."""
-        return dataclasses.asdict(self.recipe)
+        """Return the recipe; of a folder of recordings its name."""
+        return dataclasses.asdict(self.recipe) | {"motions": pathlib.Path(self.recipe.motions).name}
 
     def splits(self) -> Mapping[str, list[tuple[str, int]]]:
         """Return (split, number) of each person."""

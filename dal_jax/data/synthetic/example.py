@@ -16,6 +16,7 @@ from dal_jax.data.synthetic import (
     motions,
     predicted,
     recipe as recipe_lib,
+    recorded,
     rendering,
     shapes,
     turns,
@@ -91,8 +92,11 @@ def stage(recipe: recipe_lib.Recipe, split: str, index: int, random: np.random.G
     take, number = int(random.integers(recipe.takes)), int(random.integers(4))
     seed = (recipe.seed, recipe_lib.TRAIN_SUBJECTS.index(actor.name) if split == "train" else 50 + index % len(names))
     take_seed = (*seed, _TAKE, actions.index(action), take)
-    time = random.uniform(0, motions.LENGTH_S)
-    posture = motions.perform(action, actor.joints, actor.landmarks, take_seed, time)
+    if recipe.motions:
+        action, posture = "Recorded", recorded.posture(recipe.motions, split, random)
+    else:
+        time = random.uniform(0, motions.LENGTH_S)
+        posture = motions.perform(action, actor.joints, actor.landmarks, take_seed, time)
     vertices, joints = shapes.pose(actor, posture.root, posture.pose)
     chair = furniture.chair(vertices, random) if posture.on_chair else np.zeros((0, 8, 3))
     camera = cameras.place(number, random)

@@ -88,7 +88,7 @@ def test_points_of_a_smpl_body_come_over_to_the_free_body(tmp_path):
 
 def test_betas_shape_a_smpl_body_and_no_other(tmp_path):
     model = smpl_files.model()
-    whose = bodies.Bodies(smpl=str(smpl_files.write_pickle(tmp_path / "smpl.pkl", model)))
+    whose = bodies.Bodies(smpl=str(smpl_files.write_npz(tmp_path / "smpl.npz", model)))
     betas = (1.5, -2.0, 0.5)
     template, shaped = whose.of(betas)
     assert shaped and template.pose_blendshapes is not None

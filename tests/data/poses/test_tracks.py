@@ -1,12 +1,12 @@
 """Motion files: posed as an independent reference poses them, and mapped to Human3.6M's joints by name."""
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from dal_jax.body import kinematics, skeleton, template
-from dal_jax.data.poses import acclaim, bvh, collection, tracks
+from dal_jax.body import skeleton, template
+from dal_jax.data.poses import acclaim, bvh, collection, smpl_motion, tracks
 from dal_jax.runtime import errors
 from tests.data.poses import motion_files
 
@@ -44,14 +44,17 @@ def test_bvh_is_posed_as_homogeneous_matrices_pose_it(tmp_path, order):
     assert sum(name.endswith("_end") for name in posed.names) == 5
 
 
+@jax.jit
+def _segments(vectors):
+    return smpl_motion.segments_of(template.load_template(), vectors[0], vectors[1:])
+
+
 def test_a_bvh_of_smpls_angles_stands_as_the_body_does(tmp_path):
-    body = template.load_template()
     vectors = _RANDOM.normal(0, 0.4, (24, 3))
     angles = Rotation.from_rotvec(vectors).as_euler("ZXY", degrees=True)
     motion_files.write_bvh(tmp_path / "a.bvh", angles[None], unit=1.0)
     posed = bvh.pose(bvh.read(tmp_path / "a.bvh"))
-    root = jnp.asarray(Rotation.from_rotvec(vectors[0]).as_matrix(), jnp.float32)
-    segments = kinematics.pose_skeleton(body, root, jnp.asarray(vectors[1:], jnp.float32), jnp.ones(24))
+    segments = _segments(vectors)
     rows = [posed.names.index("mixamorig:" + motion_files.MIXAMO[name]) for name in skeleton.SMPL_JOINT_NAMES]
     assert posed.positions[0, rows] == pytest.approx(np.asarray(segments.position), abs=FLOAT32_M)
     assert posed.rotations[0, rows] == pytest.approx(np.asarray(segments.rotation), abs=FLOAT32_M)
@@ -84,13 +87,6 @@ def test_acclaim_is_posed_as_homogeneous_matrices_pose_it(tmp_path):
             assert posed.positions[frame, place] == pytest.approx(to_world[name][:3, 3], abs=1e-4)
 
 
-def _smpl_joints(vectors):
-    body = template.load_template()
-    root = jnp.asarray(Rotation.from_rotvec(vectors[0]).as_matrix(), jnp.float32)
-    segments = kinematics.pose_skeleton(body, root, jnp.asarray(vectors[1:], jnp.float32), jnp.ones(24))
-    return np.asarray(segments.position), segments
-
-
 @pytest.mark.parametrize(
     ("names", "prefix"),
     [(motion_files.MIXAMO, "mixamorig:"), (motion_files.MIXAMO, ""), (motion_files.STYLE100, ""), ({}, "m_avg:")],
@@ -102,7 +98,7 @@ def test_joints_are_found_by_any_of_their_names(tmp_path, names, prefix):
     motion_files.write_bvh(tmp_path / "a.bvh", angles[None], names=names, prefix=prefix)
     posed = bvh.pose(bvh.read(tmp_path / "a.bvh"))
     joints = tracks.h36m_joints(posed, tracks.BVH, "a.bvh")[0] / 100
-    truth, _ = _smpl_joints(vectors)
+    truth = np.asarray(_segments(vectors).position)
     index = {name: truth[row] for row, name in enumerate(skeleton.SMPL_JOINT_NAMES)}
     index |= {"right_foot": index["right_ankle"], "left_foot": index["left_ankle"]}
     for row, name in enumerate(skeleton.H36M_JOINT_NAMES):
