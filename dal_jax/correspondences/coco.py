@@ -11,6 +11,8 @@ from jaxtyping import Float
 from dal_jax.correspondences import keypoints as keypoints_lib, person
 from dal_jax.runtime import errors
 
+_LARGEST_PX = 100_000
+
 
 class Container(NamedTuple):
     """A file's content: image entries by id, annotation entries as they stand, the names of its key points."""
@@ -103,9 +105,9 @@ def picture_of(container: Container, entry: object) -> dict[str, Any] | None:
 
 
 def picture_size(picture: dict[str, Any]) -> tuple[int, int] | None:
-    """Return an image's (width, height) where the file names both as numbers."""
+    """Return an image's (width, height) where the file names both as numbers that can be one's."""
     size = picture.get("width"), picture.get("height")
-    known = all(isinstance(value, int) and not isinstance(value, bool) and value > 0 for value in size)
+    known = all(isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST_PX for value in size)
     return size if known else None
 
 
@@ -126,11 +128,11 @@ def numbers(entry: dict[str, Any], name: str, length: int | None) -> Float[np.nd
     require(isinstance(value, list), "wrong type", f"{name} is {short(value)}, expected a list of numbers")
     if length is not None:
         require(len(value) == length, "wrong length", f"{name} has {len(value)} values, expected {length}")
-    for index, number in enumerate(value):
-        is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
-        require(is_number, "wrong type", f"{name}[{index}] is {short(number)}, expected a number")
-        finite = -1e300 < number < 1e300  # also false for NaN, and for an integer no float can hold
-        require(finite, "not finite", f"{name}[{index}] is {short(number)}")
+    for index, number in enumerate(value):  # a million of them: what is wrong is put into words only where it is
+        if not isinstance(number, (int, float)) or isinstance(number, bool):
+            raise BadEntry("wrong type", f"{name}[{index}] is {short(number)}, expected a number")
+        if not -1e300 < number < 1e300:  # also NaN, and an integer that no float can hold
+            raise BadEntry("not finite", f"{name}[{index}] is {short(number)}")
     return np.array(value, np.float64)
 
 

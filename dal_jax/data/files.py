@@ -40,7 +40,7 @@ class Files:
         """
         folder = pathlib.Path(self.source)
         if not self.source or not folder.is_dir():
-            raise errors.InputError(f"--source={self.source}: no such folder")
+            raise errors.InputError(f"{self.source}: no such folder")
         return folder
 
     def load_chart(self) -> chart_lib.Chart:

@@ -43,9 +43,19 @@ class People:
 
 
 def load_people(
-    builder: tfds.core.DatasetBuilder, split: str, limit: int | None = None, with_truth: bool = False
+    builder: tfds.core.DatasetBuilder,
+    split: str,
+    limit: int | None = None,
+    with_truth: bool = False,
+    image_size: int | None = None,
 ) -> People:
-    """Return a split's people (the first `limit`), with `truth` only if asked for: training never asks."""
+    """Return a split's people (the first `limit`), with `truth` only if asked for: training never asks.
+
+    image_size: px, to make stored crops smaller.
+
+    Raises:
+      errors.InputError: there is no such split, or its crops are smaller than `image_size`.
+    """
     source = _source(builder, split)
     rows = range(_count(source, limit))
     columns: dict[str, list] = {name: [] for name in _OBSERVED}
@@ -54,10 +64,13 @@ def load_people(
         example = source[row]
         for name in _OBSERVED:
             columns[name].append(example[name])
-        if row == 0 and decode(example["image"]).nbytes * len(rows) > IMAGES_IN_MEMORY_BYTES:
-            pictures = LazyImages(source, len(rows))
+        if row == 0:
+            first = decode(example["image"], image_size)
+            _refuse_smaller(builder, first, image_size)
+            if first.nbytes * len(rows) > IMAGES_IN_MEMORY_BYTES:
+                pictures = LazyImages(source, len(rows), image_size)
         if isinstance(pictures, list):
-            pictures.append(decode(example["image"]))
+            pictures.append(decode(example["image"], image_size))
     names = [name.decode() for name in columns.pop("name")]
     return People(
         observations=_observe({name: np.stack(values) for name, values in columns.items()}),
@@ -89,23 +102,33 @@ def load_truth(builder: tfds.core.DatasetBuilder, split: str, limit: int | None 
 class LazyImages(Sequence):
     """Images of a data source, decoded when indexed: by a number, a slice, or an array of numbers."""
 
-    def __init__(self, source: Sequence, count: int):
-        self._source, self._count = source, count
+    def __init__(self, source: Sequence, count: int, size: int | None = None):
+        self._source, self._count, self._size = source, count, size
 
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
         if isinstance(index, int | np.integer):
-            return decode(self._source[int(index)]["image"])
+            return decode(self._source[int(index)]["image"], self._size)
         rows = np.arange(self._count)[index]
-        return np.stack([decode(self._source[int(row)]["image"]) for row in rows])
+        return np.stack([decode(self._source[int(row)]["image"], self._size) for row in rows])
 
 
-def decode(encoded: bytes) -> UInt8[np.ndarray, "h w 3"]:
-    """Return the pixels of an encoded picture, RGB."""
+def decode(encoded: bytes, size: int | None = None) -> UInt8[np.ndarray, "h w 3"]:
+    """Return the pixels of an encoded picture, RGB, made smaller where they are more than `size` x `size`."""
     with PIL.Image.open(io.BytesIO(encoded)) as picture:
-        return np.asarray(picture.convert("RGB"))
+        colour = picture.convert("RGB")
+        if size is not None and max(colour.size) > size:
+            colour = colour.resize((size, size), PIL.Image.Resampling.BICUBIC, reducing_gap=3.0)
+        return np.asarray(colour)
+
+
+def _refuse_smaller(builder: tfds.core.DatasetBuilder, first: np.ndarray, size: int | None) -> None:
+    if size is not None and len(first) < size:
+        raise errors.InputError(
+            f"{builder.data_dir}: its crops have {len(first)} px, {size} are asked for; record it with --image_size"
+        )
 
 
 _OBSERVED = (

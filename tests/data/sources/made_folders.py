@@ -1,4 +1,8 @@
-"""Folders in the true layout of every data set, small and made up: a few people on ramps of colour."""
+"""Folders in the true layout of every data set, small and made up: a few people on ramps of colour.
+
+Each has six people to train on who can be used, one of them with more than 150 points, and two to be tested on where
+there is a test split: data sets of one shape are compiled for once.
+"""
 
 import json
 import pathlib
@@ -70,7 +74,7 @@ def write_container(path: pathlib.Path, images: pathlib.Path, content: dict) -> 
 def densepose_coco(folder: pathlib.Path) -> pathlib.Path:
     """Make a DensePose-COCO: train with six photographs, minival with two; partial data of every kind."""
     train = [
-        entry(1, 1),
+        entry(1, 1, points=160),
         entry(2, 1, bbox=[10.0, 20.0, 50.0, 90.0]),  # two people in a photograph
         entry(3, 2, points=8),  # few points, yet key points
         entry(4, 3, keypoints=None),
@@ -102,15 +106,18 @@ def densepose_posetrack(folder: pathlib.Path) -> pathlib.Path:
     for index, image in enumerate(images):
         for track in (1, 0):
             number = 10 * index + track
-            one = entry(number, image["id"], track_id=track, keypoints=_posetrack_keypoints(number))
+            points = 160 if index == 0 else 40
+            one = entry(number, image["id"], points, track_id=track, keypoints=_posetrack_keypoints(number))
             if index == 4 and track == 1:
                 one["bbox"] = [60.0, 30.0, 38.0, 102.0]
-            entries.append(one)
+            entries.append(without_points(one) if index == 4 and track == 0 else one)
     category = {"id": 1, "name": "person", "supercategory": "person", "keypoints": list(POSETRACK_NAMES)}
     content = {"images": images, "annotations": entries, "categories": [category]}
     write_container(folder / "densepose_only_posetrack_train2017.json", folder, content)
     val = {"images": [_frame("000010", 7)], "annotations": [], "categories": [category]}
-    val["annotations"] = [entry(99, val["images"][0]["id"], track_id=0, keypoints=_posetrack_keypoints(9))]
+    val["annotations"] = [
+        entry(90 + track, val["images"][0]["id"], track_id=track, keypoints=_posetrack_keypoints(9)) for track in (0, 1)
+    ]
     write_container(folder / "densepose_only_posetrack_val2017.json", folder, val)
     return folder
 
@@ -137,9 +144,10 @@ def _posetrack_keypoints(seed: int) -> list[float]:
 
 
 def iuv_folder(folder: pathlib.Path) -> pathlib.Path:
-    """Make photographs with predictions: two people with key points; one; nobody; one without INDS, grey."""
+    """Make photographs with predictions: two people with key points; one; two; nobody; one without INDS, grey."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, boxes in (("a", [(10, 20, 40, 130), (55, 30, 90, 120)]), ("b", [(20, 20, 60, 140)]), ("c", [])):
+    two = [(10, 20, 40, 130), (55, 30, 90, 120)]
+    for name, boxes in (("a", two), ("b", [(20, 20, 60, 140)]), ("c", []), ("e", two)):
         pixels, owner = np.zeros((160, 100, 3), np.uint8), np.zeros((160, 100), np.uint8)
         for number, (left, top, right, bottom) in enumerate(boxes, start=1):
             _paint(pixels[top:bottom, left:right], seed=number)
@@ -169,9 +177,10 @@ def _paint(area: np.ndarray, seed: int) -> None:
 
 def coco_folder(folder: pathlib.Path) -> pathlib.Path:
     """Make one's own folder: people with points and key points, with points alone, with key points alone."""
-    entries = [entry(1, 1), entry(2, 2, keypoints=None), without_points(entry(3, 3)), entry(4, 4, dp_masks=None)]
+    entries = [entry(1, 1, 160), entry(2, 2, keypoints=None), without_points(entry(3, 3)), entry(4, 4, dp_masks=None)]
+    entries += [entry(5, 5, dp_masks=None, segmentation=None), without_points(entry(6, 6, segmentation=None))]
     write_container(folder / "train.json", folder / "images", coco_container(entries))
-    write_container(folder / "test.json", folder / "images", coco_container([entry(11, 11)]))
+    write_container(folder / "test.json", folder / "images", coco_container([entry(11, 11), entry(12, 12)]))
     return folder
 
 
