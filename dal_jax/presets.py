@@ -25,7 +25,7 @@ class Config:
     images: str = ""  # data=annotations: folder of the photographs (or the one photograph)
     chart: str = ""  # DensePose's UV_Processed.mat, for annotation in it; without it the body's own chart
     skip_invalid: bool = False  # data=annotations: run the good entries of a file that has bad ones
-    body: str = ""  # body file (.npz); empty: the free body
+    body: str = ""  # body file, SMPL model or rigged glTF human (docs/smpl.md); empty: the free body
     rounds: int = 3  # the paper iterates "several times"
     refit: bool = True  # False: the control of section 6.3, which keeps round 1's fits and only trains on
     keep_better: bool = True  # refine the old fit too and keep the one of lower energy (paper: always the new)

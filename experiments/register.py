@@ -41,7 +41,12 @@ _IUV = flags.DEFINE_string("iuv", None, "IUV picture as DensePose writes it, or 
 _INDS = flags.DEFINE_string("inds", None, "INDS picture (one id a person), or a folder of NAME_INDS.png.")
 _IMAGES = flags.DEFINE_string("images", None, "Folder of the photographs, or the one photograph: for overlays.")
 _CHART = flags.DEFINE_string("chart", None, "DensePose's UV_Processed.mat. Left out: the body's own chart.")
-_BODY = flags.DEFINE_string("body", None, "Body file, .npz. Left out: the free body.")
+_BODY = flags.DEFINE_string(
+    "body",
+    None,
+    "Body file: our own (.npz), a model of SMPL or SMPL-H (.npz, .pkl), or a rigged human as glTF (.glb, .gltf); see "
+    "docs/smpl.md. Left out: the free body.",
+)
 _BLENDSHAPES = flags.DEFINE_bool(
     "pose_blendshapes", False, "Use the pose blendshapes of --body (SMPL's); not with the optimiser lm."
 )

@@ -80,6 +80,11 @@ def h36m_regressor(placement: Placement, faces: Int[np.ndarray, "m 3"]) -> Float
     return rows
 
 
+def mirror(vertices: Float[np.ndarray, "n 3"]) -> Int[np.ndarray, "n"]:
+    """Return for each vertex the one nearest to its mirror image in the plane x = 0."""
+    return scipy.spatial.cKDTree(vertices).query(vertices * [-1, 1, 1])[1]
+
+
 def nearest(
     point: Float[np.ndarray, "p 3"], corners: Float[np.ndarray, "t 3 3"]
 ) -> tuple[Int[np.ndarray, "p"], Float[np.ndarray, "p 3"]]:

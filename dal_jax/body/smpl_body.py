@@ -3,7 +3,6 @@
 import pathlib
 
 import numpy as np
-import scipy.spatial
 from jaxtyping import Float, Int
 
 from dal_jax.body import body_file, carry_over, skeleton, skin_weights, smpl_file
@@ -54,7 +53,7 @@ def read(path: pathlib.Path, pose_blendshapes: bool = False, betas: tuple[float,
         "parents": np.array(skeleton.SMPL_PARENTS),
         "skin_index": skin_index,
         "skin_weight": skin_weight,
-        "mirror": mirror(vertices),
+        "mirror": carry_over.mirror(vertices),
         "part": part,
         "uv": uv,
         "h36m_regressor": carry_over.h36m_regressor(placement, faces),
@@ -62,11 +61,6 @@ def read(path: pathlib.Path, pose_blendshapes: bool = False, betas: tuple[float,
     if pose_blendshapes:
         fields["pose_blendshapes"] = _body_blendshapes(model["posedirs"])
     return fields
-
-
-def mirror(vertices: Float[np.ndarray, "n 3"]) -> Int[np.ndarray, "n"]:
-    """Return for each vertex the one nearest to its mirror image in the plane x = 0."""
-    return scipy.spatial.cKDTree(vertices).query(vertices * [-1, 1, 1])[1]
 
 
 def _check_tree(path: pathlib.Path, table: Int[np.ndarray, "2 joints"]) -> None:

@@ -7,7 +7,7 @@ import flax.struct
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from dal_jax.body import body_file, skeleton, smpl_body, smpl_file
+from dal_jax.body import body_file, gltf_body, skeleton, smpl_body, smpl_file
 
 ASSETS, FREE_BODY = body_file.ASSETS, body_file.FREE_BODY
 
@@ -39,7 +39,7 @@ class Template:
 
 @functools.cache
 def load_template(path: str | pathlib.Path = FREE_BODY, *, pose_blendshapes: bool = False) -> Template:
-    """Read a body: our own file (`.npz`), or a model of SMPL or SMPL-H (`.npz`, `.pkl`).
+    """Read a body: our own file (`.npz`), SMPL's or SMPL-H's (`.npz`, `.pkl`), a rigged human's glTF (`.glb`, `.gltf`).
 
     Args:
       pose_blendshapes: read and use them; SMPL's files have them, few others do; they are left alone otherwise.
@@ -96,7 +96,9 @@ def assemble(fields: body_file.Fields, pose_blendshapes: bool = False) -> Templa
 
 def _read(path: pathlib.Path, pose_blendshapes: bool) -> body_file.Fields:
     """Read the fields by the reader of the file's format."""
-    if is_smpl(path):
+    if path.suffix.lower() in (".glb", ".gltf", ".vrm"):
+        fields = gltf_body.read(path)
+    elif is_smpl(path):
         fields = smpl_body.read(path, pose_blendshapes)
     else:
         return body_file.read(path, pose_blendshapes)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from dal_jax.body import carry_over, kinematics, rotations, skeleton, skinning, smpl_body, template as template_lib
+from dal_jax.body import carry_over, kinematics, rotations, skeleton, skinning, template as template_lib
 from dal_jax.runtime import errors
 from tests.body import smpl_files
 
@@ -279,4 +279,4 @@ def test_files_that_are_no_models(smpl, tmp_path):
 
 def test_mirror_finds_a_symmetric_meshs_images():
     free = carry_over.free_body()
-    np.testing.assert_array_equal(smpl_body.mirror(free["vertices"]), free["mirror"])
+    np.testing.assert_array_equal(carry_over.mirror(free["vertices"]), free["mirror"])

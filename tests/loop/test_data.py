@@ -5,7 +5,6 @@ import json
 import pytest
 
 from dal_jax import presets
-from dal_jax.data import catalogue
 from dal_jax.loop import judge as judge_lib, session
 from tests.data.sources import made_folders
 
@@ -38,7 +37,7 @@ def made(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(catalogue.FROM_FILES))
+@pytest.mark.parametrize("name", sorted(made_folders.MAKERS))
 def test_a_round_runs_on_every_data_set(made, name, tmp_path):
     result = session.run(_config(name, made(name)), tmp_path / "run", tmp_path / "data")
     (entry,) = json.loads((tmp_path / "run" / "history.json").read_text())
