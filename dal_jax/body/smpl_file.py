@@ -82,7 +82,8 @@ def _read_archive(path: pathlib.Path, names: tuple[str, ...]) -> body_file.Field
 def _array(content: bytes) -> np.ndarray:
     """Read an entry of an archive; one that NumPy had to pickle goes through our own unpickler.
 
-    The official archives hold plain arrays; those that people make of the `.pkl` have a pickled sparse J_regressor.
+    AMASS's own code opens the official archives without pickles; those that people make of the `.pkl` have a pickled
+    sparse J_regressor.
     """
     stream = io.BytesIO(content)
     if np.lib.format.read_magic(stream) == (1, 0):

@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 
 from dal_jax.registration import fits_file
+from tests.body import gltf_files, smpl_files
 from tests.correspondences import annotation_files, posed_people
 
 KNOWN_BODY_PERCENT = 0.5  # rms over the box's longer side; what the stiff weights leave of exact annotation
@@ -116,6 +117,31 @@ def test_files_that_cannot_be_used_are_one_line(people):
 )
 def test_wrong_flags_are_one_line(tmp_path, flags, told):
     _refused(_run(*flags, f"--out={tmp_path}/out"), told)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SMPL_NEUTRAL.npz", "person.glb"])
+def test_known_people_are_found_by_bodies_of_other_formats(people, name):
+    """Annotated on the free body in its own chart, which other bodies carry: a made-up SMPL model and a rigged glTF."""
+    path = people / name
+    if path.suffix == ".glb":
+        gltf_files.write(path, gltf_files.build(gltf_files.person(), gltf_files.names("mixamo")))
+    else:
+        smpl_files.write_npz(path, smpl_files.model())
+    out = people / "out"
+    done = _run(f"--annotations={people}/people.json", f"--body={path}", f"--out={out}", "--noquality", "--holdout=0")
+    assert done.returncode == 0, done.stderr
+    fits = fits_file.read(out / "fits.npz")
+    assert np.all(100 * fits.dense_error_px / fits.bbox_px[:, 2:].max(axis=1) < KNOWN_BODY_PERCENT)
+
+
+def test_a_body_that_cannot_be_used_is_one_line(people):
+    (people / "trap.pkl").write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
+    (people / "cut.glb").write_bytes(b"glTF\x02\0\0\0")
+    for name, told in (("trap.pkl", "names 'os.system'"), ("cut.glb", "not a readable glTF"), ("no.npz", "no.npz")):
+        flags = (f"--annotations={people}/people.json", f"--body={people}/{name}", f"--out={people}/out")
+        _refused(_run(*flags), told)
+    assert not (people / "out").exists() and not pathlib.Path("ran").exists()
 
 
 @annotation_files.needs_real_data
