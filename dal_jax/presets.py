@@ -20,6 +20,7 @@ class Config:
     data: str = "synthetic"  # synthetic (embedded people), annotations (your own), or a data set: docs/NAME.md
     source: str = ""  # a data set made from files: their folder; empty: what prepare_data has made of it
     synthetic: str = "demo"  # configuration of the embedded people: tiny, demo, full
+    motions: str = ""  # data=synthetic: folder of AMASS's .npz, to do what is recorded there; docs/poses.md
     annotations: str = ""  # data=annotations: COCO-style .json, IUV picture or a folder of *_IUV.png
     inds: str = ""  # data=annotations: INDS picture (one id a person) or a folder of *_INDS.png
     images: str = ""  # data=annotations: folder of the photographs (or the one photograph)

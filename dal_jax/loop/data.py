@@ -39,8 +39,10 @@ def load(config: presets.Config, template: template_lib.Template, data_dir: str 
         raise errors.InputError(f"config.data is '{config.data}': one of {names}")
     if config.body:
         raise errors.InputError("config.body: the embedded people are annotated on the free body; leave it empty")
-    builder = builder_lib.prepare(config.synthetic, data_dir)
-    size = builder_lib.named(config.synthetic).image_size
+    recipe = builder_lib.named(config.synthetic)
+    recipe = recipe.of_recordings(config.motions) if config.motions else recipe
+    builder = builder_lib.prepare(recipe, data_dir)
+    size = recipe.image_size
     if size != config.regressor.image_size:
         raise errors.InputError(
             f"config.regressor.image_size is {config.regressor.image_size}, "

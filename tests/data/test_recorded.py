@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from dal_jax import presets
+from dal_jax.body import template as template_lib
 from dal_jax.data import catalogue, files as files_lib
 from dal_jax.data.recording import builder as builder_lib
 from dal_jax.data.synthetic import example, recipe as recipe_lib, recorded
+from dal_jax.loop import data
 from dal_jax.runtime import errors
 from tests.data.poses import motion_files
 
@@ -68,6 +71,14 @@ def test_the_digest_follows_the_recordings_and_not_their_place(folder, tmp_path)
     recipe = tiny.of_recordings(folder)
     assert recipe.digest() == tiny.of_recordings(str(tmp_path / "moved")).digest() != tiny.digest()
     assert recipe.name == "tiny_recorded"
+
+
+def test_the_loop_takes_them(folder, tmp_path):
+    config = presets.demo()
+    config.synthetic, config.motions = "tiny", folder
+    people = data.load(config, template_lib.load_template(), tmp_path)
+    assert len(people.train.names) == 24 and all("Recorded" in name for name in people.train.names)
+    assert (tmp_path / "synthetic_people" / "tiny_recorded").is_dir()
 
 
 def test_the_catalogue_takes_the_choice_for_embedded_people_alone(folder, tmp_path):
