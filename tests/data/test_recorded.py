@@ -76,6 +76,8 @@ def test_the_digest_follows_the_recordings_and_not_their_place(folder, tmp_path)
 def test_the_loop_takes_them(folder, tmp_path):
     config = presets.demo()
     config.synthetic, config.motions = "tiny", folder
+    source = catalogue.source_of("synthetic_people/tiny", files_lib.Files(""), {"motions": folder})
+    builder_lib.prepare(source, tmp_path, workers=0)
     people = data.load(config, template_lib.load_template(), tmp_path)
     assert len(people.train.names) == 24 and all("Recorded" in name for name in people.train.names)
     assert (tmp_path / "synthetic_people" / "tiny_recorded").is_dir()
