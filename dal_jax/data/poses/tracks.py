@@ -1,6 +1,7 @@
 """A moving skeleton, whatever file it came from, and Human3.6M's 17 joints on it, found by name."""
 
 import functools
+import os
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -69,8 +70,9 @@ ACCLAIM = Names(
 def h36m_joints(tracks: Tracks, names: Names, file_name: str) -> Float[np.ndarray, "frames 17 3"]:
     """Return Human3.6M's joints; the hip is between the hips, the spine half-way along the back.
 
-    Thorax, nose and top of the head sit on the chest's and the head's frames as they do on the free body, in proportion
-    to the trunk: the thorax is below the neck's joint, and most files end a head anywhere.
+    The thorax is between the shoulders, where the chest carries their middle on average: files begin a neck anywhere.
+    Nose and top of the head sit on the head as they do on the free body, in proportion to the trunk: files end a head
+    anywhere.
 
     Raises:
       errors.InputError: a joint is not there under any of its names.
@@ -84,15 +86,18 @@ def h36m_joints(tracks: Tracks, names: Names, file_name: str) -> Float[np.ndarra
     neck, head, face = find(names.points["neck"]), find(names.points["head"]), find((names.face,))
     points = {joint: tracks.positions[:, row] for joint, row in rows.items()}
     points["hip"] = (points["right_hip"] + points["left_hip"]) / 2
-    across = tracks.rest[rows["left_hip"]] - tracks.rest[rows["right_hip"]]
-    trunk = tracks.rest[neck] - (tracks.rest[rows["left_hip"]] + tracks.rest[rows["right_hip"]]) / 2
-    upright = np.linalg.norm(trunk) * _frame(trunk, across, file_name)
-    chest = neck if names.ends else max(tracks.parents[neck], 0)
-    for joint, (place, of_chest) in _on_the_trunk().items():
-        point, turn = (neck, chest) if of_chest else (head, face)
-        points[joint] = tracks.positions[:, point] + tracks.rotations[:, turn] @ upright @ place
+    chest = tracks.rotations[:, neck if names.ends else max(tracks.parents[neck], 0)]
+    points["thorax"] = _carried(
+        (points["right_shoulder"] + points["left_shoulder"]) / 2, tracks.positions[:, neck], chest
+    )
     back = tracks.positions[:, _between(tracks.parents, neck)]
     points["spine"] = _half_way(points["hip"], back, points["thorax"])
+    across = tracks.rest[rows["left_hip"]] - tracks.rest[rows["right_hip"]]
+    up = tracks.rest[neck] - (tracks.rest[rows["left_hip"]] + tracks.rest[rows["right_hip"]]) / 2
+    size = np.linalg.norm(points["thorax"] - points["hip"], axis=-1).mean()
+    turn = tracks.rotations[:, face] @ _frame(up, across, file_name)
+    for joint, place in _on_the_head().items():
+        points[joint] = tracks.positions[:, head] + size * turn @ place
     return np.stack([points[name] for name in skeleton.H36M_JOINT_NAMES], axis=1)
 
 
@@ -103,7 +108,9 @@ def bone_sum(joints: Float[np.ndarray, "*b 17 3"]) -> Float[np.ndarray, "*b"]:
 
 
 def _find(names: tuple[str, ...], wanted: Iterable[str], side: str = "", *, file_name: str) -> int:
-    plain = [re.sub(r"[^a-z0-9]", "", name.lower().rpartition(":")[2]) for name in names]
+    shared = os.path.commonprefix(names)  # of 'Character1_Hips', 'mixamorig:Hips': up to the last mark
+    cut = max(shared.rfind(mark) for mark in "_:") + 1
+    plain = [re.sub(r"[^a-z0-9]", "", name[cut:].lower()) for name in names]
     options = [option.replace("*", word) for option in wanted for word in ((side, side[:1]) if side else ("",))]
     for option in options:
         if option in plain:
@@ -117,6 +124,14 @@ def _between(parents: tuple[int, ...], neck: int) -> list[int]:
     while path[-1] > 0:
         path.append(parents[path[-1]])
     return [point for point in reversed(path) if point > 0]
+
+
+def _carried(
+    moving: Float[np.ndarray, "frames 3"], origin: Float[np.ndarray, "frames 3"], turn: Float[np.ndarray, "frames 3 3"]
+) -> Float[np.ndarray, "frames 3"]:
+    """Return the point that a frame carries where a moving point is on average, seen from it."""
+    place = np.einsum("fji,fj->fi", turn, moving - origin).mean(axis=0)
+    return origin + turn @ place
 
 
 def _half_way(
@@ -145,18 +160,11 @@ def _frame(up: np.ndarray, left: np.ndarray, file_name: str) -> Float[np.ndarray
 
 
 @functools.cache
-def _on_the_trunk() -> dict[str, tuple[np.ndarray, bool]]:
-    """Return where joints are from the neck's joint (True) or the head's: left, up, forward, in trunk's lengths."""
+def _on_the_head() -> dict[str, np.ndarray]:
+    """Return where joints are from the head's: left, up, forward, in lengths of the trunk, hip to thorax."""
     body = template_lib.load_template()
     places = np.asarray(body.h36m_regressor, np.float64) @ np.asarray(body.vertices, np.float64)
-    joints = {name: np.asarray(body.joints[i], np.float64) for i, name in enumerate(skeleton.SMPL_JOINT_NAMES)}
-    trunk = np.linalg.norm(joints["neck"] - (joints["left_hip"] + joints["right_hip"]) / 2)
-
-    def place(joint: str, origin: str) -> np.ndarray:
-        return (places[skeleton.H36M_JOINT_NAMES.index(joint)] - joints[origin]) / trunk
-
-    return {
-        "thorax": (place("thorax", "neck"), True),
-        "neck_nose": (place("neck_nose", "head"), False),
-        "head": (place("head", "head"), False),
-    }
+    rows = {name: row for row, name in enumerate(skeleton.H36M_JOINT_NAMES)}
+    head = np.asarray(body.joints[skeleton.SMPL_JOINT_NAMES.index("head")], np.float64)
+    trunk = np.linalg.norm(places[rows["thorax"]] - places[rows["hip"]])
+    return {name: (places[rows[name]] - head) / trunk for name in ("neck_nose", "head")}

@@ -89,8 +89,14 @@ def test_acclaim_is_posed_as_homogeneous_matrices_pose_it(tmp_path):
 
 @pytest.mark.parametrize(
     ("names", "prefix"),
-    [(motion_files.MIXAMO, "mixamorig:"), (motion_files.MIXAMO, ""), (motion_files.STYLE100, ""), ({}, "m_avg:")],
-    ids=["mixamo", "lafan", "100style", "smpl"],
+    [
+        (motion_files.MIXAMO, "mixamorig:"),
+        (motion_files.MIXAMO, ""),
+        (motion_files.STYLE100, ""),
+        ({}, "m_avg_"),
+        (motion_files.MIXAMO, "Character1_"),
+    ],
+    ids=["mixamo", "lafan", "100style", "smpl", "motionbuilder"],
 )
 def test_joints_are_found_by_any_of_their_names(tmp_path, names, prefix):
     vectors = _RANDOM.normal(0, 0.3, (24, 3))
