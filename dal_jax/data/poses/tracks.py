@@ -108,9 +108,8 @@ def bone_sum(joints: Float[np.ndarray, "*b 17 3"]) -> Float[np.ndarray, "*b"]:
 
 
 def _find(names: tuple[str, ...], wanted: Iterable[str], side: str = "", *, file_name: str) -> int:
-    shared = os.path.commonprefix(names)  # of 'Character1_Hips', 'mixamorig:Hips': up to the last mark
-    cut = max(shared.rfind(mark) for mark in "_:") + 1
-    plain = [re.sub(r"[^a-z0-9]", "", name[cut:].lower()) for name in names]
+    shared = os.path.commonprefix(names).rfind("_") + 1  # noqa: RUF071  character by character: 'Character1_'
+    plain = [re.sub(r"[^a-z0-9]", "", name[shared:].lower().rpartition(":")[2]) for name in names]
     options = [option.replace("*", word) for option in wanted for word in ((side, side[:1]) if side else ("",))]
     for option in options:
         if option in plain:
