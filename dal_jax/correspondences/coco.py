@@ -15,11 +15,15 @@ _LARGEST_PX = 100_000
 
 
 class Container(NamedTuple):
-    """A file's content: image entries by id, annotation entries as they stand, the names of its key points."""
+    """A file's content: image entries by id, annotation entries as they stand, the names of its key points.
+
+    person_ids: of the categories that are called person; empty where none is.
+    """
 
     pictures: dict[int | str, dict[str, Any]]
     entries: list[Any]
     keypoint_names: tuple[str, ...]
+    person_ids: frozenset[int]
 
 
 class BadEntry(Exception):
@@ -52,13 +56,17 @@ def read(path: str | pathlib.Path) -> Container:
         if picture["id"] in pictures:
             raise errors.InputError(f"{path}: images[{position}]: id {picture['id']!r} appears twice")
         pictures[picture["id"]] = picture
-    return Container(pictures, content["annotations"], _keypoint_names(content.get("categories")))
+    categories = content.get("categories")
+    categories = [one for one in categories if isinstance(one, dict)] if isinstance(categories, list) else []
+    people = [one.get("id") for one in categories if one.get("name") == "person"]
+    person_ids = frozenset(number for number in people if isinstance(number, int))
+    return Container(pictures, content["annotations"], _keypoint_names(categories), person_ids)
 
 
-def _keypoint_names(categories: object) -> tuple[str, ...]:
-    """Return the names that the first category with key points gives them; COCO's where there is none."""
-    for category in categories if isinstance(categories, list) else ():
-        names = category.get("keypoints") if isinstance(category, dict) else None
+def _keypoint_names(categories: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Return the names that the person's category gives its key points, or the first that does; or COCO's."""
+    for category in sorted(categories, key=lambda one: one.get("name") != "person"):
+        names = category.get("keypoints")
         if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
             return tuple(names)
     return keypoints_lib.COCO_NAMES

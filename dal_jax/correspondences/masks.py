@@ -12,7 +12,7 @@ from jaxtyping import Bool, UInt8
 
 from dal_jax.correspondences import coco
 
-_LARGEST_SIDE = 1 << 15
+_MOST_CELLS = 1 << 28
 _MOST_CORNERS = 100_000
 _FARTHEST_PX = 1e5
 
@@ -56,7 +56,7 @@ def segmentation(value: object, size: tuple[int, int] | None) -> Bool[np.ndarray
         coco.require(mask.shape == (height, width), "wrong mask", f"segmentation is of {mask.shape[::-1]} px")
         return mask
     coco.require(isinstance(value, list), "wrong mask", f"segmentation is {coco.short(value)}")
-    sane = max(size) <= _LARGEST_SIDE and len(value) <= _MOST_CORNERS
+    sane = width * height <= _MOST_CELLS and len(value) <= _MOST_CORNERS
     coco.require(sane, "wrong mask", f"segmentation: {len(value)} polygons in {size} px")
     corners = [_polygon({"segmentation": polygon}) for polygon in value]
     filled = pycocotools.mask.merge(pycocotools.mask.frPyObjects(corners, height, width))
@@ -83,7 +83,7 @@ def decode(run_lengths: object, name: str) -> Bool[np.ndarray, "h w"]:
 
 def _size(size: object, name: str) -> tuple[int, int]:
     whole = isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size)
-    fits = whole and all(0 < side <= _LARGEST_SIDE for side in size)
+    fits = whole and min(size) > 0 and size[0] * size[1] <= _MOST_CELLS
     coco.require(fits, "wrong mask", f"{name}: size is {coco.short(size)}")
     return size[0], size[1]
 

@@ -14,7 +14,7 @@ from dal_jax.data.recording import source as source_lib
 from dal_jax.runtime import errors
 
 _FIELDS = (
-    "id", "image_id", "iscrowd", "bbox", "keypoints", "segmentation", "track_id",
+    "id", "image_id", "category_id", "iscrowd", "bbox", "keypoints", "segmentation", "track_id",
     "dp_I", "dp_U", "dp_V", "dp_x", "dp_y", "dp_masks",
 )  # fmt: skip
 _PICTURE_FIELDS = (
@@ -35,6 +35,7 @@ class Photograph(NamedTuple):
     """A unit of work: an image entry (None: annotations of no listed image) and its annotations.
 
     annotations: the name of their file; images: the folder that the image's file name is meant in.
+    person_ids: see `coco.Container`.
     """
 
     annotations: str
@@ -42,6 +43,7 @@ class Photograph(NamedTuple):
     picture: dict[str, Any] | None
     entries: list[Raw]
     keypoint_names: tuple[str, ...]
+    person_ids: frozenset[int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +61,10 @@ class Reading:
 
 
 class Found(NamedTuple):
-    """A person of a photograph: the annotation, its mask over `mask_box_px`, and the features that it tells."""
+    """A person of a photograph: the annotation, and the features that it tells beside."""
 
     raw: Raw
     person: person_lib.AnnotatedPerson
-    mask: UInt8[np.ndarray, "h w"] | None
-    mask_box_px: np.ndarray
     known: dict[str, Any]
 
 
@@ -91,6 +91,7 @@ def photographs(path: pathlib.Path, images: pathlib.Path) -> list[Photograph]:
             _trimmed(container.pictures.get(number), _PICTURE_FIELDS),
             grouped[number],
             container.keypoint_names,
+            container.person_ids,
         )
         for number in in_order
         if number in grouped
@@ -132,13 +133,21 @@ def read_photograph(
             yield coco.reject(unit.annotations, *one.raw[:2], unit.picture, bad)
             continue
         yield from map(source_lib.Noted, photographed.notes(one.person, pixels))
-        yield photographed.make_example(one.person, pixels, reading.files, _mask_crop(one, reading), **one.known)
+        try:
+            mask = _mask_crop(one, pixels.shape[1::-1], reading.files.image_size)
+        except coco.BadEntry:  # the person is good for everything else
+            yield source_lib.Noted("damaged mask")
+            mask = None
+        yield photographed.make_example(one.person, pixels, reading.files, mask, **one.known)
 
 
 def _parse(unit: Photograph, raw: Raw, reading: Reading) -> Found:
     """Return an entry's person; raise BadEntry where there is none to use."""
     coco.require_ids(raw.entry)
     entry = raw.entry
+    category = entry.get("category_id")
+    person = not unit.person_ids or not isinstance(category, int) or category in unit.person_ids
+    coco.require(person, "not a person", f"category_id is {coco.short(category)}")
     if reading.points_needed and not densepose.has_points(entry):
         coco.require(entry.get("iscrowd") != 1, "crowd", "is a crowd, not a person")
         coco.require(not entry.get("dp_masks"), "masks only", "has dp_masks, but no dp_I, dp_U, dp_V, dp_x, dp_y")
@@ -147,21 +156,15 @@ def _parse(unit: Photograph, raw: Raw, reading: Reading) -> Found:
     person = densepose.parse_person(entry, unit.picture, unit.keypoint_names, seen=reading.seen)
     why = photographed.why_unusable(person)
     coco.require(why is None, "too few points", f"has {why}")
-    return Found(raw, person, *_mask(entry, person), reading.known(entry, unit.picture))
+    return Found(raw, person, reading.known(entry, unit.picture))
 
 
-def _mask(entry: dict[str, Any], person: person_lib.AnnotatedPerson) -> tuple[np.ndarray | None, np.ndarray]:
-    """Return DensePose's part masks and the person's box, or the person's silhouette and the picture's."""
-    parts = masks.part_map(entry.get("dp_masks"))
-    if parts is not None:
-        return parts, person.bbox_px
-    silhouette = masks.segmentation(entry.get("segmentation"), person.picture_size)
-    if silhouette is None:
-        return None, person.bbox_px
-    return silhouette.astype(np.uint8) * 255, np.array([0, 0, *person.picture_size], np.float64)
-
-
-def _mask_crop(one: Found, reading: Reading) -> np.ndarray | None:
-    if one.mask is None:
-        return None
-    return pictures.crop_labels(one.mask, one.mask_box_px, one.person.crop_px, reading.files.image_size)
+def _mask_crop(one: Found, picture_size: tuple[int, int], size: int) -> UInt8[np.ndarray, "s s"] | None:
+    """Return the crop of DensePose's part masks, which lie over the person's box, or of the person's silhouette."""
+    parts, box_px = masks.part_map(one.raw.entry.get("dp_masks")), one.person.bbox_px
+    if parts is None:
+        silhouette = masks.segmentation(one.raw.entry.get("segmentation"), picture_size)
+        if silhouette is None:
+            return None
+        parts, box_px = silhouette.astype(np.uint8) * 255, np.array([0, 0, *picture_size], np.float64)
+    return pictures.crop_labels(parts, box_px, one.person.crop_px, size)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from dal_jax.correspondences import person as person_lib
 from dal_jax.data.recording import packing, source as source_lib, summary as summary_lib
-from dal_jax.runtime import progress
+from dal_jax.runtime import machine, progress
 
 
 class Chunk(NamedTuple):
@@ -40,7 +40,7 @@ def record(work: list[Chunk], workers: int | None = None) -> None:
     total = sum(len(chunk.units) for chunk in work)
     done = total - sum(len(chunk.units) for chunk in missing)
     source = work[0].source
-    workers = min(_cores() if workers is None else workers, len(missing))
+    workers = min(machine.cores() if workers is None else workers, len(missing))
     with progress.bar(f"recording {source.name}", total=total, unit=source.unit) as bar:
         bar.update(done)
         if not workers:
@@ -69,10 +69,6 @@ def record_chunk(chunk: Chunk) -> int:
 
 def _leave_ctrl_c_to_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _one_thread_each:

@@ -176,9 +176,10 @@ def _paint(area: np.ndarray, seed: int) -> None:
 
 
 def coco_folder(folder: pathlib.Path) -> pathlib.Path:
-    """Make one's own folder: people with points and key points, with points alone, with key points alone."""
+    """Make one's own folder: people with points and key points, with either alone, with a damaged mask; and a dog."""
     entries = [entry(1, 1, 160), entry(2, 2, keypoints=None), without_points(entry(3, 3)), entry(4, 4, dp_masks=None)]
-    entries += [entry(5, 5, dp_masks=None, segmentation=None), without_points(entry(6, 6, segmentation=None))]
+    entries += [entry(5, 5, dp_masks=None, segmentation=None), without_points(entry(6, 6, segmentation=[[1.0, 2.0]]))]
+    entries += [entry(7, 6, category_id=18)]  # a dog
     write_container(folder / "train.json", folder / "images", coco_container(entries))
     write_container(folder / "test.json", folder / "images", coco_container([entry(11, 11), entry(12, 12)]))
     return folder

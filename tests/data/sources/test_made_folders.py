@@ -44,7 +44,10 @@ SUMMARIES = {
         {},
     ),
     "coco_folder": summary_lib.Summary(
-        {"train": 6, "test": 2}, {}, {"without dense points": 2, "without key points": 1}, {}
+        {"train": 6, "test": 2},
+        {"not a person": 1},
+        {"without dense points": 2, "without key points": 1, "damaged mask": 1},
+        {},
     ),
 }  # fmt: skip
 NAMES = sorted(SUMMARIES)
