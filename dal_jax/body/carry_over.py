@@ -92,12 +92,17 @@ def nearest(
     count = min(_NEIGHBOURS, len(corners))
     _, candidate = scipy.spatial.cKDTree(corners.mean(axis=1)).query(point, k=count)
     candidate = candidate.reshape(len(point), count)
-    closest = trimesh.triangles.closest_point(corners[candidate].reshape(-1, 3, 3), np.repeat(point, count, axis=0))
-    distance = np.linalg.norm(closest.reshape(-1, count, 3) - point[:, None], axis=2)
-    best = np.argmin(distance, axis=1)
+    closest = closest_points(corners[candidate], point[:, None])
+    best = np.argmin(np.linalg.norm(closest - point[:, None], axis=2), axis=1)
     row = np.arange(len(point))
     chosen = candidate[row, best]
-    return chosen, barycentric(corners[chosen], closest.reshape(-1, count, 3)[row, best])
+    return chosen, barycentric(corners[chosen], closest[row, best])
+
+
+def closest_points(corners: Float[np.ndarray, "p k 3 3"], point: Float[np.ndarray, "p 1 3"]) -> np.ndarray:
+    """Return the nearest point of each of k triangles to each point."""
+    points = np.broadcast_to(point, corners.shape[:2] + (3,)).reshape(-1, 3)
+    return trimesh.triangles.closest_point(corners.reshape(-1, 3, 3), points).reshape(*corners.shape[:2], 3)
 
 
 def barycentric(corners: Float[np.ndarray, "p 3 3"], point: Float[np.ndarray, "p 3"]) -> Float[np.ndarray, "p 3"]:

@@ -10,7 +10,13 @@ from dal_jax.body import body_file, carry_over, gltf_file, rig_joints, rig_names
 from dal_jax.runtime import errors
 
 _SHORTEST_M = 0.01
-_BONES = ("hip", "knee", "ankle"), ("shoulder", "elbow", "wrist")
+_BONES = [("pelvis", "neck")] + [
+    (f"{side}_{start}", f"{side}_{end}")
+    for chain in (("hip", "knee", "ankle"), ("shoulder", "elbow", "wrist"))
+    for start, end in itertools.pairwise(chain)
+    for side in ("left", "right")
+]
+"""Bones by whose lengths others are measured."""
 
 
 def read(path: pathlib.Path) -> body_file.Fields:
@@ -76,10 +82,8 @@ def _problem(vertices: np.ndarray, joints: np.ndarray, has_feet: bool) -> str | 
     at = dict(zip(skeleton.SMPL_JOINT_NAMES, joints, strict=True))
     if at["head"][1] < at["pelvis"][1]:
         return "the head lies below the pelvis, expected a person who stands upright"
-    for side in ("left", "right"):
-        for chain in _BONES:
-            for start, end in itertools.pairwise(chain):
-                if np.linalg.norm(at[f"{side}_{end}"] - at[f"{side}_{start}"]) < _SHORTEST_M:
-                    return f"joints '{side}_{start}' and '{side}_{end}' lie at one place"
+    for start, end in _BONES:
+        if np.linalg.norm(at[end] - at[start]) < _SHORTEST_M:
+            return f"joints '{start}' and '{end}' lie at one place"
     ahead = sum(at[f"{side}_foot"][2] - at[f"{side}_ankle"][2] for side in ("left", "right"))
     return "the feet point backwards: are left and right mixed up?" if has_feet and ahead < 0 else None

@@ -15,7 +15,7 @@ import numpy as np
 import pygltflib
 from jaxtyping import Float, Int
 
-from dal_jax.body import gltf_accessor
+from dal_jax.body import gltf_accessor, gltf_nodes
 from dal_jax.runtime import errors
 
 _UNREADABLE = (
@@ -24,6 +24,7 @@ _UNREADABLE = (
 )  # fmt: skip
 _COMPRESSED = ("KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression")
 _TRIANGLES = 4
+_FARTHEST_M = 1e6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,7 +58,8 @@ def read(path: pathlib.Path) -> SkinnedMesh:
         for name in content.extensionsRequired or ():
             if name in _COMPRESSED:
                 raise ValueError(f"extension {name}: the mesh is compressed; export it without compression")
-        return _Reader(path, content).mesh()
+        with np.errstate(over="ignore", invalid="ignore"):  # looked at when all is done
+            return _Reader(path, content).mesh()
     except _UNREADABLE as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         if isinstance(error, OSError) and error.strerror:
@@ -88,8 +90,8 @@ class _Reader:
         self.content = content
         buffers = [_buffer(path.parent, content, number) for number in range(len(content.buffers))]
         self.accessors = gltf_accessor.Accessors(content, buffers)
-        self.parents = _parents(content.nodes)
-        self.transforms = _transforms(content.nodes, self.parents)
+        self.parents = gltf_nodes.parents(content.nodes)
+        self.transforms = gltf_nodes.transforms(content.nodes, self.parents)
 
     def mesh(self) -> SkinnedMesh:
         parts, joints = [], set()
@@ -101,10 +103,9 @@ class _Reader:
             matrices, nodes = self._skin(skin, f"skins[{node.skin}]")
             joints.update(nodes.tolist())
             for index, primitive in enumerate(mesh.primitives):
+                entry = f"meshes[{node.mesh}].primitives[{index}]"
                 if primitive.mode in (None, _TRIANGLES):
-                    parts.append(
-                        self._primitive(primitive, matrices, nodes, f"meshes[{node.mesh}].primitives[{index}]")
-                    )
+                    parts.append(self._primitive(primitive, matrices, nodes, entry))
         if not parts:
             raise ValueError("no triangle mesh with a skin: a body needs a rig")
         return self._joined(parts, joints)
@@ -136,34 +137,42 @@ class _Reader:
             np.concatenate([read(getattr(attributes, f"{name}_{k}"), f"{entry}.{name}_{k}", "VEC4") for k in slots], 1)
             for name in ("JOINTS", "WEIGHTS")
         )
-        corners = np.arange(len(position)) if primitive.indices is None else None
-        if corners is None:
-            corners = read(primitive.indices, f"{entry}.indices", "SCALAR")[:, 0].astype(np.int64)
-        _check_range(corners, len(position), f"{entry}.indices")
-        _check_range(index, len(nodes), f"{entry}.JOINTS")
         if len(index) != len(position) or len(weight) != len(position):
             raise ValueError(f"{entry}: attributes of {len(position)}, {len(index)} and {len(weight)} vertices")
-        if len(corners) % 3:
-            raise ValueError(f"{entry}.indices: {len(corners)} corners are no triangles")
+        _check_range(index, len(nodes), f"{entry}.JOINTS")
         index, total = index.astype(np.int64), weight.sum(axis=1)
         if weight.size and (weight.min() < 0 or total.min() <= 0):
             raise ValueError(f"{entry}.WEIGHTS: vertex {np.argmin(total)} hangs on no bone")
         weight = weight / total[:, None]
-        return _skinned(position, index, weight, matrices), corners.reshape(-1, 3), nodes[index], weight
+        faces = self._faces(primitive, len(position), entry)
+        return _skinned(position, index, weight, matrices), faces, nodes[index], weight
+
+    def _faces(self, primitive: pygltflib.Primitive, count: int, entry: str) -> Int[np.ndarray, "m 3"]:
+        corners = np.arange(count)
+        if primitive.indices is not None:
+            corners = self.accessors.read(primitive.indices, f"{entry}.indices", "SCALAR")[:, 0].astype(np.int64)
+        _check_range(corners, count, f"{entry}.indices")
+        if len(corners) % 3:
+            raise ValueError(f"{entry}.indices: {len(corners)} corners are no triangles")
+        return corners.reshape(-1, 3)
 
     def _joined(self, parts: list, joints: set[int]) -> SkinnedMesh:
         starts = np.cumsum([0, *(len(part[0]) for part in parts)])
         slots = max(part[2].shape[1] for part in parts)
         pad = lambda values: np.pad(values, ((0, 0), (0, slots - values.shape[1])))  # noqa: E731
+        vertices, heads = np.concatenate([part[0] for part in parts]), self.transforms[:, :3, 3]
+        for what, places in (("the skin", vertices), ("a bone", heads[sorted(joints)])):
+            if not np.all(np.abs(places) < _FARTHEST_M):  # false for NaN too
+                raise ValueError(f"{what} lies more than {_FARTHEST_M:.0f} m away")
         names = [node.name if isinstance(node.name, str) else "" for node in self.content.nodes]
         return SkinnedMesh(
-            vertices=np.concatenate([part[0] for part in parts]),
+            vertices=vertices,
             faces=np.concatenate([part[1] + start for part, start in zip(parts, starts[:-1], strict=True)]),
             skin_node=np.concatenate([pad(part[2]) for part in parts]),
             skin_weight=np.concatenate([pad(part[3]) for part in parts]),
             bones=tuple(names),
             parents=tuple(self.parents.tolist()),
-            heads=self.transforms[:, :3, 3],
+            heads=heads,
             is_joint=tuple(number in joints for number in range(len(names))),
             humanoid=_humanoid(self.content),
         )
@@ -201,48 +210,6 @@ def _buffer(folder: pathlib.Path, content: pygltflib.GLTF2, number: int) -> byte
     if relative.is_absolute() or ".." in relative.parts or ":" in name or not name.isprintable():
         raise ValueError(f"buffers[{number}].uri {name[:60]!r} leaves the file's folder")
     return (folder / relative).read_bytes()
-
-
-def _parents(nodes: list[pygltflib.Node]) -> Int[np.ndarray, "nodes"]:
-    parents = np.full(len(nodes), -1)
-    for number, node in enumerate(nodes):
-        for child in node.children or ():
-            gltf_accessor.item(nodes, child, f"nodes[{number}].children")
-            if parents[child] != -1:
-                raise ValueError(f"nodes[{number}].children: node {child} has two parents")
-            parents[child] = number
-    return parents
-
-
-def _transforms(nodes: list[pygltflib.Node], parents: np.ndarray) -> Float[np.ndarray, "nodes 4 4"]:
-    """Return each node's place in the scene; a node comes after its parent, whatever their order in the file."""
-    transforms = np.stack([_local(node, f"nodes[{number}]") for number, node in enumerate(nodes)])
-    done = parents == -1
-    while not done.all():
-        ready = np.flatnonzero(~done & done[parents])
-        if not len(ready):
-            raise ValueError(f"nodes[{np.argmin(done)}]: is its own ancestor")
-        transforms[ready] = transforms[parents[ready]] @ transforms[ready]
-        done[ready] = True
-    return transforms
-
-
-def _local(node: pygltflib.Node, entry: str) -> Float[np.ndarray, "4 4"]:
-    if node.matrix is not None:
-        return gltf_accessor.numbers(node.matrix, 16, f"{entry}.matrix").reshape(4, 4).T
-    transform = np.eye(4)
-    x, y, z, w = gltf_accessor.numbers(node.rotation or [0, 0, 0, 1], 4, f"{entry}.rotation")
-    norm = x * x + y * y + z * z + w * w
-    if norm < 1e-12:
-        raise ValueError(f"{entry}.rotation: is no rotation")
-    transform[:3, :3] = np.eye(3) + 2 / norm * np.array([
-        [-y * y - z * z, x * y - w * z, x * z + w * y],
-        [x * y + w * z, -x * x - z * z, y * z - w * x],
-        [x * z - w * y, y * z + w * x, -x * x - y * y],
-    ])  # fmt: skip
-    transform[:3, :3] *= gltf_accessor.numbers(node.scale or [1, 1, 1], 3, f"{entry}.scale")
-    transform[:3, 3] = gltf_accessor.numbers(node.translation or [0, 0, 0], 3, f"{entry}.translation")
-    return transform
 
 
 def _humanoid(content: pygltflib.GLTF2) -> dict[str, int]:

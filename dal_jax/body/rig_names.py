@@ -40,6 +40,12 @@ def find(path: pathlib.Path, mesh: gltf_file.SkinnedMesh) -> dict[str, list[int]
             candidates.insert(0, _matched(tables["vrm"], humanoid))
         found = max(candidates, key=_completeness)
         _require_one_rig(path, mesh, found)
+    taken: dict[int, str] = {}
+    for joint, nodes in found.items():
+        for node in nodes:
+            if taken.setdefault(node, joint) != joint:
+                both = f"'{taken[node]}' and '{joint}'"
+                raise errors.InputError(f"{own}: bone '{mesh.bones[node]}' is both {both}, expected one joint")
     for joint in REQUIRED:
         if joint not in found:
             raise errors.InputError(

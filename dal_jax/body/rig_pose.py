@@ -68,8 +68,7 @@ def place(
     face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     face_normals /= np.linalg.norm(face_normals, axis=1, keepdims=True)
     _, near = scipy.spatial.cKDTree(corners.mean(axis=1)).query(laid, k=_NEIGHBOURS)
-    point = np.repeat(laid, _NEIGHBOURS, axis=0)
-    closest = trimesh.triangles.closest_point(corners[near].reshape(-1, 3, 3), point).reshape(*near.shape, 3)
+    closest = carry_over.closest_points(corners[near], laid[:, None])
     facing = (1 - np.einsum("nkx,nx->nk", face_normals[near], normals)) / 2
     foreign = np.stack([1 - np.minimum(face_weights[column], weights).sum(axis=1) for column in near.T], axis=1)
     cost = np.linalg.norm(closest - laid[:, None], axis=2) + _WRONG_M * (facing + foreign)
