@@ -41,11 +41,11 @@ def read(path: pathlib.Path, pose_blendshapes: bool = False, shapes: int = 0) ->
     for name in names:
         if name not in fields:
             raise errors.InputError(f"{path}: field '{name}' is missing; expected a model of SMPL or SMPL-H")
-    if shapes:
-        fields["shapedirs"] = fields["shapedirs"][..., :shapes]
     problem = _first_problem(fields)
     if problem:
         raise errors.InputError(f"{path}: {problem}")
+    if shapes:
+        fields["shapedirs"] = fields["shapedirs"][..., :shapes]
     return fields
 
 

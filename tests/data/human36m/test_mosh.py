@@ -105,6 +105,9 @@ def test_a_model_that_cannot_be_used_is_named(tmp_path):
     path = str(smpl_files.write_npz(tmp_path / "smpl.npz", model))
     with pytest.raises(errors.InputError, match="smpl.npz: field 'shapedirs' is missing"):
         bodies.Bodies(smpl=path).of((1.0,))
+    flat = str(smpl_files.write_npz(tmp_path / "flat.npz", model | {"shapedirs": np.array(1.0)}))
+    with pytest.raises(errors.InputError, match="flat.npz: field 'shapedirs' has shape"):
+        bodies.Bodies(smpl=flat).of((1.0,))
     np.savez(tmp_path / "other.npz", **made_up.fields())
     with pytest.raises(errors.InputError, match="smpl.npz: is known on the free body alone, not on .*other.npz"):
         bodies.Bodies(str(tmp_path / "other.npz"), path).of(())
