@@ -18,7 +18,7 @@ from dal_jax.runtime import machine, pipeline
 CROP_PX = 224
 _WIDTH, _HEIGHT = 640, 480  # COCO's
 _BOX = (200.0, 60.0, 160.0, 360.0)
-_POINTS = 100
+_POINTS, _PARTS = 100, 14  # what a person of DensePose-COCO shows, about
 
 
 def rows(batch: int, photographs: int, seconds: float) -> list[dict[str, object]]:
@@ -68,14 +68,17 @@ def _decoders(crops: people_lib.LazyImages, batch: int) -> dict[str, Callable[[]
 
 def _write_folder(folder: pathlib.Path, count: int) -> None:
     random = np.random.default_rng(0)
+    chart = files_lib.Files("").load_chart()
+    shown = np.flatnonzero(chart.part <= _PARTS)
     (folder / "images").mkdir(parents=True)
     images, annotations = [], []
     for number in range(count):
         PIL.Image.fromarray(_photograph(random)).save(folder / "images" / f"{number}.jpg", quality=90)
         images.append({"id": number, "file_name": f"{number}.jpg", "width": _WIDTH, "height": _HEIGHT})
-        points = {name: random.uniform(0, 1, _POINTS).tolist() for name in ("dp_U", "dp_V")}
+        triangle = random.choice(shown, _POINTS)
+        u, v = chart.uv[triangle].mean(axis=1).T
+        points = {"dp_I": chart.part[triangle].tolist(), "dp_U": u.tolist(), "dp_V": v.tolist()}
         points |= {name: random.uniform(0, 255, _POINTS).tolist() for name in ("dp_x", "dp_y")}
-        points["dp_I"] = random.integers(1, 15, _POINTS).tolist()  # a person shows about 14 of the 24 parts
         annotations.append({"id": number, "image_id": number, "bbox": list(_BOX), **points})
     (folder / "train.json").write_text(json.dumps({"images": images, "annotations": annotations}))
 

@@ -75,7 +75,8 @@ def crop_labels(
 
 def is_grey(pixels: UInt8[np.ndarray, "h w 3"]) -> bool:
     """Tell whether a picture has no colour at all."""
-    return bool((pixels == pixels[..., :1]).all())
+    few = pixels[::16, ::16]  # nearly every picture with colour shows it here
+    return bool((few == few[..., :1]).all() and (pixels == pixels[..., :1]).all())
 
 
 def png(pixels: UInt8[np.ndarray, "h w *channels"]) -> bytes:
