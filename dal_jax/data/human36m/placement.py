@@ -14,7 +14,6 @@ _RATES = (10.0, 50.0, 100.0, 120.0, 200.0, 240.0)
 
 _SLACK = 0.03  # share by which a motion may be longer or shorter than the positions
 
-
 _AGREEING = 1.5  # times the median error of a sequence's frames; those beyond have no say in where the body stands
 
 

@@ -44,7 +44,7 @@ def read(path: pathlib.Path) -> SmplMotion:
     Raises:
       errors.InputError: one line that names file, entry and value.
     """
-    fields = (_read_pickle if path.suffix == ".pkl" else _read_npz)(path)
+    fields = (_read_pickle if path.suffix.lower() == ".pkl" else _read_npz)(path)
     name = "poses" if "poses" in fields else "new_poses"
     if name not in fields:
         raise errors.InputError(f"{path}: no 'poses'; it has {', '.join(fields) or 'none of the entries known'}")
