@@ -33,6 +33,7 @@ bench: $(VENV)/.bench ## all measurements, in about eight minutes on two cores: 
 		--out=benchmarks/wrong_squared.json
 	$(BENCH) --rows=memory --optimizer=lm --steps=10 --batch=128 --devices=2 --out=benchmarks/memory.json
 	$(BENCH) --target=body --out=benchmarks/skinning.json
+	$(BENCH) --target=pipeline --out=benchmarks/pipeline.json
 	$(RUN) -m benchmarks.torch_registration --overwrite --out=benchmarks/torch.json
 
 test: $(VENV)/.dev ## all tests

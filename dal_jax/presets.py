@@ -5,7 +5,7 @@ A recipe says what it costs and what to expect; the figures are in the README wi
 
 import dataclasses
 
-from dal_jax.data import annotations as annotations_lib
+from dal_jax.data import annotations as annotations_lib, files as files_lib
 from dal_jax.lifting import config as lifting_config
 from dal_jax.registration import energy, register
 from dal_jax.regressor import model as regressor_model
@@ -17,12 +17,14 @@ class Config:
 
     preset: str = "demo"  # demo, paper or best
     seed: int = 0  # of every random number of the run
-    data: str = "synthetic"  # synthetic (embedded people) or annotations (your own)
+    data: str = "synthetic"  # synthetic (embedded people), annotations (your own), or a data set: docs/NAME.md
+    source: str = ""  # a data set made from files: their folder; empty: what prepare_data has made of it
     synthetic: str = "demo"  # configuration of the embedded people: tiny, demo, full
+    motions: str = ""  # data=synthetic: folder of AMASS's .npz, to do what is recorded there; docs/poses.md
     annotations: str = ""  # data=annotations: COCO-style .json, IUV picture or a folder of *_IUV.png
     inds: str = ""  # data=annotations: INDS picture (one id a person) or a folder of *_INDS.png
     images: str = ""  # data=annotations: folder of the photographs (or the one photograph)
-    chart: str = ""  # data=annotations: DensePose's UV_Processed.mat; without it the body's own chart
+    chart: str = ""  # DensePose's UV_Processed.mat, for annotation in it; without it the body's own chart
     skip_invalid: bool = False  # data=annotations: run the good entries of a file that has bad ones
     body: str = ""  # body file, SMPL model or rigged glTF human (docs/smpl.md); empty: the free body
     rounds: int = 3  # the paper iterates "several times"
@@ -42,9 +44,13 @@ class Config:
         default_factory=regressor_model.RegressorConfig
     )  # the ConvNet
 
-    def source(self) -> annotations_lib.Source:
+    def annotation_source(self) -> annotations_lib.Source:
         """Return where the annotation of `data=annotations` comes from."""
         return annotations_lib.Source(self.annotations, self.inds, self.images, self.chart, self.skip_invalid)
+
+    def files(self) -> files_lib.Files:
+        """Return what a data set is made from, where its name is in `data.catalogue`."""
+        return files_lib.Files(self.source, self.chart, self.body)
 
 
 def paper() -> Config:

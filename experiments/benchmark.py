@@ -1,10 +1,11 @@
-"""Measure registration and skinning on this machine; one JSON object a row on stdout, progress on stderr.
+"""Measure registration, skinning or reading pictures here; one JSON object a row on stdout, progress on stderr.
 
   python -m experiments.benchmark --target=registration --optimizer=lm,adam --starts=tpose,closed_form,headings4
   python -m experiments.benchmark --optimizer=lm --batch=64,512 --devices=1,2 --points=120,480 --noreference
   python -m experiments.benchmark --rows=equal_energy,largest_batch,memory --out=rows.json
   python -m experiments.benchmark --target=body --batch=1,64,512
   python -m experiments.benchmark --target=chart --batch=16
+  python -m experiments.benchmark --target=pipeline --batch=30
 
 Rows of --target=registration:
   optimizers     each optimiser x start x batch x number of points x devices: compile time apart, fits a second (median
@@ -30,7 +31,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from dal_jax.benchmark import body, pictures, problems as problems_lib, race, registration, streaming
+from dal_jax.benchmark import body, pictures, pipeline, problems as problems_lib, race, registration, streaming
 from dal_jax.body import template as template_lib
 from dal_jax.registration import energy, optimizers, register, schedules
 from dal_jax.runtime import atomic, cli, errors, progress
@@ -38,13 +39,14 @@ from dal_jax.runtime import atomic, cli, errors, progress
 _ROWS = ("optimizers", "equal_energy", "largest_batch", "memory", "stream")
 _PEOPLE = pathlib.Path(__file__).parents[1] / "benchmarks" / "people.json"
 
-_TARGET = flags.DEFINE_enum("target", "registration", ["registration", "body", "chart"], "What is measured.")
+_TARGETS = ["registration", "body", "chart", "pipeline"]
+_TARGET = flags.DEFINE_enum("target", "registration", _TARGETS, "What is measured.")
 _KINDS = flags.DEFINE_list("rows", ["optimizers"], f"Kinds of rows: {', '.join(_ROWS[:-1])}.")
 _OPTIMIZERS = flags.DEFINE_string("optimizer", "lm,adam", "Optimisers, as --optimizer of experiments.register.")
 _STARTS = flags.DEFINE_list("starts", ["closed_form"], "Of tpose, closed_form, headings4, headings8, headings32.")
 _SCHEDULE = flags.DEFINE_enum("schedule", "constant", list(schedules.NAMES), "As --schedule of experiments.register.")
 _WRONG_SHARE = flags.DEFINE_list("wrong_share", ["0"], "Shares of points put where another one was marked.")
-_BATCH = flags.DEFINE_list("batch", None, "People at once. Left out: 64 (body: 1,64,512; chart: 16).")
+_BATCH = flags.DEFINE_list("batch", None, "People at once. Left out: 64 (body: 1,64,512; chart: 16; pipeline: 30).")
 _DEVICES = flags.DEFINE_list("devices", ["1"], "Numbers of devices; each has a process of its own. CPUs are split.")
 _POINTS = flags.DEFINE_list("points", ["120"], "Surface points a person, up to what the people have.")
 _STEPS = flags.DEFINE_integer("steps", None, "Left out: 20 of lm, dense_lm and gauss_newton, 300 of others.", 1)
@@ -52,7 +54,7 @@ _LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.1, "Of first-order optimi
 _WEIGHTS = flags.DEFINE_enum("weights", "stiff", ["stiff", "soft"], "Of eq. 2: of the paper's first or later rounds.")
 _CONFIG = flags.DEFINE_string("people", str(_PEOPLE), "Config of the people.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "runs/data", "Folder where the people are kept once made.")
-_LIMIT = flags.DEFINE_integer("limit", None, "Only so many of the people.", 1)
+_LIMIT = flags.DEFINE_integer("limit", None, "Only so many of the people; pipeline: photographs (240).", 1)
 _REFERENCE = flags.DEFINE_bool("reference", True, "Look for the best energy known (32 headings x 50 steps of lm).")
 _SECONDS = flags.DEFINE_float("seconds", 3.0, "Repeat each measurement for about so long.", 0.0)
 _PATIENCE = flags.DEFINE_float("patience_s", 8.0, "Score fewer people where one pass would take longer.", 0.0)
@@ -67,6 +69,7 @@ _TPOSE_RIVAL = ("adam", 0.1, 340)  # the paper's optimiser and rate, for as long
 _CLOSED_FORM_STEPS = 10
 _MOST_STEPS = 2000
 _RACE_PEOPLE = 64
+_PHOTOGRAPHS = 240
 
 
 def main(_: list[str]) -> None:
@@ -80,7 +83,7 @@ def main(_: list[str]) -> None:
         jax.config.update("jax_num_cpu_devices", counts[0])  # before the first use of a device
         if len(jax.devices()) < counts[0]:
             raise errors.InputError(f"--devices={counts[0]}: there are {len(jax.devices())}")
-        targets = {"body": _body_rows, "chart": _chart_rows}
+        targets = {"body": _body_rows, "chart": _chart_rows, "pipeline": _pipeline_rows}
         rows = targets[_TARGET.value]() if _TARGET.value in targets else _registration_rows(counts[0])
     printed = []
     for row in rows:
@@ -103,6 +106,12 @@ def _chart_rows() -> Iterator[dict[str, object]]:
     template = template_lib.load_template()
     for batch in _numbers("batch", _BATCH.value or ["16"]):
         yield {"what": "iuv_pictures", **pictures.row(template, batch, _SECONDS.value)}
+
+
+def _pipeline_rows() -> Iterator[dict[str, object]]:
+    for batch in _numbers("batch", _BATCH.value or ["30"]):
+        for row in pipeline.rows(batch, _LIMIT.value or _PHOTOGRAPHS, _SECONDS.value):
+            yield {"what": "pipeline", **row}
 
 
 def _registration_rows(devices: int) -> Iterator[dict[str, object]]:

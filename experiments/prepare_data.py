@@ -1,27 +1,50 @@
 """Make a data set on disk, once; killed and started again, it goes on where it was.
 
-python -m experiments.prepare_data --dataset=synthetic_people/demo --data_dir=DIR [--workers=2]
+    python -m experiments.prepare_data --dataset=synthetic_people/demo --data_dir=DIR
+    python -m experiments.prepare_data --dataset=densepose_coco --source=coco --data_dir=DIR --chart=UV_Processed.mat
+    python -m experiments.prepare_data --dataset=human36m --source=h36m --data_dir=DIR --frame_step=5 --dense=mosh
+
+What a data set's folder must hold is told in docs/NAME.md. The last line counts who was left out, and why.
 """
+
+import sys
 
 from absl import flags
 
-from dal_jax.data.synthetic import builder as builder_lib
-from dal_jax.runtime import cli, errors
+from dal_jax.data import catalogue, files as files_lib
+from dal_jax.data.recording import builder as builder_lib
+from dal_jax.runtime import cli
 
-_DATASET = flags.DEFINE_string("dataset", "synthetic_people/demo", "synthetic_people/ and tiny, demo or full.")
+_DATASET = flags.DEFINE_string(
+    "dataset",
+    "synthetic_people/demo",
+    f"synthetic_people/ and tiny, demo or full; or {', '.join(catalogue.FROM_FILES)}.",
+)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder for data sets.", required=True)
-_WORKERS = flags.DEFINE_integer("workers", None, "Processes that render; by default one a core.", lower_bound=0)
+_SOURCE = flags.DEFINE_string("source", "", "Folder of the files that the data set is made from.")
+_CHART = flags.DEFINE_string("chart", "", "DensePose's UV_Processed.mat; without it the body's own chart.")
+_BODY = flags.DEFINE_string("body", "", "Body file that surface points are on; by default the free body.")
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Pixels of the crops of data sets made from files.", 16, 1024)
+_CHOICES = (
+    flags.DEFINE_enum("dense", None, ["mosh", "iuv"], "human36m: MoSh's parameters or DensePose's predictions."),
+    flags.DEFINE_integer("frame_step", None, "human36m: every how many frames of 50 a second; by default 5.", 1),
+    flags.DEFINE_string("smpl", None, "human36m: model of SMPL that is posed by MoSh's parameters, in its shape."),
+    flags.DEFINE_string("motions", None, "synthetic_people: folder of AMASS's .npz, to do what is recorded there."),
+)
+_WORKERS = flags.DEFINE_integer("workers", None, "Processes; by default one a core, 0: this one.", lower_bound=0)
 
 
 def main(_: list[str]) -> None:
-    """Prepare the data set and say where it is."""
-    name, _, config = _DATASET.value.partition("/")
-    if name != builder_lib.NAME:
-        raise errors.InputError(f"--dataset={_DATASET.value}: no such data set; there is {builder_lib.NAME}")
-    builder = builder_lib.prepare(config or "demo", _DATA_DIR.value, _WORKERS.value)
+    """Prepare the data set, say where it is and who was left out."""
+    files = files_lib.Files(_SOURCE.value, _CHART.value, _BODY.value, _IMAGE_SIZE.value)
+    choices = {flag.name: flag.value for flag in _CHOICES if flag.value is not None}
+    source = catalogue.source_of(_DATASET.value, files, choices)
+    builder, summary = builder_lib.prepare(source, _DATA_DIR.value, _WORKERS.value)
+    for kind, line in summary.first.items():
+        print(f"skipped, {kind}, for instance: {line}", file=sys.stderr)
     counts = ", ".join(f"{split.num_examples} {name}" for name, split in builder.info.splits.items())
-    size = builder.info.dataset_size
-    print(f"{builder.data_dir}: {counts} people, {size / 1e6:.0f} MB")
+    print(f"{builder.data_dir}: {counts} people, {builder.info.dataset_size / 1e6:.0f} MB")
+    print(summary)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from dal_jax.data import catalogue
+
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ("dal_jax", "experiments")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
@@ -150,3 +152,13 @@ def _code(markdown: str) -> list[str]:
     blocks = re.findall(r"^```\w*\n(.*?)^```", markdown, re.MULTILINE | re.DOTALL)
     lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
     return lines + re.findall(r"`([^`\n]+)`", markdown)
+
+
+def test_every_data_set_made_from_files_has_a_page_with_its_command():
+    for name in catalogue.FROM_FILES:
+        page = (ROOT / "docs" / f"{name}.md").read_text()
+        for title in ("## Where to get it", "## The folder", "## One command", "Time: ", "Disk: "):
+            assert title in page, f"{name}: {title}"
+        commands = " ".join(_code(page))
+        assert f"experiments.prepare_data --dataset={name} --source=" in commands
+        assert f"--config.data={name}" in commands

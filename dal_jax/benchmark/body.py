@@ -9,6 +9,7 @@ import numpy as np
 
 from dal_jax.benchmark import measure
 from dal_jax.body import kinematics, rotations, skinning, template as template_lib
+from dal_jax.runtime import machine
 
 _SHORTEST_WORK_S = 0.2  # calls of milliseconds are repeated: the first few pay for what ran before them
 _AGREEMENT_M = 1e-5
@@ -50,7 +51,7 @@ def rows(template: template_lib.Template, batch: int, seconds: float, torch_thre
             "wall_over_dal_jax_forward": rate.wall_s / calls[name] / (ours.wall_s / calls["dal_jax forward"]),
             "cpu_over_dal_jax_forward": rate.cpu_s / calls[name] / (ours.cpu_s / calls["dal_jax forward"]),
             "matmul_gflops": rate.matmul_gflops,
-            "threads": measure.cores() if name.startswith("dal_jax") else torch_threads,
+            "threads": machine.cores() if name.startswith("dal_jax") else torch_threads,
             **measure.machine(devices),
         }
         for name, rate in measured.items()

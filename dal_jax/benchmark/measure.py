@@ -6,7 +6,6 @@ its own repeats it can be compared; CPU seconds (of all threads) stay nearly the
 
 import contextlib
 import dataclasses
-import os
 import pathlib
 import platform
 import re
@@ -19,6 +18,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import jax.stages
+
+from dal_jax.runtime import machine as machine_lib
 
 MATMUL_SIZE = 2048
 MOST_REPEATS = 15
@@ -107,7 +108,7 @@ def machine(devices: Sequence[jax.Device]) -> dict[str, object]:
         "device": devices[0].device_kind if devices[0].platform != "cpu" else "cpu",
         "devices": len(devices),
         "cpu": cpu_model(),
-        "cores": cores(),
+        "cores": machine_lib.cores(),
         "jax": jax.__version__,
         "python": platform.python_version(),
     }
@@ -120,11 +121,6 @@ def cpu_model() -> str:
         if found:
             return found[1].strip()
     return platform.processor() or platform.machine()
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def peak_rss_bytes() -> int:

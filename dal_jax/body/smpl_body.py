@@ -18,10 +18,10 @@ _SMPLH_PARENTS = skeleton.SMPL_PARENTS[:22] + tuple(
 _BODY_FEATURES = 9 * 21  # of the pose blendshapes: those of the joints that SMPL and SMPL-H share
 
 
-def read(path: pathlib.Path, pose_blendshapes: bool = False) -> body_file.Fields:
-    """Read a model's mean shape as the fields of a body file.
+def read(path: pathlib.Path, pose_blendshapes: bool = False, betas: tuple[float, ...] = ()) -> body_file.Fields:
+    """Read a model as the fields of a body file: its mean shape, or the shape of `betas`, as far as it has such.
 
-    The skeleton is `J_regressor @ v_template`; the pelvis goes to the origin; SMPL's axes are ours. `mirror` is the
+    The skeleton is `J_regressor` times the shape; the pelvis goes to the origin; SMPL's axes are ours. `mirror` is the
     vertex nearest to the mirror image. `part`, `uv` and `h36m_regressor`, which SMPL has not, are the free body's,
     carried over by the map of SMPL's vertices (`carry_over`): annotation in DensePose's own chart needs --chart.
 
@@ -32,9 +32,11 @@ def read(path: pathlib.Path, pose_blendshapes: bool = False) -> body_file.Fields
     Raises:
       errors.InputError: as `smpl_file.read`, or the tree is another; one line with file and field.
     """
-    model = smpl_file.read(path, pose_blendshapes)
+    model = smpl_file.read(path, pose_blendshapes, len(betas))
     _check_tree(path, model["kintree_table"])
     vertices = model["v_template"].astype(np.float64)
+    if betas:
+        vertices = vertices + model["shapedirs"] @ np.array(betas[: model["shapedirs"].shape[2]])
     joints = model["J_regressor"].astype(np.float64) @ vertices
     weights = model["weights"].astype(np.float64)
     if len(joints) > len(skeleton.SMPL_PARENTS):

@@ -25,8 +25,10 @@ def is_smpl(path: pathlib.Path) -> bool:
         return False
 
 
-def read(path: pathlib.Path, pose_blendshapes: bool = False) -> body_file.Fields:
+def read(path: pathlib.Path, pose_blendshapes: bool = False, shapes: int = 0) -> body_file.Fields:
     """Read `v_template`, `f`, `weights`, `J_regressor` (dense), `kintree_table`, and `posedirs` if asked for.
+
+    shapes: how many of `shapedirs` to read, too; a model may have fewer.
 
     Joints are SMPL's 24 or SMPL-H's 52, as many as `kintree_table` has columns.
 
@@ -34,7 +36,7 @@ def read(path: pathlib.Path, pose_blendshapes: bool = False) -> body_file.Fields
       errors.InputError: the file is unreadable, names something that is not on the list of `array_pickle`, or a field
         is missing, misshaped or not finite; one line with file and field.
     """
-    names = (*_NEEDED, "posedirs") if pose_blendshapes else _NEEDED
+    names = _NEEDED + ("posedirs",) * pose_blendshapes + ("shapedirs",) * bool(shapes)
     fields = _read_pickle(path, names) if path.suffix.lower() == ".pkl" else _read_archive(path, names)
     for name in names:
         if name not in fields:
@@ -42,6 +44,8 @@ def read(path: pathlib.Path, pose_blendshapes: bool = False) -> body_file.Fields
     problem = _first_problem(fields)
     if problem:
         raise errors.InputError(f"{path}: {problem}")
+    if shapes:
+        fields["shapedirs"] = fields["shapedirs"][..., :shapes]
     return fields
 
 
@@ -107,6 +111,7 @@ def _first_problem(fields: body_file.Fields) -> str | None:
     shapes = {
         "kintree_table": (2, count), "v_template": (VERTICES, 3), "f": (FACES, 3), "weights": (VERTICES, count),
         "J_regressor": (count, VERTICES), "posedirs": (VERTICES, 3, 9 * (count - 1)),
+        "shapedirs": (VERTICES, 3, *fields.get("shapedirs", np.zeros(0)).shape[2:3]),
     }  # fmt: skip
     for name, values in fields.items():
         if values.shape != shapes[name]:

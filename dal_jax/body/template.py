@@ -51,6 +51,24 @@ def load_template(path: str | pathlib.Path = FREE_BODY, *, pose_blendshapes: boo
     return assemble(_read(path, pose_blendshapes), pose_blendshapes)
 
 
+def load_shape(path: str | pathlib.Path, betas: tuple[float, ...]) -> Template:
+    """Read a model of SMPL or SMPL-H in a person's shape, with its pose blendshapes.
+
+    Raises:
+      errors.InputError: as `load_template`; the file is no such model.
+    """
+    path = pathlib.Path(path)
+    fields = smpl_body.read(path, True, betas)
+    body_file.check(path, fields, True)
+    return assemble(fields, True)
+
+
+def is_smpl(path: str | pathlib.Path) -> bool:
+    """Return whether a body file is a model of SMPL or SMPL-H, whose shape follows betas."""
+    path = pathlib.Path(path)
+    return path.suffix.lower() == ".pkl" or smpl_file.is_smpl(path)
+
+
 def assemble(fields: body_file.Fields, pose_blendshapes: bool = False) -> Template:
     """Make a template of a body file's fields (checked: `body_file.check`)."""
     vertices = fields["vertices"].astype(np.float32)
@@ -78,10 +96,9 @@ def assemble(fields: body_file.Fields, pose_blendshapes: bool = False) -> Templa
 
 def _read(path: pathlib.Path, pose_blendshapes: bool) -> body_file.Fields:
     """Read the fields by the reader of the file's format."""
-    suffix = path.suffix.lower()
-    if suffix in (".glb", ".gltf", ".vrm"):
+    if path.suffix.lower() in (".glb", ".gltf", ".vrm"):
         fields = gltf_body.read(path)
-    elif suffix == ".pkl" or smpl_file.is_smpl(path):
+    elif is_smpl(path):
         fields = smpl_body.read(path, pose_blendshapes)
     else:
         return body_file.read(path, pose_blendshapes)

@@ -24,9 +24,22 @@ def read_iuv(
 ) -> person.Annotations:
     """Read one picture's people; without INDS the whole picture is one person.
 
-    DensePose writes its pictures by OpenCV, so that a reader in RGB order finds v, u, part: the part, 0 to 24, LAST.
     A person's `annotation_id` is its number in INDS (1 without it); one of fewer than `SMALLEST_PERSON` pixels is
     rejected. There are no key points.
+
+    Raises:
+      errors.InputError: as `read_pictures`.
+    """
+    pixels, owner = read_pictures(iuv, inds)
+    return people_of(pixels, owner, str(inds or iuv), file_name=file_name, image_id=image_id)
+
+
+def read_pictures(
+    iuv: str | pathlib.Path, inds: str | pathlib.Path | None = None
+) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
+    """Return (v, u, part) and the owner of each pixel: 0 off every person, without INDS 1 on the body.
+
+    DensePose writes its pictures by OpenCV, so that a reader in RGB order finds v, u, part: the part, 0 to 24, LAST.
 
     Raises:
       errors.InputError: a file that is not a picture, not three channels, a part above 24, sizes that differ.
@@ -45,11 +58,18 @@ def read_iuv(
             raise errors.InputError(
                 f"{inds}: {owner.shape[1]}x{owner.shape[0]} px, but {iuv} has {part.shape[1]}x{part.shape[0]}"
             )
+    return pixels, np.where(part > 0, owner, 0).astype(np.uint8)
+
+
+def people_of(
+    pixels: UInt8[np.ndarray, "h w 3"], owner: UInt8[np.ndarray, "h w"], where: str, *, file_name: str, image_id: int
+) -> person.Annotations:
+    """Return the people of what `read_pictures` returned; `where` is named in the lines of rejected ones."""
     entries = []
-    for number in np.unique(owner[(part > 0) & (owner > 0)]).tolist():
-        mask = (part > 0) & (owner == number)
+    for number in np.unique(owner[owner > 0]).tolist():
+        mask = owner == number
         if mask.sum() < SMALLEST_PERSON:
-            message = f"{inds or iuv}: person {number}: {mask.sum()} pixels, at least {SMALLEST_PERSON} are needed"
+            message = f"{where}: person {number}: {mask.sum()} pixels, at least {SMALLEST_PERSON} are needed"
             entries.append(person.Rejected(image_id, number, file_name, "too few pixels", message))
         else:
             entries.append(_person(pixels, mask, image_id, number, file_name))

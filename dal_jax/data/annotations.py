@@ -10,10 +10,8 @@ from jaxtyping import UInt8
 
 from dal_jax.body import template as template_lib
 from dal_jax.correspondences import chart as chart_lib, densepose, iuv, observe, person as person_lib
-from dal_jax.data import people as people_lib, pictures
+from dal_jax.data import files as files_lib, people as people_lib, pictures
 from dal_jax.runtime import errors
-
-_PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".webp", ".bmp")
 
 
 @dataclasses.dataclass
@@ -134,15 +132,8 @@ def _one_iuv(source: Source, file: pathlib.Path, image_id: int) -> person_lib.An
     if not source.images:
         return iuv.read_iuv(file, inds, file_name=file.name, image_id=image_id)
     images = pathlib.Path(source.images)
-    photograph = images if images.is_file() else _photograph_of(images, stem)
+    photograph = images if images.is_file() else files_lib.photograph_of(images, stem)
     found = iuv.read_iuv(file, inds, file_name=photograph.name, image_id=image_id)
     if found.people:
         pictures.read_picture(photograph, found.people[0].picture_size)
     return found
-
-
-def _photograph_of(folder: pathlib.Path, stem: str) -> pathlib.Path:
-    for ending in _PICTURE_ENDINGS:
-        if (path := folder / f"{stem}{ending}").is_file():
-            return path
-    raise errors.InputError(f"{folder}: no photograph {stem}.jpg or {stem}.png for {stem}_IUV.png")

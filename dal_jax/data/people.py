@@ -9,7 +9,7 @@ import PIL.Image
 import tensorflow_datasets as tfds
 from jaxtyping import Float, UInt8
 
-from dal_jax.correspondences import observations as observations_lib
+from dal_jax.correspondences import keypoints as keypoints_lib, observations as observations_lib
 from dal_jax.runtime import errors
 
 IMAGES_IN_MEMORY_BYTES = 2 << 30
@@ -21,11 +21,11 @@ HIDDEN_CONFIDENCE = 0.5
 class Truth:
     """What evaluation alone may read; millimetres, the camera's frame (x right, y down, z away).
 
-    vertices_mm: of the true surface, its faces the free body's; None where the data set does not keep it.
+    joints_mm: SMPL's; vertices_mm: of the true surface, its faces the free body's; None where not known of all.
     """
 
     joints_h36m_mm: Float[np.ndarray, "people 17 3"]
-    joints_mm: Float[np.ndarray, "people 24 3"]
+    joints_mm: Float[np.ndarray, "people 24 3"] | None
     vertices_mm: Float[np.ndarray, "people n 3"] | None
 
 
@@ -43,9 +43,19 @@ class People:
 
 
 def load_people(
-    builder: tfds.core.DatasetBuilder, split: str, limit: int | None = None, with_truth: bool = False
+    builder: tfds.core.DatasetBuilder,
+    split: str,
+    limit: int | None = None,
+    with_truth: bool = False,
+    image_size: int | None = None,
 ) -> People:
-    """Return a split's people (the first `limit`), with `truth` only if asked for: training never asks."""
+    """Return a split's people (the first `limit`), with `truth` only if asked for: training never asks.
+
+    image_size: px, to make stored crops smaller.
+
+    Raises:
+      errors.InputError: there is no such split, or its crops are smaller than `image_size`.
+    """
     source = _source(builder, split)
     rows = range(_count(source, limit))
     columns: dict[str, list] = {name: [] for name in _OBSERVED}
@@ -54,10 +64,13 @@ def load_people(
         example = source[row]
         for name in _OBSERVED:
             columns[name].append(example[name])
-        if row == 0 and decode(example["image"]).nbytes * len(rows) > IMAGES_IN_MEMORY_BYTES:
-            pictures = LazyImages(source, len(rows))
+        if row == 0:
+            first = decode(example["image"], image_size)
+            _refuse_smaller(builder, first, image_size)
+            if first.nbytes * len(rows) > IMAGES_IN_MEMORY_BYTES:
+                pictures = LazyImages(source, len(rows), image_size)
         if isinstance(pictures, list):
-            pictures.append(decode(example["image"]))
+            pictures.append(decode(example["image"], image_size))
     names = [name.decode() for name in columns.pop("name")]
     return People(
         observations=_observe({name: np.stack(values) for name, values in columns.items()}),
@@ -67,62 +80,81 @@ def load_people(
     )
 
 
-def load_truth(builder: tfds.core.DatasetBuilder, split: str, limit: int | None = None) -> Truth:
-    """Return what is true of a split's people (the first `limit`); for evaluation only."""
+def load_truth(builder: tfds.core.DatasetBuilder, split: str, limit: int | None = None) -> Truth | None:
+    """Return what is true of a split's people (the first `limit`), None unless known of all; for evaluation only."""
     source = _source(builder, split)
     joints_h36m, joints, vertices = [], [], []
-    for row in range(_count(source, limit)):
+    rows = range(_count(source, limit))
+    for row in rows:
         example = source[row]
+        if not example["truth_joints_known"]:
+            return None
         joints_h36m.append(example["truth_joints_h36m_mm"])
-        joints.append(example["truth_joints_mm"])
+        if example["truth_body_known"]:
+            joints.append(example["truth_joints_mm"])
         tenths = example["truth_vertices_tenth_mm"]
         if len(tenths):
-            vertices.append(tenths / np.float32(10) + example["truth_joints_mm"][0])
-    complete = len(vertices) == len(joints)
-    return Truth(np.stack(joints_h36m), np.stack(joints), np.stack(vertices).astype(np.float32) if complete else None)
+            vertices.append((tenths / np.float32(10) + example["truth_joints_mm"][0]).astype(np.float32))
+    whole = [np.stack(values) if len(values) == len(rows) else None for values in (joints, vertices)]
+    return Truth(np.stack(joints_h36m), *whole)
 
 
 class LazyImages(Sequence):
     """Images of a data source, decoded when indexed: by a number, a slice, or an array of numbers."""
 
-    def __init__(self, source: Sequence, count: int):
-        self._source, self._count = source, count
+    def __init__(self, source: Sequence, count: int, size: int | None = None):
+        self._source, self._count, self._size = source, count, size
 
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
         if isinstance(index, int | np.integer):
-            return decode(self._source[int(index)]["image"])
+            return decode(self._source[int(index)]["image"], self._size)
         rows = np.arange(self._count)[index]
-        return np.stack([decode(self._source[int(row)]["image"]) for row in rows])
+        return np.stack([decode(self._source[int(row)]["image"], self._size) for row in rows])
 
 
-def decode(encoded: bytes) -> UInt8[np.ndarray, "h w 3"]:
-    """Return the pixels of an encoded picture, RGB."""
+def decode(encoded: bytes, size: int | None = None) -> UInt8[np.ndarray, "h w 3"]:
+    """Return the pixels of an encoded picture, RGB, made smaller where they are more than `size` x `size`."""
     with PIL.Image.open(io.BytesIO(encoded)) as picture:
-        return np.asarray(picture.convert("RGB"))
+        colour = picture.convert("RGB")
+        if size is not None and max(colour.size) > size:
+            colour = colour.resize((size, size), PIL.Image.Resampling.BICUBIC, reducing_gap=3.0)
+        return np.asarray(colour)
+
+
+def _refuse_smaller(builder: tfds.core.DatasetBuilder, first: np.ndarray, size: int | None) -> None:
+    if size is not None and len(first) < size:
+        raise errors.InputError(
+            f"{builder.data_dir}: its crops have {len(first)} px, {size} are asked for; record it with --image_size"
+        )
 
 
 _OBSERVED = (
-    "name", "box_px", "keypoints_px", "keypoint_visible", "point_px", "point_face", "point_barycentric",
-    "point_confidence",
+    "name", "box_px", "keypoints_px", "keypoint_visible", "keypoint_derived", "point_px", "point_face",
+    "point_barycentric", "point_confidence",
 )  # fmt: skip
+_POINTS_STEP = 50  # places for points are a multiple of it, or every data set would be compiled for anew
 
 
 def _observe(columns: dict[str, np.ndarray]) -> observations_lib.Observation:
-    """Turn photograph pixels into the crop's [-1, 1]."""
+    """Turn photograph pixels into the crop's [-1, 1], and leave out places for points that nobody uses."""
     box = columns["box_px"]
-    confidence = columns["point_confidence"]
-    points = observations_lib.crop_from_px(columns["point_px"], box)
+    used = np.flatnonzero(np.any(columns["point_confidence"] > 0, axis=0))
+    places = _POINTS_STEP * -(-(1 + used.max(initial=0)) // _POINTS_STEP)
+    confidence = columns["point_confidence"][:, :places]
+    points = observations_lib.crop_from_px(columns["point_px"][:, :places], box)
     people = len(box)
+    trust = np.array([0.0, HIDDEN_CONFIDENCE, 1.0], np.float32)[columns["keypoint_visible"]]
+    trust = np.where(columns["keypoint_derived"] > 0, keypoints_lib.DERIVED_CONFIDENCE * trust, trust)
     return observations_lib.Observation(
         point_position=np.where(confidence[..., None] > 0, points, 0.0).astype(np.float32),
-        point_face=columns["point_face"],
-        point_barycentric=columns["point_barycentric"],
+        point_face=columns["point_face"][:, :places],
+        point_barycentric=columns["point_barycentric"][:, :places],
         point_confidence=confidence,
         keypoint_position=observations_lib.crop_from_px(columns["keypoints_px"], box).astype(np.float32),
-        keypoint_confidence=np.array([0.0, HIDDEN_CONFIDENCE, 1.0], np.float32)[columns["keypoint_visible"]],
+        keypoint_confidence=trust.astype(np.float32),
         depth=np.zeros((people, observations_lib.KEYPOINTS), np.float32),
         depth_confidence=np.zeros((people, observations_lib.KEYPOINTS), np.float32),
         box_px=box,

@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from dal_jax.runtime import errors
 
 _LARGEST_CROP_PX = 30_000  # a crop is cut before it is resized; beyond this the box is a mistake
+_JPEG_QUALITY = 95
 
 
 def read_picture(path: str | pathlib.Path, size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "h w 3"]:
@@ -52,8 +53,41 @@ def crop(pixels: UInt8[np.ndarray, "h w 3"], box_px: Float[np.ndarray, "4"], siz
     return np.asarray(window.resize((size, size), PIL.Image.Resampling.BICUBIC, box=inner))
 
 
-def png(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
+def crop_labels(
+    labels: UInt8[np.ndarray, "h w *channels"],
+    labels_box_px: Float[np.ndarray, "4"],
+    box_px: Float[np.ndarray, "4"],
+    size: int,
+) -> UInt8[np.ndarray, "s s *channels"]:
+    """Cut a square box out of a map of labels, which are never blended: each pixel takes its centre's; 0 beyond them.
+
+    labels_box_px: x, y, width, height that the map covers in the photograph.
+    """
+    height, width = labels.shape[:2]
+    centre = (np.arange(size) + 0.5) / size
+    column = np.floor((box_px[0] + centre * box_px[2] - labels_box_px[0]) / labels_box_px[2] * width).astype(int)
+    row = np.floor((box_px[1] + centre * box_px[3] - labels_box_px[1]) / labels_box_px[3] * height).astype(int)
+    found = labels[np.clip(row, 0, height - 1)[:, None], np.clip(column, 0, width - 1)[None]]
+    found[(row < 0) | (row >= height)] = 0
+    found[:, (column < 0) | (column >= width)] = 0
+    return found
+
+
+def is_grey(pixels: UInt8[np.ndarray, "h w 3"]) -> bool:
+    """Tell whether a picture has no colour at all."""
+    few = pixels[::16, ::16]  # nearly every picture with colour shows it here
+    return bool((few == few[..., :1]).all() and (pixels == pixels[..., :1]).all())
+
+
+def png(pixels: UInt8[np.ndarray, "h w *channels"]) -> bytes:
     """Return a picture as the content of a .png file."""
     stream = io.BytesIO()
     PIL.Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def jpeg(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """Return a photograph as the content of a .jpg file whose losses nobody sees."""
+    stream = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(stream, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
     return stream.getvalue()

@@ -1,14 +1,21 @@
 """The one example that every data set of this project stores: what is observed, and, named apart, what is true.
 
 Training reads no feature whose name starts with `truth_`; evaluation reads nothing else but the names. Photograph
-pixels: x right, y down, the first pixel covers [0, 1] x [0, 1].
+pixels: x right, y down, the first pixel covers [0, 1] x [0, 1]. What is not known of the truth is not a number (NaN),
+never 0, so that nobody can score against it.
 """
+
+import functools
 
 import numpy as np
 import tensorflow_datasets as tfds
+from jaxtyping import Float, Int
 
-POINTS = 150
-"""Places for surface points; those not used have confidence 0."""
+VERSION = "1.1.0"
+"""Of this layout; data sets of another version are recorded anew beside the old ones."""
+
+POINTS = 200
+"""Places for surface points (DensePose-COCO has at most 196); those not used have confidence 0."""
 
 HIDDEN, SEEN = 1, 2
 """COCO's flags of an annotated key point (0: not annotated)."""
@@ -25,14 +32,20 @@ def features() -> tfds.features.FeaturesDict:
             "name": tfds.features.Text(doc="Unique in the data set."),
             "subject": tfds.features.Text(doc="Who it is; people of one subject look alike."),
             "action": tfds.features.Text(doc="What is being done; empty where unknown."),
+            "video": tfds.features.Text(doc="Which video; empty for a photograph. A track is a subject in a video."),
+            "frame": _integers((), np.int32, "Which frame of the video; -1 for a photograph."),
             "box_px": _floats((4,), "x, y, width, height of the square crop in the photograph."),
             "keypoints_px": _floats((17, 2), "Human3.6M's 17 joints as annotated, in the photograph."),
             "keypoint_visible": _integers((17,), np.uint8, "0 not annotated, 1 annotated though hidden, 2 seen."),
+            "keypoint_derived": _integers((17,), np.uint8, "1 where a joint was computed from other key points."),
             "point_px": _floats((POINTS, 2), "Annotated surface points, in the photograph."),
             "point_face": _integers((POINTS,), np.int32, "The free body's face that each shows."),
             "point_barycentric": _floats((POINTS, 3), "The place on that face; sums to 1."),
             "point_confidence": _floats((POINTS,), "1 for an annotated point, 0 for an unused place."),
             "iuv": _bytes("PNG of the crop: part, u * 255, v * 255 of each pixel, 0 off the body; may be empty."),
+            "mask": _bytes("PNG: 0 off the person, 1 to 14 DensePose's coarse part, 255 part unknown; may be empty."),
+            "truth_joints_known": _integers((), np.uint8, "1 where Human3.6M's joints are known, 0: they are NaN."),
+            "truth_body_known": _integers((), np.uint8, "1 where SMPL's joints, rotation and pose are known."),
             "truth_intrinsics_px": _floats((4,), "Focal lengths and principal point: fx, fy, cx, cy."),
             "truth_joints_mm": _floats((24, 3), "SMPL's 24 joints in the camera's frame: x right, y down, z away."),
             "truth_joints_h36m_mm": _floats((17, 3), "Human3.6M's 17 joints in the camera's frame."),
@@ -43,6 +56,48 @@ def features() -> tfds.features.FeaturesDict:
             ),
         }
     )
+
+
+def unknown_truth() -> dict[str, object]:
+    """Return the truth_ features of somebody of whom nothing is known in 3D; update with what is."""
+    return {
+        name: np.zeros((0, 3), np.int16) if is_ragged(name) else _nothing(feature)
+        for name, feature in features().items()
+        if name.startswith("truth_")
+    }
+
+
+def point_features(
+    point_px: Float[np.ndarray, "p 2"], face: Int[np.ndarray, "p"], barycentric: Float[np.ndarray, "p 3"]
+) -> dict[str, np.ndarray]:
+    """Return the point_ features of at most `POINTS` annotated points."""
+
+    def pad(values: np.ndarray, kind: type) -> np.ndarray:
+        return np.concatenate([values, np.zeros((POINTS - len(face), *values.shape[1:]))]).astype(kind)
+
+    return {
+        "point_px": pad(point_px, np.float32),
+        "point_face": pad(face, np.int32),
+        "point_barycentric": pad(barycentric, np.float32),
+        "point_confidence": pad(np.ones(len(face)), np.float32),
+    }
+
+
+def is_bytes(name: str) -> bool:
+    """Tell whether a feature is an encoded picture."""
+    return _features()[name].np_dtype == np.object_ and not isinstance(_features()[name], tfds.features.Text)
+
+
+def is_ragged(name: str) -> bool:
+    """Tell whether a feature's length varies."""
+    return is_bytes(name) or None in _features()[name].shape
+
+
+_features = functools.cache(features)
+
+
+def _nothing(feature: tfds.features.Tensor) -> np.ndarray:
+    return np.full(feature.shape, np.nan if feature.np_dtype == np.float32 else 0, feature.np_dtype)
 
 
 def _bytes(doc: str) -> tfds.features.Tensor:

@@ -2,7 +2,7 @@
 
 A step is (state, batch, key) -> (state, metrics). Shuffling and augmentation are drawn from fold_in(key, state.step),
 so a run that goes on from an epoch's end gives the very bits of a run that was never stopped. While the device works on
-a batch, a thread gathers (and, for lazy sequences, decodes) the next.
+a batch, a thread gathers the next; what is no array is decoded by a pipeline of its own.
 """
 
 import concurrent.futures
@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 from dal_jax.body import parameters as parameters_lib, template as template_lib
 from dal_jax.correspondences import observations as observations_lib
 from dal_jax.regressor import augmentation, losses, model, sample as sample_lib, theta as theta_lib
+from dal_jax.runtime import pipeline
 
 
 @flax.struct.dataclass
@@ -87,7 +88,7 @@ def train_epoch(
     Args:
       state: is left as it is; a new one is returned.
       template: the body.
-      images: square crops, an array or a sequence that decodes what is indexed by an array of numbers.
+      images: square crops, an array or a sequence that decodes what is indexed by a number, in several threads at once.
       observations: stacked; lifted depths attached, or their confidences 0.
       fits: registered bodies, stacked.
       config: the same at every call of a run.
@@ -131,8 +132,11 @@ def _epoch_order(key: PRNGKeyArray, people: int, length: int) -> Int[np.ndarray,
 def _prefetched(batches: Int[np.ndarray, "steps batch"], images, rest) -> Iterator[tuple]:
     """Yield (image, observation, fit, weight) of each batch; the next one is gathered meanwhile."""
 
+    held = isinstance(images, np.ndarray)
+    pictures = (images[rows] for rows in batches) if held else pipeline.batches(images, batches)
+
     def gather(rows: np.ndarray) -> tuple:
-        return jax.device_put((np.asarray(images[rows]), *jax.tree.map(lambda leaf: leaf[rows], rest)))
+        return jax.device_put((next(pictures), *jax.tree.map(lambda leaf: leaf[rows], rest)))
 
     with concurrent.futures.ThreadPoolExecutor(max_workers=1) as worker:
         following = worker.submit(gather, batches[0])

@@ -67,6 +67,15 @@ def test_whole_iuv_pictures():
     assert row["pictures_per_second"] > 100
 
 
+def test_reading_pictures_is_measured_from_photograph_to_batch():
+    rows = _rows(_run("--target=pipeline", "--limit=6", "--batch=4", "--seconds=0"))
+    works = [row["work"] for row in rows]
+    assert works[:3] == ["record", "decode, one by one", "decode, grain, 1 threads"]
+    for row in rows:
+        assert row["what"] == "pipeline" and row["images"] == 6 and row["crop_px"] == 224
+        assert row["images_per_second"] > 0 and row["images_per_cpu_second"] > 0 and row["cores"] >= 1
+
+
 @pytest.mark.parametrize(
     ("flag", "said"),
     [

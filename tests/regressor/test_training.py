@@ -75,6 +75,26 @@ def test_a_resumed_run_is_bit_equal(data, start):
     _assert_equal(through, resumed)
 
 
+class _Decoded:
+    """Pictures that are decoded one by one."""
+
+    def __init__(self, images):
+        self._images = images
+
+    def __len__(self):
+        return len(self._images)
+
+    def __getitem__(self, index: int):
+        return self._images[index].copy()
+
+
+def test_pictures_that_are_decoded_on_the_way_give_the_same_bits(data, start):
+    images, observed, fits = data
+    held, _ = _epoch(start, data)
+    decoded, _ = _epoch(start, (_Decoded(images), observed, fits))
+    _assert_equal(held, decoded)
+
+
 def _through_the_host(state):
     return jax.tree.map(lambda leaf: np.array(leaf), jax.device_get(state))
 

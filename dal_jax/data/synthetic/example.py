@@ -7,6 +7,7 @@ import numpy as np
 import PIL.Image
 from jaxtyping import Float
 
+from dal_jax.data import schema
 from dal_jax.data.synthetic import (
     annotator,
     backdrop,
@@ -15,6 +16,7 @@ from dal_jax.data.synthetic import (
     motions,
     predicted,
     recipe as recipe_lib,
+    recorded,
     rendering,
     shapes,
     turns,
@@ -22,7 +24,6 @@ from dal_jax.data.synthetic import (
     wardrobe,
 )
 
-_POINTS = 150
 _SPLITS = ("train", "test")
 _TAKE, _CLOTHES = 12, 13  # streams of random numbers that several examples share
 
@@ -63,11 +64,17 @@ def make(recipe: recipe_lib.Recipe, split: str, index: int) -> dict[str, object]
         "name": scene.name,
         "subject": scene.subject,
         "action": scene.action,
+        "video": "",
+        "frame": np.int32(-1),
         "box_px": box_px.astype(np.float32),
         "keypoints_px": keypoints_px.astype(np.float32),
         "keypoint_visible": np.where(seen, 2, 1).astype(np.uint8),
-        **_padded(points),
+        "keypoint_derived": np.zeros(17, np.uint8),
+        **schema.point_features(*points),
         "iuv": png(iuv),
+        "mask": b"",
+        "truth_joints_known": np.uint8(1),
+        "truth_body_known": np.uint8(1),
         "truth_intrinsics_px": scene.camera.intrinsics_px.astype(np.float32),
         "truth_joints_mm": (1000 * scene.joints).astype(np.float32),
         "truth_joints_h36m_mm": (1000 * scene.joints_h36m).astype(np.float32),
@@ -85,8 +92,11 @@ def stage(recipe: recipe_lib.Recipe, split: str, index: int, random: np.random.G
     take, number = int(random.integers(recipe.takes)), int(random.integers(4))
     seed = (recipe.seed, recipe_lib.TRAIN_SUBJECTS.index(actor.name) if split == "train" else 50 + index % len(names))
     take_seed = (*seed, _TAKE, actions.index(action), take)
-    time = random.uniform(0, motions.LENGTH_S)
-    posture = motions.perform(action, actor.joints, actor.landmarks, take_seed, time)
+    if recipe.motions:
+        action, posture = "Recorded", recorded.posture(recipe.motions, split, random)
+    else:
+        time = random.uniform(0, motions.LENGTH_S)
+        posture = motions.perform(action, actor.joints, actor.landmarks, take_seed, time)
     vertices, joints = shapes.pose(actor, posture.root, posture.pose)
     chair = furniture.chair(vertices, random) if posture.on_chair else np.zeros((0, 8, 3))
     camera = cameras.place(number, random)
@@ -170,17 +180,3 @@ def _covered(in_front: np.ndarray, points_px: np.ndarray, box_px: np.ndarray) ->
     pixel = np.floor((points_px - box_px[:2]) / box_px[2] * len(in_front)).astype(int)
     column, row = np.clip(pixel, 0, len(in_front) - 1).T
     return in_front[row, column]
-
-
-def _padded(points: annotator.Points) -> dict[str, np.ndarray]:
-    count = len(points.face)
-
-    def pad(values: np.ndarray, kind: type) -> np.ndarray:
-        return np.concatenate([values, np.zeros((_POINTS - count, *values.shape[1:]))]).astype(kind)
-
-    return {
-        "point_px": pad(points.px, np.float32),
-        "point_face": pad(points.face, np.int32),
-        "point_barycentric": pad(points.barycentric, np.float32),
-        "point_confidence": pad(np.ones(count), np.float32),
-    }

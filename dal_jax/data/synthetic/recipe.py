@@ -5,6 +5,7 @@ import hashlib
 import json
 
 from dal_jax.body import template as template_lib
+from dal_jax.data.synthetic import recorded
 
 TRAIN_SUBJECTS = ("S1", "S5", "S6", "S7", "S8")
 TEST_SUBJECTS = ("S9", "S11")
@@ -36,6 +37,7 @@ class Recipe:
     hidden_keypoint_noise: float = 0.014  # of a key point that the annotator had to guess
     clutter: float = 1.0  # how busy the walls are; 0: plain, with a gradient of light
     occluder_rate: float = 0.10  # share of people with something in front of them
+    motions: str = ""  # folder of AMASS's .npz, whose moments are taken in the place of the fifteen actions
     true_vertices: str = "test"  # 'none', 'test' or 'all': whose true vertices are kept (40 kB each)
 
     def subjects(self, split: str) -> tuple[str, ...]:
@@ -46,9 +48,16 @@ class Recipe:
         """Return how many people a split has."""
         return self.train_count if split == "train" else self.test_count
 
+    def of_recordings(self, folder: str) -> "Recipe":
+        """Return the same recipe, under another name, of people who do what is recorded in a folder."""
+        return dataclasses.replace(self, name=f"{self.name}_recorded", motions=folder)
+
     def digest(self) -> str:
         """Return a short name of everything the data depends on: the recipe, the bodies, the version of the code."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True) + VERSION
+        values = dataclasses.asdict(self)
+        if values.pop("motions"):
+            values["motions"] = recorded.digest(self.motions)  # wherever the folder is
+        text = json.dumps(values, sort_keys=True) + VERSION
         content = hashlib.sha256(text.encode())
         for file in (template_lib.FREE_BODY, SUBJECT_SHAPES):
             content.update(file.read_bytes())

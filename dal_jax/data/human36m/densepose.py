@@ -1,0 +1,87 @@
+"""Dense correspondences from a DensePose network's predictions (paper, 6.1): an IUV picture a video frame."""
+
+import pathlib
+import re
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from dal_jax.correspondences import chart as chart_lib, iuv, person as person_lib
+from dal_jax.data.human36m import dense, sequences
+from dal_jax.data.recording import source as source_lib
+from dal_jax.runtime import errors
+
+
+def find(folder: pathlib.Path, sequence: sequences.Sequence) -> dict[int, pathlib.Path]:
+    """Return a sequence's pictures by frame: `S1/Directions 1.54138969/ANYTHING_000005_IUV.png` is frame 5.
+
+    The first frame is 0. Two pictures of one frame are refused, none at all too.
+
+    Raises:
+      errors.InputError: one line that names the folder or the file.
+    """
+    place = folder / sequence.subject / f"{sequence.stem}.{sequence.camera}"
+    found: dict[int, pathlib.Path] = {}
+    for path in sorted(place.glob("*_IUV.png")):
+        match = re.search(r"(\d{1,9})_IUV\.png$", path.name)
+        if not match:
+            raise errors.InputError(f"{path}: no number of a frame before _IUV.png")
+        if int(match[1]) in found:
+            raise errors.InputError(f"{path}: is frame {int(match[1])}, as {found[int(match[1])].name} is")
+        found[int(match[1])] = path
+    if not found:
+        raise errors.InputError(f"{place}: no file is named NUMBER_IUV.png")
+    return found
+
+
+def annotate(
+    folder: pathlib.Path,
+    sequence: sequences.Sequence,
+    chart: chart_lib.Chart,
+    joints_px: Float[np.ndarray, "frames 17 2"],
+    wanted: Int[np.ndarray, "k"],
+) -> Iterator[dense.Dense | person_lib.Rejected | source_lib.Noted]:
+    """Yield for each wanted frame the points of its picture, on the chart's body.
+
+    Raises:
+      errors.InputError: there are no pictures, or two of one frame.
+    """
+    pictures = find(folder, sequence)
+    for frame in wanted.tolist():
+        if frame not in pictures:
+            yield source_lib.Noted("frame without a prediction")
+            continue
+        try:
+            found = read(pictures[frame], joints_px[frame])
+        except errors.InputError as error:
+            found = person_lib.Rejected(sequence.name, frame, pictures[frame].name, "unreadable picture", str(error))
+        if found is None:
+            yield source_lib.Noted("frame in which the network saw nobody")
+        elif isinstance(found, person_lib.Rejected):
+            yield found
+        else:
+            yield dense.Dense(found.crop_px, found.point_px, *chart.to_surface(found.part, found.uv))
+
+
+def read(
+    path: pathlib.Path, joints_px: Float[np.ndarray, "17 2"]
+) -> person_lib.AnnotatedPerson | person_lib.Rejected | None:
+    """Return the person of a picture (beside it NUMBER_INDS.png, if there are more) whose box holds most of the joints.
+
+    None where nobody was found, as a network does; of people who are too small, one.
+
+    Raises:
+      errors.InputError: the picture, or that of ids, cannot be read.
+    """
+    inds = path.with_name(path.name.replace("_IUV.png", "_INDS.png"))
+    entries = iuv.read_iuv(path, inds if inds.is_file() else None, file_name=path.name)
+    if not entries.people:
+        return entries.rejected[0] if entries.rejected else None
+    best = max(entries.people, key=lambda one: _inside(one.bbox_px, joints_px))
+    return best if _inside(best.bbox_px, joints_px) else None
+
+
+def _inside(box_px: Float[np.ndarray, "4"], joints_px: Float[np.ndarray, "17 2"]) -> int:
+    low, high = box_px[:2], box_px[:2] + box_px[2:]
+    return int(((joints_px >= low) & (joints_px <= high)).all(axis=1).sum())

@@ -1,0 +1,45 @@
+"""Turn motion capture into 2D poses that a lifter learns from (docs/poses.md).
+
+    python -m experiments.prepare_poses --source=amass --out=poses.npz
+    python -m experiments.train_lifting --poses=poses.npz --workdir=runs/lifting
+
+--source: a folder of AMASS's .npz, MoSh's .pkl, .bvh, or .amc beside their .asf, or one such file. Each pose is looked
+at by cameras of its own.
+"""
+
+import pathlib
+import sys
+
+from absl import flags
+
+from dal_jax.data.poses import collection, views
+from dal_jax.runtime import cli, errors
+
+_SOURCE = flags.DEFINE_string("source", None, "Folder of motions, or one file.", required=True)
+_OUT = flags.DEFINE_string("out", None, "The .npz to write.", required=True)
+_RATE = flags.DEFINE_float("rate", 5.0, "Poses taken of a second of motion, at most.", lower_bound=0.01)
+_VIEWS = flags.DEFINE_integer("views", 1, "Cameras a pose.", lower_bound=1)
+_CAMERA = flags.DEFINE_enum("camera", "perspective", list(views.CAMERAS), "Kind of the cameras.")
+_ELEVATION = flags.DEFINE_float("elevation_deg", 10.0, "Standard deviation of a camera's elevation.", 0.0, 60.0)
+_SEED = flags.DEFINE_integer("seed", 0, "Of the cameras.", lower_bound=0)
+_SKIP_INVALID = flags.DEFINE_bool("skip_invalid", False, "Leave out files that cannot be read, and name them.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an existing --out.")
+
+
+def main(_: list[str]) -> None:
+    """Read, look, write."""
+    out = pathlib.Path(_OUT.value)
+    if out.suffix != ".npz":
+        raise errors.InputError(f"--out={out}: 2D poses are written as .npz")
+    if out.exists() and not _OVERWRITE.value:
+        raise errors.InputError(f"{out}: exists; --overwrite replaces it")
+    cameras = views.Views(_CAMERA.value, _VIEWS.value, _ELEVATION.value)
+    sampling = collection.Sampling(cameras, _RATE.value, _SEED.value)
+    done = collection.collect(pathlib.Path(_SOURCE.value), out, sampling, _SKIP_INVALID.value)
+    for line in done.skipped:
+        print(f"skipped: {line}", file=sys.stderr)
+    print(f"{out}: {done.poses} poses of {done.files} files, skipped {len(done.skipped)} files")
+
+
+if __name__ == "__main__":
+    cli.run(main)

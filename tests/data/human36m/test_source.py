@@ -1,0 +1,289 @@
+"""A tiny release recorded by both routes: what is stored is what is true of it; damage is counted, and named."""
+
+import dataclasses
+import pathlib
+import pickle
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+from scipy.spatial.transform import Rotation
+
+from dal_jax.body import template as template_lib
+from dal_jax.data import files as files_lib, people as people_lib
+from dal_jax.data.human36m import cameras, mosh, positions, source as source_lib
+from dal_jax.data.recording import builder as builder_lib
+from dal_jax.runtime import errors
+from tests.data.human36m import release
+
+POINT_PX = 0.5  # float32 joints in the files, a body placed by their least squares
+GREY = 4  # levels: H.264, then JPEG
+FLOAT32_MM = 0.01
+SURFACE_M = 0.02  # a pixel of an IUV picture, and its u and v in steps of 1/255
+
+FRAMES = (0, 5, 10)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("human36m")
+
+
+@pytest.fixture(scope="module")
+def recorded(folder):
+    return release.write(folder / "h36m")
+
+
+@pytest.fixture(scope="module")
+def source(folder, recorded):
+    return source_lib.Human36m(files_lib.Files(str(folder / "h36m"), image_size=48))
+
+
+def _at(source, folder, **changes):
+    """Return the same source in another folder."""
+    return dataclasses.replace(source, files=dataclasses.replace(source.files, source=str(folder)), **changes)
+
+
+@pytest.fixture(scope="module")
+def prepared(folder, source):
+    return builder_lib.prepare(source, folder / "data", workers=0)
+
+
+def _seen(recorded, subject):
+    """Return the true bodies' vertices before the camera of a subject, millimetres."""
+    template = template_lib.load_template()
+    vertices = np.stack(list(mosh._bodies(template, recorded.root, recorded.pose))) + recorded.trans[:, None]
+    poses, _ = release.camera_numbers()
+    placed = poses[cameras.NAMES.index(release.CAMERA), subject - 1]
+    return (1000 * vertices - placed[3:]) @ Rotation.from_euler("XYZ", placed[:3]).as_matrix().T
+
+
+def test_everybody_is_recorded_and_the_corrupt_video_is_left_out(prepared):
+    builder, summary = prepared
+    assert summary.prepared == {"train": 3, "test": 3}
+    assert summary.skipped == {"video known to be bad": 1} and not summary.noted
+    assert "S11/Directions.54138969: left out: the video is damaged" in summary.first.values()
+    assert set(builder.info.splits) == {"train", "test"}
+
+
+def test_what_is_stored_is_what_is_true(prepared, recorded, source):
+    builder, _ = prepared
+    people = people_lib.load_people(builder, "train", with_truth=True)
+    assert people.names == [f"S1_Photo 1.54138969_{frame:06d}" for frame in FRAMES]
+    examples = list(builder.as_data_source("train"))
+    assert [one["action"].decode() for one in examples] == ["Photo"] * 3
+    assert [(one["video"].decode(), int(one["frame"])) for one in examples] == [
+        ("S1/Photo 1.54138969", frame) for frame in FRAMES
+    ]
+    folder = source.files.folder / "S1" / "MyPoseFeatures"
+    mono = positions.read(folder / "D3_Positions_mono" / "Photo 1.54138969.cdf", 3)[list(FRAMES)]
+    pixels = positions.read(folder / "D2_Positions" / "Photo 1.54138969.cdf", 2)[list(FRAMES)]
+    assert people.truth.joints_h36m_mm == pytest.approx(mono, abs=FLOAT32_MM)
+    assert people.truth.joints_mm is None and people.truth.vertices_mm is None, "unknown, not zero"
+    assert np.isnan(examples[0]["truth_joints_mm"]).all() and np.isnan(examples[0]["truth_pose"]).all()
+    assert np.stack([one["keypoints_px"] for one in examples]) == pytest.approx(pixels, abs=1e-3)
+    for image, frame in zip(people.images, FRAMES, strict=True):
+        inside = image[16:32, 16:32].astype(int)  # the crop's middle is inside the picture
+        assert np.abs(inside - release.grey_of(frame)).max() <= GREY
+
+
+def test_dense_points_are_where_the_true_bodies_are(prepared, recorded):
+    builder, _ = prepared
+    lens = cameras.published().lenses[release.CAMERA]
+    faces = np.asarray(template_lib.load_template().faces)
+    for split, subject in (("train", 1), ("test", 9)):
+        for example in builder.as_data_source(split):
+            used = example["point_confidence"] > 0
+            assert 100 <= used.sum() <= 150
+            corners = _seen(recorded, subject)[example["frame"]][faces[example["point_face"][used]]]
+            points = np.einsum("pc,pcx->px", example["point_barycentric"][used], corners)
+            assert example["point_px"][used] == pytest.approx(lens.project(points), abs=POINT_PX)
+
+
+def test_without_mono_positions_the_metadata_places_the_camera(source, prepared, tmp_path):
+    root = tmp_path / "h36m"
+    shutil.copytree(source.files.folder, root)
+    for mono in root.glob("*/MyPoseFeatures/D3_Positions_mono"):
+        shutil.rmtree(mono)
+    blind = _at(source, root)
+    with pytest.raises(errors.InputError, match=r"h36m: no D3_Positions_mono; D3_Positions need metadata.xml"):
+        builder_lib.prepare(blind, tmp_path / "none", workers=0)
+    release.write_metadata(root / "metadata.xml")
+    builder, _ = builder_lib.prepare(blind, tmp_path / "data", workers=0)
+    truth = people_lib.load_truth(builder, "test").joints_h36m_mm
+    assert truth == pytest.approx(people_lib.load_truth(prepared[0], "test").joints_h36m_mm, abs=FLOAT32_MM)
+
+
+def _write_iuv(path, vertices_mm):
+    """Write what a perfect DensePose would predict of a body, as OpenCV writes it: the part last."""
+    template = template_lib.load_template()
+    lens = cameras.published().lenses[release.CAMERA]
+    x, y = np.meshgrid(np.arange(release.SIZE[0]) + 0.5, np.arange(release.SIZE[1]) + 0.5)
+    outline = lens.project(vertices_mm)
+    low, high = np.floor(outline.min(axis=0)).astype(int), np.ceil(outline.max(axis=0)).astype(int)
+    window = np.s_[max(low[1], 0) : high[1], max(low[0], 0) : high[0]]
+    view = mosh.LensView(vertices_mm / 1000, np.asarray(template.faces), lens)
+    hits = view.cast(np.stack([x, y], axis=-1)[window])
+    picture = np.zeros((*x.shape, 3), np.uint8)
+    uv = np.einsum("hwc,hwcd->hwd", hits.barycentric, np.asarray(template.uv)[hits.face])
+    picture[window][..., 2] = np.where(hits.mask, np.asarray(template.part)[hits.face], 0)
+    picture[window][..., :2] = np.where(hits.mask[..., None], np.round(255 * uv[..., ::-1]), 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray(picture).save(path)
+
+
+def test_predictions_of_densepose_are_the_other_route(source, recorded, tmp_path):
+    root = tmp_path / "h36m"
+    shutil.copytree(source.files.folder, root)
+    for subject, stem in ((1, "Photo 1"), (9, "Directions")):
+        seen = _seen(recorded, subject)
+        place = root / "iuv" / f"S{subject}" / f"{stem}.54138969"
+        for frame in (0, 5)[: 2 if subject == 1 else 1]:
+            _write_iuv(place / f"frame_{frame:06d}_IUV.png", seen[frame])
+    PIL.Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(place / "frame_000005_IUV.png")
+    with pytest.raises(errors.InputError, match="has folders mosh and iuv; name one by --dense"):
+        _at(source, root).splits()
+    builder, summary = builder_lib.prepare(_at(source, root, dense="iuv"), tmp_path / "data", workers=0)
+    assert summary.prepared == {"train": 2, "test": 1}
+    assert summary.noted == {"frame without a prediction": 2, "frame in which the network saw nobody": 1}
+    template = template_lib.load_template()
+    example = builder.as_data_source("train")[1]
+    used = example["point_confidence"] > 0
+    view = mosh.LensView(
+        _seen(recorded, 1)[5] / 1000, np.asarray(template.faces), cameras.published().lenses["54138969"]
+    )
+    hits = view.cast(example["point_px"][used])
+    corners = np.asarray(template.vertices)[np.asarray(template.faces)]
+    places = [
+        np.einsum("pc,pcx->px", weight, corners[face])
+        for face, weight in (
+            (hits.face, hits.barycentric), (example["point_face"][used], example["point_barycentric"][used])
+        )
+    ]  # fmt: skip
+    assert used.sum() > 100
+    assert np.quantile(np.linalg.norm(places[0] - places[1], axis=1), 0.9) < SURFACE_M
+
+
+def _no_parameters(root):
+    (root / "mosh" / "S1" / "Photo 1.npz").unlink()
+
+
+def _cut_video(root):
+    path = root / "S1" / "Videos" / "Photo 1.54138969.mp4"
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def _short_video(root):
+    release.write_video(root / "S1" / "Videos" / "Photo 1.54138969.mp4", frames=7)
+
+
+def _shrunk_video(root):
+    release.write_video(root / "S1" / "Videos" / "Photo 1.54138969.mp4", size=(500, 502))
+
+
+def _other_camera(root):
+    path = root / "S1" / "MyPoseFeatures" / "D2_Positions" / "Photo 1.54138969.cdf"
+    release.write_cdf(path, positions.read(path, 2) + 40.0)
+
+
+def _other_moment(root):
+    path = root / "mosh" / "S1" / "Photo 1.npz"
+    entries = dict(np.load(path))
+    entries["poses"][5] = np.random.default_rng(0).normal(0, 1.5, 72)
+    np.savez(path, **entries)
+
+
+class _Opener:
+    """Would leave a mark if it were unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return pathlib.Path.touch, (self.path,)
+
+
+def _pickle_that_runs(root):
+    _no_parameters(root)
+    content = {"poses": _Opener(root / "mark"), "trans": np.zeros((11, 3))}
+    (root / "mosh" / "S1" / "Photo 1.pkl").write_bytes(pickle.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("damage", "people", "kind", "message"),
+    [
+        (_no_parameters, 0, "unreadable file", "mosh/S1: no Photo 1{.npz,"),
+        (_cut_video, 0, "unreadable file", "Photo 1.54138969.mp4: frame 0: cannot be read as a video"),
+        (_shrunk_video, 0, "unreadable file", "Photo 1.54138969.mp4: 500x502 px, but the cameras' pictures have about"),
+        (_other_camera, 0, "unreadable file", "D2_Positions/Photo 1.54138969.cdf: 57 px from the 3D joints"),
+        (_other_moment, 2, "parameters do not fit", "Photo 1.npz: frame 5 of S1/Photo 1.54138969: joints are"),
+        (_pickle_that_runs, 0, "unreadable file", "Photo 1.pkl: no readable pickle of arrays: names '"),
+    ],
+)
+def test_damage_is_counted_and_named(source, tmp_path, damage, people, kind, message):
+    for name in ("S1", "mosh"):
+        shutil.copytree(source.files.folder / name, tmp_path / name)
+    damage(tmp_path)
+    damaged = _at(source, tmp_path)
+    items = [item for unit in damaged.splits()["train"] for item in damaged.read(unit)]
+    rejected = [item for item in items if not isinstance(item, dict)]
+    assert sum(isinstance(item, dict) for item in items) == people
+    assert [item.kind for item in rejected] == [kind]
+    assert message in rejected[0].message and "\n" not in rejected[0].message
+    assert not (tmp_path / "mark").exists()
+
+
+def test_a_video_that_ends_early_leaves_out_the_frames_beyond(source, tmp_path):
+    for name in ("S1", "mosh"):
+        shutil.copytree(source.files.folder / name, tmp_path / name)
+    _short_video(tmp_path)
+    short = _at(source, tmp_path)
+    items = [item for unit in short.splits()["train"] for item in short.read(unit)]
+    assert [isinstance(item, dict) for item in items] == [True, True, False]
+    assert items[2].kind == "frame beyond the video's end"
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "message"),
+    [
+        ({}, {"dense": "guess"}, "--dense=guess: one of mosh, iuv"),
+        ({}, {"dense": "iuv"}, "h36m: no folder iuv in it"),
+        ({}, {"smpl": "nowhere.npz"}, "nowhere.npz: "),
+        ({"body": "nowhere.npz"}, {}, "nowhere.npz: "),
+        ({"source": "nowhere"}, {}, "nowhere: no such folder"),
+    ],
+)
+def test_wrong_options_end_the_run_before_it_begins(source, files, options, message):
+    with pytest.raises(errors.InputError) as caught:
+        dataclasses.replace(source, files=dataclasses.replace(source.files, **files), **options).splits()
+    assert message in str(caught.value)
+
+
+def test_a_folder_of_something_else_is_refused(source, tmp_path):
+    with pytest.raises(errors.InputError, match="no folder mosh or iuv in it"):
+        _at(source, tmp_path).splits()
+    (tmp_path / "mosh").mkdir()
+    with pytest.raises(errors.InputError, match="no video S1/Videos"):
+        _at(source, tmp_path).splits()
+
+
+def test_the_digest_follows_files_and_options(source, tmp_path):
+    assert source.digest() == dataclasses.replace(source).digest()
+    assert source.digest() != dataclasses.replace(source, frame_step=2).digest()
+    shutil.copytree(source.files.folder, tmp_path / "h36m")
+    assert source.digest() == _at(source, tmp_path / "h36m").digest()
+    release.write_metadata(tmp_path / "h36m" / "metadata.xml")
+    assert source.digest() != _at(source, tmp_path / "h36m").digest()
+
+
+def test_the_binary_records_it_and_says_who_was_left_out(source, tmp_path):
+    command = [sys.executable, "-m", "experiments.prepare_data", "--dataset=human36m", "--workers=0"]
+    command += [f"--source={source.files.source}", f"--data_dir={tmp_path}", "--image_size=48", "--frame_step=10"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "2 train, 2 test people" in done.stdout
+    assert "prepared 4, skipped 1: 1 video known to be bad" in done.stdout
+    assert "S11/Directions.54138969: left out: the video is damaged" in done.stderr
