@@ -99,6 +99,13 @@ def _damaged_keypoints(folder):
     (folder / "keypoints.json").write_text(json.dumps(content))
 
 
+def _keypoints_of_others(folder):
+    content = json.loads((folder / "keypoints.json").read_text())
+    content["images"].append({"id": 2, "file_name": "../z.jpg"})
+    content["annotations"] += [one | {"image_id": 2} for one in content["annotations"]]
+    (folder / "keypoints.json").write_text(json.dumps(content))
+
+
 @pytest.mark.parametrize(
     ("spoil", "prepared", "skipped", "noted"),
     [
@@ -106,6 +113,7 @@ def _damaged_keypoints(folder):
         (_no_picture, 5, {"image missing or unreadable": 1}, {}),
         (_another_size, 5, {"image missing or unreadable": 1}, {}),
         (_splinter, 6, {"too few pixels": 1}, {}),
+        (_keypoints_of_others, 6, {}, {"key points without a prediction": 2, "without key points": 4}),
         (_damaged_keypoints, 6, {}, {"key points that are damaged": 1, "without key points": 5}),
     ],
 )
