@@ -151,6 +151,14 @@ def test_a_size_that_the_file_does_not_tell_is_the_photograph_s(tmp_path):
     assert found.skipped == {"box outside": 2, "not a person": 1} and found.prepared["train"] == 4
 
 
+def test_an_id_is_the_same_as_a_number_and_as_a_name(tmp_path):
+    folder = made_folders.coco_folder(tmp_path)
+    content = json.loads((folder / "train.json").read_text())
+    content["annotations"][1]["id"] = str(content["annotations"][0]["id"])
+    (folder / "train.json").write_text(json.dumps(content))
+    assert _read("coco_folder", folder).skipped == {"duplicate id": 1, "not a person": 1}
+
+
 def test_a_chart_that_is_none_is_told(tmp_path):
     folder = made_folders.coco_folder(tmp_path / "mine")
     chart = tmp_path / "chart.mat"
