@@ -3,6 +3,8 @@
     python -m experiments.deform_and_learn --workdir=runs/demo
     python -m experiments.deform_and_learn --workdir=runs/mine --config.preset=best --config.data=annotations \\
         --config.annotations=people.json --config.images=photographs --config.chart=UV_Processed.mat
+    python -m experiments.deform_and_learn --workdir=runs/coco --config.preset=best --config.data=densepose_coco \\
+        --config.source=coco --config.chart=UV_Processed.mat
 
 Writes WORKDIR/history.json (one entry a round), metrics.jsonl, checkpoints/ and report/index.html. The same command
 goes on where a killed run stopped.
@@ -20,7 +22,7 @@ from dal_jax.runtime import cli, config_flag
 _CONFIG = config_flag.define(presets.demo(), {name: make() for name, make in presets.PRESETS.items()})
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; an existing run goes on.", required=True)
 _DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Folder where the embedded people are kept once rendered; default: 'data' beside --workdir."
+    "data_dir", None, "Folder where data sets are kept once rendered or recorded; default: 'data' beside --workdir."
 )
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Throw away the run in --workdir and start anew.")
 

@@ -25,6 +25,9 @@ FROM_FILES: dict[str, Callable[[files_lib.Files], source_lib.Source]] = {
 }
 """What makes the source of a data set from its files."""
 
+TRAIN_SPLITS = ("train", "valminusminival")
+"""Names of splits that are trained on, all that are there."""
+
 TEST_SPLITS = ("test", "minival", "val")
 """Names of splits that are not trained on, the one to be judged on first."""
 

@@ -75,11 +75,12 @@ def photographs(path: pathlib.Path, images: pathlib.Path) -> list[Photograph]:
       errors.InputError: the file is no such JSON.
     """
     container = coco.read(path)
-    seen: set[int | str] = set()
+    seen: set[str | None] = set()
     grouped: dict[int | str | None, list[Raw]] = {}
     for position, entry in enumerate(container.entries):
         picture = coco.picture_of(container, entry)
-        number = entry.get("id") if isinstance(entry, dict) and coco.is_id(entry.get("id")) else None
+        proper = isinstance(entry, dict) and coco.is_id(entry.get("id"))
+        number = str(entry["id"]) if proper else None  # names of people hold it as text
         raw = Raw(position, _trimmed(entry, _FIELDS), number is not None and number in seen)
         seen.add(number)
         grouped.setdefault(None if picture is None else picture["id"], []).append(raw)

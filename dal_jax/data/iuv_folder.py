@@ -20,7 +20,10 @@ Items = Iterator[source_lib.Example | person_lib.Rejected | source_lib.Noted]
 
 
 class Prediction(NamedTuple):
-    """A unit of work: a photograph's stem, its number, and the key points that somebody gave for it."""
+    """A unit of work: a photograph's stem, its number, and the key points that somebody gave for it.
+
+    Key points without a prediction are a unit, too: they are counted.
+    """
 
     stem: str
     number: int
@@ -57,13 +60,17 @@ class IuvFolder:
         labels = folder / _KEYPOINTS
         photographs = coco_style.photographs(labels, folder) if labels.is_file() else []
         by_stem = {pathlib.PurePath(_name(one)).stem: one for one in photographs}
-        return {"train": [Prediction(stem, number, by_stem.get(stem)) for number, stem in enumerate(stems)]}
+        every = stems + sorted(by_stem.keys() - set(stems))
+        return {"train": [Prediction(stem, number, by_stem.get(stem)) for number, stem in enumerate(every)]}
 
     def read(self, unit: Prediction) -> Items:
         """Yield a photograph's people."""
         folder = self.files.folder
         inds = folder / f"{unit.stem}{_INDS}"
         where = folder / f"{unit.stem}{_IUV}"
+        if not where.is_file():
+            yield from [source_lib.Noted("key points without a prediction")] * len(unit.keypoints.entries)
+            return
         try:
             picture = files_lib.photograph_of(folder, unit.stem)
             pixels, owner = iuv.read_pictures(where, inds if inds.is_file() else None)

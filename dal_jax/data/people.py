@@ -51,6 +51,7 @@ def load_people(
 ) -> People:
     """Return a split's people (the first `limit`), with `truth` only if asked for: training never asks.
 
+    split: a name, or several as in `train+valminusminival`.
     image_size: px, to make stored crops smaller.
 
     Raises:
@@ -162,8 +163,9 @@ def _observe(columns: dict[str, np.ndarray]) -> observations_lib.Observation:
 
 
 def _source(builder: tfds.core.DatasetBuilder, split: str) -> Sequence:
-    if split not in builder.info.splits:
-        raise errors.InputError(f"{builder.data_dir}: no split {split!r}; it has {', '.join(builder.info.splits)}")
+    for name in split.split("+"):
+        if name not in builder.info.splits:
+            raise errors.InputError(f"{builder.data_dir}: no split {name!r}; it has {', '.join(builder.info.splits)}")
     return builder.as_data_source(split=split)
 
 

@@ -57,13 +57,14 @@ def load(config: presets.Config, template: template_lib.Template, data_dir: str 
 
 
 def _recorded(config: presets.Config, data_dir: str | os.PathLike[str]) -> RunData:
-    """Return the people of a data set; those of its first split for tests, of train where it has none."""
+    """Return the people of a data set; to be tested on those of its first split for it, or the training people."""
     builder = catalogue.open_recorded(config.data, config.files(), data_dir)
     size = config.regressor.image_size
-    test = next((split for split in catalogue.TEST_SPLITS if split in builder.info.splits), "train")
+    train = "+".join(split for split in catalogue.TRAIN_SPLITS if split in builder.info.splits)
+    test = next((split for split in catalogue.TEST_SPLITS if split in builder.info.splits), train)
     return RunData(
-        train=people_lib.load_people(builder, "train", image_size=size),
+        train=people_lib.load_people(builder, train, image_size=size),
         test=people_lib.load_people(builder, test, image_size=size),
-        train_truth=people_lib.load_truth(builder, "train"),
+        train_truth=people_lib.load_truth(builder, train),
         test_truth=people_lib.load_truth(builder, test),
     )

@@ -48,6 +48,26 @@ def test_hidden_and_unlabelled_joints_have_no_say():
         assert not found.position_px[_joint(name)].any()
 
 
+def test_flags_are_kept_and_a_mid_point_has_the_lowest_of_its_ends():
+    coco = _coco()
+    coco[_row("left_hip"), 2] = 1
+    coco[_row("nose"), 2] = 0
+    flag = keypoints.h36m_from_coco(coco).flag
+    assert flag[_joint("right_hip")] == 2 and flag[_joint("left_hip")] == 1 and flag[_joint("hip")] == 1
+    assert flag[_joint("neck_nose")] == 0 and flag[_joint("head")] == 0
+
+
+def test_names_in_any_order_and_the_top_of_the_head():
+    names = ("head_top", "tail", *reversed(keypoints.COCO_NAMES))
+    values = np.concatenate([[[5.0, 6.0, 2.0], [7.0, 8.0, 2.0]], _coco()[::-1]])
+    found, plain = keypoints.h36m_from_named(names, values), keypoints.h36m_from_coco(_coco())
+    head = _joint("head")
+    np.testing.assert_array_equal(found.position_px[head], [5, 6])
+    assert found.confidence[head] == 1 and not found.derived[head]
+    others = np.arange(17) != head
+    np.testing.assert_array_equal(found.position_px[others], plain.position_px[others])
+
+
 def test_mirrored_input_gives_the_mirrored_output():
     coco = _coco()
     mirror = [_row(n.replace("left", "x").replace("right", "left").replace("x", "right")) for n in keypoints.COCO_NAMES]

@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -25,6 +27,34 @@ def test_crop_and_observation_agree_on_where_things_are():
     inner = slice(2, -2)
     error = cut[inner, inner, :2] - 2 * place[inner, inner]
     assert np.abs(error).max() <= GREY_LEVEL
+
+
+def test_labels_are_cut_where_the_pixels_are_and_never_blended():
+    """Over a map of part of the photograph each pixel of the crop has its centre's label, and 0 beyond it."""
+    labels = np.arange(1, 13, dtype=np.uint8).reshape(3, 4)
+    labels_box, box, size = np.array([10.0, 20.0, 40.0, 30.0]), np.array([5.0, 10.0, 50.0, 50.0]), 25
+    found = pictures.crop_labels(labels, labels_box, box, size)
+    for row in range(size):
+        for column in range(size):
+            x, y = 5 + (column + 0.5) * 2, 10 + (row + 0.5) * 2
+            inside = 10 <= x < 50 and 20 <= y < 50
+            wanted = labels[int((y - 20) // 10), int((x - 10) // 10)] if inside else 0
+            assert found[row, column] == wanted
+    colours = np.stack([labels, labels + 50], axis=-1)
+    np.testing.assert_array_equal(pictures.crop_labels(colours, labels_box, box, size)[..., 0], found)
+
+
+def test_one_pixel_of_colour_makes_a_picture_coloured():
+    pixels = np.full((90, 120, 3), 77, np.uint8)
+    assert pictures.is_grey(pixels)
+    pixels[33, 47, 2] += 1
+    assert not pictures.is_grey(pixels) and not pictures.is_grey(_ramp())
+
+
+def test_stored_pictures_come_back():
+    for encode, tolerance in ((pictures.png, 0), (pictures.jpeg, 3)):  # JPEG at quality 95 on a smooth ramp
+        with PIL.Image.open(io.BytesIO(encode(_ramp()))) as picture:
+            assert np.abs(np.asarray(picture, int) - _ramp()).max() <= tolerance
 
 
 def test_a_box_over_the_border_is_black_beyond_it():

@@ -25,9 +25,9 @@ def test_a_data_set_of_files_is_prepared_and_counted(tmp_path):
     flags = ("--dataset=densepose_coco", f"--source={folder}", f"--data_dir={tmp_path}/data", "--image_size=32")
     done = _run(*flags, "--workers=2")
     assert done.returncode == 0, done.stderr
-    assert "6 train, 2 minival people" in done.stdout
+    assert "5 train, 2 minival, 1 valminusminival people" in done.stdout
     last = done.stdout.splitlines()[-1]
-    assert last.startswith("prepared 8, skipped 4: 1 crowd, 1 masks only, 1 too few points, 1 without points; noted ")
+    assert last.startswith("prepared 8, skipped 5: 2 without points, 1 crowd, 1 masks only, 1 too few points; noted ")
     assert "skipped, masks only, for instance: densepose_coco_2014_train.json: annotation 8" in done.stderr
     again = _run(*flags)
     assert again.returncode == 0 and again.stdout == done.stdout and not again.stderr

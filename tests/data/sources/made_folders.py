@@ -72,12 +72,11 @@ def write_container(path: pathlib.Path, images: pathlib.Path, content: dict) -> 
 
 
 def densepose_coco(folder: pathlib.Path) -> pathlib.Path:
-    """Make a DensePose-COCO: train with six photographs, minival with two; partial data of every kind."""
+    """Make a DensePose-COCO: train with six photographs, the others with two; partial data of every kind."""
     train = [
         entry(1, 1, points=160),
         entry(2, 1, bbox=[10.0, 20.0, 50.0, 90.0]),  # two people in a photograph
         entry(3, 2, points=8),  # few points, yet key points
-        entry(4, 3, keypoints=None),
         entry(5, 4, bbox=[60.0, 80.0, 60.0, 100.0]),  # over the border
         entry(6, 5),  # on a grey photograph
         without_points(entry(7, 5)),
@@ -91,8 +90,12 @@ def densepose_coco(folder: pathlib.Path) -> pathlib.Path:
         coco_container(train, "COCO_train2014_"),
     )
     PIL.Image.new("L", (100, 160), 90).save(folder / "train2014" / "COCO_train2014_000000000005.jpg")
-    minival = coco_container([entry(21, 31), entry(22, 32)], "COCO_val2014_")
-    write_container(folder / "annotations" / "densepose_coco_2014_minival.json", folder / "val2014", minival)
+    for split, entries in {
+        "minival": [entry(21, 31), entry(22, 32)],
+        "valminusminival": [entry(4, 33, keypoints=None), without_points(entry(23, 34))],
+    }.items():
+        path = folder / "annotations" / f"densepose_coco_2014_{split}.json"
+        write_container(path, folder / "val2014", coco_container(entries, "COCO_val2014_"))
     return folder
 
 

@@ -11,7 +11,7 @@ from dal_jax.body import skeleton, template as template_lib
 from dal_jax.correspondences import densepose, observations, observe
 from dal_jax.data import annotations, catalogue, files as files_lib, people as people_lib
 from dal_jax.data.recording import builder as builder_lib, chunks, summary as summary_lib
-from dal_jax.runtime import errors
+from dal_jax.runtime import errors, pipeline
 from tests.correspondences import annotation_files
 from tests.data.recording import test_recording
 from tests.data.sources import made_folders
@@ -21,8 +21,8 @@ FLOAT32_PX = 1e-3
 PNG_STEP_GREY = 12  # a pixel of the crop is up to 4 of the ramp's grey levels; JPEG adds some
 SUMMARIES = {
     "densepose_coco": summary_lib.Summary(
-        {"train": 6, "minival": 2},
-        {"without points": 1, "masks only": 1, "crowd": 1, "too few points": 1},
+        {"train": 5, "minival": 2, "valminusminival": 1},
+        {"without points": 2, "masks only": 1, "crowd": 1, "too few points": 1},
         {
             "photograph of several people": 1, "box over the border": 1, "grey photograph": 1,
             "fewer than 30 dense points": 1, "without key points": 1,
@@ -126,12 +126,23 @@ def test_a_photograph_that_changes_makes_another_data_set(made, name, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_people_are_loaded_without_truth_and_smaller_on_request(made, name):
-    people = people_lib.load_people(made.builders[name], "train", with_truth=True, image_size=SIZE // 2)
+    split = "train+valminusminival" if name == "densepose_coco" else "train"
+    people = people_lib.load_people(made.builders[name], split, with_truth=True, image_size=SIZE // 2)
     assert people.truth is None
     assert people.images.shape == (6, SIZE // 2, SIZE // 2, 3)
     assert people.observations.point_confidence.shape == (6, 200)
     with pytest.raises(errors.InputError, match="crops have 64 px, 65 are asked for"):
         people_lib.load_people(made.builders[name], "train", image_size=SIZE + 1)
+
+
+def test_pictures_beyond_the_budget_are_decoded_in_threads_to_the_same_pixels(made, monkeypatch):
+    held = people_lib.load_people(made.builders["iuv_folder"], "train").images
+    monkeypatch.setattr(people_lib, "IMAGES_IN_MEMORY_BYTES", 0)
+    lazy = people_lib.load_people(made.builders["iuv_folder"], "train").images
+    assert not isinstance(lazy, np.ndarray)
+    order = np.random.default_rng(0).integers(0, len(held), (20, 4))
+    for rows, batch in zip(order, pipeline.batches(lazy, order, threads=4), strict=True):
+        np.testing.assert_array_equal(batch, held[rows])
 
 
 def test_the_recorded_person_is_the_annotated_one(made):
