@@ -22,11 +22,13 @@ class Truth:
     """What evaluation alone may read; millimetres, the camera's frame (x right, y down, z away).
 
     vertices_mm: of the true surface, its faces the free body's; None where the data set does not keep it.
+    intrinsics_px: fx, fy, cx, cy of each photograph's camera; None where a camera is not known.
     """
 
     joints_h36m_mm: Float[np.ndarray, "people 17 3"]
     joints_mm: Float[np.ndarray, "people 24 3"]
     vertices_mm: Float[np.ndarray, "people n 3"] | None
+    intrinsics_px: Float[np.ndarray, "people 4"] | None = None
 
 
 @flax.struct.dataclass
@@ -70,16 +72,23 @@ def load_people(
 def load_truth(builder: tfds.core.DatasetBuilder, split: str, limit: int | None = None) -> Truth:
     """Return what is true of a split's people (the first `limit`); for evaluation only."""
     source = _source(builder, split)
-    joints_h36m, joints, vertices = [], [], []
+    joints_h36m, joints, vertices, intrinsics = [], [], [], []
     for row in range(_count(source, limit)):
         example = source[row]
         joints_h36m.append(example["truth_joints_h36m_mm"])
         joints.append(example["truth_joints_mm"])
+        intrinsics.append(example["truth_intrinsics_px"])
         tenths = example["truth_vertices_tenth_mm"]
         if len(tenths):
             vertices.append(tenths / np.float32(10) + example["truth_joints_mm"][0])
     complete = len(vertices) == len(joints)
-    return Truth(np.stack(joints_h36m), np.stack(joints), np.stack(vertices).astype(np.float32) if complete else None)
+    cameras = np.stack(intrinsics)
+    return Truth(
+        joints_h36m_mm=np.stack(joints_h36m),
+        joints_mm=np.stack(joints),
+        vertices_mm=np.stack(vertices).astype(np.float32) if complete else None,
+        intrinsics_px=cameras if (cameras[:, :2] > 0).all() else None,
+    )
 
 
 class LazyImages(Sequence):
