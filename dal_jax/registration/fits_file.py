@@ -127,9 +127,10 @@ def starts_for(
     )
 
 
-def write(path: str | pathlib.Path, fits: Fits) -> None:
-    """Write the file whole or not at all."""
-    atomic.savez(path, **{field.name: getattr(fits, field.name) for field in dataclasses.fields(fits)})
+def write(path: str | pathlib.Path, fits: Fits, extra: dict[str, np.ndarray] | None = None) -> None:
+    """Write the file whole or not at all; `extra` are more fields, which `read` passes over."""
+    fields = {field.name: getattr(fits, field.name) for field in dataclasses.fields(fits)}
+    atomic.savez(path, **fields, **(extra or {}))
 
 
 def read(path: str | pathlib.Path) -> Fits:
