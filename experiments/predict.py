@@ -15,11 +15,12 @@ With --focal_px fits.npz also has joints_camera, joints_h36m_camera (metres, in 
 intrinsics_px. All appears at once at the end; the same command goes on with what a killed one has done.
 """
 
-import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
 import shutil
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -28,10 +29,10 @@ from absl import flags
 from dal_jax.body import template as template_lib
 from dal_jax.correspondences import chart as chart_lib, observations as observations_lib, observe, person as person_lib
 from dal_jax.data import annotations as annotations_lib, boxes, photographs as photographs_lib, pictures
-from dal_jax.loop import prediction, trained as trained_lib
+from dal_jax.loop import fit_output, prediction, trained as trained_lib
 from dal_jax.registration import camera_fields, energy, fits_file, optimizers, register
-from dal_jax.runtime import atomic, cli, errors, progress, results
-from dal_jax.viewing import export, fit_pictures, fit_summary, overlay
+from dal_jax.runtime import cli, errors, progress, results
+from dal_jax.viewing import export, fit_summary
 
 _IMAGES = flags.DEFINE_string("images", None, "Folder of the photographs, or one photograph.", required=True)
 _CHECKPOINT = flags.DEFINE_string(
@@ -57,7 +58,6 @@ _EXPORT = flags.DEFINE_string("export", "", "Write meshes: glb, obj or both, as 
 _SKIP_INVALID = flags.DEFINE_bool("skip_invalid", False, "Run the good pictures and entries where there are bad ones.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the results in --out, and start anew.")
 
-_RESULTS = ("overlays", "meshes", "summary.json", "fits.npz")  # fits.npz last: where it stands, all is there
 _SHOWN_ROWS = 40
 
 
@@ -65,21 +65,23 @@ def main(_: list[str]) -> None:
     """Find the people, predict, refine, draw, write, print."""
     formats = export.parse_formats(_EXPORT.value)
     _check_flags()
-    photographs = photographs_lib.listing(_IMAGES.value)
-    found = _people(photographs)
+    found, path_of = _people()
     trained = trained_lib.load(_CHECKPOINT.value)
     template = template_lib.load_template(_BODY.value or trained.body or template_lib.FREE_BODY)
-    run = _run(photographs, found, trained, formats)
-    building = results.unfinished(_OUT.value, _RESULTS, run, _OVERWRITE.value)
-    predicted = _predict(trained, photographs, found.people, building)
+    building = results.unfinished(_OUT.value, fit_output.NAMES, _run(found, path_of, trained), _OVERWRITE.value)
+    predicted = _predict(trained, path_of, found.people, building)
     found, predicted = _without_problems(found, predicted)
     print(f"{found.summary()}; checkpoint {trained.step} of {trained.folder}")
     for rejected in found.rejected[:_SHOWN_ROWS]:
         print(f"  skipped: {rejected.message}")
     observations = observe.observe_all(found.people, _chart(template))
     fits, rows = _fits(template, found, observations, predicted)
-    _write(building, photographs, template, found, observations, fits, rows, formats)
-    results.publish(building, _OUT.value, _RESULTS)
+    photograph = (lambda one: pictures.read_picture(path_of(one), one.picture_size)) if _OVERLAYS.value else None
+    extra = _camera_fields(path_of, found, fits)
+    fit_output.write(
+        building, template, found, observations, fits, rows, photograph=photograph, formats=formats, extra=extra
+    )
+    results.publish(building, _OUT.value, fit_output.NAMES)
     shutil.rmtree(building)
     if _ANNOTATIONS.value or _KEYPOINTS.value:
         print(fit_summary.table(rows, _SHOWN_ROWS))
@@ -119,15 +121,21 @@ def _principal_px() -> tuple[float, float] | None:
     return x, y
 
 
-def _people(photographs: photographs_lib.Photographs) -> person_lib.Annotations:
+PathOf = Callable[[person_lib.AnnotatedPerson], pathlib.Path]
+
+
+def _people() -> tuple[person_lib.Annotations, PathOf]:
+    """Return who is to be predicted, and where each one's photograph lies."""
     if _ANNOTATIONS.value:
-        return annotations_lib.read(_source())
+        return annotations_lib.read(_source()), functools.partial(annotations_lib.picture_path, _source())
+    photographs = photographs_lib.listing(_IMAGES.value)
     found = None
     if _BOXES.value:
         found = boxes.read_boxes(_BOXES.value, photographs.names)
     elif _KEYPOINTS.value:
         found = boxes.read_keypoints(_KEYPOINTS.value, photographs.names)
-    return photographs_lib.people(photographs, found, _SKIP_INVALID.value)
+    people = photographs_lib.people(photographs, found, _SKIP_INVALID.value)
+    return people, lambda one: photographs.path(one.file_name)
 
 
 def _source() -> annotations_lib.Source:
@@ -143,11 +151,11 @@ def _chart(template: template_lib.Template) -> chart_lib.Chart:
     return annotations_lib.load_chart(_source(), template)
 
 
-def _run(photographs, found: person_lib.Annotations, trained: trained_lib.Trained, formats: tuple[str, ...]) -> dict:
+def _run(found: person_lib.Annotations, path_of: PathOf, trained: trained_lib.Trained) -> dict:
     """Return what the results depend on: another value is another run, whose unfinished work is of no use here."""
     digest = hashlib.sha256()
     for one in found.people:
-        stat = photographs.path(one.file_name).stat()
+        stat = path_of(one).stat()
         digest.update(json.dumps([one.file_name, stat.st_size, stat.st_mtime_ns, one.crop_px.tolist()]).encode())
         digest.update(np.concatenate([one.point_px.ravel(), one.part, one.uv.ravel()]).tobytes())
     return {
@@ -158,14 +166,18 @@ def _run(photographs, found: person_lib.Annotations, trained: trained_lib.Traine
         "batch": _BATCH.value,
         "refine": _OPTIMIZER.value if _REFINE.value else "",
         "skip_invalid": _SKIP_INVALID.value,
+        "overlays": _OVERLAYS.value,
+        "export": _EXPORT.value,
     }
 
 
-def _predict(trained, photographs, people: list[person_lib.AnnotatedPerson], building: pathlib.Path):
+def _predict(
+    trained: trained_lib.Trained, path_of: PathOf, people: list[person_lib.AnnotatedPerson], building: pathlib.Path
+) -> prediction.Predicted:
     with progress.bar("predict", total=len(people), unit="person") as bar:
         return prediction.predict(
             trained,
-            lambda one: photographs.path(one.file_name),
+            path_of,
             people,
             building / "predicted",
             batch=_BATCH.value,
@@ -223,43 +235,13 @@ def _refine(template: template_lib.Template, observations: observations_lib.Obse
         )
 
 
-def _write(
-    building: pathlib.Path,
-    photographs: photographs_lib.Photographs,
-    template: template_lib.Template,
-    found: person_lib.Annotations,
-    observations: observations_lib.Observation,
-    fits: fits_file.Fits,
-    rows: list[dict],
-    formats: tuple[str, ...],
-) -> None:
-    people = found.people
-    names = export.file_names(f"{pathlib.PurePath(one.file_name).stem}_{one.annotation_id}" for one in people)
-    good = [row for row, entry in enumerate(found.entries) if isinstance(entry, person_lib.AnnotatedPerson)]
-    parameters = jax.tree.map(lambda leaf: leaf[good], fits.parameters)
-    if _OVERLAYS.value:
-        for index, one in enumerate(progress.bar("pictures", people, unit="person")):
-            path = building / "overlays" / f"{names[index]}.png"
-            if path.exists():  # of a run that was killed
-                continue
-            seen, body = overlay.select(observations, index), overlay.select(parameters, index)
-            photograph = pictures.read_picture(photographs.path(one.file_name), one.picture_size)
-            crop = pictures.crop(photograph, seen.box_px, fit_pictures.VIEW_PX)
-            atomic.write_bytes(path, pictures.png(fit_pictures.fit_picture(crop, template, body, seen)))
-    if formats:
-        export.export_fits(building / "meshes", names, parameters, template, formats)
-    skipped = [dataclasses.asdict(entry) for entry in found.rejected]
-    atomic.write_json(building / "summary.json", {"people": rows, "skipped": skipped})
-    fits_file.write(building / "fits.npz", fits, _camera_fields(photographs, found, fits))
-
-
-def _camera_fields(photographs, found: person_lib.Annotations, fits: fits_file.Fits) -> dict[str, np.ndarray]:
+def _camera_fields(path_of: PathOf, found: person_lib.Annotations, fits: fits_file.Fits) -> dict[str, np.ndarray]:
     if not _FOCAL.value:
         return {}
     intrinsics_px = np.full((len(found.entries), 4), np.nan, np.float32)
     for row, entry in enumerate(found.entries):
         if isinstance(entry, person_lib.AnnotatedPerson):
-            size = entry.picture_size or pictures.upright_size(photographs.path(entry.file_name))
+            size = entry.picture_size or pictures.upright_size(path_of(entry))
             centre = _principal_px() or (size[0] / 2, size[1] / 2)
             intrinsics_px[row] = (_FOCAL.value, _FOCAL.value, *centre)
     return camera_fields.in_camera(fits, intrinsics_px)

@@ -9,17 +9,18 @@ cores, later ones take seconds. A row of fits.npz whose annotation was skipped h
 """
 
 import dataclasses
+import functools
 import pathlib
 import tempfile
 
-import jax
 import numpy as np
 from absl import flags
 
 from dal_jax.body import template as template_lib
 from dal_jax.correspondences import observations as observations_lib, observe, person as person_lib
 from dal_jax.data import annotations as annotations_lib, pictures
-from dal_jax.lifting import folder, lift
+from dal_jax.lifting import folder as lifter_folder, lift
+from dal_jax.loop import fit_output
 from dal_jax.registration import (
     energy,
     fits_file,
@@ -31,8 +32,8 @@ from dal_jax.registration import (
     sandwich,
     schedules,
 )
-from dal_jax.runtime import atomic, cli, errors, progress, results
-from dal_jax.viewing import export, fit_pictures, fit_summary
+from dal_jax.runtime import cli, errors, progress, results
+from dal_jax.viewing import export, fit_summary
 
 _ANNOTATIONS = flags.DEFINE_string("annotations", None, "COCO-style JSON with bbox, dp_I, dp_U, dp_V, dp_x, dp_y.")
 _IUV = flags.DEFINE_string("iuv", None, "IUV picture as DensePose writes it, or a folder of NAME_IUV.png.")
@@ -79,7 +80,6 @@ _OUT = flags.DEFINE_string("out", None, "Folder for the results.", required=True
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the results in --out.")
 
 _SHOWN_ROWS = 40
-_RESULTS = ("overlays", "meshes", "summary.json", "fits.npz")  # fits.npz last: where it stands, all is there
 
 
 def main(_: list[str]) -> None:
@@ -99,8 +99,10 @@ def main(_: list[str]) -> None:
     out = pathlib.Path(_OUT.value).absolute()
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".register.", dir=out) as building:
-        _write(pathlib.Path(building), source, template, found, observations, fits, rows, formats)
-        results.publish(pathlib.Path(building), out, _RESULTS)
+        photograph = functools.partial(_photograph, source) if source.images else None
+        folder = pathlib.Path(building)
+        fit_output.write(folder, template, found, observations, fits, rows, photograph=photograph, formats=formats)
+        results.publish(folder, out, fit_output.NAMES)
     print(fit_summary.table(rows, _SHOWN_ROWS))
     print(f"wrote {_OUT.value}/fits.npz" + (f" and overlays in {_OUT.value}/overlays" if source.images else ""))
 
@@ -129,14 +131,14 @@ def _check_flags() -> None:
         raise errors.InputError(f"--optimizer={_OPTIMIZER.value}: {str(error).split(': ', 1)[-1]}") from error
     if _BLENDSHAPES.value and _OPTIMIZER.value == "lm":
         raise errors.InputError("--pose_blendshapes: the optimiser lm knows none; take --optimizer=dense_lm")
-    results.refuse_taken(_OUT.value, _RESULTS, _OVERWRITE.value)
+    results.refuse_taken(_OUT.value, fit_output.NAMES, _OVERWRITE.value)
 
 
 def _with_depth(observations: observations_lib.Observation) -> observations_lib.Observation:
     """Lift the key points, where there is a lifter; without one, or without key points, eq. 4 has no z term."""
     if not _LIFTING.value:
         return observations
-    config, parameters = folder.load(_LIFTING.value)
+    config, parameters = lifter_folder.load(_LIFTING.value)
     visible = observations.keypoint_confidence > 0
     depth = lift.lift(config, parameters, observations.keypoint_position, visible)
     return observations_lib.with_depth(observations, np.asarray(depth))
@@ -210,33 +212,8 @@ def _initial(people: list[person_lib.AnnotatedPerson], observations: observation
         raise errors.InputError(f"--initial={_INITIAL.value}: {error}") from error
 
 
-def _write(
-    building: pathlib.Path,
-    source: annotations_lib.Source,
-    template: template_lib.Template,
-    found: person_lib.Annotations,
-    observations: observations_lib.Observation,
-    fits: fits_file.Fits,
-    rows: list[dict],
-    formats: tuple[str, ...],
-) -> None:
-    people = found.people
-    names = export.file_names(f"{pathlib.PurePath(one.file_name).stem}_{one.annotation_id}" for one in people)
-    fitted = [row for row, entry in enumerate(found.entries) if isinstance(entry, person_lib.AnnotatedPerson)]
-    parameters = jax.tree.map(lambda leaf: leaf[fitted], fits.parameters)
-    if source.images:
-        for index, one in enumerate(progress.bar("overlays", people, unit="picture")):
-            seen = jax.tree.map(lambda leaf, index=index: leaf[index], observations)
-            body = jax.tree.map(lambda leaf, index=index: leaf[index], parameters)
-            photograph = pictures.read_picture(annotations_lib.picture_path(source, one), one.picture_size)
-            crop = pictures.crop(photograph, seen.box_px, fit_pictures.VIEW_PX)
-            picture = fit_pictures.fit_picture(crop, template, body, seen)
-            atomic.write_bytes(building / "overlays" / f"{names[index]}.png", pictures.png(picture))
-    if formats:
-        export.export_fits(building / "meshes", names, parameters, template, formats)
-    skipped = [dataclasses.asdict(entry) for entry in found.rejected]
-    atomic.write_json(building / "summary.json", {"people": rows, "skipped": skipped})
-    fits_file.write(building / "fits.npz", fits)
+def _photograph(source: annotations_lib.Source, one: person_lib.AnnotatedPerson) -> np.ndarray:
+    return pictures.read_picture(annotations_lib.picture_path(source, one), one.picture_size)
 
 
 if __name__ == "__main__":
