@@ -19,7 +19,6 @@ import functools
 import hashlib
 import json
 import pathlib
-import shutil
 from collections.abc import Callable
 
 import jax
@@ -27,7 +26,7 @@ import numpy as np
 from absl import flags
 
 from dal_jax.body import template as template_lib
-from dal_jax.correspondences import chart as chart_lib, observations as observations_lib, observe, person as person_lib
+from dal_jax.correspondences import observations as observations_lib, observe, person as person_lib
 from dal_jax.data import annotations as annotations_lib, boxes, photographs as photographs_lib, pictures
 from dal_jax.loop import fit_output, prediction, trained as trained_lib
 from dal_jax.registration import camera_fields, energy, fits_file, optimizers, register
@@ -60,6 +59,8 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the results in --out
 
 _SHOWN_ROWS = 40
 
+PathOf = Callable[[person_lib.AnnotatedPerson], pathlib.Path]
+
 
 def main(_: list[str]) -> None:
     """Find the people, predict, refine, draw, write, print."""
@@ -68,28 +69,41 @@ def main(_: list[str]) -> None:
     found, path_of = _people()
     trained = trained_lib.load(_CHECKPOINT.value)
     template = template_lib.load_template(_BODY.value or trained.body or template_lib.FREE_BODY)
-    building = results.unfinished(_OUT.value, fit_output.NAMES, _run(found, path_of, trained), _OVERWRITE.value)
+    with results.making(_OUT.value, fit_output.NAMES, _run(found, path_of, trained), _OVERWRITE.value) as building:
+        rows = _make(building, trained, template, found, path_of, formats)
+    if _ANNOTATIONS.value or _KEYPOINTS.value:
+        print(fit_summary.table(rows, _SHOWN_ROWS))
+    print(f"wrote {_OUT.value}/fits.npz" + (f" and pictures in {_OUT.value}/overlays" if _OVERLAYS.value else ""))
+
+
+def _make(
+    building: pathlib.Path,
+    trained: trained_lib.Trained,
+    template: template_lib.Template,
+    found: person_lib.Annotations,
+    path_of: PathOf,
+    formats: tuple[str, ...],
+) -> list[dict]:
+    """Fill the folder with all results; return what summary.json says of each person."""
     predicted = _predict(trained, path_of, found.people, building)
     found, predicted = _without_problems(found, predicted)
     print(f"{found.summary()}; checkpoint {trained.step} of {trained.folder}")
     for rejected in found.rejected[:_SHOWN_ROWS]:
         print(f"  skipped: {rejected.message}")
-    observations = observe.observe_all(found.people, _chart(template))
+    observations = observe.observe_all(found.people, annotations_lib.load_chart(_source(), template))
     fits, rows = _fits(template, found, observations, predicted)
     photograph = (lambda one: pictures.read_picture(path_of(one), one.picture_size)) if _OVERLAYS.value else None
     extra = _camera_fields(path_of, found, fits)
     fit_output.write(
         building, template, found, observations, fits, rows, photograph=photograph, formats=formats, extra=extra
     )
-    results.publish(building, _OUT.value, fit_output.NAMES)
-    shutil.rmtree(building)
-    if _ANNOTATIONS.value or _KEYPOINTS.value:
-        print(fit_summary.table(rows, _SHOWN_ROWS))
-    print(f"wrote {_OUT.value}/fits.npz" + (f" and pictures in {_OUT.value}/overlays" if _OVERLAYS.value else ""))
+    return rows
 
 
 def _check_flags() -> None:
     """Refuse before the work what would fail after it."""
+    if not results.is_unfinished(_OUT.value):
+        results.refuse_taken(_OUT.value, fit_output.NAMES, _OVERWRITE.value)
     named = {"boxes": _BOXES.value, "keypoints": _KEYPOINTS.value, "annotations": _ANNOTATIONS.value}
     given = [f"--{name}" for name, value in named.items() if value]
     if len(given) > 1:
@@ -121,9 +135,6 @@ def _principal_px() -> tuple[float, float] | None:
     return x, y
 
 
-PathOf = Callable[[person_lib.AnnotatedPerson], pathlib.Path]
-
-
 def _people() -> tuple[person_lib.Annotations, PathOf]:
     """Return who is to be predicted, and where each one's photograph lies."""
     if _ANNOTATIONS.value:
@@ -140,15 +151,11 @@ def _people() -> tuple[person_lib.Annotations, PathOf]:
 
 def _source() -> annotations_lib.Source:
     return annotations_lib.Source(
-        annotations=_ANNOTATIONS.value,
+        annotations=_ANNOTATIONS.value or "",
         images=_IMAGES.value,
         chart=_CHART.value or "",
         skip_invalid=_SKIP_INVALID.value,
     )
-
-
-def _chart(template: template_lib.Template) -> chart_lib.Chart:
-    return annotations_lib.load_chart(_source(), template)
 
 
 def _run(found: person_lib.Annotations, path_of: PathOf, trained: trained_lib.Trained) -> dict:

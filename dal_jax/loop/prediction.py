@@ -128,4 +128,4 @@ def _read(path: pathlib.Path) -> Predicted:
             parameters = parameters_lib.BodyParameters(**{name: archive[name] for name in _FIELDS})
             return Predicted(parameters, archive["problems"].tolist())
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise errors.InputError(f"{path}: is damaged ({type(error).__name__}); --overwrite starts anew") from error
+        raise errors.InputError(f"{path}: is damaged ({type(error).__name__}); run the command again") from error

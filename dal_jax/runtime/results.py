@@ -1,10 +1,11 @@
 """A folder of results that appears whole: made in a hidden folder beside them, which a killed command goes on with."""
 
+import contextlib
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dal_jax.runtime import atomic, errors
@@ -27,19 +28,42 @@ def refuse_taken(out: atomic.PathLike, names: Sequence[str], overwrite: bool) ->
         raise errors.InputError(f"{out / taken[-1]} exists; --overwrite replaces it")
 
 
-def unfinished(out: atomic.PathLike, names: Sequence[str], run: dict[str, Any], overwrite: bool) -> pathlib.Path:
-    """Return the folder to make results in: an empty one, or that of the same run, killed before it was whole.
+def is_unfinished(out: atomic.PathLike) -> bool:
+    """Return whether a killed run has left something in a folder to go on with."""
+    return (pathlib.Path(out) / _UNFINISHED / _RUN).exists()
+
+
+@contextlib.contextmanager
+def making(out: atomic.PathLike, names: Sequence[str], run: dict[str, Any], overwrite: bool) -> Iterator[pathlib.Path]:
+    """Yield a folder to make results in; they move to `out` when the block ends.
+
+    The folder is empty, or what the same run has left there that was killed before the end. Old results stay until the
+    new ones are whole. Bad input leaves nothing behind.
 
     Args:
+      names: of the results (files and folders), the last one stands for the whole.
       run: what the results depend on, as JSON values; another value is another run.
-      overwrite: start anew whatever is there; the old results stay until the new ones are whole.
+      overwrite: start anew whatever is there.
     Raises:
       errors.InputError: results are there, or the unfinished ones of another run; names the first value that differs.
     """
-    building = pathlib.Path(out) / _UNFINISHED
+    building = _opened(pathlib.Path(out), names, run, overwrite)
+    try:
+        yield building
+    except errors.InputError:
+        shutil.rmtree(building)
+        if not any(pathlib.Path(out).iterdir()):
+            pathlib.Path(out).rmdir()
+        raise
+    publish(building, out, names)
+    shutil.rmtree(building)
+
+
+def _opened(out: pathlib.Path, names: Sequence[str], run: dict[str, Any], overwrite: bool) -> pathlib.Path:
+    building = out / _UNFINISHED
     if overwrite and building.exists():
         shutil.rmtree(building)
-    if not (building / _RUN).exists():
+    if not is_unfinished(out):
         refuse_taken(out, names, overwrite)
         shutil.rmtree(building, ignore_errors=True)  # killed before it knew what it was
         atomic.write_json(building / _RUN, run)
