@@ -117,6 +117,8 @@ def _check_flags() -> None:
         optimizers.check(_OPTIMIZER.value)
     except ValueError as error:
         raise errors.InputError(f"--optimizer={_OPTIMIZER.value}: {str(error).split(': ', 1)[-1]}") from error
+    if _FOCAL.value is not None and not np.isfinite(_FOCAL.value):
+        raise errors.InputError(f"--focal_px={_FOCAL.value}: not a finite number")
     if _PRINCIPAL.value is not None and not _FOCAL.value:
         raise errors.InputError("--principal_px: needs --focal_px")
     _principal_px()

@@ -76,7 +76,8 @@ def test_the_convnet_of_a_finished_run_can_be_loaded_alone(undisturbed, data_dir
     setting = deform_and_learn.Setting(
         config, template_lib.load_template(), session.data.load(config, template_lib.load_template(), data_dir).train
     )
-    state, _ = folder_lib.RunFolder(workdir, config).resume(deform_and_learn.initial_state(setting))
+    with folder_lib.RunFolder(workdir, config) as run:
+        state, _ = run.resume(deform_and_learn.initial_state(setting))
     found = regressor_model.predict(loaded.config, loaded.learned, setting.people.images)
     jax.tree.map(np.testing.assert_array_equal, found, state.predictions)
 

@@ -136,7 +136,7 @@ def _checked(path, name: str, tensor: np.ndarray, wanted: Any) -> Float[jnp.ndar
         order = (3, 2, 0, 1) if len(wanted.shape) == 4 else range(len(wanted.shape))
         asked = tuple(wanted.shape[axis] for axis in order)
         raise errors.InputError(
-            f"{path}: tensor '{name}' has shape {tensor.shape}, a network of this config.regressor.width {asked}"
+            f"{path}: tensor '{name}' has shape {tensor.shape}, config.regressor.width asks for {asked}"
         )
     if not np.isfinite(tensor).all():
         raise errors.InputError(f"{path}: tensor '{name}' holds {tensor[~np.isfinite(tensor)][0]}")

@@ -91,7 +91,7 @@ SPOILED = {
     "another depth": (lambda t: t.update({"layer3.6.conv1.weight": np.ones(3)}), "'layer3.6.conv1.weight' belongs to"),
     "another width": (
         lambda t: t.update({"conv1.weight": np.ones((64, 3, 7, 7))}),
-        "'conv1.weight' has shape (64, 3, 7, 7), a network of this config.regressor.width (4, 3, 7, 7)",
+        "'conv1.weight' has shape (64, 3, 7, 7), config.regressor.width asks for (4, 3, 7, 7)",
     ),
     "not finite": (lambda t: t.update({"bn1.bias": np.full(4, np.inf)}), "tensor 'bn1.bias' holds inf"),
     "whole numbers": (lambda t: t.update({"bn1.bias": np.ones(4, np.int32)}), "'bn1.bias' is of type I32"),
