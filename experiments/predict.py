@@ -19,7 +19,6 @@ import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -59,8 +58,6 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the results in --out
 
 _SHOWN_ROWS = 40
 
-PathOf = Callable[[person_lib.AnnotatedPerson], pathlib.Path]
-
 
 def main(_: list[str]) -> None:
     """Find the people, predict, refine, draw, write, print."""
@@ -81,7 +78,7 @@ def _make(
     trained: trained_lib.Trained,
     template: template_lib.Template,
     found: person_lib.Annotations,
-    path_of: PathOf,
+    path_of: fit_output.PathOf,
     formats: tuple[str, ...],
 ) -> list[dict]:
     """Fill the folder with all results; return what summary.json says of each person."""
@@ -92,11 +89,9 @@ def _make(
         print(f"  skipped: {rejected.message}")
     observations = observe.observe_all(found.people, annotations_lib.load_chart(_source(), template))
     fits, rows = _fits(template, found, observations, predicted)
-    photograph = (lambda one: pictures.read_picture(path_of(one), one.picture_size)) if _OVERLAYS.value else None
+    shown = path_of if _OVERLAYS.value else None
     extra = _camera_fields(path_of, found, fits)
-    fit_output.write(
-        building, template, found, observations, fits, rows, photograph=photograph, formats=formats, extra=extra
-    )
+    fit_output.write(building, template, found, observations, fits, rows, path_of=shown, formats=formats, extra=extra)
     return rows
 
 
@@ -137,7 +132,7 @@ def _principal_px() -> tuple[float, float] | None:
     return x, y
 
 
-def _people() -> tuple[person_lib.Annotations, PathOf]:
+def _people() -> tuple[person_lib.Annotations, fit_output.PathOf]:
     """Return who is to be predicted, and where each one's photograph lies."""
     if _ANNOTATIONS.value:
         return annotations_lib.read(_source()), functools.partial(annotations_lib.picture_path, _source())
@@ -160,7 +155,7 @@ def _source() -> annotations_lib.Source:
     )
 
 
-def _run(found: person_lib.Annotations, path_of: PathOf, trained: trained_lib.Trained) -> dict:
+def _run(found: person_lib.Annotations, path_of: fit_output.PathOf, trained: trained_lib.Trained) -> dict:
     """Return what the results depend on: another value is another run, whose unfinished work is of no use here."""
     digest = hashlib.sha256()
     for one in found.people:
@@ -181,7 +176,10 @@ def _run(found: person_lib.Annotations, path_of: PathOf, trained: trained_lib.Tr
 
 
 def _predict(
-    trained: trained_lib.Trained, path_of: PathOf, people: list[person_lib.AnnotatedPerson], building: pathlib.Path
+    trained: trained_lib.Trained,
+    path_of: fit_output.PathOf,
+    people: list[person_lib.AnnotatedPerson],
+    building: pathlib.Path,
 ) -> prediction.Predicted:
     with progress.bar("predict", total=len(people), unit="person") as bar:
         return prediction.predict(
@@ -244,7 +242,9 @@ def _refine(template: template_lib.Template, observations: observations_lib.Obse
         )
 
 
-def _camera_fields(path_of: PathOf, found: person_lib.Annotations, fits: fits_file.Fits) -> dict[str, np.ndarray]:
+def _camera_fields(
+    path_of: fit_output.PathOf, found: person_lib.Annotations, fits: fits_file.Fits
+) -> dict[str, np.ndarray]:
     if not _FOCAL.value:
         return {}
     intrinsics_px = np.full((len(found.entries), 4), np.nan, np.float32)

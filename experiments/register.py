@@ -18,7 +18,7 @@ from absl import flags
 
 from dal_jax.body import template as template_lib
 from dal_jax.correspondences import observations as observations_lib, observe, person as person_lib
-from dal_jax.data import annotations as annotations_lib, pictures
+from dal_jax.data import annotations as annotations_lib
 from dal_jax.lifting import folder as lifter_folder, lift
 from dal_jax.loop import fit_output
 from dal_jax.registration import (
@@ -99,9 +99,9 @@ def main(_: list[str]) -> None:
     out = pathlib.Path(_OUT.value).absolute()
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".register.", dir=out) as building:
-        photograph = functools.partial(_photograph, source) if source.images else None
+        path_of = functools.partial(annotations_lib.picture_path, source) if source.images else None
         folder = pathlib.Path(building)
-        fit_output.write(folder, template, found, observations, fits, rows, photograph=photograph, formats=formats)
+        fit_output.write(folder, template, found, observations, fits, rows, path_of=path_of, formats=formats)
         results.publish(folder, out, fit_output.NAMES)
     print(fit_summary.table(rows, _SHOWN_ROWS))
     print(f"wrote {_OUT.value}/fits.npz" + (f" and overlays in {_OUT.value}/overlays" if source.images else ""))
@@ -210,10 +210,6 @@ def _initial(people: list[person_lib.AnnotatedPerson], observations: observation
         return fits_file.starts_for(fits_file.read(_INITIAL.value), identity, observations.box_px)
     except errors.InputError as error:
         raise errors.InputError(f"--initial={_INITIAL.value}: {error}") from error
-
-
-def _photograph(source: annotations_lib.Source, one: person_lib.AnnotatedPerson) -> np.ndarray:
-    return pictures.read_picture(annotations_lib.picture_path(source, one), one.picture_size)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """What a command that fits people leaves behind: fits.npz, summary.json, overlays/ and meshes/."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
-from jaxtyping import UInt8
 
 from dal_jax.body import parameters as parameters_lib, template as template_lib
 from dal_jax.correspondences import observations as observations_lib, person as person_lib
@@ -18,8 +18,8 @@ from dal_jax.viewing import export, fit_pictures, overlay
 NAMES = ("overlays", "meshes", "summary.json", "fits.npz")
 """What is written; fits.npz last: where it stands, all is there."""
 
-Photograph = Callable[[person_lib.AnnotatedPerson], UInt8[np.ndarray, "h w 3"]]
-"""Reads the photograph that shows a person."""
+PathOf = Callable[[person_lib.AnnotatedPerson], pathlib.Path]
+"""Says where the photograph lies that shows a person."""
 
 
 def write(
@@ -30,7 +30,7 @@ def write(
     fits: fits_file.Fits,
     rows: list[dict],
     *,
-    photograph: Photograph | None,
+    path_of: PathOf | None,
     formats: Sequence[str],
     extra: dict[str, np.ndarray] | None = None,
 ) -> None:
@@ -40,15 +40,15 @@ def write(
       observations: of `found.people`, stacked.
       fits: one row an entry of `found`.
       rows: what summary.json says, one a person.
-      photograph: None: no overlays.
+      path_of: where photographs lie; None: no overlays.
       formats: of meshes, `export.FORMATS`.
       extra: further fields of fits.npz.
     """
     names = export.file_names(f"{pathlib.PurePath(one.file_name).stem}_{one.annotation_id}" for one in found.people)
     good = [row for row, entry in enumerate(found.entries) if isinstance(entry, person_lib.AnnotatedPerson)]
     parameters = jax.tree.map(lambda leaf: leaf[good], fits.parameters)
-    if photograph is not None:
-        _draw(building / "overlays", names, template, found.people, observations, parameters, photograph)
+    if path_of is not None:
+        _draw(building / "overlays", names, template, found.people, observations, parameters, path_of)
     if formats:
         export.export_fits(building / "meshes", names, parameters, template, formats)
     skipped = [dataclasses.asdict(entry) for entry in found.rejected]
@@ -63,11 +63,12 @@ def _draw(
     people: list[person_lib.AnnotatedPerson],
     observations: observations_lib.Observation,
     parameters: parameters_lib.BodyParameters,
-    photograph: Photograph,
+    path_of: PathOf,
 ) -> None:
+    read = functools.lru_cache(1)(pictures.read_picture)  # people of one photograph follow each other
     for index, one in enumerate(progress.bar("overlays", people, unit="picture")):
         if (path := folder / f"{names[index]}.png").exists():
             continue
         seen, body = overlay.select(observations, index), overlay.select(parameters, index)
-        crop = pictures.crop(photograph(one), seen.box_px, fit_pictures.VIEW_PX)
+        crop = pictures.crop(read(path_of(one), one.picture_size), seen.box_px, fit_pictures.VIEW_PX)
         atomic.write_bytes(path, pictures.png(fit_pictures.fit_picture(crop, template, body, seen)))

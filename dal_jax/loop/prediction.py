@@ -18,7 +18,7 @@ from jaxtyping import UInt8
 from dal_jax.body import parameters as parameters_lib
 from dal_jax.correspondences import person as person_lib
 from dal_jax.data import pictures
-from dal_jax.loop import trained as trained_lib
+from dal_jax.loop import fit_output, trained as trained_lib
 from dal_jax.regressor import model as regressor_model
 from dal_jax.runtime import atomic, errors
 
@@ -37,7 +37,7 @@ class Predicted:
 
 def predict(
     trained: trained_lib.Trained,
-    path_of: Callable[[person_lib.AnnotatedPerson], pathlib.Path],
+    path_of: fit_output.PathOf,
     people: Sequence[person_lib.AnnotatedPerson],
     done: pathlib.Path,
     *,

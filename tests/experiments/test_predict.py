@@ -159,6 +159,31 @@ def test_annotated_people_are_measured_and_refined(checkpoint, tmp_path):
     assert np.all(refined.dense_error_px < before)
 
 
+@pytest.mark.slow
+@annotation_files.needs_real_data
+def test_a_real_photograph_s_person_is_refined_within_the_promised_error(checkpoint, tmp_path):
+    """The annotated crop that comes with DensePose, as a photograph of its own."""
+    real = annotation_files.demo_annotation()
+    height, width = real["ICrop"].shape[:2]
+    PIL.Image.fromarray(real["ICrop"]).save(tmp_path / "10.jpg", quality=95)
+    entry = annotation_files.entry(1) | {
+        "bbox": [0, 0, width, height], "dp_I": real["I"].tolist(), "dp_U": real["U"].tolist(),
+        "dp_V": real["V"].tolist(), "dp_x": (real["x"] * 255 / width).tolist(),
+        "dp_y": (real["y"] * 255 / height).tolist(),
+    }  # fmt: skip
+    del entry["keypoints"]
+    content = annotation_files.content([entry])
+    content["images"][0].update(width=width, height=height)
+    done = _run(
+        f"--images={tmp_path}", f"--annotations={annotation_files.write_json(tmp_path / 'people.json', content)}",
+        f"--chart={annotation_files.real('chart/UV_Processed.mat')}", f"--checkpoint={checkpoint}", "--refine",
+        f"--out={tmp_path}/out",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    row = json.loads((tmp_path / "out" / "summary.json").read_text())["people"][0]
+    assert row["points"] == 125 and row["dense_error_percent"] < REFINED_PERCENT
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
