@@ -160,8 +160,10 @@ def _run(found: person_lib.Annotations, path_of: fit_output.PathOf, trained: tra
     digest = hashlib.sha256()
     for one in found.people:
         stat = path_of(one).stat()
-        digest.update(json.dumps([one.file_name, stat.st_size, stat.st_mtime_ns, one.crop_px.tolist()]).encode())
-        digest.update(np.concatenate([one.point_px.ravel(), one.part, one.uv.ravel()]).tobytes())
+        identity = [one.file_name, one.annotation_id, stat.st_size, stat.st_mtime_ns]
+        digest.update(json.dumps(identity).encode())
+        for array in (one.crop_px, one.point_px, one.part, one.uv, *one.keypoints):
+            digest.update(np.ascontiguousarray(array).tobytes())
     return {
         "checkpoint": f"{trained.folder.absolute()}, step {trained.step}",
         "people": digest.hexdigest(),

@@ -11,6 +11,9 @@ from dal_jax.correspondences import keypoints as keypoints_lib, person as person
 from dal_jax.data import boxes, pictures
 from dal_jax.runtime import errors
 
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+"""Of photographs' names, in lower case."""
+
 _DENSEPOSE_OUTPUT = ("_iuv.png", "_inds.png")  # lie beside photographs, and are none
 _LARGEST_BOX = 3.0  # over the picture: a box may pass the border, not dwarf the picture
 
@@ -28,7 +31,7 @@ class Photographs:
 
 
 def listing(images: str | os.PathLike[str]) -> Photographs:
-    """List a folder's photographs, by the endings of `pictures.ENDINGS`; or take one picture alone.
+    """List a folder's photographs, by the endings of `ENDINGS`; or take one picture alone.
 
     Raises:
       errors.InputError: there is no such folder or picture, or no photograph in it.
@@ -38,10 +41,10 @@ def listing(images: str | os.PathLike[str]) -> Photographs:
         return Photographs(path.parent, (path.name,))
     if not path.is_dir():
         raise errors.InputError(f"{path}: no such file or folder")
-    found = sorted(one.name for one in path.iterdir() if one.suffix.lower() in pictures.ENDINGS and one.is_file())
+    found = sorted(one.name for one in path.iterdir() if one.suffix.lower() in ENDINGS and one.is_file())
     names = tuple(name for name in found if not name.lower().endswith(_DENSEPOSE_OUTPUT))
     if not names:
-        raise errors.InputError(f"{path}: holds no photograph ({', '.join(pictures.ENDINGS)})")
+        raise errors.InputError(f"{path}: holds no photograph ({', '.join(ENDINGS)})")
     return Photographs(path, names)
 
 

@@ -10,11 +10,6 @@ from jaxtyping import Float, UInt8
 
 from dal_jax.runtime import errors
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-"""Of the names of photographs, in lower case."""
-
-_WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
-_ORIENTATION, _QUARTER_TURNS = 0x0112, (5, 6, 7, 8)  # EXIF
 _LARGEST_CROP_PX = 30_000  # a crop is cut before it is resized; beyond this the box is a mistake
 
 
@@ -57,6 +52,28 @@ def upright_size(path: str | pathlib.Path) -> tuple[int, int]:
         raise _unreadable(path, error) from error
 
 
+_ORIENTATION, _QUARTER_TURNS = 0x0112, (5, 6, 7, 8)  # EXIF
+_WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+_UNREADABLE = (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError)
+
+
+def _unreadable(path: str | pathlib.Path, error: Exception) -> errors.InputError:
+    text = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())[:200]
+    return errors.InputError(f"{path}: cannot be read as a picture: {text}")
+
+
+def _rgb(picture: PIL.Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    if picture.mode.startswith("I"):  # 16 bits of grey, which Pillow's own conversion would cut off at 255
+        grey = (np.clip(np.asarray(picture, np.int32), 0, 65535) + 128) // 257
+        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
+    if picture.mode == "F":
+        raise ValueError("its pixels are floating point numbers, of which none is known to be white")
+    if picture.mode in _WITH_ALPHA or "transparency" in picture.info:
+        seen = picture.convert("RGBA")
+        picture = PIL.Image.alpha_composite(PIL.Image.new("RGBA", seen.size, (0, 0, 0, 255)), seen)
+    return np.asarray(picture.convert("RGB"))
+
+
 def crop(pixels: UInt8[np.ndarray, "h w 3"], box_px: Float[np.ndarray, "4"], size: int) -> UInt8[np.ndarray, "s s 3"]:
     """Cut a square box out of a photograph and resize it, without aliasing; black beyond the border.
 
@@ -77,23 +94,3 @@ def png(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
     stream = io.BytesIO()
     PIL.Image.fromarray(pixels).save(stream, "PNG")
     return stream.getvalue()
-
-
-_UNREADABLE = (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError)
-
-
-def _unreadable(path: str | pathlib.Path, error: Exception) -> errors.InputError:
-    text = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())[:200]
-    return errors.InputError(f"{path}: cannot be read as a picture: {text}")
-
-
-def _rgb(picture: PIL.Image.Image) -> UInt8[np.ndarray, "h w 3"]:
-    if picture.mode.startswith("I"):  # 16 bits of grey, which Pillow's own conversion would cut off at 255
-        grey = (np.clip(np.asarray(picture, np.int32), 0, 65535) + 128) // 257
-        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
-    if picture.mode == "F":
-        raise ValueError("its pixels are floating point numbers, of which none is known to be white")
-    if picture.mode in _WITH_ALPHA or "transparency" in picture.info:
-        seen = picture.convert("RGBA")
-        picture = PIL.Image.alpha_composite(PIL.Image.new("RGBA", seen.size, (0, 0, 0, 255)), seen)
-    return np.asarray(picture.convert("RGB"))
