@@ -26,6 +26,7 @@ class Fits:
     bbox_px: the annotation's own box.
     joints, joints_h36m: camera frame, relative to the pelvis, metres; joints_px: in the photograph.
     dense_error_px: root mean square over the dense points; keypoint_error_px: the same over the key points.
+    converged: true of what was predicted and not registered.
     """
 
     image_id: np.ndarray

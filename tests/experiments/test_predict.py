@@ -13,7 +13,7 @@ from dal_jax.registration import fits_file
 from tests.correspondences import annotation_files, posed_people
 from tests.loop import small_run
 
-FLOAT32 = 1e-4  # two programs of the same numbers
+FLOAT32 = 1e-4  # the same pixels, in other places of other batches
 REFINED_PERCENT = 3.0  # rms over the box's longer side, from whatever an untrained network answers
 
 
@@ -39,7 +39,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Two photographs, the second stored lying, with three people by box."""
+    """Three photographs with four people by box; the third is the second, which is stored lying, upright."""
     tmp_path = tmp_path_factory.mktemp("photos")
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -48,7 +48,9 @@ def photos(tmp_path_factory):
     exif[0x0112] = 6
     noise = np.random.default_rng(0).integers(0, 256, (100, 160, 3)).astype(np.uint8)
     PIL.Image.fromarray(noise).save(folder / "b.jpg", exif=exif)
-    boxes = {"b.jpg": [[10, 20, 60, 120]], "a.png": [[0, 0, 50, 50], [20, 30, 60, 120]]}
+    with PIL.Image.open(folder / "b.jpg") as stored:
+        stored.rotate(-90, expand=True).save(folder / "c.png")
+    boxes = {"b.jpg": [[10, 20, 60, 120]], "a.png": [[0, 0, 50, 50], [20, 30, 60, 120]], "c.png": [[10, 20, 60, 120]]}
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
     return tmp_path
 
@@ -65,42 +67,30 @@ def bodies(photos, checkpoint):
     """The results of an undisturbed run."""
     done = _run(*_flags(photos, checkpoint), f"--out={photos}/bodies")
     assert done.returncode == 0, done.stderr
-    assert "3 people" in done.stdout
+    assert "4 people" in done.stdout
     return photos / "bodies"
 
 
 def test_photographs_become_bodies(photos, checkpoint, bodies):
     assert {path.name for path in bodies.iterdir()} == {"fits.npz", "summary.json", "overlays", "meshes"}
-    names = ["a_2", "a_3", "b_1"]
+    names = ["a_2", "a_3", "b_1", "c_4"]
     assert sorted(path.stem for path in (bodies / "overlays").iterdir()) == names
     assert sorted(path.name for path in (bodies / "meshes").iterdir()) == [f"{name}.glb" for name in names]
     with PIL.Image.open(bodies / "overlays" / "b_1.png") as picture:
         assert picture.width == 4 * picture.height
     fits = fits_file.read(bodies / "fits.npz")
-    assert fits.valid.all() and fits.file_name.tolist() == ["b.jpg", "a.png", "a.png"]
+    assert fits.valid.all() and fits.file_name.tolist() == ["b.jpg", "a.png", "a.png", "c.png"]
     assert np.isnan(fits.dense_error_px).all() and np.isnan(fits.energy).all()
-    np.testing.assert_allclose(fits.box_px[0], [-32, 8, 144, 144], atol=1e-3)
+    np.testing.assert_allclose(fits.box_px[[0, 3]], [[-32, 8, 144, 144]] * 2, atol=1e-3)
+    np.testing.assert_allclose(fits.joints[0], fits.joints[3], atol=FLOAT32)
+    assert np.abs(fits.joints[0] - fits.joints[1]).max() > 10 * FLOAT32
     np.testing.assert_allclose(np.linalg.det(fits.rotation), 1, atol=1e-5)
     with np.load(bodies / "fits.npz") as archive:
-        np.testing.assert_allclose(archive["intrinsics_px"], [[1000, 1000, 50, 80]] * 3)  # upright, all 100 x 160
+        np.testing.assert_allclose(archive["intrinsics_px"], [[1000, 1000, 50, 80]] * 4)  # upright, all 100 x 160
         pelvis = archive["joints_camera"][:, 0]
-        assert archive["joints_h36m_camera"].shape == (3, 17, 3) and archive["rotation_camera"].shape == (3, 3, 3)
+        assert archive["joints_h36m_camera"].shape == (4, 17, 3) and archive["rotation_camera"].shape == (4, 3, 3)
     np.testing.assert_allclose(1000 * pelvis[:, :2] / pelvis[:, 2:] + (50, 80), fits.joints_px[:, 0], atol=0.05)
     _refused(_run(*_flags(photos, checkpoint), f"--out={bodies}"), "--overwrite")
-
-
-def test_an_upright_photograph_alone_gives_the_same_body(photos, checkpoint, bodies):
-    with PIL.Image.open(photos / "photos" / "b.jpg") as stored:
-        stored.rotate(-90, expand=True).save(photos / "b.png")
-    (photos / "one.json").write_text("[[10, 20, 60, 120]]")
-    done = _run(
-        f"--images={photos}/b.png", f"--boxes={photos}/one.json", f"--checkpoint={checkpoint}/checkpoints",
-        f"--out={photos}/alone", "--nooverlays",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert {path.name for path in (photos / "alone").iterdir()} == {"fits.npz", "summary.json"}
-    alone, fits = (fits_file.read(photos / name / "fits.npz") for name in ("alone", "bodies"))
-    np.testing.assert_allclose(alone.joints[0], fits.joints[0], atol=FLOAT32)
 
 
 def test_a_killed_run_goes_on_to_the_same_results(photos, checkpoint, bodies):
@@ -111,7 +101,6 @@ def test_a_killed_run_goes_on_to_the_same_results(photos, checkpoint, bodies):
             time.sleep(0.01)
         process.kill()
     assert [path.name for path in out.iterdir()] == [".unfinished"]
-    _refused(_run(*flags, "--export=obj"), "unfinished run with export=glb, not obj; --overwrite starts anew")
     done = _run(*flags)
     assert done.returncode == 0, done.stderr
     files = sorted(path.relative_to(bodies) for path in bodies.rglob("*") if path.is_file())
@@ -189,7 +178,6 @@ def test_a_real_photograph_s_person_is_refined_within_the_promised_error(checkpo
     [
         (["--boxes=a.json", "--keypoints=b.json"], "--boxes and --keypoints both say"),
         (["--refine"], "--refine: needs --annotations"),
-        (["--focal_px=900", "--principal_px=320"], "--principal_px=320: not two numbers"),
         ([], "has no config.json"),
     ],
 )
