@@ -56,7 +56,8 @@ class Config:
 def paper() -> Config:
     """The paper's numbers: ResNet50 at 224 px, Adam everywhere, T-pose start, the new fit always replaces the old.
 
-    Note: the paper gives neither the number of Adam steps (ours: 300, where its energy has settled) nor of rounds.
+    Note: the paper gives neither the number of Adam steps (ours: 300, where its energy has settled) nor of rounds. Its
+    ConvNet starts from ImageNet's weights: name their file in `regressor.pretrained`.
     Cost: GPU days on 100,000 images (paper: 2-3 days on three P6000).
     """
     return Config(

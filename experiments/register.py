@@ -10,9 +10,7 @@ cores, later ones take seconds. A row of fits.npz whose annotation was skipped h
 
 import dataclasses
 import functools
-import os
 import pathlib
-import shutil
 import tempfile
 
 import jax
@@ -21,8 +19,9 @@ from absl import flags
 
 from dal_jax.body import template as template_lib
 from dal_jax.correspondences import observations as observations_lib, observe, person as person_lib
-from dal_jax.data import annotations as annotations_lib, pictures
-from dal_jax.lifting import folder, lift
+from dal_jax.data import annotations as annotations_lib
+from dal_jax.lifting import folder as lifter_folder, lift
+from dal_jax.loop import fit_output
 from dal_jax.registration import (
     energy,
     fits_file,
@@ -34,8 +33,8 @@ from dal_jax.registration import (
     sandwich,
     schedules,
 )
-from dal_jax.runtime import atomic, cli, errors, progress
-from dal_jax.viewing import export, fit_summary, overlay
+from dal_jax.runtime import cli, errors, progress, results
+from dal_jax.viewing import export, fit_summary
 
 _ANNOTATIONS = flags.DEFINE_string("annotations", None, "COCO-style JSON with bbox, dp_I, dp_U, dp_V, dp_x, dp_y.")
 _IUV = flags.DEFINE_string("iuv", None, "IUV picture as DensePose writes it, or a folder of NAME_IUV.png.")
@@ -87,8 +86,6 @@ _OUT = flags.DEFINE_string("out", None, "Folder for the results.", required=True
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the results in --out.")
 
 _SHOWN_ROWS = 40
-_VIEW_PX = 384
-_RESULTS = ("overlays", "meshes", "summary.json", "fits.npz")  # fits.npz last: where it stands, all is there
 
 
 def main(_: list[str]) -> None:
@@ -108,8 +105,10 @@ def main(_: list[str]) -> None:
     out = pathlib.Path(_OUT.value).absolute()
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".register.", dir=out) as building:
-        _write(pathlib.Path(building), source, template, found, observations, fits, rows, formats)
-        _publish(pathlib.Path(building), out)
+        path_of = functools.partial(annotations_lib.picture_path, source) if source.images else None
+        folder = pathlib.Path(building)
+        fit_output.write(folder, template, found, observations, fits, rows, path_of=path_of, formats=formats)
+        results.publish(folder, out, fit_output.NAMES)
     print(fit_summary.table(rows, _SHOWN_ROWS))
     print(f"wrote {_OUT.value}/fits.npz" + (f" and overlays in {_OUT.value}/overlays" if source.images else ""))
 
@@ -138,19 +137,14 @@ def _check_flags() -> None:
         raise errors.InputError(f"--optimizer={_OPTIMIZER.value}: {str(error).split(': ', 1)[-1]}") from error
     if _BLENDSHAPES.value and _OPTIMIZER.value == "lm":
         raise errors.InputError("--pose_blendshapes: the optimiser lm knows none; take --optimizer=dense_lm")
-    out = pathlib.Path(_OUT.value)
-    if out.exists() and not out.is_dir():
-        raise errors.InputError(f"--out={_OUT.value}: exists and is no folder")
-    taken = [name for name in _RESULTS if (out / name).exists()]
-    if taken and not _OVERWRITE.value:
-        raise errors.InputError(f"{out / taken[-1]} exists; --overwrite replaces it")
+    results.refuse_taken(_OUT.value, fit_output.NAMES, _OVERWRITE.value)
 
 
 def _with_depth(observations: observations_lib.Observation) -> observations_lib.Observation:
     """Lift the key points, where there is a lifter; without one, or without key points, eq. 4 has no z term."""
     if not _LIFTING.value:
         return observations
-    config, lifter = folder.load(_LIFTING.value)
+    config, lifter = lifter_folder.load(_LIFTING.value)
     term = jax.jit(functools.partial(lift.depth_term, config))
     depth, confidence = term(lifter, observations.keypoint_position, observations.keypoint_confidence)
     return observations_lib.with_depth(observations, np.asarray(depth), np.asarray(confidence))
@@ -222,60 +216,6 @@ def _initial(people: list[person_lib.AnnotatedPerson], observations: observation
         return fits_file.starts_for(fits_file.read(_INITIAL.value), identity, observations.box_px)
     except errors.InputError as error:
         raise errors.InputError(f"--initial={_INITIAL.value}: {error}") from error
-
-
-def _write(
-    building: pathlib.Path,
-    source: annotations_lib.Source,
-    template: template_lib.Template,
-    found: person_lib.Annotations,
-    observations: observations_lib.Observation,
-    fits: fits_file.Fits,
-    rows: list[dict],
-    formats: tuple[str, ...],
-) -> None:
-    people = found.people
-    names = export.file_names(f"{pathlib.PurePath(one.file_name).stem}_{one.annotation_id}" for one in people)
-    fitted = [row for row, entry in enumerate(found.entries) if isinstance(entry, person_lib.AnnotatedPerson)]
-    parameters = jax.tree.map(lambda leaf: leaf[fitted], fits.parameters)
-    if source.images:
-        for index, one in enumerate(progress.bar("overlays", people, unit="picture")):
-            seen = jax.tree.map(lambda leaf, index=index: leaf[index], observations)
-            body = jax.tree.map(lambda leaf, index=index: leaf[index], parameters)
-            photograph = pictures.read_picture(annotations_lib.picture_path(source, one), one.picture_size)
-            picture = _picture(photograph, template, body, seen)
-            atomic.write_bytes(building / "overlays" / f"{names[index]}.png", pictures.png(picture))
-    if formats:
-        export.export_fits(building / "meshes", names, parameters, template, formats)
-    skipped = [dataclasses.asdict(entry) for entry in found.rejected]
-    atomic.write_json(building / "summary.json", {"people": rows, "skipped": skipped})
-    fits_file.write(building / "fits.npz", fits)
-
-
-def _picture(photograph, template, body, seen: observations_lib.Observation) -> np.ndarray:
-    """Return four squares: annotation, body over the photograph, the body alone from the front and from its left."""
-    crop = pictures.crop(photograph, seen.box_px, _VIEW_PX)
-    crop_box = np.array([0, 0, _VIEW_PX, _VIEW_PX])
-    points = observations_lib.px_from_crop(seen.point_position[seen.point_confidence > 0], crop_box)
-    keypoints = observations_lib.px_from_crop(seen.keypoint_position, crop_box)
-    vertices = overlay.posed_vertices(template, body)
-    if not np.isfinite(vertices).all():
-        return crop
-    drawn = overlay.draw_observation(crop, points, keypoints, seen.keypoint_confidence)
-    front, side = overlay.front_and_side(vertices, template.faces, _VIEW_PX)
-    return np.concatenate([drawn, overlay.overlay(crop, vertices, template.faces), front, side], axis=1)
-
-
-def _publish(building: pathlib.Path, out: pathlib.Path) -> None:
-    """Move the results into place; what an earlier run left there of the same kind goes first."""
-    for name in reversed(_RESULTS):
-        if (out / name).is_dir():
-            shutil.rmtree(out / name)
-        else:
-            (out / name).unlink(missing_ok=True)
-    for name in _RESULTS:
-        if (building / name).exists():
-            os.replace(building / name, out / name)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,15 @@ import copy
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
 from dal_jax import deform_and_learn, presets
+from dal_jax.body import template as template_lib
 from dal_jax.data.synthetic import recipe as recipe_lib
-from dal_jax.loop import folder as folder_lib, judge as judge_lib, session
+from dal_jax.loop import folder as folder_lib, judge as judge_lib, session, trained
+from dal_jax.regressor import model as regressor_model
 from dal_jax.runtime import errors, metric_log
 
 pytestmark = pytest.mark.slow
@@ -62,6 +65,21 @@ def test_the_run_leaves_a_report_and_a_log(undisturbed):
     assert result.scores["mean_pose_test_mpjpe_mm"] > 50
     assert result.scores["regressor_test_vertex_error_mm"] > 10
     assert json.loads((workdir / "scores.json").read_text()) == result.scores
+
+
+def test_the_convnet_of_a_finished_run_can_be_loaded_alone(undisturbed, data_dir):
+    """From a true checkpoint, optimiser and all; its answers to the training people are those of the last round."""
+    _, workdir = undisturbed
+    loaded = trained.load(workdir / "checkpoints")
+    assert loaded.training_steps > 0 and loaded.folder == workdir
+    config = small_config()
+    setting = deform_and_learn.Setting(
+        config, template_lib.load_template(), session.data.load(config, template_lib.load_template(), data_dir).train
+    )
+    with folder_lib.RunFolder(workdir, config) as run:
+        state, _ = run.resume(deform_and_learn.initial_state(setting))
+    found = regressor_model.predict(loaded.config, loaded.learned, setting.people.images)
+    jax.tree.map(np.testing.assert_array_equal, found, state.predictions)
 
 
 class _Killed(Exception):

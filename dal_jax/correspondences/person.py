@@ -19,6 +19,7 @@ class AnnotatedPerson:
     image_id, annotation_id: the file's own; file_name: of the photograph, '' if unknown.
     picture_size: width and height the annotation was made for, px, None if unknown.
     bbox_px: x, y, width, height of the person.
+    crop_margin: side of the square crop over the longer side of that box.
     """
 
     image_id: int | str
@@ -30,12 +31,13 @@ class AnnotatedPerson:
     part: Int[np.ndarray, "p"]
     uv: Float[np.ndarray, "p 2"]
     keypoints: keypoints_lib.Keypoints
+    crop_margin: float = CROP_MARGIN
 
     @property
     def crop_px(self) -> Float[np.ndarray, "4"]:
-        """The square crop: the box's centre, `CROP_MARGIN` times its longer side; it may pass the picture's border."""
+        """The square crop: the box's centre, the margin times its longer side; it may pass the picture's border."""
         x, y, width, height = self.bbox_px
-        side = CROP_MARGIN * max(width, height)
+        side = self.crop_margin * max(width, height)
         return np.array([x + width / 2 - side / 2, y + height / 2 - side / 2, side, side])
 
 

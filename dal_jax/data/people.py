@@ -22,11 +22,13 @@ class Truth:
     """What evaluation alone may read; millimetres, the camera's frame (x right, y down, z away).
 
     joints_mm: SMPL's; vertices_mm: of the true surface, its faces the free body's; None where not known of all.
+    intrinsics_px: fx, fy, cx, cy of each photograph's camera; None where a camera is not known.
     """
 
     joints_h36m_mm: Float[np.ndarray, "people 17 3"]
     joints_mm: Float[np.ndarray, "people 24 3"] | None
     vertices_mm: Float[np.ndarray, "people n 3"] | None
+    intrinsics_px: Float[np.ndarray, "people 4"] | None = None
 
 
 @flax.struct.dataclass
@@ -84,20 +86,23 @@ def load_people(
 def load_truth(builder: tfds.core.DatasetBuilder, split: str, limit: int | None = None) -> Truth | None:
     """Return what is true of a split's people (the first `limit`), None unless known of all; for evaluation only."""
     source = _source(builder, split)
-    joints_h36m, joints, vertices = [], [], []
+    joints_h36m, joints, vertices, intrinsics = [], [], [], []
     rows = range(_count(source, limit))
     for row in rows:
         example = source[row]
         if not example["truth_joints_known"]:
             return None
         joints_h36m.append(example["truth_joints_h36m_mm"])
+        intrinsics.append(example["truth_intrinsics_px"])
         if example["truth_body_known"]:
             joints.append(example["truth_joints_mm"])
         tenths = example["truth_vertices_tenth_mm"]
         if len(tenths):
             vertices.append((tenths / np.float32(10) + example["truth_joints_mm"][0]).astype(np.float32))
     whole = [np.stack(values) if len(values) == len(rows) else None for values in (joints, vertices)]
-    return Truth(np.stack(joints_h36m), *whole)
+    cameras = np.stack(intrinsics)
+    known = (cameras[:, :2] > 0).all()  # not so for NaN, which stands for unknown
+    return Truth(np.stack(joints_h36m), *whole, intrinsics_px=cameras if known else None)
 
 
 class LazyImages(Sequence):

@@ -1,4 +1,4 @@
-"""Photographs: read upright and in RGB, checked, and cut to a person's square crop."""
+"""Photographs: read upright and in 8-bit RGB whatever the file holds, checked, and cut to a person's square crop."""
 
 import io
 import pathlib
@@ -17,6 +17,8 @@ _JPEG_QUALITY = 95
 def read_picture(path: str | pathlib.Path, size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "h w 3"]:
     """Return a photograph as RGB, turned upright as its EXIF says; grey pictures get three equal channels.
 
+    16 bits become 8; what is transparent becomes black, as is what lies beyond the border of a crop.
+
     Args:
       size: (width, height) the annotation was made for. Where it fits the stored pixels only, they are not turned.
     Raises:
@@ -27,15 +29,50 @@ def read_picture(path: str | pathlib.Path, size: tuple[int, int] | None = None) 
             picture = PIL.ImageOps.exif_transpose(stored)
             if size is not None and picture.size != size == stored.size:
                 picture = stored
-            pixels = np.asarray(picture.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        text = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())[:200]
-        raise errors.InputError(f"{path}: cannot be read as a picture: {text}") from error
+            pixels = _rgb(picture)
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
     if size is not None and (pixels.shape[1], pixels.shape[0]) != tuple(size):
         raise errors.InputError(
             f"{path}: {pixels.shape[1]}x{pixels.shape[0]} px, but its annotation is for {size[0]}x{size[1]} px"
         )
     return pixels
+
+
+def upright_size(path: str | pathlib.Path) -> tuple[int, int]:
+    """Return (width, height) as `read_picture` will, from the file's header where the format allows that.
+
+    Raises:
+      errors.InputError: missing, or not a picture.
+    """
+    try:
+        with PIL.Image.open(path) as stored:
+            turned = stored.getexif().get(_ORIENTATION) in _QUARTER_TURNS
+            return stored.size[::-1] if turned else stored.size
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+
+
+_ORIENTATION, _QUARTER_TURNS = 0x0112, (5, 6, 7, 8)  # EXIF
+_WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+_UNREADABLE = (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError)
+
+
+def _unreadable(path: str | pathlib.Path, error: Exception) -> errors.InputError:
+    text = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())[:200]
+    return errors.InputError(f"{path}: cannot be read as a picture: {text}")
+
+
+def _rgb(picture: PIL.Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    if picture.mode.startswith("I"):  # 16 bits of grey, which Pillow's own conversion would cut off at 255
+        grey = (np.clip(np.asarray(picture, np.int32), 0, 65535) + 128) // 257
+        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
+    if picture.mode == "F":
+        raise ValueError("its pixels are floating point numbers, of which none is known to be white")
+    if picture.mode in _WITH_ALPHA or "transparency" in picture.info:
+        seen = picture.convert("RGBA")
+        picture = PIL.Image.alpha_composite(PIL.Image.new("RGBA", seen.size, (0, 0, 0, 255)), seen)
+    return np.asarray(picture.convert("RGB"))
 
 
 def crop(pixels: UInt8[np.ndarray, "h w 3"], box_px: Float[np.ndarray, "4"], size: int) -> UInt8[np.ndarray, "s s 3"]:

@@ -7,7 +7,7 @@ import zipfile
 
 import numpy as np
 
-from dal_jax.evaluation import protocols
+from dal_jax.evaluation import protocols, rays
 from dal_jax.runtime import errors
 
 UNITS = ("mm", "px")
@@ -15,15 +15,23 @@ UNITS = ("mm", "px")
 
 @dataclasses.dataclass(frozen=True)
 class Poses:
-    """The content of one file: joints (n, 17, 3), Human3.6M order, in `unit`; action (n,) strings, or None."""
+    """The content of one file: joints (n, 17, 3), Human3.6M order, in `unit`; the rest may be None.
+
+    action: (n,) strings. box_px: (n, 4), x, y, width, height of the crop each pose was seen in. intrinsics_px: (n, 4),
+    fx, fy, cx, cy of each photograph's camera.
+    """
 
     joints: np.ndarray
     unit: str
     action: np.ndarray | None = None
+    box_px: np.ndarray | None = None
+    intrinsics_px: np.ndarray | None = None
 
 
 def read(path: str | os.PathLike[str]) -> Poses:
-    """Read and check an .npz with `joints`, `unit` and, if it likes, `action`.
+    """Read and check an .npz with `joints`, `unit` and, if it likes, `action`, `box_px` and `intrinsics_px`.
+
+    `box_px` and `intrinsics_px` are (n, 4), or (4,) where they are the same for all.
 
     Raises:
       errors.InputError: it is missing, no .npz, or a field is missing, misshaped or not finite; names file and field.
@@ -31,7 +39,7 @@ def read(path: str | os.PathLike[str]) -> Poses:
     try:
         # Opened here: given a path, NumPy leaves the file of a broken archive open.
         with pathlib.Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            fields = {name: archive[name] for name in ("joints", "unit", "action") if name in archive}
+            fields = {name: archive[name] for name in _FIELDS if name in archive}
     except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         raise errors.InputError(f"{path}: no readable .npz ({type(error).__name__})") from error
     for name in ("joints", "unit"):
@@ -50,25 +58,60 @@ def read(path: str | os.PathLike[str]) -> Poses:
     action = fields.get("action")
     if action is not None and action.shape != (len(joints),):
         raise errors.InputError(f"{path}: action has shape {action.shape}, not ({len(joints)},)")
-    return Poses(joints.astype(np.float32), unit, None if action is None else action.astype(str))
+    return Poses(
+        joints.astype(np.float32),
+        unit,
+        None if action is None else action.astype(str),
+        _fours(path, "box_px", fields.get("box_px"), len(joints), positive=slice(2, 4)),
+        _fours(path, "intrinsics_px", fields.get("intrinsics_px"), len(joints), positive=slice(0, 2)),
+    )
+
+
+_FIELDS = ("joints", "unit", "action", "box_px", "intrinsics_px")
+
+
+def _fours(path, name: str, values: np.ndarray | None, count: int, positive: slice) -> np.ndarray | None:
+    """Return four numbers a pose, those of `positive` above zero."""
+    if values is None:
+        return None
+    if values.shape not in ((4,), (count, 4)) or values.dtype.kind not in "fiu":
+        raise errors.InputError(f"{path}: {name} has shape {values.shape} of {values.dtype}, not ({count}, 4) numbers")
+    values = np.broadcast_to(values.astype(np.float32), (count, 4))
+    wrong = ~(np.isfinite(values).all(axis=1) & (values[:, positive] > 0).all(axis=1))
+    if wrong.any():
+        raise errors.InputError(f"{path}: {name}[{np.argmax(wrong)}] is {values[np.argmax(wrong)].tolist()}")
+    return values
 
 
 def score(poses: Poses, truth: Poses, canonical_bone_sum: float) -> dict[str, np.ndarray]:
     """Return every metric per example, (n,), in the truth's unit; `mpjpe`, the raw one, only where both are in mm.
+
+    Where the truth has intrinsics and either file has boxes, every MPJPE comes a second time as `turned_*`: with the
+    poses first turned from their crops' frames into the cameras' (PA-MPJPE is the same under any turn).
 
     Raises:
       errors.InputError: the files hold different numbers of poses.
     """
     if len(poses.joints) != len(truth.joints):
         raise errors.InputError(f"{len(poses.joints)} poses, but {len(truth.joints)} true ones")
+    scores = _mpjpe(poses.joints, poses.unit, truth, canonical_bone_sum)
+    box_px = truth.box_px if poses.box_px is None else poses.box_px
+    if truth.intrinsics_px is None or box_px is None:
+        return scores
+    joints = rays.turned(poses.joints, box_px, truth.intrinsics_px)
+    turned = _mpjpe(joints, poses.unit, truth, canonical_bone_sum)
+    return scores | {f"turned_{name}": values for name, values in turned.items() if name != "pa_mpjpe"}
+
+
+def _mpjpe(joints: np.ndarray, unit: str, truth: Poses, canonical_bone_sum: float) -> dict[str, np.ndarray]:
     protocol = protocols.human36m_protocol_1
-    scaled = protocol.score(poses.joints, truth.joints, canonical_bone_sum)
+    scaled = protocol.score(joints, truth.joints, canonical_bone_sum)
     scores = {
         "mpjpe_scale_matched": scaled["mpjpe_scale_matched_mm"],
         "mpjpe_bone_sum": scaled["mpjpe_mm"],
         "pa_mpjpe": scaled["pa_mpjpe_mm"],
     }
-    if poses.unit == truth.unit == "mm":
+    if unit == truth.unit == "mm":
         raw = dataclasses.replace(protocol, scaling="none")
-        scores = {"mpjpe": raw.score(poses.joints, truth.joints, canonical_bone_sum)["mpjpe_mm"]} | scores
+        scores = {"mpjpe": raw.score(joints, truth.joints, canonical_bone_sum)["mpjpe_mm"]} | scores
     return scores

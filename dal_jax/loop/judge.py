@@ -10,19 +10,21 @@ from jaxtyping import Float
 from dal_jax import deform_and_learn
 from dal_jax.body import kinematics, parameters as parameters_lib, skinning, template as template_lib
 from dal_jax.data import people as people_lib
-from dal_jax.evaluation import metrics, protocols
+from dal_jax.evaluation import metrics, protocols, rays
 from dal_jax.lifting import lift
 from dal_jax.regressor import model as regressor_model
 
 FIELDS = (
     "registration_train_mpjpe_mm", "regressor_train_mpjpe_mm", "regressor_test_mpjpe_mm",
     "regressor_test_pa_mpjpe_mm", "lifting_train_mpjpe_mm", "lifting_test_mpjpe_mm",
+    "registration_train_turned_mpjpe_mm", "regressor_train_turned_mpjpe_mm", "regressor_test_turned_mpjpe_mm",
 )  # fmt: skip
+"""`turned`: the joints are first turned from the crop's frame into the camera's by the ray of the crop's centre."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Judge:
-    """Scores a round by Human3.6M's protocol 1; every field is None where there is no truth.
+    """Scores a round by Human3.6M's protocol 1; every field is None where there is no truth (or, turned, no camera).
 
     test: the test people, whose images the ConvNet predicts; train_truth, test_truth: 3D truth or None.
     """
@@ -37,14 +39,19 @@ class Judge:
         if self.train_truth is None or self.test_truth is None:
             return dict.fromkeys(FIELDS)
         train, test = self.train_truth.joints_h36m_mm, self.test_truth.joints_h36m_mm
-        regressor_test = self._scores(self._joints(self.predict_test(state)), test)
+        registered, learned = self._joints(state.fits), self._joints(state.predictions)
+        predicted = self._joints(self.predict_test(state))
+        regressor_test = self._scores(predicted, test)
         return {
-            "registration_train_mpjpe_mm": self._mean(self._joints(state.fits), train),
-            "regressor_train_mpjpe_mm": self._mean(self._joints(state.predictions), train),
+            "registration_train_mpjpe_mm": self._mean(registered, train),
+            "regressor_train_mpjpe_mm": self._mean(learned, train),
             "regressor_test_mpjpe_mm": float(np.mean(regressor_test["mpjpe_mm"])),
             "regressor_test_pa_mpjpe_mm": float(np.mean(regressor_test["pa_mpjpe_mm"])),
             "lifting_train_mpjpe_mm": self._mean(self._lifted(state, self.setting.people), train),
             "lifting_test_mpjpe_mm": self._mean(self._lifted(state, self.test), test),
+            "registration_train_turned_mpjpe_mm": self._turned_mean(registered, self.setting.people, self.train_truth),
+            "regressor_train_turned_mpjpe_mm": self._turned_mean(learned, self.setting.people, self.train_truth),
+            "regressor_test_turned_mpjpe_mm": self._turned_mean(predicted, self.test, self.test_truth),
         }
 
     def predict_test(self, state: deform_and_learn.LoopState) -> parameters_lib.BodyParameters:
@@ -87,6 +94,13 @@ class Judge:
     def _scores(self, joints, truth) -> dict[str, np.ndarray]:
         canonical = protocols.canonical_bone_sum_mm(self.train_truth.joints_h36m_mm)
         return protocols.human36m_protocol_1.score(joints, truth, canonical)
+
+    def _turned_mean(self, joints, people: people_lib.People, truth: people_lib.Truth) -> float | None:
+        """Return the mean score in the camera's frame, or None where the cameras are not known."""
+        if truth.intrinsics_px is None:
+            return None
+        turned = rays.turned(joints, people.observations.box_px, truth.intrinsics_px)
+        return self._mean(turned, truth.joints_h36m_mm)
 
     def _mean(self, joints, truth) -> float:
         return float(np.mean(self._scores(joints, truth)["mpjpe_mm"]))

@@ -26,6 +26,7 @@ class Fits:
     bbox_px: the annotation's own box.
     joints, joints_h36m: camera frame, relative to the pelvis, metres; joints_px: in the photograph.
     dense_error_px: root mean square over the dense points; keypoint_error_px: the same over the key points.
+    converged: true of what was predicted and not registered.
     """
 
     image_id: np.ndarray
@@ -127,9 +128,10 @@ def starts_for(
     )
 
 
-def write(path: str | pathlib.Path, fits: Fits) -> None:
-    """Write the file whole or not at all."""
-    atomic.savez(path, **{field.name: getattr(fits, field.name) for field in dataclasses.fields(fits)})
+def write(path: str | pathlib.Path, fits: Fits, extra: dict[str, np.ndarray] | None = None) -> None:
+    """Write the file whole or not at all; `extra` are more fields, which `read` passes over."""
+    fields = {field.name: getattr(fits, field.name) for field in dataclasses.fields(fits)}
+    atomic.savez(path, **fields, **(extra or {}))
 
 
 def read(path: str | pathlib.Path) -> Fits:

@@ -13,7 +13,14 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from dal_jax.body import parameters as parameters_lib
-from dal_jax.regressor import augmentation as augmentation_lib, convolution, losses, resnet, theta as theta_lib
+from dal_jax.regressor import (
+    augmentation as augmentation_lib,
+    convolution,
+    losses,
+    pretrained,
+    resnet,
+    theta as theta_lib,
+)
 
 _IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of 0..255, the normalisation that pretrained weights expect
 _IMAGENET_SD = (58.395, 57.12, 57.375)
@@ -26,6 +33,7 @@ class RegressorConfig:
     preset: str = "paper"  # which whole configuration this is
     width: int = 64  # channels of the first convolution; 64 is ResNet50 as published
     image_size: int = 224  # px; the paper does not say, 224 is what ImageNet weights were trained on
+    pretrained: str = ""  # .safetensors of an ImageNet ResNet50 (torchvision, timm, Hugging Face) to start from
     batch: int = 30  # images a step
     epochs: int = 30  # in each round
     learning_rate: float = 1e-4  # of Adam; the highest of the schedule
@@ -111,10 +119,36 @@ class Learned(Protocol):
 
 
 def initial_variables(config: RegressorConfig, key: Array) -> Any:
-    """Draw the network's weights: {'params', 'batch_stats'}."""
+    """Draw the network's weights: {'params', 'batch_stats'}; the trunk's come from `config.pretrained` where it is set.
+
+    Raises:
+      errors.InputError: the file of pretrained weights cannot be used for a network of `config.width`.
+    """
+    drawn = convolution.draw_kernels(jax.jit(_initialise(config))(key), key)
+    if not config.pretrained:
+        return drawn
+    trunk = pretrained.load_trunk(config.pretrained, _trunk(drawn))
+    return {collection: leaves | {"trunk": trunk[collection]} for collection, leaves in drawn.items()}
+
+
+def check_pretrained(config: RegressorConfig) -> None:
+    """Refuse a file of pretrained weights that cannot be used, before anything is begun (as `initial_variables`)."""
+    if config.pretrained:
+        pretrained.load_trunk(config.pretrained, _trunk(variable_shapes(config)))
+
+
+def variable_shapes(config: RegressorConfig) -> Any:
+    """Return the network's variables as `jax.ShapeDtypeStruct`: what a checkpoint of it holds."""
+    return jax.eval_shape(_initialise(config), jax.random.key(0))
+
+
+def _initialise(config: RegressorConfig) -> Any:
     image = jnp.zeros((1, config.image_size, config.image_size, 3))
-    zeros = jax.jit(functools.partial(Regressor(config.width).init, train=False))(key, image)
-    return convolution.draw_kernels(zeros, key)
+    return functools.partial(Regressor(config.width).init, train=False, image=image)
+
+
+def _trunk(variables: Any) -> Any:
+    return {collection: leaves["trunk"] for collection, leaves in variables.items()}
 
 
 def apply_training(

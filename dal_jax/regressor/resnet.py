@@ -8,7 +8,8 @@ from jaxtyping import Array, Float
 
 from dal_jax.regressor import batch_norm, convolution
 
-_BLOCKS = (3, 4, 6, 3)
+BLOCKS = (3, 4, 6, 3)
+"""Bottlenecks of each stage."""
 _EXPANSION = 4
 
 
@@ -26,7 +27,7 @@ class ResNet50(nn.Module):
         x = convolution.Convolution(self.width, 7, 2, name="conv1")(x)
         x = batch_norm.BatchNorm(relu=True, name="bn1")(x, train)
         x = max_pool(x)
-        for stage, blocks in enumerate(_BLOCKS):
+        for stage, blocks in enumerate(BLOCKS):
             for block in range(blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
                 x = Bottleneck(self.width << stage, stride, name=f"layer{stage + 1}_{block}")(x, train)

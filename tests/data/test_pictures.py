@@ -78,6 +78,72 @@ def test_any_kind_of_picture_comes_back_as_rgb(tmp_path, mode):
     assert pixels.shape == (8, 12, 3) and pixels.dtype == np.uint8
 
 
+def _photograph():
+    """A smooth picture of all colours, wider than high, on which a turn or a wrong channel shows."""
+    y, x = np.mgrid[:60, :80]
+    pixels = np.stack([3 * x, 4 * y, 250 - 2 * x - y], axis=-1).clip(0, 255).astype(np.uint8)
+    return PIL.Image.fromarray(pixels)
+
+
+def _exif(orientation):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+ENCODINGS = {
+    "jpg": (lambda p, path: p.save(path, quality=97), 3.0),
+    "turned by a quarter.jpg": (
+        lambda p, path: p.transpose(PIL.Image.Transpose.ROTATE_90).save(path, quality=97, exif=_exif(6)), 3.0
+    ),
+    "turned back.jpg": (
+        lambda p, path: p.transpose(PIL.Image.Transpose.ROTATE_270).save(path, quality=97, exif=_exif(8)), 3.0
+    ),
+    "upside down.png": (lambda p, path: p.transpose(PIL.Image.Transpose.ROTATE_180).save(path, exif=_exif(3)), 0.0),
+    "mirrored.png": (
+        lambda p, path: p.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT).save(path, exif=_exif(2)), 0.0
+    ),
+    "rgba.png": (lambda p, path: p.convert("RGBA").save(path), 0.0),
+    "palette.png": (lambda p, path: p.quantize(256).save(path), 12.0),
+    "cmyk.jpg": (lambda p, path: p.convert("CMYK").save(path, quality=97), 6.0),
+    "webp": (lambda p, path: p.save(path, lossless=True), 0.0),
+}  # fmt: skip
+"""How a photograph is stored, and by how many of 255 levels its crop may then be off: what that encoding loses."""
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_every_encoding_gives_the_same_crop(tmp_path, name):
+    save, levels = ENCODINGS[name]
+    path = tmp_path / (name if "." in name else f"a.{name}")
+    save(_photograph(), path)
+    box = np.array([11.5, 3.25, 50.0, 50.0])
+    wanted = pictures.crop(np.asarray(_photograph()), box, 32).astype(int)
+    found = pictures.crop(pictures.read_picture(path), box, 32).astype(int)
+    assert np.abs(found - wanted).max() <= levels
+    assert pictures.upright_size(path) == (80, 60)
+
+
+@pytest.mark.parametrize("name", ["grey.png", "grey.jpg", "grey and alpha.png", "16 bit.png", "16 bit.tif"])
+def test_grey_pictures_of_any_depth_give_the_same_crop(tmp_path, name):
+    grey = np.asarray(_photograph().convert("L"))
+    stored = PIL.Image.fromarray(grey.astype(np.uint16) * 257 if "16" in name else grey)
+    (stored.convert("LA") if "alpha" in name else stored).save(tmp_path / name)
+    found = pictures.read_picture(tmp_path / name).astype(int)
+    assert np.abs(found - grey[..., None]).max() <= (3 if name.endswith("jpg") else 0)
+
+
+def test_what_is_transparent_is_black_and_floating_point_is_refused(tmp_path):
+    cut_out = _photograph().convert("RGBA")
+    cut_out.putalpha(PIL.Image.fromarray(np.where(np.arange(80) < 40, 255, 0).astype(np.uint8)[None].repeat(60, 0)))
+    cut_out.save(tmp_path / "a.png")
+    pixels = pictures.read_picture(tmp_path / "a.png")
+    np.testing.assert_array_equal(pixels[:, :40], np.asarray(_photograph())[:, :40])
+    assert not pixels[:, 40:].any()
+    PIL.Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(errors.InputError, match=r"a\.tif: .*floating point"):
+        pictures.read_picture(tmp_path / "a.tif")
+
+
 def test_exif_turns_the_picture_unless_the_annotation_was_made_without(tmp_path):
     exif = PIL.Image.Exif()
     exif[0x0112] = 6  # the camera was held upright: stored lying, to be turned by a quarter

@@ -30,6 +30,12 @@ def _nan(joints: np.ndarray) -> np.ndarray:
         ({"joints": _nan(_joints()), "unit": "mm"}, r"joints\[2, 5\] is \[.*nan"),
         ({"joints": _joints(), "unit": "mm", "action": np.array(["Eating"])}, r"action has shape \(1,\)"),
         ({"joints": np.array([{}], object), "unit": "mm"}, "no readable .npz"),
+        ({"joints": _joints(), "unit": "mm", "box_px": np.ones((3, 4))}, r"box_px has shape \(3, 4\)"),
+        (
+            {"joints": _joints(), "unit": "mm", "box_px": np.array([0, 0, 9, 0])},
+            r"box_px\[0\] is \[0.0, 0.0, 9.0, 0.0\]",
+        ),
+        ({"joints": _joints(), "unit": "mm", "intrinsics_px": np.full(4, np.nan)}, r"intrinsics_px\[0\] is \[nan"),
     ],
 )
 def test_a_bad_field_is_named_with_its_file(tmp_path, fields, message):

@@ -38,6 +38,16 @@ def test_scores_are_printed_and_written(files):
     assert again.returncode == 2 and "--overwrite" in again.stderr
 
 
+def test_errors_are_given_both_ways_where_the_truth_has_cameras(files):
+    truth = dict(np.load(files / "truth.npz")) | {"intrinsics_px": np.array([1000.0, 1000.0, 500.0, 500.0])}
+    np.savez(files / "truth.npz", **truth, box_px=np.array([500.0, 450.0, 600.0, 100.0]))
+    done = _run(f"--poses_3d={files}/poses.npz", f"--truth={files}/truth.npz", f"--out={files}/scores.json")
+    assert done.returncode == 0, done.stderr
+    scores = json.loads((files / "scores.json").read_text())
+    assert scores["turned_mpjpe_scale_matched_mm"] > 10 > scores["mpjpe_scale_matched_mm"]
+    assert "turned_mpjpe_bone_sum" in done.stdout
+
+
 def test_a_bad_file_gives_one_line_and_exit_code_2(files):
     np.savez(files / "short.npz", joints=np.zeros((2, 17, 3)), unit="mm")
     done = _run(f"--poses_3d={files}/short.npz", f"--truth={files}/truth.npz")

@@ -1,0 +1,40 @@
+"""The folder of a run with a small ConvNet in its checkpoint: real weights, though nobody trained them."""
+
+import dataclasses
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dal_jax import deform_and_learn, presets
+from dal_jax.loop import folder as folder_lib
+from dal_jax.regressor import training
+
+IMAGE_SIZE = 32
+
+
+def config(**regressor) -> presets.Config:
+    """Return the demo's configuration with a ConvNet of width 4 on 32 px."""
+    whole = presets.demo()
+    whole.regressor = dataclasses.replace(whole.regressor, width=4, image_size=IMAGE_SIZE, **regressor)
+    return whole
+
+
+def write(workdir: pathlib.Path, step: int = 5, **regressor) -> training.TrainState:
+    """Write config.json and a checkpoint; return the ConvNet's state, whose answers differ from picture to picture."""
+    whole = config(**regressor)
+    state = training.initial_state(whole.regressor, jax.random.key(0)).replace(step=jnp.asarray(step, jnp.int32))
+    rng = np.random.default_rng(1)
+    kernel = jnp.asarray(rng.normal(0, 0.02, state.trained["params"]["theta"]["kernel"].shape), jnp.float32)
+    state.trained["params"]["theta"]["kernel"] = kernel
+    if state.average is not None:
+        average = jax.tree.map(lambda leaf: leaf, state.average)
+        average["params"]["theta"]["kernel"] = 0.5 * kernel
+        state = state.replace(average=average)
+    loop = deform_and_learn.LoopState(
+        lifting=None, fits=None, energy=np.zeros(2, np.float32), regressor=state, predictions=None
+    )
+    with folder_lib.RunFolder(workdir, whole) as run:
+        run.save(1, loop, dataclasses.asdict(deform_and_learn.Progress(saves=1)))
+    return state

@@ -1,0 +1,97 @@
+"""People in photographs: any batch gives the same bodies, a killed run goes on, a bad picture is one line."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+
+from dal_jax.data import boxes, photographs as photographs_lib, pictures
+from dal_jax.loop import prediction, trained as trained_lib
+from dal_jax.regressor import model
+from dal_jax.runtime import errors
+from tests.loop import small_run
+
+FLOAT32 = 1e-4  # batches of another size sum in another order
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "run"
+    small_run.write(workdir)
+    return trained_lib.load(workdir)
+
+
+@pytest.fixture
+def crowd(tmp_path):
+    """Five people in three photographs."""
+    rng = np.random.default_rng(0)
+    for name in "abc":
+        PIL.Image.fromarray(rng.integers(0, 256, (60, 80, 3)).astype(np.uint8)).save(tmp_path / f"{name}.png")
+    photographs = photographs_lib.listing(tmp_path)
+    found = [
+        boxes.Found(f"{name}.png", 0, number, "", np.array([5.0 * number, 3.0, 40.0, 30.0]))
+        for number, name in enumerate("aabbc", start=1)
+    ]
+    return photographs, photographs_lib.people(photographs, found).people
+
+
+def _predict(trained, crowd, done, **options):
+    photographs, people = crowd
+    return prediction.predict(trained, lambda one: photographs.path(one.file_name), people, done, **options)
+
+
+def test_every_person_gets_the_body_of_his_own_crop(trained, crowd, tmp_path):
+    photographs, people = crowd
+    crops = [pictures.crop(pictures.read_picture(photographs.path(p.file_name)), p.crop_px, 32) for p in people]
+    wanted = model.predict(trained.config, trained.learned, np.stack(crops), batch=8)
+    assert np.ptp(wanted.pose, axis=0).max() > 0.01
+    for batch in (2, 64):
+        found = _predict(trained, crowd, tmp_path / f"done{batch}", batch=batch)
+        assert found.problems == [""] * 5
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=FLOAT32), found.parameters, wanted)
+
+
+class _Killed(Exception):
+    pass
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(trained, crowd, tmp_path):
+    undisturbed = _predict(trained, crowd, tmp_path / "undisturbed", batch=2)
+    reached = []
+
+    def die(count):
+        reached.append(count)
+        if len(reached) == 2:
+            raise _Killed
+
+    with pytest.raises(_Killed):
+        _predict(trained, crowd, tmp_path / "done", batch=2, progress=die)
+    for name in ("a.png", "b.png"):  # not needed any more: their people are done
+        crowd[0].path(name).unlink()
+    counts = []
+    found = _predict(trained, crowd, tmp_path / "done", batch=2, progress=counts.append)
+    assert counts == [2, 2, 1]
+    jax.tree.map(np.testing.assert_array_equal, found.parameters, undisturbed.parameters)
+
+
+def test_a_bad_photograph_is_one_line_or_a_row_of_nan(trained, crowd, tmp_path):
+    photographs, people = crowd
+    path = photographs.path("b.png")
+    path.write_bytes(path.read_bytes()[:3000])  # the header is whole, the pixels are not
+    with pytest.raises(errors.InputError, match=r"b\.png: cannot be read as a picture"):
+        _predict(trained, crowd, tmp_path / "first", batch=2)
+    found = _predict(trained, crowd, tmp_path / "second", batch=2, skip_invalid=True)
+    assert [bool(problem) for problem in found.problems] == [False, False, True, True, False]
+    assert np.isnan(found.parameters.pose[2:4]).all() and np.isfinite(found.parameters.pose[[0, 1, 4]]).all()
+    without = dataclasses.replace(found, parameters=jax.tree.map(lambda leaf: leaf[[0, 1, 4]], found.parameters))
+    alone = _predict(trained, (photographs, [people[row] for row in (0, 1, 4)]), tmp_path / "third", batch=2)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=FLOAT32), without.parameters, alone.parameters)
+
+
+def test_a_damaged_batch_is_named(trained, crowd, tmp_path):
+    _predict(trained, crowd, tmp_path / "done", batch=2)
+    (tmp_path / "done" / "000001.npz").write_bytes(b"PK")
+    with pytest.raises(errors.InputError, match=r"000001\.npz: is damaged"):
+        _predict(trained, crowd, tmp_path / "done", batch=2)

@@ -1,0 +1,94 @@
+"""A run's ConvNet comes back from either of its folders; what is no run is named in one line."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from dal_jax.loop import trained
+from dal_jax.regressor import model
+from dal_jax.runtime import errors
+from tests.loop import small_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "run"
+    return workdir, small_run.write(workdir)
+
+
+def _images():
+    size = small_run.IMAGE_SIZE
+    return np.random.default_rng(0).integers(0, 256, (3, size, size, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("place", [".", "checkpoints"])
+def test_the_convnet_predicts_as_the_one_that_was_saved(run, place):
+    workdir, state = run
+    loaded = trained.load(workdir / place)
+    assert loaded.config == small_run.config().regressor and loaded.folder.samefile(workdir)
+    assert (loaded.step, loaded.training_steps, loaded.body) == (1, 5, "")
+    wanted = model.predict(small_run.config().regressor, state, _images(), batch=8)
+    found = model.predict(loaded.config, loaded.learned, _images(), batch=8)
+    assert np.ptp(wanted.pose, axis=0).max() > 0.01
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
+def test_the_running_mean_of_the_weights_predicts_where_there_is_one(tmp_path):
+    state = small_run.write(tmp_path / "run", average_decay=0.9)
+    loaded = trained.load(tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, loaded.learned.variables, state.average)
+    kernels = [one["params"]["theta"]["kernel"] for one in (state.trained, state.average)]
+    assert np.abs(kernels[0] - kernels[1]).max() > 0
+
+
+def _spoil(workdir, change):
+    path = workdir / "config.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_a_configuration_from_before_a_field_existed_keeps_the_field_s_default(run, tmp_path):
+    small_run.write(tmp_path / "run")
+    _spoil(tmp_path / "run", lambda content: content["regressor"].pop("pretrained"))
+    assert trained.load(tmp_path / "run").config.pretrained == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda c: c.clear(), "has no group 'regressor'"),
+        (lambda c: c["regressor"].update(layers=101), "regressor.layers is unknown"),
+        (lambda c: c["regressor"].update(width="wide"), "regressor.width is 'wide'"),
+        (lambda c: c["regressor"]["weights"].update(dense=None), "regressor.weights.dense is None"),
+        (lambda c: c["regressor"].update(width=8), "expected float32"),
+        (lambda c: c.update(body=3), "body is 3"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_is_one_line(tmp_path, change, told):
+    small_run.write(tmp_path / "run")
+    _spoil(tmp_path / "run", change)
+    with pytest.raises(errors.InputError, match=told) as caught:
+        trained.load(tmp_path / "run")
+    assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
+
+
+def test_folders_that_are_no_run_are_named(tmp_path):
+    (tmp_path / "empty").mkdir()
+    small_run.write(tmp_path / "untrained", step=0)
+    small_run.write(tmp_path / "text")
+    (tmp_path / "text" / "config.json").write_text("{")
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "config.json").write_text((tmp_path / "untrained" / "config.json").read_text())
+    for name, told in (
+        ("absent", "no such folder"),
+        ("empty", "it has no config.json"),
+        ("untrained", "not trained yet"),
+        ("text", "config.json: is no JSON"),
+        ("bare", "there is no checkpoint"),
+    ):
+        with pytest.raises(errors.InputError, match=told) as caught:
+            trained.load(tmp_path / name)
+        assert name in str(caught.value)
