@@ -25,6 +25,7 @@ class Config:
     normalise_fakes: bool = False  # bring turned poses to unit size again, so that D cannot judge by size
     lift_turn_lift_weight: float = 0.0  # Chen et al. 2019's consistency, in 3D and back in 2D; 0 = as published
     bone_weight: float = 0.0  # of left against right bones and of each pose's proportions against the batch's
+    mirror_poses: bool = False  # show half of the poses left for right
     heading_deg: float = 180.0  # fakes are turned by up to this, either way; 180 = any heading, as published
     matched_headings: float = 0.0  # share of fakes turned to the heading of another pose instead, from step 2,000 on
     elevation_start_deg: float = 0.0  # the first guess of how far cameras look down
@@ -45,27 +46,28 @@ def best() -> Config:
     """What beats the published recipe, from 2D only; the reasons and figures are in the package's README."""
     return Config(
         preset="best",
-        width=256,
+        width=512,
         batch=128,
         steps=6000,
         mirror_margin=0.7,
         discriminator_bones=True,
         normalise_fakes=True,
-        lift_turn_lift_weight=1.0,
-        bone_weight=2.0,
+        lift_turn_lift_weight=2.0,
+        bone_weight=4.0,
+        mirror_poses=True,
         matched_headings=1.0,
         elevation_start_deg=8.0,
         elevation_rate=1e-3,
         average_decay=0.995,
-        members=3,
+        members=2,
         doubt=True,
         complete=True,
     )
 
 
 def demo() -> Config:
-    """`best` with one member, in a minute on two cores."""
-    return dataclasses.replace(best(), preset="demo", members=1, steps=5000)
+    """`best`, one member of half its width: about two minutes on two cores."""
+    return dataclasses.replace(best(), preset="demo", members=1, width=256)
 
 
 PRESETS = {"kudo": kudo, "demo": demo, "best": best}

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from dal_jax.body import skeleton
 from dal_jax.lifting import adversarial, completion, criteria, lift, networks, normalise
 from dal_jax.lifting.config import Config
 
@@ -146,6 +147,8 @@ def _step(config: Config, state: LiftingState, poses: normalise.Normalised, key)
         member, key = player
         draw_key, step_key = jax.random.split(key)
         batch = _draw(config, poses, draw_key)
+        if config.mirror_poses:
+            batch = _mirror_half(batch, jax.random.fold_in(draw_key, 1))
         prepared, _ = completion.prepare(config, state.completer, batch.points, batch.visible)
         return adversarial.step(config, member, state.completer, state.step, prepared, step_key)
 
@@ -161,6 +164,17 @@ def _step(config: Config, state: LiftingState, poses: normalise.Normalised, key)
 def _draw(config: Config, poses: normalise.Normalised, key) -> normalise.Normalised:
     rows = jax.random.randint(key, (config.batch,), 0, len(poses.points))
     return jax.tree.map(lambda values: values[rows], poses)
+
+
+def _mirror_half(batch: normalise.Normalised, key) -> normalise.Normalised:
+    """Show half of the poses left for right: people are as likely to do it the other way round."""
+    mirror = jnp.array(skeleton.H36M_MIRROR)
+    chosen = jax.random.bernoulli(key, shape=(len(batch.points), 1))
+    points = batch.points[:, mirror] * jnp.array([-1.0, 1.0])[None, None]
+    return batch._replace(
+        points=jnp.where(chosen[..., None], points, batch.points),
+        visible=jnp.where(chosen, batch.visible[:, mirror], batch.visible),
+    )
 
 
 def _learn_to_complete(config: Config, state: LiftingState, batch: normalise.Normalised, key):

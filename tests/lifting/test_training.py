@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dal_jax.lifting import config as config_lib, lift, poses as poses_lib, training
+from dal_jax.body import skeleton
+from dal_jax.lifting import config as config_lib, lift, normalise, poses as poses_lib, training
 from dal_jax.runtime import errors
 from tests.lifting import stick_people
 
@@ -19,6 +20,7 @@ _SMALL = config_lib.Config(
     lift_turn_lift_weight=1.0,
     bone_weight=1.0,
     matched_headings=0.5,
+    mirror_poses=True,
     elevation_rate=1e-3,
     average_decay=0.9,
     members=2,
@@ -132,6 +134,20 @@ def test_real_poses_train_with_finite_losses():
     joints = np.asarray(lift.lift(config, state.lifter, keypoints, poses.visible[:500]).joints)
     spread = joints[..., 2].std() / joints[..., 0].std()
     assert 0.3 < spread < 2  # people are about as deep as they are wide when seen from all sides
+
+
+def test_half_of_the_poses_are_mirrored():
+    """Mirrored again they are the given ones; what is missing goes to the other side too."""
+    visible = np.random.default_rng(0).random((32, 17)) < 0.8
+    batch = normalise.normalise_all(jnp.asarray(_POSES), jnp.asarray(visible))
+    shown = training._mirror_half(batch, jax.random.key(0))
+    changed = np.any(np.asarray(shown.points != batch.points), axis=(1, 2))
+    assert 8 < changed.sum() < 24
+    mirror = np.array(skeleton.H36M_MIRROR)
+    back = np.asarray(shown.points)[changed][:, mirror] * np.float32([-1, 1])
+    np.testing.assert_array_equal(back, np.asarray(batch.points)[changed])
+    np.testing.assert_array_equal(np.asarray(shown.visible)[changed][:, mirror], np.asarray(batch.visible)[changed])
+    np.testing.assert_array_equal(shown.points[~changed], batch.points[~changed])
 
 
 def test_members_differ_and_the_mean_of_the_trusted_lifts():
