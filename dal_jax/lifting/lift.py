@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from dal_jax.body import skeleton
 from dal_jax.lifting import adversarial, completion, networks, normalise
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def lift(
 ) -> Lifted:
     """Lift poses. The result grows with the pose and does not depend on where the pose is.
 
-    The depth is the mean over the members that count; its variance is their mean variance and the spread between them.
+    The depth is the mean over the members that count, and where they were trained on mirrored poses, over the pose and
+    its mirror image; its variance is their mean variance and the spread between them.
     A pose of no size has depth 0.
 
     Args:
@@ -120,15 +122,29 @@ UNUSUAL_SURPRISE = 4.0
 
 def _lift(config, lifter: Lifter, keypoints: Array, visible: Array) -> Lifted:
     poses, points_sd = completion.prepare(config, lifter.completer, keypoints, visible)
-    share = lifter.trust / jnp.sum(lifter.trust)
-    depths = jax.vmap(lambda generator: adversarial.generate(config, generator, poses.points))(lifter.generators)
+    depths, variances = _answers(config, lifter, poses)
+    trust = lifter.trust
+    if config.mirror_poses:  # a network is only nearly as good at left as at right: ask it for both
+        mirror = jnp.array(skeleton.H36M_MIRROR)
+        both = zip((depths, variances), _answers(config, lifter, normalise.mirrored(poses)), strict=True)
+        depths, variances = (None if one is None else jnp.concatenate([one, other[..., mirror]]) for one, other in both)
+        trust = jnp.concatenate([trust, trust])
+    share = trust / jnp.sum(trust)
     depth = jnp.einsum("m,mnj->nj", share, depths)
     scale = poses.scale[:, None]
     depth_sd = None
-    if lifter.doubts is not None:
-        doubt = networks.Doubt(config.width)
-        log_sds = jax.vmap(lambda parameters: doubt.apply(parameters, completion.features(poses)))(lifter.doubts)
-        variance = jnp.exp(2 * log_sds) + (depths - depth[None]) ** 2
-        depth_sd = (jnp.sqrt(jnp.einsum("m,mnj->nj", share, variance)) * scale).at[:, 0].set(0.0)
+    if variances is not None:
+        total = jnp.einsum("m,mnj->nj", share, variances + (depths - depth[None]) ** 2)
+        depth_sd = (jnp.sqrt(total) * scale).at[:, 0].set(0.0)
     size = normalise.divisor(poses.scale)[:, None]  # a pose of no size was not divided by it
     return Lifted(poses.points * size[..., None], depth * scale, depth_sd, points_sd * scale, poses.scale)
+
+
+def _answers(config, lifter: Lifter, poses: normalise.Normalised) -> tuple[Array, Array | None]:
+    """Return every member's depths, (members, n, 17), and their variances where the lifter has doubts."""
+    depths = jax.vmap(lambda generator: adversarial.generate(config, generator, poses.points))(lifter.generators)
+    if lifter.doubts is None:
+        return depths, None
+    doubt, features = networks.Doubt(config.width), completion.features(poses)
+    log_sds = jax.vmap(lambda parameters: doubt.apply(parameters, features))(lifter.doubts)
+    return depths, jnp.exp(2 * log_sds)

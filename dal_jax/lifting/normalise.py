@@ -63,6 +63,18 @@ def unit_size_all(points: Float[Array, "*n 17 2"], visible: Bool[Array, "*n 17"]
     return _over_leading_axes(unit_size, points, visible)
 
 
+def mirrored(poses: Normalised) -> Normalised:
+    """Return the poses as a mirror shows them, joints renamed so that they are people again: an involution."""
+    mirror, across = jnp.array(skeleton.H36M_MIRROR), jnp.array([-1.0, 1.0])
+    return Normalised(
+        points=poses.points[..., mirror, :] * jnp.broadcast_to(across, poses.points.shape),
+        hip=poses.hip * jnp.broadcast_to(across, poses.hip.shape),
+        scale=poses.scale,
+        visible=poses.visible[..., mirror],
+        stand_in=mirror[poses.stand_in[..., mirror]],
+    )
+
+
 def divisor(scale: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """Return what to divide by: the scale, or 1 for a pose of no size."""
     return jnp.where(scale > 0, scale, 1.0)

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from dal_jax.body import skeleton
 from dal_jax.lifting import adversarial, completion, criteria, lift, networks, normalise
 from dal_jax.lifting.config import Config
 
@@ -168,13 +167,12 @@ def _draw(config: Config, poses: normalise.Normalised, key) -> normalise.Normali
 
 def _mirror_half(batch: normalise.Normalised, key) -> normalise.Normalised:
     """Show half of the poses left for right: people are as likely to do it the other way round."""
-    mirror = jnp.array(skeleton.H36M_MIRROR)
-    chosen = jax.random.bernoulli(key, shape=(len(batch.points), 1))
-    points = batch.points[:, mirror] * jnp.array([-1.0, 1.0])[None, None]
-    return batch._replace(
-        points=jnp.where(chosen[..., None], points, batch.points),
-        visible=jnp.where(chosen, batch.visible[:, mirror], batch.visible),
-    )
+    chosen = jax.random.bernoulli(key, shape=(len(batch.points),))
+
+    def choose(mirrored: Array, given: Array) -> Array:
+        return jnp.where(chosen.reshape(-1, *[1] * (given.ndim - 1)), mirrored, given)
+
+    return jax.tree.map(choose, normalise.mirrored(batch), batch)
 
 
 def _learn_to_complete(config: Config, state: LiftingState, batch: normalise.Normalised, key):

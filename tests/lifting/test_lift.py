@@ -5,13 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dal_jax.body import skeleton
 from dal_jax.lifting import config as config_lib, lift, training
 from tests.lifting import stick_people
 
 _FLOAT32 = 5e-6  # outputs of order 1 in the pose's unit, through three float32 layers
 _CONFIG = {
     "kudo": config_lib.Config(width=32),
-    "best": config_lib.Config(width=32, members=2, doubt=True, complete=True),
+    "best": config_lib.Config(width=32, members=2, doubt=True, complete=True, mirror_poses=True),
 }
 _LIFTER = {
     name: jax.tree.map(lambda leaf: 10 * leaf, training.initial_state(config, jax.random.key(0)).lifter)
@@ -106,6 +107,18 @@ def test_eq_4_takes_every_depth_alike_from_kudo_and_by_its_doubt_from_best():
         else:
             expected = confidence / (1 + (lifted.depth_sd / lifted.size[:, None] / lift.USUAL_SD) ** 2)
             np.testing.assert_allclose(trusted, expected, rtol=1e-5)
+
+
+def test_a_mirror_image_is_lifted_to_the_mirror_image():
+    """Exactly, where poses were mirrored in training; the published lifter knows no such law."""
+    mirror = np.array(skeleton.H36M_MIRROR)
+    visible = np.random.default_rng(0).random((6, 17)) < 0.8
+    image, seen = (_POSES * np.float32([-1, 1]))[:, mirror], visible[:, mirror]
+    whole, reflected = _lift("best", _POSES), _lift("best", image)
+    np.testing.assert_allclose(reflected.depth[:, mirror], whole.depth, atol=_FLOAT32)
+    np.testing.assert_allclose(reflected.depth_sd[:, mirror], whole.depth_sd, rtol=1e-4)
+    assert np.abs(_lift("kudo", image).depth[:, mirror] - _lift("kudo", _POSES).depth).max() > 1e-3
+    assert np.isfinite(_lift("best", image, seen).depth).all()
 
 
 def test_without_a_completer_nothing_is_surprising():

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dal_jax.body import skeleton
 from dal_jax.lifting import normalise
 from tests.lifting import stick_people
 
@@ -37,6 +38,19 @@ def test_leading_axes_are_batch():
         one = normalise.normalise(jnp.asarray(poses[row, 0]), jnp.asarray(visible[row, 0]))
         for batched, single in zip(both, one, strict=True):
             np.testing.assert_allclose(batched[row, 0], single, rtol=_FLOAT32, atol=_FLOAT32)
+
+
+def test_a_mirror_image_is_a_person_again():
+    """Normalising the mirror image is mirroring the normalised pose; twice mirrored is the pose."""
+    visible = _without(3, 12, 13)
+    mirror = np.array(skeleton.H36M_MIRROR)
+    poses = normalise.normalise_all(jnp.asarray(_POSE)[None], jnp.asarray(visible)[None])
+    image = (_POSE * np.float32([-1, 1]))[mirror]
+    expected = normalise.normalise_all(jnp.asarray(image)[None], jnp.asarray(visible[mirror])[None])
+    found = normalise.mirrored(poses)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=_FLOAT32)
+    jax.tree.map(np.testing.assert_array_equal, normalise.mirrored(found), poses)
 
 
 def test_scale_and_place_do_not_matter():
