@@ -43,12 +43,15 @@ def kudo() -> Config:
 
 
 def best() -> Config:
-    """What beats the published recipe, from 2D only; the reasons and figures are in the package's README."""
+    """What beats the published recipe, from 2D only: a quarter of the joint error less (README, "2D poses to 3D").
+
+    Settings were compared on poses of training subjects. About five minutes for 20,000 poses on two cores.
+    """
     return Config(
         preset="best",
         width=512,
         batch=128,
-        steps=6000,
+        steps=8000,
         mirror_margin=0.7,
         discriminator_bones=True,
         normalise_fakes=True,
@@ -67,7 +70,7 @@ def best() -> Config:
 
 def demo() -> Config:
     """`best`, one member of half its width: about two minutes on two cores."""
-    return dataclasses.replace(best(), preset="demo", members=1, width=256)
+    return dataclasses.replace(best(), preset="demo", members=1, width=256, steps=6000)
 
 
 PRESETS = {"kudo": kudo, "demo": demo, "best": best}
