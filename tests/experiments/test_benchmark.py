@@ -76,6 +76,14 @@ def test_reading_pictures_is_measured_from_photograph_to_batch():
         assert row["images_per_second"] > 0 and row["images_per_cpu_second"] > 0 and row["cores"] >= 1
 
 
+def test_a_lifter_is_measured_by_preset():
+    rows = _rows(_run("--target=lifting", "--preset=kudo", "--steps=1", "--batch=2,8", "--seconds=0"))
+    assert [(row["work"], row["batch"]) for row in rows] == [("training", 16), ("lifting", 2), ("lifting", 8)]
+    assert all(row["what"] == "lifting" and row["preset"] == "kudo" and row["poses_per_second"] > 0 for row in rows)
+    done = _run("--target=lifting", "--preset=kudos")
+    assert done.returncode == 2 and "--preset=kudos" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("flag", "said"),
     [
