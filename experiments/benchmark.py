@@ -1,4 +1,4 @@
-"""Measure registration, skinning, reading pictures or the lifter here; one JSON object a row, progress on stderr.
+"""Measure registration, skinning, reading pictures, the lifter or the ConvNet: one JSON object a row on stdout.
 
   python -m experiments.benchmark --target=registration --optimizer=lm,adam --starts=tpose,closed_form,headings4
   python -m experiments.benchmark --optimizer=lm --batch=64,512 --devices=1,2 --points=120,480 --noreference
@@ -7,6 +7,7 @@
   python -m experiments.benchmark --target=chart --batch=16
   python -m experiments.benchmark --target=pipeline --batch=30
   python -m experiments.benchmark --target=lifting --preset=kudo,best --batch=1,64,4096
+  python -m experiments.benchmark --target=regressor --width=16,64 --image_size=64 --batch=30
 
 Rows of --target=registration:
   optimizers     each optimiser x start x batch x number of points x devices: compile time apart, fits a second (median
@@ -21,6 +22,7 @@ machines, and cpu_s_per_fit compares programs on a busy one. The people (benchma
 time, in about 15 seconds. Without flags: `lm` and `adam`, about a minute.
 """
 
+import itertools
 import json
 import math
 import pathlib
@@ -40,6 +42,7 @@ from dal_jax.benchmark import (
     problems as problems_lib,
     race,
     registration,
+    regressor,
     streaming,
 )
 from dal_jax.body import template as template_lib
@@ -50,7 +53,7 @@ from dal_jax.runtime import atomic, cli, errors, progress
 _ROWS = ("optimizers", "equal_energy", "largest_batch", "memory", "stream")
 _PEOPLE = pathlib.Path(__file__).parents[1] / "benchmarks" / "people.json"
 
-_TARGETS = ["registration", "body", "chart", "pipeline", "lifting"]
+_TARGETS = ["registration", "body", "chart", "pipeline", "lifting", "regressor"]
 _TARGET = flags.DEFINE_enum("target", "registration", _TARGETS, "What is measured.")
 _KINDS = flags.DEFINE_list("rows", ["optimizers"], f"Kinds of rows: {', '.join(_ROWS[:-1])}.")
 _OPTIMIZERS = flags.DEFINE_string("optimizer", "lm,adam", "Optimisers, as --optimizer of experiments.register.")
@@ -64,6 +67,10 @@ _BATCH = flags.DEFINE_list(
 )
 _PRESETS = flags.DEFINE_list("preset", ["kudo", "best"], f"lifting: of {', '.join(lifting_config.PRESETS)}.")
 _DEVICES = flags.DEFINE_list("devices", ["1"], "Numbers of devices; each has a process of its own. CPUs are split.")
+_WIDTHS = flags.DEFINE_list(
+    "width", ["16"], "regressor: channels of the first convolution; 64 is ResNet50 as published."
+)
+_IMAGE_SIZES = flags.DEFINE_list("image_size", ["64"], "regressor: side of the images, px.")
 _POINTS = flags.DEFINE_list("points", ["120"], "Surface points a person, up to what the people have.")
 _STEPS = flags.DEFINE_integer("steps", None, "Left out: 20; of first-order optimisers 300.", 1)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.1, "Of first-order optimisers (paper: 0.1).", 1e-9)
@@ -99,7 +106,13 @@ def main(_: list[str]) -> None:
         jax.config.update("jax_num_cpu_devices", counts[0])  # before the first use of a device
         if len(jax.devices()) < counts[0]:
             raise errors.InputError(f"--devices={counts[0]}: there are {len(jax.devices())}")
-        targets = {"body": _body_rows, "chart": _chart_rows, "pipeline": _pipeline_rows, "lifting": _lifting_rows}
+        targets = {
+            "body": _body_rows,
+            "chart": _chart_rows,
+            "pipeline": _pipeline_rows,
+            "lifting": _lifting_rows,
+            "regressor": _regressor_rows,
+        }
         rows = targets[_TARGET.value]() if _TARGET.value in targets else _registration_rows(counts[0])
     printed = []
     for row in rows:
@@ -140,6 +153,13 @@ def _lifting_rows() -> Iterator[dict[str, object]]:
         config = lifting_config.PRESETS[preset]()
         for row in lifting.rows(config, poses, batches, _STEPS.value or lifting.STEPS, _SECONDS.value):
             yield {"what": "lifting", **row}
+
+
+def _regressor_rows() -> Iterator[dict[str, object]]:
+    sizes = (_numbers("width", _WIDTHS.value), _numbers("image_size", _IMAGE_SIZES.value))
+    for width, image_size, batch in itertools.product(*sizes, _numbers("batch", _BATCH.value or ["30"])):
+        for row in regressor.rows(regressor.Case(width, image_size, batch), _SECONDS.value):
+            yield {"what": "regressor", **row}
 
 
 def _registration_rows(devices: int) -> Iterator[dict[str, object]]:
