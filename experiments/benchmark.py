@@ -17,6 +17,8 @@ Rows of --target=registration:
                  and that `lm` has after 10 steps from the closed-form start.
   largest_batch  the most people at once that each optimiser manages within --memory_limit_gb and --time_limit_s.
   memory         peak memory of streaming each number of --stream_people through `lm`, in a process of its own.
+Rows of --target=lifting: training steps of each preset, then lifting each number of poses at once. Of
+--target=regressor: the training step (mean of squares, Adam) and inference of our ResNet50 and of plain Linen's.
 Rates are measured between repeats of a float32 matrix product on the same devices: fits_per_second_per_gflops compares
 machines, and cpu_s_per_fit compares programs on a busy one. The people (benchmarks/people.json) are made the first
 time, in about 15 seconds. Without flags: `lm` and `adam`, about a minute.

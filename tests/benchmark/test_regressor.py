@@ -59,6 +59,7 @@ def test_each_program_and_pass_has_a_row():
         assert row["share_of_matmul"] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_pytorch_learns_the_same():
     pytest.importorskip("torch", reason="PyTorch is not installed")
     from benchmarks import torch_regressor
