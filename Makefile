@@ -22,7 +22,7 @@ demo: $(VENV)/.run ## the whole loop on the embedded people, in minutes: a table
 control: $(VENV)/.run ## the paper's control (6.3): the same training on the fits of round 1 alone
 	$(RUN) -m experiments.deform_and_learn --workdir=runs/control --config.preset=demo --config.refit=False
 
-bench: $(VENV)/.bench ## all measurements, in about eight minutes on two cores: benchmarks/*.json
+bench: $(VENV)/.bench ## all measurements, in about fifteen minutes on two cores: benchmarks/*.json
 	$(BENCH) --rows=optimizers,equal_energy,largest_batch --starts=tpose,closed_form,headings4 \
 		--optimizer='lm,dense_lm,gauss_newton,lbfgs,adam,optax.adam(learning_rate=0.03)' --out=benchmarks/optimizers.json
 	$(BENCH) --optimizer=lm --steps=10 --batch=64,128,512 --devices=1,2 --points=120,480 --noreference \
@@ -34,7 +34,13 @@ bench: $(VENV)/.bench ## all measurements, in about eight minutes on two cores: 
 	$(BENCH) --rows=memory --optimizer=lm --steps=10 --batch=128 --devices=2 --out=benchmarks/memory.json
 	$(BENCH) --target=body --out=benchmarks/skinning.json
 	$(BENCH) --target=pipeline --out=benchmarks/pipeline.json
+	$(BENCH) --target=lifting --seconds=20 --out=benchmarks/lifter_rates.json
+	$(BENCH) --target=regressor --width=16,64 --image_size=64 --batch=30,64 --seconds=20 --out=benchmarks/regressor.json
 	$(RUN) -m benchmarks.torch_registration --overwrite --out=benchmarks/torch.json
+	$(RUN) -m benchmarks.torch_lifting --overwrite --out=benchmarks/torch_lifting.json
+	$(RUN) -m benchmarks.torch_regressor --overwrite --out=benchmarks/torch_regressor.json
+	$(RUN) -m benchmarks.torch_regressor --width=64 --image_size=224 --batch=8 --seconds=60 --overwrite \
+		--out=benchmarks/torch_regressor_224.json
 
 test: $(VENV)/.dev ## all tests
 	$(PYTEST)

@@ -2,10 +2,9 @@
 
   python -m benchmarks.torch_resnet_parity --out=tests/benchmark/resnet_parity.npz
 
-The network is written here from the paper (He et al. 2016, version 1.5) with torchvision's names. A narrow one, of
-width 4, answers in evaluation and in training mode, with its new running statistics and its gradients; the published
-width answers in both modes. Of a gradient the file holds its projection on random numbers and its length, tensor by
-tensor, and three tensors whole.
+A narrow network (`torch_resnet.py`), of width 4, answers in evaluation and in training mode, with its new running
+statistics and its gradients; the published width answers in both modes. Of a gradient the file holds its projection on
+random numbers and its length, tensor by tensor, and three tensors whole.
 """
 
 import pathlib
@@ -13,8 +12,8 @@ import pathlib
 import numpy as np
 import torch
 from absl import flags
-from torch import nn
 
+from benchmarks import torch_resnet
 from dal_jax.benchmark import state_dict
 from dal_jax.runtime import atomic, cli, errors
 
@@ -22,50 +21,6 @@ _OUT = flags.DEFINE_string("out", None, "The golden file, .npz.", required=True)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the file of --out.")
 
 _WHOLE = ("conv1.weight", "layer2.0.downsample.0.weight", "layer4.2.bn3.weight")
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3 with the stride, 1x1 to four times the width; plus the input."""
-
-    def __init__(self, channels: int, width: int, stride: int, project: bool):
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(4 * width)
-        projection = (nn.Conv2d(channels, 4 * width, 1, stride, bias=False), nn.BatchNorm2d(4 * width))
-        self.downsample = nn.Sequential(*projection) if project else nn.Identity()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = torch.relu(self.bn1(self.conv1(x)))
-        y = torch.relu(self.bn2(self.conv2(y)))
-        return torch.relu(self.bn3(self.conv3(y)) + self.downsample(x))
-
-
-class ResNet50(nn.Module):
-    """The trunk, up to the mean over the last map."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.maxpool = nn.MaxPool2d(3, 2, padding=1)
-        channels = width
-        for stage, blocks in enumerate((3, 4, 6, 3)):
-            inner, stage_blocks = width * 2**stage, []
-            for block in range(blocks):
-                stride = 2 if stage and not block else 1
-                stage_blocks.append(Bottleneck(channels, inner, stride, not block))
-                channels = 4 * inner
-            setattr(self, f"layer{stage + 1}", nn.Sequential(*stage_blocks))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x)
-        return x.mean(dim=(2, 3))
 
 
 def main(_: list[str]) -> None:
@@ -79,7 +34,7 @@ def main(_: list[str]) -> None:
 
 
 def _answers(width: int, images: int, pixels: int, gradients: bool) -> dict[str, np.ndarray]:
-    network = ResNet50(width).double()
+    network = torch_resnet.ResNet50(width).double()
     tensors = {name: value for name, value in network.state_dict().items() if "num_batches" not in name}
     drawn = state_dict.random_state_dict({name: tuple(value.shape) for name, value in tensors.items()}, seed=width)
     network.load_state_dict({name: torch.from_numpy(value) for name, value in drawn.items()}, strict=False)

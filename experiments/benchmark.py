@@ -1,4 +1,4 @@
-"""Measure registration, skinning or reading pictures here; one JSON object a row on stdout, progress on stderr.
+"""Measure registration, skinning, reading pictures, the lifter or the ConvNet: one JSON object a row on stdout.
 
   python -m experiments.benchmark --target=registration --optimizer=lm,adam --starts=tpose,closed_form,headings4
   python -m experiments.benchmark --optimizer=lm --batch=64,512 --devices=1,2 --points=120,480 --noreference
@@ -6,6 +6,8 @@
   python -m experiments.benchmark --target=body --batch=1,64,512
   python -m experiments.benchmark --target=chart --batch=16
   python -m experiments.benchmark --target=pipeline --batch=30
+  python -m experiments.benchmark --target=lifting --preset=kudo,best --batch=1,64,4096
+  python -m experiments.benchmark --target=regressor --width=16,64 --image_size=64 --batch=30
 
 Rows of --target=registration:
   optimizers     each optimiser x start x batch x number of points x devices: compile time apart, fits a second (median
@@ -15,11 +17,14 @@ Rows of --target=registration:
                  and that `lm` has after 10 steps from the closed-form start.
   largest_batch  the most people at once that each optimiser manages within --memory_limit_gb and --time_limit_s.
   memory         peak memory of streaming each number of --stream_people through `lm`, in a process of its own.
+Rows of --target=lifting: training steps of each preset, then lifting each number of poses at once. Of
+--target=regressor: the training step (mean of squares, Adam) and inference of our ResNet50 and of plain Linen's.
 Rates are measured between repeats of a float32 matrix product on the same devices: fits_per_second_per_gflops compares
 machines, and cpu_s_per_fit compares programs on a busy one. The people (benchmarks/people.json) are made the first
 time, in about 15 seconds. Without flags: `lm` and `adam`, about a minute.
 """
 
+import itertools
 import json
 import math
 import pathlib
@@ -31,25 +36,45 @@ import jax
 import numpy as np
 from absl import flags
 
-from dal_jax.benchmark import body, pictures, pipeline, problems as problems_lib, race, registration, streaming
+from dal_jax.benchmark import (
+    body,
+    lifting,
+    pictures,
+    pipeline,
+    problems as problems_lib,
+    race,
+    registration,
+    regressor,
+    streaming,
+)
 from dal_jax.body import template as template_lib
+from dal_jax.lifting import config as lifting_config
 from dal_jax.registration import energy, optimizers, register, schedules
 from dal_jax.runtime import atomic, cli, errors, progress
 
 _ROWS = ("optimizers", "equal_energy", "largest_batch", "memory", "stream")
 _PEOPLE = pathlib.Path(__file__).parents[1] / "benchmarks" / "people.json"
 
-_TARGETS = ["registration", "body", "chart", "pipeline"]
+_TARGETS = ["registration", "body", "chart", "pipeline", "lifting", "regressor"]
 _TARGET = flags.DEFINE_enum("target", "registration", _TARGETS, "What is measured.")
 _KINDS = flags.DEFINE_list("rows", ["optimizers"], f"Kinds of rows: {', '.join(_ROWS[:-1])}.")
 _OPTIMIZERS = flags.DEFINE_string("optimizer", "lm,adam", "Optimisers, as --optimizer of experiments.register.")
 _STARTS = flags.DEFINE_list("starts", ["closed_form"], "Of tpose, closed_form, headings4, headings8, headings32.")
 _SCHEDULE = flags.DEFINE_enum("schedule", "constant", list(schedules.NAMES), "As --schedule of experiments.register.")
 _WRONG_SHARE = flags.DEFINE_list("wrong_share", ["0"], "Shares of points put where another one was marked.")
-_BATCH = flags.DEFINE_list("batch", None, "People at once. Left out: 64 (body: 1,64,512; chart: 16; pipeline: 30).")
+_BATCH = flags.DEFINE_list(
+    "batch",
+    None,
+    "People at once. Left out: 64 (body: 1,64,512; chart: 16; pipeline: 30; lifting, to lift: 1,64,4096).",
+)
+_PRESETS = flags.DEFINE_list("preset", ["kudo", "best"], f"lifting: of {', '.join(lifting_config.PRESETS)}.")
 _DEVICES = flags.DEFINE_list("devices", ["1"], "Numbers of devices; each has a process of its own. CPUs are split.")
+_WIDTHS = flags.DEFINE_list(
+    "width", ["16"], "regressor: channels of the first convolution; 64 is ResNet50 as published."
+)
+_IMAGE_SIZES = flags.DEFINE_list("image_size", ["64"], "regressor: side of the images, px.")
 _POINTS = flags.DEFINE_list("points", ["120"], "Surface points a person, up to what the people have.")
-_STEPS = flags.DEFINE_integer("steps", None, "Left out: 20 of lm, dense_lm and gauss_newton, 300 of others.", 1)
+_STEPS = flags.DEFINE_integer("steps", None, "Left out: 20; of first-order optimisers 300.", 1)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.1, "Of first-order optimisers (paper: 0.1).", 1e-9)
 _WEIGHTS = flags.DEFINE_enum("weights", "stiff", ["stiff", "soft"], "Of eq. 2: of the paper's first or later rounds.")
 _CONFIG = flags.DEFINE_string("people", str(_PEOPLE), "Config of the people.")
@@ -83,7 +108,13 @@ def main(_: list[str]) -> None:
         jax.config.update("jax_num_cpu_devices", counts[0])  # before the first use of a device
         if len(jax.devices()) < counts[0]:
             raise errors.InputError(f"--devices={counts[0]}: there are {len(jax.devices())}")
-        targets = {"body": _body_rows, "chart": _chart_rows, "pipeline": _pipeline_rows}
+        targets = {
+            "body": _body_rows,
+            "chart": _chart_rows,
+            "pipeline": _pipeline_rows,
+            "lifting": _lifting_rows,
+            "regressor": _regressor_rows,
+        }
         rows = targets[_TARGET.value]() if _TARGET.value in targets else _registration_rows(counts[0])
     printed = []
     for row in rows:
@@ -112,6 +143,25 @@ def _pipeline_rows() -> Iterator[dict[str, object]]:
     for batch in _numbers("batch", _BATCH.value or ["30"]):
         for row in pipeline.rows(batch, _LIMIT.value or _PHOTOGRAPHS, _SECONDS.value):
             yield {"what": "pipeline", **row}
+
+
+def _lifting_rows() -> Iterator[dict[str, object]]:
+    for preset in _PRESETS.value:
+        if preset not in lifting_config.PRESETS:
+            raise errors.InputError(f"--preset={preset}: of {', '.join(lifting_config.PRESETS)}")
+    batches = _numbers("batch", _BATCH.value or ["1", "64", "4096"])
+    poses = lifting.people(template_lib.load_template(), lifting.PEOPLE)
+    for preset in _PRESETS.value:
+        config = lifting_config.PRESETS[preset]()
+        for row in lifting.rows(config, poses, batches, _STEPS.value or lifting.STEPS, _SECONDS.value):
+            yield {"what": "lifting", **row}
+
+
+def _regressor_rows() -> Iterator[dict[str, object]]:
+    sizes = (_numbers("width", _WIDTHS.value), _numbers("image_size", _IMAGE_SIZES.value))
+    for width, image_size, batch in itertools.product(*sizes, _numbers("batch", _BATCH.value or ["30"])):
+        for row in regressor.rows(regressor.Case(width, image_size, batch), _SECONDS.value):
+            yield {"what": "regressor", **row}
 
 
 def _registration_rows(devices: int) -> Iterator[dict[str, object]]:

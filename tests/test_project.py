@@ -28,7 +28,16 @@ ARROWS = {
     "evaluation": {"body", "runtime"},
     "viewing": {"registration", "evaluation", "correspondences", "body", "runtime"},
     "data": {"viewing", "correspondences", "body", "runtime"},
-    "benchmark": {"data", "evaluation", "lifting", "registration", "correspondences", "body", "runtime"},
+    "benchmark": {  # it measures whatever there is to measure
+        "data",
+        "evaluation",
+        "lifting",
+        "regressor",
+        "registration",
+        "correspondences",
+        "body",
+        "runtime",
+    },
 }
 # The algorithm, its recipes and its bookkeeping: they alone know both halves, in this order.
 WHOLE = ("presets", "deform_and_learn", "loop")

@@ -11,7 +11,6 @@ from dal_jax.benchmark import measure
 from dal_jax.body import kinematics, rotations, skinning, template as template_lib
 from dal_jax.runtime import machine
 
-_SHORTEST_WORK_S = 0.2  # calls of milliseconds are repeated: the first few pay for what ran before them
 _AGREEMENT_M = 1e-5
 
 Work = Callable[[], object]
@@ -33,8 +32,8 @@ def rows(template: template_lib.Template, batch: int, seconds: float, torch_thre
     works, compile_s = _ours(template, pose)
     if has_smplx():
         works |= _smplx(template, pose, torch_threads)
-    calls = {name: _calls(work) for name, work in works.items()}
-    repeated = {name: _repeated(work, calls[name]) for name, work in works.items()}
+    calls = {name: measure.calls(work) for name, work in works.items()}
+    repeated = {name: measure.repeated(work, calls[name]) for name, work in works.items()}
     devices = jax.devices()[:1]
     measured = measure.rates(repeated, measure.matmul_probe(devices), seconds)
     ours = measured["dal_jax forward"]
@@ -131,16 +130,3 @@ def _smplx(template: template_lib.Template, pose: np.ndarray, threads: int) -> d
     whole(), gradient()
     name = "smplx.lbs_without_pose_blendshapes"
     return {f"{name} forward": forward, f"{name} gradient": gradient, "smplx.lbs forward": whole}
-
-
-def _calls(work: Work) -> int:
-    once = measure.rates({"": work}, None, 0.0)[""].wall_s
-    return max(1, round(_SHORTEST_WORK_S / once))
-
-
-def _repeated(work: Work, calls: int) -> Work:
-    def run() -> None:
-        for _ in range(calls):
-            work()
-
-    return run

@@ -23,6 +23,7 @@ from dal_jax.runtime import machine as machine_lib
 
 MATMUL_SIZE = 2048
 MOST_REPEATS = 15
+_SHORTEST_WORK_S = 0.2
 _CACHE_HIT = "/jax/compilation_cache/cache_hits"
 
 
@@ -63,6 +64,22 @@ def rates(
         name: Rate(len(probes), *(statistics.median(values) for values in (walls[name], cpus[name], probes)))
         for name in works
     }
+
+
+def calls(work: Callable[[], object]) -> int:
+    """Return how often to call a work in one timed turn: the first milliseconds pay for what ran before them."""
+    once = rates({"": work}, None, 0.0)[""].wall_s
+    return max(1, round(_SHORTEST_WORK_S / once))
+
+
+def repeated(work: Callable[[], object], count: int) -> Callable[[], None]:
+    """Return the work of so many calls."""
+
+    def run() -> None:
+        for _ in range(count):
+            work()
+
+    return run
 
 
 def matmul_probe(devices: Sequence[jax.Device], size: int = MATMUL_SIZE) -> Callable[[], float]:

@@ -77,12 +77,21 @@ def step(
     The gates look at the discriminator's accuracy before the step. What is gated off keeps its optimiser's state too.
     """
     turn_key, hide_key = jax.random.split(key)
-    fool = functools.partial(_generator_loss, config, member, number, batch, turn_key)
-    (_, (fakes, metrics)), (generator_gradient, elevation_gradient) = jax.value_and_grad(
-        fool, argnums=(0, 1), has_aux=True
-    )(member.trained_generator, member.elevation)
-    tell_apart = functools.partial(_discriminator_loss, config, batch.points, fakes.shown)
-    (loss, accuracy), discriminator_gradient = jax.value_and_grad(tell_apart, has_aux=True)(member.discriminator)
+    make = functools.partial(_make_fakes, config, number, batch, turn_key)
+    (shown, likeness), teach_generator, (fakes, metrics) = jax.vjp(
+        make, member.trained_generator, member.elevation, has_aux=True
+    )
+    # Annotated poses and fakes in one pass, whose gradient serves both players: weights are read half as often.
+    logits, teach_discriminator = jax.vjp(
+        functools.partial(_judge, config), member.discriminator, jnp.concatenate([batch.points, shown])
+    )
+    metrics["generator_realism"], fool = jax.value_and_grad(_fooling)(logits)
+    loss, tell_apart = jax.value_and_grad(_telling_apart)(logits)
+    slope = teach_discriminator(fool)[1][len(shown) :]
+    generator_gradient, elevation_gradient = teach_generator((slope, jnp.ones_like(likeness)))
+    discriminator_gradient = teach_discriminator(tell_apart)[0]
+    real, fake = jnp.split(logits, 2)
+    accuracy = (jnp.mean(real > 0) + jnp.mean(fake <= 0)) / 2
     generator_learns = accuracy >= config.generator_gate
     discriminator_learns = accuracy <= config.discriminator_gate
     network_step = functools.partial(_step_if, network_optimizer(config))
@@ -158,18 +167,14 @@ def turn_lifted(
     return Fakes(shown, resized, turned_depth, size, batch.visible)
 
 
-def _generator_loss(config, member: Member, number, batch: normalise.Normalised, key, generator: Any, elevation):
-    """Return the generator's total loss on a batch, with the fakes and the terms."""
+def _make_fakes(config, number, batch: normalise.Normalised, key, generator: Any, elevation):
+    """Return what the discriminator is shown and the generator's loss but for realism; the fakes and the terms."""
     depth = generate(config, generator, batch.points)
     rotation = turning.sample(config, key, elevation, batch.points, jax.lax.stop_gradient(depth), number)
     fakes = turn_lifted(config, rotation, batch, depth)
-    logits = networks.Discriminator(config.width).apply(member.discriminator, _evidence(config, fakes.shown))
     mirror = functools.partial(losses.mirror_ambiguity, margin=config.mirror_margin)
-    terms = {
-        "generator_realism": jnp.mean(losses.generator_realism(logits)),
-        "mirror_ambiguity": jnp.mean(jax.vmap(mirror)(batch.points, depth, batch.visible)),
-    }
-    total = terms["generator_realism"] + config.mirror_weight * terms["mirror_ambiguity"]
+    terms = {"mirror_ambiguity": jnp.mean(jax.vmap(mirror)(batch.points, depth, batch.visible))}
+    total = config.mirror_weight * terms["mirror_ambiguity"]
     if config.lift_turn_lift_weight:
         again = generate(config, generator, fakes.points) * fakes.size[:, None]
         terms["lift_turn_lift"] = jnp.mean(jax.vmap(losses.lift_turn_lift)(fakes.depth, again, batch.visible))
@@ -179,15 +184,20 @@ def _generator_loss(config, member: Member, number, batch: normalise.Normalised,
         proportions = losses.log_proportions(batch.points, depth)
         terms["bone_unlikeness"] = losses.bone_unlikeness(proportions, losses.known_bones(batch.visible))
         total += config.bone_weight * terms["bone_unlikeness"]
-    return total, (fakes, terms)
+    return (fakes.shown, total), (fakes, terms)
 
 
-def _discriminator_loss(config, points, fakes, discriminator: Any):
-    """Return its loss on a batch, and its accuracy: the mean of those on the annotated poses and on the fakes."""
-    network = networks.Discriminator(config.width)
-    real, fake = (network.apply(discriminator, _evidence(config, shown)) for shown in (points, fakes))
-    accuracy = (jnp.mean(real > 0) + jnp.mean(fake <= 0)) / 2
-    return jnp.mean(losses.discriminator_realism(real, fake)), accuracy
+def _judge(config, discriminator: Any, points: Float[Array, "n 17 2"]) -> Float[Array, "n"]:
+    return networks.Discriminator(config.width).apply(discriminator, _evidence(config, points))
+
+
+def _fooling(logits: Float[Array, "n"]) -> Float[Array, ""]:
+    """Return the generator's realism; the logits of annotated poses come first."""
+    return jnp.mean(losses.generator_realism(jnp.split(logits, 2)[1]))
+
+
+def _telling_apart(logits: Float[Array, "n"]) -> Float[Array, ""]:
+    return jnp.mean(losses.discriminator_realism(*jnp.split(logits, 2)))
 
 
 def _doubt_step(config, member: Member, completer: Any, fakes: Fakes, key) -> tuple[Member, Array]:
@@ -220,7 +230,7 @@ def _step_if(optimizer: optax.GradientTransformation, learns: Array, gradient, p
 def _average(config, average: Any, generator: Any, number: Array) -> Any:
     """Follow the generator slowly, but fast while the average is young, so that the first weights are forgotten."""
     if not config.average_decay:
-        return generator
+        return None if average is None else generator
     decay = jnp.minimum(config.average_decay, number / (number + 10.0))
     return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, average, generator)
 

@@ -2,8 +2,7 @@
 
 Held-out poses are lifted, turned and looked at again, as in training. A lifter that is right makes poses that are
 distributed like annotated ones, lifts them again to what they were, and gives everybody the same proportions, with the
-nose in front. How these figures go with the true error is measured by `experiments.benchmark --target=lifting
---rows=selection`.
+nose in front. How these figures go with the true error is measured by `experiments.compare_lifters`.
 """
 
 import functools

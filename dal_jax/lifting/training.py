@@ -82,7 +82,7 @@ def train(
         too) and the held-out figures.
       on_checkpoint: called at the same moments with the state.
     """
-    run, judge = _compiled(dataclasses.astuple(config))
+    run, judge = loop(config), _compiled_judge(dataclasses.astuple(config))
     normalised = jax.jit(normalise.normalise_all)(jnp.asarray(poses, jnp.float32), jnp.asarray(visible, bool))
     learned, held_out = _split(normalised)
     done = int(state.step)
@@ -97,6 +97,12 @@ def train(
         if on_checkpoint is not None:
             on_checkpoint(state)
     return state
+
+
+def loop(config: Config) -> Callable[..., tuple[LiftingState, dict[str, Array]]]:
+    """Return the compiled loop of `train`: (state, normalised poses, key, stop) to the state at step `stop`, and the
+    sums of the losses on the way there."""
+    return _compiled_loop(dataclasses.astuple(config))
 
 
 FEWEST_TO_HOLD_OUT = 1000
@@ -118,10 +124,14 @@ def _member_keys(config: Config, key: PRNGKeyArray) -> PRNGKeyArray:
 
 
 @functools.cache
-def _compiled(frozen: tuple) -> tuple[Callable, Callable]:
+def _compiled_loop(frozen: tuple) -> Callable:
     """One program a config (which is mutable, hence the tuple of its values)."""
-    config = Config(*frozen)
-    return jax.jit(functools.partial(_run, config)), jax.jit(functools.partial(_judge, config))
+    return jax.jit(functools.partial(_run, Config(*frozen)))
+
+
+@functools.cache
+def _compiled_judge(frozen: tuple) -> Callable:
+    return jax.jit(functools.partial(_judge, Config(*frozen)))
 
 
 def _run(config: Config, state: LiftingState, poses: normalise.Normalised, key, stop) -> tuple[LiftingState, dict]:
@@ -132,8 +142,14 @@ def _run(config: Config, state: LiftingState, poses: normalise.Normalised, key, 
         state, metrics = _step(config, state, poses, jax.random.fold_in(key, state.step))
         return state, jax.tree.map(jnp.add, totals, metrics)
 
+    if not config.average_decay:  # a copy of the trained weights is no part of what a step works on
+        state = state.replace(members=state.members.replace(generator=None))
     _, shapes = jax.eval_shape(functools.partial(_step, config), state, poses, key)
-    return jax.lax.fori_loop(state.step, stop, body, (state, jax.tree.map(jnp.zeros_like, shapes)))
+    start = (state, jax.tree.map(jnp.zeros_like, shapes))
+    state, totals = jax.lax.fori_loop(state.step, stop, body, start)
+    if not config.average_decay:
+        state = state.replace(members=state.members.replace(generator=state.members.trained_generator))
+    return state, totals
 
 
 def _step(config: Config, state: LiftingState, poses: normalise.Normalised, key) -> tuple[LiftingState, dict]:
@@ -152,12 +168,19 @@ def _step(config: Config, state: LiftingState, poses: normalise.Normalised, key)
         return adversarial.step(config, member, state.completer, state.step, prepared, step_key)
 
     keys = _member_keys(config, key)
-    members, metrics = jax.lax.map(play, (state.members, keys))
+    members, metrics = _one_after_the_other(play, (state.members, keys))
     metrics = jax.tree.map(jnp.mean, metrics)
     state = state.replace(step=state.step + 1, members=members)
     if config.complete:
         state, metrics["completion"] = _learn_to_complete(config, state, _draw(config, poses, keys[0]), key)
     return state, metrics
+
+
+def _one_after_the_other(play: Callable, players: Any) -> Any:
+    """Map over the leading axis. A single player is no loop, which would copy all weights and moments in and out."""
+    if len(jax.tree.leaves(players)[0]) > 1:
+        return jax.lax.map(play, players)
+    return jax.tree.map(lambda leaf: leaf[None], play(jax.tree.map(lambda leaf: leaf[0], players)))
 
 
 def _draw(config: Config, poses: normalise.Normalised, key) -> normalise.Normalised:

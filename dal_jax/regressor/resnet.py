@@ -3,7 +3,9 @@
 import functools
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from dal_jax.regressor import batch_norm, convolution
@@ -69,12 +71,52 @@ def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
     """
     _, height, width, _ = x.shape
     x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))  # zeros are no greater than any value
-    return _max_pool_rows(_max_pool_rows(x).swapaxes(1, 2)).swapaxes(1, 2)
+    return _max_of_three(_max_of_three(x, 1), 2)
 
 
-def _max_pool_rows(x):
-    """Maximum of rows 2i-1, 2i, 2i+1."""
-    pairs = x.reshape(x.shape[0], -1, 2, *x.shape[2:])
-    even, odd = pairs[:, :, 0], pairs[:, :, 1]
-    before = jnp.pad(odd[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0)))
-    return jnp.maximum(jnp.maximum(even, odd), before)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _max_of_three(x, axis: int):
+    """Return the maximum of rows (or columns) 2i-1, 2i, 2i+1.
+
+    The gradient is written out: automatic differentiation, whose numbers are the same, spreads each half over the whole
+    before it adds them, and takes 1.6 times as long.
+    """
+    even, odd = _halves(x, axis)
+    return jnp.maximum(jnp.maximum(even, odd), _after(odd, axis))
+
+
+def _max_forward(x, axis):
+    return _max_of_three(x, axis), x
+
+
+def _max_backward(axis, x, gradient):
+    even, odd = _halves(x, axis)
+    pair, before = jnp.maximum(even, odd), _after(odd, axis)
+    to_pair = _share(gradient, pair, before)
+    to_odd = _share(to_pair, odd, even) + _before(_share(gradient, before, pair), axis)
+    return (jnp.stack([_share(to_pair, even, odd), to_odd], axis=axis + 1).reshape(x.shape),)
+
+
+_max_of_three.defvjp(_max_forward, _max_backward)
+
+
+def _share(gradient, one, other):
+    """Return the part of a maximum's gradient that is due to `one`."""
+    return jnp.where(one > other, gradient, jnp.where(one == other, 0.5 * gradient, 0.0))
+
+
+def _halves(x, axis):
+    pairs = x.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :])
+    return (lax.index_in_dim(pairs, half, axis + 1, keepdims=False) for half in (0, 1))
+
+
+def _after(x, axis):
+    """Move everything one place on; the first place is 0."""
+    around = [(int(other == axis), 0) for other in range(x.ndim)]
+    return jnp.pad(lax.slice_in_dim(x, 0, x.shape[axis] - 1, axis=axis), around)
+
+
+def _before(x, axis):
+    """Move everything one place back; the last place is 0."""
+    around = [(0, int(other == axis)) for other in range(x.ndim)]
+    return jnp.pad(lax.slice_in_dim(x, 1, x.shape[axis], axis=axis), around)

@@ -76,6 +76,25 @@ def test_reading_pictures_is_measured_from_photograph_to_batch():
         assert row["images_per_second"] > 0 and row["images_per_cpu_second"] > 0 and row["cores"] >= 1
 
 
+def test_a_lifter_is_measured_by_preset():
+    rows = _rows(_run("--target=lifting", "--preset=kudo", "--steps=1", "--batch=2,8", "--seconds=0"))
+    assert [(row["work"], row["batch"]) for row in rows] == [("training", 16), ("lifting", 2), ("lifting", 8)]
+    assert all(row["what"] == "lifting" and row["preset"] == "kudo" and row["poses_per_second"] > 0 for row in rows)
+    done = _run("--target=lifting", "--preset=kudos")
+    assert done.returncode == 2 and "--preset=kudos" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_convnet_is_measured_beside_plain_linen():
+    rows = _rows(_run("--target=regressor", "--width=2", "--image_size=32", "--batch=4", "--seconds=0"))
+    assert [(row["program"], row["pass"]) for row in rows] == [
+        ("dal_jax", "training"), ("dal_jax", "inference"), ("linen", "training"), ("linen", "inference"),
+    ]  # fmt: skip
+    assert all(row["what"] == "regressor" and row["width"] == 2 and row["images_per_second"] > 0 for row in rows)
+    done = _run("--target=regressor", "--image_size=big")
+    assert done.returncode == 2 and "--image_size=big" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("flag", "said"),
     [
