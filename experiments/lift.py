@@ -18,12 +18,13 @@ ringed, and turntable.gif; of --pictured poses, evenly spaced.
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
 from dal_jax.correspondences import observe
 from dal_jax.data import pictures
-from dal_jax.lifting import folder, lift, poses as poses_lib
+from dal_jax.lifting import criteria, folder, lift, poses as poses_lib
 from dal_jax.runtime import atomic, cli, errors, progress
 from dal_jax.viewing import stick_figures
 
@@ -45,6 +46,8 @@ def main(_: list[str]) -> None:
     atomic.savez(_OUT.value, **columns, unit="px", visible=poses.visible, entry=poses.entry)
     skipped = f" ({poses.skipped} annotations without a usable pose skipped)" if poses.skipped else ""
     print(f"{len(poses.entry)} poses{skipped}: {_OUT.value}")
+    bones = criteria.bone_figures(jnp.asarray(columns["joints"]))
+    print(f"bones: left and right differ by {bones['bone_asymmetry']:.1%}, people by {bones['bone_spread']:.1%}")
     if len(unusual := poses.entry[columns["unusual"].any(axis=1)]):
         named = [str(entry) for entry in unusual[:5]] + ["..."] * (len(unusual) > 5)
         print(f"{len(unusual)} have joints where the others do not expect them: {', '.join(named)}")

@@ -15,7 +15,14 @@ from dal_jax.benchmark import pose_sets, problems as problems_lib, registration 
 from dal_jax.body import skeleton, template as template_lib
 from dal_jax.correspondences import observations as observations_lib
 from dal_jax.evaluation import protocols
-from dal_jax.lifting import config as config_lib, folder as folder_lib, lift as lift_lib, poses as poses_lib, training
+from dal_jax.lifting import (
+    config as config_lib,
+    criteria,
+    folder as folder_lib,
+    lift as lift_lib,
+    poses as poses_lib,
+    training,
+)
 from dal_jax.registration import energy, noise, register
 from dal_jax.runtime import metric_log, progress
 
@@ -42,9 +49,9 @@ class Score:
             values[..., 2] - np.mean(values[..., 2], axis=-1, keepdims=True) for values in (joints, joints_true_mm)
         )
         deep = np.std(true, axis=-1) > _FLAT_MM
-        return {name: float(np.mean(values)) for name, values in scores.items()} | {
-            "turned_share": float(np.mean(np.sum(depth * true, axis=-1)[deep] < 0))
-        }
+        means = {name: float(np.mean(values)) for name, values in scores.items()}
+        means["turned_share"] = float(np.mean(np.sum(depth * true, axis=-1)[deep] < 0))
+        return means | {name: float(value) for name, value in _bone_figures(joints).items()}
 
     def lifter(
         self, config: config_lib.Config, lifter: lift_lib.Lifter, people: pose_sets.PoseSet
@@ -62,6 +69,9 @@ class Score:
             joints = jax.device_get(term(lifter, points, visible)).joints
             found[f"mpjpe_{name}_mm"] = self.errors(joints, people.joints_true_mm)["mpjpe_mm"]
         return found
+
+
+_bone_figures = jax.jit(criteria.bone_figures)
 
 
 def swap_sides(keypoints: Float[np.ndarray, "n 17 2"], share: float, seed: int = 1) -> Float[np.ndarray, "n 17 2"]:
@@ -130,7 +140,7 @@ def train(
                 )
                 truth = score.errors(joints.joints, validation.joints_true_mm)
                 held_out = {k.removeprefix("held_out_"): v for k, v in figures.items() if k.startswith("held_out_")}
-                log.write(int(state.step), held_out | truth)
+                log.write(int(state.step), truth | held_out)
                 run.save(state)
 
             state = training.train(

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from dal_jax.body import skeleton
 from dal_jax.lifting import adversarial, losses, normalise, turning
 
 if TYPE_CHECKING:
@@ -54,6 +55,23 @@ def measure(
         "mirrored": mirrored,
         "lift_turn_lift": jnp.sqrt(inconsistency),
         "bone_spread": jnp.nanmean(spread),
+    }
+
+
+def bone_figures(joints: Float[Array, "n 17 3"]) -> dict[str, Float[Array, ""]]:
+    """Return how alike left and right, and people, are in lifted (or true) poses; no length is known, none is needed.
+
+    bone_asymmetry: mean of |log(left / right)| over the bones that have a side; bone_spread: mean over bones of the
+    standard deviation, over people, of the logarithm of the bone's share of all bone lengths.
+    """
+    joints = joints - joints[:, :1]
+    size = normalise.divisor(jnp.mean(jnp.linalg.norm(joints[..., :2], axis=-1), axis=-1))[:, None]
+    proportions = losses.log_proportions(joints[..., :2] / size[..., None], joints[..., 2] / size)
+    asymmetry = jnp.abs(losses.bone_asymmetry(proportions))
+    sided = jnp.array([skeleton.H36M_MIRROR[joint] != joint for joint, _ in losses.BONES])
+    return {
+        "bone_asymmetry": jnp.mean(asymmetry, where=jnp.broadcast_to(sided, asymmetry.shape)),
+        "bone_spread": jnp.mean(jnp.std(proportions, axis=0)),
     }
 
 

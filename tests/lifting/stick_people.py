@@ -17,7 +17,10 @@ def crowd(count: int, seed: int) -> np.ndarray:
     """Return (count, 17, 3): the same person at any heading with arms and legs moved a little, hip at the origin."""
     random = np.random.default_rng(seed)
     moved = STANDING[None] + random.normal(0, 0.04, (count, 17, 3)) * (np.arange(17) > 0)[None, :, None]
-    angle = random.uniform(0, 2 * np.pi, count)
-    cos, sin, zero, one = np.cos(angle), np.sin(angle), np.zeros(count), np.ones(count)
-    turn = np.stack([cos, zero, sin, zero, one, zero, -sin, zero, cos], axis=-1).reshape(-1, 3, 3)
-    return np.einsum("nab,njb->nja", turn, moved)
+    return np.einsum("nab,njb->nja", turns(random.uniform(0, 2 * np.pi, count)), moved)
+
+
+def turns(angle: np.ndarray) -> np.ndarray:
+    """Return turns about the vertical by angles in radians, (n, 3, 3)."""
+    cos, sin, zero, one = np.cos(angle), np.sin(angle), np.zeros(len(angle)), np.ones(len(angle))
+    return np.stack([cos, zero, sin, zero, one, zero, -sin, zero, cos], axis=-1).reshape(-1, 3, 3)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dal_jax.body import skeleton
 from dal_jax.lifting import adversarial, config as config_lib, criteria, normalise
 from tests.lifting import stick_people
 
@@ -52,3 +53,16 @@ def test_true_depth_beats_no_depth_and_reversed_depth(monkeypatch):
     assert found["none"]["criterion"] > 0.05 and found["reversed"]["criterion"] > 0.05
     assert found["true"]["mirrored"] < 0.01 < 0.5 < found["reversed"]["mirrored"]
     assert found["true"]["bone_spread"] < 0.8 * found["none"]["bone_spread"]
+
+
+def test_equal_bodies_have_no_spread_and_no_sides():
+    """One skeleton made symmetric, at any heading and size; then with a left forearm of double length."""
+    person = (stick_people.STANDING + stick_people.STANDING[np.array(skeleton.H36M_MIRROR)] * [-1, 1, 1]) / 2
+    turns = stick_people.turns(np.linspace(0, 6, 9))
+    people = np.einsum("nab,jb->nja", turns, person) * np.linspace(0.5, 2, 9)[:, None, None]
+    same = criteria.bone_figures(jnp.asarray(people, jnp.float32))
+    assert same["bone_asymmetry"] < 1e-3 and same["bone_spread"] < 0.02  # lengths are rounded at 0
+    people[:, 13] += people[:, 13] - people[:, 12]
+    longer = criteria.bone_figures(jnp.asarray(people, jnp.float32))
+    np.testing.assert_allclose(longer["bone_asymmetry"], np.log(2) / 6, rtol=0.02)  # one of six pairs of bones
+    assert longer["bone_spread"] < 0.02
