@@ -187,18 +187,19 @@ def learn(setting: Setting, state: LoopState, position: Progress, saver: "_Saver
     config = setting.config.regressor
     observed = with_lifted_depth(setting, state, setting.people.observations)
     regressor = state.regressor
-    done = position.epoch - (position.round - 1) * config.epochs
-    if done == 0:
+    before = (position.round - 1) * config.epochs
+    if position.epoch == before and int(regressor.epoch_step) == 0:
         regressor = regressor_training.start_round(config, regressor, state.fits)
-    for _ in range(done, config.epochs):
+    while position.epoch < before + config.epochs:
         with progress.bar(
             f"round {position.round}: learn, epoch {position.epoch + 1}", total=len(setting.people.names), unit="image"
         ) as bar:
+            bar.update(int(regressor.epoch_step) * config.batch)
             regressor, metrics = regressor_training.train_epoch(
                 regressor, setting.template, setting.people.images, observed, state.fits, config,
-                _key(setting, "learn"), progress=bar.update,
+                _key(setting, "learn"), steps=setting.config.learning_checkpoint_steps, progress=bar.update,
             )  # fmt: skip
-        position.epoch += 1
+        position.epoch += int(regressor.epoch_step) == 0
         saver.log(metrics)
         saver.save(state.replace(regressor=regressor))
     predictions = regressor_model.predict(config, regressor, setting.people.images)
