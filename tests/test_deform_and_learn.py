@@ -22,7 +22,7 @@ def small_config(**changes) -> presets.Config:
     """Two rounds in seconds: narrow networks, few steps, and a checkpoint inside every long phase."""
     config = presets.demo()
     config.synthetic = "tiny"
-    config.rounds = 2
+    config.rounds, config.trust = 2, "residual"
     config.lifting.width, config.lifting.batch, config.lifting.steps = 16, 8, 40
     config.lifting.steps_per_call = config.lifting_checkpoint_steps = 20
     config.regressor.width, config.regressor.batch, config.regressor.epochs = 4, 8, 2
@@ -146,6 +146,12 @@ def test_another_configuration_is_refused_by_name(undisturbed, data_dir):
     _, workdir = undisturbed
     with pytest.raises(errors.InputError, match=r"config\.json: the run there has config\.seed=0 where 1"):
         session.run(small_config(seed=1), workdir, data_dir)
+
+
+def test_an_unknown_trust_is_refused_before_anything_is_begun(tmp_path, data_dir):
+    with pytest.raises(errors.InputError, match=r"config\.trust is 'hope': one of none, residual, posterior"):
+        session.run(small_config(trust="hope"), tmp_path / "run", data_dir)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_configuration_that_never_ran_does_not_stand_in_the_way(tmp_path, data_dir):
