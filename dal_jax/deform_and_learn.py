@@ -23,7 +23,7 @@ from dal_jax.correspondences import observations as observations_lib
 from dal_jax.data import people as people_lib
 from dal_jax.lifting import lift as lift_lib, training as lifting_training
 from dal_jax.presets import Config
-from dal_jax.registration import register
+from dal_jax.registration import register, trust as trust_lib
 from dal_jax.regressor import model as regressor_model, training as regressor_training
 from dal_jax.runtime import progress
 
@@ -35,12 +35,14 @@ class LoopState:
     """All that is learned (leading axis of fits and predictions: training people; host arrays).
 
     lifting: the cGAN. fits: registered bodies, with their energy under the weights of their round.
-    regressor: the ConvNet. predictions: its bodies of the training people, the next registration's start.
+    trust: how much each fit teaches the ConvNet. regressor: the ConvNet. predictions: its bodies of the training
+    people, the next registration's start.
     """
 
     lifting: lifting_training.LiftingState
     fits: parameters_lib.BodyParameters
     energy: Any
+    trust: Any
     regressor: regressor_training.TrainState
     predictions: parameters_lib.BodyParameters
 
@@ -94,6 +96,7 @@ def initial_state(setting: Setting) -> LoopState:
         lifting=lifting_training.initial_state(setting.config.lifting, lifting_key),
         fits=t_pose,
         energy=np.full(count, np.inf, np.float32),
+        trust=np.ones(count, np.float32),
         regressor=regressor_training.initial_state(setting.config.regressor, regressor_key),
         predictions=t_pose,
     )
@@ -171,12 +174,14 @@ def deform(setting: Setting, state: LoopState, position: Progress, saver: "_Save
         fit = register.register(
             setting.template, observed, registration, weights, given, lambda done: bar.update(done - bar.n)
         )
+    trust = trust_lib.weigh(config.trust, setting.template, observed, fit.parameters, weights)
     saver.log({
         "registration_energy_median": float(np.median(fit.energy)),
         "registration_converged_share": float(np.mean(fit.converged)),
         "registration_start_share": _shares(fit.start),
+        "registration_trust_mean": float(np.mean(trust)),
     })  # fmt: skip
-    return state.replace(fits=fit.parameters, energy=fit.energy)
+    return state.replace(fits=fit.parameters, energy=fit.energy, trust=trust)
 
 
 def learn(setting: Setting, state: LoopState, position: Progress, saver: "_Saver") -> LoopState:
@@ -187,18 +192,20 @@ def learn(setting: Setting, state: LoopState, position: Progress, saver: "_Saver
     config = setting.config.regressor
     observed = with_lifted_depth(setting, state, setting.people.observations)
     regressor = state.regressor
-    done = position.epoch - (position.round - 1) * config.epochs
-    if done == 0:
+    before = (position.round - 1) * config.epochs
+    if position.epoch == before and int(regressor.epoch_step) == 0:
         regressor = regressor_training.start_round(config, regressor, state.fits)
-    for _ in range(done, config.epochs):
+    while position.epoch < before + config.epochs:
         with progress.bar(
             f"round {position.round}: learn, epoch {position.epoch + 1}", total=len(setting.people.names), unit="image"
         ) as bar:
+            bar.update(int(regressor.epoch_step) * config.batch)
             regressor, metrics = regressor_training.train_epoch(
                 regressor, setting.template, setting.people.images, observed, state.fits, config,
-                _key(setting, "learn"), progress=bar.update,
+                _key(setting, "learn"), sample_weight=state.trust, steps=setting.config.learning_checkpoint_steps,
+                progress=bar.update,
             )  # fmt: skip
-        position.epoch += 1
+        position.epoch += int(regressor.epoch_step) == 0
         saver.log(metrics)
         saver.save(state.replace(regressor=regressor))
     predictions = regressor_model.predict(config, regressor, setting.people.images)

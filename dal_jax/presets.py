@@ -31,6 +31,8 @@ class Config:
     refit: bool = True  # False: the control of section 6.3, which keeps round 1's fits and only trains on
     keep_better: bool = True  # refine the old fit too and keep the one of lower energy (paper: always the new)
     lifting_checkpoint_steps: int = 2000  # steps of the cGAN between two checkpoints
+    trust: str = "none"  # weight of a fit in learning: none (paper), residual, posterior (and its deviations)
+    learning_checkpoint_steps: int = 1000  # steps of the ConvNet between two checkpoints inside an epoch; 0: none
     lifting: lifting_config.Config = dataclasses.field(default_factory=lifting_config.kudo)  # the cGAN
     first_registration: register.RegistrationConfig = dataclasses.field(
         default_factory=register.RegistrationConfig

@@ -22,10 +22,11 @@ def small_config(**changes) -> presets.Config:
     """Two rounds in seconds: narrow networks, few steps, and a checkpoint inside every long phase."""
     config = presets.demo()
     config.synthetic = "tiny"
-    config.rounds = 2
+    config.rounds, config.trust = 2, "residual"
     config.lifting.width, config.lifting.batch, config.lifting.steps = 16, 8, 40
     config.lifting.steps_per_call = config.lifting_checkpoint_steps = 20
     config.regressor.width, config.regressor.batch, config.regressor.epochs = 4, 8, 2
+    config.learning_checkpoint_steps = 2  # of the 3 of an epoch
     for stage in (config.first_registration, config.registration):
         stage.steps, stage.batch = 3, 24
     return dataclasses.replace(config, **changes)
@@ -109,10 +110,10 @@ def test_a_run_killed_at_every_checkpoint_has_the_same_history(undisturbed, data
             break
         except _Killed:
             seen.append(json.loads((tmp_path / "run" / "history.json").read_text()))
-    assert len(seen) == 13, "lift saves 2 + 1 times, deform and judge once a round, learn 2 + 1 times a round"
+    assert len(seen) == 17, "lift saves 2 + 1 times, deform and judge once a round, learn 2 x 2 + 1 times a round"
     assert without_seconds(again.history) == without_seconds(result.history)
     lines, expected = (metric_log.read(path / "metrics.jsonl") for path in (tmp_path / "run", undisturbed_dir))
-    drop = ("images_per_second",)
+    drop = ("images_per_second", "input_wait_share")
     assert [{k: v for k, v in line.items() if k not in drop} for line in lines] == [
         {k: v for k, v in line.items() if k not in drop} for line in expected
     ]
@@ -145,6 +146,12 @@ def test_another_configuration_is_refused_by_name(undisturbed, data_dir):
     _, workdir = undisturbed
     with pytest.raises(errors.InputError, match=r"config\.json: the run there has config\.seed=0 where 1"):
         session.run(small_config(seed=1), workdir, data_dir)
+
+
+def test_an_unknown_trust_is_refused_before_anything_is_begun(tmp_path, data_dir):
+    with pytest.raises(errors.InputError, match=r"config\.trust is 'hope': one of none, residual, posterior"):
+        session.run(small_config(trust="hope"), tmp_path / "run", data_dir)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_configuration_that_never_ran_does_not_stand_in_the_way(tmp_path, data_dir):

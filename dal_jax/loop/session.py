@@ -8,6 +8,7 @@ from typing import Any
 from dal_jax import deform_and_learn, presets
 from dal_jax.body import template as template_lib
 from dal_jax.loop import data, folder as folder_lib, judge as judge_lib, report
+from dal_jax.registration import trust
 from dal_jax.regressor import model as regressor_model
 from dal_jax.runtime import atomic, errors
 
@@ -53,4 +54,6 @@ def run(
 def _check(config: presets.Config) -> None:
     if config.rounds < 1:
         raise errors.InputError(f"config.rounds is {config.rounds}: at least 1")
+    if config.trust not in trust.NAMES:
+        raise errors.InputError(f"config.trust is '{config.trust}': one of {', '.join(trust.NAMES)}")
     regressor_model.check_pretrained(config.regressor)

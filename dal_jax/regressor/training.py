@@ -1,15 +1,13 @@
-"""Training the ConvNet on registered bodies, an epoch at a time.
+"""Training the ConvNet on registered bodies, an epoch (or a part of one) at a time.
 
-A step is (state, batch, key) -> (state, metrics). Shuffling and augmentation are drawn from fold_in(key, state.step),
-so a run that goes on from an epoch's end gives the very bits of a run that was never stopped. While the device works on
-a batch, a thread gathers the next; what is no array is decoded by a pipeline of its own.
+A step is (state, batch, key) -> (state, metrics). Shuffling is drawn from the step at which the epoch began,
+augmentation from fold_in(key, state.step), so a run that goes on from a state, in the middle of an epoch too, gives the
+very bits of a run that was never stopped.
 """
 
-import concurrent.futures
 import functools
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.struct
@@ -21,20 +19,21 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from dal_jax.body import parameters as parameters_lib, template as template_lib
 from dal_jax.correspondences import observations as observations_lib
-from dal_jax.regressor import augmentation, losses, model, sample as sample_lib, theta as theta_lib
-from dal_jax.runtime import pipeline
+from dal_jax.regressor import augmentation, feeding, losses, model, sample as sample_lib, schedule, theta as theta_lib
 
 
 @flax.struct.dataclass
 class TrainState:
     """Everything that training goes on from; a `model.Learned`.
 
-    step, round_step: steps since the run and since the round began. trained: the weights that are trained, {'params',
-    'batch_stats'}. average: their running mean, None if the configuration has none. optimizer: Adam's moments.
+    step, round_step, epoch_step: steps since the run, the round and the epoch began. trained: the weights that are
+    trained, {'params', 'batch_stats'}. average: their running mean, None if the configuration has none. optimizer:
+    Adam's moments.
     """
 
     step: Int[Array, ""]
     round_step: Int[Array, ""]
+    epoch_step: Int[Array, ""]
     trained: Any
     average: Any
     statistics: theta_lib.Statistics
@@ -52,10 +51,11 @@ def initial_state(config: model.RegressorConfig, key: PRNGKeyArray) -> TrainStat
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         round_step=jnp.zeros((), jnp.int32),
+        epoch_step=jnp.zeros((), jnp.int32),
         trained=variables,
         average=variables if config.average_decay else None,
         statistics=theta_lib.plain_statistics(),
-        optimizer=_optimizer(config).init(variables["params"]),
+        optimizer=schedule.optimizer(config).init(variables["params"]),
     )
 
 
@@ -64,8 +64,9 @@ def start_round(config: model.RegressorConfig, state: TrainState, fits: paramete
 
     Note: statistics stay those of the first round, or every later round would first have to unlearn the units.
     """
-    optimizer = _optimizer(config).init(state.trained["params"])
-    state = state.replace(round_step=jnp.zeros((), jnp.int32), optimizer=optimizer)
+    optimizer = schedule.optimizer(config).init(state.trained["params"])
+    zero = jnp.zeros((), jnp.int32)
+    state = state.replace(round_step=zero, epoch_step=zero, optimizer=optimizer)
     if config.standardise and int(state.step) == 0:
         state = state.replace(statistics=theta_lib.measured_statistics(fits))
     return state
@@ -81,77 +82,66 @@ def train_epoch(
     key: PRNGKeyArray,
     *,
     sample_weight: Float[np.ndarray, "people"] | None = None,
+    steps: int = 0,
     progress: Callable[[int], Any] | None = None,
 ) -> tuple[TrainState, dict[str, float]]:
-    """Show every image once (the last batch is filled up from the epoch's first).
+    """Show every image once (the last batch is filled up from the epoch's first), or what is left of a begun epoch.
 
     Args:
-      state: is left as it is; a new one is returned.
+      state: is left as it is; a new one is returned, whose `epoch_step` is 0 at the epoch's end.
       template: the body.
       images: square crops, an array or a sequence that decodes what is indexed by a number, in several threads at once.
       observations: stacked; lifted depths attached, or their confidences 0.
       fits: registered bodies, stacked.
       config: the same at every call of a run.
       key: the same at every call of a run.
-      sample_weight: of each person in every loss; None is 1, as in the paper.
+      sample_weight: of each person in every loss; None is 1, as in the paper. Who has 0 is not shown.
+      steps: to take at most; 0 is as many as the epoch has.
       progress: called after each step with the number of images it has taken.
 
     Returns:
-      The state, and the epoch's means: `loss`, each term as `loss_*`, `joint_to_fit_mm` (mean distance of the predicted
-      to the registered body's joints), `learning_rate` of the last step, `images_per_second`.
+      The state, and the means over these steps: `loss`, each term as `loss_*`, `joint_to_fit_mm` (mean distance of the
+      predicted to the registered body's joints), `learning_rate` of the last step, `images_per_second`,
+      `input_wait_share` (of the time, in which the next batch was not there yet).
     """
     people = len(images)
     weight = np.ones(people, np.float32) if sample_weight is None else np.asarray(sample_weight, np.float32)
-    batch = min(config.batch, people)
-    steps = math.ceil(people / batch)
+    began = int(state.epoch_step)
+    order = feeding.epoch_order(jax.random.fold_in(key, int(state.step) - began), weight, config.batch)
+    taken = order[began : began + steps if steps else None]
     step = _compiled_step(model.Frozen(config))
-    rest = jax.tree.map(np.asarray, (observations, fits, weight))
+    feed = feeding.Feed(taken, images, jax.tree.map(np.asarray, (observations, fits, weight)))
 
     started = time.monotonic()
     template = jax.device_put(template)
     state = jax.tree.map(jnp.copy, jax.device_put(state))  # a step consumes its state; the caller's is not ours to give
-    order = _epoch_order(jax.random.fold_in(key, int(state.step)), people, steps * batch)
     collected: list[dict[str, Array]] = []
-    for picked in _prefetched(order.reshape(steps, batch), images, rest):
-        state, metrics = step(state, template, config.epochs * steps, key, *picked)
+    for picked in feed:
+        state, metrics = step(state, template, config.epochs * len(order), key, *picked)
         if collected:
             jax.block_until_ready(collected[-1])  # at most two steps under way, so that progress tells the truth
         collected.append(metrics)
         if progress is not None:
-            progress(min(batch, people - (len(collected) - 1) * batch))
+            progress(feeding.images_shown(weight, config.batch, began + len(collected) - 1, began + len(collected)))
+    if began + len(taken) == len(order):
+        state = state.replace(epoch_step=jnp.zeros_like(state.epoch_step))
+    means = _means(collected)
+    seconds = time.monotonic() - started
+    shown = feeding.images_shown(weight, config.batch, began, began + len(taken))
+    return state, means | {"images_per_second": shown / seconds, "input_wait_share": feed.waited_s / seconds}
+
+
+def _means(collected: list[dict[str, Array]]) -> dict[str, float]:
     fetched = jax.device_get(collected)
     means = {name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0]}
-    means["learning_rate"] = float(fetched[-1]["learning_rate"])
-    return state, means | {"images_per_second": people / (time.monotonic() - started)}
-
-
-def _epoch_order(key: PRNGKeyArray, people: int, length: int) -> Int[np.ndarray, "length"]:
-    return np.resize(np.asarray(jax.random.permutation(key, people)), length)
-
-
-def _prefetched(batches: Int[np.ndarray, "steps batch"], images, rest) -> Iterator[tuple]:
-    """Yield (image, observation, fit, weight) of each batch; the next one is gathered meanwhile."""
-
-    held = isinstance(images, np.ndarray)
-    pictures = (images[rows] for rows in batches) if held else pipeline.batches(images, batches)
-
-    def gather(rows: np.ndarray) -> tuple:
-        return jax.device_put((next(pictures), *jax.tree.map(lambda leaf: leaf[rows], rest)))
-
-    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as worker:
-        following = worker.submit(gather, batches[0])
-        for rows in [*batches[1:], None]:
-            ready = following.result()
-            if rows is not None:
-                following = worker.submit(gather, rows)
-            yield ready
+    return means | {"learning_rate": float(fetched[-1]["learning_rate"])}
 
 
 @functools.cache
 def _compiled_step(frozen: model.Frozen):
     """Return the jitted step; one compilation a configuration and shape."""
     config = frozen.config
-    optimizer = _optimizer(config)
+    optimizer = schedule.optimizer(config)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(state: TrainState, template, round_steps, key, image, observation, fit, weight):
@@ -169,14 +159,15 @@ def _compiled_step(frozen: model.Frozen):
         params = state.trained["params"]
         gradient, (batch_stats, metrics) = jax.grad(objective, has_aux=True)(params)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, params)
-        rate = learning_rate(config, state.round_step, round_steps)
+        rate = schedule.learning_rate(config, state.round_step, round_steps)
         params = jax.tree.map(lambda weight, update: weight - rate * update, params, updates)
         trained = {"params": params, "batch_stats": batch_stats}
         state = state.replace(
             step=state.step + 1,
             round_step=state.round_step + 1,
+            epoch_step=state.epoch_step + 1,
             trained=trained,
-            average=_average(config, state, trained),
+            average=schedule.running_mean(config, state.step, state.average, trained),
             optimizer=optimizer_state,
         )
         return state, metrics | {"learning_rate": rate}
@@ -202,30 +193,3 @@ def batch_loss(
         "joint_to_fit_mm": 1000.0 * means["joint"] / joints,
     }
     return loss, metrics
-
-
-def _average(config: model.RegressorConfig, state: TrainState, trained: Any) -> Any:
-    """Follow the weights (and their running statistics) slowly, and fast at first, so that the start is forgotten."""
-    if state.average is None:
-        return None
-    decay = jnp.minimum(config.average_decay, (state.step + 1.0) / (state.step + 10.0))
-    return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.average, trained)
-
-
-def _optimizer(config: model.RegressorConfig) -> optax.GradientTransformation:
-    """Adam, or AdamW on kernels where weights decay; the step multiplies by the rate."""
-    if not config.weight_decay:
-        return optax.scale_by_adam()
-    kernels = functools.partial(jax.tree.map, lambda leaf: leaf.ndim > 1)
-    return optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(config.weight_decay, kernels))
-
-
-def learning_rate(
-    config: model.RegressorConfig, round_step: Int[Array, ""], round_steps: Int[Array, ""]
-) -> Float[Array, ""]:
-    """Return the rate of a step of a round: a linear rise over the warm-up, then a cosine down to the last share."""
-    warmup = config.warmup_share * round_steps
-    rise = jnp.minimum(1.0, (round_step + 1.0) / jnp.maximum(warmup, 1.0))
-    done = jnp.clip((round_step - warmup) / jnp.maximum(round_steps - warmup, 1.0), 0.0, 1.0)
-    fall = config.last_rate_share + (1.0 - config.last_rate_share) * 0.5 * (1.0 + jnp.cos(jnp.pi * done))
-    return config.learning_rate * rise * fall
