@@ -210,9 +210,9 @@ def _judge(config: Config, state: LiftingState, held_out: normalise.Normalised, 
     """Measure the members on held-out poses, and let those count that are not astray; return the trusted ones' mean."""
     prepared, _ = completion.prepare(config, state.completer, held_out.points, held_out.visible)
     figures = jax.vmap(lambda member: criteria.measure(config, member, prepared, key))(state.members)
-    criterion = figures["criterion"]
-    best = jnp.maximum(jnp.min(criterion), 1 / len(held_out.points))  # an unbiased estimate goes below 0 by chance
-    trust = (criterion <= _ASTRAY * best).astype(jnp.float32)
+    astray = figures["astray"]
+    best = jnp.maximum(jnp.min(astray), 1 / len(held_out.points))  # an unbiased estimate goes below 0 by chance
+    trust = (astray <= _ASTRAY * best).astype(jnp.float32)
     trust = jnp.where(jnp.any(trust > 0), trust, 1.0)  # all astray, or not a number: nothing to choose by
     figures = jax.tree.map(lambda values: jnp.sum(values * trust) / jnp.sum(trust), figures)
     return state.replace(trust=trust), figures | {"trusted": jnp.sum(trust)}
