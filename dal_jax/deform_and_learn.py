@@ -18,6 +18,7 @@ import flax.struct
 import jax
 import numpy as np
 
+from dal_jax import in_loop
 from dal_jax.body import kinematics, parameters as parameters_lib, skinning, template as template_lib
 from dal_jax.correspondences import observations as observations_lib
 from dal_jax.data import people as people_lib
@@ -159,11 +160,12 @@ def deform(setting: Setting, state: LoopState, position: Progress, saver: "_Save
     """Register every training person (eq. 2-4), in later rounds from the ConvNet's predictions.
 
     Note: with `keep_better` the old fit is refined too and the one of lower energy stays; both are scored with this
-    round's weights. The paper takes the new one; a weakly trained ConvNet then ruins good fits.
+    round's weights. The paper takes the new one; a weakly trained ConvNet then ruins good fits. With `in_loop` only
+    round 1 registers here; its energies are forgotten, as `learn` refits with other weights, but its trust stays.
     """
     config = setting.config
     first = position.round == 1
-    if not first and not config.refit:
+    if not first and (config.in_loop or not config.refit):
         return state
     registration, weights = (
         (config.first_registration, config.first_weights) if first else (config.registration, config.weights)
@@ -181,13 +183,15 @@ def deform(setting: Setting, state: LoopState, position: Progress, saver: "_Save
         "registration_start_share": _shares(fit.start),
         "registration_trust_mean": float(np.mean(trust)),
     })  # fmt: skip
-    return state.replace(fits=fit.parameters, energy=fit.energy, trust=trust)
+    energy = np.full_like(fit.energy, np.inf) if config.in_loop else fit.energy
+    return state.replace(fits=fit.parameters, energy=energy, trust=trust)
 
 
 def learn(setting: Setting, state: LoopState, position: Progress, saver: "_Saver") -> LoopState:
     """Train the ConvNet on the registered bodies (eq. 5-6) and predict the training people.
 
-    Note: its weights go on from round to round; the optimiser starts afresh.
+    Note: its weights go on from round to round; the optimiser starts afresh. With `in_loop` every batch is registered
+    before it teaches, but is trusted as round 1's fits were: who had no trust is not shown and keeps that fit.
     """
     config = setting.config.regressor
     observed = with_lifted_depth(setting, state, setting.people.observations)
@@ -195,6 +199,9 @@ def learn(setting: Setting, state: LoopState, position: Progress, saver: "_Saver
     before = (position.round - 1) * config.epochs
     if position.epoch == before and int(regressor.epoch_step) == 0:
         regressor = regressor_training.start_round(config, regressor, state.fits)
+    refit = None
+    if setting.config.in_loop:
+        refit = in_loop.Refit(setting.config, setting.template, in_loop.Bodies(state.fits, state.energy))
     while position.epoch < before + config.epochs:
         with progress.bar(
             f"round {position.round}: learn, epoch {position.epoch + 1}", total=len(setting.people.names), unit="image"
@@ -203,8 +210,11 @@ def learn(setting: Setting, state: LoopState, position: Progress, saver: "_Saver
             regressor, metrics = regressor_training.train_epoch(
                 regressor, setting.template, setting.people.images, observed, state.fits, config,
                 _key(setting, "learn"), sample_weight=state.trust, steps=setting.config.learning_checkpoint_steps,
-                progress=bar.update,
+                refit=refit, progress=bar.update,
             )  # fmt: skip
+        if refit is not None:
+            bodies = refit.bodies()
+            state = state.replace(fits=bodies.fits, energy=bodies.energy)
         position.epoch += int(regressor.epoch_step) == 0
         saver.log(metrics)
         saver.save(state.replace(regressor=regressor))

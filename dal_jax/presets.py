@@ -29,6 +29,7 @@ class Config:
     body: str = ""  # body file, SMPL model or rigged glTF human (docs/smpl.md); empty: the free body
     rounds: int = 3  # the paper iterates "several times"
     refit: bool = True  # False: the control of section 6.3, which keeps round 1's fits and only trains on
+    in_loop: bool = False  # register every batch before it teaches; in a phase of its own only in round 1 (paper: off)
     keep_better: bool = True  # refine the old fit too and keep the one of lower energy (paper: always the new)
     lifting_checkpoint_steps: int = 2000  # steps of the cGAN between two checkpoints
     trust: str = "none"  # weight of a fit in learning: none (paper), residual, posterior (and its deviations)

@@ -119,6 +119,21 @@ def test_a_run_killed_at_every_checkpoint_has_the_same_history(undisturbed, data
     ]
 
 
+def test_in_loop_registration_goes_on_inside_an_epoch(data_dir, tmp_path, monkeypatch):
+    """A first round registers in a phase, then every batch is registered; killed after the first two."""
+    config = small_config(in_loop=True, rounds=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(session.folder_lib, "RunFolder", _DyingFolder)
+        _DyingFolder.saves_to_live = 5  # lift 2 + 1, deform 1, learn 2 an epoch
+        with pytest.raises(_Killed):
+            session.run(config, tmp_path / "run", data_dir)
+    (entry,) = session.run(config, tmp_path / "run", data_dir).history
+    assert all(np.isfinite(entry[name]) for name in judge_lib.FIELDS)
+    learned = [line for line in metric_log.read(tmp_path / "run" / "metrics.jsonl") if line["phase"] == "learn"]
+    assert [line["epoch"] for line in learned] == [0, 1, 1, 2]
+    assert all(line["registration_energy_mean"] > 0 for line in learned)
+
+
 def test_training_does_not_depend_on_truth(undisturbed, data_dir, tmp_path, monkeypatch):
     result, _ = undisturbed
     load = session.data.load
@@ -151,6 +166,13 @@ def test_another_configuration_is_refused_by_name(undisturbed, data_dir):
 def test_an_unknown_trust_is_refused_before_anything_is_begun(tmp_path, data_dir):
     with pytest.raises(errors.InputError, match=r"config\.trust is 'hope': one of none, residual, posterior"):
         session.run(small_config(trust="hope"), tmp_path / "run", data_dir)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("needed", ["refit", "keep_better"])
+def test_in_loop_registration_without_refitting_is_refused_before_anything_is_begun(tmp_path, data_dir, needed):
+    with pytest.raises(errors.InputError, match=r"config\.in_loop .* needs config\.refit and \.keep_better"):
+        session.run(small_config(in_loop=True, **{needed: False}), tmp_path / "run", data_dir)
     assert not (tmp_path / "run").exists()
 
 

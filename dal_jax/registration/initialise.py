@@ -1,5 +1,8 @@
 """Where a registration starts: the T-pose, a closed-form scaled-orthographic pose, or several headings of it."""
 
+from collections.abc import Sequence
+
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -9,6 +12,27 @@ from dal_jax.registration import energy
 _PRIOR_MASS = 0.5  # points' worth of pull to "upright, facing the camera": decides only what the points leave open
 _PRIOR_SPREAD_M2 = 0.05
 _HEADINGS = 4
+
+
+def starts(
+    template: template_lib.Template,
+    target: energy.Target,
+    name: str,
+    given: Sequence[parameters_lib.BodyParameters],
+) -> parameters_lib.BodyParameters:
+    """Return all starts of a batch of people, axes (start, person, ...): those of `register.STARTS`, then the given."""
+    batch = target.point_confidence.shape[0]
+    found = []
+    if name == "tpose":
+        found.append(
+            jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (1, batch, *leaf.shape)), parameters_lib.t_pose())
+        )
+    elif name != "given":
+        closed = jax.vmap(lambda one: closed_form(template, one))(target)
+        turns = int(name.removeprefix("headings")) if name.startswith("headings") else 1
+        found.append(jax.vmap(lambda one: headings(one, turns), out_axes=1)(closed))
+    found.extend(jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], start) for start in given)
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
 
 
 def closed_form(template: template_lib.Template, target: energy.Target) -> parameters_lib.BodyParameters:

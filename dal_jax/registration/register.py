@@ -108,30 +108,60 @@ def stream(
     Raises:
       ValueError: as `register`.
     """
-    _validate(config)
-    mesh = _mesh(config.devices)
-    fit_chunk = _compiled(config.optimizer, config.starts, int(config.steps), config.schedule, mesh)
-    replicated = NamedSharding(mesh, PartitionSpec())
-    # constants cross to the devices once; an integer weight would be compiled anew
-    constants = jax.device_put(
-        (template, jax.tree.map(float, weights), tree_model.build(template), float(config.learning_rate),
-         float(config.tolerance)),
-        replicated,
-    )  # fmt: skip
+    fitter = Fitter(template, config, weights)
     on_the_way: collections.deque = collections.deque()
     for piece in pieces:
         observations, given = piece if isinstance(piece, tuple) else (piece, ())
         _check_shapes(config, observations, given)
-        for rows, count in _chunks(len(observations.point_face), config.batch * mesh.size):
+        for rows, count in _chunks(len(observations.point_face), config.batch * fitter.devices):
             take = functools.partial(jax.tree.map, lambda leaf, rows=rows: np.asarray(leaf)[rows])  # a slice: no copy
-            people = jax.device_put(
-                (take(observations), [take(start) for start in given]), NamedSharding(mesh, PartitionSpec("data"))
-            )
-            on_the_way.append((fit_chunk(*constants, *people), count))
+            on_the_way.append((fitter(take(observations), [take(start) for start in given]), count))
             if len(on_the_way) > _CHUNKS_AHEAD:
                 yield _arrived(*on_the_way.popleft())
     while on_the_way:
         yield _arrived(*on_the_way.popleft())
+
+
+class Fitter:
+    """Registration made ready: its constants are on the devices, its program is compiled once a number of people.
+
+    devices: how many it spreads people over.
+    """
+
+    def __init__(self, template: template_lib.Template, config: RegistrationConfig, weights: energy.EnergyWeights):
+        """Send the constants to the devices.
+
+        Raises:
+          ValueError: an unknown optimiser, start or schedule, more devices than there are; names the value.
+        """
+        _validate(config)
+        mesh = _mesh(config.devices)
+        self.devices = mesh.size
+        self._config = config
+        self._fit = _compiled(config.optimizer, config.starts, int(config.steps), config.schedule, mesh)
+        self._people = NamedSharding(mesh, PartitionSpec("data"))
+        # an integer weight would be compiled anew
+        self._constants = jax.device_put(
+            (template, jax.tree.map(float, weights), tree_model.build(template), float(config.learning_rate),
+             float(config.tolerance)),
+            NamedSharding(mesh, PartitionSpec()),
+        )  # fmt: skip
+
+    def __call__(
+        self,
+        observations: observations_lib.Observation,
+        given: Sequence[parameters_lib.BodyParameters] = (),
+    ) -> Fit:
+        """Fit people as `register` does, all at once; the fits stay on the devices, and nobody waits for them.
+
+        Args:
+          observations, given: stacked over people, a multiple of `devices`; host arrays, or there already.
+
+        Raises:
+          ValueError: no start at all, or sizes that differ.
+        """
+        _check_shapes(self._config, observations, given)
+        return self._fit(*self._constants, *jax.device_put((observations, list(given)), self._people))
 
 
 def score(
@@ -180,7 +210,7 @@ def _compiled(optimizer: str, starts: str, steps: int, schedule: str, mesh: Mesh
     def fit_shard(template, weights, tree, learning_rate, tolerance, observations, given) -> Fit:
         with jax.default_matmul_precision("highest"):  # TF32 and bfloat16 products would cost millimetres
             target = energy.make_target(template, observations)
-            start = _gather_starts(template, target, starts, given)
+            start = initialise.starts(template, target, starts, given)
             for stage in schedules.stages(schedule, weights):
                 solved = optimizers.solve(
                     optimizer, template, target, start, stage, tree,
@@ -198,22 +228,6 @@ def _compiled(optimizer: str, starts: str, steps: int, schedule: str, mesh: Mesh
         check_vma=False,  # optax's line search mixes constants into its carries
     )
     return jax.jit(sharded)
-
-
-def _gather_starts(template, target: energy.Target, starts: str, given) -> parameters_lib.BodyParameters:
-    """Return all starts, axes (start, person, ...)."""
-    batch = target.point_confidence.shape[0]
-    found = []
-    if starts == "tpose":
-        found.append(
-            jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (1, batch, *leaf.shape)), parameters_lib.t_pose())
-        )
-    elif starts != "given":
-        closed = jax.vmap(lambda one: initialise.closed_form(template, one))(target)
-        turns = int(starts.removeprefix("headings")) if starts.startswith("headings") else 1
-        found.append(jax.vmap(lambda one: initialise.headings(one, turns), out_axes=1)(closed))
-    found.extend(jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], start) for start in given)
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
 
 
 def _best(solved: optimizers.Solved) -> Fit:

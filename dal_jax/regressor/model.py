@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import flax.linen as nn
@@ -185,6 +185,15 @@ def predict(
         parts.append(predict_batch(variables, statistics, np.asarray(images[rows])))
     bodies = jax.device_get(parts)
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(images)], *bodies)
+
+
+def predictor(config: RegressorConfig) -> Callable[[Learned, Array], parameters_lib.BodyParameters]:
+    """Return a function that predicts as `predict` does one batch of pictures on the device, and does not wait.
+
+    One compilation a size of the batch.
+    """
+    predict_batch = _predict_batch(Frozen(config))
+    return lambda learned, image: predict_batch(learned.variables, learned.statistics, image)
 
 
 def _check_size(config: RegressorConfig, images: UInt8[np.ndarray, "people s s 3"] | Sequence) -> None:

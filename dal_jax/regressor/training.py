@@ -8,7 +8,7 @@ very bits of a run that was never stopped.
 import functools
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import flax.struct
 import jax
@@ -72,6 +72,26 @@ def start_round(config: model.RegressorConfig, state: TrainState, fits: paramete
     return state
 
 
+class Refit(Protocol):
+    """Registers a batch anew, just before it teaches; the bodies are its own to keep."""
+
+    def __call__(
+        self,
+        learned: model.Learned,
+        rows: Int[np.ndarray, "batch"],
+        image: Array,
+        observation: observations_lib.Observation,
+    ) -> tuple[parameters_lib.BodyParameters, dict[str, Array]]:
+        """Return the batch's bodies, and metrics to log the means of; on the device, without waiting for it.
+
+        Args:
+          learned: the state before the step; the step will consume it.
+          rows: which people the batch is made of, nobody twice; some of an epoch's first come again in its last.
+          image, observation: of the batch, on the device, not augmented.
+        """
+        ...
+
+
 def train_epoch(
     state: TrainState,
     template: template_lib.Template,
@@ -83,6 +103,7 @@ def train_epoch(
     *,
     sample_weight: Float[np.ndarray, "people"] | None = None,
     steps: int = 0,
+    refit: Refit | None = None,
     progress: Callable[[int], Any] | None = None,
 ) -> tuple[TrainState, dict[str, float]]:
     """Show every image once (the last batch is filled up from the epoch's first), or what is left of a begun epoch.
@@ -97,12 +118,13 @@ def train_epoch(
       key: the same at every call of a run.
       sample_weight: of each person in every loss; None is 1, as in the paper. Who has 0 is not shown.
       steps: to take at most; 0 is as many as the epoch has.
+      refit: called before each step; the bodies that it returns teach, not `fits`.
       progress: called after each step with the number of images it has taken.
 
     Returns:
       The state, and the means over these steps: `loss`, each term as `loss_*`, `joint_to_fit_mm` (mean distance of the
       predicted to the registered body's joints), `learning_rate` of the last step, `images_per_second`,
-      `input_wait_share` (of the time, in which the next batch was not there yet).
+      `input_wait_share` (of the time, in which the next batch was not there yet); and `refit`'s.
     """
     people = len(images)
     weight = np.ones(people, np.float32) if sample_weight is None else np.asarray(sample_weight, np.float32)
@@ -114,13 +136,17 @@ def train_epoch(
 
     started = time.monotonic()
     template = jax.device_put(template)
-    state = jax.tree.map(jnp.copy, jax.device_put(state))  # a step consumes its state; the caller's is not ours to give
+    state = jax.device_put(state, jax.devices()[0])  # named, so that all calls place it alike and one program serves
+    state = jax.tree.map(jnp.copy, state)  # a step consumes its state; the caller's is not ours to give
     collected: list[dict[str, Array]] = []
-    for picked in feed:
-        state, metrics = step(state, template, config.epochs * len(order), key, *picked)
+    for rows, (image, observation, fit, batch_weight) in zip(taken, feed, strict=True):
+        told = {}
+        if refit is not None:
+            fit, told = refit(state, rows, image, observation)
+        state, metrics = step(state, template, config.epochs * len(order), key, image, observation, fit, batch_weight)
         if collected:
             jax.block_until_ready(collected[-1])  # at most two steps under way, so that progress tells the truth
-        collected.append(metrics)
+        collected.append(metrics | told)
         if progress is not None:
             progress(feeding.images_shown(weight, config.batch, began + len(collected) - 1, began + len(collected)))
     if began + len(taken) == len(order):

@@ -167,6 +167,21 @@ def test_one_compilation_a_shape(traces, template, observed, given):
     assert compiled(7, batch=8) == 2
 
 
+def test_a_prepared_fitter_gives_what_register_gives(traces, template, observed, given):
+    """From host arrays and from what is on the device, and it compiles once a number of people."""
+    config = _config(batch=PEOPLE, steps=4)  # steps that no other test takes
+    wanted = register.register(template, observed, config, WEIGHTS, given)
+    already = len(traces)
+    fitter = register.Fitter(template, config, WEIGHTS)
+    for people in (observed, given), jax.device_put((observed, given)):
+        jax.tree.map(np.testing.assert_array_equal, fitter(*people), wanted)
+    assert len(traces) == already
+    four = jax.tree.map(lambda leaf: leaf[:4], (observed, given))
+    _assert_same_fit(fitter(*four), wanted, slice(4))
+    fitter(*four)
+    assert len(traces) == already + 1
+
+
 def test_progress_counts_people(template, observed, given):
     counts = []
     register.register(template, observed, _config(), WEIGHTS, given, progress=counts.append)
@@ -194,6 +209,17 @@ def test_nobody_to_register_is_an_error(template, observed):
     nobody = jax.tree.map(lambda leaf: leaf[:0], observed)
     with pytest.raises(ValueError, match="nobody"):
         register.register(template, nobody, _config(optimizer="lm"), WEIGHTS)
+
+
+def test_a_prepared_fitter_spreads_people_over_devices(template, observed, given):
+    fitter = register.Fitter(template, _config(devices=2), WEIGHTS)
+    assert fitter.devices == 2
+    four = jax.tree.map(lambda leaf: leaf[:4], (observed, given))
+    fit = fitter(*four)
+    assert len(fit.energy.sharding.device_set) == 2
+    _assert_same_fit(fit, register.register(template, observed, _config(), WEIGHTS, given), slice(4))
+    with pytest.raises(ValueError, match="5 people, the observations 4"):
+        fitter(four[0], [jax.tree.map(lambda leaf: leaf[:5], given[0])])
 
 
 # --- with Levenberg-Marquardt, compiled once: four people a chunk, four headings each ---

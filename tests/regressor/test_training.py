@@ -92,6 +92,29 @@ def test_a_run_killed_inside_an_epoch_ends_with_the_same_bits(data, start, decod
     assert int(through.step) == 6 and int(through.epoch_step) == 0
 
 
+def test_refitting_that_leaves_the_bodies_alone_changes_nothing(data, start):
+    """Its bodies teach, not `fits`; it sees every batch as it is, with the state that the step goes on from."""
+    images, observed, fits = data
+    seen, wrong = [], fits.replace(pose=fits.pose + 1)
+
+    def refit(state, rows, image, observation):
+        jax.tree.map(np.testing.assert_array_equal, (image, observation), (images[rows], _rows(observed, rows)))
+        seen.append((int(state.step), rows))
+        return jax.device_put(_rows(fits, rows)), {"step_mean": state.step + 0.0}
+
+    plain, metrics = _epoch(start, data, config=SMALL_BATCHES)
+    refitted, told = _epoch(start, (images, observed, wrong), config=SMALL_BATCHES, refit=refit)
+    _assert_equal(refitted, plain)
+    assert told["loss"] == metrics["loss"] and told["step_mean"] == 1
+    assert [step for step, _ in seen] == [0, 1, 2]
+    assert all(len(np.unique(rows)) == SMALL_BATCHES.batch for _, rows in seen)
+    np.testing.assert_array_equal(np.unique([rows for _, rows in seen]), np.arange(COUNT))
+
+
+def _rows(tree, rows):
+    return jax.tree.map(lambda leaf: leaf[rows], tree)
+
+
 class _Decoded:
     """Pictures that are decoded one by one."""
 

@@ -1,0 +1,99 @@
+"""In-loop registration: every batch is registered just before it teaches, instead of everybody in long phases.
+
+A person is fitted each time it is shown: from what the ConvNet says of its picture now, from its best fit so far, and
+from whatever `config.registration.starts` names beside them (headings; `given`: nothing). The fit of least energy stays
+and teaches. All of it runs on the device, between two training steps; nothing is fetched before an epoch is over.
+
+Note: predictions are those of the weights right before the step, of the picture as it is (the step augments it later).
+Predicting the next batch while a step runs would gain nothing on one device, and what it answers would depend on where
+a killed run was stopped.
+"""
+
+import dataclasses
+import functools
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from dal_jax.body import parameters as parameters_lib, template as template_lib
+from dal_jax.correspondences import observations as observations_lib
+from dal_jax.presets import Config
+from dal_jax.registration import register
+from dal_jax.regressor import model as regressor_model
+
+
+@flax.struct.dataclass
+class Bodies:
+    """The best fits so far, stacked over people; energy: eq. 2 with `config.weights`, inf where there is none yet."""
+
+    fits: parameters_lib.BodyParameters
+    energy: Float[Array, "people"]
+
+
+class Refit:
+    """A `regressor.training.Refit` that keeps the bodies of all training people on the device.
+
+    Note: it runs on the one device that trains, whatever `config.registration.devices` says: a batch is too small to
+    spread. `config.registration.batch` counts for nothing either, batches are the ConvNet's.
+    """
+
+    def __init__(self, config: Config, template: template_lib.Template, bodies: Bodies):
+        """Send the bodies to the device.
+
+        Raises:
+          ValueError: as `register.Fitter`.
+        """
+        registration = dataclasses.replace(config.registration, devices=1)
+        self._fit = register.Fitter(template, registration, config.weights)
+        self._predict = regressor_model.predictor(config.regressor)
+        self._device = jax.devices()[0]
+        self._bodies = jax.tree.map(jnp.copy, jax.device_put(bodies, self._device))  # for us to update in place
+
+    def __call__(
+        self,
+        learned: regressor_model.Learned,
+        rows: Int[np.ndarray, "batch"],
+        image: Array,
+        observation: observations_lib.Observation,
+    ) -> tuple[parameters_lib.BodyParameters, dict[str, Array]]:
+        """Register the batch of `rows` (nobody twice); return its best fits, and how they came about."""
+        rows = jax.device_put(rows, self._device)
+        starts = [self._predict(learned, image), _take(self._bodies.fits, rows)]
+        # placed as the step's state is: arrays of another sharding would have the step compiled anew
+        found = jax.device_put(self._fit(observation, starts), self._device)
+        self._bodies, fits, metrics = _keep_better(self._bodies, rows, found)
+        return fits, metrics
+
+    def bodies(self) -> Bodies:
+        """Wait for the batches so far and return everybody's best fit (host arrays)."""
+        return jax.tree.map(np.array, self._bodies)  # copies: the device's will be updated in place
+
+
+@jax.jit
+def _take(fits: parameters_lib.BodyParameters, rows: Int[Array, "batch"]) -> parameters_lib.BodyParameters:
+    return jax.tree.map(lambda leaf: leaf[rows], fits)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _keep_better(
+    bodies: Bodies, rows: Int[Array, "batch"], found: register.Fit
+) -> tuple[Bodies, parameters_lib.BodyParameters, dict[str, Array]]:
+    """Put what was found in the rows' places where it has less energy: so nobody's ever rises, not by a rounding."""
+    better = found.energy < bodies.energy[rows]  # false where it is not a number
+
+    def choose(new: Array, everybody: Array) -> Array:
+        return jnp.where(better.reshape(-1, *(1,) * (new.ndim - 1)), new, everybody[rows])
+
+    kept = jax.tree.map(choose, Bodies(found.parameters, found.energy), bodies)
+    bodies = jax.tree.map(lambda everybody, new: everybody.at[rows].set(new, unique_indices=True), bodies, kept)
+    prediction, best = found.start_energy.shape[1] + np.array([-2, -1])  # the given starts come last
+    metrics = {
+        "registration_energy_mean": jnp.mean(kept.energy),
+        "registration_from_prediction_share": jnp.mean(better & (found.start == prediction)),
+        "registration_from_best_share": jnp.mean(~better | (found.start == best)),
+        "registration_from_configured_share": jnp.mean(better & (found.start < prediction)),
+    }
+    return bodies, kept.fits, metrics
