@@ -1,9 +1,9 @@
 """theta with six numbers for each of the 24 rotations (Zhou et al. 2019), 171 in all, and their statistics.
 
 An axis-angle jumps: near a half turn, neighbouring rotations have opposite vectors, and a network that regresses them
-must be wrong in between. Six numbers, of which Gram-Schmidt makes a rotation, are continuous everywhere.
+must be wrong in between. Six numbers, of which Gram-Schmidt makes a rotation, follow it without a jump.
 
-A rotation is told apart from the statistics' `frame`, the mean of the registrations: R = frame GS(six), six being the
+A rotation is told relative to the statistics' `frame`, the mean of the registrations: R = frame GS(six), six being the
 first two columns of frame' R, which are e1 and e2 at the mean itself. R of the whole body is one of the 24, unlike
 the paper's nine numbers: it cannot be a reflection then.
 """
