@@ -44,9 +44,9 @@ class Registered:
         test = self.judge.test
         bodies = regressor_model.predict(config, learned, test.images)
         _, distance = reprojection.errors_px(self.judge.setting.template, bodies, test.observations)
-        each = reprojection.root_mean_square(distance, test.observations.keypoint_confidence)
-        known = each[np.isfinite(each)]
-        return self.judge.test_scores(bodies) | {"keypoint_error_px": float(np.mean(known)) if len(known) else None}
+        marked = np.any(test.observations.keypoint_confidence > 0, axis=1)
+        each = reprojection.root_mean_square(distance, test.observations.keypoint_confidence)[marked]
+        return self.judge.test_scores(bodies) | {"keypoint_error_px": float(np.mean(each)) if len(each) else None}
 
 
 def load(path: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None) -> Registered:
