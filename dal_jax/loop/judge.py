@@ -40,13 +40,14 @@ class Judge:
             return dict.fromkeys(FIELDS)
         train, test = self.train_truth.joints_h36m_mm, self.test_truth.joints_h36m_mm
         registered, learned = self._joints(state.fits), self._joints(state.predictions)
-        predicted = self._joints(self.predict_test(state))
-        regressor_test = self._scores(predicted, test)
+        bodies = self.predict_test(state)
+        predicted = self._joints(bodies)
+        regressor_test = self.test_scores(bodies)
         return {
             "registration_train_mpjpe_mm": self._mean(registered, train),
             "regressor_train_mpjpe_mm": self._mean(learned, train),
-            "regressor_test_mpjpe_mm": float(np.mean(regressor_test["mpjpe_mm"])),
-            "regressor_test_pa_mpjpe_mm": float(np.mean(regressor_test["pa_mpjpe_mm"])),
+            "regressor_test_mpjpe_mm": regressor_test["mpjpe_mm"],
+            "regressor_test_pa_mpjpe_mm": regressor_test["pa_mpjpe_mm"],
             "lifting_train_mpjpe_mm": self._mean(self._lifted(state, self.setting.people), train),
             "lifting_test_mpjpe_mm": self._mean(self._lifted(state, self.test), test),
             "registration_train_turned_mpjpe_mm": self._turned_mean(registered, self.setting.people, self.train_truth),
@@ -57,6 +58,14 @@ class Judge:
     def predict_test(self, state: deform_and_learn.LoopState) -> parameters_lib.BodyParameters:
         """Return the ConvNet's bodies of the test people."""
         return regressor_model.predict(self.setting.config.regressor, state.regressor, self.test.images)
+
+    def test_scores(self, bodies: parameters_lib.BodyParameters) -> dict[str, float | None]:
+        """Return the mean `mpjpe_mm` and `pa_mpjpe_mm` of bodies of the test people."""
+        names = ("mpjpe_mm", "pa_mpjpe_mm")
+        if self.train_truth is None or self.test_truth is None:
+            return dict.fromkeys(names)
+        scores = self._scores(self._joints(bodies), self.test_truth.joints_h36m_mm)
+        return {name: float(np.mean(scores[name])) for name in names}
 
     def errors_mm(self, bodies: parameters_lib.BodyParameters, truth: people_lib.Truth | None):
         """Return each person's MPJPE (n,), or None where there is no truth."""

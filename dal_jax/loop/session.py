@@ -33,7 +33,7 @@ def run(
     Raises:
       errors.InputError: the configuration, the folder or the data cannot be used; one line.
     """
-    _check(config)
+    check(config)
     folder = folder_lib.RunFolder(workdir, config, overwrite)
     template = template_lib.load_template(config.body or template_lib.FREE_BODY)
     people = data.load(config, template, data_dir)
@@ -51,7 +51,8 @@ def run(
     return Result(position.history, scores, page)
 
 
-def _check(config: presets.Config) -> None:
+def check(config: presets.Config) -> None:
+    """Refuse (`errors.InputError`) what would fail only after hours."""
     if config.rounds < 1:
         raise errors.InputError(f"config.rounds is {config.rounds}: at least 1")
     if config.trust not in trust.NAMES:

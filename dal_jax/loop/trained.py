@@ -2,15 +2,14 @@
 
 import dataclasses
 import functools
-import json
 import os
 import pathlib
-import typing
 from typing import Any
 
 import flax.struct
 import jax
 
+from dal_jax.loop import config_file
 from dal_jax.regressor import heads, model as regressor_model
 from dal_jax.runtime import checkpoints, errors
 
@@ -46,12 +45,9 @@ def load(path: str | os.PathLike[str]) -> Trained:
     Raises:
       errors.InputError: it is no such folder, has no checkpoint or an untrained ConvNet, or is damaged.
     """
-    run = pathlib.Path(path)
-    if not run.is_dir():
-        raise errors.InputError(f"{run}: no such folder")
-    if run.name == "checkpoints" and not (run / "config.json").exists():
-        run = run.absolute().parent
-    config, body = _read_config(run / "config.json")
+    config_path = config_file.find(path)
+    config, body = _read_config(config_path)
+    run = config_path.parent
     saved = checkpoints.Checkpoints(run / "checkpoints")
     step = saved.latest_step()
     state, _ = saved.restore(_example(config), step, partial=True)
@@ -83,38 +79,14 @@ def _predicting(config: regressor_model.RegressorConfig) -> str:
 
 
 def _read_config(path: pathlib.Path) -> tuple[regressor_model.RegressorConfig, str]:
-    """Return the ConvNet's configuration and the body file of a run's config.json."""
-    if not path.exists():
-        raise errors.InputError(f"{path.parent}: is not the folder of a deform_and_learn run (it has no config.json)")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise errors.InputError(f"{path}: is no JSON") from error
-    if not isinstance(content, dict) or not isinstance(content.get("regressor"), dict):
-        raise errors.InputError(f"{path}: has no group 'regressor', so it is not the configuration of a loop")
+    """Return the ConvNet's configuration and the body file of a run's config.json; the rest is not looked at."""
+    content = config_file.read(path)
     body = content.get("body", "")
     if not isinstance(body, str):
         raise errors.InputError(f"{path}: body is {body!r}, not the path of a file")
-    config = _filled(path, "regressor", regressor_model.RegressorConfig(), content["regressor"])
+    config = config_file.filled(path, "regressor", regressor_model.RegressorConfig(), content["regressor"])
     try:
         heads.check(config.rotations, config.iterations)
     except errors.InputError as error:
         raise errors.InputError(f"{path}: {error}") from error
     return config, body
-
-
-def _filled(path: pathlib.Path, name: str, config: Any, values: dict[str, Any]) -> Any:
-    """Return a configuration with the values of a file; a field that the file's version did not have keeps its own."""
-    kinds = typing.get_type_hints(type(config))
-    changes = {}
-    for field, value in values.items():
-        if field not in kinds:
-            raise errors.InputError(f"{path}: {name}.{field} is unknown to this version")
-        present = getattr(config, field)
-        if dataclasses.is_dataclass(present) and isinstance(value, dict):
-            changes[field] = _filled(path, f"{name}.{field}", present, value)
-            continue
-        if type(value) is not type(present) and not (type(present) is float and type(value) is int):
-            raise errors.InputError(f"{path}: {name}.{field} is {value!r}, not of type {type(present).__name__}")
-        changes[field] = value
-    return dataclasses.replace(config, **changes)

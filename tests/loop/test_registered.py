@@ -1,0 +1,106 @@
+"""What a loop's ConvNet learns from comes back from its folder: bodies, lifted depths, weights; errors are named."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from dal_jax import deform_and_learn
+from dal_jax.loop import folder as folder_lib, registered
+from dal_jax.runtime import errors
+from tests.loop import registered_run
+from tests.regressor import people
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory):
+    """Return a folder for runs, what they are about, and a state of theirs with bodies of people's shape."""
+    root = tmp_path_factory.mktemp("runs")
+    of = registered_run.record(root / "data")
+    bodies = people.random_bodies(len(of.people.names), seed=3)
+    return root, of, deform_and_learn.initial_state(of).replace(fits=bodies, predictions=bodies)
+
+
+def _write(setting, name: str, round_number: int, phase: str, **changes) -> None:
+    root, of, state = setting
+    position = deform_and_learn.Progress(round=round_number, phase=phase, saves=4)
+    with folder_lib.RunFolder(root / name, dataclasses.replace(of.config, **changes)) as run:
+        run.save(4, state, dataclasses.asdict(position))
+
+
+@pytest.fixture(scope="module")
+def loaded(setting):
+    _write(setting, "run", 4, "deform")
+    return registered.load(setting[0] / "run" / "checkpoints")
+
+
+def test_bodies_depths_and_configuration_are_the_run_s(setting, loaded):
+    """The data set is found beside the run's folder."""
+    _, of, state = setting
+    run = loaded
+    assert run.step == 4 and run.judge.setting.config == of.config and run.weights == of.config.weights
+    jax.tree.map(np.testing.assert_array_equal, run.fits, state.fits)
+    expected = deform_and_learn.with_lifted_depth(of, state, of.people.observations)
+    jax.tree.map(np.testing.assert_array_equal, run.observations, expected)
+    assert np.any(run.observations.depth_confidence > 0)
+
+
+def test_a_score_is_the_judge_s_and_key_points_need_no_truth(setting, loaded):
+    run, state = loaded, setting[2]
+    config = run.judge.setting.config.regressor
+    scores = run.score(config, state.regressor)
+    judged = run.judge(1, state)
+    assert scores["mpjpe_mm"] == judged["regressor_test_mpjpe_mm"]
+    assert scores["pa_mpjpe_mm"] == judged["regressor_test_pa_mpjpe_mm"]
+    assert scores["keypoint_error_px"] > 0
+    blind = dataclasses.replace(run, judge=dataclasses.replace(run.judge, train_truth=None, test_truth=None))
+    assert blind.score(config, state.regressor) == scores | {"mpjpe_mm": None, "pa_mpjpe_mm": None}
+
+
+def test_weights_are_those_of_the_last_deformation(setting):
+    _, of, _ = setting
+    for name, place, changes, expected in (
+        ("first", (1, "learn"), {}, of.config.first_weights),
+        ("before", (2, "deform"), {}, of.config.first_weights),
+        ("control", (3, "judge"), {"refit": False}, of.config.first_weights),
+    ):
+        _write(setting, name, *place, **changes)
+        assert registered.load(setting[0] / name).weights == expected, name
+
+
+def test_a_run_of_nobody_registered_is_one_line(setting, tmp_path):
+    root, of, _ = setting
+    _write(setting, "tpose", 1, "deform")
+    (tmp_path / "empty").mkdir()
+    folder_lib.RunFolder(root / "begun", of.config)
+    for path, told in (
+        (root / "tpose", "nobody is registered yet"),
+        (root / "begun", "has no checkpoint yet"),
+        (tmp_path / "absent", "no such folder"),
+        (tmp_path / "empty", "it has no config.json"),
+    ):
+        with pytest.raises(errors.InputError, match=told) as caught:
+            registered.load(path)
+        assert path.name in str(caught.value)
+
+
+def test_a_damaged_configuration_is_one_line(setting):
+    root, *_ = setting
+    _write(setting, "spoilt", 3, "deform")
+    path = root / "spoilt" / "config.json"
+    whole = json.loads(path.read_text())
+    for group, field, value, told in (
+        ("weights", "outlier", "far", "config.weights.outlier is 'far', not of type NoneType or float"),
+        ("lifting", "layers", 3, "config.lifting.layers is unknown"),
+        (None, "trust", "hope", "config.trust is 'hope'"),
+    ):
+        content = json.loads(json.dumps(whole))
+        (content[group] if group else content)[field] = value
+        path.write_text(json.dumps(content))
+        with pytest.raises(errors.InputError, match=told):
+            registered.load(root / "spoilt")
+    whole["weights"]["outlier"] = 0.05
+    path.write_text(json.dumps(whole))
+    assert registered.load(root / "spoilt").weights.outlier == 0.05
