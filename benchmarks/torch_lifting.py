@@ -61,7 +61,8 @@ def agreement(config: config_lib.Config, poses: np.ndarray) -> dict[str, float]:
     """
     member = adversarial.initial_member(config, jax.random.key(0))
     game = torch_kudo.Game(config.width, weights(member))
-    lifter = lift_lib.Lifter(jax.tree.map(lambda leaf: leaf[None], member.generator), np.ones(1), None, None)
+    generators = jax.tree.map(lambda leaf: leaf[None], member.generator)
+    lifter = lift_lib.Lifter(generators, np.ones(1), np.zeros(1), doubts=None, completer=None)
     ours = jax.jit(lambda points: lift_lib.lift(config, lifter, points, np.ones(points.shape[:2], bool)).depth)(poses)
     found = {"lifted": _apart(game.lift(torch.tensor(poses)).numpy(), ours)}
     moved, metrics = _our_step(config, member, poses[: config.batch])

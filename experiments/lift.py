@@ -3,8 +3,10 @@
     python -m experiments.lift --poses=poses.npz --checkpoint=runs/lifting --out=lifted.npz --pictures=looks
 
 --poses: as for experiments.train_lifting. Writes an .npz with
-  joints     (n, 17, 3), the pelvis at the origin, x right, y down, z away from the camera, in the unit of the 2D poses;
-             x and y of a missing joint are where the others put it; `unit` is 'px'.
+  joints     (n, 17, 3), the pelvis at the origin, x right, y down, z away from the camera, in the unit of the 2D poses
+             at the pelvis; `unit` is 'px'. A lifter that has learned how near cameras stand (not kudo) undoes
+             perspective: x and y of what is farther away are larger than in the image.
+  points     (n, 17, 2), x and y in the image from the pelvis on; of a missing joint where the others put it.
   depth_sd   (n, 17), standard deviation of each depth; absent from a lifter of the preset kudo, which has none.
   points_sd  (n, 17), of x and of y; 0 for a given joint.
   surprise   (n, 17), how many standard deviations a joint is from where the others put it; `unusual` (n, 17), true
@@ -73,7 +75,8 @@ def _lift(poses: poses_lib.Poses) -> dict[str, np.ndarray]:
     @jax.jit
     def run(keypoints, visible):
         lifted = lift.lift(config, lifter, keypoints, visible)
-        return lifted.joints, lifted.depth_sd, lifted.points_sd, lift.surprise(config, lifter, keypoints, visible)
+        surprise = lift.surprise(config, lifter, keypoints, visible)
+        return lifted.joints, lifted.points, lifted.depth_sd, lifted.points_sd, surprise
 
     parts = []
     with progress.bar("lift", total=count, unit="pose") as bar:
@@ -81,10 +84,11 @@ def _lift(poses: poses_lib.Poses) -> dict[str, np.ndarray]:
             rows = np.minimum(np.arange(first, first + batch), count - 1)
             parts.append(jax.device_get(run(poses.keypoints_px[rows], poses.visible[rows])))
             bar.update(min(batch, count - first))
-    joints, depth_sd, points_sd, surprise = jax.tree.map(lambda *each: np.concatenate(each)[:count], *parts)
+    joints, points, depth_sd, points_sd, surprise = jax.tree.map(lambda *each: np.concatenate(each)[:count], *parts)
     known = {} if depth_sd is None else {"depth_sd": depth_sd}
     return known | {
         "joints": joints,
+        "points": points,
         "points_sd": points_sd,
         "surprise": surprise,
         "unusual": surprise > lift.UNUSUAL_SURPRISE,

@@ -176,6 +176,14 @@ def test_in_loop_registration_without_refitting_is_refused_before_anything_is_be
     assert not (tmp_path / "run").exists()
 
 
+def test_an_unknown_head_is_refused_before_anything_is_begun(tmp_path):
+    config = small_config()
+    config.regressor = dataclasses.replace(config.regressor, rotations="euler")
+    with pytest.raises(errors.InputError, match=r"config\.regressor\.rotations is 'euler': one of axis_angle, 6d"):
+        session.run(config, tmp_path / "run", tmp_path / "data")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_configuration_that_never_ran_does_not_stand_in_the_way(tmp_path, data_dir):
     with pytest.raises(errors.InputError, match="config.data is 'nonsense'"):
         session.run(small_config(data="nonsense"), tmp_path / "run", data_dir)

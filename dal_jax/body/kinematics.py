@@ -28,7 +28,20 @@ def pose_skeleton(
     *,
     scale_moves_children: bool = True,
 ) -> Segments:
-    """Walk the tree from the pelvis: G_c = G_p A_c, p_c = p_p + s_p G_p (J_c - J_p).
+    """Walk the tree from the pelvis, as `turn_skeleton`, with the joints' rotations as axis-angles (radians)."""
+    turns = rotations.axis_angle_to_matrix(pose)
+    return turn_skeleton(template, rotation, turns, segment_scale, scale_moves_children=scale_moves_children)
+
+
+def turn_skeleton(
+    template: template_lib.Template,
+    rotation: Float[Array, "3 3"],
+    turns: Float[Array, "23 3 3"],
+    segment_scale: Float[Array, "24"],
+    *,
+    scale_moves_children: bool = True,
+) -> Segments:
+    """Walk the tree from the pelvis: G_c = G_p A_c, p_c = p_p + s_p G_p (J_c - J_p), A_c the joints' turns.
 
     All joints of a level are carried together, by one product G_p [A_c | s_p (J_c - J_p)].
 
@@ -41,7 +54,7 @@ def pose_skeleton(
     bones = template.joints[1:] - template.joints[parents]
     if scale_moves_children:
         bones = segment_scale[parents, None] * bones
-    relative = jnp.concatenate([rotations.axis_angle_to_matrix(pose), bones[..., None]], axis=-1)  # [A_c | s_p bone_c]
+    relative = jnp.concatenate([turns, bones[..., None]], axis=-1)  # [A_c | s_p bone_c]
     rotation, position = [rotation[None]], [jnp.zeros_like(rotation[:1])]
     for depth in range(1, len(levels)):
         above = np.array(tree_levels.parent_rows(template.parents, levels, depth))

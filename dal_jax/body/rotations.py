@@ -1,4 +1,4 @@
-"""Rotations: the exponential map of SO(3), its inverse, and the paper's nine-number rotation.
+"""Rotations: the exponential map of SO(3), its inverse, the paper's nine-number rotation, and one of six.
 
 Every singular point is passed with a double `where`: the branch that is not taken gets a harmless argument, because
 `0 * nan` would otherwise reach the gradient. Products ask for full float32: the default of a GPU or TPU keeps 10 or 7
@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 _SMALL_SQUARED_ANGLE = 1e-6  # below it the series are exact to float64 rounding (next term: angle^4 / 120 < 1e-14)
+_LEAST_SQUARED_LENGTH = 1e-12  # of a column; those of rotations have length 1
+_LEAST_SQUARED_SINE = 1e-6  # between two columns; float32 keeps 4 digits of their difference at 1e-3 rad
 
 
 def skew(vector: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3 3"]:
@@ -85,12 +87,40 @@ def gram_schmidt(matrix: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 3 3
     return jnp.stack([first, second, third], axis=-2)
 
 
+def two_columns(matrix: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 6"]:
+    """Return the first column of a rotation, then the second: six numbers that determine it (Zhou et al. 2019)."""
+    columns = jnp.swapaxes(matrix[..., :2], -1, -2)
+    return columns.reshape(*columns.shape[:-2], 6)
+
+
+def from_two_columns(six: Float[Array, "*batch 6"]) -> Float[Array, "*batch 3 3"]:
+    """Return the proper rotation that Gram-Schmidt makes of six free numbers (Zhou et al. 2019, section 4.2).
+
+    The third column is the cross product of the others, so no input gives a reflection. It is continuous but where the
+    first column vanishes or the second is parallel to it. There a fixed axis, or one at right angles to the first
+    column, stands in: the result is a rotation even so, and its gradient is finite.
+    """
+    first, second = six[..., :3], six[..., 3:]
+    long = _dot(first, first) > _LEAST_SQUARED_LENGTH
+    first = _normalise(jnp.where(long, first, jnp.broadcast_to(jnp.eye(3, dtype=six.dtype)[0], first.shape)))
+    residual = second - _dot(second, first) * first
+    apart = _dot(residual, residual) > jnp.maximum(_LEAST_SQUARED_SINE * _dot(second, second), _LEAST_SQUARED_LENGTH)
+    second = _normalise(jnp.where(apart, residual, jnp.cross(first, _farthest_axis(first))))
+    return jnp.stack([first, second, jnp.cross(first, second)], axis=-1)
+
+
 def nearest_rotation(matrix: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 3 3"]:
     """Return the proper rotation (determinant +1) nearest to a matrix in the Frobenius norm."""
     u, _, vt = jnp.linalg.svd(matrix, full_matrices=False)
     sign = jnp.sign(jnp.linalg.det(jnp.matmul(u, vt, precision="highest")))[..., None]
     u = jnp.concatenate([u[..., :2], u[..., 2:] * sign[..., None]], axis=-1)
     return jnp.matmul(u, vt, precision="highest")
+
+
+def _farthest_axis(direction):
+    """Return the axis of coordinates that is least parallel to a direction."""
+    nearest_to_zero = jnp.argmin(jnp.abs(direction), axis=-1)
+    return jnp.eye(3, dtype=direction.dtype)[nearest_to_zero]
 
 
 def _dot(a, b):

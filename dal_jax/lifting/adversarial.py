@@ -1,7 +1,6 @@
 """One step of the game between the two networks: lift, turn, tell the turned poses from the annotated ones, learn."""
 
 import functools
-import math
 from typing import TYPE_CHECKING, Any
 
 import flax.struct
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from dal_jax.lifting import completion, losses, networks, normalise, turning
+from dal_jax.lifting import camera as camera_lib, completion, losses, networks, normalise, turning
 
 if TYPE_CHECKING:
     from dal_jax.lifting import config as config_lib
@@ -21,18 +20,18 @@ class Member:
     """One pair of players, and what one of them learns beside the game.
 
     generator: the running mean of `trained_generator`, or with no averaging its copy: what lifts.
-    elevation: by how much the cameras that took the pictures look down, radians.
+    camera: that of all pictures, as far as is known.
     doubt: parameters of `networks.Doubt`, or None where the configuration has none.
     """
 
     generator: Any
     trained_generator: Any
     discriminator: Any
-    elevation: Float[Array, ""]
+    camera: camera_lib.Camera
     doubt: Any
     generator_optimizer: optax.OptState
     discriminator_optimizer: optax.OptState
-    elevation_optimizer: optax.OptState
+    camera_optimizer: optax.OptState
     doubt_optimizer: optax.OptState
 
 
@@ -45,16 +44,16 @@ def initial_member(config: "config_lib.Config", key: PRNGKeyArray) -> Member:
     doubt = None
     if config.doubt:
         doubt = networks.Doubt(config.width).init(jax.random.fold_in(key, 2), jnp.zeros(3 * networks.JOINTS))
-    optimizer, elevation = network_optimizer(config), jnp.float32(math.radians(config.elevation_start_deg))
+    optimizer, camera = network_optimizer(config), camera_lib.initial(config)
     return Member(
         generator=generator,
         trained_generator=generator,
         discriminator=discriminator,
-        elevation=elevation,
+        camera=camera,
         doubt=doubt,
         generator_optimizer=optimizer.init(generator),
         discriminator_optimizer=optimizer.init(discriminator),
-        elevation_optimizer=elevation_optimizer(config).init(elevation),
+        camera_optimizer=camera_lib.optimizer(config).init(camera),
         doubt_optimizer=regression_optimizer().init(doubt),
     )
 
@@ -79,7 +78,7 @@ def step(
     turn_key, hide_key = jax.random.split(key)
     make = functools.partial(_make_fakes, config, number, batch, turn_key)
     (shown, likeness), teach_generator, (fakes, metrics) = jax.vjp(
-        make, member.trained_generator, member.elevation, has_aux=True
+        make, member.trained_generator, member.camera, has_aux=True
     )
     # Annotated poses and fakes in one pass, whose gradient serves both players: weights are read half as often.
     logits, teach_discriminator = jax.vjp(
@@ -88,7 +87,7 @@ def step(
     metrics["generator_realism"], fool = jax.value_and_grad(_fooling)(logits)
     loss, tell_apart = jax.value_and_grad(_telling_apart)(logits)
     slope = teach_discriminator(fool)[1][len(shown) :]
-    generator_gradient, elevation_gradient = teach_generator((slope, jnp.ones_like(likeness)))
+    generator_gradient, camera_gradient = teach_generator((slope, jnp.ones_like(likeness)))
     discriminator_gradient = teach_discriminator(tell_apart)[0]
     real, fake = jnp.split(logits, 2)
     accuracy = (jnp.mean(real > 0) + jnp.mean(fake <= 0)) / 2
@@ -101,13 +100,14 @@ def step(
     discriminator, discriminator_optimizer = network_step(
         discriminator_learns, discriminator_gradient, member.discriminator, member.discriminator_optimizer
     )
-    elevation, elevation_moments = _step_if(
-        elevation_optimizer(config), generator_learns, elevation_gradient, member.elevation, member.elevation_optimizer
+    camera, camera_moments = _step_if(
+        camera_lib.optimizer(config), generator_learns, camera_gradient, member.camera, member.camera_optimizer
     )
     metrics |= {
         "discriminator_realism": loss,
         "accuracy": accuracy,
-        "elevation_deg": jnp.rad2deg(elevation),
+        "elevation_deg": jnp.rad2deg(camera.elevation),
+        "nearness": camera.nearness,
         "generator_learns": generator_learns.astype(jnp.float32),
         "discriminator_learns": discriminator_learns.astype(jnp.float32),
     }
@@ -115,11 +115,10 @@ def step(
         generator=_average(config, member.generator, generator, number),
         trained_generator=generator,
         discriminator=discriminator,
-        # Note: cameras look down, hardly ever up. A body reversed in depth would be seen from below: this rules it out.
-        elevation=jnp.maximum(elevation, 0.0),
+        camera=camera_lib.possible(camera),
         generator_optimizer=generator_optimizer,
         discriminator_optimizer=discriminator_optimizer,
-        elevation_optimizer=elevation_moments,
+        camera_optimizer=camera_moments,
     )
     if config.doubt:
         member, metrics["doubt"] = _doubt_step(config, member, completer, fakes, hide_key)
@@ -130,11 +129,6 @@ def network_optimizer(config: "config_lib.Config") -> optax.GradientTransformati
     """Return Adam with L2 in its gradient: the published (Chainer's) weight decay, not AdamW's."""
     adam = optax.adam(config.learning_rate, b1=config.adam_b1)
     return optax.chain(optax.add_decayed_weights(config.weight_decay), adam)
-
-
-def elevation_optimizer(config: "config_lib.Config") -> optax.GradientTransformation:
-    """Return Adam for the one number that says how far cameras look down; rate 0 leaves it where it starts."""
-    return optax.adam(config.elevation_rate, b1=config.adam_b1)
 
 
 def regression_optimizer() -> optax.GradientTransformation:
@@ -155,25 +149,29 @@ class Fakes:
 
 def turn_lifted(
     config: "config_lib.Config",
+    nearness: Float[Array, ""],
     rotation: Float[Array, "n 3 3"],
     batch: normalise.Normalised,
     depth: Float[Array, "n 17"],
 ) -> Fakes:
     """Turn lifted poses and look at them again; joints that were folded onto others are folded again."""
-    turned, turned_depth = jax.vmap(turning.turn_pose)(rotation, batch.points, depth)
+    joints = camera_lib.unproject(nearness, batch.points, depth)
+    turned, turned_depth = jax.vmap(turning.turn_pose)(rotation, joints, depth)
+    turned = camera_lib.project(nearness, turned, turned_depth)
     turned = jax.vmap(normalise.fill_missing)(turned, batch.stand_in)
     resized, size = jax.vmap(normalise.unit_size)(turned, batch.visible)
     shown = resized if config.normalise_fakes else turned
     return Fakes(shown, resized, turned_depth, size, batch.visible)
 
 
-def _make_fakes(config, number, batch: normalise.Normalised, key, generator: Any, elevation):
+def _make_fakes(config, number, batch: normalise.Normalised, key, generator: Any, camera):
     """Return what the discriminator is shown and the generator's loss but for realism; the fakes and the terms."""
     depth = generate(config, generator, batch.points)
-    rotation = turning.sample(config, key, elevation, batch.points, jax.lax.stop_gradient(depth), number)
-    fakes = turn_lifted(config, rotation, batch, depth)
+    joints = camera_lib.unproject(camera.nearness, batch.points, depth)
+    rotation = turning.sample(config, key, camera.elevation, *jax.lax.stop_gradient((joints, depth)), number)
+    fakes = turn_lifted(config, camera.nearness, rotation, batch, depth)
     mirror = functools.partial(losses.mirror_ambiguity, margin=config.mirror_margin)
-    terms = {"mirror_ambiguity": jnp.mean(jax.vmap(mirror)(batch.points, depth, batch.visible))}
+    terms = {"mirror_ambiguity": jnp.mean(jax.vmap(mirror)(joints, depth, batch.visible))}
     total = config.mirror_weight * terms["mirror_ambiguity"]
     if config.lift_turn_lift_weight:
         again = generate(config, generator, fakes.points) * fakes.size[:, None]
@@ -181,7 +179,7 @@ def _make_fakes(config, number, batch: normalise.Normalised, key, generator: Any
         terms["turn_back"] = jnp.mean(jax.vmap(losses.turn_back)(rotation, fakes.depth, again, batch.visible))
         total += config.lift_turn_lift_weight * (terms["lift_turn_lift"] + terms["turn_back"])
     if config.bone_weight:
-        proportions = losses.log_proportions(batch.points, depth)
+        proportions = losses.log_proportions(joints, depth)
         terms["bone_unlikeness"] = losses.bone_unlikeness(proportions, losses.known_bones(batch.visible))
         total += config.bone_weight * terms["bone_unlikeness"]
     return (fakes.shown, total), (fakes, terms)

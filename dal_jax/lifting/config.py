@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+from dal_jax.lifting import camera
 from dal_jax.runtime import errors
 
 
@@ -30,6 +31,10 @@ class Config:
     matched_headings: float = 0.0  # share of fakes turned to the heading of another pose instead, from step 2,000 on
     elevation_start_deg: float = 0.0  # the first guess of how far cameras look down
     elevation_rate: float = 0.0  # Adam, rad a step, of that angle, never below 0; rate 0 = level, as published
+    nearness_start: float = 0.0  # the first guess of the pose's size over its distance to the camera
+    nearness_rate: float = (
+        0.0  # Adam, a step, of that number, from 0 to 0.3; 0 and rate 0 = weak perspective, as published
+    )
     average_decay: float = 0.0  # of the running mean of the generator's weights that lifts; 0 = the last weights
     members: int = 1  # lifters trained side by side, from other weights on other batches; their mean lifts
     doubt: bool = False  # learn each joint's standard deviation too
@@ -61,6 +66,8 @@ def best() -> Config:
         matched_headings=1.0,
         elevation_start_deg=8.0,
         elevation_rate=1e-3,
+        nearness_start=0.05,
+        nearness_rate=1e-4,
         average_decay=0.995,
         members=2,
         doubt=True,
@@ -87,13 +94,14 @@ def validate(config: Config) -> None:
             raise errors.InputError(f"--config.{name}={getattr(config, name)}: at least 1")
     for name in (
         "learning_rate", "weight_decay", "mirror_weight", "lift_turn_lift_weight", "bone_weight", "elevation_rate",
+        "nearness_rate",
     ):  # fmt: skip
         if not 0 <= getattr(config, name) < math.inf:
             raise errors.InputError(f"--config.{name}={getattr(config, name)}: at least 0, and finite")
     for name in ("adam_b1", "average_decay"):
         if not 0 <= getattr(config, name) < 1:
             raise errors.InputError(f"--config.{name}={getattr(config, name)}: from 0 to below 1")
-    most = {"heading_deg": 180, "elevation_start_deg": 90}
+    most = {"heading_deg": 180, "elevation_start_deg": 90, "nearness_start": camera.MOST_NEARNESS}
     for name in (*most, "mirror_margin", "matched_headings", "discriminator_gate", "generator_gate"):
         if not 0 <= getattr(config, name) <= most.get(name, 1):
             raise errors.InputError(f"--config.{name}={getattr(config, name)}: from 0 to {most.get(name, 1)}")

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from dal_jax.body import skeleton
-from dal_jax.lifting import adversarial, losses, normalise, turning
+from dal_jax.lifting import adversarial, camera as camera_lib, losses, normalise, turning
 
 if TYPE_CHECKING:
     from dal_jax.lifting import config as config_lib
@@ -40,19 +40,20 @@ def measure(
     the logarithm of their proportion.
     """
     depth = adversarial.generate(config, member.generator, poses.points)
-    mirrored = jnp.mean(jax.vmap(losses.mirror_ambiguity)(poses.points, depth, poses.visible))
+    joints = camera_lib.unproject(member.camera.nearness, poses.points, depth)
+    mirrored = jnp.mean(jax.vmap(losses.mirror_ambiguity)(joints, depth, poses.visible))
     half = len(depth) // 2
 
     def turn(key: PRNGKeyArray) -> tuple[Array, Array]:
-        rotation = turning.sample(config, key, member.elevation, poses.points, depth, jnp.asarray(_MATURE))
-        fakes = adversarial.turn_lifted(config, rotation, poses, depth)
+        rotation = turning.sample(config, key, member.camera.elevation, joints, depth, jnp.asarray(_MATURE))
+        fakes = adversarial.turn_lifted(config, member.camera.nearness, rotation, poses, depth)
         again = adversarial.generate(config, member.generator, fakes.points) * fakes.size[:, None]
         shown, annotated = fakes.points[half : 2 * half].reshape(half, -1), poses.points[:half].reshape(half, -1)
         return discrepancy(annotated, shown), jnp.mean((again - fakes.depth) ** 2, where=poses.visible)
 
     unrealism, inconsistency = (jnp.mean(each) for each in jax.lax.map(turn, jax.random.split(key, _TURNS)))
     known = losses.known_bones(poses.visible)
-    spread = jnp.std(losses.log_proportions(poses.points, depth), axis=0, where=known)
+    spread = jnp.std(losses.log_proportions(joints, depth), axis=0, where=known)
     return {
         "criterion": jnp.nanmean(spread) + unrealism + _MIRRORED * mirrored,
         "astray": unrealism + _ASTRAY_MIRRORED * mirrored,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from dal_jax.body import skeleton
-from dal_jax.lifting import adversarial, completion, networks, normalise
+from dal_jax.lifting import adversarial, camera, completion, networks, normalise
 
 if TYPE_CHECKING:
     from dal_jax.lifting import config as config_lib
@@ -21,11 +21,13 @@ class Lifter:
 
     generators: parameters of `networks.Generator`.
     trust: 1 for members that count, 0 for those that held-out 2D poses showed to be astray.
+    nearness: of the camera, `camera.Camera`.
     doubts: parameters of `networks.Doubt`, or None; completer: of `networks.Completer`, or None.
     """
 
     generators: Any
     trust: Float[Array, "members"]
+    nearness: Float[Array, "members"]
     doubts: Any
     completer: Any
 
@@ -38,6 +40,7 @@ class Lifted:
     depth_sd: standard deviation of the depth; None where the lifter has no doubt (Kudo et al.).
     points_sd: of x and of y of a missing joint; 0 for a given one.
     size: mean distance of the joints to the hip in the image, the unit in which the networks think.
+    nearness: one unit of depth over the hip's distance to the camera; 0 for weak perspective.
     """
 
     points: Float[Array, "*batch 17 2"]
@@ -45,11 +48,13 @@ class Lifted:
     depth_sd: Float[Array, "*batch 17"] | None
     points_sd: Float[Array, "*batch 17"]
     size: Float[Array, "*batch"]
+    nearness: Float[Array, "*batch"]
 
     @property
     def joints(self) -> Float[Array, "*batch 17 3"]:
-        """The 3D joints."""
-        return jnp.concatenate([self.points, self.depth[..., None]], axis=-1)
+        """The 3D joints: x and y in space, where they are those in the image times the joint's distance."""
+        points = camera.unproject(self.nearness[..., None], self.points, self.depth)
+        return jnp.concatenate([points, self.depth[..., None]], axis=-1)
 
 
 def lift(
@@ -137,7 +142,14 @@ def _lift(config, lifter: Lifter, keypoints: Array, visible: Array) -> Lifted:
         total = jnp.einsum("m,mnj->nj", share, variances + (depths - depth[None]) ** 2)
         depth_sd = (jnp.sqrt(total) * scale).at[:, 0].set(0.0)
     size = normalise.divisor(poses.scale)[:, None]  # a pose of no size was not divided by it
-    return Lifted(poses.points * size[..., None], depth * scale, depth_sd, points_sd * scale, poses.scale)
+    return Lifted(
+        points=poses.points * size[..., None],
+        depth=depth * scale,
+        depth_sd=depth_sd,
+        points_sd=points_sd * scale,
+        size=poses.scale,
+        nearness=jnp.vdot(lifter.trust / jnp.sum(lifter.trust), lifter.nearness) / size[:, 0],
+    )
 
 
 def _answers(config, lifter: Lifter, poses: normalise.Normalised) -> tuple[Array, Array | None]:

@@ -70,7 +70,7 @@ def turn_back(
     """Mean squared distance in the image between a 2D pose and what comes back of it: lift, turn, lift, turn back.
 
     The two 3D poses differ by (0, 0, z2 - z1) in the turned camera; turned back, its x and y are what the image sees
-    (Chen et al. 2019's 2D loss).
+    (Chen et al. 2019's 2D loss; of a near camera, to first order).
     """
     seen = jnp.sum(rotation[2, :2] ** 2)
     return seen * _mean((lifted_again - turned_depth) ** 2, visible)

@@ -37,7 +37,9 @@ class LiftingState:
     @property
     def lifter(self) -> lift.Lifter:
         """What `lift.lift` takes."""
-        return lift.Lifter(self.members.generator, self.trust, self.members.doubt, self.completer)
+        return lift.Lifter(
+            self.members.generator, self.trust, self.members.camera.nearness, self.members.doubt, self.completer
+        )
 
 
 def initial_state(config: Config, key: PRNGKeyArray) -> LiftingState:

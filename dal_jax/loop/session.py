@@ -58,4 +58,4 @@ def _check(config: presets.Config) -> None:
         raise errors.InputError(f"config.trust is '{config.trust}': one of {', '.join(trust.NAMES)}")
     if config.in_loop and not (config.refit and config.keep_better):
         raise errors.InputError("config.in_loop refits and keeps the better: it needs config.refit and .keep_better")
-    regressor_model.check_pretrained(config.regressor)
+    regressor_model.check(config.regressor)

@@ -1,6 +1,7 @@
 """The ConvNet of a finished (or running) loop, loaded to predict: nothing else of its checkpoint is read."""
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -10,7 +11,7 @@ from typing import Any
 import flax.struct
 import jax
 
-from dal_jax.regressor import model as regressor_model, theta as theta_lib
+from dal_jax.regressor import heads, model as regressor_model
 from dal_jax.runtime import checkpoints, errors
 
 
@@ -19,7 +20,7 @@ class Learned:
     """What prediction needs, on the device; a `regressor.model.Learned`."""
 
     variables: Any
-    statistics: theta_lib.Statistics
+    statistics: heads.Statistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +72,7 @@ def _example(config: regressor_model.RegressorConfig) -> dict[str, Any]:
         "regressor": {
             "step": jax.ShapeDtypeStruct((), "int32"),
             _predicting(config): regressor_model.variable_shapes(config),
-            "statistics": jax.eval_shape(theta_lib.plain_statistics),
+            "statistics": jax.eval_shape(functools.partial(heads.plain_statistics, config.rotations)),
         }
     }
 
@@ -94,7 +95,12 @@ def _read_config(path: pathlib.Path) -> tuple[regressor_model.RegressorConfig, s
     body = content.get("body", "")
     if not isinstance(body, str):
         raise errors.InputError(f"{path}: body is {body!r}, not the path of a file")
-    return _filled(path, "regressor", regressor_model.RegressorConfig(), content["regressor"]), body
+    config = _filled(path, "regressor", regressor_model.RegressorConfig(), content["regressor"])
+    try:
+        heads.check(config.rotations, config.iterations)
+    except errors.InputError as error:
+        raise errors.InputError(f"{path}: {error}") from error
+    return config, body
 
 
 def _filled(path: pathlib.Path, name: str, config: Any, values: dict[str, Any]) -> Any:

@@ -9,8 +9,8 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dal_jax.body import camera, kinematics, rotations, skinning, template as template_lib
-from dal_jax.regressor import sample as sample_lib, theta as theta_lib
+from dal_jax.body import camera, kinematics, skinning, template as template_lib
+from dal_jax.regressor import heads, sample as sample_lib
 
 
 @dataclasses.dataclass
@@ -25,28 +25,30 @@ class LossWeights:
 
 def terms(
     template: template_lib.Template,
-    predicted: Float[Array, "105"],
+    statistics: heads.Statistics,
+    predicted: Float[Array, "theta"],
     sample: sample_lib.Sample,
-    unit: Float[Array, "105"],
+    unit: Float[Array, "theta"],
 ) -> dict[str, Float[Array, ""]]:
     """Return every term of eq. 5, unweighted, for one person.
 
     Args:
       template: the body.
-      predicted: theta from the network, R as nine raw numbers.
+      statistics: of theta; they encode and decode it.
+      predicted: theta from the network, its rotations as raw numbers.
       sample: one example; its annotation, its registered body.
       unit: what counts as an error of 1 in each dimension of theta (paper: 1 everywhere).
 
-    Gram-Schmidt stands between R's nine numbers and every projected point; eq. 6 compares the raw numbers.
+    Gram-Schmidt stands between a rotation's raw numbers and every projected point; eq. 6 compares the raw numbers.
     """
-    body = theta_lib.to_parameters(predicted)
-    segments = kinematics.pose_skeleton(template, rotations.gram_schmidt(body.rotation), body.pose, body.segment_scale)
+    body = statistics.decode(predicted)
+    segments = kinematics.turn_skeleton(template, body.rotation, body.turns, body.segment_scale)
     points = skinning.skin_points(template, segments, sample.points)
     joints = body.camera_scale * skinning.h36m_joints(template, segments)
     fit = sample.fit
     fitted = kinematics.pose_skeleton(template, fit.rotation, fit.pose, fit.segment_scale)
     return {
-        "regress": regress(predicted / unit, theta_lib.from_parameters(fit) / unit),
+        "regress": regress(predicted / unit, statistics.encode(fit) / unit),
         "dense": dense(camera.project(points, body.camera_scale, body.translation), sample),
         "keypoint": keypoint(joints + jnp.pad(body.translation, (0, 1))[None], sample),
         "joint": joint(segments.position, fitted.position),
@@ -61,7 +63,7 @@ def weighted(terms: dict[str, Float[Array, "*batch"]], weights: LossWeights) -> 
     return sum(named[name] * terms[name] for name in named)
 
 
-def regress(predicted: Float[Array, "105"], annotated: Float[Array, "105"]) -> Float[Array, ""]:
+def regress(predicted: Float[Array, "theta"], annotated: Float[Array, "theta"]) -> Float[Array, ""]:
     """Return eq. 6: smooth L1 over theta, e^2 / 2 up to |e| = 1, |e| - 1/2 beyond: robust to failed registrations."""
     error = jnp.abs(predicted - annotated)
     return jnp.sum(jnp.where(error < 1.0, 0.5 * error**2, error - 0.5))

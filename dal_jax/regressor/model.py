@@ -1,4 +1,4 @@
-"""The ConvNet of section 5: a ResNet50 and one linear layer that gives theta; its configuration; prediction."""
+"""The ConvNet of section 5: a ResNet50 and a head that gives theta; its configuration; prediction."""
 
 import copy
 import dataclasses
@@ -16,10 +16,10 @@ from dal_jax.body import parameters as parameters_lib
 from dal_jax.regressor import (
     augmentation as augmentation_lib,
     convolution,
+    heads,
     losses,
     pretrained,
     resnet,
-    theta as theta_lib,
 )
 
 _IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of 0..255, the normalisation that pretrained weights expect
@@ -34,6 +34,8 @@ class RegressorConfig:
     width: int = 64  # channels of the first convolution; 64 is ResNet50 as published
     image_size: int = 224  # px; the paper does not say, 224 is what ImageNet weights were trained on
     pretrained: str = ""  # .safetensors of an ImageNet ResNet50 (torchvision, timm, Hugging Face) to start from
+    rotations: str = "axis_angle"  # what stands for a rotation: axis_angle (paper; nine numbers for R), 6d (6 for each)
+    iterations: int = 0  # of HMR's regression (it has 3); 0: one linear layer, as in the paper
     batch: int = 30  # images a step
     epochs: int = 30  # in each round
     learning_rate: float = 1e-4  # of Adam; the highest of the schedule
@@ -94,18 +96,20 @@ class Frozen:
 
 
 class Regressor(nn.Module):
-    """Images (0 to 255) to 105 outputs, which `theta.Statistics` turns into theta.
+    """Images (0 to 255) to outputs, which `heads.Statistics` turns into theta: 105 of them in the paper.
 
     Note: the last layer starts at zero, so an untrained network answers the statistics' mean.
     """
 
     width: int
+    rotations: str
+    iterations: int
 
     @nn.compact
-    def __call__(self, image: Float[Array, "n s s 3"], train: bool) -> Float[Array, "n 105"]:
+    def __call__(self, image: Float[Array, "n s s 3"], train: bool) -> Float[Array, "n theta"]:
         normalised = (image - jnp.array(_IMAGENET_MEAN)[None, None, None]) / jnp.array(_IMAGENET_SD)[None, None, None]
         features = resnet.ResNet50(self.width, name="trunk")(normalised, train)
-        return nn.Dense(theta_lib.SIZE, kernel_init=nn.initializers.zeros, name="theta")(features)
+        return heads.layers(self.rotations, self.iterations, self.width, name="theta")(features)
 
 
 class Learned(Protocol):
@@ -115,7 +119,7 @@ class Learned(Protocol):
     def variables(self) -> Any: ...
 
     @property
-    def statistics(self) -> theta_lib.Statistics: ...
+    def statistics(self) -> heads.Statistics: ...
 
 
 def initial_variables(config: RegressorConfig, key: Array) -> Any:
@@ -131,8 +135,13 @@ def initial_variables(config: RegressorConfig, key: Array) -> Any:
     return {collection: leaves | {"trunk": trunk[collection]} for collection, leaves in drawn.items()}
 
 
-def check_pretrained(config: RegressorConfig) -> None:
-    """Refuse a file of pretrained weights that cannot be used, before anything is begun (as `initial_variables`)."""
+def check(config: RegressorConfig) -> None:
+    """Refuse a head that there is not, and pretrained weights that cannot be used, before anything is begun.
+
+    Raises:
+      errors.InputError: one line, of the field or the file.
+    """
+    heads.check(config.rotations, config.iterations)
     if config.pretrained:
         pretrained.load_trunk(config.pretrained, _trunk(variable_shapes(config)))
 
@@ -144,7 +153,11 @@ def variable_shapes(config: RegressorConfig) -> Any:
 
 def _initialise(config: RegressorConfig) -> Any:
     image = jnp.zeros((1, config.image_size, config.image_size, 3))
-    return functools.partial(Regressor(config.width).init, train=False, image=image)
+    return functools.partial(_network(config).init, train=False, image=image)
+
+
+def _network(config: RegressorConfig) -> Regressor:
+    return Regressor(config.width, config.rotations, config.iterations)
 
 
 def _trunk(variables: Any) -> Any:
@@ -152,10 +165,10 @@ def _trunk(variables: Any) -> Any:
 
 
 def apply_training(
-    config: RegressorConfig, variables: Any, statistics: theta_lib.Statistics, image: Float[Array, "n s s 3"]
-) -> tuple[Float[Array, "n 105"], Any]:
+    config: RegressorConfig, variables: Any, statistics: heads.Statistics, image: Float[Array, "n s s 3"]
+) -> tuple[Float[Array, "n theta"], Any]:
     """Return theta, normalised by the batch, and the new running statistics ('batch_stats')."""
-    output, updated = Regressor(config.width).apply(variables, image, train=True, mutable=["batch_stats"])
+    output, updated = _network(config).apply(variables, image, train=True, mutable=["batch_stats"])
     return statistics.mean[None] + statistics.sd[None] * output, updated["batch_stats"]
 
 
@@ -206,12 +219,12 @@ def _check_size(config: RegressorConfig, images: UInt8[np.ndarray, "people s s 3
 
 @functools.cache
 def _predict_batch(frozen: Frozen):
-    network = Regressor(frozen.config.width)
+    network = _network(frozen.config)
 
     @jax.jit
     def predict_batch(variables, statistics, image):
         output = network.apply(variables, image.astype(jnp.float32), train=False)
         theta = statistics.mean[None] + statistics.sd[None] * output
-        return theta_lib.finish(theta_lib.to_parameters(theta))
+        return statistics.finish(theta)
 
     return predict_batch

@@ -1,4 +1,8 @@
-"""theta = [a, S, R, s, t] as the 105 numbers a ConvNet regresses (paper, section 5), and their statistics."""
+"""theta = [a, S, R, s, t] as the 105 numbers a ConvNet regresses (paper, section 5), and their statistics.
+
+What stands for the rotations is a choice (`heads`): these are the paper's axis-angles and nine numbers; `theta_6d` has
+six numbers for each. Both have a SIZE, `plain_statistics` and `measured_statistics`; the statistics encode and decode.
+"""
 
 import flax.struct
 import jax
@@ -54,11 +58,44 @@ def finish(parameters: parameters_lib.BodyParameters) -> parameters_lib.BodyPara
 
 
 @flax.struct.dataclass
+class TurnedBody:
+    """`BodyParameters` with matrices throughout, so that no logarithm stands between theta and a projected point.
+
+    turns: rotations of the 23 joints below the pelvis, relative to the parent; rotation: orthonormal, body to camera.
+    """
+
+    turns: Float[Array, "*batch 23 3 3"]
+    segment_scale: Float[Array, "*batch 24"]
+    rotation: Float[Array, "*batch 3 3"]
+    camera_scale: Float[Array, "*batch"]
+    translation: Float[Array, "*batch 2"]
+
+
+@flax.struct.dataclass
 class Statistics:
     """theta = mean + sd * output of the network; a constant of training, kept beside the weights."""
 
     mean: Float[Array, "105"]
     sd: Float[Array, "105"]
+
+    def encode(self, parameters: parameters_lib.BodyParameters) -> Float[Array, "*batch 105"]:
+        """Return theta of bodies: eq. 6's target."""
+        return from_parameters(parameters)
+
+    def decode(self, theta: Float[Array, "*batch 105"]) -> TurnedBody:
+        """Return the body that is projected; R by Gram-Schmidt, a reflection where its numbers ask for one."""
+        body = to_parameters(theta)
+        return TurnedBody(
+            turns=rotations.axis_angle_to_matrix(body.pose),
+            segment_scale=body.segment_scale,
+            rotation=rotations.gram_schmidt(body.rotation),
+            camera_scale=body.camera_scale,
+            translation=body.translation,
+        )
+
+    def finish(self, theta: Float[Array, "*batch 105"]) -> parameters_lib.BodyParameters:
+        """Return the body as registration returns them."""
+        return finish(to_parameters(theta))
 
 
 def plain_statistics() -> Statistics:
@@ -79,12 +116,12 @@ def measured_statistics(fits: parameters_lib.BodyParameters) -> Statistics:
     theta = np.asarray(jax.jit(from_parameters)(jax.tree.map(jnp.asarray, fits)))
     if not np.all(np.isfinite(theta)):
         raise ValueError("the statistics of theta need finite parameters of all people")
-    mean, sd = theta.mean(axis=0), np.maximum(theta.std(axis=0), _LEAST_SD)
+    mean, sd = theta.mean(axis=0), np.maximum(theta.std(axis=0), LEAST_SD)
     rotation = mean[_SPLITS[1] : _SPLITS[2]].reshape(3, 3)
     if np.linalg.svd(rotation, compute_uv=False)[-1] < _LEAST_SINGULAR_VALUE:
         mean[_SPLITS[1] : _SPLITS[2]] = np.ravel(parameters_lib.UPRIGHT_FACING_CAMERA)
     return Statistics(jnp.asarray(mean), jnp.asarray(sd))
 
 
-_LEAST_SD = 0.05
+LEAST_SD = 0.05
 _LEAST_SINGULAR_VALUE = 0.05

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from dal_jax.body import parameters as parameters_lib, template as template_lib
 from dal_jax.correspondences import observations as observations_lib
-from dal_jax.regressor import augmentation, feeding, losses, model, sample as sample_lib, schedule, theta as theta_lib
+from dal_jax.regressor import augmentation, feeding, heads, losses, model, sample as sample_lib, schedule
 
 
 @flax.struct.dataclass
@@ -36,7 +36,7 @@ class TrainState:
     epoch_step: Int[Array, ""]
     trained: Any
     average: Any
-    statistics: theta_lib.Statistics
+    statistics: heads.Statistics
     optimizer: optax.OptState
 
     @property
@@ -54,7 +54,7 @@ def initial_state(config: model.RegressorConfig, key: PRNGKeyArray) -> TrainStat
         epoch_step=jnp.zeros((), jnp.int32),
         trained=variables,
         average=variables if config.average_decay else None,
-        statistics=theta_lib.plain_statistics(),
+        statistics=heads.plain_statistics(config.rotations),
         optimizer=schedule.optimizer(config).init(variables["params"]),
     )
 
@@ -68,7 +68,7 @@ def start_round(config: model.RegressorConfig, state: TrainState, fits: paramete
     zero = jnp.zeros((), jnp.int32)
     state = state.replace(round_step=zero, epoch_step=zero, optimizer=optimizer)
     if config.standardise and int(state.step) == 0:
-        state = state.replace(statistics=theta_lib.measured_statistics(fits))
+        state = state.replace(statistics=heads.measured_statistics(config.rotations, fits))
     return state
 
 
@@ -204,13 +204,14 @@ def _compiled_step(frozen: model.Frozen):
 def batch_loss(
     config: model.RegressorConfig,
     template: template_lib.Template,
-    statistics: theta_lib.Statistics,
-    predicted: Float[Array, "batch 105"],
+    statistics: heads.Statistics,
+    predicted: Float[Array, "batch theta"],
     batch: sample_lib.Sample,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Return eq. 5 of a batch, and its terms as metrics."""
     unit = statistics.sd if config.regress_in_sd else jnp.ones_like(statistics.sd)
-    per_person = jax.vmap(losses.terms, in_axes=(None, 0, 0, None))(template, predicted, batch, unit)
+    terms = functools.partial(losses.terms, template, statistics, unit=unit)
+    per_person = jax.vmap(terms)(predicted, batch)
     means = {name: losses.batch_mean(values, batch.weight) for name, values in per_person.items()}
     loss = losses.weighted(means, config.weights)
     joints = len(template.parents) - 1  # the pelvis is at 0 in both bodies

@@ -40,7 +40,7 @@ def test_training_goes_on_where_it_ended(poses):
     other.run(2)
     other.run(3)
     assert one.state.step == other.state.step == 5
-    np.testing.assert_array_equal(one.state.members.elevation, other.state.members.elevation)
+    np.testing.assert_array_equal(one.state.members.camera.elevation, other.state.members.camera.elevation)
     kernels = [trainer.state.members.generator["params"]["mlp"]["last"]["kernel"] for trainer in (one, other)]
     np.testing.assert_array_equal(*kernels)
 

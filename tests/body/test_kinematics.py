@@ -1,10 +1,11 @@
 """Forward kinematics: an independent reference, an analytic bend, and what segment scales may and may not move."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dal_jax.body import rotations, skeleton
+from dal_jax.body import kinematics, rotations, skeleton
 from tests.body import made_up, reference
 
 ROUNDING = 1e-6  # metres and matrix entries: float32 down a chain of nine joints
@@ -164,3 +165,12 @@ def test_axis_angles_reach_the_joint_of_their_row(walk):
     relative = np.asarray(rotations.axis_angle_to_matrix(jnp.asarray(problem.pose, jnp.float32)))
     for child, parent in enumerate(skeleton.SMPL_PARENTS[1:], start=1):
         np.testing.assert_allclose(rotation[parent].T @ rotation[child], relative[child - 1], atol=5 * ROUNDING)
+
+
+def test_turns_given_as_matrices_pose_as_their_axis_angles_do(made_up_body, walk):
+    """Matrices from the independent reference, so that half turns reach the model without an axis-angle."""
+    problem = reference.random_problem(8, pose_sd=2.0)
+    turns = reference.rotation(problem.pose).astype(np.float32)
+    rotation, _, segment_scale = problem.single()
+    segments = jax.jit(kinematics.turn_skeleton)(made_up_body, rotation, turns, segment_scale)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=reference.MODEL), segments, walk(problem))

@@ -26,6 +26,8 @@ _log = jax.jit(rotations.matrix_to_axis_angle)
 _quaternion = jax.jit(rotations.matrix_to_quaternion)
 _gram_schmidt = jax.jit(rotations.gram_schmidt)
 _nearest = jax.jit(rotations.nearest_rotation)
+_from_two_columns = jax.jit(rotations.from_two_columns)
+_from_two_columns_gradient = jax.jit(jax.vmap(jax.jacrev(rotations.from_two_columns)))
 _exp_gradient = jax.jit(jax.vmap(jax.jacrev(rotations.axis_angle_to_matrix)))
 _log_gradient = jax.jit(jax.vmap(jax.jacrev(rotations.matrix_to_axis_angle)))
 
@@ -248,16 +250,67 @@ def test_nearest_rotation_leaves_rotations_alone_and_turns_reflections_proper():
     np.testing.assert_allclose(np.linalg.det(mirrored), 1.0, atol=FLOAT32)
 
 
+@pytest.mark.parametrize("angle", [0.0, 1e-6, 0.5, 3.0, np.pi - 1e-6, np.pi])
+def test_two_columns_determine_a_rotation(angle):
+    """Half turns too: no angle is special to them."""
+    matrix = reference.rotation(_axis_angles(angle)).astype(np.float32)
+    six = np.asarray(rotations.two_columns(jnp.asarray(matrix)))
+    np.testing.assert_array_equal(six, np.concatenate([matrix[..., 0], matrix[..., 1]], axis=-1))
+    np.testing.assert_allclose(_from_two_columns(six), matrix, atol=2 * FLOAT32)
+
+
+def test_six_numbers_give_the_proper_q_of_numpys_qr():
+    """Columns 1 and 2 of Q with the signs that make R's diagonal positive, whatever the columns' lengths."""
+    six = np.random.default_rng(12).normal(size=(100, 2, 3)).astype(np.float32)
+    q, r = np.linalg.qr(np.swapaxes(six.astype(np.float64), 1, 2))
+    q = q * np.sign(np.diagonal(r, axis1=1, axis2=2))[:, None]
+    found = np.asarray(_from_two_columns(six.reshape(-1, 6)))
+    np.testing.assert_allclose(found[..., :2], q, atol=1e-4)  # the columns are within 1 degree of parallel at times
+    np.testing.assert_allclose(np.linalg.det(found), 1.0, atol=2 * FLOAT32)
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.5, np.pi - 1e-6, np.pi])
+def test_gradient_of_six_numbers_equals_finite_differences(angle):
+    """Also at half turns, where an axis-angle's would jump, and off the rotations."""
+    with jax.enable_x64(True):
+        six = rotations.two_columns(jnp.asarray(reference.rotation(_axis_angles(angle))))
+        six = six + 0.2 * np.random.default_rng(13).normal(size=six.shape)
+        exact, numeric = _from_two_columns_gradient(six), _central_differences(_from_two_columns, six)
+    np.testing.assert_allclose(exact, numeric, rtol=0, atol=1e-7)
+
+
+_NO_ROTATION = np.float32([
+    [0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 1, 0], [0, 0, 0, 1, 0, 0], [1, 0, 0, 0, 0, 0], [1, 0, 0, 2, 0, 0],
+    [1, 2, 3, -1, -2, -3], [0, 1, 0, 0, 1, 1e-6], [1e-9, 0, 0, 0, 1e-9, 0], [1, 1, 1, 1, 1, 1.0005],
+])  # fmt: skip
+
+
+def test_six_numbers_that_span_no_plane_still_give_a_rotation_with_a_finite_gradient():
+    found = np.asarray(_from_two_columns(_NO_ROTATION))
+    near = 6e-8 / 1e-3  # rounding of a second column of length 1, beside what is left of it at the least angle
+    np.testing.assert_allclose(_transpose_product(found), np.tile(np.eye(3), (len(found), 1, 1)), atol=2 * near)
+    np.testing.assert_allclose(np.linalg.det(found), 1.0, atol=2 * near)
+    assert np.all(np.isfinite(_from_two_columns_gradient(_NO_ROTATION)))
+
+
 @pytest.mark.parametrize(
     ("function", "shape"),
-    [(_exp, (3,)), (_log, (3, 3)), (_quaternion, (3, 3)), (_gram_schmidt, (3, 3)), (_nearest, (3, 3))],
-    ids=["exp", "log", "quaternion", "gram_schmidt", "nearest"],
+    [
+        (_exp, (3,)),
+        (_log, (3, 3)),
+        (_quaternion, (3, 3)),
+        (_gram_schmidt, (3, 3)),
+        (_nearest, (3, 3)),
+        (rotations.two_columns, (3, 3)),
+        (_from_two_columns, (6,)),
+    ],
+    ids=["exp", "log", "quaternion", "gram_schmidt", "nearest", "two_columns", "from_two_columns"],
 )
 def test_leading_axes_batch(function, shape):
     """A (2, 3) batch equals six single calls."""
     values = transform.Rotation.random(6, random_state=10)
     values = values.as_rotvec() if shape == (3,) else values.as_matrix()
-    values = values.astype(np.float32).reshape(2, 3, *shape)
+    values = values.reshape(6, -1)[:, : np.prod(shape)].astype(np.float32).reshape(2, 3, *shape)
     batched = np.asarray(function(values))
     for i in range(2):
         for j in range(3):

@@ -32,6 +32,8 @@ _EVERYTHING = dataclasses.replace(
     matched_headings=0.5,
     elevation_start_deg=5.0,
     elevation_rate=1e-3,
+    nearness_start=0.1,
+    nearness_rate=1e-4,
     average_decay=0.9,
     doubt=True,
     complete=True,
@@ -115,14 +117,15 @@ def test_a_step_uses_that_optimiser():
     for name in ("trained_generator", "discriminator"):
         before, after = (getattr(state, name)["params"]["mlp"]["last"]["kernel"] for state in (_STATE, moved))
         np.testing.assert_allclose(np.median(np.abs(after - before)), 2e-4, rtol=1e-2)  # Adam's epsilon; rounding
-    assert _same(moved.generator, moved.trained_generator) and moved.elevation == 0
+    assert _same(moved.generator, moved.trained_generator) and moved.camera.elevation == moved.camera.nearness == 0
 
 
 def test_everything_beyond_the_published_recipe_can_be_switched_on():
     before = _STATES[False]
     state, metrics = _step(_step(published=False)[0], published=False)
     assert all(metrics[name] > 0 for name in ("lift_turn_lift", "turn_back", "bone_unlikeness"))
-    assert state.elevation not in (0, before.elevation) and not _same(state.doubt, before.doubt)
+    assert state.camera.elevation not in (0, before.camera.elevation)
+    assert state.camera.nearness not in (0, before.camera.nearness) and not _same(state.doubt, before.doubt)
     assert not _same(state.generator, state.trained_generator)
     state_leaves = jax.tree.leaves((state, metrics))
     assert all(np.isfinite(leaf).all() for leaf in state_leaves)
@@ -150,9 +153,10 @@ def test_missing_joints_do_not_reach_the_step():
 
 def test_cameras_never_look_up():
     """A body reversed in depth is one seen from below: the elevation stops at 0 however hard it is pulled."""
-    level = _STATES[False].replace(elevation=jnp.float32(1e-9))
-    pulled = [_step(level, batch=_batch(stick_people.crowd(8, seed=seed)[..., :2]), published=False)[0].elevation
-              for seed in range(6)]  # fmt: skip
+    before = _STATES[False]
+    level = before.replace(camera=before.camera.replace(elevation=jnp.float32(1e-9)))
+    batches = [_batch(stick_people.crowd(8, seed=seed)[..., :2]) for seed in range(6)]
+    pulled = [_step(level, batch=batch, published=False)[0].camera.elevation for batch in batches]
     assert min(pulled) == 0 < max(pulled)
 
 
@@ -171,7 +175,7 @@ def test_a_generator_without_depth_turns_into_a_line():
     """What turning does to z = 0: seen from the side every x is 0."""
     batch = _BATCH
     quarter = jnp.broadcast_to(jnp.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]]), (8, 3, 3))
-    fakes = adversarial.turn_lifted(_CONFIG, quarter, batch, jnp.zeros((8, 17)))
+    fakes = adversarial.turn_lifted(_CONFIG, jnp.zeros(()), quarter, batch, jnp.zeros((8, 17)))
     np.testing.assert_array_equal(fakes.points[..., 0], 0)
     np.testing.assert_allclose(fakes.depth, -batch.points[..., 0], atol=1e-6)
     np.testing.assert_allclose(fakes.shown, fakes.points * fakes.size[:, None, None], atol=1e-5)

@@ -60,7 +60,9 @@ def test_lift_writes_3d_joints(poses, trained, tmp_path):
     with np.load(tmp_path / "lifted.npz") as lifted:
         assert lifted["joints"].shape == (10, 17, 3) and lifted["unit"] == "px"
         given = np.load(poses)["keypoints"]
-        np.testing.assert_allclose(lifted["joints"][..., :2], given - given[:, :1], atol=1e-3)  # px around 300
+        np.testing.assert_allclose(lifted["points"], given - given[:, :1], atol=1e-3)  # px around 300
+        farther = lifted["joints"][..., 2:] > 0
+        assert (np.abs(lifted["joints"][..., :2]) >= np.abs(lifted["points"]) - 1e-3)[farther[..., 0]].all()
         assert all(np.isfinite(lifted[name]).all() for name in ("joints", "depth_sd", "points_sd", "surprise"))
         assert lifted["entry"].tolist() == list(range(10))
         np.testing.assert_array_equal(lifted["unusual"], lifted["surprise"] > 4)

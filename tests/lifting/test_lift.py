@@ -37,6 +37,16 @@ def test_x_and_y_are_the_given_ones_and_the_hip_is_the_origin(name):
     np.testing.assert_array_equal(lifted.points_sd, 0)
 
 
+def test_joints_are_where_the_camera_sees_the_points():
+    """A lifter that knows how near cameras stand gives x and y in space; what is given stays in `points`."""
+    lifter = _LIFTER["best"].replace(nearness=jnp.array([0.05, 0.15]))
+    lifted = jax.device_get(lift.lift(_CONFIG["best"], lifter, jnp.asarray(50 * _POSES), jnp.asarray(_ALL)))
+    np.testing.assert_allclose(lifted.nearness, 0.1 / lifted.size, rtol=1e-5)
+    distance = 1 + lifted.nearness[:, None] * lifted.depth
+    np.testing.assert_allclose(lifted.joints[..., :2], lifted.points * distance[..., None], atol=1e-4)  # of 50
+    np.testing.assert_array_equal(lifted.depth, _lift("best", 50 * _POSES).depth)
+
+
 @both
 @pytest.mark.parametrize("factor", [4.0, 0.3, 700.0])
 def test_a_larger_pose_is_as_much_deeper_and_as_much_in_doubt(name, factor):

@@ -70,7 +70,8 @@ def test_kudo_is_as_published():
     assert (config.weight_decay, config.mirror_weight) == (1e-5, 1.0)
     assert (config.discriminator_gate, config.generator_gate) == (0.9, 0.1)
     beyond = (config.lift_turn_lift_weight, config.bone_weight, config.elevation_rate, config.average_decay)
-    assert not any(beyond) and not config.normalise_fakes and not config.discriminator_bones
+    assert not any((*beyond, config.nearness_start, config.nearness_rate))
+    assert not config.normalise_fakes and not config.discriminator_bones
     assert not (config.doubt or config.complete or config.matched_headings or config.mirror_margin)
     assert (config.heading_deg, config.elevation_start_deg, config.members) == (180, 0, 1)
     assert config.steps * config.batch == pytest.approx(200 * 19_919, rel=0.01)

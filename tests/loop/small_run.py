@@ -26,11 +26,12 @@ def write(workdir: pathlib.Path, step: int = 5, **regressor) -> training.TrainSt
     whole = config(**regressor)
     state = training.initial_state(whole.regressor, jax.random.key(0)).replace(step=jnp.asarray(step, jnp.int32))
     rng = np.random.default_rng(1)
-    kernel = jnp.asarray(rng.normal(0, 0.02, state.trained["params"]["theta"]["kernel"].shape), jnp.float32)
-    state.trained["params"]["theta"]["kernel"] = kernel
+    last = last_layer(state.trained)
+    kernel = jnp.asarray(rng.normal(0, 0.02, last["kernel"].shape), jnp.float32)
+    last["kernel"] = kernel
     if state.average is not None:
         average = jax.tree.map(lambda leaf: leaf, state.average)
-        average["params"]["theta"]["kernel"] = 0.5 * kernel
+        last_layer(average)["kernel"] = 0.5 * kernel
         state = state.replace(average=average)
     loop = deform_and_learn.LoopState(
         lifting=None, fits=None, energy=np.zeros(2, np.float32), trust=None, regressor=state, predictions=None
@@ -38,3 +39,9 @@ def write(workdir: pathlib.Path, step: int = 5, **regressor) -> training.TrainSt
     with folder_lib.RunFolder(workdir, whole) as run:
         run.save(1, loop, dataclasses.asdict(deform_and_learn.Progress(saves=1)))
     return state
+
+
+def last_layer(variables) -> dict:
+    """Return the layer that answers with theta: it starts at zero."""
+    head = variables["params"]["theta"]
+    return head.get("change", head)

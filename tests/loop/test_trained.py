@@ -43,6 +43,17 @@ def test_the_running_mean_of_the_weights_predicts_where_there_is_one(tmp_path):
     assert np.abs(kernels[0] - kernels[1]).max() > 0
 
 
+@pytest.mark.parametrize(("rotations", "iterations", "size"), [("axis_angle", 2, 105), ("6d", 0, 171)])
+def test_every_head_predicts_as_the_one_that_was_saved(tmp_path, rotations, iterations, size):
+    state = small_run.write(tmp_path / "run", rotations=rotations, iterations=iterations)
+    loaded = trained.load(tmp_path / "run")
+    assert small_run.last_layer(loaded.learned.variables)["bias"].shape == (size,)
+    jax.tree.map(np.testing.assert_array_equal, loaded.learned.statistics, state.statistics)
+    wanted, found = (model.predict(loaded.config, one, _images(), batch=8) for one in (state, loaded.learned))
+    assert np.ptp(wanted.pose, axis=0).max() > 0.01
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
 def _spoil(workdir, change):
     path = workdir / "config.json"
     content = json.loads(path.read_text())
@@ -51,9 +62,16 @@ def _spoil(workdir, change):
 
 
 def test_a_configuration_from_before_a_field_existed_keeps_the_field_s_default(run, tmp_path):
+    """And predicts the same: what was there before there were other heads is the paper's."""
     small_run.write(tmp_path / "run")
-    _spoil(tmp_path / "run", lambda content: content["regressor"].pop("pretrained"))
-    assert trained.load(tmp_path / "run").config.pretrained == ""
+    later = ("pretrained", "rotations", "iterations")
+    _spoil(tmp_path / "run", lambda content: [content["regressor"].pop(field) for field in later])
+    loaded = trained.load(tmp_path / "run")
+    assert [getattr(loaded.config, field) for field in later] == ["", "axis_angle", 0]
+    wanted = model.predict(small_run.config().regressor, run[1], _images(), batch=8)
+    jax.tree.map(
+        np.testing.assert_array_equal, model.predict(loaded.config, loaded.learned, _images(), batch=8), wanted
+    )
 
 
 @pytest.mark.parametrize(
@@ -64,6 +82,10 @@ def test_a_configuration_from_before_a_field_existed_keeps_the_field_s_default(r
         (lambda c: c["regressor"].update(width="wide"), "regressor.width is 'wide'"),
         (lambda c: c["regressor"]["weights"].update(dense=None), "regressor.weights.dense is None"),
         (lambda c: c["regressor"].update(width=8), "expected float32"),
+        (lambda c: c["regressor"].update(rotations="6d"), "statistics/frame is absent"),
+        (lambda c: c["regressor"].update(rotations="euler"), "config.regressor.rotations is 'euler': one of"),
+        (lambda c: c["regressor"].update(iterations=-3), "config.regressor.iterations is -3"),
+        (lambda c: c["regressor"].update(iterations=2), "params/theta/change/bias is absent"),
         (lambda c: c.update(body=3), "body is 3"),
     ],
 )

@@ -13,6 +13,7 @@ from tests.regressor import people
 
 FLOAT32 = 1e-4  # sums of up to 105 terms of order 1
 UNIT = jnp.ones(theta_lib.SIZE)
+STATISTICS = theta_lib.plain_statistics()
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def _terms(predicted, sample, unit=UNIT):
 
 @jax.jit
 def _jitted_terms(predicted, sample, unit):
-    return losses.terms(template_lib.load_template(), predicted, sample, unit)
+    return losses.terms(template_lib.load_template(), STATISTICS, predicted, sample, unit)
 
 
 def _away(sample, seed=1, by=0.3):
@@ -100,7 +101,7 @@ def test_gradients_are_finite_also_where_every_term_is_zero(sample):
     @jax.jit
     @jax.grad
     def gradient(predicted):
-        return sum(losses.terms(template_lib.load_template(), predicted, sample, UNIT).values())
+        return sum(losses.terms(template_lib.load_template(), STATISTICS, predicted, sample, UNIT).values())
 
     rest = theta_lib.plain_statistics().mean  # no rotation anywhere
     for predicted in (people.theta(sample.fit), rest, _away(sample, by=2.0)):

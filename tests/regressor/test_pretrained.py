@@ -77,7 +77,7 @@ def test_a_network_starts_from_them_with_its_own_last_layer(torchvision, tmp_pat
     path = tmp_path / "a.safetensors"
     trunk = _load(path, torchvision)
     config = dataclasses.replace(CONFIG, pretrained=str(path), average_decay=0.9)
-    model.check_pretrained(config)
+    model.check(config)
     state = training.initial_state(config, jax.random.key(0))
     for variables in (state.trained, state.variables):
         for collection in ("params", "batch_stats"):

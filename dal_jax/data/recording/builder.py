@@ -4,9 +4,11 @@ import contextlib
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import writer as tfds_writer
+from tensorflow_datasets.proto import tf_example_pb2
 
 from dal_jax.data import schema
 from dal_jax.data.recording import chunks as chunks_lib, packing, source as source_lib, summary as summary_lib
@@ -93,6 +95,9 @@ class _Recording(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             ),
         )
 
+    def _example_writer(self) -> tfds_writer.ExampleWriter:
+        return _SameBytesWriter(self.info.file_format)
+
     def _split_generators(self, _: tfds.download.DownloadManager) -> dict[str, Iterator]:
         return {split: self._generate_examples(split) for split in self._summary.prepared}
 
@@ -102,6 +107,17 @@ class _Recording(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             for example in packing.read(chunk.path) if chunk.split == split else ():
                 yield index, example
                 index += 1
+
+
+class _SameBytesWriter(tfds_writer.ExampleWriter):
+    """Writes an example's features in order of their names; protobuf's own order is another in every process."""
+
+    def write(self, path: PathLike, examples: Iterable[tuple[object, bytes]]) -> object:
+        return super().write(path, ((key, _in_order(example)) for key, example in examples))
+
+
+def _in_order(example: bytes) -> bytes:
+    return tf_example_pb2.Example.FromString(example).SerializeToString(deterministic=True)
 
 
 def _folder(name: str, config: str, data_dir: PathLike) -> pathlib.Path:

@@ -111,6 +111,20 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
     assert not list((tmp_path / "killed").glob(pattern))
 
 
+def test_another_process_makes_the_same_bytes(recorded, tmp_path):
+    """Which is not given: protobuf lays out a map, as hash tables are, in another order in every process."""
+    _, folder = recorded
+    script = textwrap.dedent(
+        f"""
+        from dal_jax.data.recording import builder
+        from tests.data.recording import stick_source
+        builder.prepare(stick_source.Sticks(), {str(tmp_path)!r}, workers=0)
+        """
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, stderr=subprocess.DEVNULL, cwd=ROOT)
+    assert contents(tmp_path) == contents(folder)
+
+
 def test_chunks_and_processes_do_not_show_in_the_bytes(recorded, tmp_path):
     _, folder = recorded
     builder_lib.prepare(dataclasses.replace(STICKS, units_a_chunk=3), tmp_path, workers=2)
