@@ -4,6 +4,8 @@
     deform  every training person is registered: dense points, key points, lifted depths (section 4)
     learn   the ConvNet learns the registered bodies from the pixels (section 5); its predictions start the next round
 
+With `in_loop`, `deform` ends with round 1 and `learn` registers every batch before it teaches (`in_loop.py`).
+
 State goes in and comes out of every phase; nothing else is remembered. `run` saves the state after every phase (and
 inside the long ones), so a run killed at any point goes on from its last checkpoint and ends with the same history.
 No phase sees 3D truth: scores are made by a `Judge` that only `run` calls, between phases.
@@ -35,7 +37,8 @@ PHASES = ("lift", "deform", "learn", "judge")
 class LoopState:
     """All that is learned (leading axis of fits and predictions: training people; host arrays).
 
-    lifting: the cGAN. fits: registered bodies, with their energy under the weights of their round.
+    lifting: the cGAN. fits: registered bodies, with their energy under the weights of their round; inf: under those of
+    later rounds nobody has looked yet (`in_loop`).
     trust: how much each fit teaches the ConvNet. regressor: the ConvNet. predictions: its bodies of the training
     people, the next registration's start.
     """
