@@ -56,4 +56,5 @@ def _check(config: presets.Config) -> None:
         raise errors.InputError(f"config.rounds is {config.rounds}: at least 1")
     if config.trust not in trust.NAMES:
         raise errors.InputError(f"config.trust is '{config.trust}': one of {', '.join(trust.NAMES)}")
+    regressor_model.validate(config.regressor)
     regressor_model.check_pretrained(config.regressor)

@@ -94,7 +94,12 @@ def _read_config(path: pathlib.Path) -> tuple[regressor_model.RegressorConfig, s
     body = content.get("body", "")
     if not isinstance(body, str):
         raise errors.InputError(f"{path}: body is {body!r}, not the path of a file")
-    return _filled(path, "regressor", regressor_model.RegressorConfig(), content["regressor"]), body
+    config = _filled(path, "regressor", regressor_model.RegressorConfig(), content["regressor"])
+    try:
+        regressor_model.validate(config)
+    except errors.InputError as error:
+        raise errors.InputError(f"{path}: {error}") from error
+    return config, body
 
 
 def _filled(path: pathlib.Path, name: str, config: Any, values: dict[str, Any]) -> Any:

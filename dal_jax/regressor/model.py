@@ -21,6 +21,7 @@ from dal_jax.regressor import (
     resnet,
     theta as theta_lib,
 )
+from dal_jax.runtime import errors
 
 _IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of 0..255, the normalisation that pretrained weights expect
 _IMAGENET_SD = (58.395, 57.12, 57.375)
@@ -41,6 +42,7 @@ class RegressorConfig:
     last_rate_share: float = 1.0  # a cosine takes the rate down to this share of it; 1 = constant
     weight_decay: float = 0.0  # of AdamW, decoupled; 0 = Adam
     average_decay: float = 0.0  # of the running mean of the weights that predicts; 0 = the last weights
+    compute_dtype: str = "float32"  # of the trunk's activations and products; bfloat16: for GPUs
     standardise: bool = False  # outputs in units of the first round's registrations: theta = mean + sd * output
     regress_in_sd: bool = False  # eq. 6 in those units too; else in radians, log scales and crop units, as they come
     weights: losses.LossWeights = dataclasses.field(default_factory=losses.LossWeights)  # eq. 5
@@ -73,9 +75,17 @@ def demo() -> RegressorConfig:
 
 
 def best() -> RegressorConfig:
-    """What we would train on GPUs: the published size with what helped at the demo's."""
+    """What we would train on GPUs: the published size with what helped at the demo's, in bfloat16."""
     return dataclasses.replace(
-        demo(), preset="best", width=64, image_size=224, batch=64, epochs=30, learning_rate=3e-4, average_decay=0.999
+        demo(),
+        preset="best",
+        width=64,
+        image_size=224,
+        batch=64,
+        epochs=30,
+        learning_rate=3e-4,
+        average_decay=0.999,
+        compute_dtype="bfloat16",
     )
 
 
@@ -96,15 +106,17 @@ class Frozen:
 class Regressor(nn.Module):
     """Images (0 to 255) to 105 outputs, which `theta.Statistics` turns into theta.
 
-    Note: the last layer starts at zero, so an untrained network answers the statistics' mean.
+    Note: the last layer starts at zero, so an untrained network answers the statistics' mean. It is float32's whatever
+    the trunk computes in, as are all variables.
     """
 
     width: int
+    compute_dtype: str = "float32"
 
     @nn.compact
     def __call__(self, image: Float[Array, "n s s 3"], train: bool) -> Float[Array, "n 105"]:
         normalised = (image - jnp.array(_IMAGENET_MEAN)[None, None, None]) / jnp.array(_IMAGENET_SD)[None, None, None]
-        features = resnet.ResNet50(self.width, name="trunk")(normalised, train)
+        features = resnet.ResNet50(self.width, name="trunk")(normalised.astype(self.compute_dtype), train)
         return nn.Dense(theta_lib.SIZE, kernel_init=nn.initializers.zeros, name="theta")(features)
 
 
@@ -131,6 +143,21 @@ def initial_variables(config: RegressorConfig, key: Array) -> Any:
     return {collection: leaves | {"trunk": trunk[collection]} for collection, leaves in drawn.items()}
 
 
+def validate(config: RegressorConfig) -> None:
+    """Refuse values that no training can start from.
+
+    Raises:
+      errors.InputError: names the field and the value.
+    """
+    if config.compute_dtype not in COMPUTE_DTYPES:
+        raise errors.InputError(
+            f"config.regressor.compute_dtype is '{config.compute_dtype}': one of {', '.join(COMPUTE_DTYPES)}"
+        )
+
+
+COMPUTE_DTYPES = ("float32", "bfloat16")
+
+
 def check_pretrained(config: RegressorConfig) -> None:
     """Refuse a file of pretrained weights that cannot be used, before anything is begun (as `initial_variables`)."""
     if config.pretrained:
@@ -144,7 +171,7 @@ def variable_shapes(config: RegressorConfig) -> Any:
 
 def _initialise(config: RegressorConfig) -> Any:
     image = jnp.zeros((1, config.image_size, config.image_size, 3))
-    return functools.partial(Regressor(config.width).init, train=False, image=image)
+    return functools.partial(_network(config).init, train=False, image=image)
 
 
 def _trunk(variables: Any) -> Any:
@@ -155,8 +182,20 @@ def apply_training(
     config: RegressorConfig, variables: Any, statistics: theta_lib.Statistics, image: Float[Array, "n s s 3"]
 ) -> tuple[Float[Array, "n 105"], Any]:
     """Return theta, normalised by the batch, and the new running statistics ('batch_stats')."""
-    output, updated = Regressor(config.width).apply(variables, image, train=True, mutable=["batch_stats"])
+    output, updated = _network(config).apply(variables, image, train=True, mutable=["batch_stats"])
     return statistics.mean[None] + statistics.sd[None] * output, updated["batch_stats"]
+
+
+def apply_evaluation(
+    config: RegressorConfig, variables: Any, statistics: theta_lib.Statistics, image: Float[Array, "n s s 3"]
+) -> Float[Array, "n 105"]:
+    """Return theta, normalised by the running statistics."""
+    output = _network(config).apply(variables, image, train=False)
+    return statistics.mean[None] + statistics.sd[None] * output
+
+
+def _network(config: RegressorConfig) -> Regressor:
+    return Regressor(config.width, config.compute_dtype)
 
 
 def predict(
@@ -197,12 +236,9 @@ def _check_size(config: RegressorConfig, images: UInt8[np.ndarray, "people s s 3
 
 @functools.cache
 def _predict_batch(frozen: Frozen):
-    network = Regressor(frozen.config.width)
-
     @jax.jit
     def predict_batch(variables, statistics, image):
-        output = network.apply(variables, image.astype(jnp.float32), train=False)
-        theta = statistics.mean[None] + statistics.sd[None] * output
+        theta = apply_evaluation(frozen.config, variables, statistics, image.astype(jnp.float32))
         return theta_lib.finish(theta_lib.to_parameters(theta))
 
     return predict_batch
