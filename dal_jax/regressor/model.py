@@ -41,6 +41,8 @@ class RegressorConfig:
     warmup_share: float = 0.0  # share of a round's steps in which the rate rises from 0
     last_rate_share: float = 1.0  # a cosine takes the rate down to this share of it; 1 = constant
     weight_decay: float = 0.0  # of AdamW, decoupled; 0 = Adam
+    held_out_share: float = 0.0  # of the training people, never shown; their 2D losses choose a round's best epoch
+    patience: int = 0  # epochs without a better one after which a round's training stops; 0: all are trained
     average_decay: float = 0.0  # of the running mean of the weights that predicts; 0 = the last weights
     compute_dtype: str = "float32"  # of the trunk's activations and products; bfloat16: for GPUs
     standardise: bool = False  # outputs in units of the first round's registrations: theta = mean + sd * output
@@ -75,7 +77,11 @@ def demo() -> RegressorConfig:
 
 
 def best() -> RegressorConfig:
-    """What we would train on GPUs: the published size with what helped at the demo's, in bfloat16."""
+    """What we would train on GPUs: the published size with what helped at the demo's, in bfloat16.
+
+    Every epoch is trained (patience 0), as the learning rate's fall is worth more than what it costs; people are held
+    out only to choose the best.
+    """
     return dataclasses.replace(
         demo(),
         preset="best",
@@ -85,6 +91,7 @@ def best() -> RegressorConfig:
         epochs=30,
         learning_rate=3e-4,
         average_decay=0.999,
+        held_out_share=0.05,
         compute_dtype="bfloat16",
     )
 
@@ -149,6 +156,12 @@ def validate(config: RegressorConfig) -> None:
     Raises:
       errors.InputError: names the field and the value.
     """
+    if not 0 <= config.held_out_share < 1:
+        raise errors.InputError(f"config.regressor.held_out_share is {config.held_out_share}: from 0 to below 1")
+    if config.patience < 0:
+        raise errors.InputError(f"config.regressor.patience is {config.patience}: at least 0")
+    if config.patience and not config.held_out_share:
+        raise errors.InputError(f"config.regressor.patience is {config.patience}: needs a held_out_share above 0")
     if config.compute_dtype not in COMPUTE_DTYPES:
         raise errors.InputError(
             f"config.regressor.compute_dtype is '{config.compute_dtype}': one of {', '.join(COMPUTE_DTYPES)}"

@@ -87,6 +87,10 @@ def test_wrong_images_are_refused(learned, images):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
+        ({"held_out_share": 1.0}, "config.regressor.held_out_share is 1.0: from 0 to below 1"),
+        ({"held_out_share": float("nan")}, "config.regressor.held_out_share is nan"),
+        ({"held_out_share": 0.1, "patience": -1}, "config.regressor.patience is -1: at least 0"),
+        ({"patience": 2}, "config.regressor.patience is 2: needs a held_out_share above 0"),
         ({"compute_dtype": "float16"}, "config.regressor.compute_dtype is 'float16': one of float32, bfloat16"),
     ],
 )
