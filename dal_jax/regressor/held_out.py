@@ -14,7 +14,7 @@ from jaxtyping import Bool, PRNGKeyArray, UInt8
 
 from dal_jax.body import parameters as parameters_lib, template as template_lib
 from dal_jax.correspondences import observations as observations_lib
-from dal_jax.regressor import feeding, model, sample as sample_lib, stopping, training
+from dal_jax.regressor import feeding, model, sample as sample_lib, stopping, theta as theta_lib, training
 from dal_jax.runtime import errors
 
 
@@ -56,7 +56,7 @@ def losses(
     observations: observations_lib.Observation,
     held_out: Bool[np.ndarray, "people"],
 ) -> dict[str, float]:
-    """Return the 2D terms of eq. 5 under `state.variables`, as pictures come, means over the held-out people.
+    """Return the 2D terms of eq. 5 of the bodies that `state.variables` predict, means over the held-out people.
 
     Returns:
       `held_out_loss`, and its terms unweighted: `held_out_loss_dense`, `held_out_loss_keypoint`.
@@ -90,7 +90,9 @@ def _compiled(frozen: model.Frozen):
     def measure(template, variables, statistics, image, observation, weight):
         nobody = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(weight), *leaf.shape)), parameters_lib.t_pose())
         batch = jax.vmap(functools.partial(sample_lib.make_sample, template))(image, observation, nobody, weight)
-        predicted = model.apply_evaluation(config, variables, statistics, batch.image)
+        theta = model.apply_evaluation(config, variables, statistics, batch.image)
+        # Finished as `predict` does: a reflection, which the losses would take for a rotation, is none of its answers.
+        predicted = theta_lib.from_parameters(theta_lib.finish(theta_lib.to_parameters(theta)))
         _, metrics = training.batch_loss(config, template, statistics, predicted, batch)
         return {name: metrics[f"loss_{name}"] for name in _TERMS}  # those against a body are not computed
 
