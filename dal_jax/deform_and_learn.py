@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import flax.struct
 import jax
 import numpy as np
+from jaxtyping import Bool
 
 from dal_jax import in_loop
 from dal_jax.body import kinematics, parameters as parameters_lib, skinning, template as template_lib
@@ -27,7 +28,7 @@ from dal_jax.data import people as people_lib
 from dal_jax.lifting import lift as lift_lib, training as lifting_training
 from dal_jax.presets import Config
 from dal_jax.registration import register, trust as trust_lib
-from dal_jax.regressor import model as regressor_model, training as regressor_training
+from dal_jax.regressor import held_out, model as regressor_model, stopping, training as regressor_training
 from dal_jax.runtime import progress
 
 PHASES = ("lift", "deform", "learn", "judge")
@@ -55,7 +56,8 @@ class LoopState:
 class Progress:
     """Where a run stands: JSON beside the state. `phase` of `round` comes next; history has one entry a judged round.
 
-    saves: number of checkpoints so far; epoch: training epochs so far; seconds: of the present round.
+    saves: number of checkpoints so far; epoch: training epochs so far, as if no round had been stopped early;
+    seconds: of the present round.
     """
 
     round: int = 1
@@ -193,10 +195,13 @@ def deform(setting: Setting, state: LoopState, position: Progress, saver: "_Save
 def learn(setting: Setting, state: LoopState, position: Progress, saver: "_Saver") -> LoopState:
     """Train the ConvNet on the registered bodies (eq. 5-6) and predict the training people.
 
-    Note: its weights go on from round to round; the optimiser starts afresh. With `in_loop` every batch is registered
-    before it teaches, but is trusted as round 1's fits were: who had no trust is not shown and keeps that fit.
+    Note: its weights go on from round to round; the optimiser starts afresh. Where people are held out, those of the
+    round's best epoch go on. With `in_loop` every batch is registered before it teaches, but is trusted as round 1's
+    fits were: who is not shown keeps that fit.
     """
     config = setting.config.regressor
+    unseen = held_out_people(setting)
+    weight = np.where(unseen, 0.0, state.trust)
     observed = with_lifted_depth(setting, state, setting.people.observations)
     regressor = state.regressor
     before = (position.round - 1) * config.epochs
@@ -207,22 +212,39 @@ def learn(setting: Setting, state: LoopState, position: Progress, saver: "_Saver
         refit = in_loop.Refit(setting.config, setting.template, in_loop.Bodies(state.fits, state.energy))
     while position.epoch < before + config.epochs:
         with progress.bar(
-            f"round {position.round}: learn, epoch {position.epoch + 1}", total=len(setting.people.names), unit="image"
+            f"round {position.round}: learn, epoch {position.epoch + 1}", total=np.count_nonzero(weight), unit="image"
         ) as bar:
             bar.update(int(regressor.epoch_step) * config.batch)
             regressor, metrics = regressor_training.train_epoch(
                 regressor, setting.template, setting.people.images, observed, state.fits, config,
-                _key(setting, "learn"), sample_weight=state.trust, steps=setting.config.learning_checkpoint_steps,
+                _key(setting, "learn"), sample_weight=weight, steps=setting.config.learning_checkpoint_steps,
                 refit=refit, progress=bar.update,
             )  # fmt: skip
         if refit is not None:
             bodies = refit.bodies()
             state = state.replace(fits=bodies.fits, energy=bodies.energy)
-        position.epoch += int(regressor.epoch_step) == 0
+        if int(regressor.epoch_step) == 0:
+            position.epoch += 1
+            regressor, judged = held_out.judge_epoch(
+                config, regressor, setting.template, setting.people.images, observed, unseen
+            )
+            metrics |= judged
         saver.log(metrics)
+        if stopping.is_over(regressor.best, config.patience):
+            position.epoch = before + config.epochs
         saver.save(state.replace(regressor=regressor))
+    regressor = regressor_training.finish_round(regressor)
     predictions = regressor_model.predict(config, regressor, setting.people.images)
     return state.replace(regressor=regressor, predictions=predictions)
+
+
+def held_out_people(setting: Setting) -> Bool[np.ndarray, "people"]:
+    """Return who is registered and predicted like everyone, but never shown: the same people in every round.
+
+    Raises:
+      errors.InputError: nobody would be left to learn from.
+    """
+    return held_out.draw(setting.config.regressor, _key(setting, "hold out"), len(setting.people.names))
 
 
 def with_lifted_depth(
@@ -283,7 +305,10 @@ class _Saver:
 
 def _key(setting: Setting, purpose: str) -> jax.Array:
     """Return a key for one purpose: the seed folded with a fixed number, so phases never share random numbers."""
-    return jax.random.fold_in(jax.random.key(setting.config.seed), ("initial", "lift", "learn").index(purpose))
+    return jax.random.fold_in(jax.random.key(setting.config.seed), _PURPOSES.index(purpose))
+
+
+_PURPOSES = ("initial", "lift", "learn", "hold out")
 
 
 def _shares(start: np.ndarray) -> str:

@@ -184,6 +184,14 @@ def test_an_unknown_head_is_refused_before_anything_is_begun(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_nobody_left_to_learn_from_is_refused_before_anything_is_begun(tmp_path, data_dir):
+    config = small_config()
+    config.regressor.held_out_share = 0.99
+    with pytest.raises(errors.InputError, match="held_out_share is 0.99: of 24 people none would be shown"):
+        session.run(config, tmp_path / "run", data_dir)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_a_configuration_that_never_ran_does_not_stand_in_the_way(tmp_path, data_dir):
     with pytest.raises(errors.InputError, match="config.data is 'nonsense'"):
         session.run(small_config(data="nonsense"), tmp_path / "run", data_dir)

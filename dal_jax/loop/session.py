@@ -38,6 +38,7 @@ def run(
     template = template_lib.load_template(config.body or template_lib.FREE_BODY)
     people = data.load(config, template, data_dir)
     setting = deform_and_learn.Setting(config, template, people.train)
+    deform_and_learn.held_out_people(setting)  # refused now if nobody were left, not after the first registration
     judge = judge_lib.Judge(setting, people.test, people.train_truth, people.test_truth)
     with folder:
         state, position = folder.resume(deform_and_learn.initial_state(setting))

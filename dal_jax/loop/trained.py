@@ -86,7 +86,7 @@ def _read_config(path: pathlib.Path) -> tuple[regressor_model.RegressorConfig, s
         raise errors.InputError(f"{path}: body is {body!r}, not the path of a file")
     config = config_file.filled(path, "regressor", regressor_model.RegressorConfig(), content["regressor"])
     try:
-        heads.check(config.rotations, config.iterations)
+        regressor_model.validate(config)
     except errors.InputError as error:
         raise errors.InputError(f"{path}: {error}") from error
     return config, body

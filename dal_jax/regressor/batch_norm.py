@@ -1,4 +1,7 @@
-"""Batch normalisation, y = scale (x - mean) / sqrt(var + eps) + bias, with its gradient written out; ReLU included."""
+"""Batch normalisation, y = scale (x - mean) / sqrt(var + eps) + bias, with its gradient written out; ReLU included.
+
+What comes in half precision goes out in it, and is widened in between: sums and statistics are float32's at least.
+"""
 
 import functools
 
@@ -30,8 +33,8 @@ class BatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
         rows = x.reshape(-1, x.shape[-1])
         if not train:
-            y = _normalise(rows, *_affine(running_mean.value, running_var.value, scale, bias), self.relu)
-            return y.reshape(x.shape)
+            y = _normalise(_wide(rows), *_affine(running_mean.value, running_var.value, scale, bias), self.relu)
+            return y.astype(x.dtype).reshape(x.shape)
         y, mean, var = _normalise_batch(self.relu, rows, scale, bias)
         if not self.is_initializing():
             count = len(rows)
@@ -52,15 +55,16 @@ def _normalise_batch(relu: bool, x: Float[Array, "n c"], scale: Float[Array, "c"
 
 
 def _forward(relu, x, scale, bias):
-    mean = jnp.mean(x, axis=0)
-    var = jnp.maximum(jnp.mean(x * x, axis=0) - mean * mean, 0.0)  # one pass over x; rounding must not go below 0
-    y = _normalise(x, *_affine(mean, var, scale, bias), relu)
+    wide = _wide(x)
+    mean = jnp.mean(wide, axis=0)
+    var = jnp.maximum(jnp.mean(wide * wide, axis=0) - mean * mean, 0.0)  # one pass over x; rounding must not go below 0
+    y = _normalise(wide, *_affine(mean, var, scale, bias), relu).astype(x.dtype)
     return (y, mean, var), (x, mean, var, scale, bias)
 
 
 def _backward(relu, saved, gradients):
-    x, mean, var, scale, bias = saved
-    gradient = gradients[0]
+    narrow, mean, var, scale, bias = saved
+    x, gradient = _wide(narrow), _wide(gradients[0])
     factor, offset = _affine(mean, var, scale, bias)
     if relu:
         gradient = jnp.where(x * factor[None] + offset[None] > 0, gradient, 0.0)
@@ -69,10 +73,15 @@ def _backward(relu, saved, gradients):
     scale_gradient = (jnp.sum(gradient * x, axis=0) - mean * bias_gradient) * inverse_sd
     slope = factor * inverse_sd * scale_gradient / len(x)
     level = factor * bias_gradient / len(x) - mean * slope
-    return gradient * factor[None] - x * slope[None] - level[None], scale_gradient, bias_gradient
+    x_gradient = gradient * factor[None] - x * slope[None] - level[None]
+    return x_gradient.astype(narrow.dtype), scale_gradient, bias_gradient
 
 
 _normalise_batch.defvjp(_forward, _backward)
+
+
+def _wide(x):
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _affine(mean, var, scale, bias):

@@ -21,6 +21,7 @@ from dal_jax.regressor import (
     pretrained,
     resnet,
 )
+from dal_jax.runtime import errors
 
 _IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of 0..255, the normalisation that pretrained weights expect
 _IMAGENET_SD = (58.395, 57.12, 57.375)
@@ -42,7 +43,10 @@ class RegressorConfig:
     warmup_share: float = 0.0  # share of a round's steps in which the rate rises from 0
     last_rate_share: float = 1.0  # a cosine takes the rate down to this share of it; 1 = constant
     weight_decay: float = 0.0  # of AdamW, decoupled; 0 = Adam
+    held_out_share: float = 0.0  # of the training people, never shown; their 2D losses choose a round's best epoch
+    patience: int = 0  # epochs without a better one after which a round's training stops; 0: all are trained
     average_decay: float = 0.0  # of the running mean of the weights that predicts; 0 = the last weights
+    compute_dtype: str = "float32"  # of the trunk's activations and products; bfloat16: for GPUs
     standardise: bool = False  # outputs in units of the first round's registrations: theta = mean + sd * output
     regress_in_sd: bool = False  # eq. 6 in those units too; else in radians, log scales and crop units, as they come
     weights: losses.LossWeights = dataclasses.field(default_factory=losses.LossWeights)  # eq. 5
@@ -75,9 +79,22 @@ def demo() -> RegressorConfig:
 
 
 def best() -> RegressorConfig:
-    """What we would train on GPUs: the published size with what helped at the demo's."""
+    """What we would train on GPUs: the published size with what helped at the demo's, in bfloat16.
+
+    Every epoch is trained (patience 0), as the learning rate's fall is worth more than what it costs; people are held
+    out only to choose the best.
+    """
     return dataclasses.replace(
-        demo(), preset="best", width=64, image_size=224, batch=64, epochs=30, learning_rate=3e-4, average_decay=0.999
+        demo(),
+        preset="best",
+        width=64,
+        image_size=224,
+        batch=64,
+        epochs=30,
+        learning_rate=3e-4,
+        average_decay=0.999,
+        held_out_share=0.05,
+        compute_dtype="bfloat16",
     )
 
 
@@ -98,17 +115,19 @@ class Frozen:
 class Regressor(nn.Module):
     """Images (0 to 255) to outputs, which `heads.Statistics` turns into theta: 105 of them in the paper.
 
-    Note: the last layer starts at zero, so an untrained network answers the statistics' mean.
+    Note: the last layer starts at zero, so an untrained network answers the statistics' mean. It is float32's whatever
+    the trunk computes in, as are all variables.
     """
 
     width: int
-    rotations: str
-    iterations: int
+    rotations: str = "axis_angle"
+    iterations: int = 0
+    compute_dtype: str = "float32"
 
     @nn.compact
     def __call__(self, image: Float[Array, "n s s 3"], train: bool) -> Float[Array, "n theta"]:
         normalised = (image - jnp.array(_IMAGENET_MEAN)[None, None, None]) / jnp.array(_IMAGENET_SD)[None, None, None]
-        features = resnet.ResNet50(self.width, name="trunk")(normalised, train)
+        features = resnet.ResNet50(self.width, name="trunk")(normalised.astype(self.compute_dtype), train)
         return heads.layers(self.rotations, self.iterations, self.width, name="theta")(features)
 
 
@@ -136,14 +155,36 @@ def initial_variables(config: RegressorConfig, key: Array) -> Any:
 
 
 def check(config: RegressorConfig) -> None:
-    """Refuse a head that there is not, and pretrained weights that cannot be used, before anything is begun.
+    """Refuse what `validate` does, and pretrained weights that cannot be used, before anything is begun.
 
     Raises:
       errors.InputError: one line, of the field or the file.
     """
-    heads.check(config.rotations, config.iterations)
+    validate(config)
     if config.pretrained:
         pretrained.load_trunk(config.pretrained, _trunk(variable_shapes(config)))
+
+
+def validate(config: RegressorConfig) -> None:
+    """Refuse values that no training can start from.
+
+    Raises:
+      errors.InputError: names the field and the value.
+    """
+    heads.check(config.rotations, config.iterations)
+    if not 0 <= config.held_out_share < 1:
+        raise errors.InputError(f"config.regressor.held_out_share is {config.held_out_share}: from 0 to below 1")
+    if config.patience < 0:
+        raise errors.InputError(f"config.regressor.patience is {config.patience}: at least 0")
+    if config.patience and not config.held_out_share:
+        raise errors.InputError(f"config.regressor.patience is {config.patience}: needs a held_out_share above 0")
+    if config.compute_dtype not in COMPUTE_DTYPES:
+        raise errors.InputError(
+            f"config.regressor.compute_dtype is '{config.compute_dtype}': one of {', '.join(COMPUTE_DTYPES)}"
+        )
+
+
+COMPUTE_DTYPES = ("float32", "bfloat16")
 
 
 def variable_shapes(config: RegressorConfig) -> Any:
@@ -157,7 +198,7 @@ def _initialise(config: RegressorConfig) -> Any:
 
 
 def _network(config: RegressorConfig) -> Regressor:
-    return Regressor(config.width, config.rotations, config.iterations)
+    return Regressor(config.width, config.rotations, config.iterations, config.compute_dtype)
 
 
 def _trunk(variables: Any) -> Any:
@@ -170,6 +211,14 @@ def apply_training(
     """Return theta, normalised by the batch, and the new running statistics ('batch_stats')."""
     output, updated = _network(config).apply(variables, image, train=True, mutable=["batch_stats"])
     return statistics.mean[None] + statistics.sd[None] * output, updated["batch_stats"]
+
+
+def apply_evaluation(
+    config: RegressorConfig, variables: Any, statistics: heads.Statistics, image: Float[Array, "n s s 3"]
+) -> Float[Array, "n theta"]:
+    """Return theta, normalised by the running statistics."""
+    output = _network(config).apply(variables, image, train=False)
+    return statistics.mean[None] + statistics.sd[None] * output
 
 
 def predict(
@@ -219,12 +268,9 @@ def _check_size(config: RegressorConfig, images: UInt8[np.ndarray, "people s s 3
 
 @functools.cache
 def _predict_batch(frozen: Frozen):
-    network = _network(frozen.config)
-
     @jax.jit
     def predict_batch(variables, statistics, image):
-        output = network.apply(variables, image.astype(jnp.float32), train=False)
-        theta = statistics.mean[None] + statistics.sd[None] * output
+        theta = apply_evaluation(frozen.config, variables, statistics, image.astype(jnp.float32))
         return statistics.finish(theta)
 
     return predict_batch

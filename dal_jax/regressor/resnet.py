@@ -16,10 +16,10 @@ _EXPANSION = 4
 
 
 class ResNet50(nn.Module):
-    """The trunk, without the classifier: images to `32 * width` features.
+    """The trunk, without the classifier: images to `32 * width` features, which are float32 or wider.
 
     width: channels of the first convolution and of the first stage's bottlenecks; 64 is the published network, with
-    23,508,032 parameters.
+    23,508,032 parameters. The image's dtype is that of all activations.
     """
 
     width: int = 64
@@ -33,7 +33,7 @@ class ResNet50(nn.Module):
             for block in range(blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
                 x = Bottleneck(self.width << stage, stride, name=f"layer{stage + 1}_{block}")(x, train)
-        return jnp.mean(x, axis=(1, 2))
+        return jnp.mean(x, axis=(1, 2), dtype=jnp.promote_types(x.dtype, jnp.float32))
 
 
 class Bottleneck(nn.Module):

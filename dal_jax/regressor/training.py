@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from dal_jax.body import parameters as parameters_lib, template as template_lib
 from dal_jax.correspondences import observations as observations_lib
-from dal_jax.regressor import augmentation, feeding, heads, losses, model, sample as sample_lib, schedule
+from dal_jax.regressor import augmentation, feeding, heads, losses, model, sample as sample_lib, schedule, stopping
 
 
 @flax.struct.dataclass
@@ -28,7 +28,7 @@ class TrainState:
 
     step, round_step, epoch_step: steps since the run, the round and the epoch began. trained: the weights that are
     trained, {'params', 'batch_stats'}. average: their running mean, None if the configuration has none. optimizer:
-    Adam's moments.
+    Adam's moments. best: of the round's epochs so far, None if nobody is held out.
     """
 
     step: Int[Array, ""]
@@ -38,6 +38,7 @@ class TrainState:
     average: Any
     statistics: heads.Statistics
     optimizer: optax.OptState
+    best: stopping.Best | None = None
 
     @property
     def variables(self) -> Any:
@@ -56,6 +57,7 @@ def initial_state(config: model.RegressorConfig, key: PRNGKeyArray) -> TrainStat
         average=variables if config.average_decay else None,
         statistics=heads.plain_statistics(config.rotations),
         optimizer=schedule.optimizer(config).init(variables["params"]),
+        best=stopping.nothing_yet(variables) if config.held_out_share else None,
     )
 
 
@@ -69,7 +71,19 @@ def start_round(config: model.RegressorConfig, state: TrainState, fits: paramete
     state = state.replace(round_step=zero, epoch_step=zero, optimizer=optimizer)
     if config.standardise and int(state.step) == 0:
         state = state.replace(statistics=heads.measured_statistics(config.rotations, fits))
-    return state
+    return state if state.best is None else state.replace(best=stopping.nothing_yet(state.variables))
+
+
+def finish_round(state: TrainState) -> TrainState:
+    """Take the weights of the round's best epoch, where people are held out to tell: they predict and go on.
+
+    Note: they replace the trained weights too, not the running mean alone, which would be drawn back to the last ones
+    within a few steps of the next round. The next round thus starts from what made its registrations' starts.
+    """
+    if state.best is None:
+        return state
+    best = state.best.variables
+    return state.replace(trained=best, average=None if state.average is None else best)
 
 
 class Refit(Protocol):

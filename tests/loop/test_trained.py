@@ -79,6 +79,7 @@ def test_a_configuration_from_before_a_field_existed_keeps_the_field_s_default(r
     [
         (lambda c: c.clear(), "has no group 'regressor'"),
         (lambda c: c["regressor"].update(layers=101), "regressor.layers is unknown"),
+        (lambda c: c["regressor"].update(compute_dtype="int3"), "json: config.regressor.compute_dtype is 'int3'"),
         (lambda c: c["regressor"].update(width="wide"), "regressor.width is 'wide'"),
         (lambda c: c["regressor"]["weights"].update(dense=None), "regressor.weights.dense is None"),
         (lambda c: c["regressor"].update(width=8), "expected float32"),

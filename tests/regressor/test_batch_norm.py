@@ -78,6 +78,35 @@ def test_gradients_are_those_of_automatic_differentiation(variables, x, relu):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=10 * FLOAT32), mine, its)
 
 
+HALF = 2.0**-8  # relative: one rounding to bfloat16
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_half_precision_is_widened_before_anything_is_added_up(variables, x, train):
+    """As in float32 but for the rounding of what comes out, though the mean is a hundred deviations from zero."""
+    half = (200.0 + x).astype(jnp.bfloat16)
+
+    @jax.jit
+    def run(params, x, gradient):
+        def apply(params, x):
+            return batch_norm.BatchNorm().apply(
+                {**variables, "params": params}, x, train=train, mutable=["batch_stats"]
+            )
+
+        y, backward, updated = jax.vjp(apply, params, x, has_aux=True)
+        return (y, backward(gradient)[1]), (backward(gradient)[0], updated)
+
+    gradient = _float32(np.random.default_rng(2).normal(size=x.shape)).astype(jnp.bfloat16)
+    rows, others = run(variables["params"], half, gradient)
+    expected_rows, expected_others = run(variables["params"], half.astype(jnp.float32), gradient.astype(jnp.float32))
+    for found, expected in zip(rows, expected_rows, strict=True):
+        assert found.dtype == jnp.bfloat16
+        np.testing.assert_allclose(found.astype(jnp.float32), expected, rtol=HALF, atol=HALF)
+    for found, expected in zip(jax.tree.leaves(others), jax.tree.leaves(expected_others), strict=True):
+        assert found.dtype == jnp.float32
+        np.testing.assert_allclose(found, expected, rtol=FLOAT32, atol=10 * FLOAT32)
+
+
 def test_a_constant_channel_has_finite_gradients(variables):
     constant = jnp.full((4, 2, 2, CHANNELS), 1000.1)  # mean(x^2) - mean(x)^2 rounds to something below zero
 

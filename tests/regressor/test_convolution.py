@@ -39,6 +39,27 @@ def test_equals_xla_and_so_do_the_gradients(pixels, size, stride):
         np.testing.assert_allclose(ours, theirs, atol=ROUNDING * np.sqrt(size * size * 16))
 
 
+HALF = 2.0**-7  # relative to the largest value: the roundings of kernel and result to bfloat16
+
+
+@pytest.mark.parametrize(("pixels", "size"), [(5, 1), (8, 3), (2, 3)])
+def test_in_half_precision_only_the_kernel_and_its_gradient_stay_wide(pixels, size):
+    kernel, x = _normal(0, (size, size, 16, 12)), _normal(1, (2, pixels, pixels, 16)).astype(jnp.bfloat16)
+    layer = convolution.PointwiseConvolution(12) if size == 1 else convolution.Convolution(12, size)
+    gradient = _normal(2, (2, pixels, pixels, 12)).astype(jnp.bfloat16)
+
+    @jax.jit
+    def run(x, kernel, gradient):
+        y, backward = jax.vjp(lambda x, kernel: layer.apply({"params": {"kernel": kernel}}, x), x, kernel)
+        return (y, *backward(gradient))
+
+    found = run(x, kernel, gradient)
+    assert [values.dtype for values in found] == [jnp.bfloat16, jnp.bfloat16, jnp.float32]
+    expected = run(x.astype(jnp.float32), kernel, gradient.astype(jnp.float32))
+    for ours, wide in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours.astype(jnp.float32), wide, rtol=0, atol=HALF * np.abs(wide).max())
+
+
 def test_drawn_kernels_keep_the_gradient_s_variance_and_nothing_else_is_drawn():
     zeros = {"a": jnp.zeros((3, 3, 40, 50)), "b": {"kernel": jnp.zeros((1, 1, 200, 100)), "scale": jnp.ones(7)}}
     drawn = convolution.draw_kernels(zeros, jax.random.key(0))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dal_jax.regressor import model, theta as theta_lib
+from dal_jax.runtime import errors
 from tests.regressor import people
 
 CONFIG = dataclasses.replace(model.paper(), width=4, image_size=32)
@@ -81,6 +82,26 @@ def test_wrong_images_are_refused(learned, images):
         model.predict(CONFIG, learned, images[:, :16])
     with pytest.raises(ValueError, match="no image"):
         model.predict(CONFIG, learned, images[:0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"held_out_share": 1.0}, "config.regressor.held_out_share is 1.0: from 0 to below 1"),
+        ({"held_out_share": float("nan")}, "config.regressor.held_out_share is nan"),
+        ({"held_out_share": 0.1, "patience": -1}, "config.regressor.patience is -1: at least 0"),
+        ({"patience": 2}, "config.regressor.patience is 2: needs a held_out_share above 0"),
+        ({"compute_dtype": "float16"}, "config.regressor.compute_dtype is 'float16': one of float32, bfloat16"),
+    ],
+)
+def test_values_no_training_can_start_from_are_one_line(changes, told):
+    with pytest.raises(errors.InputError, match=told):
+        model.validate(dataclasses.replace(CONFIG, **changes))
+
+
+@pytest.mark.parametrize("make", [model.paper, model.demo, model.best])
+def test_the_whole_configurations_are_valid(make):
+    model.validate(make())
 
 
 def test_configurations_of_equal_values_share_a_program():

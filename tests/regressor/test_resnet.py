@@ -76,6 +76,25 @@ def _bottleneck(variables, x, stride):
     return np.maximum(x + y, 0)
 
 
+@pytest.mark.parametrize(("train", "tolerance"), [(False, 1e-2), (True, 3e-2)])
+def test_half_precision_changes_features_by_its_rounding(train, tolerance):
+    """As drawn: measured 0.004 of their length in evaluation, 0.010 in training, where the batch's statistics move too.
+
+    Their dtype, and that of the running statistics, is float32's.
+    """
+    rng = np.random.default_rng(0)
+    image = np.kron(rng.normal(size=(8, 4, 4, 3)), np.ones((1, 8, 8, 1))) + rng.normal(0, 0.1, (8, 32, 32, 3))
+    image = jnp.asarray(image, jnp.float32)
+    network = resnet.ResNet50(4)
+    zeros = jax.jit(functools.partial(network.init, train=False))(jax.random.key(0), image)
+    variables = convolution.draw_kernels(zeros, jax.random.key(1))
+    apply = jax.jit(functools.partial(network.apply, train=train, mutable=["batch_stats"]))
+    wide, _ = apply(variables, image)
+    half, running = apply(variables, image.astype(jnp.bfloat16))
+    assert 0 < np.linalg.norm(half - wide) < tolerance * np.linalg.norm(wide)
+    assert {leaf.dtype.name for leaf in (half, *jax.tree.leaves(running))} == {"float32"}
+
+
 @pytest.mark.parametrize("pixels", [8, 7])
 def test_pooling_is_xla_s_and_so_is_its_gradient(pixels):
     rng = np.random.default_rng(0)

@@ -66,6 +66,22 @@ def test_it_learns_eight_people(data, start):
     assert history[-1]["joint_to_fit_mm"] < history[0]["joint_to_fit_mm"] / 2
 
 
+def test_half_precision_is_the_trunk_s_alone(data, start):
+    """All that is kept is float32's; the first step's loss, of the mean body, is the very same, later ones nearly."""
+    half = dataclasses.replace(CONFIG, compute_dtype="bfloat16")
+    narrow, wide = start, start
+    for tolerance in (1e-6, 0.05):
+        narrow, found = _epoch(narrow, _first(8, data), config=half)
+        wide, expected = _epoch(wide, _first(8, data))
+        np.testing.assert_allclose(found["loss"], expected["loss"], rtol=tolerance)
+    assert jax.tree.map(lambda leaf: leaf.dtype, narrow) == jax.tree.map(lambda leaf: leaf.dtype, start)
+    moved = [leaf.dtype.name for leaf in jax.tree.leaves((narrow.variables, narrow.optimizer)) if leaf.ndim]
+    assert set(moved) == {"float32"}
+    assert np.any(
+        narrow.trained["params"]["trunk"]["conv1"]["kernel"] != wide.trained["params"]["trunk"]["conv1"]["kernel"]
+    )
+
+
 def test_a_resumed_run_is_bit_equal(data, start):
     def two_epochs(restore):
         state, first = _epoch(start, data)

@@ -1,0 +1,110 @@
+"""Held-out people: a fixed draw, never shown, judged by the 2D terms of eq. 5 alone."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from dal_jax.body import template as template_lib
+from dal_jax.regressor import held_out, model, training
+from dal_jax.runtime import errors
+from tests.regressor import people
+
+CONFIG = dataclasses.replace(model.demo(), width=4, image_size=32, batch=4, held_out_share=0.5, average_decay=0.9)
+COUNT = 12
+FLOAT32 = 1e-4  # sums of up to 37 terms of order 1
+
+
+def test_the_share_s_nearest_whole_number_is_drawn_but_at_least_one():
+    for share, count, wanted in ((0.0, 100, 0), (0.05, 100, 5), (0.05, 9, 1), (0.3, 9, 3), (0.99, 100, 99)):
+        config = dataclasses.replace(CONFIG, held_out_share=share)
+        drawn = held_out.draw(config, jax.random.key(0), count)
+        assert drawn.shape == (count,) and drawn.sum() == wanted
+    again = held_out.draw(config, jax.random.key(0), count)
+    np.testing.assert_array_equal(again, drawn)
+    assert np.any(held_out.draw(config, jax.random.key(1), count) != drawn)
+
+
+def test_nobody_left_to_learn_from_is_one_line():
+    with pytest.raises(errors.InputError, match="config.regressor.held_out_share is 0.5: of 1 people none would be"):
+        held_out.draw(CONFIG, jax.random.key(0), 1)
+
+
+@pytest.fixture(scope="module")
+def data():
+    fits = people.random_bodies(COUNT, seed=0)
+    images = np.random.default_rng(0).integers(0, 256, (COUNT, 32, 32, 3)).astype(np.uint8)
+    return images, people.observe(fits, seed=0), fits
+
+
+@pytest.fixture(scope="module")
+def state():
+    """Half-trained: running statistics that are no batch's, and a running mean of the weights that is not the last."""
+    state = training.initial_state(CONFIG, jax.random.key(0))
+    return state.replace(trained=_opinionated(state.trained, 0.05), average=_opinionated(state.average, 0.02))
+
+
+def _opinionated(variables, size):
+    """Return the variables with a last layer of this size, so that answers differ from picture to picture."""
+    params = variables["params"]
+    kernel = np.random.default_rng(1).normal(0, size, params["theta"]["kernel"].shape).astype(np.float32)
+    return variables | {"params": params | {"theta": params["theta"] | {"kernel": kernel}}}
+
+
+def _losses(state, images, observed, chosen, config=CONFIG):
+    return held_out.losses(config, state, template_lib.load_template(), images, observed, chosen)
+
+
+def test_the_losses_are_eq_3_and_eq_4_of_what_would_be_predicted(data, state):
+    """Against bodies as `predict` finishes them, projected, in NumPy; in any number of batches."""
+    images, observed, _ = data
+    chosen = np.arange(COUNT) % 2 == 1
+    bodies = model.predict(CONFIG, state, images)
+    shown = people.observe(bodies, seed=0)  # the same surface points and joints, where the prediction puts them
+    dense = np.sum(observed.point_confidence * np.sum((shown.point_position - observed.point_position) ** 2, -1), 1)
+    planar = np.sum((shown.keypoint_position - observed.keypoint_position) ** 2, axis=-1)
+    depth = (shown.depth - observed.depth) ** 2
+    keypoint = np.sum(observed.keypoint_confidence * planar + observed.depth_confidence * depth, axis=1)
+    for batch in (4, 8):  # two batches, the last filled up; one
+        found = _losses(state, images, observed, chosen, dataclasses.replace(CONFIG, batch=batch))
+        np.testing.assert_allclose(found["held_out_loss_dense"], dense[chosen].mean(), rtol=FLOAT32)
+        np.testing.assert_allclose(found["held_out_loss_keypoint"], keypoint[chosen].mean(), rtol=FLOAT32)
+    weighted = CONFIG.weights.dense * dense[chosen].mean() + CONFIG.weights.keypoint * keypoint[chosen].mean()
+    np.testing.assert_allclose(found["held_out_loss"], weighted, rtol=FLOAT32)
+
+
+def test_only_the_held_out_count(data, state):
+    images, observed, _ = data
+    chosen = np.arange(COUNT) < 5
+    others = observed.point_position + 9.0 * ~chosen[:, None, None]
+    pictures = np.where(chosen[:, None, None, None], images, 0)
+    moved = observed.replace(point_position=others.astype(np.float32))
+    assert _losses(state, images, observed, chosen) == _losses(state, pictures, moved, chosen)
+
+
+def test_a_round_ends_with_its_best_epoch_in_both_sets_of_weights(data):
+    """Three epochs' weights, of which the second, closest to the mean body, errs least."""
+    images, observed, fits = data
+    chosen = held_out.draw(CONFIG, jax.random.key(0), COUNT)
+    state = training.start_round(CONFIG, training.initial_state(CONFIG, jax.random.key(0)), fits)
+    averages = [_opinionated(state.average, size) for size in (0.05, 0.01, 0.03)]
+    judged = []
+    for average in averages:
+        state = state.replace(trained=_opinionated(state.trained, 0.1), average=average)
+        state, losses = held_out.judge_epoch(CONFIG, state, template_lib.load_template(), images, observed, chosen)
+        judged.append(losses["held_out_loss"])
+    assert np.argmin(judged) == 1 and state.best.loss == np.float32(judged[1])
+    finished = training.finish_round(state)
+    for kept in (finished.trained, finished.average):
+        jax.tree.map(np.testing.assert_array_equal, kept, averages[1])
+    following = training.start_round(CONFIG, finished, fits)
+    assert following.best.loss == np.inf and following.best.stale == 0
+
+
+def test_nothing_is_kept_where_nobody_is_held_out(data, state):
+    none = np.zeros(COUNT, bool)
+    plain = state.replace(best=None)
+    judged = held_out.judge_epoch(CONFIG, plain, template_lib.load_template(), *data[:2], none)
+    assert judged == (plain, {}) and training.finish_round(plain) is plain
+    assert training.initial_state(dataclasses.replace(CONFIG, held_out_share=0.0), jax.random.key(0)).best is None

@@ -1,0 +1,67 @@
+"""The whole path learns: 32 rendered people, registered, and a demo network that knows them by heart afterwards."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dal_jax import presets
+from dal_jax.body import kinematics, template as template_lib
+from dal_jax.data import people as people_lib
+from dal_jax.data.synthetic import builder as builder_lib, recipe as recipe_lib
+from dal_jax.registration import register
+from dal_jax.regressor import augmentation, model, training
+
+pytestmark = pytest.mark.slow
+
+COUNT = 32
+EPOCHS = 200  # of one step
+NEAR_MM = 20.0
+
+
+def test_the_demo_s_network_knows_32_people_by_heart(tmp_path):
+    """Joints lie within 20 mm of the registered bodies', in training and as predicted, by the running statistics.
+
+    The people face the camera within 90 degrees, as the demo's do. Where they face anywhere, R's nine numbers end with
+    a negative determinant for some; the losses take the mirrored body for an answer, and `finish` cannot.
+    """
+    people = _people(tmp_path)
+    config = presets.demo()
+    registration = dataclasses.replace(config.first_registration, batch=COUNT)
+    template = template_lib.load_template()
+    fits = register.register(template, people.observations, registration, config.first_weights, []).parameters
+
+    learning = dataclasses.replace(
+        config.regressor, batch=COUNT, epochs=EPOCHS, augmentation=augmentation.AugmentationConfig()
+    )
+    assert (learning.width, learning.image_size) == (16, 64)
+    state = training.start_round(learning, training.initial_state(learning, jax.random.key(0)), fits)
+    shown = []
+    for _ in range(EPOCHS):
+        state, metrics = training.train_epoch(
+            state, template, people.images, people.observations, fits, learning, jax.random.key(1)
+        )
+        shown.append(metrics["joint_to_fit_mm"])
+    assert shown[0] > 5 * NEAR_MM and shown[-1] < NEAR_MM
+    assert _apart_mm(template, model.predict(learning, state, people.images), fits) < NEAR_MM
+
+
+def _people(folder) -> people_lib.People:
+    recipe = dataclasses.replace(
+        recipe_lib.RECIPES["tiny"], name="overfit", train_count=COUNT, test_count=1, heading_spread_deg=90.0
+    )
+    return people_lib.load_people(builder_lib.prepare(recipe, folder), "train")
+
+
+def _apart_mm(template, bodies, others) -> float:
+    """Return the mean distance of 23 joints, pelvis at 0."""
+
+    @jax.jit
+    @jax.vmap
+    def joints(body):
+        return kinematics.pose_skeleton(template, body.rotation, body.pose, body.segment_scale).position[1:]
+
+    found, wanted = (joints(jax.tree.map(jnp.asarray, one)) for one in (bodies, others))
+    return float(1000 * np.mean(np.linalg.norm(found - wanted, axis=-1)))
