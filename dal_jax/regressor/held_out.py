@@ -91,9 +91,7 @@ def _compiled(frozen: model.Frozen):
         nobody = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(weight), *leaf.shape)), parameters_lib.t_pose())
         batch = jax.vmap(functools.partial(sample_lib.make_sample, template))(image, observation, nobody, weight)
         theta = model.apply_evaluation(config, variables, statistics, batch.image)
-        # Finished as `predict` does: a reflection, which the losses would take for a rotation, is none of its answers.
-        predicted = statistics.encode(statistics.finish(theta))
-        _, metrics = training.batch_loss(config, template, statistics, predicted, batch)
+        _, metrics = training.batch_loss(config, template, statistics, theta, batch)
         return {name: metrics[f"loss_{name}"] for name in _TERMS}  # those against a body are not computed
 
     return measure

@@ -48,13 +48,19 @@ def to_parameters(theta: Float[Array, "*batch 105"]) -> parameters_lib.BodyParam
 
 
 def finish(parameters: parameters_lib.BodyParameters) -> parameters_lib.BodyParameters:
-    """Turn predicted parameters into a body as registration returns them: a proper rotation, mean log S = 0.
+    """Turn predicted parameters into a body as registration returns them: a proper rotation, mean log S = 0."""
+    return parameters_lib.fix_gauge(parameters.replace(rotation=proper_rotation(parameters.rotation)))
 
-    Note: Gram-Schmidt returns a reflection where the nine numbers have a negative determinant; the nearest rotation of
-    it is taken then, as nothing in a prediction's path could refuse it.
+
+def proper_rotation(rows: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 3 3"]:
+    """Orthonormalise R's nine numbers: the first two rows by Gram-Schmidt, the third at right angles to both.
+
+    Note: where the determinant is positive this is the paper's Gram-Schmidt of three rows. Where it is negative that
+    returns a reflection, which eq. 5, unlike eq. 2, has no L_det against: with three rows a ConvNet learned mirrored
+    bodies (people at any heading: 5 of 32), which fit every loss and are no prediction.
     """
-    rotation = rotations.nearest_rotation(rotations.gram_schmidt(parameters.rotation))
-    return parameters_lib.fix_gauge(parameters.replace(rotation=rotation))
+    six = rows[..., :2, :].reshape(*rows.shape[:-2], 6)
+    return jnp.swapaxes(rotations.from_two_columns(six), -1, -2)
 
 
 @flax.struct.dataclass
@@ -83,12 +89,12 @@ class Statistics:
         return from_parameters(parameters)
 
     def decode(self, theta: Float[Array, "*batch 105"]) -> TurnedBody:
-        """Return the body that is projected; R by Gram-Schmidt, a reflection where its numbers ask for one."""
+        """Return the body that is projected."""
         body = to_parameters(theta)
         return TurnedBody(
             turns=rotations.axis_angle_to_matrix(body.pose),
             segment_scale=body.segment_scale,
-            rotation=rotations.gram_schmidt(body.rotation),
+            rotation=proper_rotation(body.rotation),
             camera_scale=body.camera_scale,
             translation=body.translation,
         )

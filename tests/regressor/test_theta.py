@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.spatial
 
-from dal_jax.body import parameters as parameters_lib
+from dal_jax.body import parameters as parameters_lib, rotations
 from dal_jax.regressor import theta as theta_lib
 from tests.regressor import people
 
@@ -30,6 +30,20 @@ def test_any_finite_theta_finishes_as_a_body():
     np.testing.assert_allclose(np.linalg.det(body.rotation), 1.0, atol=1e-5)
     np.testing.assert_allclose(np.mean(np.log(body.segment_scale), axis=1), 0.0, atol=1e-6)
     assert np.all(body.camera_scale > 0)
+
+
+def test_what_is_projected_in_training_is_what_predicts():
+    """At a negative determinant too, where Gram-Schmidt of all three rows would be a reflection; else it is that."""
+    theta = jnp.asarray(np.random.default_rng(1).normal(0, 1, (200, theta_lib.SIZE)), jnp.float32)
+    statistics = theta_lib.plain_statistics()
+    projected = jax.jit(statistics.decode)(theta).rotation
+    np.testing.assert_allclose(projected, jax.jit(statistics.finish)(theta).rotation, atol=ROUNDING)
+    raw = theta_lib.to_parameters(theta).rotation
+    proper = np.linalg.det(raw) > 0
+    assert 50 < proper.sum() < 150
+    published = jax.jit(rotations.gram_schmidt)(raw)
+    np.testing.assert_allclose(projected[proper], published[proper], atol=2e-4)  # float32, rows nearly parallel
+    np.testing.assert_allclose(projected[~proper, :2], published[~proper, :2], atol=2e-4)
 
 
 def test_finished_bodies_are_left_alone():
