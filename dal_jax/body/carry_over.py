@@ -12,7 +12,7 @@ import scipy.spatial
 import trimesh
 from jaxtyping import Float, Int
 
-from dal_jax.body import body_file
+from dal_jax.body import body_file, skeleton, skin_weights
 
 SMPL_TO_FREE_BODY = body_file.ASSETS / "smpl_to_free_body.npz"
 _NEIGHBOURS = 24  # triangles, by nearness of their centres, among which the nearest is looked for
@@ -36,6 +36,35 @@ def smpl_placement() -> Placement:
     """Return where SMPL's 6890 vertices lie on the free body."""
     with np.load(SMPL_TO_FREE_BODY, allow_pickle=False) as archive:
         return Placement(archive["face_index"].astype(np.int64), archive["barycentric"].astype(np.float64))
+
+
+def body_fields(
+    vertices: Float[np.ndarray, "n 3"],
+    faces: Int[np.ndarray, "m 3"],
+    joints: Float[np.ndarray, "24 3"],
+    weights: Float[np.ndarray, "n 24"],
+    placement: Placement,
+) -> body_file.Fields:
+    """Return a body file's fields: what a mesh brings along, and what it lacks.
+
+    Args:
+      vertices, joints: of SMPL's T-pose, metres. weights: of skinning; a vertex keeps its four largest.
+      placement: where the vertices lie on the free body.
+    """
+    part, uv = chart(placement, faces)
+    skin_index, skin_weight = skin_weights.four_largest(weights)
+    return {
+        "vertices": vertices,
+        "faces": faces,
+        "joints": joints,
+        "parents": np.array(skeleton.SMPL_PARENTS),
+        "skin_index": skin_index,
+        "skin_weight": skin_weight,
+        "mirror": mirror(vertices),
+        "part": part,
+        "uv": uv,
+        "h36m_regressor": h36m_regressor(placement, faces),
+    }
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 from jaxtyping import Float, Int
 
-from dal_jax.body import body_file, carry_over, gltf_file, rig_joints, rig_names, rig_pose, skeleton, skin_weights
+from dal_jax.body import body_file, carry_over, gltf_file, rig_joints, rig_names, rig_pose, skeleton
 from dal_jax.runtime import errors
 
 _SHORTEST_M = 0.01
@@ -42,20 +42,7 @@ def read(path: pathlib.Path) -> body_file.Fields:
         raise errors.InputError(f"{path}: {problem}")
     vertices, joints = rig_pose.t_pose(vertices, joints, weights)
     placement = rig_pose.place(vertices, faces, joints, weights)
-    part, uv = carry_over.chart(placement, faces)
-    skin_index, skin_weight = skin_weights.four_largest(weights)
-    return {
-        "vertices": vertices,
-        "faces": faces,
-        "joints": joints,
-        "parents": np.array(skeleton.SMPL_PARENTS),
-        "skin_index": skin_index,
-        "skin_weight": skin_weight,
-        "mirror": carry_over.mirror(vertices),
-        "part": part,
-        "uv": uv,
-        "h36m_regressor": carry_over.h36m_regressor(placement, faces),
-    }
+    return carry_over.body_fields(vertices, faces, joints, weights, placement)
 
 
 def _welded(

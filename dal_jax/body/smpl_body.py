@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 from jaxtyping import Float, Int
 
-from dal_jax.body import body_file, carry_over, skeleton, skin_weights, smpl_file
+from dal_jax.body import body_file, carry_over, skeleton, smpl_file
 from dal_jax.runtime import errors
 
 _FINGERS = {"index": "hand", "middle": "hand", "pinky": "hand", "ring": "hand", "thumb": "wrist"}
@@ -43,21 +43,7 @@ def read(path: pathlib.Path, pose_blendshapes: bool = False, betas: tuple[float,
         joints, weights = _without_fingers(joints, weights)
     vertices, joints = vertices - joints[0], joints - joints[0]
     faces = model["f"].astype(np.int64)
-    placement = carry_over.smpl_placement()
-    part, uv = carry_over.chart(placement, faces)
-    skin_index, skin_weight = skin_weights.four_largest(weights)
-    fields = {
-        "vertices": vertices,
-        "faces": faces,
-        "joints": joints,
-        "parents": np.array(skeleton.SMPL_PARENTS),
-        "skin_index": skin_index,
-        "skin_weight": skin_weight,
-        "mirror": carry_over.mirror(vertices),
-        "part": part,
-        "uv": uv,
-        "h36m_regressor": carry_over.h36m_regressor(placement, faces),
-    }
+    fields = carry_over.body_fields(vertices, faces, joints, weights, carry_over.smpl_placement())
     if pose_blendshapes:
         fields["pose_blendshapes"] = _body_blendshapes(model["posedirs"])
     return fields
