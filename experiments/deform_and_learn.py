@@ -19,7 +19,7 @@ from dal_jax.evaluation import tables
 from dal_jax.loop import session
 from dal_jax.runtime import cli, config_flag
 
-_CONFIG = config_flag.define(presets.demo(), {name: make() for name, make in presets.PRESETS.items()})
+_CONFIG = config_flag.define(presets.demo(), presets.PRESETS)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; an existing run goes on.", required=True)
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Folder where data sets are kept once rendered or recorded; default: 'data' beside --workdir."

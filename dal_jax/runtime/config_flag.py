@@ -7,7 +7,7 @@ import inspect
 import re
 import sys
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from absl import flags
@@ -19,14 +19,14 @@ flags.disclaim_key_flags()  # the flag belongs to the binary, so its --help show
 
 
 def define(
-    default: Any, presets: Mapping[str, Any] | None = None, flag_values: flags.FlagValues = flags.FLAGS
+    default: Any, presets: Mapping[str, Callable[[], Any]] | None = None, flag_values: flags.FlagValues = flags.FLAGS
 ) -> flags.FlagHolder:
     """Define `--config.FIELD=VALUE` for every field of a mutable dataclass; call it where other flags are defined.
 
     Args:
       default: the configuration when nothing is set. The comment behind each field is its help.
-      presets: whole configurations by name, chosen by `--config.preset=NAME`; other overrides apply on top of it,
-        wherever they stand on the command line. The dataclass has a field `preset` that holds the name.
+      presets: what makes whole configurations, by name, chosen by `--config.preset=NAME`; other overrides apply on top
+        of it, wherever they stand on the command line. The dataclass has a field `preset` that holds the name.
       flag_values: where the flag is defined.
 
     Returns:
@@ -38,7 +38,7 @@ def define(
     if presets is not None and (name := overrides.get("preset")) is not None:
         if name not in presets:
             cli.fail(f"flag --config.preset={name}: one of {', '.join(presets)}")
-        default = presets[name]
+        default = presets[name]()
     fields = dict(_fields(default))
     for path in overrides:
         _refuse_unknown(path, fields)

@@ -72,10 +72,25 @@ def test_lift_writes_3d_joints(poses, trained, tmp_path):
     assert again.returncode == 2 and "--overwrite" in again.stderr and len(again.stderr.splitlines()) == 1
 
 
+def test_the_published_method_is_a_preset_and_lifts_without_deviations(poses, tmp_path):
+    workdir, out = tmp_path / "run", tmp_path / "lifted.npz"
+    flags = (f"--poses={poses}", f"--workdir={workdir}", "--steps=5", *_TINY)
+    done = _run("train_lifting", "--config.preset=kudo", *flags)
+    assert done.returncode == 0, done.stderr
+    config, _ = folder.load(workdir)
+    assert config.preset == "kudo" and not config.normalise_fakes and config.width == 8
+    done = _run("lift", f"--poses={poses}", f"--checkpoint={workdir}", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    with np.load(out) as lifted:
+        assert "depth_sd" not in lifted.files
+        np.testing.assert_array_equal(lifted["joints"][..., :2], lifted["points"])
+
+
 @pytest.mark.parametrize(
     ("name", "flags", "message"),
     [
         ("train_lifting", ["--config.width=16"], "config.width"),
+        ("train_lifting", ["--config.preset=cudo"], "--config.preset=cudo: one of kudo, demo, best"),
         ("train_lifting", ["--config.learning_rate=-1"], "--config.learning_rate=-1.0"),
         ("lift", ["--checkpoint={poses.parent}", "--out={tmp_path}/out.npz"], "no folder of a trained lifter"),
     ],

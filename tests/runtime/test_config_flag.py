@@ -39,7 +39,7 @@ def parse(monkeypatch):
         values = flags.FlagValues()
         argv = ["binary", *arguments]
         monkeypatch.setattr(sys, "argv", argv)
-        holder = config_flag.define(_Config(), {"demo": _Config(), "paper": _paper()}, flag_values=values)
+        holder = config_flag.define(_Config(), {"demo": _Config, "paper": _paper}, flag_values=values)
         values(argv)
         return holder.value
 
