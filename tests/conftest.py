@@ -1,8 +1,11 @@
 """Strictness for every test: warnings are errors (pyproject.toml), shapes never broadcast by accident, four devices."""
 
+import gc
 import os
+import pathlib
 
 import jax
+import pytest
 
 from dal_jax.runtime import compilation_cache
 
@@ -12,3 +15,18 @@ if "JAX_PLATFORMS" not in os.environ:
 jax.config.update("jax_num_cpu_devices", 4)  # not XLA_FLAGS: the binaries that tests start must not inherit it
 jax.config.update("jax_numpy_rank_promotion", "raise")
 compilation_cache.configure()  # shared by the test processes, and by the next run
+
+_MAPS = pathlib.Path("/proc/self/maps")  # Linux's
+_MOST_MAPS = 25_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_are_forgotten_in_time():
+    """Linux lets a process have 65,530 memory maps and every compiled program takes some: a segmentation fault follows.
+
+    What is compiled again comes from the cache on disk.
+    """
+    yield
+    if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > _MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()
