@@ -157,10 +157,8 @@ def test_members_differ_and_the_mean_of_the_trusted_lifts():
     )
     one, other = (jax.tree.map(lambda leaf, m=m: leaf[m : m + 1], state.lifter.generators) for m in (0, 1))
     lifter = state.lifter.replace(trust=jnp.ones(2))
-    single = [
-        lift.lift(_SMALL, lifter.replace(generators=each, doubts=None, trust=jnp.ones(1)), _POSES, _ALL).depth
-        for each in (one, other)
-    ]
+    alone = lifter.replace(doubts=None, trust=jnp.ones(1), nearness=jnp.zeros(1))
+    single = [lift.lift(_SMALL, alone.replace(generators=each), _POSES, _ALL).depth for each in (one, other)]
     assert np.abs(single[0] - single[1]).max() > 1e-4
     both = lift.lift(_SMALL, lifter, _POSES, _ALL)
     np.testing.assert_allclose(both.depth, (single[0] + single[1]) / 2, atol=1e-6)
