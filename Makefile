@@ -4,8 +4,9 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 PIP = $(RUN) -m pip install --quiet --disable-pip-version-check -c requirements.txt -c constraints.txt
-# Two processes, a file in one of them: most tests wait for tracing and compiling, which use one core
-PYTEST = $(RUN) -m pytest -n 2 --dist loadfile
+# Two processes, a file in one of them, slow files first (tests/conftest.py): most tests wait for tracing and compiling,
+# which use one core
+PYTEST = $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # anny needs PyTorch; this release has a build without gigabytes of CUDA libraries
 TORCH = torch==2.13.0
 BENCH = $(RUN) -m experiments.benchmark --overwrite

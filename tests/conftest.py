@@ -16,6 +16,13 @@ jax.config.update("jax_num_cpu_devices", 4)  # not XLA_FLAGS: the binaries that 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 compilation_cache.configure()  # shared by the test processes, and by the next run
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that have slow tests, so that no process is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 _MAPS = pathlib.Path("/proc/self/maps")  # Linux's
 _MOST_MAPS = 25_000
 
