@@ -4,8 +4,7 @@ An axis-angle jumps: near a half turn, neighbouring rotations have opposite vect
 must be wrong in between. Six numbers, of which Gram-Schmidt makes a rotation, follow it without a jump.
 
 A rotation is told relative to the statistics' `frame`, the mean of the registrations: R = frame GS(six), six being the
-first two columns of frame' R, which are e1 and e2 at the mean itself. R of the whole body is one of the 24, unlike
-the paper's nine numbers: it cannot be a reflection then.
+first two columns of frame' R, which are e1 and e2 at the mean itself. R of the whole body is one of the 24.
 """
 
 import flax.struct
