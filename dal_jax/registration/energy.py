@@ -11,6 +11,7 @@ import dataclasses
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from dal_jax.body import (
@@ -24,6 +25,7 @@ from dal_jax.body import (
     template as template_lib,
 )
 from dal_jax.correspondences import observations
+from dal_jax.registration import rest_pose
 
 TERMS = ("dense", "keypoint", "scale", "joint", "det", "limit")
 _DET_MARGIN = 1.0
@@ -38,6 +40,7 @@ class EnergyWeights:
     limit: of the squared excess of joint angles beyond their anatomical limits, radians.
     outlier: distance in crop units at which a dense correspondence counts as wrong, the scale of Geman and McClure's
       robust loss r^2 / (1 + r^2 / outlier^2). None: the paper's squared loss.
+    rest: what L_joint pulls to. None: the T-pose, as in the paper.
     """
 
     dense: float = 1000.0
@@ -47,11 +50,17 @@ class EnergyWeights:
     det: float = 1.0
     limit: float | None = None
     outlier: float | None = None
+    rest: rest_pose.RestPose | None = None
 
 
 def stiff_weights() -> EnergyWeights:
     """Return the paper's weights of the first round: w_scale 100 and w_joint 1 "make the body model stiff"."""
     return EnergyWeights(scale=100.0, joint=1.0)
+
+
+def as_arrays(weights: EnergyWeights) -> EnergyWeights:
+    """Return weights as arrays of floats: a whole number among them would be compiled anew."""
+    return jax.tree.map(lambda weight: np.asarray(weight, float), weights)
 
 
 @flax.struct.dataclass
@@ -142,12 +151,12 @@ def scale_residual(template: template_lib.Template, log_segment_scale: Float[Arr
     return log_segment_scale[1:] - log_segment_scale[jnp.array(template.parents[1:])]
 
 
-def joint_residual(pose: Float[Array, "23 3"]) -> Float[Array, "23 3"]:
-    """Return the axis-angle vectors: a quadratic pull to the rest pose.
+def joint_residual(pose: Float[Array, "23 3"], rest: rest_pose.RestPose | None = None) -> Float[Array, "23 3"]:
+    """Return the axis-angle vectors: a quadratic pull to the rest pose, or to one that was learned.
 
     Note: the paper raises w_joint to make the body stiff, so we read L_joint as sum |a_j|^2.
     """
-    return pose
+    return pose if rest is None else rest_pose.residual(pose, rest)
 
 
 def limit_residual(pose: Float[Array, "23 3"]) -> Float[Array, "23 3"]:
@@ -164,9 +173,13 @@ def det_residual(raw_rotation: Float[Array, "3 3"]) -> Float[Array, "1"]:
 
 
 def residuals(
-    template: template_lib.Template, target: Target, unknowns: Unknowns, outlier: float | None = None
+    template: template_lib.Template, target: Target, unknowns: Unknowns, weights: EnergyWeights
 ) -> dict[str, Float[Array, "..."]]:
-    """Return every term of eq. 2 as an unweighted residual array, by the name of its weight."""
+    """Return every term of eq. 2 as an unweighted residual array, by the name of its weight.
+
+    Args:
+      weights: read for the forms of the terms (`outlier`, `rest`) alone.
+    """
     rotation = rotations.gram_schmidt(unknowns.raw_rotation)
     segments = kinematics.pose_skeleton(template, rotation, unknowns.pose, jnp.exp(unknowns.log_segment_scale))
     scale = jnp.exp(unknowns.log_camera_scale)
@@ -174,10 +187,10 @@ def residuals(
     joints = skinning.h36m_joints(template, segments)
     keypoints = jnp.concatenate([camera.project(joints, scale, unknowns.translation), scale * joints[:, 2:]], axis=1)
     return {
-        "dense": dense_residual(camera.project(points, scale, unknowns.translation), target, outlier),
+        "dense": dense_residual(camera.project(points, scale, unknowns.translation), target, weights.outlier),
         "keypoint": keypoint_residual(keypoints, target),
         "scale": scale_residual(template, unknowns.log_segment_scale),
-        "joint": joint_residual(unknowns.pose),
+        "joint": joint_residual(unknowns.pose, weights.rest),
         "det": det_residual(unknowns.raw_rotation),
         "limit": limit_residual(unknowns.pose),
     }
@@ -195,7 +208,7 @@ def energy(
     template: template_lib.Template, target: Target, unknowns: Unknowns, weights: EnergyWeights
 ) -> Float[Array, ""]:
     """Return L_regist of eq. 2."""
-    return jnp.sum(weighted_residuals(residuals(template, target, unknowns, weights.outlier), weights) ** 2)
+    return jnp.sum(weighted_residuals(residuals(template, target, unknowns, weights), weights) ** 2)
 
 
 def to_parameters(unknowns: Unknowns) -> parameters_lib.BodyParameters:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from dal_jax.body import parameters as parameters_lib, template as template_lib
-from dal_jax.registration import energy, problem
+from dal_jax.registration import energy, problem, rest_pose
 
 UNKNOWNS = problem.TANGENT_SIZE - 1
 _CAMERA_SCALE = 96  # its place among the unknowns of `problem.move`
@@ -20,7 +20,8 @@ _CAMERA_SCALE = 96  # its place among the unknowns of `problem.move`
 class Linearisation:
     """Residuals r and Jacobians J of one person's fit, a confidence c entering both as sqrt(c); crop units, radians.
 
-    `dense` and `keypoint` keep image x and y as their second axis; `pose` is the axis-angle components.
+    `dense` and `keypoint` keep image x and y as their second axis; `pose` is how the joints deviate from a rest pose
+    (`rest_pose.deviation`), radians.
     """
 
     dense: Float[Array, "points 2"]
@@ -43,13 +44,18 @@ def move(parameters: parameters_lib.BodyParameters, delta: Float[Array, "98"]) -
 
 
 def linearise(
-    template: template_lib.Template, target: energy.Target, parameters: parameters_lib.BodyParameters
+    template: template_lib.Template,
+    target: energy.Target,
+    parameters: parameters_lib.BodyParameters,
+    rest: Float[Array, "23 3"],
 ) -> Linearisation:
-    """Differentiate eq. 2's residuals at one person's fit (forward mode)."""
+    """Differentiate eq. 2's residuals at one person's fit (forward mode); `rest` is the rest pose's turns."""
 
     def residuals(delta):
-        terms = energy.residuals(template, target, move(parameters, delta))
-        kept = {name: terms[name] for name in ("dense", "keypoint", "scale", "joint")}
+        moved = move(parameters, delta)
+        terms = energy.residuals(template, target, moved, energy.EnergyWeights())
+        kept = {name: terms[name] for name in ("dense", "keypoint", "scale")}
+        kept["pose"] = rest_pose.deviation(moved.pose, rest)
         return kept, kept
 
     zero = jnp.zeros(UNKNOWNS, parameters.pose.dtype)
@@ -59,10 +65,10 @@ def linearise(
         keypoint=value["keypoint"][:, :2],
         depth=value["keypoint"][:, 2],
         scale=value["scale"],
-        pose=value["joint"].reshape(-1),
+        pose=value["pose"].reshape(-1),
         dense_jacobian=jacobian["dense"],
         keypoint_jacobian=jacobian["keypoint"][:, :2],
         depth_jacobian=jacobian["keypoint"][:, 2],
         scale_jacobian=jacobian["scale"],
-        pose_jacobian=jacobian["joint"].reshape(-1, UNKNOWNS),
+        pose_jacobian=jacobian["pose"].reshape(-1, UNKNOWNS),
     )

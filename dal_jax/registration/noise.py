@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from dal_jax.body import parameters as parameters_lib, template as template_lib
 from dal_jax.correspondences import observations as observations_lib, observe
-from dal_jax.registration import energy, linearisation, register, reprojection, sandwich
+from dal_jax.registration import energy, linearisation, poses as poses_lib, register, reprojection, sandwich
 
 _LOOSENESS = 16.0
 _INITIAL_PEOPLE = 2.0
@@ -35,7 +35,7 @@ class NoiseLevels:
     point: of an annotated point, independent of all others; shape: of the surface, shared by neighbouring points.
     keypoint: x or y; depth: z as lifted, independent of all others; limb: of z, grown along a metre of limb.
     log_scale: of a segment against its parent, log.
-    pose: root mean square of each joint's axis-angle components, radians.
+    poses: how people hold their joints.
     point_sharing, depth_sharing: points (joints) that share one's error `shape` (`limb`), itself included.
     """
 
@@ -45,7 +45,7 @@ class NoiseLevels:
     depth: Float[Array, ""]
     limb: Float[Array, ""]
     log_scale: Float[Array, ""]
-    pose: Float[Array, "23 3"]
+    poses: poses_lib.Poses
     point_sharing: Float[Array, ""]
     depth_sharing: Float[Array, ""]
 
@@ -55,19 +55,24 @@ class NoiseLevels:
         return jnp.stack([jnp.asarray(level) for level in each]) ** 2
 
 
-def initial() -> NoiseLevels:
-    """Return where estimation starts; it counts as two people's worth of data, so that one person has levels too."""
+def initial(poses: poses_lib.Poses | None = None) -> NoiseLevels:
+    """Return where estimation starts; it counts as two people's worth of data, so that one person has levels too.
+
+    Args:
+      poses: left out: `poses.usual`.
+    """
     levels = {"point": 0.005, "shape": 0.01, "keypoint": 0.02, "depth": 0.1, "limb": 0.05, "log_scale": 0.05}
     levels |= {"point_sharing": 6.0, "depth_sharing": 3.0}
-    return NoiseLevels(pose=np.full((23, 3), 0.5, np.float32), **{k: np.float32(v) for k, v in levels.items()})
+    return NoiseLevels(
+        poses=poses_lib.usual() if poses is None else poses, **{k: np.float32(v) for k, v in levels.items()}
+    )
 
 
 def pulls(noise: NoiseLevels) -> sandwich.Pulls:
     """Return inverse variances: what a fit should weight its terms with.
 
-    Note: three are not what they seem. A dense point, and a depth, counts as its share of what it shares. Joints have
-    one weight in eq. 2: that of the joint which spreads most, because a pull on the shoulders to the T-pose did more
-    harm than a weak one elsewhere. Log scales are pulled by a sixteenth of their inverse variance: at the whole of it
+    Note: two are not what they seem. A dense point, and a depth, counts as its share of what it shares. Log scales are
+    pulled by a sixteenth of their inverse variance: at the whole of it
     more fits of synthetic training people ended in wrong minima (depth error 54 -> 70 mm), and the levels estimated
     from them were too low.
     """
@@ -76,7 +81,8 @@ def pulls(noise: NoiseLevels) -> sandwich.Pulls:
         keypoint=1.0 / noise.keypoint**2,
         depth=1.0 / (noise.depth**2 + noise.depth_sharing * noise.limb**2),
         scale=1.0 / (_LOOSENESS * noise.log_scale**2),
-        joint=1.0 / jnp.max(jnp.mean(jnp.asarray(noise.pose) ** 2, axis=-1)),
+        joint=jnp.linalg.inv(jnp.asarray(noise.poses.covariance)),
+        rest=jnp.asarray(noise.poses.mean),
     )
 
 
@@ -84,7 +90,11 @@ def weights(noise: NoiseLevels) -> energy.EnergyWeights:
     """Return `pulls` as weights of eq. 2, to be used on what `trusted` returns."""
     found = pulls(noise)
     return energy.EnergyWeights(
-        dense=float(found.dense), keypoint=float(found.keypoint), scale=float(found.scale), joint=float(found.joint)
+        dense=float(found.dense),
+        keypoint=float(found.keypoint),
+        scale=float(found.scale),
+        joint=1.0,
+        rest=noise.poses.rest_pose(),
     )
 
 
@@ -116,6 +126,7 @@ def estimate(
     parameters: parameters_lib.BodyParameters,
     used: sandwich.Pulls,
     previous: NoiseLevels,
+    prior: NoiseLevels | None = None,
 ) -> NoiseLevels:
     """Return noise levels from the residuals of fits (leading axis: people), of at most 256 of them.
 
@@ -123,20 +134,22 @@ def estimate(
       observations: as annotated and lifted, not as `trusted`.
       parameters: fits made with the weights `used`.
       previous: levels that the spread of poses starts from, and that stay where nothing was observed.
+      prior: two people's worth of data; left out: `initial`.
     """
     rows = observe.evenly(len(observations.point_face), _AT_MOST)
     few, bodies = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], (observations, parameters))
     moments = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), _moments(template, few, bodies, used, previous))
     variance = _solve(moments["expected"], moments["squares"], np.asarray(previous.variances(), np.float64))
-    people, start = len(rows), initial()
+    people, start = len(rows), initial() if prior is None else prior
 
     def blend(found, prior):
         return np.sqrt((people * found + _INITIAL_PEOPLE * prior) / (people + _INITIAL_PEOPLE)).astype(np.float32)
 
     level = np.maximum(blend(variance, np.asarray(start.variances(), np.float64)), np.float32(_SMALLEST_SD))
+    poses = poses_lib.learned(moments["deviation"], moments["pose"], used.rest, people, start.poses, _INITIAL_PEOPLE)
     return NoiseLevels(
         *level,
-        pose=blend(moments["pose"].reshape(23, 3), start.pose**2),
+        poses=poses,
         point_sharing=_ratio(moments["shared_points"], start.point_sharing),
         depth_sharing=_ratio(moments["shared_depths"], start.depth_sharing),
     )
@@ -153,6 +166,7 @@ def alternate(
     rounds: int = 3,
     outlier: float | None = None,
     progress: Callable[[int], None] | None = None,
+    prior: NoiseLevels | None = None,
 ) -> tuple[register.Fit, NoiseLevels]:
     """Fit, estimate, and fit again with weights that come from the data; return the last fit and its noise levels.
 
@@ -161,8 +175,9 @@ def alternate(
       rounds: of estimation; one more fit than that is made. Three settle.
       outlier: scale of the robust loss, see `energy.EnergyWeights`.
       progress: called with the number of fits done so far, of people * (rounds + 1).
+      prior: levels of the first fit, and two people's worth of data; left out: `initial`.
     """
-    noise, people = initial(), len(observations.point_face)
+    noise, people = initial() if prior is None else prior, len(observations.point_face)
     for done in range(rounds + 1):
         report = (lambda n, before=done * people: progress(before + n)) if progress else None
         robust = dataclasses.replace(weights(noise), outlier=outlier)
@@ -170,7 +185,7 @@ def alternate(
         if done < rounds:
             used, seen = pulls(noise), believed(template, observations, fit.parameters, outlier)
             for _ in range(2):  # the spread of poses needs the variances, and they need it
-                noise = estimate(template, seen, fit.parameters, used, noise)
+                noise = estimate(template, seen, fit.parameters, used, noise, prior)
     return fit, noise
 
 
@@ -182,24 +197,27 @@ def _moments(template, observations, parameters, used: sandwich.Pulls, previous:
 
     each = jax.lax.map(one, (observations, parameters), batch_size=8)
     summed = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), each)
-    return summed | {"pose": jnp.mean(each["pose"], axis=0)}
+    return summed | {name: jnp.mean(each[name], axis=0) for name in ("deviation", "pose")}
 
 
 def _person_moments(template, observation, body, used: sandwich.Pulls, previous: NoiseLevels):
     """Return one person's part of the six equations, and of the second moments of poses."""
     target = energy.make_target(template, observation)
-    linear = linearisation.linearise(template, target, body)
+    linear = linearisation.linearise(template, target, body, used.rest)
     shape, limb = sandwich.shape_covariance(target), sandwich.limb_covariance(template, target)
     sides = sandwich.bread(linear, shape, limb, used)
     inverse, gram = sides.inverse, sides.gram
-    pose_variance = jnp.asarray(previous.pose).reshape(-1) ** 2
+    pose_moment = previous.poses.moment_about(used.rest)
     followed = jnp.einsum("k,ij,kjl,lm->kim", sides.pulls.of_kinds() ** 2, inverse, gram, inverse)
-    posed = inverse @ sandwich.filling(sides, jnp.zeros(len(sandwich.KINDS)), pose_variance) @ inverse
-    spread = inverse @ sandwich.filling(sides, previous.variances(), pose_variance) @ inverse
+    posed = inverse @ sandwich.filling(sides, jnp.zeros(len(sandwich.KINDS)), pose_moment) @ inverse
+    spread = inverse @ sandwich.filling(sides, previous.variances(), pose_moment) @ inverse
+    turns = linear.pose_jacobian.reshape(23, 3, linearisation.UNKNOWNS)
+    deviation = linear.pose.reshape(23, 3)
     return {
         "expected": jnp.einsum("kij,lij->kl", gram, followed) + _direct(target, linear, shape, limb, sides),
         "squares": _squares(linear, shape, limb) - jnp.einsum("kij,ij->k", gram, posed),
-        "pose": linear.pose**2 + jnp.einsum("ai,ij,aj->a", linear.pose_jacobian, spread, linear.pose_jacobian),
+        "deviation": deviation,
+        "pose": deviation[:, :, None] * deviation[:, None] + jnp.einsum("kai,ij,kbj->kab", turns, spread, turns),
         "shared_points": _sharing(target.point_confidence, shape),
         "shared_depths": _sharing(target.depth_confidence, limb),
     }

@@ -121,10 +121,10 @@ def _predict_one(
     template, observation, body, above, rivals, noise, pulls, bone_sum_mm, size_spread, camera_distance_mm
 ) -> Posterior:
     target = energy.make_target(template, observation)
-    linear = linearisation.linearise(template, target, body)
+    linear = linearisation.linearise(template, target, body, pulls.rest)
     shape, limb = sandwich.shape_covariance(target), sandwich.limb_covariance(template, target)
     sides = sandwich.bread(linear, shape, limb, pulls)
-    filling = sandwich.filling(sides, noise.variances(), jnp.asarray(noise.pose).reshape(-1) ** 2)
+    filling = sandwich.filling(sides, noise.variances(), noise.poses.moment_about(pulls.rest))
 
     def joints(delta):
         moved = _joints_mm(template, linearisation.move(body, delta), bone_sum_mm)

@@ -22,7 +22,7 @@ class Problem:
 
     def residuals(self, unknowns: energy_lib.Unknowns) -> Float[Array, "residuals"]:
         """Return the weighted residuals: `energy` is the sum of their squares."""
-        terms = energy_lib.residuals(self.template, self.target, unknowns, self.weights.outlier)
+        terms = energy_lib.residuals(self.template, self.target, unknowns, self.weights)
         return energy_lib.weighted_residuals(terms, self.weights)
 
     def energy(self, unknowns: energy_lib.Unknowns) -> Float[Array, ""]:

@@ -140,9 +140,8 @@ class Fitter:
         self._config = config
         self._fit = _compiled(config.optimizer, config.starts, int(config.steps), config.schedule, mesh)
         self._people = NamedSharding(mesh, PartitionSpec("data"))
-        # an integer weight would be compiled anew
         self._constants = jax.device_put(
-            (template, jax.tree.map(float, weights), tree_model.build(template), float(config.learning_rate),
+            (template, energy.as_arrays(weights), tree_model.build(template), float(config.learning_rate),
              float(config.tolerance)),
             NamedSharding(mesh, PartitionSpec()),
         )  # fmt: skip
@@ -171,7 +170,7 @@ def score(
     weights: energy.EnergyWeights,
 ) -> Float[Array, "people"]:
     """Return eq. 2 of every person at given parameters."""
-    return np.asarray(_score(template, observations, parameters, jax.tree.map(float, weights)))
+    return np.asarray(_score(template, observations, parameters, energy.as_arrays(weights)))
 
 
 @jax.jit

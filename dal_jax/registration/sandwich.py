@@ -14,7 +14,7 @@ R has six kinds of error, each with a variance of its own:
     limb       of lifted depths, growing along the limbs: a bone whose tilt is misjudged takes all that hangs on it
                along. Its covariance is the length of the way from the hip that two joints have in common, in metres
 
-and the pull to the rest pose, whose "error" is the pose itself: the spread of human poses, joint by joint.
+and the pull to the rest pose, whose "error" is the pose itself: the spread of human poses about it, joint by joint.
 """
 
 import flax.struct
@@ -37,18 +37,27 @@ _JITTER = 1e-6
 
 @flax.struct.dataclass
 class Pulls:
-    """What a fit weighted its terms with: eq. 2's weights, depth apart from the key points' x and y."""
+    """What a fit weighted its terms with: eq. 2's weights, depth apart from the key points' x and y.
+
+    joint: of deviations from `rest`, which is the turns of the rest pose.
+    """
 
     dense: Float[Array, ""]
     keypoint: Float[Array, ""]
     depth: Float[Array, ""]
     scale: Float[Array, ""]
-    joint: Float[Array, ""]
+    joint: Float[Array, "23 3 3"]
+    rest: Float[Array, "23 3"]
 
     @classmethod
     def of_weights(cls, weights: energy.EnergyWeights) -> "Pulls":
         """Return the pulls of a fit that used eq. 2's weights as they are."""
-        return cls(weights.dense, weights.keypoint, weights.keypoint, weights.scale, weights.joint)
+        joint, rest = np.eye(3, dtype=np.float32)[None].repeat(23, axis=0), np.zeros((23, 3), np.float32)
+        if weights.rest is not None:
+            rest, root = weights.rest.turn, np.asarray(weights.rest.root)
+            joint = np.swapaxes(root, 1, 2) @ root
+        joint = np.float32(weights.joint) * joint
+        return cls(weights.dense, weights.keypoint, weights.keypoint, weights.scale, joint, rest)
 
     def of_kinds(self) -> Float[Array, "6"]:
         """Return the weight with which each kind of error acts."""
@@ -58,11 +67,14 @@ class Pulls:
 
 @flax.struct.dataclass
 class Bread:
-    """H^-1 of a fit and the matrices J'R_k J of every kind of error at unit variance (a confidence c divides it)."""
+    """H^-1 of a fit and the matrices J'R_k J of every kind of error at unit variance (a confidence c divides it).
+
+    pose_pull: the weights of joints times their Jacobian.
+    """
 
     inverse: Float[Array, "98 98"]
     gram: Float[Array, "6 98 98"]
-    pose_jacobian: Float[Array, "69 98"]
+    pose_pull: Float[Array, "23 3 98"]
     pulls: Pulls
 
 
@@ -113,20 +125,22 @@ def bread(
         depth.T @ limb @ depth,
         linear.scale_jacobian.T @ linear.scale_jacobian,
     ])  # fmt: skip
-    pulls = pulls.replace(joint=jnp.maximum(pulls.joint, _LOOSEST_JOINT_PULL))
+    pose = linear.pose_jacobian.reshape(23, 3, linearisation_lib.UNKNOWNS)
+    missing = jnp.maximum(0.0, _LOOSEST_JOINT_PULL - jnp.min(jnp.diagonal(pulls.joint, axis1=1, axis2=2)))
+    pose_pull = jnp.einsum("kij,kjl->kil", pulls.joint + missing * jnp.eye(3)[None], pose)
     known = jnp.zeros(linearisation_lib.UNKNOWNS).at[-_PLACE:].set(_PLACE_PULL)
     of_data = pulls.of_kinds() * jnp.array([kind not in ("shape", "limb") for kind in KINDS])  # it knows no others
-    pose = linear.pose_jacobian
-    normal = jnp.einsum("k,kij->ij", of_data, gram) + pulls.joint * (pose.T @ pose) + jnp.diag(known)
-    return Bread(inverse=invert(normal), gram=gram, pose_jacobian=pose, pulls=pulls)
+    pulled = jnp.einsum("kil,kim->lm", pose, pose_pull)
+    normal = jnp.einsum("k,kij->ij", of_data, gram) + pulled + jnp.diag(known)
+    return Bread(inverse=invert(normal), gram=gram, pose_pull=pose_pull, pulls=pulls)
 
 
-def filling(sides: Bread, variance: Float[Array, "6"], pose_variance: Float[Array, "69"]) -> Float[Array, "98 98"]:
-    """Return M = J'W R W J."""
+def filling(sides: Bread, variance: Float[Array, "6"], pose_moment: Float[Array, "23 3 3"]) -> Float[Array, "98 98"]:
+    """Return M = J'W R W J; `pose_moment` is the mean of d d' over people, d as in `rest_pose`."""
     data = jnp.einsum("k,kij->ij", sides.pulls.of_kinds() ** 2 * variance, sides.gram)
-    pose = sides.pose_jacobian
     place = jnp.diag(jnp.zeros(linearisation_lib.UNKNOWNS).at[-_PLACE:].set(_PLACE_PULL))
-    return data + sides.pulls.joint**2 * (pose.T @ (pose * pose_variance[:, None])) + place
+    spread = jnp.einsum("kij,kjl->kil", pose_moment, sides.pose_pull)
+    return data + jnp.einsum("kil,kim->lm", sides.pose_pull, spread) + place
 
 
 def both_axes(left: Float[Array, "points 196"], right: Float[Array, "points 196"]) -> Float[Array, "98 98"]:

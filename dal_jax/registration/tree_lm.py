@@ -19,7 +19,8 @@ segments that share skin, so does the exact gradient (`tree/points.py`): no step
 what 120 do.
 
 Pull terms act on r alone: |log A_j|^2 has the exact gradient 2 G_p log A_j, and we take its curvature as that of its
-tangent, 2; (log s_j - log s_p)^2 is quadratic. The squared excess beyond joint limits is one more, stiff beyond.
+tangent, 2; (log s_j - log s_p)^2 is quadratic. The squared excess beyond joint limits is one more, stiff beyond. A
+learned rest pose (`rest_pose.py`) pulls by a matrix, whose Gauss-Newton blocks are used as they are.
 
 Elimination. A quadratic function is an 8 x 8 symmetric matrix over (dp, u, 1). From the leaves: the children's value
 functions, carried to their parent by (1), are added to the segment's own Q; replacing u by u_parent + r and minimising

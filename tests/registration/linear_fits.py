@@ -7,11 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from dal_jax.body import skeleton
-from dal_jax.registration import energy, linearisation, sandwich
+from dal_jax.registration import energy, linearisation, poses as poses_lib, sandwich
 from tests.registration import small_problem
 
 NOISE = {"point": 0.003, "keypoint": 0.004, "depth": 0.01, "log_scale": 0.02, "pose": 0.02}
 POINTS = 60
+
+
+def poses(sd=NOISE["pose"]):
+    """Return the T-pose, give or take `sd` radians: how these people stand."""
+    return poses_lib.Poses(
+        np.zeros((23, 3), np.float32), np.tile(np.float32(sd**2) * np.eye(3, dtype=np.float32), (23, 1, 1))
+    )
 
 
 @functools.cache
@@ -35,7 +42,8 @@ def people(count=96, seed=0):
         keypoint=NOISE["keypoint"] ** -2,
         depth=NOISE["depth"] ** -2,
         scale=NOISE["log_scale"] ** -2,
-        joint=NOISE["pose"] ** -2,
+        joint=NOISE["pose"] ** -2 * np.eye(3)[None].repeat(23, axis=0),
+        rest=np.zeros((23, 3)),
     )
     pulls = jax.tree.map(np.float32, pulls)
     return truth, seen, jax.tree.map(np.asarray, _step(template, seen, truth, pulls)), pulls
@@ -46,7 +54,7 @@ def _step(template, seen, truth, pulls):
     def one(person):
         observation, body = person
         target = energy.make_target(template, observation)
-        linear = linearisation.linearise(template, target, body)
+        linear = linearisation.linearise(template, target, body, pulls.rest)
         zero = jnp.zeros((POINTS, POINTS)), jnp.zeros((17, 17))
         sides = sandwich.bread(linear, *zero, pulls)
         dense, keypoint = (
@@ -56,7 +64,7 @@ def _step(template, seen, truth, pulls):
         gradient = pulls.dense * dense + pulls.keypoint * keypoint
         gradient += pulls.depth * linear.depth_jacobian.T @ linear.depth
         gradient += pulls.scale * linear.scale_jacobian.T @ linear.scale
-        gradient += pulls.joint * linear.pose_jacobian.T @ linear.pose
+        gradient += jnp.einsum("kil,ki->l", sides.pose_pull, linear.pose.reshape(23, 3))
         return energy.to_parameters(linearisation.move(body, -sides.inverse @ gradient))
 
     return jax.lax.map(one, (seen, truth), batch_size=16)

@@ -129,7 +129,7 @@ def evaluated(scenes):
 
         def evaluate(observation, unknowns):
             target = energy.make_target(template, observation)
-            terms = energy.residuals(template, target, unknowns)
+            terms = energy.residuals(template, target, unknowns, energy.EnergyWeights())
             gradient = jax.grad(lambda at: energy.energy(template, target, at, energy.EnergyWeights()))(unknowns)
             sets = (energy.EnergyWeights(), energy.stiff_weights())
             return terms, [(energy.weighted_residuals(terms, weights) ** 2).sum() for weights in sets], gradient

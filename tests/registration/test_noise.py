@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dal_jax.registration import energy, noise as noise_lib, register
+from dal_jax.registration import energy, noise as noise_lib, poses, register
 from tests.registration import linear_fits, small_problem
 
 SAMPLING = 0.12  # of a standard deviation: 96 people
@@ -18,9 +18,10 @@ SLOW = 0.25  # where most is prior: spreads of turns that no residual sees keep 
 def estimated():
     """Estimate from the data alone, with no initial people among them."""
     _, seen, fits, pulls = linear_fits.people()
-    noise = noise_lib.initial().replace(pose=np.full((23, 3), 0.04, np.float32))
+    noise = noise_lib.initial().replace(poses=linear_fits.poses(0.04))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(noise_lib, "_INITIAL_PEOPLE", 0.0)
+        patch.setattr(poses, "_SMALLEST_SD", 0.001)
         for _ in range(8):
             noise = noise_lib.estimate(small_problem.small_template(), seen, fits, pulls, noise)
     return noise
@@ -32,7 +33,8 @@ def test_levels_come_back_although_fits_follow_their_noise(estimated, kind):
 
 
 def test_spread_of_poses_and_scales_comes_back(estimated):
-    assert np.sqrt(np.mean(estimated.pose**2)) == pytest.approx(linear_fits.NOISE["pose"], rel=SLOW)
+    spread = np.diagonal(estimated.poses.covariance, axis1=1, axis2=2)
+    assert np.sqrt(np.mean(spread)) == pytest.approx(linear_fits.NOISE["pose"], rel=SLOW)
     assert estimated.log_scale == pytest.approx(linear_fits.NOISE["log_scale"], rel=SAMPLING)
 
 
@@ -57,7 +59,7 @@ def test_without_depths_their_level_stays_and_everything_is_finite():
     assert found.depth == pytest.approx(start.depth)
     assert found.limb == pytest.approx(start.limb)
     assert found.depth_sharing == start.depth_sharing
-    assert all(np.isfinite(np.asarray(value)).all() for value in vars(found).values())
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
 
 def test_weights_are_inverse_variances_and_depths_are_trusted_by_theirs():
@@ -65,7 +67,8 @@ def test_weights_are_inverse_variances_and_depths_are_trusted_by_theirs():
     weights, pulls = noise_lib.weights(noise), noise_lib.pulls(noise)
     assert weights.dense == pytest.approx(noise.point**-2)
     assert weights.keypoint == pytest.approx(noise.keypoint**-2)
-    assert weights.joint == pytest.approx(0.5**-2)
+    precision = weights.joint * np.swapaxes(weights.rest.root, 1, 2) @ weights.rest.root
+    np.testing.assert_allclose(precision @ noise.poses.covariance, np.eye(3)[None].repeat(23, axis=0), atol=1e-3)
     _, seen, _, _ = linear_fits.people()
     trusted = noise_lib.trusted(seen, noise)
     assert weights.keypoint * trusted.depth_confidence[0, 3] == pytest.approx(noise.depth**-2, rel=1e-5)
@@ -101,7 +104,9 @@ def test_fits_and_levels_take_turns(monkeypatch):
         small_problem.small_template(), seen, config, rounds=2, outlier=0.1, progress=done.append
     )
     assert done == [96, 192, 288]
-    assert used[0][0] == dataclasses.replace(noise_lib.weights(noise_lib.initial()), outlier=0.1)
-    assert used[2][0] == dataclasses.replace(noise_lib.weights(noise), outlier=0.1)
+    for made, levels in ((used[0], noise_lib.initial()), (used[2], noise)):
+        jax.tree.map(
+            np.testing.assert_array_equal, made[0], dataclasses.replace(noise_lib.weights(levels), outlier=0.1)
+        )
     assert isinstance(used[2][0], energy.EnergyWeights)
     assert used[2][1] == pytest.approx(float(noise_lib.pulls(noise).depth / noise_lib.pulls(noise).keypoint), rel=1e-4)

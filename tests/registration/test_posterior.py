@@ -24,7 +24,7 @@ def noise():
         **level,
         shape=np.float32(0.0),
         limb=np.float32(0.0),
-        pose=np.full((23, 3), linear_fits.NOISE["pose"], np.float32),
+        poses=linear_fits.poses(),
     )
 
 

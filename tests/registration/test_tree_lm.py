@@ -8,7 +8,7 @@ import pytest
 from dal_jax.body import joint_limits, kinematics, rotations, skeleton
 from dal_jax.registration import energy, register, tree_lm
 from dal_jax.registration.tree import elimination, evaluation, model as tree_model, points, state as tree_state
-from tests.registration import small_problem
+from tests.registration import made_up_rest, small_problem
 
 ENERGY_TOLERANCE = 1e-5  # relative: two float32 orders of summation
 STEP_TOLERANCE = 1e-8  # relative, in float64: elimination against a dense factorisation
@@ -54,6 +54,7 @@ WEIGHTS = {
     "paper's terms": energy.EnergyWeights(1000.0, 3.0, 20.0, 7.0, 1.0),
     "joint limits": energy.EnergyWeights(1000.0, 3.0, 20.0, 7.0, 1.0, limit=50.0),
     "robust": energy.EnergyWeights(1000.0, 3.0, 20.0, 7.0, 1.0, outlier=0.1),
+    "rest pose": energy.EnergyWeights(1000.0, 3.0, 20.0, 7.0, 1.0, rest=made_up_rest.rest()),
 }
 
 
@@ -119,6 +120,9 @@ def _dense_system(model, problem, state, value):
     """Assemble the majorised system over the 24 x 4 controls and the root's translation as one matrix (one image)."""
     quadratic = np.asarray(jax.jit(evaluation.segment_quadratic)(model, problem, state, value))[..., 0, 0]
     pull, curvature = np.asarray(value.pull)[..., 0, 0], np.asarray(value.curvature)[..., 0, 0]
+    turned = np.zeros((24, 4, 4))
+    if value.rest_curvature is not None:
+        turned[:, :3, :3] = np.asarray(value.rest_curvature)[..., 0, 0]
     offsets = np.asarray(tree_state.bone_offsets(model, state))[..., 0, 0]
     size = 98
     # rows of `reach[k]`: (dp_k, w_k, q_k) as linear functions of all unknowns
@@ -137,7 +141,7 @@ def _dense_system(model, problem, state, value):
         gradient += reach[node].T @ force[:, 0]
         if node:
             difference = _control(node)
-            matrix += difference.T @ np.diag(curvature[node]) @ difference
+            matrix += difference.T @ (np.diag(curvature[node]) + turned[node]) @ difference
             gradient += difference.T @ pull[node]
     return matrix, gradient
 
@@ -170,6 +174,8 @@ def system(request):
         start = people.replace(pose=people.pose + nudge, translation=people.translation + 0.02)
         if request.param.limit is not None:
             start = start.replace(pose=1.6 * start.pose)
+        if request.param.rest is not None:
+            start = start.replace(pose=0.6 * start.pose)
         template, observed, start = _double(template), _double(observed), _double(start)
         start = start.replace(rotation=np.asarray(rotations.nearest_rotation(jnp.asarray(start.rotation))))
         model, target, state, problem = _tree(template, observed, start, request.param)
@@ -219,6 +225,28 @@ def test_matrix_majorises_gauss_newton(system):
         gauss_newton = np.asarray(jacobian.T @ jacobian)
     smallest = np.linalg.eigvalsh(matrix - gauss_newton).min()
     assert smallest > -1e-8 * np.linalg.norm(matrix)
+
+
+def test_curvature_of_the_rest_pose_is_gauss_newtons(system):
+    weights, model, target, state, _, _, _, _ = system
+    if weights.rest is None:
+        return
+    with jax.enable_x64(True):
+        rest = _double(weights.rest)
+
+        def residual(flat):
+            pose = tree_state.to_parameters(model, _move(state, flat)).pose[0, 0]
+            return jnp.sqrt(weights.joint) * energy.joint_residual(pose, rest).ravel()
+
+        problem = evaluation.make_problem(model, target, weights, state)
+        value = jax.jit(evaluation.evaluate)(model, problem, state)
+        jacobian = jax.jit(jax.jacfwd(residual))(jnp.zeros(98))
+        expected = np.asarray(jacobian.T @ jacobian)
+    found = np.zeros((98, 98))
+    for node in range(1, 24):
+        turn = _control(node)[:3]
+        found += turn.T @ np.asarray(value.rest_curvature)[node, ..., 0, 0] @ turn
+    np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
 
 
 def test_gradient_away_from_the_reference(system):

@@ -5,6 +5,7 @@ Nodes of a level are handled together; batch axes come last.
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -35,7 +36,8 @@ def solve_step(
     rows, here = {}, quadratic[levels[-1]]
     for depth in reversed(range(1, len(levels))):
         nodes, is_child = levels[depth], _is_child(model.parents, depth)
-        system = staging.stage(_control_rows, here, value.pull[nodes], value.curvature[nodes], damping)
+        curvatures = jax.tree.map(lambda each, nodes=nodes: each[nodes], (value.curvature, value.rest_curvature))
+        system = staging.stage(_control_rows, here, value.pull[nodes], *curvatures, damping)
         rows[depth] = _factorise(system)
         left = staging.stage(_minimum, here, rows[depth])
         columns = staging.stage(_move_columns, left, motion[nodes])
@@ -53,10 +55,12 @@ def solve_step(
     return state_lib.Increments(jnp.concatenate(controls), root_move)
 
 
-def _control_rows(here, pull, curvature, damping):
+def _control_rows(here, pull, curvature, rest_curvature, damping):
     """Return [system | rows] of the controls r of a level's nodes, (3) of `tree_lm`, (n, 4, 12, ...)."""
     rows = here[:, 3:] + pull[:, :, None] * _constant(np.eye(8)[7:], here)
     system = here[:, 3:, 3:7] + _constant(np.eye(4), here) * curvature[:, :, None]
+    if rest_curvature is not None:
+        system = system + jnp.pad(rest_curvature, [(0, 0), (0, 1), (0, 1)] + [(0, 0)] * (here.ndim - 3))
     return jnp.concatenate([_damp(system, damping), rows], axis=2)
 
 

@@ -7,9 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dal_jax.body import joint_limits
-from dal_jax.registration import energy
+from dal_jax.body import joint_limits, rotations
+from dal_jax.registration import energy, rest_pose
 from dal_jax.registration.tree import model as model_lib, points as points_lib, staging, state as state_lib
+
+
+@flax.struct.dataclass
+class Rest:
+    """The learned rest pose: Abar of every joint (the root: 1), and its P (the root: 0)."""
+
+    turn: Float[Array, "24 3 3"]
+    precision: Float[Array, "24 3 3"]
 
 
 @flax.struct.dataclass
@@ -28,6 +36,7 @@ class Problem:
     joint_weight: Float[Array, ""]
     scale_weight: Float[Array, ""]
     limit_weight: Float[Array, ""] | None
+    rest: Rest | None
 
 
 @flax.struct.dataclass
@@ -35,13 +44,14 @@ class Value:
     """What is known of the energy at a state.
 
     energy: eq. 2; gradient: half of it by the affine maps of the segments; pull: by the controls r (turn, stretch);
-    curvature: of the pulls, a diagonal.
+    curvature: of the pulls, a diagonal; rest_curvature: of the pull to a learned rest pose, by the turns.
     """
 
     energy: Float[Array, "starts people"]
     gradient: Float[Array, "24 4 3 starts people"]
     pull: Float[Array, "24 4 starts people"]
     curvature: Float[Array, "24 4 ..."]
+    rest_curvature: Float[Array, "24 3 3 ..."] | None
 
 
 def make_problem(
@@ -64,7 +74,15 @@ def make_problem(
         joint_weight=jnp.asarray(weights.joint),
         scale_weight=jnp.asarray(weights.scale),
         limit_weight=weights.limit,
+        rest=None if weights.rest is None else _rest(weights.rest),
     )
+
+
+def _rest(learned: rest_pose.RestPose) -> Rest:
+    turn = rotations.axis_angle_to_matrix(learned.turn)
+    precision = jnp.einsum("kij,kil->kjl", learned.root, learned.root, precision="highest")
+    identity = jnp.eye(3, dtype=turn.dtype)[None]
+    return Rest(jnp.concatenate([identity, turn]), jnp.concatenate([jnp.zeros_like(identity), precision]))
 
 
 def recentre(
@@ -93,9 +111,9 @@ def evaluate(model: model_lib.TreeModel, problem: Problem, state: state_lib.Tree
     maps = state_lib.affine_maps(model, state)
     dense_energy, dense_gradient = points_lib.evaluate(model, problem.dense, maps)
     keypoint_energy, keypoint_gradient = _keypoint_term(model, problem, maps)
-    pull_energy, pull, curvature = _pull_terms(model, problem, state)
+    pull_energy, *pulls = _pull_terms(model, problem, state)
     gradient = keypoint_gradient + _with_depth_row(dense_gradient)
-    return Value(dense_energy + keypoint_energy + pull_energy, gradient, pull, curvature)
+    return Value(dense_energy + keypoint_energy + pull_energy, gradient, *pulls)
 
 
 def exact_energy(
@@ -128,23 +146,22 @@ _SINE = 0.5 * state_lib.CROSS.transpose(2, 0, 1)  # vector of the antisymmetric 
 
 
 def _pull_terms(model: model_lib.TreeModel, problem: Problem, state: state_lib.TreeState):
-    """Return the terms that act on the controls r alone: energy, half gradient and curvature.
+    """Return the terms that act on the controls r alone: energy, half gradient, curvatures as in `Value`.
 
-    |log A_j|^2 has the gradient G_p log A_j; (log s_j - log s_p)^2 is quadratic. Half turns lose the direction of the
-    pull (its length is kept in the energy); no joint gets there.
+    |log A_j|^2 has the gradient G_p log A_j; (log s_j - log s_p)^2 is quadratic.
     """
     parent = state_lib.over_segments(model.parent_of, state.axes)
-    turn = sum(state.axes[:, c, :, None] * parent[:, c, None] for c in range(3))  # G_j G_p'
-    sine = state_lib.contract(_SINE, turn, axes=2)
-    sine_length = jnp.sqrt(jnp.sum(sine**2, axis=1) + 1e-30)  # the root has none, and still a derivative
-    angle = jnp.arctan2(sine_length, 0.5 * (turn[:, 0, 0] + turn[:, 1, 1] + turn[:, 2, 2] - 1.0))
-    small = sine_length < 1e-4
-    angle = jnp.where(small, sine_length, angle)
-    world = jnp.where(small, 1.0, angle / jnp.maximum(sine_length, 1e-4))[:, None] * sine
     stretch = state.log_scale - state_lib.over_segments(model.parent_of, state.log_scale)
-    total = jnp.sum(problem.joint_weight * angle**2 + problem.scale_weight * stretch**2, axis=0)
-    pull = problem.joint_weight * world
-    stiffness = jnp.full_like(angle, problem.joint_weight)
+    total = jnp.sum(problem.scale_weight * stretch**2, axis=0)
+    pull, stiffness, rest_curvature = jnp.zeros_like(parent[:, 0]), jnp.zeros_like(stretch), None
+    if problem.rest is None or problem.limit_weight is not None:
+        world, angle = _turn_vector(parent, state.axes)
+    if problem.rest is None:
+        total = total + jnp.sum(problem.joint_weight * angle**2, axis=0)
+        pull, stiffness = problem.joint_weight * world, jnp.full_like(angle, problem.joint_weight)
+    else:
+        rest_energy, pull, rest_curvature = _rest_term(problem, parent, state.axes)
+        total = total + rest_energy
     if problem.limit_weight is not None:
         excess_energy, excess_pull, beyond = _limit_term(parent, world, angle)
         total = total + problem.limit_weight * excess_energy
@@ -152,25 +169,69 @@ def _pull_terms(model: model_lib.TreeModel, problem: Problem, state: state_lib.T
         stiffness = stiffness + problem.limit_weight * beyond
     scale_stiffness = jnp.full_like(stretch, problem.scale_weight)[:, None]
     curvature = jnp.concatenate([jnp.repeat(stiffness[:, None], 3, axis=1), scale_stiffness], axis=1)
-    return total, jnp.concatenate([pull, problem.scale_weight * stretch[:, None]], axis=1), curvature
+    pull = jnp.concatenate([pull, problem.scale_weight * stretch[:, None]], axis=1)
+    return total, pull, curvature, rest_curvature
+
+
+def _turn_vector(parent: Float[Array, "24 3 3 ..."], axes: Float[Array, "24 3 3 ..."]):
+    """Return log(G_j G_p') of segments and the frames that they are turned from, and its length.
+
+    Half turns lose its direction (not its length); no joint gets there.
+    """
+    turn = sum(axes[:, c, :, None] * parent[:, c, None] for c in range(3))  # G_j G_p'
+    sine = state_lib.contract(_SINE, turn, axes=2)
+    sine_length = jnp.sqrt(jnp.sum(sine**2, axis=1) + 1e-30)  # the root has none, and still a derivative
+    angle = jnp.arctan2(sine_length, 0.5 * (turn[:, 0, 0] + turn[:, 1, 1] + turn[:, 2, 2] - 1.0))
+    small = sine_length < 1e-4
+    angle = jnp.where(small, sine_length, angle)
+    return jnp.where(small, 1.0, angle / jnp.maximum(sine_length, 1e-4))[:, None] * sine, angle
+
+
+def _rest_term(problem: Problem, parent: Float[Array, "24 3 3 ..."], axes: Float[Array, "24 3 3 ..."]):
+    """Return w_joint d' P d of the deviations d from the rest pose, its half gradient and Gauss-Newton matrix by turns.
+
+    d is measured in the frames G_p Abar_j.
+    """
+    batch = (1,) * (axes.ndim - 3)
+    turn, precision = (each.reshape(*each.shape, *batch) for each in (problem.rest.turn, problem.rest.precision))
+    frame = sum(turn[:, d, :, None] * parent[:, d, None] for d in range(3))  # its axes, G_p Abar
+    world, angle = _turn_vector(frame, axes)
+    local = sum(frame[:, :, i] * world[:, None, i] for i in range(3))
+    force = problem.joint_weight * sum(precision[:, :, j] * local[:, None, j] for j in range(3))
+
+    def by_turn(matrix):
+        return jnp.stack([_by_turn(local, angle, matrix[:, :, j]) for j in range(3)], axis=2)
+
+    def in_world(rows):
+        return sum(frame[:, c, :, None] * rows[:, c, None] for c in range(3))
+
+    pull = in_world(_by_turn(local, angle, force)[:, :, None])[:, :, 0]
+    curvature = problem.joint_weight * by_turn(jnp.swapaxes(by_turn(precision), 1, 2))
+    return jnp.sum(force * local, axis=(0, 1)), pull, in_world(jnp.swapaxes(in_world(curvature), 1, 2))
+
+
+def _by_turn(local: Float[Array, "24 3 ..."], angle: Float[Array, "24 ..."], force: Float[Array, "24 3 ..."]):
+    """Take a derivative by a = log A to one by a turn r, A <- exp(r) A, both in the axes of a.
+
+    r moves a by the inverse left Jacobian of the rotation, I - [a]x / 2 + k [a]x^2; this is its transpose.
+    """
+    half = jnp.maximum(0.5 * angle, 1e-2)
+    k = jnp.where(angle**2 < 4e-4, 1.0 / 12.0, (1.0 - half / jnp.tan(half)) / (4.0 * half**2))[:, None]
+    once = jnp.cross(local, force, axis=1)
+    return force + 0.5 * once + k * jnp.cross(local, once, axis=1)
 
 
 def _limit_term(parent: Float[Array, "24 3 3 ..."], world: Float[Array, "24 3 ..."], angle: Float[Array, "24 ..."]):
     """Return |h|^2 of the excess h beyond the joint limits, its half gradient, and which joints are beyond.
 
-    h is of log A_j in the parent's axes; a turn r moves log A_j by the inverse left Jacobian of the rotation,
-    I - [a]x / 2 + k [a]x^2, whose transpose takes h to the gradient.
+    h is of log A_j in the parent's axes.
     """
     local = sum(parent[:, :, i] * world[:, None, i] for i in range(3))
     pose = jnp.moveaxis(local[1:], (0, 1), (-2, -1))
     excess = jnp.moveaxis(joint_limits.excess(pose), (-2, -1), (0, 1))
     excess = jnp.concatenate([jnp.zeros_like(excess[:1]), excess])
-    square = angle**2
-    half = jnp.maximum(0.5 * angle, 1e-2)
-    k = jnp.where(square < 4e-4, 1.0 / 12.0, (1.0 - half / jnp.tan(half)) / (4.0 * half**2))[:, None]
-    once = jnp.cross(local, excess, axis=1)
-    gradient = excess + 0.5 * once + k * jnp.cross(local, once, axis=1)
     squared = jnp.sum(excess**2, axis=1)
+    gradient = _by_turn(local, angle, excess)
     turned = sum(parent[:, c] * gradient[:, c, None] for c in range(3))
     return jnp.sum(squared, axis=0), turned, (squared > 0).astype(angle.dtype)
 
