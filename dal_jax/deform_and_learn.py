@@ -21,13 +21,13 @@ import jax
 import numpy as np
 from jaxtyping import Bool
 
-from dal_jax import in_loop
+from dal_jax import in_loop, round_weights
 from dal_jax.body import kinematics, parameters as parameters_lib, skinning, template as template_lib
 from dal_jax.correspondences import observations as observations_lib
 from dal_jax.data import people as people_lib
 from dal_jax.lifting import lift as lift_lib, training as lifting_training
 from dal_jax.presets import Config
-from dal_jax.registration import register, trust as trust_lib
+from dal_jax.registration import poses as poses_lib, register, trust as trust_lib
 from dal_jax.regressor import held_out, model as regressor_model, stopping, training as regressor_training
 from dal_jax.runtime import progress
 
@@ -40,6 +40,7 @@ class LoopState:
 
     lifting: the cGAN. fits: registered bodies, with their energy under the weights of their round; inf: under those of
     later rounds nobody has looked yet (`in_loop`).
+    poses: what the present round's L_joint pulls to, unless that is the T-pose.
     trust: how much each fit teaches the ConvNet. regressor: the ConvNet. predictions: its bodies of the training
     people, the next registration's start.
     """
@@ -47,6 +48,7 @@ class LoopState:
     lifting: lifting_training.LiftingState
     fits: parameters_lib.BodyParameters
     energy: Any
+    poses: poses_lib.Poses
     trust: Any
     regressor: regressor_training.TrainState
     predictions: parameters_lib.BodyParameters
@@ -102,6 +104,7 @@ def initial_state(setting: Setting) -> LoopState:
         lifting=lifting_training.initial_state(setting.config.lifting, lifting_key),
         fits=t_pose,
         energy=np.full(count, np.inf, np.float32),
+        poses=poses_lib.usual(),
         trust=np.ones(count, np.float32),
         regressor=regressor_training.initial_state(setting.config.regressor, regressor_key),
         predictions=t_pose,
@@ -166,17 +169,23 @@ def deform(setting: Setting, state: LoopState, position: Progress, saver: "_Save
 
     Note: with `keep_better` the old fit is refined too and the one of lower energy stays; both are scored with this
     round's weights. The paper takes the new one; a weakly trained ConvNet then ruins good fits. With `in_loop` only
-    round 1 registers here; its energies are forgotten, as `learn` refits with other weights, but its trust stays.
+    round 1 registers here; its energies are forgotten, as `learn` refits with other weights, but its trust stays. How
+    people hold their joints is learned from the last round's fits, where L_joint asks for it.
     """
     config = setting.config
     first = position.round == 1
-    if not first and (config.in_loop or not config.refit):
+    if not first and not config.refit:
         return state
-    registration, weights = (
-        (config.first_registration, config.first_weights) if first else (config.registration, config.weights)
-    )
-    given = [] if first else [state.predictions, *([state.fits] if config.keep_better else [])]
     observed = with_lifted_depth(setting, state, setting.people.observations)
+    if not first and config.rest_pose == "learned":
+        used = round_weights.weights(config, position.round == 2 and not config.in_loop, state.poses)
+        poses = round_weights.learn_poses(setting.template, observed, state.fits, used)
+        state = state.replace(poses=poses, energy=np.full_like(state.energy, np.inf))
+    if not first and config.in_loop:
+        return state
+    registration = config.first_registration if first else config.registration
+    weights = round_weights.weights(config, first, state.poses)
+    given = [] if first else [state.predictions, *([state.fits] if config.keep_better else [])]
     with progress.bar(f"round {position.round}: deform", total=len(setting.people.names), unit="person") as bar:
         fit = register.register(
             setting.template, observed, registration, weights, given, lambda done: bar.update(done - bar.n)
@@ -209,7 +218,8 @@ def learn(setting: Setting, state: LoopState, position: Progress, saver: "_Saver
         regressor = regressor_training.start_round(config, regressor, state.fits)
     refit = None
     if setting.config.in_loop:
-        refit = in_loop.Refit(setting.config, setting.template, in_loop.Bodies(state.fits, state.energy))
+        weights = round_weights.weights(setting.config, False, state.poses)
+        refit = in_loop.Refit(setting.config, setting.template, weights, in_loop.Bodies(state.fits, state.energy))
     while position.epoch < before + config.epochs:
         with progress.bar(
             f"round {position.round}: learn, epoch {position.epoch + 1}", total=np.count_nonzero(weight), unit="image"

@@ -22,13 +22,13 @@ from jaxtyping import Array, Float, Int
 from dal_jax.body import parameters as parameters_lib, template as template_lib
 from dal_jax.correspondences import observations as observations_lib
 from dal_jax.presets import Config
-from dal_jax.registration import register
+from dal_jax.registration import energy, register
 from dal_jax.regressor import model as regressor_model
 
 
 @flax.struct.dataclass
 class Bodies:
-    """The best fits so far, stacked over people; energy: eq. 2 with `config.weights`, inf where there is none yet."""
+    """The best fits so far, stacked over people; energy: eq. 2 with later rounds' weights, inf where there is none."""
 
     fits: parameters_lib.BodyParameters
     energy: Float[Array, "people"]
@@ -41,14 +41,14 @@ class Refit:
     spread. `config.registration.batch` counts for nothing either, batches are the ConvNet's.
     """
 
-    def __init__(self, config: Config, template: template_lib.Template, bodies: Bodies):
+    def __init__(self, config: Config, template: template_lib.Template, weights: energy.EnergyWeights, bodies: Bodies):
         """Send the bodies to the device.
 
         Raises:
           ValueError: as `register.Fitter`.
         """
         registration = dataclasses.replace(config.registration, devices=1)
-        self._fit = register.Fitter(template, registration, config.weights)
+        self._fit = register.Fitter(template, registration, weights)
         self._predict = regressor_model.predictor(config.regressor)
         self._device = jax.devices()[0]
         self._bodies = jax.tree.map(jnp.copy, jax.device_put(bodies, self._device))  # for us to update in place

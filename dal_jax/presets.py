@@ -7,7 +7,7 @@ import dataclasses
 
 from dal_jax.data import annotations as annotations_lib, files as files_lib
 from dal_jax.lifting import config as lifting_config
-from dal_jax.registration import energy, register
+from dal_jax.registration import energy, named_weights, register
 from dal_jax.regressor import model as regressor_model
 
 
@@ -32,6 +32,7 @@ class Config:
     in_loop: bool = False  # register every batch before it teaches; in a phase of its own only in round 1 (paper: off)
     keep_better: bool = True  # refine the old fit too and keep the one of lower energy (paper: always the new)
     lifting_checkpoint_steps: int = 2000  # steps of the cGAN between two checkpoints
+    rest_pose: str = "tpose"  # what L_joint pulls to: tpose (paper), usual, learned (of the run's own people)
     trust: str = "none"  # weight of a fit in learning: none (paper), residual, posterior (and its deviations)
     learning_checkpoint_steps: int = 1000  # steps of the ConvNet between two checkpoints inside an epoch; 0: none
     lifting: lifting_config.Config = dataclasses.field(default_factory=lifting_config.kudo)  # the cGAN
@@ -85,9 +86,9 @@ def demo() -> Config:
         preset="demo",
         lifting=lifting_config.demo(),
         first_registration=register.RegistrationConfig("lm", 20, starts="tpose"),
-        first_weights=dataclasses.replace(energy.stiff_weights(), keypoint=KEYPOINT_WEIGHT),
+        first_weights=dataclasses.replace(energy.stiff_weights(), keypoint=named_weights.NATURAL_KEYPOINT),
         registration=register.RegistrationConfig("lm", 20, starts="given"),
-        weights=energy.EnergyWeights(keypoint=KEYPOINT_WEIGHT),
+        weights=energy.EnergyWeights(keypoint=named_weights.NATURAL_KEYPOINT),
         regressor=regressor_model.demo(),
     )
 
@@ -99,14 +100,11 @@ def best() -> Config:
         synthetic="full",
         lifting=lifting_config.best(),
         first_registration=register.RegistrationConfig("lm", 20, starts="headings4"),
-        first_weights=energy.EnergyWeights(keypoint=KEYPOINT_WEIGHT),
+        first_weights=energy.EnergyWeights(keypoint=named_weights.NATURAL_KEYPOINT),
         registration=register.RegistrationConfig("lm", 20, starts="headings4"),
-        weights=energy.EnergyWeights(keypoint=KEYPOINT_WEIGHT),
+        weights=energy.EnergyWeights(keypoint=named_weights.NATURAL_KEYPOINT),
         regressor=regressor_model.best(),
     )
 
-
-KEYPOINT_WEIGHT = 30.0
-"""Of eq. 4 in `demo` and `best`; the paper's is 1."""
 
 PRESETS = {"demo": demo, "paper": paper, "best": best}

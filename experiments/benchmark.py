@@ -17,6 +17,8 @@ Rows of --target=registration:
                  and that `lm` has after 10 steps from the closed-form start.
   largest_batch  the most people at once that each optimiser manages within --memory_limit_gb and --time_limit_s.
   memory         peak memory of streaming each number of --stream_people through `lm`, in a process of its own.
+  All of them for each of --weights: those of eq. 2 as experiments.register has them; estimated ones come from the
+  residuals of the people, whose depths are then trusted by as much as their noise allows.
 Rows of --target=lifting: training steps of each preset, then lifting each number of poses at once. Of
 --target=regressor: the training step (mean of squares, Adam) and inference of our ResNet50 and of plain Linen's.
 Rates are measured between repeats of a float32 matrix product on the same devices: fits_per_second_per_gflops compares
@@ -49,7 +51,7 @@ from dal_jax.benchmark import (
 )
 from dal_jax.body import template as template_lib
 from dal_jax.lifting import config as lifting_config
-from dal_jax.registration import energy, optimizers, register, schedules
+from dal_jax.registration import energy, named_weights, noise as noise_lib, optimizers, register, schedules
 from dal_jax.runtime import atomic, cli, errors, progress
 
 _ROWS = ("optimizers", "equal_energy", "largest_batch", "memory", "stream")
@@ -57,6 +59,7 @@ _PEOPLE = pathlib.Path(__file__).parents[1] / "benchmarks" / "people.json"
 
 _TARGETS = ["registration", "body", "chart", "pipeline", "lifting", "regressor"]
 _TARGET = flags.DEFINE_enum("target", "registration", _TARGETS, "What is measured.")
+_WEIGHT_NAMES = (*named_weights.NAMES, "estimated")
 _KINDS = flags.DEFINE_list("rows", ["optimizers"], f"Kinds of rows: {', '.join(_ROWS[:-1])}.")
 _OPTIMIZERS = flags.DEFINE_string("optimizer", "lm,adam", "Optimisers, as --optimizer of experiments.register.")
 _STARTS = flags.DEFINE_list("starts", ["closed_form"], "Of tpose, closed_form, headings4, headings8, headings32.")
@@ -76,7 +79,7 @@ _IMAGE_SIZES = flags.DEFINE_list("image_size", ["64"], "regressor: side of the i
 _POINTS = flags.DEFINE_list("points", ["120"], "Surface points a person, up to what the people have.")
 _STEPS = flags.DEFINE_integer("steps", None, "Left out: 20; of first-order optimisers 300.", 1)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.1, "Of first-order optimisers (paper: 0.1).", 1e-9)
-_WEIGHTS = flags.DEFINE_enum("weights", "stiff", ["stiff", "soft"], "Of eq. 2: of the paper's first or later rounds.")
+_WEIGHTS = flags.DEFINE_list("weights", ["stiff"], f"Of {', '.join(_WEIGHT_NAMES)}: as of experiments.register.")
 _CONFIG = flags.DEFINE_string("people", str(_PEOPLE), "Config of the people.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "runs/data", "Folder where the people are kept once made.")
 _LIMIT = flags.DEFINE_integer("limit", None, "Only so many of the people; pipeline: photographs (240).", 1)
@@ -169,6 +172,9 @@ def _registration_rows(devices: int) -> Iterator[dict[str, object]]:
     for kind in _KINDS.value:
         if kind not in _ROWS:
             raise errors.InputError(f"--rows={kind}: of {', '.join(_ROWS[:-1])}")
+    for name in _WEIGHTS.value:
+        if name not in _WEIGHT_NAMES:
+            raise errors.InputError(f"--weights={name}: of {', '.join(_WEIGHT_NAMES)}")
     cases = _cases(devices)
     config = problems_lib.read_config(_CONFIG.value)
     for points in {case.points for case in cases}:
@@ -180,12 +186,11 @@ def _registration_rows(devices: int) -> Iterator[dict[str, object]]:
 
 
 def _measured(
-    cases: list[registration.Case], problems: problems_lib.Problems, stream_people: list[int]
+    cases: list[registration.Case], people: problems_lib.Problems, stream_people: list[int]
 ) -> Iterator[dict[str, object]]:
     template = template_lib.load_template()
-    weights = energy.stiff_weights() if _WEIGHTS.value == "stiff" else energy.EnergyWeights()
-    fixed = {"weights": _WEIGHTS.value}
-    for kind in _KINDS.value:
+    for name, kind in itertools.product(_WEIGHTS.value, _KINDS.value):
+        problems, weights = _weighed(name, template, people)
         if kind == "optimizers":
             rows = _optimizer_rows(cases, template, problems, weights)
         elif kind == "equal_energy":
@@ -195,8 +200,20 @@ def _measured(
         elif kind == "stream":
             rows = (streaming.run(cases[0], template, problems, weights, people) for people in stream_people)
         else:
-            rows = _memory_rows(cases[0], stream_people)
-        yield from ({"what": kind, **fixed, **row} for row in rows)
+            rows = _memory_rows(cases[0], stream_people, name)
+        yield from ({"what": kind, "weights": name, **row} for row in rows)
+
+
+def _weighed(
+    name: str, template: template_lib.Template, people: problems_lib.Problems
+) -> tuple[problems_lib.Problems, energy.EnergyWeights]:
+    """Return the weights of a name, and the people with their depths as much trusted as goes with them."""
+    if name in named_weights.NAMES:
+        return people, named_weights.by_name(name)
+    config = register.RegistrationConfig("lm", registration.DAMPED_STEPS, starts="headings4")
+    seen = people.take(points=int(_POINTS.value[0])).observations
+    _, noise = noise_lib.alternate(template, seen, config)
+    return people.replace(observations=noise_lib.trusted(people.observations, noise)), noise_lib.weights(noise)
 
 
 def _optimizer_rows(cases, template, problems, weights) -> Iterator[dict[str, object]]:
@@ -253,10 +270,10 @@ def _largest_batch_rows(cases, template, problems, weights) -> Iterator[dict[str
         yield {"optimizer": optimizer, "starts": "closed_form", "points": cases[0].points, **found}
 
 
-def _memory_rows(case: registration.Case, stream_people: list[int]) -> Iterator[dict[str, object]]:
+def _memory_rows(case: registration.Case, stream_people: list[int], weights: str) -> Iterator[dict[str, object]]:
     """Yield a row for each number of people, the peak beside that of the first."""
-    dropped = ("rows", "stream_people", "out", "optimizer")
-    flags_ = [*_argv(*dropped), "--rows=stream", f"--optimizer={case.optimizer}"]
+    dropped = ("rows", "stream_people", "out", "optimizer", "weights")
+    flags_ = [*_argv(*dropped), "--rows=stream", f"--optimizer={case.optimizer}", f"--weights={weights}"]
     first = None
     rows = _relay([[*flags_, f"--stream_people={people}"] for people in [stream_people[0], *stream_people]])
     next(rows)  # compiles, which takes more memory than the fits do: the others find it in the cache

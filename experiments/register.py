@@ -26,6 +26,7 @@ from dal_jax.registration import (
     energy,
     fits_file,
     holdout,
+    named_weights,
     noise,
     optimizers,
     quality,
@@ -74,9 +75,10 @@ _SCHEDULE = flags.DEFINE_enum(
 _LIMITS = flags.DEFINE_float("joint_limits", 0.0, "Weight of joint angles beyond anatomical limits; 0: off.", 0)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.1, "Of first-order optimisers (paper: 0.1).", 1e-9)
 _WEIGHTS = flags.DEFINE_enum(
-    "weights", "stiff", ["stiff", "soft", "estimated"],
-    "Of eq. 2: the paper's of the first round, those of later rounds, or estimated: the inverse variances that the "
-    "residuals of all people together speak for (three rounds of fits; give it a hundred people or more).",
+    "weights", "natural", [*named_weights.NAMES, "estimated"],
+    "Of eq. 2: stiff, the paper's of the first round; soft, those of later rounds; natural, soft with a pull to how "
+    "people hold their joints instead of to the T-pose; estimated: the inverse variances that the residuals of all "
+    "people together speak for, and how they hold their joints (three rounds of fits; give it a hundred or more).",
 )  # fmt: skip
 _QUALITY = flags.DEFINE_bool("quality", True, "Report on every fit: what it misses, what else it could be, how sure.")
 _HOLDOUT = flags.DEFINE_float("holdout", 0.2, "Share of points left out to measure the fit there; 0: not.", 0, 0.5)
@@ -161,7 +163,7 @@ def _fit(
     config = register.RegistrationConfig(
         _OPTIMIZER.value, steps, _LEARNING_RATE.value, _STARTS.value, batch, _TOLERANCE.value, _SCHEDULE.value
     )
-    weights = energy.stiff_weights() if _WEIGHTS.value == "stiff" else energy.EnergyWeights()
+    weights = named_weights.by_name(_WEIGHTS.value if _WEIGHTS.value in named_weights.NAMES else "soft")
     weights = dataclasses.replace(weights, limit=_LIMITS.value or None)
     weights = schedules.stages(_SCHEDULE.value, weights)[-1]
     observed, levels = observations, None

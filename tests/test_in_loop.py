@@ -73,7 +73,7 @@ def test_a_batch_is_registered_from_its_prediction_and_its_best_fits(setting, st
     energy = np.full(COUNT, np.inf, np.float32)
     energy[ROWS[1]] = 0.0  # cannot be beaten
     before = in_loop.Bodies(start.fits, energy)
-    refit = in_loop.Refit(config, setting.template, before)
+    refit = in_loop.Refit(config, setting.template, config.weights, before)
     fits, metrics = refit(start.regressor, ROWS, *_batch(setting, ROWS))
     predicted = model.predict(config.regressor, start.regressor, images[ROWS], BATCH)
     old, observed = jax.tree.map(lambda leaf: leaf[ROWS], (start.fits, setting.people.observations))
@@ -97,7 +97,7 @@ def test_a_batch_is_registered_from_its_prediction_and_its_best_fits(setting, st
 
 
 def test_people_that_come_again_start_from_what_was_found_before(setting, start):
-    refit = in_loop.Refit(setting.config, setting.template, _bodies(start))
+    refit = in_loop.Refit(setting.config, setting.template, setting.config.weights, _bodies(start))
     energies = []
     for _ in range(3):
         refit(start.regressor, ROWS, *_batch(setting, ROWS))
@@ -110,7 +110,7 @@ def test_a_network_that_answers_nonsense_does_no_harm(setting, start):
     broken = start.regressor.replace(
         statistics=start.regressor.statistics.replace(mean=np.full(theta_lib.SIZE, np.nan, np.float32))
     )
-    refit = in_loop.Refit(setting.config, setting.template, _bodies(start))
+    refit = in_loop.Refit(setting.config, setting.template, setting.config.weights, _bodies(start))
     fits, metrics = refit(broken, ROWS, *_batch(setting, ROWS))
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(jax.device_get(fits)))
     assert metrics["registration_from_prediction_share"] == 0 and np.isfinite(metrics["registration_energy_mean"])

@@ -9,12 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from dal_jax import deform_and_learn, presets
+from dal_jax import deform_and_learn, presets, round_weights
 from dal_jax.body import parameters as parameters_lib, template as template_lib
 from dal_jax.correspondences import observations as observations_lib
 from dal_jax.lifting import training as lifting_training
 from dal_jax.loop import config_file, data, judge as judge_lib, session
-from dal_jax.registration import energy, reprojection
+from dal_jax.registration import energy, poses as poses_lib, reprojection
 from dal_jax.regressor import model as regressor_model
 from dal_jax.runtime import checkpoints, errors
 
@@ -92,9 +92,8 @@ def _restore(
         raise errors.InputError(f"{run}: nobody is registered yet, all stand in the T-pose; round 1 is before 'learn'")
     learned_once = position["phase"] == "judge" or position["round"] > 1
     first = not learned_once if config.in_loop else deformed == 1 or not config.refit
-    weights = config.first_weights if first else config.weights
     rest = dict.fromkeys(("energy", "trust", "regressor", "predictions"))
-    return deform_and_learn.LoopState(**state, **rest), weights
+    return deform_and_learn.LoopState(**state, **rest), round_weights.weights(config, first, state["poses"])
 
 
 def _example(setting: deform_and_learn.Setting) -> dict[str, Any]:
@@ -109,4 +108,5 @@ def _example(setting: deform_and_learn.Setting) -> dict[str, Any]:
         "fits": jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((people, *leaf.shape), leaf.dtype), parameters_lib.t_pose()
         ),
+        "poses": jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), poses_lib.usual()),
     }

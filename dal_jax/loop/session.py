@@ -5,7 +5,7 @@ import os
 import pathlib
 from typing import Any
 
-from dal_jax import deform_and_learn, presets
+from dal_jax import deform_and_learn, presets, round_weights
 from dal_jax.body import template as template_lib
 from dal_jax.loop import data, folder as folder_lib, judge as judge_lib, report
 from dal_jax.registration import trust
@@ -58,6 +58,9 @@ def check(config: presets.Config) -> None:
         raise errors.InputError(f"config.rounds is {config.rounds}: at least 1")
     if config.trust not in trust.NAMES:
         raise errors.InputError(f"config.trust is '{config.trust}': one of {', '.join(trust.NAMES)}")
+    if config.rest_pose not in round_weights.REST_POSES:
+        known = ", ".join(round_weights.REST_POSES)
+        raise errors.InputError(f"config.rest_pose is '{config.rest_pose}': one of {known}")
     if config.in_loop and not (config.refit and config.keep_better):
         raise errors.InputError("config.in_loop refits and keeps the better: it needs config.refit and .keep_better")
     regressor_model.check(config.regressor)

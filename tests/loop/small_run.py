@@ -34,7 +34,13 @@ def write(workdir: pathlib.Path, step: int = 5, **regressor) -> training.TrainSt
         last_layer(average)["kernel"] = 0.5 * kernel
         state = state.replace(average=average)
     loop = deform_and_learn.LoopState(
-        lifting=None, fits=None, energy=np.zeros(2, np.float32), trust=None, regressor=state, predictions=None
+        lifting=None,
+        fits=None,
+        energy=np.zeros(2, np.float32),
+        poses=None,
+        trust=None,
+        regressor=state,
+        predictions=None,
     )
     with folder_lib.RunFolder(workdir, whole) as run:
         run.save(1, loop, dataclasses.asdict(deform_and_learn.Progress(saves=1)))
