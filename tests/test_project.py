@@ -41,7 +41,7 @@ ARROWS = {
 }
 # The algorithm, its recipes and its bookkeeping: they alone know both halves, in this order. `in_loop` is where
 # registration meets the ConvNet's training step.
-WHOLE = ("presets", "in_loop", "deform_and_learn", "loop")
+WHOLE = ("presets", "round_weights", "in_loop", "deform_and_learn", "loop")
 for position, name in enumerate(WHOLE):
     ARROWS[name] = set(ARROWS) | set(WHOLE[:position])
 

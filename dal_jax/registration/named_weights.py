@@ -2,9 +2,10 @@
 
 stiff      the paper's of the first round: w_scale 100, w_joint 1, to the T-pose
 soft       the paper's of later rounds: w_scale 10, w_joint 0.001
-natural    soft, but key points and depths pull as in `presets`, and joints to how people hold them (`poses`): what
-           no pixel shows is then where it usually is. Note: w_joint 0.1 is our choice, by points of real annotation
-           that were left out of the fit and by synthetic training people; 0.03 to 0.3 are alike
+natural    soft, but key points, and with them lifted depths, pull thirty times harder (residuals alone, `noise`, ask
+           for more than that), and joints to how people hold them (`poses`), so that what no pixel shows is where it
+           usually is. Note: w_joint 0.1 is our choice, by points of real annotation that were left out of the fit and
+           by synthetic training people; 0.03 to 0.3 are alike
 """
 
 import dataclasses
