@@ -13,7 +13,6 @@ from jaxtyping import Array, Float, Int
 from dal_jax.body import blendshapes, kinematics, surface, template as template_lib
 
 _BLOCK_VERTICES = 128  # smaller: more calls of small products; larger: more zeros multiplied
-_KINDS = 6  # numbers of segments that blocks are padded to: each is a loop of its own
 _WORTHWHILE = 0.5  # share of the whole matrix that the blocks may hold; above it one product is as cheap
 
 
@@ -133,25 +132,18 @@ def _block_products(
 
 
 def _kinds_of_blocks(matrix: Float[np.ndarray, "n 96"]) -> list[_Blocks]:
-    """Cut the matrix into blocks, the last of which overlaps its neighbour, sorted by how many segments they need.
-
-    A block with fewer segments than its kind is filled up with zeros of others.
-    """
+    """Cut the matrix into blocks, the last of which overlaps its neighbour, by how many segments they hang on."""
     count, size = len(matrix), min(_BLOCK_VERTICES, len(matrix))
     start = np.minimum(np.arange(0, count, size), count - size)
     parts = np.stack([matrix[first : first + size] for first in start]).reshape(len(start), size, -1, 4)
     used = (parts != 0).any(axis=(1, 3))  # blocks x segments
     needed = used.sum(axis=1)
-    segment = np.argsort(~used, axis=1, kind="stable")
-    widths = np.unique(np.quantile(needed, np.arange(1, _KINDS + 1) / _KINDS, method="higher"))
-    kind = np.searchsorted(widths, needed)
+    segment = np.argsort(~used, axis=1, kind="stable").astype(np.int32)
     found = []
-    for i, width in enumerate(widths):
-        own, chosen = parts[kind == i], segment[kind == i, :width]
+    for width in np.unique(needed):  # a loop each
+        alike = needed == width
+        own, chosen = parts[alike], segment[alike, :width]
         own = np.take_along_axis(own, chosen[:, None, :, None], axis=2).reshape(len(own), size, -1)
-        found.append(
-            _Blocks(
-                start[kind == i].astype(np.int32), chosen.astype(np.int32), np.ascontiguousarray(np.swapaxes(own, 1, 2))
-            )
-        )
+        transposed = np.ascontiguousarray(np.swapaxes(own, 1, 2))
+        found.append(_Blocks(start[alike].astype(np.int32), chosen, transposed))
     return found
