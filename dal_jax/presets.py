@@ -78,33 +78,39 @@ def paper() -> Config:
 def demo() -> Config:
     """The loop on 64 px pictures of synthetic people, on two CPU cores, within twelve minutes.
 
-    Registration as the paper has it, but with Levenberg-Marquardt: round 1 from the T-pose with stiff weights, then
-    from the ConvNet's predictions with soft ones. The key points, and with them the lifted depths, pull thirty times
-    harder than in the paper: residuals alone (`registration.noise`) ask for more than that.
+    Registration starts where the paper's does, in round 1 from the T-pose, then from the ConvNet's predictions, but
+    with Levenberg-Marquardt and `natural` weights (`registration.named_weights`) in all rounds.
     """
     return Config(
         preset="demo",
         lifting=lifting_config.demo(),
+        rest_pose="learned",
         first_registration=register.RegistrationConfig("lm", 20, starts="tpose"),
-        first_weights=dataclasses.replace(energy.stiff_weights(), keypoint=named_weights.NATURAL_KEYPOINT),
+        first_weights=_natural(),
         registration=register.RegistrationConfig("lm", 20, starts="given"),
-        weights=energy.EnergyWeights(keypoint=named_weights.NATURAL_KEYPOINT),
+        weights=_natural(),
         regressor=regressor_model.demo(),
     )
 
 
 def best() -> Config:
-    """What we would run: four headings in every round, soft weights from the start, the better fit stays."""
+    """What we would run: four headings in every round, natural weights from the start, the better fit stays."""
     return Config(
         preset="best",
         synthetic="full",
         lifting=lifting_config.best(),
+        rest_pose="learned",
         first_registration=register.RegistrationConfig("lm", 20, starts="headings4"),
-        first_weights=energy.EnergyWeights(keypoint=named_weights.NATURAL_KEYPOINT),
+        first_weights=_natural(),
         registration=register.RegistrationConfig("lm", 20, starts="headings4"),
-        weights=energy.EnergyWeights(keypoint=named_weights.NATURAL_KEYPOINT),
+        weights=_natural(),
         regressor=regressor_model.best(),
     )
+
+
+def _natural() -> energy.EnergyWeights:
+    """Return `registration.named_weights`' natural ones; `Config.rest_pose` says what their joints are pulled to."""
+    return energy.EnergyWeights(keypoint=named_weights.NATURAL_KEYPOINT, joint=named_weights.NATURAL_JOINT)
 
 
 PRESETS = {"demo": demo, "paper": paper, "best": best}

@@ -23,7 +23,7 @@ from dal_jax.lifting import (
     poses as poses_lib,
     training,
 )
-from dal_jax.registration import energy, noise, register
+from dal_jax.registration import energy, named_weights, noise, register
 from dal_jax.runtime import metric_log, progress
 
 MISSING_SHARE, SWAPPED_SHARE = 0.1, 0.03
@@ -174,7 +174,8 @@ def registration(
 ) -> Iterator[dict[str, object]]:
     """Yield scores of registration with no depth and with each lifter's: `lm` from four headings.
 
-    Once with the paper's soft weights, once with weights that come from the residuals (`registration.noise`).
+    With the paper's soft weights, with natural ones (`registration.named_weights`), and with weights that come from
+    the residuals (`registration.noise`).
     """
     observed = problems.observations
     nothing = np.zeros_like(observed.depth)
@@ -187,7 +188,8 @@ def registration(
     for name, depth in progress.bar("registration", depths.items(), unit="lifter"):
         people = observations_lib.with_depth(observed, *depth)
         fits = {
-            "paper": register.register(template, people, config, energy.EnergyWeights(), []),
+            "paper": register.register(template, people, config, energy.EnergyWeights()),
+            "natural": register.register(template, people, config, named_weights.by_name("natural")),
             "estimated": noise.alternate(template, people, config)[0],
         }
         for weights, fit in fits.items():

@@ -44,13 +44,20 @@ class Variant:
         return dataclasses.replace(base, augmentation=changed, **self.regressor)
 
 
+_MILD = dataclasses.asdict(augmentation.mild())
+
+
+def _some(*names: str) -> Variant:
+    return Variant(augmentation={name: _MILD[name] for name in names})
+
+
 VARIANTS = {
     "base": Variant(),
-    "no_augmentation": Variant(augmentation=dataclasses.asdict(augmentation.AugmentationConfig())),
-    "no_flip": Variant(augmentation={"flip_share": 0.0}),
-    "no_geometry": Variant(augmentation={"turn_deg": 0.0, "zoom": 0.0, "shift": 0.0}),
-    "no_colour": Variant(augmentation={"brightness": 0.0, "contrast": 0.0, "tint": 0.0}),
-    "no_occlusion": Variant(augmentation={"erase_share": 0.0}),
+    "augmented": Variant(augmentation=_MILD),
+    "flips": _some("flip_share"),
+    "geometry": _some("turn_deg", "zoom", "shift"),
+    "colours": _some("brightness", "contrast", "tint"),
+    "occlusion": _some("erase_share"),
     "rotations_6d": Variant(regressor={"rotations": "6d"}),
     "iterated": Variant(regressor={"iterations": 3}),
     "iterated_6d": Variant(regressor={"rotations": "6d", "iterations": 3}),

@@ -61,7 +61,11 @@ def paper() -> RegressorConfig:
 
 
 def demo() -> RegressorConfig:
-    """A quarter of the width on 64 px: about 400 training images a second on two CPU cores."""
+    """A quarter of the width on 64 px: about 400 training images a second on two CPU cores.
+
+    Nothing is augmented: in so few epochs the 2D losses of held-out training people end higher with it (1.82 with
+    `augmentation.mild`, 1.65 with its flips alone, 1.63 without; three epochs).
+    """
     return RegressorConfig(
         preset="demo",
         width=16,
@@ -74,7 +78,6 @@ def demo() -> RegressorConfig:
         weight_decay=1e-4,
         standardise=True,
         weights=losses.LossWeights(regress=1.0, dense=1.0, keypoint=1.0, joint=10.0),
-        augmentation=augmentation_lib.mild(),
     )
 
 
@@ -93,6 +96,7 @@ def best() -> RegressorConfig:
         epochs=30,
         learning_rate=3e-4,
         average_decay=0.999,
+        augmentation=augmentation_lib.mild(),
         held_out_share=0.05,
         compute_dtype="bfloat16",
     )

@@ -7,11 +7,14 @@ import jax
 import numpy as np
 import pytest
 
-from dal_jax import deform_and_learn
+from dal_jax import deform_and_learn, round_weights
 from dal_jax.loop import folder as folder_lib, registered
+from dal_jax.registration import energy
 from dal_jax.runtime import errors
 from tests.loop import registered_run
 from tests.regressor import people
+
+FIRM = energy.EnergyWeights(scale=77.0)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +43,8 @@ def test_bodies_depths_and_configuration_are_the_run_s(setting, loaded):
     """The data set is found beside the run's folder."""
     _, of, state = setting
     run = loaded
-    assert run.step == 4 and run.judge.setting.config == of.config and run.weights == of.config.weights
+    assert run.step == 4 and run.judge.setting.config == of.config
+    assert _same(run.weights, round_weights.weights(of.config, False, state.poses))
     jax.tree.map(np.testing.assert_array_equal, run.fits, state.fits)
     expected = deform_and_learn.with_lifted_depth(of, state, of.people.observations)
     jax.tree.map(np.testing.assert_array_equal, run.observations, expected)
@@ -60,14 +64,22 @@ def test_a_score_is_the_judge_s_and_key_points_need_no_truth(setting, loaded):
 
 
 def test_weights_are_those_of_the_last_deformation(setting):
-    _, of, _ = setting
+    _, of, state = setting
     for name, place, changes, expected in (
-        ("first", (1, "learn"), {}, of.config.first_weights),
-        ("before", (2, "deform"), {}, of.config.first_weights),
-        ("control", (3, "judge"), {"refit": False}, of.config.first_weights),
+        ("first", (1, "learn"), {}, FIRM),
+        ("before", (2, "deform"), {}, FIRM),
+        ("control", (3, "judge"), {"refit": False}, FIRM),
+        ("later", (3, "judge"), {}, of.config.weights),
     ):
-        _write(setting, name, *place, **changes)
-        assert registered.load(setting[0] / name).weights == expected, name
+        _write(setting, name, *place, first_weights=FIRM, **changes)
+        expected = dataclasses.replace(expected, rest=state.poses.rest_pose())
+        assert _same(registered.load(setting[0] / name).weights, expected), name
+    _write(setting, "paper's", 1, "learn", rest_pose="tpose")
+    assert registered.load(setting[0] / "paper's").weights.rest is None
+
+
+def _same(one, other) -> bool:
+    return jax.tree.all(jax.tree.map(np.array_equal, one, other))
 
 
 def test_a_run_of_nobody_registered_is_one_line(setting, tmp_path):
