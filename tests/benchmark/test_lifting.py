@@ -47,10 +47,10 @@ def test_training_goes_on_where_it_ended(poses):
 
 def test_pytorch_plays_the_same_game(poses):
     pytest.importorskip("torch", reason="PyTorch is not installed")
-    from benchmarks import torch_lifting
+    from benchmarks import kudo_race
 
-    found = torch_lifting.agreement(config_lib.Config(width=64, batch=16), poses)
+    found = kudo_race.agreement(config_lib.Config(width=64, batch=16), poses)
     assert {"lifted", "generator_gradient", "discriminator_gradient", "mirror_ambiguity"} <= set(found)
-    rows = torch_lifting.rows(config_lib.Config(width=16, batch=8), poses, steps=2, batches=[3], seconds=0.0)
+    rows = kudo_race.rows(config_lib.Config(width=16, batch=8), poses, steps=2, batches=[3], seconds=0.0)
     assert [(row["what"], row["batch"]) for row in rows] == [("training", 8), ("lifting", 3)]
     assert all(row["wall_time_ratio"] > 0 and row["torch_poses_per_second"] > 0 for row in rows)

@@ -62,8 +62,8 @@ def test_each_program_and_pass_has_a_row():
 @pytest.mark.slow
 def test_pytorch_learns_the_same():
     pytest.importorskip("torch", reason="PyTorch is not installed")
-    from benchmarks import torch_regressor
+    from benchmarks import resnet_race
 
-    agreement, *rows = torch_regressor.rows(regressor.Case(4, 64, 8), threads=[1], seconds=0.0)
+    agreement, *rows = resnet_race.rows(regressor.Case(4, 64, 8), threads=[1], seconds=0.0)
     assert agreement["answers"] <= agreement["allowed"]
     assert [row["program"] for row in rows] == ["dal_jax", "dal_jax", "linen", "linen"] + 2 * ["torch, threads: 1"]
