@@ -26,8 +26,10 @@ control: $(VENV)/.run ## the paper's control (6.3): the same training on the fit
 bench: $(VENV)/.bench ## all measurements, in about fifteen minutes on two cores: benchmarks/*.json
 	$(BENCH) --rows=optimizers,equal_energy,largest_batch --starts=tpose,closed_form,headings4 \
 		--optimizer='lm,dense_lm,gauss_newton,lbfgs,adam,optax.adam(learning_rate=0.03)' --out=benchmarks/optimizers.json
-	$(BENCH) --optimizer=lm --steps=10 --batch=64,128,512 --devices=1,2 --points=120,480 --noreference \
+	$(BENCH) --optimizer=lm --steps=10 --batch=64,128,256,512 --devices=1,2 --points=120,480 --noreference \
 		--out=benchmarks/lm.json
+	$(BENCH) --optimizer=lm --starts=closed_form,headings4 --weights=stiff,soft,natural,estimated \
+		--out=benchmarks/weights.json
 	$(BENCH) --optimizer=lm --starts=headings4 --weights=soft --schedule=graduated --wrong_share=0,0.1 --noreference \
 		--out=benchmarks/wrong.json
 	$(BENCH) --optimizer=lm --starts=headings4 --weights=soft --wrong_share=0,0.1 --noreference \

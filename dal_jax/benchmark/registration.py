@@ -88,10 +88,12 @@ def run(
 
     rate = measure.rates({"": work}, probe, 0.0)[""]
     one_batch_s = rate.wall_s
-    people = _people_a_pass(case.batch, one_batch_s, known, patience)
+    people = case.batch
     if one_batch_s < patience.pass_s:  # else that one batch was the measurement
-        observed = problems_lib.tile(available, people)
-        rate = measure.rates({"": work}, probe, patience.repeats_s)[""]
+        for repeats_s in (0.0, patience.repeats_s):  # a pass has a fixed cost: from one batch, a person seems dearer
+            people = _people_a_pass(case.batch, rate.wall_s / people, known, patience)
+            observed = problems_lib.tile(available, people)
+            rate = measure.rates({"": work}, probe, repeats_s)[""]
     fits_per_second = people / rate.wall_s
     row = {
         **dataclasses.asdict(case),
@@ -164,8 +166,7 @@ def _joints(template: template_lib.Template, bodies: parameters_lib.BodyParamete
     return jax.vmap(one)(bodies)
 
 
-def _people_a_pass(batch: int, one_batch_s: float, known: int, patience: Patience) -> int:
+def _people_a_pass(batch: int, a_person_s: float, known: int, patience: Patience) -> int:
     """Return a multiple of the batch: the known people, more if they take no time, fewer if they take too long."""
-    a_person = one_batch_s / batch
-    wanted = min(max(known, _SHORTEST_PASS_S / a_person), MOST_PEOPLE, patience.pass_s / a_person)
+    wanted = min(max(known, _SHORTEST_PASS_S / a_person_s), MOST_PEOPLE, patience.pass_s / a_person_s)
     return max(1, round(wanted / batch)) * batch
