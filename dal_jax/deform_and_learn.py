@@ -40,7 +40,7 @@ class LoopState:
 
     lifting: the cGAN. fits: registered bodies, with their energy under the weights of their round; inf: under those of
     later rounds nobody has looked yet (`in_loop`).
-    poses: what the present round's L_joint pulls to, unless that is the T-pose.
+    poses: how the people held their joints, where the present round's L_joint pulls to that.
     trust: how much each fit teaches the ConvNet. regressor: the ConvNet. predictions: its bodies of the training
     people, the next registration's start.
     """
@@ -177,7 +177,8 @@ def deform(setting: Setting, state: LoopState, position: Progress, saver: "_Save
     if not first and not config.refit:
         return state
     observed = with_lifted_depth(setting, state, setting.people.observations)
-    if not first and config.rest_pose == "learned":
+    learned = config.rest_pose == "learned"
+    if not first and learned:
         used = round_weights.weights(config, position.round == 2 and not config.in_loop, state.poses)
         poses = round_weights.learn_poses(setting.template, observed, state.fits, used)
         state = state.replace(poses=poses, energy=np.full_like(state.energy, np.inf))
@@ -197,8 +198,13 @@ def deform(setting: Setting, state: LoopState, position: Progress, saver: "_Save
         "registration_start_share": _shares(fit.start),
         "registration_trust_mean": float(np.mean(trust)),
     })  # fmt: skip
-    energy = np.full_like(fit.energy, np.inf) if config.in_loop else fit.energy
-    return state.replace(fits=fit.parameters, energy=energy, trust=trust)
+    state = state.replace(fits=fit.parameters, energy=fit.energy, trust=trust)
+    if config.in_loop:
+        poses = (
+            round_weights.learn_poses(setting.template, observed, fit.parameters, weights) if learned else state.poses
+        )
+        state = state.replace(poses=poses, energy=np.full_like(fit.energy, np.inf))
+    return state
 
 
 def learn(setting: Setting, state: LoopState, position: Progress, saver: "_Saver") -> LoopState:

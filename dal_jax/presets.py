@@ -32,7 +32,8 @@ class Config:
     in_loop: bool = False  # register every batch before it teaches; in a phase of its own only in round 1 (paper: off)
     keep_better: bool = True  # refine the old fit too and keep the one of lower energy (paper: always the new)
     lifting_checkpoint_steps: int = 2000  # steps of the cGAN between two checkpoints
-    rest_pose: str = "tpose"  # what L_joint pulls to: tpose (paper), usual, learned (of the run's own people)
+    first_rest_pose: str = "tpose"  # what L_joint pulls to in round 1: tpose (paper) or usual (as people stand)
+    rest_pose: str = "tpose"  # in later rounds: tpose (paper), usual, learned (from the last round's fits)
     trust: str = "none"  # weight of a fit in learning: none (paper), residual, posterior (and its deviations)
     learning_checkpoint_steps: int = 1000  # steps of the ConvNet between two checkpoints inside an epoch; 0: none
     lifting: lifting_config.Config = dataclasses.field(default_factory=lifting_config.kudo)  # the cGAN
@@ -78,15 +79,17 @@ def paper() -> Config:
 def demo() -> Config:
     """The loop on 64 px pictures of synthetic people, on two CPU cores, within twelve minutes.
 
-    Registration starts where the paper's does, in round 1 from the T-pose, then from the ConvNet's predictions, but
-    with Levenberg-Marquardt and `natural` weights (`registration.named_weights`) in all rounds.
+    Registration is as the paper has it, but with Levenberg-Marquardt: round 1 from the T-pose with stiff weights, then
+    from the ConvNet's predictions. These rounds have `natural` weights (`registration.named_weights`): joints are
+    pulled to how the people held them in the last round's fits, not to the T-pose. Key points, and with them lifted
+    depths, pull thirty times harder than in the paper in all rounds.
     """
     return Config(
         preset="demo",
         lifting=lifting_config.demo(),
         rest_pose="learned",
         first_registration=register.RegistrationConfig("lm", 20, starts="tpose"),
-        first_weights=_natural(),
+        first_weights=dataclasses.replace(energy.stiff_weights(), keypoint=named_weights.NATURAL_KEYPOINT),
         registration=register.RegistrationConfig("lm", 20, starts="given"),
         weights=_natural(),
         regressor=regressor_model.demo(),
@@ -99,6 +102,7 @@ def best() -> Config:
         preset="best",
         synthetic="full",
         lifting=lifting_config.best(),
+        first_rest_pose="usual",
         rest_pose="learned",
         first_registration=register.RegistrationConfig("lm", 20, starts="headings4"),
         first_weights=_natural(),

@@ -2,8 +2,7 @@
 
 tpose      the paper's
 usual      how synthetic people hold their joints (`registration.poses`)
-learned    the same in round 1; then how the run's own people held theirs in the last round's fits. No 3D truth is
-           read. With in-loop registration everybody's energy is forgotten where the rest pose changes.
+learned    in later rounds: how the run's own people held theirs in the last round's fits. No 3D truth is read
 """
 
 import dataclasses
@@ -13,13 +12,17 @@ from dal_jax.correspondences import observations as observations_lib
 from dal_jax.presets import Config
 from dal_jax.registration import energy, noise as noise_lib, poses as poses_lib, sandwich
 
-REST_POSES = ("tpose", "usual", "learned")
+REST_POSES = {"first_rest_pose": ("tpose", "usual"), "rest_pose": ("tpose", "usual", "learned")}
+"""What `Config` may ask for."""
 
 
-def weights(config: Config, first: bool, poses: poses_lib.Poses) -> energy.EnergyWeights:
-    """Return eq. 2's weights of the first round, or of a later one."""
-    plain = config.first_weights if first else config.weights
-    return plain if config.rest_pose == "tpose" else dataclasses.replace(plain, rest=poses.rest_pose())
+def weights(config: Config, first: bool, learned: poses_lib.Poses) -> energy.EnergyWeights:
+    """Return eq. 2's weights of the first round, or of a later one; `learned` is read where that is asked for."""
+    plain, rest_pose = (config.first_weights, config.first_rest_pose) if first else (config.weights, config.rest_pose)
+    if rest_pose == "tpose":
+        return plain
+    poses = learned if rest_pose == "learned" else poses_lib.usual()
+    return dataclasses.replace(plain, rest=poses.rest_pose())
 
 
 def learn_poses(

@@ -23,6 +23,7 @@ def _config() -> presets.Config:
     config = presets.demo()
     config.in_loop, config.rounds, config.learning_checkpoint_steps = True, 2, 1
     config.lifting.width = 16
+    config.rest_pose = "tpose"
     config.registration = register.RegistrationConfig("lm", 4, starts="closed_form")
     config.regressor = dataclasses.replace(
         config.regressor, width=4, image_size=32, batch=BATCH, epochs=2, augmentation=augmentation.AugmentationConfig()

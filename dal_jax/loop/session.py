@@ -58,9 +58,9 @@ def check(config: presets.Config) -> None:
         raise errors.InputError(f"config.rounds is {config.rounds}: at least 1")
     if config.trust not in trust.NAMES:
         raise errors.InputError(f"config.trust is '{config.trust}': one of {', '.join(trust.NAMES)}")
-    if config.rest_pose not in round_weights.REST_POSES:
-        known = ", ".join(round_weights.REST_POSES)
-        raise errors.InputError(f"config.rest_pose is '{config.rest_pose}': one of {known}")
+    for name, known in round_weights.REST_POSES.items():
+        if getattr(config, name) not in known:
+            raise errors.InputError(f"config.{name} is '{getattr(config, name)}': one of {', '.join(known)}")
     if config.in_loop and not (config.refit and config.keep_better):
         raise errors.InputError("config.in_loop refits and keeps the better: it needs config.refit and .keep_better")
     regressor_model.check(config.regressor)
