@@ -27,7 +27,7 @@ from dal_jax.correspondences import observations as observations_lib
 from dal_jax.data import people as people_lib
 from dal_jax.lifting import lift as lift_lib, training as lifting_training
 from dal_jax.presets import Config
-from dal_jax.registration import poses as poses_lib, register, trust as trust_lib
+from dal_jax.registration import energy, poses as poses_lib, register, trust as trust_lib
 from dal_jax.regressor import held_out, model as regressor_model, stopping, training as regressor_training
 from dal_jax.runtime import progress
 
@@ -177,11 +177,9 @@ def deform(setting: Setting, state: LoopState, position: Progress, saver: "_Save
     if not first and not config.refit:
         return state
     observed = with_lifted_depth(setting, state, setting.people.observations)
-    learned = config.rest_pose == "learned"
-    if not first and learned:
+    if not first:
         used = round_weights.weights(config, position.round == 2 and not config.in_loop, state.poses)
-        poses = round_weights.learn_poses(setting.template, observed, state.fits, used)
-        state = state.replace(poses=poses, energy=np.full_like(state.energy, np.inf))
+        state = _learn_poses(setting, state, observed, used)
     if not first and config.in_loop:
         return state
     registration = config.first_registration if first else config.registration
@@ -200,11 +198,18 @@ def deform(setting: Setting, state: LoopState, position: Progress, saver: "_Save
     })  # fmt: skip
     state = state.replace(fits=fit.parameters, energy=fit.energy, trust=trust)
     if config.in_loop:
-        poses = (
-            round_weights.learn_poses(setting.template, observed, fit.parameters, weights) if learned else state.poses
-        )
-        state = state.replace(poses=poses, energy=np.full_like(fit.energy, np.inf))
+        state = _learn_poses(setting, state.replace(energy=np.full_like(fit.energy, np.inf)), observed, weights)
     return state
+
+
+def _learn_poses(
+    setting: Setting, state: LoopState, observed: observations_lib.Observation, used: energy.EnergyWeights
+) -> LoopState:
+    """Learn what L_joint pulls to, where that is learned, from fits made with the weights `used`: energies change."""
+    if setting.config.rest_pose != "learned":
+        return state
+    poses = round_weights.learn_poses(setting.template, observed, state.fits, used)
+    return state.replace(poses=poses, energy=np.full_like(state.energy, np.inf))
 
 
 def learn(setting: Setting, state: LoopState, position: Progress, saver: "_Saver") -> LoopState:

@@ -9,7 +9,7 @@ import pytest
 from dal_jax import deform_and_learn, in_loop, presets
 from dal_jax.body import template as template_lib
 from dal_jax.data import people as people_lib
-from dal_jax.registration import register
+from dal_jax.registration import energy, register
 from dal_jax.regressor import augmentation, model, theta as theta_lib
 from tests.regressor import people
 
@@ -23,7 +23,7 @@ def _config() -> presets.Config:
     config = presets.demo()
     config.in_loop, config.rounds, config.learning_checkpoint_steps = True, 2, 1
     config.lifting.width = 16
-    config.rest_pose = "tpose"
+    config.rest_pose, config.weights = "tpose", energy.EnergyWeights(keypoint=30.0)
     config.registration = register.RegistrationConfig("lm", 4, starts="closed_form")
     config.regressor = dataclasses.replace(
         config.regressor, width=4, image_size=32, batch=BATCH, epochs=2, augmentation=augmentation.AugmentationConfig()
