@@ -2,9 +2,10 @@
 
   python -m experiments.learn_poses --out=dal_jax/registration/assets/poses.npz
 
-What `experiments.register --weights=estimated` starts from before it has seen a crowd. People are synthetic ones of the
-training subjects, who face anywhere: 120 dense points and visible key points each, no depth. They are fitted from the
-T-pose, give or take 30 degrees; then fits and poses take turns. No 3D truth is read. About two minutes.
+What `experiments.register --weights=natural` pulls joints to, and what --weights=estimated starts from before it has
+seen a crowd. People are synthetic ones of the training subjects, who face anywhere: 120 dense points and visible key
+points each, no depth. They are fitted from the T-pose, give or take 30 degrees; then fits and poses take turns. No 3D
+truth is read. About a minute.
 """
 
 import pathlib
