@@ -121,7 +121,7 @@ class Comparison:
         return {
             "config": dataclasses.asdict(variant.configure(self._base)),
             "trust": self._trust(variant),
-            "energy": dataclasses.asdict(self._material.weights),
+            "energy": dataclasses.asdict(jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), self._material.weights)),
             "bad_fits": self._bad_share if variant.bad_fits else 0.0,
             "seed": seed,
         }

@@ -1,6 +1,7 @@
 """What the ConvNet's variants change and what they leave alike; bad fits are somebody else's, and trust sees them."""
 
 import dataclasses
+import json
 import math
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 
 from dal_jax.benchmark import regressors
 from dal_jax.body import template as template_lib
-from dal_jax.registration import energy
+from dal_jax.registration import named_weights
 from dal_jax.regressor import model
 from dal_jax.runtime import errors
 from tests.regressor import people
@@ -84,7 +85,13 @@ def _comparison(scored):
     images = np.random.default_rng(0).integers(0, 256, (COUNT, SIZE, SIZE, 3)).astype(np.uint8)
     config = dataclasses.replace(model.demo(), width=4, image_size=SIZE, batch=8)
     material = regressors.Material(
-        config, "none", template_lib.load_template(), images, people.observe(bodies, 0), bodies, energy.EnergyWeights()
+        config,
+        "none",
+        template_lib.load_template(),
+        images,
+        people.observe(bodies, 0),
+        bodies,
+        named_weights.by_name("natural"),
     )
 
     def score(config, learned):
@@ -119,6 +126,7 @@ def test_variants_of_one_seed_differ_in_what_they_change_alone():
 def test_a_row_depends_on_its_variant_seed_and_share():
     comparison, _ = _comparison([])
     made_of = [comparison.made_of(*one) for one in (("base", 0), ("base", 1), ("flips", 0), ("bad_fits", 0))]
+    assert json.loads(json.dumps(made_of)) == made_of, "kept beside the rows, and compared with"
     assert [one["seed"] for one in made_of] == [0, 1, 0, 0]
     assert made_of[0]["config"]["epochs"] == 2 and made_of[2]["config"]["augmentation"]["flip_share"] == 0.5
     assert made_of[0]["bad_fits"] == 0 and made_of[3]["bad_fits"] == 0.25
