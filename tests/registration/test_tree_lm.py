@@ -54,7 +54,7 @@ WEIGHTS = {
     "paper's terms": energy.EnergyWeights(1000.0, 3.0, 20.0, 7.0, 1.0),
     "joint limits": energy.EnergyWeights(1000.0, 3.0, 20.0, 7.0, 1.0, limit=50.0),
     "robust": energy.EnergyWeights(1000.0, 3.0, 20.0, 7.0, 1.0, outlier=0.1),
-    "rest pose": energy.EnergyWeights(1000.0, 3.0, 20.0, 7.0, 1.0, rest=made_up_rest.rest()),
+    "rest pose": energy.EnergyWeights(1000.0, 3.0, 20.0, 7.0, 1.0, limit=50.0, rest=made_up_rest.rest()),
 }
 
 
