@@ -72,9 +72,8 @@ def pulls(noise: NoiseLevels) -> sandwich.Pulls:
     """Return inverse variances: what a fit should weight its terms with.
 
     Note: two are not what they seem. A dense point, and a depth, counts as its share of what it shares. Log scales are
-    pulled by a sixteenth of their inverse variance: at the whole of it
-    more fits of synthetic training people ended in wrong minima (depth error 54 -> 70 mm), and the levels estimated
-    from them were too low.
+    pulled by a sixteenth of their inverse variance: at the whole of it more fits of synthetic training people ended in
+    wrong minima (depth error 54 -> 70 mm, with a pull to the T-pose), and the levels estimated from them were too low.
     """
     return sandwich.Pulls(
         dense=1.0 / (noise.point**2 + noise.point_sharing * noise.shape**2),
