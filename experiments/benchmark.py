@@ -189,19 +189,20 @@ def _measured(
     cases: list[registration.Case], people: problems_lib.Problems, stream_people: list[int]
 ) -> Iterator[dict[str, object]]:
     template = template_lib.load_template()
-    for name, kind in itertools.product(_WEIGHTS.value, _KINDS.value):
+    for name in _WEIGHTS.value:
         problems, weights = _weighed(name, template, people)
-        if kind == "optimizers":
-            rows = _optimizer_rows(cases, template, problems, weights)
-        elif kind == "equal_energy":
-            rows = _equal_energy_rows(cases, template, problems, weights)
-        elif kind == "largest_batch":
-            rows = _largest_batch_rows(cases, template, problems, weights)
-        elif kind == "stream":
-            rows = (streaming.run(cases[0], template, problems, weights, people) for people in stream_people)
-        else:
-            rows = _memory_rows(cases[0], stream_people, name)
-        yield from ({"what": kind, "weights": name, **row} for row in rows)
+        for kind in _KINDS.value:
+            if kind == "optimizers":
+                rows = _optimizer_rows(cases, template, problems, weights)
+            elif kind == "equal_energy":
+                rows = _equal_energy_rows(cases, template, problems, weights)
+            elif kind == "largest_batch":
+                rows = _largest_batch_rows(cases, template, problems, weights)
+            elif kind == "stream":
+                rows = (streaming.run(cases[0], template, problems, weights, count) for count in stream_people)
+            else:
+                rows = _memory_rows(cases[0], stream_people, name)
+            yield from ({"what": kind, "weights": name, **row} for row in rows)
 
 
 def _weighed(
