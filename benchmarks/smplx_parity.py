@@ -14,7 +14,8 @@ import torch
 from absl import flags
 from smplx import lbs
 
-from dal_jax.runtime import atomic, cli, errors
+from dal_jax.runtime import cli, files
+from dal_jax.runtime.errors import InputError
 from tests.body import smpl_files
 
 _OUT = flags.DEFINE_string("out", None, "The golden file, .npz.", required=True)
@@ -26,13 +27,13 @@ _POSES, _EVERY = 3, 53
 def main(_: list[str]) -> None:
     """Pose both models and write."""
     if pathlib.Path(_OUT.value).exists() and not _OVERWRITE.value:
-        raise errors.InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
+        raise InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
     pose = np.random.default_rng(0).normal(0, 0.5, (_POSES, 24, 3)).astype(np.float32)
     fields = {"pose": pose, "every": np.int64(_EVERY)}
     for name, joints in (("smpl", 24), ("smplh", 52)):
         vertices, centres = _posed(smpl_files.model(joints), pose)
         fields |= {f"{name}_vertices": vertices[:, ::_EVERY], f"{name}_joints": centres[:, :22]}
-    atomic.savez(_OUT.value, **fields)
+    files.savez(_OUT.value, **fields)
     print(f"{_OUT.value}: {_POSES} poses of {', '.join(fields)}")
 
 

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from absl import flags
 
-from benchmarks import torch_energy
-from dal_jax.benchmark import problems as problems_lib
-from dal_jax.body import template as template_lib
-from dal_jax.runtime import atomic, cli, errors
+from benchmarks import problems, torch_energy
+from benchmarks.torch_energy import Body, Energy, Weights
+from dal_jax.body.formats import load
+from dal_jax.runtime import cli, files
+from dal_jax.runtime.errors import InputError
 
 _CONFIG = flags.DEFINE_string("people", str(pathlib.Path(__file__).parent / "people.json"), "Config of the people.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "runs/data", "Folder where the people are kept once made.")
@@ -31,23 +32,21 @@ _FACING = np.diag([1.0, -1.0, -1.0])  # the body's y is up, the camera's down
 def main(_: list[str]) -> None:
     """Run both programs' energies, which must agree to the last digits, and write."""
     if pathlib.Path(_OUT.value).exists() and not _OVERWRITE.value:
-        raise errors.InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
-    template = template_lib.load_template()
-    config = problems_lib.read_config(_CONFIG.value)
-    observed = problems_lib.load(config, _DATA_DIR.value).take(_PEOPLE, _POINTS).observations
+        raise InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
+    template = load.load_template()
+    config = problems.read_config(_CONFIG.value)
+    observed = problems.load(config, _DATA_DIR.value).take(_PEOPLE, _POINTS).observations
     vertex = torch_energy.matched_vertices(template.faces, observed)
-    body = torch_energy.Body(template, torch.float64)
-    runs = [
-        _run(torch_energy.Energy(body, observed, vertex, torch_energy.Weights(), mesh)) for mesh in ("full", "points")
-    ]
+    body = Body(template, torch.float64)
+    runs = [_run(Energy(body, observed, vertex, Weights(), mesh)) for mesh in ("full", "points")]
     (energies, end), (other, _) = runs
     assert np.allclose(energies, other, rtol=1e-9, atol=0), "full mesh and points differ"
     fields = {f"observed_{name}": np.asarray(value) for name, value in vars(observed).items()}
-    atomic.savez(_OUT.value, energies=energies, learning_rate=np.float64(_RATE), **fields, **end)
+    files.savez(_OUT.value, energies=energies, learning_rate=np.float64(_RATE), **fields, **end)
     print(f"{_OUT.value}: energies of the first person {energies[0, 0]:.3f} to {energies[-1, 0]:.3f}")
 
 
-def _run(energy: torch_energy.Energy) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def _run(energy: Energy) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return the energies after 0 to 20 steps, (21, people), and the free numbers at the end."""
     start = {
         "pose": np.zeros((_PEOPLE, 23, 3)),

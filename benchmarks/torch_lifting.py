@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from absl import flags
 
-from benchmarks import kudo_race
-from dal_jax.benchmark import lifting, measure
-from dal_jax.body import template as template_lib
-from dal_jax.lifting import config as config_lib
-from dal_jax.runtime import atomic, cli, errors, machine
+from benchmarks import kudo_comparison, lifting, measure
+from dal_jax.body.formats import load
+from dal_jax.lifting.config import kudo
+from dal_jax.runtime import cli, files, machine
+from dal_jax.runtime.errors import InputError
 
 _STEPS = flags.DEFINE_integer("steps", 50, "Steps of training in a turn.", 1)
 _BATCHES = flags.DEFINE_multi_integer("batch", [1, 64, 4096], "Poses lifted at once.", 1)
@@ -34,20 +34,20 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the file of --out.")
 def main(_: list[str]) -> None:
     """Check that both compute the same; take turns; print."""
     if _OUT.value and pathlib.Path(_OUT.value).exists() and not _OVERWRITE.value:
-        raise errors.InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
+        raise InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
     threads = _THREADS.value or sorted({1, machine.cores()})
-    config = config_lib.kudo()
-    poses = lifting.people(template_lib.load_template(), lifting.PEOPLE)
-    found = [{"what": "agreement", **kudo_race.agreement(config, poses)}]
+    config = kudo()
+    poses = lifting.people(load.load_template(), lifting.PEOPLE)
+    found = [{"what": "agreement", **kudo_comparison.agreement(config, poses)}]
     for count in threads:
         torch.set_num_threads(count)
-        found += kudo_race.rows(config, poses, _STEPS.value, _BATCHES.value, _SECONDS.value)
+        found += kudo_comparison.rows(config, poses, _STEPS.value, _BATCHES.value, _SECONDS.value)
     environment = {"torch": torch.__version__, **measure.machine(jax.devices()[:1])}
     plain = [{name: _plain(value) for name, value in {**row, **environment}.items()} for row in found]
     for row in plain:
         print(json.dumps(row, allow_nan=False), flush=True)
     if _OUT.value:
-        atomic.write_json(_OUT.value, plain)
+        files.write_json(_OUT.value, plain)
 
 
 def _plain(value: object) -> object:

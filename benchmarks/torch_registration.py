@@ -24,12 +24,21 @@ import numpy as np
 import torch
 from absl import flags
 
-from benchmarks import torch_energy
-from dal_jax.benchmark import measure, problems as problems_lib, race
-from dal_jax.body import parameters as parameters_lib, template as template_lib
-from dal_jax.correspondences import observations as observations_lib
-from dal_jax.registration import energy, initialise, register
-from dal_jax.runtime import atomic, cli, errors, progress
+from benchmarks import equal_energy, measure, torch_energy
+from benchmarks.equal_energy import Course, Racer
+from benchmarks.problems import load, read_config, tile
+from benchmarks.torch_energy import Body, Energy, Weights
+from dal_jax.body import parameters
+from dal_jax.body.formats.load import load_template
+from dal_jax.body.template import Template
+from dal_jax.observations import residuals
+from dal_jax.observations.observation import Observation
+from dal_jax.registration import energy as energy_lib, register
+from dal_jax.registration.energy import Unknowns
+from dal_jax.registration.register import RegistrationConfig
+from dal_jax.registration.starts import closed_form
+from dal_jax.runtime import cli, files, progress
+from dal_jax.runtime.errors import InputError
 
 _CONFIG = flags.DEFINE_string("people", str(pathlib.Path(__file__).parent / "people.json"), "Config of the people.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "runs/data", "Folder where the people are kept once made.")
@@ -57,14 +66,14 @@ _MOST_LM_STEPS = 200
 def main(_: list[str]) -> None:
     """Check that both compute the same; let the loops run; find `lm`'s steps; take turns; print."""
     if _OUT.value and pathlib.Path(_OUT.value).exists() and not _OVERWRITE.value:
-        raise errors.InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
-    config = problems_lib.read_config(_CONFIG.value)
+        raise InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
+    config = read_config(_CONFIG.value)
     if _POINTS.value > config.points:
-        raise errors.InputError(f"--points={_POINTS.value}: {_CONFIG.value} has {config.points}")
+        raise InputError(f"--points={_POINTS.value}: {_CONFIG.value} has {config.points}")
     torch.set_num_threads(1)
     jax.config.update("jax_num_cpu_devices", os.cpu_count())  # a thread each: none waits for another
-    problems = problems_lib.load(config, _DATA_DIR.value).take(points=_POINTS.value)
-    contest = Contest(template_lib.load_template(), problems.observations)
+    problems = load(config, _DATA_DIR.value).take(points=_POINTS.value)
+    contest = Contest(load_template(), problems.observations)
     rows = [{"what": "agreement", "relative_difference": contest.disagreement(), "allowed": _AGREEMENT}]
     rows += contest.rows()
     environment = {"data": problems.digest, "torch": torch.__version__, **measure.machine(jax.devices())}
@@ -72,7 +81,7 @@ def main(_: list[str]) -> None:
     for row in plain:
         print(json.dumps(row, allow_nan=False), flush=True)
     if _OUT.value:
-        atomic.write_json(_OUT.value, plain)
+        files.write_json(_OUT.value, plain)
 
 
 def _plain(value: object) -> object:
@@ -92,8 +101,8 @@ class Run:
 class Contest:
     """The same people and weights for both programs."""
 
-    template: template_lib.Template
-    observations: observations_lib.Observation
+    template: Template
+    observations: Observation
 
     def disagreement(self) -> float:
         """Return the largest relative difference of the energies at the same parameters.
@@ -106,7 +115,7 @@ class Contest:
         numbers = self.start("tpose", len(people.depth))
         numbers = {name: values + random.normal(0, 0.1, values.shape) for name, values in numbers.items()}
         numbers = {name: values.astype(np.float32) for name, values in numbers.items()}
-        ours = np.asarray(_jax_energies(self.template, people, energy.Unknowns(**numbers)))
+        ours = np.asarray(_jax_energies(self.template, people, Unknowns(**numbers)))
         theirs = [
             self.energy(people, mesh)(torch_energy.unknowns_at(numbers)).detach().numpy() for mesh in ("full", "points")
         ]
@@ -124,11 +133,11 @@ class Contest:
         }
         first = {name: int(np.argmax(run.medians <= goals[s])) for name, run, s in _pairs(usual, best)}
         steps = {
-            "tpose": race.steps_to(self.course("tpose", usual.people), goals["tpose"], _MOST_LM_STEPS)[0],
-            "closed_form": race.steps_to(low, goals["closed_form"], _MOST_LM_STEPS)[0],
+            "tpose": equal_energy.steps_to(self.course("tpose", usual.people), goals["tpose"], _MOST_LM_STEPS)[0],
+            "closed_form": equal_energy.steps_to(low, goals["closed_form"], _MOST_LM_STEPS)[0],
         }
         if None in steps.values():
-            raise errors.InputError(f"lm did not reach {goals} within {_MOST_LM_STEPS} steps: {steps}")
+            raise InputError(f"lm did not reach {goals} within {_MOST_LM_STEPS} steps: {steps}")
         passes = {starts: self.lm_pass(starts, count) for starts, count in steps.items()}
         works = {"usual": usual.burst, "best": best.burst, **passes}
         print("taking turns", file=sys.stderr)
@@ -172,7 +181,7 @@ class Contest:
     def usual(self) -> Run:
         """Run the usual loop over its people, ten by ten."""
         people = _USUAL_PEOPLE.value // _USUAL_BATCH * _USUAL_BATCH
-        everybody = problems_lib.tile(self.observations, people)
+        everybody = tile(self.observations, people)
         lowest, loop = [], None
         for first in progress.bar("usual loop", range(0, people, _USUAL_BATCH), unit="batch"):
             ten = jax.tree.map(lambda leaf, first=first: leaf[first : first + _USUAL_BATCH], everybody)
@@ -184,40 +193,40 @@ class Contest:
     def best(self) -> Run:
         """Run the best variant over its people, all at once."""
         people = _BEST_PEOPLE.value
-        everybody = problems_lib.tile(self.observations, people)
+        everybody = tile(self.observations, people)
         start = self.start("closed_form", people)
         energies = self.energy(everybody, "points")
         loop = Loop(energies, start, _BEST_RATE.value, _BEST_BETA2.value, _COMPILE.value)
         medians = np.median(loop.lowest(_BEST_STEPS.value, "best variant"), axis=1)
         return Run(medians, lambda: loop.steps(_BURST["best"]), people)
 
-    def energy(self, observed: observations_lib.Observation, mesh: str) -> torch_energy.Energy:
+    def energy(self, observed: Observation, mesh: str) -> Energy:
         """Return PyTorch's energy of these people."""
         vertex = torch_energy.matched_vertices(self.template.faces, observed)
-        return torch_energy.Energy(torch_energy.Body(self.template), observed, vertex, torch_energy.Weights(), mesh)
+        return Energy(Body(self.template), observed, vertex, Weights(), mesh)
 
     def start(self, starts: str, people: int) -> dict[str, np.ndarray]:
         """Return the free numbers at a start; both programs have the same."""
         found = jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf, (people, *leaf.shape)), parameters_lib.t_pose()
+            lambda leaf: jnp.broadcast_to(leaf, (people, *leaf.shape)), parameters.t_pose()
         )  # fmt: skip
         if starts == "closed_form":
-            found = _closed_form(self.template, problems_lib.tile(self.observations, people))
-        unknowns = energy.from_parameters(found)
+            found = _closed_form(self.template, tile(self.observations, people))
+        unknowns = energy_lib.from_parameters(found)
         return {name: np.asarray(getattr(unknowns, name)) for name in torch_energy.UNKNOWNS}
 
-    def course(self, starts: str, people: int) -> race.Course:
+    def course(self, starts: str, people: int) -> Course:
         """Return `lm` over the first people, its number of steps open."""
-        racer = race.Racer(self.template, energy.stiff_weights(), "lm", _USUAL_RATE, starts)
-        everybody = problems_lib.tile(self.observations, people)
+        racer = Racer(self.template, energy_lib.stiff_weights(), "lm", _USUAL_RATE, starts)
+        everybody = tile(self.observations, people)
         batch = next(size for size in (64, 40, 20, 10, 1) if people % size == 0)
-        return race.course(racer, everybody, batch)
+        return equal_energy.course(racer, everybody, batch)
 
     def lm_pass(self, starts: str, steps: int) -> Callable[[], object]:
         """Return the work of registering many people: lookup of the points, start, moments and fit, all of it."""
-        config = register.RegistrationConfig("lm", steps=steps, starts=starts, batch=_LM_BATCH.value)
-        everybody = problems_lib.tile(self.observations, _LM_PEOPLE.value)
-        return lambda: register.register(self.template, everybody, config, energy.stiff_weights())
+        config = RegistrationConfig("lm", steps=steps, starts=starts, batch=_LM_BATCH.value)
+        everybody = tile(self.observations, _LM_PEOPLE.value)
+        return lambda: register.register(self.template, everybody, config, energy_lib.stiff_weights())
 
 
 class Loop:
@@ -225,7 +234,7 @@ class Loop:
 
     def __init__(
         self,
-        energies: torch_energy.Energy,
+        energies: Energy,
         start: dict[str, np.ndarray],
         rate: float,
         beta2: float,
@@ -263,8 +272,8 @@ def _pairs(usual: Run, best: Run) -> tuple[tuple[str, Run, str], ...]:
 @jax.jit
 def _jax_energies(template, observed, unknowns):
     def one(observed_one, unknowns_one):
-        target = energy.make_target(template, observed_one)
-        return energy.energy(template, target, unknowns_one, energy.stiff_weights())
+        target = residuals.make_target(template, observed_one)
+        return energy_lib.energy(template, target, unknowns_one, energy_lib.stiff_weights())
 
     with jax.default_matmul_precision("highest"):
         return jax.vmap(one)(observed, unknowns)
@@ -272,7 +281,7 @@ def _jax_energies(template, observed, unknowns):
 
 @jax.jit
 def _closed_form(template, observed):
-    return jax.vmap(lambda one: initialise.closed_form(template, energy.make_target(template, one)))(observed)
+    return jax.vmap(lambda one: closed_form(template, residuals.make_target(template, one)))(observed)
 
 
 if __name__ == "__main__":

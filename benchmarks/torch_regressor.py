@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from absl import flags
 
-from benchmarks import resnet_race
-from dal_jax.benchmark import regressor
-from dal_jax.runtime import atomic, cli, errors, machine
+from benchmarks import resnet_comparison
+from benchmarks.regressor import Case
+from dal_jax.runtime import cli, files, machine
+from dal_jax.runtime.errors import InputError
 
 _WIDTH = flags.DEFINE_integer("width", 16, "Channels of the first convolution.", 1)
 _SIZE = flags.DEFINE_integer("image_size", 64, "Side of the images, px.", 32)
@@ -33,14 +34,14 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the file of --out.")
 def main(_: list[str]) -> None:
     """Check that both compute the same; take turns; print."""
     if _OUT.value and pathlib.Path(_OUT.value).exists() and not _OVERWRITE.value:
-        raise errors.InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
-    case = regressor.Case(_WIDTH.value, _SIZE.value, _BATCH.value)
-    found = resnet_race.rows(case, _THREADS.value or sorted({1, machine.cores()}), _SECONDS.value)
+        raise InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
+    case = Case(_WIDTH.value, _SIZE.value, _BATCH.value)
+    found = resnet_comparison.rows(case, _THREADS.value or sorted({1, machine.cores()}), _SECONDS.value)
     plain = [{name: _plain(value) for name, value in {**row, "torch": torch.__version__}.items()} for row in found]
     for row in plain:
         print(json.dumps(row, allow_nan=False), flush=True)
     if _OUT.value:
-        atomic.write_json(_OUT.value, plain)
+        files.write_json(_OUT.value, plain)
 
 
 def _plain(value: object) -> object:

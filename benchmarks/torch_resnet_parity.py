@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from absl import flags
 
-from benchmarks import torch_resnet
-from dal_jax.benchmark import state_dict
-from dal_jax.runtime import atomic, cli, errors
+from benchmarks import state_dict
+from benchmarks.torch_resnet import ResNet50
+from dal_jax.runtime import cli, files
+from dal_jax.runtime.errors import InputError
 
 _OUT = flags.DEFINE_string("out", None, "The golden file, .npz.", required=True)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the file of --out.")
@@ -26,15 +27,15 @@ _WHOLE = ("conv1.weight", "layer2.0.downsample.0.weight", "layer4.2.bn3.weight")
 def main(_: list[str]) -> None:
     """Draw, run, write."""
     if pathlib.Path(_OUT.value).exists() and not _OVERWRITE.value:
-        raise errors.InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
+        raise InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
     narrow, published = _answers(4, 3, 64, gradients=True), _answers(64, 3, 96, gradients=False)
     fields = {f"narrow_{name}": value for name, value in narrow.items()}
-    atomic.savez(_OUT.value, **fields, **{f"published_{name}": value for name, value in published.items()})
+    files.savez(_OUT.value, **fields, **{f"published_{name}": value for name, value in published.items()})
     print(f"{_OUT.value}: features of {narrow['evaluation'].std():.3g} and {published['evaluation'].std():.3g}")
 
 
 def _answers(width: int, images: int, pixels: int, gradients: bool) -> dict[str, np.ndarray]:
-    network = torch_resnet.ResNet50(width).double()
+    network = ResNet50(width).double()
     tensors = {name: value for name, value in network.state_dict().items() if "num_batches" not in name}
     drawn = state_dict.random_state_dict({name: tuple(value.shape) for name, value in tensors.items()}, seed=width)
     network.load_state_dict({name: torch.from_numpy(value) for name, value in drawn.items()}, strict=False)

@@ -21,15 +21,25 @@ import jax
 import numpy as np
 from jaxtyping import Bool
 
-from dal_jax import in_loop, round_weights
-from dal_jax.body import kinematics, parameters as parameters_lib, skinning, template as template_lib
-from dal_jax.correspondences import observations as observations_lib
-from dal_jax.data import people as people_lib
-from dal_jax.lifting import lift as lift_lib, training as lifting_training
-from dal_jax.presets import Config
-from dal_jax.registration import energy, poses as poses_lib, register, trust as trust_lib
-from dal_jax.regressor import held_out, model as regressor_model, stopping, training as regressor_training
+from dal_jax import config as config_lib
+from dal_jax.body import kinematics, parameters as parameters_lib, skinning
+from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.template import Template
+from dal_jax.config import Config
+from dal_jax.data.people import People
+from dal_jax.lifting import training
+from dal_jax.lifting.lift import depth_term
+from dal_jax.lifting.training import LiftingState
+from dal_jax.observations import observation
+from dal_jax.observations.observation import Observation
+from dal_jax.online_fitting import BestFits, OnlineFitter
+from dal_jax.registration import priors, register
+from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.priors import Poses
+from dal_jax.regressor import held_out, model, training as training_lib
+from dal_jax.regressor.training import TrainState
 from dal_jax.runtime import progress
+from dal_jax.uncertainty import sample_weights
 
 PHASES = ("lift", "deform", "learn", "judge")
 
@@ -45,17 +55,17 @@ class LoopState:
     people, the next registration's start.
     """
 
-    lifting: lifting_training.LiftingState
-    fits: parameters_lib.BodyParameters
+    lifting: LiftingState
+    fits: BodyParameters
     energy: Any
-    poses: poses_lib.Poses
+    poses: Poses
     trust: Any
-    regressor: regressor_training.TrainState
-    predictions: parameters_lib.BodyParameters
+    regressor: TrainState
+    predictions: BodyParameters
 
 
 @dataclasses.dataclass
-class Progress:
+class RunState:
     """Where a run stands: JSON beside the state. `phase` of `round` comes next; history has one entry a judged round.
 
     saves: number of checkpoints so far; epoch: training epochs so far, as if no round had been stopped early;
@@ -76,7 +86,7 @@ class Judge(Protocol):
     def __call__(self, round_number: int, state: LoopState) -> dict[str, float | None]: ...
 
 
-class Store(Protocol):
+class RunStore(Protocol):
     """Where states and logged numbers go."""
 
     def save(self, number: int, state: LoopState, position: dict[str, Any]) -> None: ...
@@ -85,15 +95,15 @@ class Store(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Setting:
+class Run:
     """What a run is about and does not change: configuration, body, training people."""
 
     config: Config
-    template: template_lib.Template
-    people: people_lib.People
+    template: Template
+    people: People
 
 
-def initial_state(setting: Setting) -> LoopState:
+def initial_state(setting: Run) -> LoopState:
     """Return the state before the first phase: networks as drawn, every person in the T-pose (paper, section 3)."""
     lifting_key, regressor_key = jax.random.split(_key(setting, "initial"))
     count = len(setting.people.names)
@@ -101,17 +111,17 @@ def initial_state(setting: Setting) -> LoopState:
         lambda leaf: np.broadcast_to(np.asarray(leaf), (count, *leaf.shape)).copy(), parameters_lib.t_pose()
     )
     return LoopState(
-        lifting=lifting_training.initial_state(setting.config.lifting, lifting_key),
+        lifting=training.initial_state(setting.config.lifting, lifting_key),
         fits=t_pose,
         energy=np.full(count, np.inf, np.float32),
-        poses=poses_lib.usual(),
+        poses=priors.usual(),
         trust=np.ones(count, np.float32),
-        regressor=regressor_training.initial_state(setting.config.regressor, regressor_key),
+        regressor=training_lib.initial_state(setting.config.regressor, regressor_key),
         predictions=t_pose,
     )
 
 
-def run(setting: Setting, state: LoopState, position: Progress, store: Store, judge: Judge) -> LoopState:
+def run(setting: Run, state: LoopState, position: RunState, store: RunStore, judge: Judge) -> LoopState:
     """Run from wherever `position` stands to the last round; `position.history` then has one entry a round."""
     phases = {"lift": lift, "deform": deform, "learn": learn}
     while position.round <= setting.config.rounds:
@@ -125,7 +135,7 @@ def run(setting: Setting, state: LoopState, position: Progress, store: Store, ju
     return state
 
 
-def lift(setting: Setting, state: LoopState, position: Progress, saver: "_Saver") -> LoopState:
+def lift(setting: Run, state: LoopState, position: RunState, saver: "_Saver") -> LoopState:
     """Train the cGAN on the training people's 2D key points (Kudo et al. 2018).
 
     Note: the paper calls this the first step of an iteration. Ours is trained once, in the first round. People with
@@ -144,11 +154,11 @@ def lift(setting: Setting, state: LoopState, position: Progress, saver: "_Saver"
             bar.update(step - bar.n)
             saver.log({"lifting_step": step} | losses)
 
-        def checkpoint(lifting: lifting_training.LiftingState) -> None:
+        def checkpoint(lifting: LiftingState) -> None:
             if int(lifting.step) % setting.config.lifting_checkpoint_steps == 0:
                 saver.save(state.replace(lifting=lifting))
 
-        lifting = lifting_training.train(
+        lifting = training.train(
             state.lifting,
             np.asarray(observed.keypoint_position)[usable],
             visible[usable],
@@ -164,7 +174,7 @@ def lift(setting: Setting, state: LoopState, position: Progress, saver: "_Saver"
 _LIFTABLE_JOINTS = 5
 
 
-def deform(setting: Setting, state: LoopState, position: Progress, saver: "_Saver") -> LoopState:
+def deform(setting: Run, state: LoopState, position: RunState, saver: "_Saver") -> LoopState:
     """Register every training person (eq. 2-4), in later rounds from the ConvNet's predictions.
 
     Note: with `keep_better` the old fit is refined too and the one of lower energy stays; both are scored with this
@@ -178,18 +188,18 @@ def deform(setting: Setting, state: LoopState, position: Progress, saver: "_Save
         return state
     observed = with_lifted_depth(setting, state, setting.people.observations)
     if not first:
-        used = round_weights.weights(config, position.round == 2 and not config.in_loop, state.poses)
+        used = config_lib.weights(config, position.round == 2 and not config.in_loop, state.poses)
         state = _learn_poses(setting, state, observed, used)
     if not first and config.in_loop:
         return state
     registration = config.first_registration if first else config.registration
-    weights = round_weights.weights(config, first, state.poses)
+    weights = config_lib.weights(config, first, state.poses)
     given = [] if first else [state.predictions, *([state.fits] if config.keep_better else [])]
     with progress.bar(f"round {position.round}: deform", total=len(setting.people.names), unit="person") as bar:
         fit = register.register(
             setting.template, observed, registration, weights, given, lambda done: bar.update(done - bar.n)
         )
-    trust = trust_lib.weigh(config.trust, setting.template, observed, fit.parameters, weights)
+    trust = sample_weights.weigh(config.trust, setting.template, observed, fit.parameters, weights)
     saver.log({
         "registration_energy_median": float(np.median(fit.energy)),
         "registration_converged_share": float(np.mean(fit.converged)),
@@ -202,17 +212,15 @@ def deform(setting: Setting, state: LoopState, position: Progress, saver: "_Save
     return state
 
 
-def _learn_poses(
-    setting: Setting, state: LoopState, observed: observations_lib.Observation, used: energy.EnergyWeights
-) -> LoopState:
+def _learn_poses(setting: Run, state: LoopState, observed: Observation, used: EnergyWeights) -> LoopState:
     """Learn what L_joint pulls to, where that is learned, from fits made with the weights `used`: energies change."""
     if setting.config.rest_pose != "learned":
         return state
-    poses = round_weights.learn_poses(setting.template, observed, state.fits, used)
+    poses = config_lib.learn_poses(setting.template, observed, state.fits, used)
     return state.replace(poses=poses, energy=np.full_like(state.energy, np.inf))
 
 
-def learn(setting: Setting, state: LoopState, position: Progress, saver: "_Saver") -> LoopState:
+def learn(setting: Run, state: LoopState, position: RunState, saver: "_Saver") -> LoopState:
     """Train the ConvNet on the registered bodies (eq. 5-6) and predict the training people.
 
     Note: its weights go on from round to round; the optimiser starts afresh. Where people are held out, those of the
@@ -226,17 +234,17 @@ def learn(setting: Setting, state: LoopState, position: Progress, saver: "_Saver
     regressor = state.regressor
     before = (position.round - 1) * config.epochs
     if position.epoch == before and int(regressor.epoch_step) == 0:
-        regressor = regressor_training.start_round(config, regressor, state.fits)
+        regressor = training_lib.start_round(config, regressor, state.fits)
     refit = None
     if setting.config.in_loop:
-        weights = round_weights.weights(setting.config, False, state.poses)
-        refit = in_loop.Refit(setting.config, setting.template, weights, in_loop.Bodies(state.fits, state.energy))
+        weights = config_lib.weights(setting.config, False, state.poses)
+        refit = OnlineFitter(setting.config, setting.template, weights, BestFits(state.fits, state.energy))
     while position.epoch < before + config.epochs:
         with progress.bar(
             f"round {position.round}: learn, epoch {position.epoch + 1}", total=np.count_nonzero(weight), unit="image"
         ) as bar:
             bar.update(int(regressor.epoch_step) * config.batch)
-            regressor, metrics = regressor_training.train_epoch(
+            regressor, metrics = training_lib.train_epoch(
                 regressor, setting.template, setting.people.images, observed, state.fits, config,
                 _key(setting, "learn"), sample_weight=weight, steps=setting.config.learning_checkpoint_steps,
                 refit=refit, progress=bar.update,
@@ -251,15 +259,15 @@ def learn(setting: Setting, state: LoopState, position: Progress, saver: "_Saver
             )
             metrics |= judged
         saver.log(metrics)
-        if stopping.is_over(regressor.best, config.patience):
+        if training_lib.is_over(regressor.best, config.patience):
             position.epoch = before + config.epochs
         saver.save(state.replace(regressor=regressor))
-    regressor = regressor_training.finish_round(regressor)
-    predictions = regressor_model.predict(config, regressor, setting.people.images)
+    regressor = training_lib.finish_round(regressor)
+    predictions = model.predict(config, regressor, setting.people.images)
     return state.replace(regressor=regressor, predictions=predictions)
 
 
-def held_out_people(setting: Setting) -> Bool[np.ndarray, "people"]:
+def held_out_people(setting: Run) -> Bool[np.ndarray, "people"]:
     """Return who is registered and predicted like everyone, but never shown: the same people in every round.
 
     Raises:
@@ -268,20 +276,18 @@ def held_out_people(setting: Setting) -> Bool[np.ndarray, "people"]:
     return held_out.draw(setting.config.regressor, _key(setting, "hold out"), len(setting.people.names))
 
 
-def with_lifted_depth(
-    setting: Setting, state: LoopState, observed: observations_lib.Observation
-) -> observations_lib.Observation:
+def with_lifted_depth(setting: Run, state: LoopState, observed: Observation) -> Observation:
     """Attach z^GAN of eq. 4 to stacked observations, with the lifter's confidence in it where it has one."""
-    term = jax.jit(functools.partial(lift_lib.depth_term, setting.config.lifting))
+    term = jax.jit(functools.partial(depth_term, setting.config.lifting))
     depth, trusted = term(state.lifting.lifter, observed.keypoint_position, observed.keypoint_confidence)
-    return observations_lib.with_depth(observed, np.asarray(depth), np.asarray(trusted))
+    return observation.with_depth(observed, np.asarray(depth), np.asarray(trusted))
 
 
 @jax.jit
-def joints_h36m(template: template_lib.Template, parameters: parameters_lib.BodyParameters) -> jax.Array:
+def joints_h36m(template: Template, parameters: BodyParameters) -> jax.Array:
     """Return Human3.6M's joints of stacked bodies, camera axes, metres: what is scored."""
 
-    def one(body: parameters_lib.BodyParameters) -> jax.Array:
+    def one(body: BodyParameters) -> jax.Array:
         segments = kinematics.pose_skeleton(template, body.rotation, body.pose, body.segment_scale)
         return skinning.h36m_joints(template, segments)
 
@@ -291,7 +297,7 @@ def joints_h36m(template: template_lib.Template, parameters: parameters_lib.Body
 class _Saver:
     """Saves states with the position they belong to, and keeps the round's clock over all interruptions."""
 
-    def __init__(self, store: Store, position: Progress):
+    def __init__(self, store: RunStore, position: RunState):
         self._store, self._position = store, position
         self._before, self._started = position.seconds, time.monotonic()
 
@@ -324,7 +330,7 @@ class _Saver:
         self._store.save(self._position.saves, state, dataclasses.asdict(self._position))
 
 
-def _key(setting: Setting, purpose: str) -> jax.Array:
+def _key(setting: Run, purpose: str) -> jax.Array:
     """Return a key for one purpose: the seed folded with a fixed number, so phases never share random numbers."""
     return jax.random.fold_in(jax.random.key(setting.config.seed), _PURPOSES.index(purpose))
 

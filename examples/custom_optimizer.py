@@ -16,12 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.sparse import linalg
 
-from dal_jax.body import camera, kinematics, parameters as parameters_lib, skinning, surface, template as template_lib
-from dal_jax.correspondences import observations as observations_lib
-from dal_jax.registration import descent, energy, problem as problem_lib, register
+from dal_jax.body import cameras, kinematics, parameters, skinning
+from dal_jax.body.formats import load
+from dal_jax.body.template import Template
+from dal_jax.observations.observation import Observation
+from dal_jax.registration import energy, register
+from dal_jax.registration.register import RegistrationConfig
+from dal_jax.registration.solvers import descent
+from dal_jax.registration.solvers.problem import Problem
 
 
-def newton_cg(problem: problem_lib.Problem, *, steps, learning_rate, tolerance, iterations=40, damping=0.1):
+def newton_cg(problem: Problem, *, steps, learning_rate, tolerance, iterations=40, damping=0.1):
     """Solve (J'J + damping I) d = -J'r by conjugate gradients: J and J' are only ever applied to a vector."""
     del learning_rate
 
@@ -44,15 +49,15 @@ COMPARED = (("lm", 20), ("examples.custom_optimizer:newton_cg", 20), ("adam(lear
 
 def main() -> None:
     """Print the mean energy that optimisers reach from the closed-form start of eight made-up people."""
-    template = template_lib.load_template()
+    template = load.load_template()
     observed = made_up_people(template, count=8)
     for optimizer, steps in COMPARED:
-        config = register.RegistrationConfig(optimizer, steps, starts="closed_form", batch=8)
+        config = RegistrationConfig(optimizer, steps, starts="closed_form", batch=8)
         fit = register.register(template, observed, config, energy.stiff_weights())
         print(f"{optimizer:40s} {steps:4d} steps: energy {np.mean(fit.energy):.3f}")
 
 
-def made_up_people(template: template_lib.Template, count: int, points: int = 60) -> observations_lib.Observation:
+def made_up_people(template: Template, count: int, points: int = 60) -> Observation:
     """Return what an annotator would mark on people in random poses: dense points alone."""
     rng = np.random.default_rng(0)
     pose = rng.normal(0, 0.2, (count, 23, 3)).astype(np.float32)
@@ -60,12 +65,12 @@ def made_up_people(template: template_lib.Template, count: int, points: int = 60
     barycentric = rng.dirichlet(np.ones(3), (count, points)).astype(np.float32)
 
     def mark(pose, face, barycentric):
-        upright = parameters_lib.t_pose().rotation
+        upright = parameters.t_pose().rotation
         segments = kinematics.pose_skeleton(template, upright, pose, jnp.ones(24))
-        seen = skinning.skin_points(template, segments, surface.surface_points(template, face, barycentric))
-        return camera.project(seen, 0.9, jnp.zeros(2))
+        seen = skinning.skin_points(template, segments, skinning.surface_points(template, face, barycentric))
+        return cameras.project(seen, 0.9, jnp.zeros(2))
 
-    return observations_lib.Observation(
+    return Observation(
         point_position=np.asarray(jax.vmap(mark)(pose, face, barycentric)),
         point_face=face,
         point_barycentric=barycentric,

@@ -38,39 +38,40 @@ import jax
 import numpy as np
 from absl import flags
 
-from dal_jax.benchmark import (
-    body,
-    lifting,
-    pictures,
-    pipeline,
-    problems as problems_lib,
-    race,
-    registration,
-    regressor,
-    streaming,
-)
-from dal_jax.body import template as template_lib
-from dal_jax.lifting import config as lifting_config
-from dal_jax.registration import energy, named_weights, noise as noise_lib, optimizers, register, schedules
-from dal_jax.runtime import atomic, cli, errors, progress
+from benchmarks import body, equal_energy, lifting, pictures, pipeline, registration, regressor, streaming
+from benchmarks.equal_energy import Racer
+from benchmarks.problems import Problems, load, read_config
+from benchmarks.registration import Patience
+from dal_jax.body.formats.load import load_template
+from dal_jax.body.template import Template
+from dal_jax.lifting.config import PRESETS
+from dal_jax.registration import register, schedules
+from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.register import RegistrationConfig
+from dal_jax.registration.solvers import solve
+from dal_jax.runtime import cli, files, progress
+from dal_jax.runtime.errors import InputError
+from dal_jax.uncertainty import noise as noise_lib
 
 _ROWS = ("optimizers", "equal_energy", "largest_batch", "memory", "stream")
 _PEOPLE = pathlib.Path(__file__).parents[1] / "benchmarks" / "people.json"
 
 _TARGETS = ["registration", "body", "chart", "pipeline", "lifting", "regressor"]
 _TARGET = flags.DEFINE_enum("target", "registration", _TARGETS, "What is measured.")
-_WEIGHT_NAMES = (*named_weights.NAMES, "estimated")
+_WEIGHT_NAMES = (*schedules.WEIGHTS, "estimated")
 _KINDS = flags.DEFINE_list("rows", ["optimizers"], f"Kinds of rows: {', '.join(_ROWS[:-1])}.")
 _OPTIMIZERS = flags.DEFINE_string("optimizer", "lm,adam", "Optimisers, as --optimizer of experiments.register.")
 _STARTS = flags.DEFINE_list("starts", ["closed_form"], "Of tpose, closed_form, headings4, headings8, headings32.")
-_SCHEDULE = flags.DEFINE_enum("schedule", "constant", list(schedules.NAMES), "As --schedule of experiments.register.")
+_SCHEDULE = flags.DEFINE_enum(
+    "schedule", "constant", list(schedules.SCHEDULES), "As --schedule of experiments.register."
+)
 _WRONG_SHARE = flags.DEFINE_list("wrong_share", ["0"], "Shares of points put where another one was marked.")
 _BATCH = flags.DEFINE_list(
     "batch",
     None,
     "People at once. Left out: 64 (body: 1,64,512; chart: 16; pipeline: 30; lifting, to lift: 1,64,4096).",
 )
-_PRESETS = flags.DEFINE_list("preset", ["kudo", "best"], f"lifting: of {', '.join(lifting_config.PRESETS)}.")
+_PRESETS = flags.DEFINE_list("preset", ["kudo", "best"], f"lifting: of {', '.join(PRESETS)}.")
 _DEVICES = flags.DEFINE_list("devices", ["1"], "Numbers of devices; each has a process of its own. CPUs are split.")
 _WIDTHS = flags.DEFINE_list(
     "width", ["16"], "regressor: channels of the first convolution; 64 is ResNet50 as published."
@@ -103,14 +104,14 @@ _PHOTOGRAPHS = 240
 def main(_: list[str]) -> None:
     """Check the flags, measure, print."""
     if _OUT.value and pathlib.Path(_OUT.value).exists() and not _OVERWRITE.value:
-        raise errors.InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
+        raise InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
     counts = _numbers("devices", _DEVICES.value)
     if len(counts) > 1:
         rows = _relay([[*_argv("devices", "out"), f"--devices={count}"] for count in counts])
     else:
         jax.config.update("jax_num_cpu_devices", counts[0])  # before the first use of a device
         if len(jax.devices()) < counts[0]:
-            raise errors.InputError(f"--devices={counts[0]}: there are {len(jax.devices())}")
+            raise InputError(f"--devices={counts[0]}: there are {len(jax.devices())}")
         targets = {
             "body": _body_rows,
             "chart": _chart_rows,
@@ -124,11 +125,11 @@ def main(_: list[str]) -> None:
         printed.append(_plain(row))
         print(json.dumps(printed[-1], allow_nan=False), flush=True)
     if _OUT.value:
-        atomic.write_json(_OUT.value, printed)
+        files.write_json(_OUT.value, printed)
 
 
 def _body_rows() -> Iterator[dict[str, object]]:
-    template = template_lib.load_template()
+    template = load_template()
     if not body.has_smplx():
         print("smplx or torch is not installed: our rows only", file=sys.stderr)
     for batch in _numbers("batch", _BATCH.value or ["1", "64", "512"]):
@@ -137,7 +138,7 @@ def _body_rows() -> Iterator[dict[str, object]]:
 
 
 def _chart_rows() -> Iterator[dict[str, object]]:
-    template = template_lib.load_template()
+    template = load_template()
     for batch in _numbers("batch", _BATCH.value or ["16"]):
         yield {"what": "iuv_pictures", **pictures.row(template, batch, _SECONDS.value)}
 
@@ -150,12 +151,12 @@ def _pipeline_rows() -> Iterator[dict[str, object]]:
 
 def _lifting_rows() -> Iterator[dict[str, object]]:
     for preset in _PRESETS.value:
-        if preset not in lifting_config.PRESETS:
-            raise errors.InputError(f"--preset={preset}: of {', '.join(lifting_config.PRESETS)}")
+        if preset not in PRESETS:
+            raise InputError(f"--preset={preset}: of {', '.join(PRESETS)}")
     batches = _numbers("batch", _BATCH.value or ["1", "64", "4096"])
-    poses = lifting.people(template_lib.load_template(), lifting.PEOPLE)
+    poses = lifting.people(load_template(), lifting.PEOPLE)
     for preset in _PRESETS.value:
-        config = lifting_config.PRESETS[preset]()
+        config = PRESETS[preset]()
         for row in lifting.rows(config, poses, batches, _STEPS.value or lifting.STEPS, _SECONDS.value):
             yield {"what": "lifting", **row}
 
@@ -171,24 +172,24 @@ def _registration_rows(devices: int) -> Iterator[dict[str, object]]:
     """Refuse at once what could not be measured; then yield row after row."""
     for kind in _KINDS.value:
         if kind not in _ROWS:
-            raise errors.InputError(f"--rows={kind}: of {', '.join(_ROWS[:-1])}")
+            raise InputError(f"--rows={kind}: of {', '.join(_ROWS[:-1])}")
     for name in _WEIGHTS.value:
         if name not in _WEIGHT_NAMES:
-            raise errors.InputError(f"--weights={name}: of {', '.join(_WEIGHT_NAMES)}")
+            raise InputError(f"--weights={name}: of {', '.join(_WEIGHT_NAMES)}")
     cases = _cases(devices)
-    config = problems_lib.read_config(_CONFIG.value)
+    config = read_config(_CONFIG.value)
     for points in {case.points for case in cases}:
         if points > config.points:
-            raise errors.InputError(f"--points={points}: {_CONFIG.value} has {config.points}")
+            raise InputError(f"--points={points}: {_CONFIG.value} has {config.points}")
     stream_people = _numbers("stream_people", _STREAM.value)
-    problems = problems_lib.load(config, _DATA_DIR.value).take(_LIMIT.value)
+    problems = load(config, _DATA_DIR.value).take(_LIMIT.value)
     return _measured(cases, problems, stream_people)
 
 
 def _measured(
-    cases: list[registration.Case], people: problems_lib.Problems, stream_people: list[int]
+    cases: list[registration.Case], people: Problems, stream_people: list[int]
 ) -> Iterator[dict[str, object]]:
-    template = template_lib.load_template()
+    template = load_template()
     for name in _WEIGHTS.value:
         problems, weights = _weighed(name, template, people)
         for kind in _KINDS.value:
@@ -205,21 +206,19 @@ def _measured(
             yield from ({"what": kind, "weights": name, **row} for row in rows)
 
 
-def _weighed(
-    name: str, template: template_lib.Template, people: problems_lib.Problems
-) -> tuple[problems_lib.Problems, energy.EnergyWeights]:
+def _weighed(name: str, template: Template, people: Problems) -> tuple[Problems, EnergyWeights]:
     """Return the weights of a name, and the people with their depths as much trusted as goes with them."""
-    if name in named_weights.NAMES:
-        return people, named_weights.by_name(name)
-    config = register.RegistrationConfig("lm", registration.DAMPED_STEPS, starts="headings4")
+    if name in schedules.WEIGHTS:
+        return people, schedules.weights_by_name(name)
+    config = RegistrationConfig("lm", registration.DAMPED_STEPS, starts="headings4")
     seen = people.take(points=int(_POINTS.value[0])).observations
     _, noise = noise_lib.alternate(template, seen, config)
-    return people.replace(observations=noise_lib.trusted(people.observations, noise)), noise_lib.weights(noise)
+    return people.replace(observations=noise_lib.reweighted(people.observations, noise)), noise_lib.weights(noise)
 
 
 def _optimizer_rows(cases, template, problems, weights) -> Iterator[dict[str, object]]:
     """Yield when all are done: the best energy known is the best of them all."""
-    patience = registration.Patience(_SECONDS.value, _PATIENCE.value)
+    patience = Patience(_SECONDS.value, _PATIENCE.value)
     best: dict[int, np.ndarray] = {}
     if _REFERENCE.value:
         for points in progress.bar("best energies", sorted({case.points for case in cases}), unit="reference"):
@@ -241,12 +240,12 @@ def _equal_energy_rows(cases, template, problems, weights) -> Iterator[dict[str,
     rival, rate, rival_steps = _TPOSE_RIVAL
     targets = {"tpose": (rival, rate, rival_steps), "closed_form": ("lm", rate, _CLOSED_FORM_STEPS)}
     for starts, (name, learning_rate, steps) in targets.items():
-        leader = race.Racer(template, weights, name, learning_rate, starts)
-        goal = float(np.median(race.course(leader, observations, batch).energies(steps)))
+        leader = Racer(template, weights, name, learning_rate, starts)
+        goal = float(np.median(equal_energy.course(leader, observations, batch).energies(steps)))
         for optimizer in progress.bar(f"equal energy from {starts}", _optimizers(), unit="optimiser"):
-            racer = race.Racer(template, weights, optimizer, _LEARNING_RATE.value, starts)
-            course = race.course(racer, observations, batch)
-            needed, tried = race.steps_to(course, goal, _MOST_STEPS, _PATIENCE.value / 4)
+            racer = Racer(template, weights, optimizer, _LEARNING_RATE.value, starts)
+            course = equal_energy.course(racer, observations, batch)
+            needed, tried = equal_energy.steps_to(course, goal, _MOST_STEPS, _PATIENCE.value / 4)
             row = {
                 "optimizer": optimizer,
                 "learning_rate": _LEARNING_RATE.value,
@@ -257,17 +256,17 @@ def _equal_energy_rows(cases, template, problems, weights) -> Iterator[dict[str,
                 "steps": needed,
                 "most_steps_tried": tried,
             }
-            cost = {} if needed is None else race.cost_row(course, needed, _SECONDS.value)
+            cost = {} if needed is None else equal_energy.cost_row(course, needed, _SECONDS.value)
             yield {**row, "energy_median": float(np.median(course.energies(tried))), **cost}
 
 
 def _largest_batch_rows(cases, template, problems, weights) -> Iterator[dict[str, object]]:
     observations = problems.take(points=cases[0].points).observations
     for optimizer in progress.bar("largest batches", _optimizers(), unit="optimiser"):
-        racer = race.Racer(template, weights, optimizer, _LEARNING_RATE.value, "closed_form")
+        racer = Racer(template, weights, optimizer, _LEARNING_RATE.value, "closed_form")
         steps = _STEPS.value or registration.default_steps(optimizer)
         limits = (1e9 * _MEMORY_LIMIT.value, _TIME_LIMIT.value)
-        found = race.largest_batch(racer, observations, steps, *limits)
+        found = equal_energy.largest_batch(racer, observations, steps, *limits)
         yield {"optimizer": optimizer, "starts": "closed_form", "points": cases[0].points, **found}
 
 
@@ -289,7 +288,7 @@ def _memory_rows(case: registration.Case, stream_people: list[int], weights: str
 def _cases(devices: int) -> list[registration.Case]:
     for starts in _STARTS.value:
         if starts not in register.STARTS or starts == "given":
-            raise errors.InputError(f"--starts={starts}: of {', '.join(register.STARTS[:-1])}")
+            raise InputError(f"--starts={starts}: of {', '.join(register.STARTS[:-1])}")
     return [
         registration.Case(
             optimizer,
@@ -321,9 +320,9 @@ def _optimizers() -> list[str]:
             names[-1] += letter
     for name in names:
         try:
-            optimizers.check(name)
+            solve.check(name)
         except ValueError as error:
-            raise errors.InputError(f"--optimizer: {error}") from error
+            raise InputError(f"--optimizer: {error}") from error
     return names
 
 
@@ -335,14 +334,14 @@ def _shares() -> list[float]:
         except ValueError:
             share = math.nan
         if not 0 <= share < 1:
-            raise errors.InputError(f"--wrong_share={text}: a number from 0 to 1, 1 excluded")
+            raise InputError(f"--wrong_share={text}: a number from 0 to 1, 1 excluded")
         shares.append(share)
     return shares
 
 
 def _numbers(name: str, texts: list[str]) -> list[int]:
     if not texts or not all(text.isdecimal() and int(text) > 0 for text in texts):
-        raise errors.InputError(f"--{name}={','.join(texts)}: whole numbers above 0, as in --{name}=1,2")
+        raise InputError(f"--{name}={','.join(texts)}: whole numbers above 0, as in --{name}=1,2")
     return [int(text) for text in texts]
 
 

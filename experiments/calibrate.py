@@ -22,13 +22,16 @@ import jax
 import numpy as np
 from absl import flags
 
-from dal_jax.body import template as template_lib
-from dal_jax.correspondences import observations as observations_lib
-from dal_jax.data import people as people_lib
-from dal_jax.data.synthetic import builder as builder_lib
-from dal_jax.evaluation import calibration, metrics, protocols, tables
-from dal_jax.registration import noise as noise_lib, posterior, register, rivals as rivals_lib
-from dal_jax.runtime import atomic, cli
+from dal_jax.body.formats import load
+from dal_jax.data.people import load_people, load_truth
+from dal_jax.evaluation import metrics, protocols, tables
+from dal_jax.observations import observation
+from dal_jax.observations.observation import Observation
+from dal_jax.registration.register import RegistrationConfig
+from dal_jax.runtime import cli, files
+from dal_jax.synthetic import builder as builder_lib
+from dal_jax.uncertainty import modes, noise as noise_lib, posterior
+from dal_jax.uncertainty.posterior import Posterior
 
 _DATA_DIR = flags.DEFINE_string("data_dir", "runs/data", "Where the synthetic people are kept.")
 _SYNTHETIC = flags.DEFINE_string("synthetic", "demo", "Which of them: tiny, demo, full.")
@@ -45,21 +48,21 @@ _COLUMNS = ("within_1_sd", "within_2_sd", "mean_sd_mm", "rms_error_mm")
 def main(_: list[str]) -> None:
     """Load, register, predict, count, print."""
     builder = builder_lib.load(_SYNTHETIC.value, _DATA_DIR.value)
-    people = people_lib.load_people(builder, _SPLIT.value, _PEOPLE.value, with_truth=True)
+    people = load_people(builder, _SPLIT.value, _PEOPLE.value, with_truth=True)
     truth = people.truth.joints_h36m_mm
-    training = people_lib.load_truth(builder, "train", _PEOPLE.value).joints_h36m_mm
+    training = load_truth(builder, "train", _PEOPLE.value).joints_h36m_mm
     canonical = protocols.canonical_bone_sum_mm(training)
-    template = template_lib.load_template()
+    template = load.load_template()
     observed = people.observations
     if _DEPTH_NOISE.value > 0:
         observed = _simulate_depth(observed, truth, _DEPTH_NOISE.value, _SEED.value)
-    config = register.RegistrationConfig("lm", 30, starts="headings4")
+    config = RegistrationConfig("lm", 30, starts="headings4")
     fit, noise = noise_lib.alternate(template, observed, config)
-    trusted, weights = noise_lib.trusted(observed, noise), noise_lib.weights(noise)
-    rivals = rivals_lib.find(template, trusted, fit.parameters, weights)
+    trusted, weights = noise_lib.reweighted(observed, noise), noise_lib.weights(noise)
+    rivals = modes.find(template, trusted, fit.parameters, weights)
 
-    def predict(**size) -> posterior.Posterior:
-        return posterior.predict(template, observed, fit.parameters, noise, rivals=rivals, **size)
+    def predict(**size) -> Posterior:
+        return posterior.laplace_posterior(template, observed, fit.parameters, noise, rivals=rivals, **size)
 
     own_size = np.asarray(jax.vmap(metrics.bone_sum)(truth))[:, None, None] / canonical
     drawn = np.exp(np.random.default_rng(_SEED.value).normal(0.0, _ADULT_SPREAD, own_size.shape))
@@ -73,16 +76,16 @@ def main(_: list[str]) -> None:
     _show(found, levels)
     if _OUT.value:
         flags_given = {"split": _SPLIT.value, "people": len(truth), "depth_noise_m": _DEPTH_NOISE.value}
-        atomic.write_json(_OUT.value, flags_given | {"noise": levels, "calibration": found})
+        files.write_json(_OUT.value, flags_given | {"noise": levels, "calibration": found})
 
 
 def _compare(joints_mm: np.ndarray, deviation_mm: np.ndarray, truth_mm: np.ndarray) -> dict:
     error = joints_mm - (truth_mm - truth_mm[:, :1])
     mpjpe = float(np.mean(np.linalg.norm(error, axis=-1)))
-    return calibration.coverage(error[:, 1:], deviation_mm[:, 1:]) | {"mpjpe_mm": mpjpe}
+    return metrics.coverage(error[:, 1:], deviation_mm[:, 1:]) | {"mpjpe_mm": mpjpe}
 
 
-def _simulate_depth(observed: observations_lib.Observation, truth_mm: np.ndarray, noise_m: float, seed: int):
+def _simulate_depth(observed: Observation, truth_mm: np.ndarray, noise_m: float, seed: int):
     """Return observations with the true depth of every joint, as a lifter might give it: with independent noise."""
     visible = observed.keypoint_confidence > 0
     share = visible / np.maximum(visible.sum(axis=1, keepdims=True), 1)
@@ -95,13 +98,13 @@ def _simulate_depth(observed: observations_lib.Observation, truth_mm: np.ndarray
     depth = (truth_mm[..., 2] - truth_mm[:, :1, 2]) / 1000.0
     depth = depth + np.random.default_rng(seed).normal(0.0, noise_m, depth.shape)
     depth[:, 0] = 0.0
-    return observations_lib.with_depth(observed, depth * crop_units_a_metre[:, None], np.ones_like(depth))
+    return observation.with_depth(observed, depth * crop_units_a_metre[:, None], np.ones_like(depth))
 
 
 def _show(found: dict, levels: dict[str, float]) -> None:
     print("noise levels, crop units: " + json.dumps({name: round(value, 4) for name, value in levels.items()}))
     for size, axes in found.items():
-        rows = [[axis, *(f"{axes[axis][name]:.3g}" for name in _COLUMNS)] for axis in calibration.AXES]
+        rows = [[axis, *(f"{axes[axis][name]:.3g}" for name in _COLUMNS)] for axis in metrics.AXES]
         print(f"\n{size} (MPJPE {axes['mpjpe_mm']:.1f} mm)")
         print(tables.text_table(["axis", *_COLUMNS], rows))
 

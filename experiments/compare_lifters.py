@@ -25,15 +25,19 @@ import jax
 import numpy as np
 from absl import flags
 
-from dal_jax.benchmark import lifters, measure, pose_sets, problems as problems_lib
-from dal_jax.body import template as template_lib
-from dal_jax.lifting import config as config_lib
-from dal_jax.runtime import atomic, cli, errors
+from benchmarks import lifters, measure, pose_sets
+from benchmarks.lifters import Score
+from benchmarks.pose_sets import PoseSet
+from benchmarks.problems import load, read_config
+from dal_jax.body.formats.load import load_template
+from dal_jax.lifting.config import PRESETS, Config
+from dal_jax.runtime import cli, files
+from dal_jax.runtime.errors import InputError
 
 _PEOPLE = pathlib.Path(__file__).parents[1] / "benchmarks" / "people.json"
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the lifters; what is trained is kept.", required=True)
-_PRESETS = flags.DEFINE_list("presets", ["kudo", "best"], f"Of {', '.join(config_lib.PRESETS)}.")
+_PRESETS = flags.DEFINE_list("presets", ["kudo", "best"], f"Of {', '.join(PRESETS)}.")
 _SEEDS = flags.DEFINE_integer("seeds", 5, "Lifters of each preset.", lower_bound=1)
 _STEPS = flags.DEFINE_list("steps_of", ["kudo=10000"], "Training steps of a preset, instead of its own.")
 _POSES = flags.DEFINE_integer("poses", 20_000, "Training poses.", lower_bound=100)
@@ -48,7 +52,7 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the file of --out.")
 def main(_: list[str]) -> None:
     """Train, score, print."""
     if _OUT.value and pathlib.Path(_OUT.value).exists() and not _OVERWRITE.value:
-        raise errors.InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
+        raise InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
     configs = _configs()
     counts = {"train": _POSES.value, "validation": _SCORED.value, "test": _SCORED.value}
     people = pose_sets.load(counts, _DATA_DIR.value)
@@ -58,25 +62,25 @@ def main(_: list[str]) -> None:
         printed.append({name: _plain(value) for name, value in (row | where).items()})
         print(json.dumps(printed[-1], allow_nan=False), flush=True)
     if _OUT.value:
-        atomic.write_json(_OUT.value, printed)
+        files.write_json(_OUT.value, printed)
 
 
-def _configs() -> dict[str, config_lib.Config]:
+def _configs() -> dict[str, Config]:
     for name in _PRESETS.value:
-        if name not in config_lib.PRESETS:
-            raise errors.InputError(f"--presets={name}: of {', '.join(config_lib.PRESETS)}")
-    configs = {name: config_lib.PRESETS[name]() for name in _PRESETS.value}
+        if name not in PRESETS:
+            raise InputError(f"--presets={name}: of {', '.join(PRESETS)}")
+    configs = {name: PRESETS[name]() for name in _PRESETS.value}
     for text in _STEPS.value:
         name, _, steps = text.partition("=")
-        if name not in config_lib.PRESETS or not steps.isdecimal() or int(steps) < 1:
-            raise errors.InputError(f"--steps_of={text}: a preset and a whole number above 0, as in kudo=10000")
+        if name not in PRESETS or not steps.isdecimal() or int(steps) < 1:
+            raise InputError(f"--steps_of={text}: a preset and a whole number above 0, as in kudo=10000")
         if name in configs:
             configs[name] = dataclasses.replace(configs[name], steps=int(steps))
     return configs
 
 
-def _rows(configs: dict[str, config_lib.Config], people: dict[str, pose_sets.PoseSet]) -> Iterator[dict[str, object]]:
-    score = lifters.Score(people["train"].joints_true_mm)
+def _rows(configs: dict[str, Config], people: dict[str, PoseSet]) -> Iterator[dict[str, object]]:
+    score = Score(people["train"].joints_true_mm)
     yield {"what": "no_depth", **score.no_depth(people["test"])}
     true = people["test"].joints_true_mm
     yield {"what": "true_joints", **score.errors(true, true)}
@@ -93,8 +97,8 @@ def _rows(configs: dict[str, config_lib.Config], people: dict[str, pose_sets.Pos
         yield {"what": "preset", "preset": preset, "seeds": len(rows), "steps": config.steps, **_spread(rows)}
     yield from ({"what": "selection", **row} for row in lifters.selection(histories))
     if _REGISTRATION.value:
-        problems = problems_lib.load(problems_lib.read_config(_CONFIG.value), _DATA_DIR.value).take(points=120)
-        template = template_lib.load_template()
+        problems = load(read_config(_CONFIG.value), _DATA_DIR.value).take(points=120)
+        template = load_template()
         yield from ({"what": "registration", **row} for row in lifters.registration(template, problems, first))
 
 

@@ -27,9 +27,11 @@ from typing import Any
 import jax
 from absl import flags
 
-from dal_jax.benchmark import kept_rows, measure, regressors
-from dal_jax.loop import registered as registered_lib
-from dal_jax.runtime import atomic, cli, errors
+from benchmarks import measure, registered_runs, regressors, results
+from benchmarks.registered_runs import Registered
+from benchmarks.regressors import Comparison, Material
+from dal_jax.runtime import cli, files
+from dal_jax.runtime.errors import InputError
 
 _RUN = flags.DEFINE_string("run", None, "Folder of a deform_and_learn run, or the checkpoints/ in it.", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the finished variants, which are kept.", required=True)
@@ -47,20 +49,20 @@ _OVERWRITE = flags.DEFINE_bool(
 def main(_: list[str]) -> None:
     """Load, train, score, print."""
     if _OUT.value and pathlib.Path(_OUT.value).exists() and not _OVERWRITE.value:
-        raise errors.InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
+        raise InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
     names = regressors.chosen(_VARIANTS.value)
-    run = registered_lib.load(_RUN.value, _DATA_DIR.value)
+    run = registered_runs.load(_RUN.value, _DATA_DIR.value)
     printed = []
     for row in _rows(names, run):
         printed.append({key: _plain(value) for key, value in row.items()})
         print(json.dumps(printed[-1], allow_nan=False), flush=True)
     if _OUT.value:
-        atomic.write_json(_OUT.value, printed)
+        files.write_json(_OUT.value, printed)
 
 
-def _rows(names: list[str], run: registered_lib.Registered) -> Iterator[dict[str, Any]]:
+def _rows(names: list[str], run: Registered) -> Iterator[dict[str, Any]]:
     people = (run.judge.setting.people.observations, run.fits, run.judge.test.observations)
-    made_of = {"checkpoint": run.step, "people": kept_rows.digest(people)}
+    made_of = {"checkpoint": run.step, "people": results.digest(people)}
     where = measure.machine(jax.devices()[:1]) | {"people": len(run.fits.camera_scale), "checkpoint": run.step}
     comparison, base = _comparison(names, run), None
     for name in names:
@@ -68,19 +70,19 @@ def _rows(names: list[str], run: registered_lib.Registered) -> Iterator[dict[str
         for seed in range(_SEEDS.value):
             path = pathlib.Path(_WORKDIR.value) / f"{name}-{seed}.json"
             make = functools.partial(_row, comparison, name, seed, where)
-            rows.append(kept_rows.kept(path, made_of | comparison.made_of(name, seed), make, _OVERWRITE.value))
+            rows.append(results.kept(path, made_of | comparison.made_of(name, seed), make, _OVERWRITE.value))
             yield {"what": "variant"} | rows[-1]
         base = rows if name == "base" else base
         yield {"what": "summary"} | regressors.summary(name, rows, base) | where
 
 
-def _row(comparison: regressors.Comparison, name: str, seed: int, where: dict[str, Any]) -> dict[str, Any]:
+def _row(comparison: Comparison, name: str, seed: int, where: dict[str, Any]) -> dict[str, Any]:
     return comparison.row(name, seed) | where
 
 
-def _comparison(names: list[str], run: registered_lib.Registered) -> regressors.Comparison:
+def _comparison(names: list[str], run: Registered) -> Comparison:
     setting = run.judge.setting
-    material = regressors.Material(
+    material = Material(
         config=setting.config.regressor,
         trust=setting.config.trust,
         template=setting.template,
@@ -91,7 +93,7 @@ def _comparison(names: list[str], run: registered_lib.Registered) -> regressors.
     )
     spoiled = any(regressors.VARIANTS[name].bad_fits for name in names)
     epochs = _EPOCHS.value or setting.config.regressor.epochs
-    return regressors.Comparison(material, epochs, _BAD_FITS.value if spoiled else 0.0, run.score)
+    return Comparison(material, epochs, _BAD_FITS.value if spoiled else 0.0, run.score)
 
 
 def _plain(value: object) -> object:

@@ -14,12 +14,12 @@ import pathlib
 
 from absl import flags
 
-from dal_jax import presets
+from dal_jax import config
 from dal_jax.evaluation import tables
-from dal_jax.loop import session
+from dal_jax.loop import run
 from dal_jax.runtime import cli, config_flag
 
-_CONFIG = config_flag.define(presets.demo(), presets.PRESETS)
+_CONFIG = config_flag.define(config.demo(), config.PRESETS)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; an existing run goes on.", required=True)
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Folder where data sets are kept once rendered or recorded; default: 'data' beside --workdir."
@@ -31,7 +31,7 @@ def main(_: list[str]) -> None:
     """Run or go on, then print the history and where the report is."""
     workdir = pathlib.Path(_WORKDIR.value)
     data_dir = _DATA_DIR.value or workdir.parent / "data"
-    result = session.run(_CONFIG.value, workdir, data_dir, overwrite=_OVERWRITE.value)
+    result = run.run(_CONFIG.value, workdir, data_dir, overwrite=_OVERWRITE.value)
     print(tables.history_table(result.history))
     for name, value in result.scores.items():
         print(f"{name}: {tables.cell_text(value)}")

@@ -14,7 +14,8 @@ import pathlib
 from absl import flags
 
 from dal_jax.evaluation import metrics, pose_files, protocols, tables
-from dal_jax.runtime import atomic, cli, errors
+from dal_jax.runtime import cli, files
+from dal_jax.runtime.errors import InputError
 
 _POSES = flags.DEFINE_string("poses_3d", None, "Predicted poses, .npz.", required=True)
 _TRUTH = flags.DEFINE_string("truth", None, "True poses, .npz.", required=True)
@@ -32,13 +33,13 @@ _CANONICAL = flags.DEFINE_float(
 def main(_: list[str]) -> None:
     """Read both files, score, print, write."""
     if _OUT.value and pathlib.Path(_OUT.value).exists() and not _OVERWRITE.value:
-        raise errors.InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
+        raise InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
     poses, truth = pose_files.read(_POSES.value), pose_files.read(_TRUTH.value)
     canonical = _CANONICAL.value or protocols.canonical_bone_sum_mm(truth.joints)
     try:
         scores = pose_files.score(poses, truth, canonical)
-    except errors.InputError as error:
-        raise errors.InputError(f"{_POSES.value} and {_TRUTH.value}: {error}") from error
+    except InputError as error:
+        raise InputError(f"{_POSES.value} and {_TRUTH.value}: {error}") from error
     means = {name: metrics.masked_mean(values) for name, values in scores.items()}
     print(tables.text_table([f"{len(poses.joints)} poses", f"mean [{truth.unit}]"], list(means.items())))
     if truth.action is not None:
@@ -46,7 +47,7 @@ def main(_: list[str]) -> None:
     if _OUT.value:
         report = {f"{name}_{truth.unit}": value for name, value in means.items()}
         report |= {"poses": len(poses.joints), f"canonical_bone_sum_{truth.unit}": canonical}
-        atomic.write_json(_OUT.value, report)
+        files.write_json(_OUT.value, report)
 
 
 if __name__ == "__main__":

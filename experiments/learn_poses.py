@@ -13,11 +13,17 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from dal_jax.benchmark import problems as problems_lib
-from dal_jax.body import skeleton, template as template_lib
+from benchmarks import problems
+from benchmarks.problems import PeopleConfig
+from dal_jax.body import skeleton
+from dal_jax.body.formats import load
 from dal_jax.evaluation import tables
-from dal_jax.registration import noise as noise_lib, poses as poses_lib, register
-from dal_jax.runtime import atomic, cli, errors, progress
+from dal_jax.registration import priors
+from dal_jax.registration.priors import Poses
+from dal_jax.registration.register import RegistrationConfig
+from dal_jax.runtime import cli, files, progress
+from dal_jax.runtime.errors import InputError
+from dal_jax.uncertainty.noise import alternate, initial
 
 _DATA_DIR = flags.DEFINE_string("data_dir", "runs/data", "Where the people are kept.")
 _PEOPLE = flags.DEFINE_integer("people", 512, "How many of them.", 1)
@@ -31,25 +37,25 @@ _POINTS, _SEED = 120, 11
 def main(_: list[str]) -> None:
     """Make people, fit, learn, write, print."""
     if pathlib.Path(_OUT.value).exists() and not _OVERWRITE.value:
-        raise errors.InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
-    config = problems_lib.PeopleConfig(
+        raise InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
+    config = PeopleConfig(
         people=_PEOPLE.value, points=_POINTS, split="train", seed=_SEED, heading_spread_deg=180.0, grid_px=128,
         keypoint_noise=0.007, depth_noise_m=0.0,
     )  # fmt: skip
-    seen = problems_lib.load(config, _DATA_DIR.value).observations
+    seen = problems.load(config, _DATA_DIR.value).observations
     seen = seen.replace(depth_confidence=np.zeros_like(seen.depth_confidence))
-    template = template_lib.load_template()
-    registration = register.RegistrationConfig("lm", 20, starts="headings4")
-    broad = noise_lib.initial(poses_lib.broad())
+    template = load.load_template()
+    registration = RegistrationConfig("lm", 20, starts="headings4")
+    broad = initial(priors.broad())
     with progress.bar("fits", total=_PEOPLE.value * (_ROUNDS.value + 1), unit="fit") as bar:
-        _, noise = noise_lib.alternate(
+        _, noise = alternate(
             template, seen, registration, _ROUNDS.value, progress=lambda done: bar.update(done - bar.n), prior=broad
         )
-    atomic.savez(_OUT.value, mean=noise.poses.mean, covariance=noise.poses.covariance)
+    files.savez(_OUT.value, mean=noise.poses.mean, covariance=noise.poses.covariance)
     _show(noise.poses)
 
 
-def _show(found: poses_lib.Poses) -> None:
+def _show(found: Poses) -> None:
     mean = np.degrees(found.mean)
     spread = np.degrees(np.sqrt(np.diagonal(found.covariance, axis1=1, axis2=2)))
     rows = [

@@ -24,11 +24,12 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from dal_jax.correspondences import observe
-from dal_jax.data import pictures
-from dal_jax.lifting import criteria, folder, lift, poses as poses_lib
-from dal_jax.runtime import atomic, cli, errors, progress
-from dal_jax.viewing import stick_figures
+from dal_jax.lifting import criteria, folder, lift
+from dal_jax.lifting.poses import Poses, read
+from dal_jax.observations import observation, photographs
+from dal_jax.runtime import cli, files, progress
+from dal_jax.runtime.errors import InputError
+from dal_jax.viewing import plots
 
 _POSES = flags.DEFINE_string("poses", None, "2D poses: .npz, .npy or COCO key point .json.", required=True)
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder that train_lifting wrote.", required=True)
@@ -43,9 +44,9 @@ _BATCH = 4096
 def main(_: list[str]) -> None:
     """Read, lift, write."""
     _check_outputs()
-    poses = poses_lib.read(_POSES.value)
+    poses = read(_POSES.value)
     columns = _lift(poses)
-    atomic.savez(_OUT.value, **columns, unit="px", visible=poses.visible, entry=poses.entry)
+    files.savez(_OUT.value, **columns, unit="px", visible=poses.visible, entry=poses.entry)
     skipped = f" ({poses.skipped} annotations without a usable pose skipped)" if poses.skipped else ""
     print(f"{len(poses.entry)} poses{skipped}: {_OUT.value}")
     bones = criteria.bone_figures(jnp.asarray(columns["joints"]))
@@ -59,14 +60,14 @@ def main(_: list[str]) -> None:
 
 def _check_outputs() -> None:
     if not _OUT.value.endswith(".npz"):
-        raise errors.InputError(f"--out={_OUT.value}: the name must end in .npz")
+        raise InputError(f"--out={_OUT.value}: the name must end in .npz")
     drawn = [pathlib.Path(_PICTURES.value) / name for name in ("sheet.png", "turntable.gif")] if _PICTURES.value else []
     for path in [pathlib.Path(_OUT.value), *drawn]:
         if path.exists() and not _OVERWRITE.value:
-            raise errors.InputError(f"{path} exists; --overwrite replaces it")
+            raise InputError(f"{path} exists; --overwrite replaces it")
 
 
-def _lift(poses: poses_lib.Poses) -> dict[str, np.ndarray]:
+def _lift(poses: Poses) -> dict[str, np.ndarray]:
     """Lift in batches of one shape."""
     config, lifter = folder.load(_CHECKPOINT.value)
     count = len(poses.entry)
@@ -95,12 +96,12 @@ def _lift(poses: poses_lib.Poses) -> dict[str, np.ndarray]:
     }
 
 
-def _draw(columns: dict[str, np.ndarray], poses: poses_lib.Poses) -> None:
-    rows = observe.evenly(len(poses.entry), _PICTURED.value)
+def _draw(columns: dict[str, np.ndarray], poses: Poses) -> None:
+    rows = observation.evenly(len(poses.entry), _PICTURED.value)
     joints, path = columns["joints"][rows], pathlib.Path(_PICTURES.value)
-    sheet = stick_figures.sheet(joints, [str(entry) for entry in poses.entry[rows]], columns["unusual"][rows])
-    atomic.write_bytes(path / "sheet.png", pictures.png(sheet))
-    atomic.write_bytes(path / "turntable.gif", stick_figures.turntable(joints))
+    sheet = plots.sheet(joints, [str(entry) for entry in poses.entry[rows]], columns["unusual"][rows])
+    files.write_bytes(path / "sheet.png", photographs.png(sheet))
+    files.write_bytes(path / "turntable.gif", plots.turntable(joints))
     print(f"wrote {path / 'sheet.png'} and {path / 'turntable.gif'}")
 
 

@@ -24,13 +24,24 @@ import jax
 import numpy as np
 from absl import flags
 
-from dal_jax.body import template as template_lib
-from dal_jax.correspondences import observations as observations_lib, observe, person as person_lib
-from dal_jax.data import annotations as annotations_lib, boxes, photographs as photographs_lib, pictures
-from dal_jax.loop import fit_output, prediction, trained as trained_lib
-from dal_jax.registration import camera_fields, energy, fits_file, optimizers, register
-from dal_jax.runtime import cli, errors, progress, results
-from dal_jax.viewing import export, fit_summary
+from dal_jax.body.formats import load
+from dal_jax.body.template import Template
+from dal_jax.fits import export, file, output
+from dal_jax.fits.file import Fits
+from dal_jax.fits.output import PathOf
+from dal_jax.fits.summary import summarise, table
+from dal_jax.loop import prediction
+from dal_jax.loop.prediction import Predicted, Trained
+from dal_jax.observations import annotations, detections, observation, photographs as photographs_lib
+from dal_jax.observations.annotations import AnnotationFiles
+from dal_jax.observations.observation import Observation
+from dal_jax.observations.person import AnnotatedPerson, Annotations, Rejected
+from dal_jax.registration import register
+from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.register import Fit, RegistrationConfig
+from dal_jax.registration.solvers import solve
+from dal_jax.runtime import cli, files, progress
+from dal_jax.runtime.errors import InputError
 
 _IMAGES = flags.DEFINE_string("images", None, "Folder of the photographs, or one photograph.", required=True)
 _CHECKPOINT = flags.DEFINE_string(
@@ -64,21 +75,21 @@ def main(_: list[str]) -> None:
     formats = export.parse_formats(_EXPORT.value)
     _check_flags()
     found, path_of = _people()
-    trained = trained_lib.load(_CHECKPOINT.value)
-    template = template_lib.load_template(_BODY.value or trained.body or template_lib.FREE_BODY)
-    with results.making(_OUT.value, fit_output.NAMES, _run(found, path_of, trained), _OVERWRITE.value) as building:
+    trained = prediction.load(_CHECKPOINT.value)
+    template = load.load_template(_BODY.value or trained.body or load.FREE_BODY)
+    with files.making(_OUT.value, output.NAMES, _run(found, path_of, trained), _OVERWRITE.value) as building:
         rows = _make(building, trained, template, found, path_of, formats)
     if _ANNOTATIONS.value or _KEYPOINTS.value:
-        print(fit_summary.table(rows, _SHOWN_ROWS))
+        print(table(rows, _SHOWN_ROWS))
     print(f"wrote {_OUT.value}/fits.npz" + (f" and pictures in {_OUT.value}/overlays" if _OVERLAYS.value else ""))
 
 
 def _make(
     building: pathlib.Path,
-    trained: trained_lib.Trained,
-    template: template_lib.Template,
-    found: person_lib.Annotations,
-    path_of: fit_output.PathOf,
+    trained: Trained,
+    template: Template,
+    found: Annotations,
+    path_of: PathOf,
     formats: tuple[str, ...],
 ) -> list[dict]:
     """Fill the folder with all results; return what summary.json says of each person."""
@@ -87,35 +98,35 @@ def _make(
     print(f"{found.summary()}; checkpoint {trained.step} of {trained.folder}")
     for rejected in found.rejected[:_SHOWN_ROWS]:
         print(f"  skipped: {rejected.message}")
-    observations = observe.observe_all(found.people, annotations_lib.load_chart(_source(), template))
+    observations = observation.observe_all(found.people, annotations.load_chart(_source(), template))
     fits, rows = _fits(template, found, observations, predicted)
     shown = path_of if _OVERLAYS.value else None
     extra = _camera_fields(path_of, found, fits)
-    fit_output.write(building, template, found, observations, fits, rows, path_of=shown, formats=formats, extra=extra)
+    output.write(building, template, found, observations, fits, rows, path_of=shown, formats=formats, extra=extra)
     return rows
 
 
 def _check_flags() -> None:
     """Refuse before the work what would fail after it."""
-    if not results.is_unfinished(_OUT.value):
-        results.refuse_taken(_OUT.value, fit_output.NAMES, _OVERWRITE.value)
+    if not files.is_unfinished(_OUT.value):
+        files.refuse_taken(_OUT.value, output.NAMES, _OVERWRITE.value)
     named = {"boxes": _BOXES.value, "keypoints": _KEYPOINTS.value, "annotations": _ANNOTATIONS.value}
     given = [f"--{name}" for name, value in named.items() if value]
     if len(given) > 1:
-        raise errors.InputError(f"{given[0]} and {given[1]} both say who is where; give one")
+        raise InputError(f"{given[0]} and {given[1]} both say who is where; give one")
     for name in ("refine", "chart"):
         if flags.FLAGS[name].value and not _ANNOTATIONS.value:
-            raise errors.InputError(f"--{name}: needs --annotations=FILE.json")
+            raise InputError(f"--{name}: needs --annotations=FILE.json")
     if _ANNOTATIONS.value and not _ANNOTATIONS.value.lower().endswith(".json"):
-        raise errors.InputError(f"--annotations={_ANNOTATIONS.value}: not a .json file")
+        raise InputError(f"--annotations={_ANNOTATIONS.value}: not a .json file")
     try:
-        optimizers.check(_OPTIMIZER.value)
+        solve.check(_OPTIMIZER.value)
     except ValueError as error:
-        raise errors.InputError(f"--optimizer={_OPTIMIZER.value}: {str(error).split(': ', 1)[-1]}") from error
+        raise InputError(f"--optimizer={_OPTIMIZER.value}: {str(error).split(': ', 1)[-1]}") from error
     if _FOCAL.value is not None and not np.isfinite(_FOCAL.value):
-        raise errors.InputError(f"--focal_px={_FOCAL.value}: not a finite number")
+        raise InputError(f"--focal_px={_FOCAL.value}: not a finite number")
     if _PRINCIPAL.value is not None and not _FOCAL.value:
-        raise errors.InputError("--principal_px: needs --focal_px")
+        raise InputError("--principal_px: needs --focal_px")
     _principal_px()
 
 
@@ -126,28 +137,28 @@ def _principal_px() -> tuple[float, float] | None:
     try:
         x, y = (float(value) for value in _PRINCIPAL.value)
     except ValueError:
-        raise errors.InputError(f"--principal_px={text}: not two numbers such as 320,240") from None
+        raise InputError(f"--principal_px={text}: not two numbers such as 320,240") from None
     if not np.isfinite([x, y]).all():
-        raise errors.InputError(f"--principal_px={text}: not two finite numbers")
+        raise InputError(f"--principal_px={text}: not two finite numbers")
     return x, y
 
 
-def _people() -> tuple[person_lib.Annotations, fit_output.PathOf]:
+def _people() -> tuple[Annotations, PathOf]:
     """Return who is to be predicted, and where each one's photograph lies."""
     if _ANNOTATIONS.value:
-        return annotations_lib.read(_source()), functools.partial(annotations_lib.picture_path, _source())
+        return annotations.read(_source()), functools.partial(annotations.picture_path, _source())
     photographs = photographs_lib.listing(_IMAGES.value)
     found = None
     if _BOXES.value:
-        found = boxes.read_boxes(_BOXES.value, photographs.names)
+        found = detections.read_boxes(_BOXES.value, photographs.names)
     elif _KEYPOINTS.value:
-        found = boxes.read_keypoints(_KEYPOINTS.value, photographs.names)
+        found = detections.read_keypoints(_KEYPOINTS.value, photographs.names)
     people = photographs_lib.people(photographs, found, _SKIP_INVALID.value)
     return people, lambda one: photographs.path(one.file_name)
 
 
-def _source() -> annotations_lib.Source:
-    return annotations_lib.Source(
+def _source() -> AnnotationFiles:
+    return AnnotationFiles(
         annotations=_ANNOTATIONS.value or "",
         images=_IMAGES.value,
         chart=_CHART.value or "",
@@ -155,7 +166,7 @@ def _source() -> annotations_lib.Source:
     )
 
 
-def _run(found: person_lib.Annotations, path_of: fit_output.PathOf, trained: trained_lib.Trained) -> dict:
+def _run(found: Annotations, path_of: PathOf, trained: Trained) -> dict:
     """Return what the results depend on: another value is another run, whose unfinished work is of no use here."""
     digest = hashlib.sha256()
     for one in found.people:
@@ -178,11 +189,11 @@ def _run(found: person_lib.Annotations, path_of: fit_output.PathOf, trained: tra
 
 
 def _predict(
-    trained: trained_lib.Trained,
-    path_of: fit_output.PathOf,
-    people: list[person_lib.AnnotatedPerson],
+    trained: Trained,
+    path_of: PathOf,
+    people: list[AnnotatedPerson],
     building: pathlib.Path,
-) -> prediction.Predicted:
+) -> Predicted:
     with progress.bar("predict", total=len(people), unit="person") as bar:
         return prediction.predict(
             trained,
@@ -195,67 +206,65 @@ def _predict(
         )
 
 
-def _without_problems(found: person_lib.Annotations, predicted: prediction.Predicted):
+def _without_problems(found: Annotations, predicted: Predicted):
     """Return the entries, those whose crop could not be made turned into rejected ones, and the others' bodies."""
     problem_of = dict(zip([id(one) for one in found.people], predicted.problems, strict=True))
     entries = [
-        person_lib.Rejected(one.image_id, one.annotation_id, one.file_name, "unreadable picture", problem_of[id(one)])
+        Rejected(one.image_id, one.annotation_id, one.file_name, "unreadable picture", problem_of[id(one)])
         if problem_of.get(id(one))
         else one
         for one in found.entries
     ]
     good = [row for row, problem in enumerate(predicted.problems) if not problem]
     if not good:
-        raise errors.InputError(f"{predicted.problems[0]} (none of {len(entries)} people can be used)")
+        raise InputError(f"{predicted.problems[0]} (none of {len(entries)} people can be used)")
     parameters = jax.tree.map(lambda leaf: leaf[good], predicted.parameters)
-    return person_lib.Annotations(entries, found.without_points), parameters
+    return Annotations(entries, found.without_points), parameters
 
 
 def _fits(
-    template: template_lib.Template,
-    found: person_lib.Annotations,
-    observations: observations_lib.Observation,
+    template: Template,
+    found: Annotations,
+    observations: Observation,
     predicted,
-) -> tuple[fits_file.Fits, list[dict]]:
+) -> tuple[Fits, list[dict]]:
     """Return the rows of fits.npz and what summary.json says of them; refined where that is asked for."""
-    fits = fits_file.empty(*zip(*[(e.image_id, e.annotation_id, e.file_name) for e in found.entries], strict=True))
-    rows = np.array([isinstance(entry, person_lib.AnnotatedPerson) for entry in found.entries]).nonzero()[0]
+    fits = file.empty(*zip(*[(e.image_id, e.annotation_id, e.file_name) for e in found.entries], strict=True))
+    rows = np.array([isinstance(entry, AnnotatedPerson) for entry in found.entries]).nonzero()[0]
     bbox_px = np.stack([person.bbox_px for person in found.people])
-    fits_file.fill(fits, rows, template, predicted, observations, bbox_px)
-    summary = fit_summary.summarise(found, fits, None)
+    file.fill(fits, rows, template, predicted, observations, bbox_px)
+    summary = summarise(found, fits, None)
     if not _REFINE.value:
         return fits, summary
     before = {f"predicted_{name}": [row[name] for row in summary] for name in ("dense_error_px", "keypoint_error_px")}
     fit = _refine(template, observations, predicted)
-    fits_file.fill(fits, rows, template, fit.parameters, observations, bbox_px, fit.energy, fit.converged)
-    summary = fit_summary.summarise(found, fits, None)
+    file.fill(fits, rows, template, fit.parameters, observations, bbox_px, fit.energy, fit.converged)
+    summary = summarise(found, fits, None)
     return fits, [row | {name: values[index] for name, values in before.items()} for index, row in enumerate(summary)]
 
 
-def _refine(template: template_lib.Template, observations: observations_lib.Observation, predicted) -> register.Fit:
+def _refine(template: Template, observations: Observation, predicted) -> Fit:
     """Register the people from their predictions alone, with the weights of the loop's later rounds."""
     people = len(predicted.camera_scale)
     steps = 30 if _OPTIMIZER.value in ("lm", "dense_lm", "gauss_newton") else 300
     batch = 64 if _OPTIMIZER.value == "lm" else min(64, 1 << (people - 1).bit_length())
-    config = register.RegistrationConfig(_OPTIMIZER.value, steps, starts="given", batch=batch)
+    config = RegistrationConfig(_OPTIMIZER.value, steps, starts="given", batch=batch)
     with progress.bar("refine", total=people, unit="person") as bar:
         return register.register(
-            template, observations, config, energy.EnergyWeights(), [predicted], lambda n: bar.update(n - bar.n)
+            template, observations, config, EnergyWeights(), [predicted], lambda n: bar.update(n - bar.n)
         )
 
 
-def _camera_fields(
-    path_of: fit_output.PathOf, found: person_lib.Annotations, fits: fits_file.Fits
-) -> dict[str, np.ndarray]:
+def _camera_fields(path_of: PathOf, found: Annotations, fits: Fits) -> dict[str, np.ndarray]:
     if not _FOCAL.value:
         return {}
     intrinsics_px = np.full((len(found.entries), 4), np.nan, np.float32)
     for row, entry in enumerate(found.entries):
-        if isinstance(entry, person_lib.AnnotatedPerson):
-            size = entry.picture_size or pictures.upright_size(path_of(entry))
+        if isinstance(entry, AnnotatedPerson):
+            size = entry.picture_size or photographs_lib.upright_size(path_of(entry))
             centre = _principal_px() or (size[0] / 2, size[1] / 2)
             intrinsics_px[row] = (_FOCAL.value, _FOCAL.value, *centre)
-    return camera_fields.in_camera(fits, intrinsics_px)
+    return file.in_camera(fits, intrinsics_px)
 
 
 if __name__ == "__main__":

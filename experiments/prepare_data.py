@@ -11,8 +11,9 @@ import sys
 
 from absl import flags
 
-from dal_jax.data import catalogue, files as files_lib
-from dal_jax.data.recording import builder as builder_lib
+from dal_jax.data import catalogue
+from dal_jax.data.files import Files
+from dal_jax.data.preparing.builder import prepare
 from dal_jax.runtime import cli
 
 _DATASET = flags.DEFINE_string(
@@ -36,10 +37,10 @@ _WORKERS = flags.DEFINE_integer("workers", None, "Processes; by default one a co
 
 def main(_: list[str]) -> None:
     """Prepare the data set, say where it is and who was left out."""
-    files = files_lib.Files(_SOURCE.value, _CHART.value, _BODY.value, _IMAGE_SIZE.value)
+    files = Files(_SOURCE.value, _CHART.value, _BODY.value, _IMAGE_SIZE.value)
     choices = {flag.name: flag.value for flag in _CHOICES if flag.value is not None}
     source = catalogue.source_of(_DATASET.value, files, choices)
-    builder, summary = builder_lib.prepare(source, _DATA_DIR.value, _WORKERS.value)
+    builder, summary = prepare(source, _DATA_DIR.value, _WORKERS.value)
     for kind, line in summary.first.items():
         print(f"skipped, {kind}, for instance: {line}", file=sys.stderr)
     counts = ", ".join(f"{split.num_examples} {name}" for name, split in builder.info.splits.items())

@@ -12,14 +12,16 @@ import sys
 
 from absl import flags
 
-from dal_jax.data.poses import collection, views
-from dal_jax.runtime import cli, errors
+from dal_jax.data.motions import collection
+from dal_jax.data.motions.collection import Sampling, Views
+from dal_jax.runtime import cli
+from dal_jax.runtime.errors import InputError
 
 _SOURCE = flags.DEFINE_string("source", None, "Folder of motions, or one file.", required=True)
 _OUT = flags.DEFINE_string("out", None, "The .npz to write.", required=True)
 _RATE = flags.DEFINE_float("rate", 5.0, "Poses taken of a second of motion, at most.", lower_bound=0.01)
 _VIEWS = flags.DEFINE_integer("views", 1, "Cameras a pose.", lower_bound=1)
-_CAMERA = flags.DEFINE_enum("camera", "perspective", list(views.CAMERAS), "Kind of the cameras.")
+_CAMERA = flags.DEFINE_enum("camera", "perspective", list(collection.CAMERAS), "Kind of the cameras.")
 _ELEVATION = flags.DEFINE_float("elevation_deg", 10.0, "Standard deviation of a camera's elevation.", 0.0, 60.0)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the cameras.", lower_bound=0)
 _SKIP_INVALID = flags.DEFINE_bool("skip_invalid", False, "Leave out files that cannot be read, and name them.")
@@ -30,11 +32,11 @@ def main(_: list[str]) -> None:
     """Read, look, write."""
     out = pathlib.Path(_OUT.value)
     if out.suffix != ".npz":
-        raise errors.InputError(f"--out={out}: 2D poses are written as .npz")
+        raise InputError(f"--out={out}: 2D poses are written as .npz")
     if out.exists() and not _OVERWRITE.value:
-        raise errors.InputError(f"{out}: exists; --overwrite replaces it")
-    cameras = views.Views(_CAMERA.value, _VIEWS.value, _ELEVATION.value)
-    sampling = collection.Sampling(cameras, _RATE.value, _SEED.value)
+        raise InputError(f"{out}: exists; --overwrite replaces it")
+    cameras = Views(_CAMERA.value, _VIEWS.value, _ELEVATION.value)
+    sampling = Sampling(cameras, _RATE.value, _SEED.value)
     done = collection.collect(pathlib.Path(_SOURCE.value), out, sampling, _SKIP_INVALID.value)
     for line in done.skipped:
         print(f"skipped: {line}", file=sys.stderr)

@@ -17,25 +17,24 @@ import jax
 import numpy as np
 from absl import flags
 
-from dal_jax.body import template as template_lib
-from dal_jax.correspondences import observations as observations_lib, observe, person as person_lib
-from dal_jax.data import annotations as annotations_lib
-from dal_jax.lifting import folder as lifter_folder, lift
-from dal_jax.loop import fit_output
-from dal_jax.registration import (
-    energy,
-    fits_file,
-    holdout,
-    named_weights,
-    noise,
-    optimizers,
-    quality,
-    register,
-    sandwich,
-    schedules,
-)
-from dal_jax.runtime import cli, errors, progress, results
-from dal_jax.viewing import export, fit_summary
+from dal_jax.body.formats import load
+from dal_jax.body.template import Template
+from dal_jax.fits import export, file, output, summary
+from dal_jax.fits.file import Fits
+from dal_jax.lifting import folder as folder_lib, lift
+from dal_jax.observations import annotations, observation
+from dal_jax.observations.annotations import AnnotationFiles
+from dal_jax.observations.observation import Observation
+from dal_jax.observations.person import AnnotatedPerson, Annotations
+from dal_jax.registration import register, schedules
+from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.register import Fit, RegistrationConfig
+from dal_jax.registration.solvers import solve
+from dal_jax.runtime import cli, files, progress
+from dal_jax.runtime.errors import InputError
+from dal_jax.uncertainty import held_out_points, noise, quality
+from dal_jax.uncertainty.noise import NoiseLevels
+from dal_jax.uncertainty.sandwich import Precisions
 
 _ANNOTATIONS = flags.DEFINE_string("annotations", None, "COCO-style JSON with bbox, dp_I, dp_U, dp_V, dp_x, dp_y.")
 _IUV = flags.DEFINE_string("iuv", None, "IUV picture as DensePose writes it, or a folder of NAME_IUV.png.")
@@ -69,13 +68,13 @@ _TOLERANCE = flags.DEFINE_float(
     "tolerance", 0.0, "A person is finished when a step gains less than this share of the energy; 0: all steps.", 0, 1
 )
 _SCHEDULE = flags.DEFINE_enum(
-    "schedule", "constant", list(schedules.NAMES),
+    "schedule", "constant", list(schedules.SCHEDULES),
     "constant; stiff_to_soft: the paper's stiff weights first; graduated: a robust loss against wrong correspondences.",
 )  # fmt: skip
 _LIMITS = flags.DEFINE_float("joint_limits", 0.0, "Weight of joint angles beyond anatomical limits; 0: off.", 0)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.1, "Of first-order optimisers (paper: 0.1).", 1e-9)
 _WEIGHTS = flags.DEFINE_enum(
-    "weights", "natural", [*named_weights.NAMES, "estimated"],
+    "weights", "natural", [*schedules.WEIGHTS, "estimated"],
     "Of eq. 2: stiff, the paper's of the first round; soft, those of later rounds; natural, soft with a pull to how "
     "people hold their joints instead of to the T-pose; estimated: the inverse variances that the residuals of all "
     "people together speak for, and how they hold their joints (three rounds of fits; give it a hundred or more).",
@@ -94,35 +93,35 @@ def main(_: list[str]) -> None:
     """Read, fit, measure, draw, write, print."""
     source, formats = _source(), export.parse_formats(_EXPORT.value)
     _check_flags()
-    template = template_lib.load_template(_BODY.value or template_lib.FREE_BODY, pose_blendshapes=_BLENDSHAPES.value)
-    chart = annotations_lib.load_chart(source, template)
-    found = annotations_lib.read(source)
+    template = load.load_template(_BODY.value or load.FREE_BODY, pose_blendshapes=_BLENDSHAPES.value)
+    chart = annotations.load_chart(source, template)
+    found = annotations.read(source)
     print(found.summary())
     for rejected in found.rejected[:_SHOWN_ROWS]:
         print(f"  skipped: {rejected.message}")
-    observations = _with_depth(observe.observe_all(found.people, chart))
+    observations = _with_depth(observation.observe_all(found.people, chart))
     fits, held_out, qualities = _fit(template, found, observations)
-    rows = fit_summary.summarise(found, fits, held_out)
+    rows = summary.summarise(found, fits, held_out)
     rows = [row | {"quality": report} for row, report in zip(rows, qualities, strict=True)]
     out = pathlib.Path(_OUT.value).absolute()
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".register.", dir=out) as building:
-        path_of = functools.partial(annotations_lib.picture_path, source) if source.images else None
+        path_of = functools.partial(annotations.picture_path, source) if source.images else None
         folder = pathlib.Path(building)
-        fit_output.write(folder, template, found, observations, fits, rows, path_of=path_of, formats=formats)
-        results.publish(folder, out, fit_output.NAMES)
-    print(fit_summary.table(rows, _SHOWN_ROWS))
+        output.write(folder, template, found, observations, fits, rows, path_of=path_of, formats=formats)
+        files.publish(folder, out, output.NAMES)
+    print(summary.table(rows, _SHOWN_ROWS))
     print(f"wrote {_OUT.value}/fits.npz" + (f" and overlays in {_OUT.value}/overlays" if source.images else ""))
 
 
-def _source() -> annotations_lib.Source:
+def _source() -> AnnotationFiles:
     if bool(_ANNOTATIONS.value) == bool(_IUV.value):
-        raise errors.InputError("give either --annotations=FILE.json or --iuv=PICTURE")
+        raise InputError("give either --annotations=FILE.json or --iuv=PICTURE")
     if _ANNOTATIONS.value and not _ANNOTATIONS.value.lower().endswith(".json"):
-        raise errors.InputError(f"--annotations={_ANNOTATIONS.value}: not a .json file (IUV pictures go to --iuv)")
+        raise InputError(f"--annotations={_ANNOTATIONS.value}: not a .json file (IUV pictures go to --iuv)")
     if _ANNOTATIONS.value and _INDS.value:
-        raise errors.InputError(f"--inds={_INDS.value}: belongs to --iuv, not to --annotations")
-    return annotations_lib.Source(
+        raise InputError(f"--inds={_INDS.value}: belongs to --iuv, not to --annotations")
+    return AnnotationFiles(
         annotations=_ANNOTATIONS.value or _IUV.value,
         inds=_INDS.value or "",
         images=_IMAGES.value or "",
@@ -134,65 +133,69 @@ def _source() -> annotations_lib.Source:
 def _check_flags() -> None:
     """Refuse before the work what would fail after it."""
     try:
-        optimizers.check(_OPTIMIZER.value)
+        solve.check(_OPTIMIZER.value)
     except ValueError as error:
-        raise errors.InputError(f"--optimizer={_OPTIMIZER.value}: {str(error).split(': ', 1)[-1]}") from error
+        raise InputError(f"--optimizer={_OPTIMIZER.value}: {str(error).split(': ', 1)[-1]}") from error
     if _BLENDSHAPES.value and _OPTIMIZER.value == "lm":
-        raise errors.InputError("--pose_blendshapes: the optimiser lm knows none; take --optimizer=dense_lm")
-    results.refuse_taken(_OUT.value, fit_output.NAMES, _OVERWRITE.value)
+        raise InputError("--pose_blendshapes: the optimiser lm knows none; take --optimizer=dense_lm")
+    files.refuse_taken(_OUT.value, output.NAMES, _OVERWRITE.value)
 
 
-def _with_depth(observations: observations_lib.Observation) -> observations_lib.Observation:
+def _with_depth(observations: Observation) -> Observation:
     """Lift the key points, where there is a lifter; without one, or without key points, eq. 4 has no z term."""
     if not _LIFTING.value:
         return observations
-    config, lifter = lifter_folder.load(_LIFTING.value)
+    config, lifter = folder_lib.load(_LIFTING.value)
     term = jax.jit(functools.partial(lift.depth_term, config))
     depth, confidence = term(lifter, observations.keypoint_position, observations.keypoint_confidence)
-    return observations_lib.with_depth(observations, np.asarray(depth), np.asarray(confidence))
+    return observation.with_depth(observations, np.asarray(depth), np.asarray(confidence))
 
 
 def _fit(
-    template: template_lib.Template, found: person_lib.Annotations, observations: observations_lib.Observation
-) -> tuple[fits_file.Fits, np.ndarray | None, list[dict | None]]:
+    template: Template, found: Annotations, observations: Observation
+) -> tuple[Fits, np.ndarray | None, list[dict | None]]:
     """Return the fits, their errors at points left out, and the report on each."""
     people = found.people
     steps = _STEPS.value or (30 if _OPTIMIZER.value in ("lm", "dense_lm", "gauss_newton") else 300)
     # `lm` is so fast that one compiled shape, kept on disk, beats a smaller batch; the others are padded less
     batch = 64 if _OPTIMIZER.value == "lm" else min(64, 1 << (len(people) - 1).bit_length())
-    config = register.RegistrationConfig(
+    config = RegistrationConfig(
         _OPTIMIZER.value, steps, _LEARNING_RATE.value, _STARTS.value, batch, _TOLERANCE.value, _SCHEDULE.value
     )
-    weights = named_weights.by_name(_WEIGHTS.value if _WEIGHTS.value in named_weights.NAMES else "soft")
+    weights = schedules.weights_by_name(_WEIGHTS.value if _WEIGHTS.value in schedules.WEIGHTS else "soft")
     weights = dataclasses.replace(weights, limit=_LIMITS.value or None)
     weights = schedules.stages(_SCHEDULE.value, weights)[-1]
     observed, levels = observations, None
     if _WEIGHTS.value == "estimated":
         _, levels = noise.alternate(template, observations, config, outlier=weights.outlier)
         weights = dataclasses.replace(noise.weights(levels), outlier=weights.outlier, limit=weights.limit)
-        observations = noise.trusted(observations, levels)
+        observations = noise.reweighted(observations, levels)
     given = [_initial(people, observations)] if _INITIAL.value else []
     with progress.bar("register", total=len(people), unit="person") as bar:
         fit = register.register(template, observations, config, weights, given, lambda n: bar.update(n - bar.n))
     qualities = _qualities(template, observed, fit, weights, levels)
-    fits = fits_file.empty(*zip(*[(e.image_id, e.annotation_id, e.file_name) for e in found.entries], strict=True))
-    rows = np.array([isinstance(entry, person_lib.AnnotatedPerson) for entry in found.entries]).nonzero()[0]
+    fits = file.empty(*zip(*[(e.image_id, e.annotation_id, e.file_name) for e in found.entries], strict=True))
+    rows = np.array([isinstance(entry, AnnotatedPerson) for entry in found.entries]).nonzero()[0]
     boxes = np.stack([person.bbox_px for person in people])
-    fits_file.fill(fits, rows, template, fit.parameters, observations, boxes, fit.energy, fit.converged)
+    file.fill(fits, rows, template, fit.parameters, observations, boxes, fit.energy, fit.converged)
     if not _HOLDOUT.value:
         return fits, None, qualities
     folds = round(1 / _HOLDOUT.value)
     with progress.bar("held-out points", total=len(people) * folds, unit="fit") as bar:
         update = lambda n: bar.update(n - bar.n)  # noqa: E731
-        return fits, holdout.held_out_error_px(template, observations, config, weights, folds, update), qualities
+        return (
+            fits,
+            held_out_points.held_out_error_px(template, observations, config, weights, folds, update),
+            qualities,
+        )
 
 
 def _qualities(
-    template: template_lib.Template,
-    observed: observations_lib.Observation,
-    fit: register.Fit,
-    weights: energy.EnergyWeights,
-    levels: noise.NoiseLevels | None,
+    template: Template,
+    observed: Observation,
+    fit: Fit,
+    weights: EnergyWeights,
+    levels: NoiseLevels | None,
 ) -> list[dict | None]:
     """Return what there is to say about each fit to what was `observed`.
 
@@ -202,22 +205,22 @@ def _qualities(
         return [None] * len(fit.energy)
     template = template.replace(pose_blendshapes=None)  # rivals are fitted by lm; a report can do without wrinkles
     if levels is None:
-        seen = noise.believed(template, observed, fit.parameters, weights.outlier)
-        levels = noise.estimate(template, seen, fit.parameters, sandwich.Pulls.of_weights(weights), noise.initial())
+        seen = noise.robust_weights(template, observed, fit.parameters, weights.outlier)
+        levels = noise.estimate(template, seen, fit.parameters, Precisions.of_weights(weights), noise.initial())
         assessed = quality.assess(template, observed, fit, levels, weights)
     elif weights.outlier is None and weights.limit is None:
         assessed = quality.assess(template, observed, fit, levels)
     else:  # rivals have to be fitted with these terms too, on the depths as the fit trusted them
-        assessed = quality.assess(template, noise.trusted(observed, levels), fit, levels, weights)
+        assessed = quality.assess(template, noise.reweighted(observed, levels), fit, levels, weights)
     return [quality.describe(assessed, row) for row in range(len(fit.energy))]
 
 
-def _initial(people: list[person_lib.AnnotatedPerson], observations: observations_lib.Observation):
+def _initial(people: list[AnnotatedPerson], observations: Observation):
     identity = [(person.image_id, person.annotation_id) for person in people]
     try:
-        return fits_file.starts_for(fits_file.read(_INITIAL.value), identity, observations.box_px)
-    except errors.InputError as error:
-        raise errors.InputError(f"--initial={_INITIAL.value}: {error}") from error
+        return file.starts_for(file.read(_INITIAL.value), identity, observations.box_px)
+    except InputError as error:
+        raise InputError(f"--initial={_INITIAL.value}: {error}") from error
 
 
 if __name__ == "__main__":

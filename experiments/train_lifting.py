@@ -14,10 +14,14 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
-from dal_jax.lifting import config as config_lib, folder, poses as poses_lib, training
+from dal_jax.lifting import training
+from dal_jax.lifting.config import PRESETS, Config, best, validate
+from dal_jax.lifting.folder import LifterFolder
+from dal_jax.lifting.poses import Poses, read
+from dal_jax.lifting.training import LiftingState
 from dal_jax.runtime import cli, config_flag, progress
 
-_CONFIG = config_flag.define(config_lib.best(), config_lib.PRESETS)
+_CONFIG = config_flag.define(best(), PRESETS)
 _POSES = flags.DEFINE_string("poses", None, "2D poses: .npz, .npy or COCO key point .json.", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; an existing run goes on.", required=True)
 _STEPS = flags.DEFINE_integer("steps", None, "Total number of steps, instead of --config.steps.", lower_bound=1)
@@ -30,16 +34,16 @@ def main(_: list[str]) -> None:
     """Read, train, save."""
     config = _CONFIG.value
     config.steps = config.steps if _STEPS.value is None else _STEPS.value
-    config_lib.validate(config)
-    poses = poses_lib.read(_POSES.value)
+    validate(config)
+    poses = read(_POSES.value)
     initial_key, training_key = jax.random.split(jax.random.key(_SEED.value))
-    with folder.LifterFolder(_WORKDIR.value, config, _SEED.value, poses, _OVERWRITE.value) as run:
+    with LifterFolder(_WORKDIR.value, config, _SEED.value, poses, _OVERWRITE.value) as run:
         state = _train(run, run.resume(initial_key), poses, config, training_key)
     skipped = f" ({poses.skipped} annotations without a usable pose skipped)" if poses.skipped else ""
     print(f"{int(state.step)} steps on {len(poses.entry)} poses{skipped}: {run.path}")
 
 
-def _train(run: folder.LifterFolder, state, poses: poses_lib.Poses, config: config_lib.Config, key) -> object:
+def _train(run: LifterFolder, state, poses: Poses, config: Config, key) -> object:
     saved_at = time.monotonic()
     with progress.bar("training the lifter", total=config.steps, unit="step") as bar:
         bar.update(int(state.step))
@@ -48,7 +52,7 @@ def _train(run: folder.LifterFolder, state, poses: poses_lib.Poses, config: conf
             bar.update(step - bar.n)
             run.log(step, losses)
 
-        def checkpoint(state: training.LiftingState) -> None:
+        def checkpoint(state: LiftingState) -> None:
             nonlocal saved_at
             if time.monotonic() - saved_at >= _CHECKPOINT_S.value:
                 run.save(state)

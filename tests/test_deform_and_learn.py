@@ -8,19 +8,23 @@ import jax
 import numpy as np
 import pytest
 
-from dal_jax import deform_and_learn, presets
-from dal_jax.body import template as template_lib
-from dal_jax.data.synthetic import recipe as recipe_lib
-from dal_jax.loop import folder as folder_lib, judge as judge_lib, session, trained
-from dal_jax.regressor import model as regressor_model
-from dal_jax.runtime import errors, metric_log
+from dal_jax import deform_and_learn
+from dal_jax.body.formats.load import load_template
+from dal_jax.config import Config, demo
+from dal_jax.deform_and_learn import Run
+from dal_jax.loop import judge, prediction, run as run_lib
+from dal_jax.loop.folder import RunFolder
+from dal_jax.regressor import model
+from dal_jax.runtime import metric_log
+from dal_jax.runtime.errors import InputError
+from dal_jax.synthetic import recipe
 
 pytestmark = pytest.mark.slow
 
 
-def small_config(**changes) -> presets.Config:
+def small_config(**changes) -> Config:
     """Two rounds in seconds: narrow networks, few steps, and a checkpoint inside every long phase."""
-    config = presets.demo()
+    config = demo()
     config.synthetic = "tiny"
     config.rounds, config.trust = 2, "residual"
     config.lifting.width, config.lifting.batch, config.lifting.steps = 16, 8, 40
@@ -40,7 +44,7 @@ def data_dir(tmp_path_factory):
 @pytest.fixture(scope="module")
 def undisturbed(data_dir, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("undisturbed") / "run"
-    return session.run(small_config(), workdir, data_dir), workdir
+    return run_lib.run(small_config(), workdir, data_dir), workdir
 
 
 def without_seconds(history):
@@ -53,8 +57,8 @@ def test_history_has_the_contract_s_fields(undisturbed):
     assert history == result.history
     assert [entry["round"] for entry in history] == [1, 2]
     for entry in history:
-        assert entry.keys() == {"round", "seconds", *judge_lib.FIELDS}
-        assert all(np.isfinite(entry[name]) and entry[name] > 0 for name in judge_lib.FIELDS)
+        assert entry.keys() == {"round", "seconds", *judge.FIELDS}
+        assert all(np.isfinite(entry[name]) and entry[name] > 0 for name in judge.FIELDS)
 
 
 def test_the_run_leaves_a_report_and_a_log(undisturbed):
@@ -71,15 +75,13 @@ def test_the_run_leaves_a_report_and_a_log(undisturbed):
 def test_the_convnet_of_a_finished_run_can_be_loaded_alone(undisturbed, data_dir):
     """From a true checkpoint, optimiser and all; its answers to the training people are those of the last round."""
     _, workdir = undisturbed
-    loaded = trained.load(workdir / "checkpoints")
+    loaded = prediction.load(workdir / "checkpoints")
     assert loaded.training_steps > 0 and loaded.folder == workdir
     config = small_config()
-    setting = deform_and_learn.Setting(
-        config, template_lib.load_template(), session.data.load(config, template_lib.load_template(), data_dir).train
-    )
-    with folder_lib.RunFolder(workdir, config) as run:
+    setting = Run(config, load_template(), run_lib.data.load(config, load_template(), data_dir).train)
+    with RunFolder(workdir, config) as run:
         state, _ = run.resume(deform_and_learn.initial_state(setting))
-    found = regressor_model.predict(loaded.config, loaded.learned, setting.people.images)
+    found = model.predict(loaded.config, loaded.learned, setting.people.images)
     jax.tree.map(np.testing.assert_array_equal, found, state.predictions)
 
 
@@ -87,7 +89,7 @@ class _Killed(Exception):
     pass
 
 
-class _DyingFolder(folder_lib.RunFolder):
+class _DyingFolder(RunFolder):
     """Dies right after its n-th checkpoint, as a killed process would: nothing else is written."""
 
     saves_to_live: int
@@ -101,12 +103,12 @@ class _DyingFolder(folder_lib.RunFolder):
 
 def test_a_run_killed_at_every_checkpoint_has_the_same_history(undisturbed, data_dir, tmp_path, monkeypatch):
     result, undisturbed_dir = undisturbed
-    monkeypatch.setattr(session.folder_lib, "RunFolder", _DyingFolder)
+    monkeypatch.setattr(run_lib.folder_lib, "RunFolder", _DyingFolder)
     seen = []
     for _ in range(40):
         _DyingFolder.saves_to_live = 1
         try:
-            again = session.run(small_config(), tmp_path / "run", data_dir)
+            again = run_lib.run(small_config(), tmp_path / "run", data_dir)
             break
         except _Killed:
             seen.append(json.loads((tmp_path / "run" / "history.json").read_text()))
@@ -123,12 +125,12 @@ def test_in_loop_registration_goes_on_inside_an_epoch(data_dir, tmp_path, monkey
     """A first round registers in a phase, then every batch is registered; killed after the first two."""
     config = small_config(in_loop=True, rounds=1)
     with monkeypatch.context() as patch:
-        patch.setattr(session.folder_lib, "RunFolder", _DyingFolder)
+        patch.setattr(run_lib.folder_lib, "RunFolder", _DyingFolder)
         _DyingFolder.saves_to_live = 5  # lift 2 + 1, deform 1, learn 2 an epoch
         with pytest.raises(_Killed):
-            session.run(config, tmp_path / "run", data_dir)
-    (entry,) = session.run(config, tmp_path / "run", data_dir).history
-    assert all(np.isfinite(entry[name]) for name in judge_lib.FIELDS)
+            run_lib.run(config, tmp_path / "run", data_dir)
+    (entry,) = run_lib.run(config, tmp_path / "run", data_dir).history
+    assert all(np.isfinite(entry[name]) for name in judge.FIELDS)
     learned = [line for line in metric_log.read(tmp_path / "run" / "metrics.jsonl") if line["phase"] == "learn"]
     assert [line["epoch"] for line in learned] == [0, 1, 1, 2]
     assert all(line["registration_energy_mean"] > 0 for line in learned)
@@ -136,22 +138,22 @@ def test_in_loop_registration_goes_on_inside_an_epoch(data_dir, tmp_path, monkey
 
 def test_training_does_not_depend_on_truth(undisturbed, data_dir, tmp_path, monkeypatch):
     result, _ = undisturbed
-    load = session.data.load
+    load = run_lib.data.load
 
     def load_with_false_truth(*arguments):
         loaded = load(*arguments)
         false = loaded.train_truth.replace(joints_h36m_mm=copy.deepcopy(loaded.train_truth.joints_h36m_mm[::-1]))
         return dataclasses.replace(loaded, train_truth=false)
 
-    monkeypatch.setattr(session.data, "load", load_with_false_truth)
-    lied_to = session.run(small_config(), tmp_path / "run", data_dir)
+    monkeypatch.setattr(run_lib.data, "load", load_with_false_truth)
+    lied_to = run_lib.run(small_config(), tmp_path / "run", data_dir)
     for entry, other in zip(result.history, lied_to.history, strict=True):
         assert entry["regressor_test_pa_mpjpe_mm"] == other["regressor_test_pa_mpjpe_mm"]
         assert entry["registration_train_mpjpe_mm"] != other["registration_train_mpjpe_mm"]
 
 
 def test_the_control_keeps_the_fits_of_round_1(data_dir, tmp_path):
-    control = session.run(small_config(refit=False), tmp_path / "run", data_dir)
+    control = run_lib.run(small_config(refit=False), tmp_path / "run", data_dir)
     first, last = control.history
     assert first["registration_train_mpjpe_mm"] == last["registration_train_mpjpe_mm"]
     assert first["regressor_train_mpjpe_mm"] != last["regressor_train_mpjpe_mm"]
@@ -159,55 +161,55 @@ def test_the_control_keeps_the_fits_of_round_1(data_dir, tmp_path):
 
 def test_another_configuration_is_refused_by_name(undisturbed, data_dir):
     _, workdir = undisturbed
-    with pytest.raises(errors.InputError, match=r"config\.json: the run there has config\.seed=0 where 1"):
-        session.run(small_config(seed=1), workdir, data_dir)
+    with pytest.raises(InputError, match=r"config\.json: the run there has config\.seed=0 where 1"):
+        run_lib.run(small_config(seed=1), workdir, data_dir)
 
 
 def test_an_unknown_trust_is_refused_before_anything_is_begun(tmp_path, data_dir):
-    with pytest.raises(errors.InputError, match=r"config\.trust is 'hope': one of none, residual, posterior"):
-        session.run(small_config(trust="hope"), tmp_path / "run", data_dir)
+    with pytest.raises(InputError, match=r"config\.trust is 'hope': one of none, residual, posterior"):
+        run_lib.run(small_config(trust="hope"), tmp_path / "run", data_dir)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("needed", ["refit", "keep_better"])
 def test_in_loop_registration_without_refitting_is_refused_before_anything_is_begun(tmp_path, data_dir, needed):
-    with pytest.raises(errors.InputError, match=r"config\.in_loop .* needs config\.refit and \.keep_better"):
-        session.run(small_config(in_loop=True, **{needed: False}), tmp_path / "run", data_dir)
+    with pytest.raises(InputError, match=r"config\.in_loop .* needs config\.refit and \.keep_better"):
+        run_lib.run(small_config(in_loop=True, **{needed: False}), tmp_path / "run", data_dir)
     assert not (tmp_path / "run").exists()
 
 
 def test_an_unknown_head_is_refused_before_anything_is_begun(tmp_path):
     config = small_config()
     config.regressor = dataclasses.replace(config.regressor, rotations="euler")
-    with pytest.raises(errors.InputError, match=r"config\.regressor\.rotations is 'euler': one of axis_angle, 6d"):
-        session.run(config, tmp_path / "run", tmp_path / "data")
+    with pytest.raises(InputError, match=r"config\.regressor\.rotations is 'euler': one of axis_angle, 6d"):
+        run_lib.run(config, tmp_path / "run", tmp_path / "data")
     assert not (tmp_path / "run").exists()
 
 
 def test_nobody_left_to_learn_from_is_refused_before_anything_is_begun(tmp_path, data_dir):
     config = small_config()
     config.regressor.held_out_share = 0.99
-    with pytest.raises(errors.InputError, match="held_out_share is 0.99: of 24 people none would be shown"):
-        session.run(config, tmp_path / "run", data_dir)
+    with pytest.raises(InputError, match="held_out_share is 0.99: of 24 people none would be shown"):
+        run_lib.run(config, tmp_path / "run", data_dir)
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_a_configuration_that_never_ran_does_not_stand_in_the_way(tmp_path, data_dir):
-    with pytest.raises(errors.InputError, match="config.data is 'nonsense'"):
-        session.run(small_config(data="nonsense"), tmp_path / "run", data_dir)
-    folder_lib.RunFolder(tmp_path / "run", small_config())
+    with pytest.raises(InputError, match="config.data is 'nonsense'"):
+        run_lib.run(small_config(data="nonsense"), tmp_path / "run", data_dir)
+    RunFolder(tmp_path / "run", small_config())
     assert json.loads((tmp_path / "run" / "config.json").read_text())["data"] == "synthetic"
 
 
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path, data_dir):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(errors.InputError, match="thesis.txt"):
-        session.run(small_config(), tmp_path, data_dir, overwrite=True)
+    with pytest.raises(InputError, match="thesis.txt"):
+        run_lib.run(small_config(), tmp_path, data_dir, overwrite=True)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
 def test_the_tiny_recipe_fits_the_demo_s_network():
-    assert recipe_lib.RECIPES["tiny"].image_size == presets.demo().regressor.image_size
+    assert recipe.RECIPES["tiny"].image_size == demo().regressor.image_size
 
 
 def test_phases_are_those_that_run_dispatches():

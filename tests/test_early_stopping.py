@@ -6,10 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from dal_jax import deform_and_learn, presets
-from dal_jax.body import template as template_lib
-from dal_jax.data import people as people_lib
-from dal_jax.loop import folder as folder_lib
+from dal_jax import deform_and_learn
+from dal_jax.body.formats import load
+from dal_jax.config import Config, demo
+from dal_jax.data.people import People
+from dal_jax.deform_and_learn import Run, RunState
+from dal_jax.loop.folder import RunFolder
 from dal_jax.regressor import model
 from dal_jax.runtime import metric_log
 from tests.regressor import people
@@ -19,9 +21,9 @@ pytestmark = pytest.mark.slow
 COUNT, EPOCHS = 12, 6
 
 
-def _config() -> presets.Config:
+def _config() -> Config:
     """Two rounds of learning from the same fits; an epoch is three steps, a checkpoint two."""
-    config = presets.demo()
+    config = demo()
     config.rounds, config.refit, config.learning_checkpoint_steps = 2, False, 2
     config.lifting.width = 8
     config.regressor = dataclasses.replace(
@@ -37,14 +39,14 @@ def setting():
     images = np.random.default_rng(0).integers(0, 256, (COUNT, 32, 32, 3)).astype(np.uint8)
     observed = people.observe(people.random_bodies(COUNT, seed=0), seed=0)
     names = [str(number) for number in range(COUNT)]
-    return deform_and_learn.Setting(_config(), template_lib.load_template(), people_lib.People(observed, images, names))
+    return Run(_config(), load.load_template(), People(observed, images, names))
 
 
 class _Killed(Exception):
     pass
 
 
-class _Folder(folder_lib.RunFolder):
+class _Folder(RunFolder):
     """Dies right after its n-th checkpoint, as a killed process would; 0 lets it live."""
 
     saves_to_live = 0
@@ -66,7 +68,7 @@ def _run(setting, fresh, workdir, saves_to_live=0):
     if not (workdir / "checkpoints").exists():
         begun = fresh.replace(fits=people.random_bodies(COUNT, seed=0))
         with _Folder(workdir, setting.config) as run:
-            run.save(1, begun, dataclasses.asdict(deform_and_learn.Progress(phase="learn", saves=1)))
+            run.save(1, begun, dataclasses.asdict(RunState(phase="learn", saves=1)))
     with _Folder(workdir, setting.config) as run:
         run.saves_to_live = saves_to_live
         state, position = run.resume(fresh)

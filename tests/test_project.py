@@ -21,27 +21,20 @@ SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 ARROWS = {
     "runtime": set(),
     "body": {"runtime"},
-    "correspondences": {"body", "runtime"},
-    "registration": {"correspondences", "body", "runtime"},
-    "lifting": {"correspondences", "body", "runtime"},
-    "regressor": {"correspondences", "body", "runtime"},
+    "viewing": {"body", "runtime"},
     "evaluation": {"body", "runtime"},
-    "viewing": {"registration", "evaluation", "correspondences", "body", "runtime"},
-    "data": {"viewing", "correspondences", "body", "runtime"},
-    "benchmark": {  # it measures whatever there is to measure
-        "data",
-        "evaluation",
-        "lifting",
-        "regressor",
-        "registration",
-        "correspondences",
-        "body",
-        "runtime",
-    },
+    "observations": {"body", "runtime"},
+    "registration": {"observations", "body", "runtime"},
+    "lifting": {"observations", "body", "runtime"},
+    "regressor": {"observations", "body", "runtime"},
+    "uncertainty": {"registration", "observations", "body", "runtime"},
+    "fits": {"uncertainty", "registration", "observations", "evaluation", "viewing", "body", "runtime"},
+    "data": {"observations", "viewing", "body", "runtime"},
+    "synthetic": {"data", "observations", "viewing", "body", "runtime"},
 }
-# The algorithm, its recipes and its bookkeeping: they alone know both halves, in this order. `in_loop` is where
-# registration meets the ConvNet's training step.
-WHOLE = ("presets", "round_weights", "in_loop", "deform_and_learn", "loop")
+# The algorithm, its configuration and its bookkeeping: they alone know both halves, in this order. `online_fitting` is
+# where registration meets the regressor's training step.
+WHOLE = ("config", "online_fitting", "deform_and_learn", "loop")
 for position, name in enumerate(WHOLE):
     ARROWS[name] = set(ARROWS) | set(WHOLE[:position])
 

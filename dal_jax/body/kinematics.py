@@ -1,11 +1,38 @@
-"""Forward kinematics with segment scales: parameters -> one similarity transform a segment (paper, section 3)."""
+"""The kinematic tree by levels: all nodes of a depth are handled together. Static Python: no array decides here."""
+
+import functools
 
 import flax.struct
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dal_jax.body import rotations, template as template_lib, tree_levels
+from dal_jax.body import rotations
+from dal_jax.body.template import Template
+
+
+@functools.cache
+def nodes_by_depth(parents: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """Return the nodes of each depth, the root first."""
+    depth = [0] * len(parents)
+    for node in range(1, len(parents)):
+        depth[node] = depth[parents[node]] + 1
+    return tuple(tuple(n for n in range(len(parents)) if depth[n] == d) for d in range(max(depth) + 1))
+
+
+def parent_rows(parents: tuple[int, ...], by_level: tuple[tuple[int, ...], ...], depth: int) -> list[int]:
+    """Return for each node of a level the row of its parent in the level above."""
+    return [by_level[depth - 1].index(parents[node]) for node in by_level[depth]]
+
+
+def children_rows(parents: tuple[int, ...], by_level: tuple[tuple[int, ...], ...], depth: int) -> list[list[int]]:
+    """Return for each node of the level above `depth` the rows of its children in the level `depth`."""
+    return [
+        [row for row, node in enumerate(by_level[depth]) if parents[node] == parent] for parent in by_level[depth - 1]
+    ]
+
+
+# --- Forward kinematics with segment scales: parameters -> one similarity transform a segment (paper, section 3) ---
 
 
 @flax.struct.dataclass
@@ -21,7 +48,7 @@ class Segments:
 
 
 def pose_skeleton(
-    template: template_lib.Template,
+    template: Template,
     rotation: Float[Array, "3 3"],
     pose: Float[Array, "23 3"],
     segment_scale: Float[Array, "24"],
@@ -34,7 +61,7 @@ def pose_skeleton(
 
 
 def turn_skeleton(
-    template: template_lib.Template,
+    template: Template,
     rotation: Float[Array, "3 3"],
     turns: Float[Array, "23 3 3"],
     segment_scale: Float[Array, "24"],
@@ -49,7 +76,7 @@ def turn_skeleton(
     the bones to its children and does not compound down the chain. `scale_moves_children=False` is the literal
     reading: s_j scales the flesh of segment j about its joint and leaves the skeleton alone.
     """
-    levels = tree_levels.levels(template.parents)
+    levels = nodes_by_depth(template.parents)
     parents = np.array(template.parents[1:])
     bones = template.joints[1:] - template.joints[parents]
     if scale_moves_children:
@@ -57,7 +84,7 @@ def turn_skeleton(
     relative = jnp.concatenate([turns, bones[..., None]], axis=-1)  # [A_c | s_p bone_c]
     rotation, position = [rotation[None]], [jnp.zeros_like(rotation[:1])]
     for depth in range(1, len(levels)):
-        above = np.array(tree_levels.parent_rows(template.parents, levels, depth))
+        above = np.array(parent_rows(template.parents, levels, depth))
         below = relative[np.array(levels[depth]) - 1]
         carried = jnp.matmul(rotation[-1][above], below, precision="highest")
         rotation.append(carried[..., :3])

@@ -1,15 +1,11 @@
 """The rigged template: mean shape, skeleton, skinning weights, chart; and how any body becomes one."""
 
-import functools
-import pathlib
-
 import flax.struct
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from dal_jax.body import body_file, gltf_body, skeleton, smpl_body, smpl_file
-
-ASSETS, FREE_BODY = body_file.ASSETS, body_file.FREE_BODY
+from dal_jax.body import skeleton
+from dal_jax.body.formats.npz import Fields
 
 
 @flax.struct.dataclass
@@ -37,39 +33,7 @@ class Template:
     parents: tuple[int, ...] = flax.struct.field(pytree_node=False, default=skeleton.SMPL_PARENTS)
 
 
-@functools.cache
-def load_template(path: str | pathlib.Path = FREE_BODY, *, pose_blendshapes: bool = False) -> Template:
-    """Read a body: our own file (`.npz`), SMPL's or SMPL-H's (`.npz`, `.pkl`), a rigged human's glTF (`.glb`, `.gltf`).
-
-    Args:
-      pose_blendshapes: read and use them; SMPL's files have them, few others do; they are left alone otherwise.
-
-    Raises:
-      errors.InputError: the file is missing or a field is missing, misshaped or out of range; names file and field.
-    """
-    path = pathlib.Path(path)
-    return assemble(_read(path, pose_blendshapes), pose_blendshapes)
-
-
-def load_shape(path: str | pathlib.Path, betas: tuple[float, ...]) -> Template:
-    """Read a model of SMPL or SMPL-H in a person's shape, with its pose blendshapes.
-
-    Raises:
-      errors.InputError: as `load_template`; the file is no such model.
-    """
-    path = pathlib.Path(path)
-    fields = smpl_body.read(path, True, betas)
-    body_file.check(path, fields, True)
-    return assemble(fields, True)
-
-
-def is_smpl(path: str | pathlib.Path) -> bool:
-    """Return whether a body file is a model of SMPL or SMPL-H, whose shape follows betas."""
-    path = pathlib.Path(path)
-    return path.suffix.lower() == ".pkl" or smpl_file.is_smpl(path)
-
-
-def assemble(fields: body_file.Fields, pose_blendshapes: bool = False) -> Template:
+def assemble(fields: Fields, pose_blendshapes: bool = False) -> Template:
     """Make a template of a body file's fields (checked: `body_file.check`)."""
     vertices = fields["vertices"].astype(np.float32)
     regressor = fields["h36m_regressor"].astype(np.float32)
@@ -92,18 +56,6 @@ def assemble(fields: body_file.Fields, pose_blendshapes: bool = False) -> Templa
         pose_blendshapes=basis,
         h36m_blendshapes=None if basis is None else _regress(regressor, weight, basis),
     )
-
-
-def _read(path: pathlib.Path, pose_blendshapes: bool) -> body_file.Fields:
-    """Read the fields by the reader of the file's format."""
-    if path.suffix.lower() in (".glb", ".gltf", ".vrm"):
-        fields = gltf_body.read(path)
-    elif is_smpl(path):
-        fields = smpl_body.read(path, pose_blendshapes)
-    else:
-        return body_file.read(path, pose_blendshapes)
-    body_file.check(path, fields, pose_blendshapes)
-    return fields
 
 
 def _regress(regressor: np.ndarray, weight: np.ndarray, basis: np.ndarray) -> np.ndarray:

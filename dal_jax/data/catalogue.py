@@ -7,20 +7,24 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from dal_jax.data import coco_folder, densepose_coco, densepose_posetrack, files as files_lib, iuv_folder
-from dal_jax.data.human36m import source as human36m
-from dal_jax.data.recording import builder as builder_lib, source as source_lib
-from dal_jax.data.synthetic import builder as synthetic
-from dal_jax.runtime import errors
+from dal_jax.data.coco_sets import CocoFolder, DensePoseCoco
+from dal_jax.data.files import Files, body_digest
+from dal_jax.data.human36m.source import Human36m
+from dal_jax.data.iuv_folder import IuvFolder
+from dal_jax.data.posetrack import DensePosePoseTrack
+from dal_jax.data.preparing.builder import load, prepare
+from dal_jax.data.preparing.source import Source
+from dal_jax.runtime.errors import InputError
+from dal_jax.synthetic.builder import NAME, SyntheticPeople, named
 
-FROM_FILES: dict[str, Callable[[files_lib.Files], source_lib.Source]] = {
+FROM_FILES: dict[str, Callable[[Files], Source]] = {
     one.name: one
     for one in (
-        densepose_coco.DensePoseCoco,
-        densepose_posetrack.DensePosePoseTrack,
-        iuv_folder.IuvFolder,
-        coco_folder.CocoFolder,
-        human36m.Human36m,
+        DensePoseCoco,
+        DensePosePoseTrack,
+        IuvFolder,
+        CocoFolder,
+        Human36m,
     )
 }
 """What makes the source of a data set from its files."""
@@ -32,7 +36,7 @@ TEST_SPLITS = ("test", "minival", "val")
 """Names of splits that are not trained on, the one to be judged on first."""
 
 
-def source_of(dataset: str, files: files_lib.Files, choices: Mapping[str, Any] | None = None) -> source_lib.Source:
+def source_of(dataset: str, files: Files, choices: Mapping[str, Any] | None = None) -> Source:
     """Return the source of `NAME` or, of the embedded people, `synthetic_people/RECIPE`.
 
     choices: of that data set alone, by the names of its source's fields; of the embedded people `motions`, a folder of
@@ -42,33 +46,33 @@ def source_of(dataset: str, files: files_lib.Files, choices: Mapping[str, Any] |
       errors.InputError: there is no such data set, or it is made from files and none are given.
     """
     name, _, config = dataset.partition("/")
-    if name == synthetic.NAME:
-        recipe = synthetic.named(config or "demo")
+    if name == NAME:
+        recipe = named(config or "demo")
         folder = _check_choices(dataset, choices, {"motions"}).get("motions", "")
-        return synthetic.SyntheticPeople(recipe.of_recordings(folder) if folder else recipe)
+        return SyntheticPeople(recipe.of_recordings(folder) if folder else recipe)
     if name not in FROM_FILES or config:
-        names = ", ".join([f"{synthetic.NAME}/RECIPE", *FROM_FILES])
-        raise errors.InputError(f"--dataset={dataset}: no such data set; there are {names}")
+        names = ", ".join([f"{NAME}/RECIPE", *FROM_FILES])
+        raise InputError(f"--dataset={dataset}: no such data set; there are {names}")
     if not files.source:
-        raise errors.InputError(f"--dataset={dataset}: is made from files; name their folder by --source=DIR")
+        raise InputError(f"--dataset={dataset}: is made from files; name their folder by --source=DIR")
     source = FROM_FILES[name](files)
     known = {field.name for field in dataclasses.fields(source)}
     return dataclasses.replace(source, **_check_choices(dataset, choices, known))
 
 
-def open_recorded(dataset: str, files: files_lib.Files, data_dir: str | os.PathLike[str]) -> tfds.core.DatasetBuilder:
+def open_recorded(dataset: str, files: Files, data_dir: str | os.PathLike[str]) -> tfds.core.DatasetBuilder:
     """Return a data set made from files, recorded first if it is not; without `files.source` only what is there.
 
     Raises:
       errors.InputError: as `source_of` and `recording.builder`; or what is there is annotated on another body.
     """
     if dataset in FROM_FILES and not files.source:
-        builder, _ = builder_lib.load(dataset, "", data_dir)
+        builder, _ = load(dataset, "", data_dir)
     else:
-        builder, _ = builder_lib.prepare(source_of(dataset, files), data_dir)
+        builder, _ = prepare(source_of(dataset, files), data_dir)
     made_on = builder.info.metadata["options"]["body"]
-    if made_on != files_lib.body_digest(files.body):
-        raise errors.InputError(f"{builder.data_dir}: its surface points are on another body ({made_on}); name it")
+    if made_on != body_digest(files.body):
+        raise InputError(f"{builder.data_dir}: its surface points are on another body ({made_on}); name it")
     return builder
 
 
@@ -76,5 +80,5 @@ def _check_choices(dataset: str, choices: Mapping[str, Any] | None, known: set[s
     choices = choices or {}
     for name in choices:
         if name not in known:
-            raise errors.InputError(f"--{name}: --dataset={dataset} has no such choice")
+            raise InputError(f"--{name}: --dataset={dataset} has no such choice")
     return choices

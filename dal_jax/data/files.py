@@ -9,10 +9,15 @@ import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from dal_jax.body import template as template_lib
-from dal_jax.correspondences import chart as chart_lib
+import numpy as np
+from jaxtyping import UInt8
+
+from dal_jax.body.formats import load
 from dal_jax.data import schema
-from dal_jax.runtime import errors
+from dal_jax.observations import observation, photographs
+from dal_jax.observations.chart import Chart, body_chart, load_densepose_chart
+from dal_jax.observations.person import AnnotatedPerson
+from dal_jax.runtime.errors import InputError
 
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".webp", ".bmp")
 _VERSION = "1"  # of how examples are made from files: raise it and every data set is recorded anew
@@ -40,10 +45,10 @@ class Files:
         """
         folder = pathlib.Path(self.source)
         if not self.source or not folder.is_dir():
-            raise errors.InputError(f"{self.source}: no such folder")
+            raise InputError(f"{self.source}: no such folder")
         return folder
 
-    def load_chart(self) -> chart_lib.Chart:
+    def load_chart(self) -> Chart:
         """Return the chart that dense points are read in; once a process."""
         return _load_chart(self.chart, self.body)
 
@@ -67,7 +72,7 @@ class Files:
 
 def body_digest(body: str) -> str:
     """Return a short name of a body file's content ('': the free body's)."""
-    with _opened(pathlib.Path(body or template_lib.FREE_BODY)) as file:
+    with _opened(pathlib.Path(body or load.FREE_BODY)) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
@@ -77,20 +82,20 @@ def photograph_of(folder: pathlib.Path, stem: str) -> pathlib.Path:
         for ending in PICTURE_ENDINGS:
             if (path := place / f"{stem}{ending}").is_file():
                 return path
-    raise errors.InputError(f"{folder}: no photograph {stem}.jpg or {stem}.png for {stem}_IUV.png")
+    raise InputError(f"{folder}: no photograph {stem}.jpg or {stem}.png for {stem}_IUV.png")
 
 
 @functools.lru_cache(1)
-def _load_chart(chart: str, body: str) -> chart_lib.Chart:
-    template = template_lib.load_template(body or template_lib.FREE_BODY)
-    return chart_lib.load_densepose_chart(chart, template) if chart else chart_lib.body_chart(template)
+def _load_chart(chart: str, body: str) -> Chart:
+    template = load.load_template(body or load.FREE_BODY)
+    return load_densepose_chart(chart, template) if chart else body_chart(template)
 
 
 def _opened(path: pathlib.Path):
     try:
         return path.open("rb")
     except OSError as error:
-        raise errors.InputError(f"{path}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _sizes(folder: pathlib.Path) -> Iterator[tuple[str, int]]:
@@ -100,3 +105,79 @@ def _sizes(folder: pathlib.Path) -> Iterator[tuple[str, int]]:
             path = pathlib.Path(place, name)
             if path.suffix in PICTURE_ENDINGS and path.exists():
                 yield str(path.relative_to(folder)), path.stat().st_size
+
+
+# --- An annotated person and their photograph, as an example of the schema; and whether they can be used at all ---
+
+FEWEST_POINTS = 10
+"""Dense points below which a person needs key points."""
+
+FEWEST_KEYPOINTS = 5
+"""Labelled key points below which a person needs dense points; as many as lifting needs."""
+
+_FEW_POINTS = 30
+
+
+def make_example(
+    person: AnnotatedPerson,
+    photograph: UInt8[np.ndarray, "h w 3"],
+    files: Files,
+    mask: UInt8[np.ndarray, "s s"] | None = None,
+    iuv: UInt8[np.ndarray, "s s 3"] | None = None,
+    **known: Any,
+) -> dict[str, object]:
+    """Return the example of a person of whom nothing is known in 3D.
+
+    Args:
+      person: annotation in the photograph's pixels.
+      photograph: the whole of it.
+      files: chart and size of the crop.
+      mask, iuv: maps of the crop, as the schema has them.
+      known: features that the annotation cannot tell: subject, action, video, frame, truth_*.
+    """
+    kept = observation.evenly(len(person.part), schema.POINTS)
+    face, barycentric = files.load_chart().to_surface(person.part[kept], person.uv[kept])
+    keypoints = person.keypoints
+    return schema.unknown_truth() | {
+        "image": photographs.jpeg(photographs.crop(photograph, person.crop_px, files.image_size)),
+        "name": f"{person.file_name}#{person.annotation_id}",
+        "subject": "",
+        "action": "",
+        "video": "",
+        "frame": np.int32(-1),
+        "box_px": person.crop_px.astype(np.float32),
+        "keypoints_px": keypoints.position_px.astype(np.float32),
+        "keypoint_visible": keypoints.flag.astype(np.uint8),
+        "keypoint_derived": keypoints.derived.astype(np.uint8),
+        **schema.point_features(person.point_px[kept], face, barycentric),
+        "iuv": b"" if iuv is None else photographs.png(iuv),
+        "mask": b"" if mask is None else photographs.png(mask),
+        **known,
+    }
+
+
+def why_unusable(person: AnnotatedPerson) -> str | None:
+    """Say why nobody could fit a body to a person, None where one can: points or key points are enough."""
+    points, labelled = len(person.part), labelled_keypoints(person)
+    if points >= FEWEST_POINTS or labelled >= FEWEST_KEYPOINTS:
+        return None
+    return f"{points} dense points and {labelled} key points; {FEWEST_POINTS} or {FEWEST_KEYPOINTS} of them are needed"
+
+
+def labelled_keypoints(person: AnnotatedPerson) -> int:
+    """Return how many joints somebody has labelled, derived ones left out."""
+    return int(np.sum((person.keypoints.flag > 0) & ~person.keypoints.derived))
+
+
+def notes(person: AnnotatedPerson, photograph: UInt8[np.ndarray, "h w 3"]) -> list[str]:
+    """Return what is worth counting about a person who is used."""
+    x, y, width, height = person.bbox_px
+    limit = photograph.shape[1::-1]
+    over = x < 0 or y < 0 or x + width > limit[0] + 1 or y + height > limit[1] + 1  # COCO's boxes round to a pixel
+    points = len(person.part)
+    return (
+        ["box over the border"] * bool(over)
+        + ["without dense points"] * (points == 0)
+        + [f"fewer than {_FEW_POINTS} dense points"] * (0 < points < _FEW_POINTS)
+        + ["without key points"] * (labelled_keypoints(person) == 0)
+    )

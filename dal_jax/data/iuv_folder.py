@@ -8,15 +8,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from dal_jax.correspondences import coco, densepose, iuv, keypoints as keypoints_lib, person as person_lib
-from dal_jax.data import coco_style, files as files_lib, photographed, pictures
-from dal_jax.data.recording import source as source_lib
-from dal_jax.runtime import errors
+from dal_jax.data import coco_sets
+from dal_jax.data.coco_sets import Photograph
+from dal_jax.data.files import Files, make_example, notes, photograph_of, why_unusable
+from dal_jax.data.preparing.source import Example, Noted
+from dal_jax.observations import coco, densepose, iuv
+from dal_jax.observations.coco import BadEntry
+from dal_jax.observations.keypoints import Keypoints
+from dal_jax.observations.person import AnnotatedPerson, Rejected
+from dal_jax.observations.photographs import crop_labels, is_grey, read_picture
+from dal_jax.runtime.errors import InputError
 
 _IUV, _INDS = "_IUV.png", "_INDS.png"
 _KEYPOINTS = "keypoints.json"
 
-Items = Iterator[source_lib.Example | person_lib.Rejected | source_lib.Noted]
+Items = Iterator[Example | Rejected | Noted]
 
 
 class Prediction(NamedTuple):
@@ -27,14 +33,14 @@ class Prediction(NamedTuple):
 
     stem: str
     number: int
-    keypoints: coco_style.Photograph | None
+    keypoints: Photograph | None
 
 
 @dataclasses.dataclass(frozen=True)
 class IuvFolder:
     """Photographs and what a DensePose network says of them; a `Source`. docs/iuv_folder.md."""
 
-    files: files_lib.Files
+    files: Files
     units_a_chunk: int = 50
 
     name = "iuv_folder"
@@ -56,9 +62,9 @@ class IuvFolder:
         folder = self.files.folder
         stems = sorted(path.name.removesuffix(_IUV) for path in folder.glob(f"*{_IUV}"))
         if not stems:
-            raise errors.InputError(f"{folder}: no file is named *{_IUV}")
+            raise InputError(f"{folder}: no file is named *{_IUV}")
         labels = folder / _KEYPOINTS
-        photographs = coco_style.photographs(labels, folder) if labels.is_file() else []
+        photographs = coco_sets.photographs(labels, folder) if labels.is_file() else []
         by_stem = {pathlib.PurePath(_name(one)).stem: one for one in photographs}
         every = stems + sorted(by_stem.keys() - set(stems))
         return {"train": [Prediction(stem, number, by_stem.get(stem)) for number, stem in enumerate(every)]}
@@ -69,60 +75,60 @@ class IuvFolder:
         inds = folder / f"{unit.stem}{_INDS}"
         where = folder / f"{unit.stem}{_IUV}"
         if not where.is_file():
-            yield from [source_lib.Noted("key points without a prediction")] * len(unit.keypoints.entries)
+            yield from [Noted("key points without a prediction")] * len(unit.keypoints.entries)
             return
         try:
-            picture = files_lib.photograph_of(folder, unit.stem)
+            picture = photograph_of(folder, unit.stem)
             pixels, owner = iuv.read_pictures(where, inds if inds.is_file() else None)
-            photograph = pictures.read_picture(picture, (pixels.shape[1], pixels.shape[0]))
-        except errors.InputError as error:
-            yield person_lib.Rejected(unit.number, -1, where.name, "image missing or unreadable", str(error))
+            photograph = read_picture(picture, (pixels.shape[1], pixels.shape[0]))
+        except InputError as error:
+            yield Rejected(unit.number, -1, where.name, "image missing or unreadable", str(error))
             return
         found = iuv.people_of(pixels, owner, where.name, file_name=picture.name, image_id=unit.number)
         if not found.entries:
-            yield source_lib.Noted("photograph of nobody")
+            yield Noted("photograph of nobody")
         yield from found.rejected
         labelled = yield from _labelled(unit.keypoints)
         yield from self._people(found.people, photograph, pixels, owner, labelled)
 
     def _people(self, people, photograph, pixels, owner, labelled) -> Items:
-        if pictures.is_grey(photograph):
-            yield source_lib.Noted("grey photograph")
+        if is_grey(photograph):
+            yield Noted("grey photograph")
         if len(people) > 1:
-            yield source_lib.Noted("photograph of several people")
+            yield Noted("photograph of several people")
         for one in _with_keypoints(people, owner, labelled):
-            why = photographed.why_unusable(one)
+            why = why_unusable(one)
             if why is not None:
                 message = f"{one.file_name}: person {one.annotation_id}: has {why}"
-                yield person_lib.Rejected(one.image_id, one.annotation_id, one.file_name, "too few points", message)
+                yield Rejected(one.image_id, one.annotation_id, one.file_name, "too few points", message)
                 continue
-            yield from map(source_lib.Noted, photographed.notes(one, photograph))
-            yield photographed.make_example(one, photograph, self.files, *self._maps(one, pixels, owner))
+            yield from map(Noted, notes(one, photograph))
+            yield make_example(one, photograph, self.files, *self._maps(one, pixels, owner))
 
-    def _maps(self, one: person_lib.AnnotatedPerson, pixels: np.ndarray, owner: np.ndarray) -> tuple:
+    def _maps(self, one: AnnotatedPerson, pixels: np.ndarray, owner: np.ndarray) -> tuple:
         """Return the crop's mask and its map of (part, u, v)."""
         own = owner == one.annotation_id
         whole = np.array([0, 0, own.shape[1], own.shape[0]], np.float64)
         part_u_v = pixels[..., ::-1] * own[..., None].astype(np.uint8)
         size = self.files.image_size
-        mask = pictures.crop_labels(own.astype(np.uint8) * 255, whole, one.crop_px, size)
-        return mask, pictures.crop_labels(part_u_v, whole, one.crop_px, size)
+        mask = crop_labels(own.astype(np.uint8) * 255, whole, one.crop_px, size)
+        return mask, crop_labels(part_u_v, whole, one.crop_px, size)
 
 
-def _name(photograph: coco_style.Photograph) -> str:
+def _name(photograph: Photograph) -> str:
     name = (photograph.picture or {}).get("file_name")
     return name if isinstance(name, str) else ""
 
 
-def _labelled(photograph: coco_style.Photograph | None):
+def _labelled(photograph: Photograph | None):
     """Yield what is wrong with key points; return the good ones, each somebody's."""
-    good: list[keypoints_lib.Keypoints] = []
+    good: list[Keypoints] = []
     for raw in photograph.entries if photograph else ():
         try:
             coco.require_ids(raw.entry)
             found = densepose.parse_keypoints(raw.entry, photograph.keypoint_names)
-        except coco.BadEntry:
-            yield source_lib.Noted("key points that are damaged")
+        except BadEntry:
+            yield Noted("key points that are damaged")
             continue
         if (found.flag > 0).any():
             good.append(found)
@@ -130,10 +136,10 @@ def _labelled(photograph: coco_style.Photograph | None):
 
 
 def _with_keypoints(
-    people: list[person_lib.AnnotatedPerson],
+    people: list[AnnotatedPerson],
     owner: UInt8[np.ndarray, "h w"],
-    labelled: list[keypoints_lib.Keypoints],
-) -> list[person_lib.AnnotatedPerson]:
+    labelled: list[Keypoints],
+) -> list[AnnotatedPerson]:
     """Give each person the key points of which most lie on their pixels, at least half of the labelled ones.
 
     The best pair goes first; nobody gets two, and no key points go to two.
@@ -147,7 +153,7 @@ def _with_keypoints(
     return given
 
 
-def _share_on(mask: np.ndarray, keypoints: keypoints_lib.Keypoints) -> float:
+def _share_on(mask: np.ndarray, keypoints: Keypoints) -> float:
     """Return which share of the labelled key points lies on a mask."""
     column, row = np.floor(keypoints.position_px[keypoints.flag > 0]).astype(int).T
     inside = (row >= 0) & (row < mask.shape[0]) & (column >= 0) & (column < mask.shape[1])

@@ -9,8 +9,9 @@ import PIL.Image
 import tensorflow_datasets as tfds
 from jaxtyping import Float, UInt8
 
-from dal_jax.correspondences import keypoints as keypoints_lib, observations as observations_lib
-from dal_jax.runtime import errors
+from dal_jax.observations import keypoints, observation
+from dal_jax.observations.observation import Observation
+from dal_jax.runtime.errors import InputError
 
 IMAGES_IN_MEMORY_BYTES = 2 << 30
 HIDDEN_CONFIDENCE = 0.5
@@ -38,7 +39,7 @@ class People:
     images: square crops, an array or a sequence that decodes what is indexed.
     """
 
-    observations: observations_lib.Observation
+    observations: Observation
     images: UInt8[np.ndarray, "people s s 3"] | Sequence
     names: list[str] = flax.struct.field(pytree_node=False)
     truth: Truth | None = None
@@ -132,7 +133,7 @@ def decode(encoded: bytes, size: int | None = None) -> UInt8[np.ndarray, "h w 3"
 
 def _refuse_smaller(builder: tfds.core.DatasetBuilder, first: np.ndarray, size: int | None) -> None:
     if size is not None and len(first) < size:
-        raise errors.InputError(
+        raise InputError(
             f"{builder.data_dir}: its crops have {len(first)} px, {size} are asked for; record it with --image_size"
         )
 
@@ -144,25 +145,25 @@ _OBSERVED = (
 _POINTS_STEP = 50  # places for points are a multiple of it, or every data set would be compiled for anew
 
 
-def _observe(columns: dict[str, np.ndarray]) -> observations_lib.Observation:
+def _observe(columns: dict[str, np.ndarray]) -> Observation:
     """Turn photograph pixels into the crop's [-1, 1], and leave out places for points that nobody uses."""
     box = columns["box_px"]
     used = np.flatnonzero(np.any(columns["point_confidence"] > 0, axis=0))
     places = _POINTS_STEP * -(-(1 + used.max(initial=0)) // _POINTS_STEP)
     confidence = columns["point_confidence"][:, :places]
-    points = observations_lib.crop_from_px(columns["point_px"][:, :places], box)
+    points = observation.crop_from_px(columns["point_px"][:, :places], box)
     people = len(box)
     trust = np.array([0.0, HIDDEN_CONFIDENCE, 1.0], np.float32)[columns["keypoint_visible"]]
-    trust = np.where(columns["keypoint_derived"] > 0, keypoints_lib.DERIVED_CONFIDENCE * trust, trust)
-    return observations_lib.Observation(
+    trust = np.where(columns["keypoint_derived"] > 0, keypoints.DERIVED_CONFIDENCE * trust, trust)
+    return Observation(
         point_position=np.where(confidence[..., None] > 0, points, 0.0).astype(np.float32),
         point_face=columns["point_face"][:, :places],
         point_barycentric=columns["point_barycentric"][:, :places],
         point_confidence=confidence,
-        keypoint_position=observations_lib.crop_from_px(columns["keypoints_px"], box).astype(np.float32),
+        keypoint_position=observation.crop_from_px(columns["keypoints_px"], box).astype(np.float32),
         keypoint_confidence=trust.astype(np.float32),
-        depth=np.zeros((people, observations_lib.KEYPOINTS), np.float32),
-        depth_confidence=np.zeros((people, observations_lib.KEYPOINTS), np.float32),
+        depth=np.zeros((people, observation.KEYPOINTS), np.float32),
+        depth_confidence=np.zeros((people, observation.KEYPOINTS), np.float32),
         box_px=box,
     )
 
@@ -170,7 +171,7 @@ def _observe(columns: dict[str, np.ndarray]) -> observations_lib.Observation:
 def _source(builder: tfds.core.DatasetBuilder, split: str) -> Sequence:
     for name in split.split("+"):
         if name not in builder.info.splits:
-            raise errors.InputError(f"{builder.data_dir}: no split {name!r}; it has {', '.join(builder.info.splits)}")
+            raise InputError(f"{builder.data_dir}: no split {name!r}; it has {', '.join(builder.info.splits)}")
     return builder.as_data_source(split=split)
 
 

@@ -7,8 +7,9 @@ import zipfile
 
 import numpy as np
 
-from dal_jax.evaluation import protocols, rays
-from dal_jax.runtime import errors
+from dal_jax.body import cameras
+from dal_jax.evaluation import protocols
+from dal_jax.runtime.errors import InputError
 
 UNITS = ("mm", "px")
 
@@ -41,23 +42,23 @@ def read(path: str | os.PathLike[str]) -> Poses:
         with pathlib.Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
             fields = {name: archive[name] for name in _FIELDS if name in archive}
     except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise errors.InputError(f"{path}: no readable .npz ({type(error).__name__})") from error
+        raise InputError(f"{path}: no readable .npz ({type(error).__name__})") from error
     for name in ("joints", "unit"):
         if name not in fields:
-            raise errors.InputError(f"{path}: no field '{name}'")
+            raise InputError(f"{path}: no field '{name}'")
     joints, unit = fields["joints"], " ".join(fields["unit"].astype(str).ravel().tolist())
     if unit not in UNITS:
-        raise errors.InputError(f"{path}: unit is '{unit}', not one of {', '.join(UNITS)}")
+        raise InputError(f"{path}: unit is '{unit}', not one of {', '.join(UNITS)}")
     if joints.ndim != 3 or joints.shape[1:] != (17, 3) or not len(joints):
-        raise errors.InputError(f"{path}: joints has shape {joints.shape}, not (n, 17, 3)")
+        raise InputError(f"{path}: joints has shape {joints.shape}, not (n, 17, 3)")
     if not np.issubdtype(joints.dtype, np.number) or np.iscomplexobj(joints):
-        raise errors.InputError(f"{path}: joints has type {joints.dtype}, not a real number")
+        raise InputError(f"{path}: joints has type {joints.dtype}, not a real number")
     if not np.isfinite(joints).all():
         pose, joint, _ = np.argwhere(~np.isfinite(joints))[0]
-        raise errors.InputError(f"{path}: joints[{pose}, {joint}] is {joints[pose, joint].tolist()}")
+        raise InputError(f"{path}: joints[{pose}, {joint}] is {joints[pose, joint].tolist()}")
     action = fields.get("action")
     if action is not None and action.shape != (len(joints),):
-        raise errors.InputError(f"{path}: action has shape {action.shape}, not ({len(joints)},)")
+        raise InputError(f"{path}: action has shape {action.shape}, not ({len(joints)},)")
     return Poses(
         joints.astype(np.float32),
         unit,
@@ -75,11 +76,11 @@ def _fours(path, name: str, values: np.ndarray | None, count: int, positive: sli
     if values is None:
         return None
     if values.shape not in ((4,), (count, 4)) or values.dtype.kind not in "fiu":
-        raise errors.InputError(f"{path}: {name} has shape {values.shape} of {values.dtype}, not ({count}, 4) numbers")
+        raise InputError(f"{path}: {name} has shape {values.shape} of {values.dtype}, not ({count}, 4) numbers")
     values = np.broadcast_to(values.astype(np.float32), (count, 4))
     wrong = ~(np.isfinite(values).all(axis=1) & (values[:, positive] > 0).all(axis=1))
     if wrong.any():
-        raise errors.InputError(f"{path}: {name}[{np.argmax(wrong)}] is {values[np.argmax(wrong)].tolist()}")
+        raise InputError(f"{path}: {name}[{np.argmax(wrong)}] is {values[np.argmax(wrong)].tolist()}")
     return values
 
 
@@ -93,12 +94,12 @@ def score(poses: Poses, truth: Poses, canonical_bone_sum: float) -> dict[str, np
       errors.InputError: the files hold different numbers of poses.
     """
     if len(poses.joints) != len(truth.joints):
-        raise errors.InputError(f"{len(poses.joints)} poses, but {len(truth.joints)} true ones")
+        raise InputError(f"{len(poses.joints)} poses, but {len(truth.joints)} true ones")
     scores = _mpjpe(poses.joints, poses.unit, truth, canonical_bone_sum)
     box_px = truth.box_px if poses.box_px is None else poses.box_px
     if truth.intrinsics_px is None or box_px is None:
         return scores
-    joints = rays.turned(poses.joints, box_px, truth.intrinsics_px)
+    joints = cameras.turned(poses.joints, box_px, truth.intrinsics_px)
     turned = _mpjpe(joints, poses.unit, truth, canonical_bone_sum)
     return scores | {f"turned_{name}": values for name, values in turned.items() if name != "pa_mpjpe"}
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from dal_jax.body import skeleton
 from dal_jax.evaluation import metrics
-from dal_jax.runtime import errors
+from dal_jax.runtime.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +57,9 @@ class Protocol:
         expected = (len(joints_true_mm), len(self.joint_names), 3)
         for name, array in (("predicted", joints), ("true", joints_true_mm)):
             if np.shape(array) != expected:
-                raise errors.InputError(f"{self.name}: {name} joints have shape {np.shape(array)}, not {expected}")
+                raise InputError(f"{self.name}: {name} joints have shape {np.shape(array)}, not {expected}")
         if not canonical_bone_sum_mm > 0:
-            raise errors.InputError(f"{self.name}: canonical bone-length sum is {canonical_bone_sum_mm} mm")
+            raise InputError(f"{self.name}: canonical bone-length sum is {canonical_bone_sum_mm} mm")
         joints, joints_true_mm = np.asarray(joints, np.float32), np.asarray(joints_true_mm, np.float32)
         pelvis = self.joint_names.index(self.alignment)
         joints, joints_true_mm = (array - array[:, pelvis, None] for array in (joints, joints_true_mm))
@@ -74,7 +74,7 @@ class Protocol:
         """
         for subject in subjects:
             if subject not in self.train_subjects + self.test_subjects:
-                raise errors.InputError(f"{self.name}: subject '{subject}' is in neither split")
+                raise InputError(f"{self.name}: subject '{subject}' is in neither split")
         return np.isin(np.asarray(subjects, str), self.test_subjects)
 
 

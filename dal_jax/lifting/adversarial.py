@@ -9,7 +9,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from dal_jax.lifting import camera as camera_lib, completion, losses, networks, normalise, turning
+from dal_jax.lifting import completion, losses, networks, normalise, rotating
+from dal_jax.lifting.networks import Discriminator, Generator, LogVariance
+from dal_jax.lifting.normalise import Normalised
+from dal_jax.lifting.rotating import Camera
 
 if TYPE_CHECKING:
     from dal_jax.lifting import config as config_lib
@@ -27,7 +30,7 @@ class Member:
     generator: Any
     trained_generator: Any
     discriminator: Any
-    camera: camera_lib.Camera
+    camera: Camera
     doubt: Any
     generator_optimizer: optax.OptState
     discriminator_optimizer: optax.OptState
@@ -39,12 +42,12 @@ def initial_member(config: "config_lib.Config", key: PRNGKeyArray) -> Member:
     """Draw the networks' weights, N(0, 0.02), biases 0."""
     generator_key, discriminator_key = jax.random.split(key)
     pose = jnp.zeros((networks.JOINTS, 2))
-    generator = networks.Generator(config.width).init(generator_key, _flat(pose))
-    discriminator = networks.Discriminator(config.width).init(discriminator_key, _evidence(config, pose))
+    generator = Generator(config.width).init(generator_key, _flat(pose))
+    discriminator = Discriminator(config.width).init(discriminator_key, _evidence(config, pose))
     doubt = None
     if config.doubt:
-        doubt = networks.Doubt(config.width).init(jax.random.fold_in(key, 2), jnp.zeros(3 * networks.JOINTS))
-    optimizer, camera = network_optimizer(config), camera_lib.initial(config)
+        doubt = LogVariance(config.width).init(jax.random.fold_in(key, 2), jnp.zeros(3 * networks.JOINTS))
+    optimizer, camera = network_optimizer(config), rotating.initial(config)
     return Member(
         generator=generator,
         trained_generator=generator,
@@ -53,14 +56,14 @@ def initial_member(config: "config_lib.Config", key: PRNGKeyArray) -> Member:
         doubt=doubt,
         generator_optimizer=optimizer.init(generator),
         discriminator_optimizer=optimizer.init(discriminator),
-        camera_optimizer=camera_lib.optimizer(config).init(camera),
+        camera_optimizer=rotating.optimizer(config).init(camera),
         doubt_optimizer=regression_optimizer().init(doubt),
     )
 
 
 def generate(config: "config_lib.Config", parameters: Any, points: Float[Array, "*n 17 2"]) -> Float[Array, "*n 17"]:
     """Return the depth of normalised poses, hip at 0, in their own unit."""
-    return networks.Generator(config.width).apply(parameters, _flat(points))
+    return Generator(config.width).apply(parameters, _flat(points))
 
 
 def step(
@@ -68,7 +71,7 @@ def step(
     member: Member,
     completer: Any,
     number: Int[Array, ""],
-    batch: normalise.Normalised,
+    batch: Normalised,
     key: PRNGKeyArray,
 ) -> tuple[Member, dict[str, Array]]:
     """Take step `number` of both networks on one batch of prepared poses; both learn from the same fakes.
@@ -101,7 +104,7 @@ def step(
         discriminator_learns, discriminator_gradient, member.discriminator, member.discriminator_optimizer
     )
     camera, camera_moments = _step_if(
-        camera_lib.optimizer(config), generator_learns, camera_gradient, member.camera, member.camera_optimizer
+        rotating.optimizer(config), generator_learns, camera_gradient, member.camera, member.camera_optimizer
     )
     metrics |= {
         "discriminator_realism": loss,
@@ -115,7 +118,7 @@ def step(
         generator=_average(config, member.generator, generator, number),
         trained_generator=generator,
         discriminator=discriminator,
-        camera=camera_lib.possible(camera),
+        camera=rotating.possible(camera),
         generator_optimizer=generator_optimizer,
         discriminator_optimizer=discriminator_optimizer,
         camera_optimizer=camera_moments,
@@ -151,24 +154,24 @@ def turn_lifted(
     config: "config_lib.Config",
     nearness: Float[Array, ""],
     rotation: Float[Array, "n 3 3"],
-    batch: normalise.Normalised,
+    batch: Normalised,
     depth: Float[Array, "n 17"],
 ) -> Fakes:
     """Turn lifted poses and look at them again; joints that were folded onto others are folded again."""
-    joints = camera_lib.unproject(nearness, batch.points, depth)
-    turned, turned_depth = jax.vmap(turning.turn_pose)(rotation, joints, depth)
-    turned = camera_lib.project(nearness, turned, turned_depth)
+    joints = rotating.unproject(nearness, batch.points, depth)
+    turned, turned_depth = jax.vmap(rotating.turn_pose)(rotation, joints, depth)
+    turned = rotating.project(nearness, turned, turned_depth)
     turned = jax.vmap(normalise.fill_missing)(turned, batch.stand_in)
     resized, size = jax.vmap(normalise.unit_size)(turned, batch.visible)
     shown = resized if config.normalise_fakes else turned
     return Fakes(shown, resized, turned_depth, size, batch.visible)
 
 
-def _make_fakes(config, number, batch: normalise.Normalised, key, generator: Any, camera):
+def _make_fakes(config, number, batch: Normalised, key, generator: Any, camera):
     """Return what the discriminator is shown and the generator's loss but for realism; the fakes and the terms."""
     depth = generate(config, generator, batch.points)
-    joints = camera_lib.unproject(camera.nearness, batch.points, depth)
-    rotation = turning.sample(config, key, camera.elevation, *jax.lax.stop_gradient((joints, depth)), number)
+    joints = rotating.unproject(camera.nearness, batch.points, depth)
+    rotation = rotating.sample(config, key, camera.elevation, *jax.lax.stop_gradient((joints, depth)), number)
     fakes = turn_lifted(config, camera.nearness, rotation, batch, depth)
     mirror = functools.partial(losses.mirror_ambiguity, margin=config.mirror_margin)
     terms = {"mirror_ambiguity": jnp.mean(jax.vmap(mirror)(joints, depth, batch.visible))}
@@ -186,7 +189,7 @@ def _make_fakes(config, number, batch: normalise.Normalised, key, generator: Any
 
 
 def _judge(config, discriminator: Any, points: Float[Array, "n 17 2"]) -> Float[Array, "n"]:
-    return networks.Discriminator(config.width).apply(discriminator, _evidence(config, points))
+    return Discriminator(config.width).apply(discriminator, _evidence(config, points))
 
 
 def _fooling(logits: Float[Array, "n"]) -> Float[Array, ""]:
@@ -211,7 +214,7 @@ def _doubt_step(config, member: Member, completer: Any, fakes: Fakes, key) -> tu
     judged = fakes.visible.at[:, 0].set(False)  # the hip's depth is 0 and never off: its deviation has no lower bound
 
     def surprise(doubt: Any) -> Array:
-        log_sd = networks.Doubt(config.width).apply(doubt, completion.features(poses))
+        log_sd = LogVariance(config.width).apply(doubt, completion.features(poses))
         return jnp.sum(losses.negative_log_likelihood(error, log_sd), where=judged) / jnp.maximum(jnp.sum(judged), 1)
 
     loss, gradient = jax.value_and_grad(surprise)(member.doubt)

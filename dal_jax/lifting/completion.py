@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from dal_jax.lifting import losses, networks, normalise
+from dal_jax.lifting.networks import Completer
+from dal_jax.lifting.normalise import Normalised
 
 if TYPE_CHECKING:
     from dal_jax.lifting import config as config_lib
@@ -24,7 +26,7 @@ def prepare(
     completer: Any | None,
     keypoints: Float[Array, "*n 17 2"],
     visible: Bool[Array, "*n 17"],
-) -> tuple[normalise.Normalised, Float[Array, "*n 17"]]:
+) -> tuple[Normalised, Float[Array, "*n 17"]]:
     """Return poses as the lifter sees them, no joint missing, and each joint's standard deviation in their unit.
 
     That is 0 for a visible joint. Without a completer missing joints are folded onto their ancestors, as `normalise`
@@ -47,9 +49,7 @@ def prepare(
     return poses._replace(points=points, scale=poses.scale * size, stand_in=own), sd
 
 
-def loss(
-    config: "config_lib.Config", completer: Any, poses: normalise.Normalised, key: PRNGKeyArray
-) -> Float[Array, ""]:
+def loss(config: "config_lib.Config", completer: Any, poses: Normalised, key: PRNGKeyArray) -> Float[Array, ""]:
     """Return the mean negative log-likelihood of hidden joints that are known."""
     seen = poses.visible & ~hide(key, poses.visible)
     masked = normalise.normalise_all(poses.points, seen)
@@ -87,18 +87,18 @@ def surprise(
     return jax.lax.map(leave_out, jnp.arange(networks.JOINTS)).T.at[:, _HIP].set(0.0)
 
 
-def features(poses: normalise.Normalised) -> Float[Array, "*n 51"]:
+def features(poses: Normalised) -> Float[Array, "*n 51"]:
     """Return x and y joint by joint, and which joints were seen."""
     flat = poses.points.reshape(*poses.points.shape[:-2], 2 * networks.JOINTS)
     return jnp.concatenate([flat, poses.visible.astype(flat.dtype)], axis=-1)
 
 
-def _place(config, completer: Any, poses: normalise.Normalised) -> tuple[Array, Array]:
+def _place(config, completer: Any, poses: Normalised) -> tuple[Array, Array]:
     """Return where each joint is from the others, and the logarithm of its deviation.
 
     Note: the network answers for the joints that it sees, too, but is never asked for those.
     """
-    offset, log_sd = networks.Completer(config.width).apply(completer, features(poses))
+    offset, log_sd = Completer(config.width).apply(completer, features(poses))
     return poses.points + offset, log_sd
 
 

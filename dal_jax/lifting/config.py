@@ -3,8 +3,8 @@
 import dataclasses
 import math
 
-from dal_jax.lifting import camera
-from dal_jax.runtime import errors
+from dal_jax.lifting import rotating
+from dal_jax.runtime.errors import InputError
 
 
 @dataclasses.dataclass
@@ -91,17 +91,17 @@ def validate(config: Config) -> None:
     """
     for name in ("width", "batch", "steps", "members", "steps_per_call"):
         if getattr(config, name) < 1:
-            raise errors.InputError(f"--config.{name}={getattr(config, name)}: at least 1")
+            raise InputError(f"--config.{name}={getattr(config, name)}: at least 1")
     for name in (
         "learning_rate", "weight_decay", "mirror_weight", "lift_turn_lift_weight", "bone_weight", "elevation_rate",
         "nearness_rate",
     ):  # fmt: skip
         if not 0 <= getattr(config, name) < math.inf:
-            raise errors.InputError(f"--config.{name}={getattr(config, name)}: at least 0, and finite")
+            raise InputError(f"--config.{name}={getattr(config, name)}: at least 0, and finite")
     for name in ("adam_b1", "average_decay"):
         if not 0 <= getattr(config, name) < 1:
-            raise errors.InputError(f"--config.{name}={getattr(config, name)}: from 0 to below 1")
-    most = {"heading_deg": 180, "elevation_start_deg": 90, "nearness_start": camera.MOST_NEARNESS}
+            raise InputError(f"--config.{name}={getattr(config, name)}: from 0 to below 1")
+    most = {"heading_deg": 180, "elevation_start_deg": 90, "nearness_start": rotating.MOST_NEARNESS}
     for name in (*most, "mirror_margin", "matched_headings", "discriminator_gate", "generator_gate"):
         if not 0 <= getattr(config, name) <= most.get(name, 1):
-            raise errors.InputError(f"--config.{name}={getattr(config, name)}: from 0 to {most.get(name, 1)}")
+            raise InputError(f"--config.{name}={getattr(config, name)}: from 0 to {most.get(name, 1)}")

@@ -13,7 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from dal_jax.body import skeleton
-from dal_jax.lifting import adversarial, camera as camera_lib, losses, normalise, turning
+from dal_jax.lifting import adversarial, losses, normalise, rotating
+from dal_jax.lifting.adversarial import Member
+from dal_jax.lifting.normalise import Normalised
 
 if TYPE_CHECKING:
     from dal_jax.lifting import config as config_lib
@@ -26,7 +28,7 @@ _MIRRORED, _ASTRAY_MIRRORED = 0.5, 0.1
 
 
 def measure(
-    config: "config_lib.Config", member: adversarial.Member, poses: normalise.Normalised, key: PRNGKeyArray
+    config: "config_lib.Config", member: Member, poses: Normalised, key: PRNGKeyArray
 ) -> dict[str, Float[Array, ""]]:
     """Return the figures of one member on held-out prepared poses; of all of them, low is good.
 
@@ -40,12 +42,12 @@ def measure(
     the logarithm of their proportion.
     """
     depth = adversarial.generate(config, member.generator, poses.points)
-    joints = camera_lib.unproject(member.camera.nearness, poses.points, depth)
+    joints = rotating.unproject(member.camera.nearness, poses.points, depth)
     mirrored = jnp.mean(jax.vmap(losses.mirror_ambiguity)(joints, depth, poses.visible))
     half = len(depth) // 2
 
     def turn(key: PRNGKeyArray) -> tuple[Array, Array]:
-        rotation = turning.sample(config, key, member.camera.elevation, joints, depth, jnp.asarray(_MATURE))
+        rotation = rotating.sample(config, key, member.camera.elevation, joints, depth, jnp.asarray(_MATURE))
         fakes = adversarial.turn_lifted(config, member.camera.nearness, rotation, poses, depth)
         again = adversarial.generate(config, member.generator, fakes.points) * fakes.size[:, None]
         shown, annotated = fakes.points[half : 2 * half].reshape(half, -1), poses.points[:half].reshape(half, -1)

@@ -10,8 +10,16 @@ from typing import Any
 
 import jax
 
-from dal_jax.lifting import config as config_lib, lift, poses as poses_lib, training
-from dal_jax.runtime import atomic, checkpoints, errors, metric_log
+from dal_jax.lifting import training
+from dal_jax.lifting.config import Config
+from dal_jax.lifting.lift import Lifter
+from dal_jax.lifting.poses import Poses
+from dal_jax.lifting.training import LiftingState
+from dal_jax.runtime import files
+from dal_jax.runtime.checkpoints import Checkpoints
+from dal_jax.runtime.errors import InputError
+from dal_jax.runtime.files import PathLike
+from dal_jax.runtime.metric_log import MetricLog
 
 _CONTENT = {"config.json", "checkpoints", "metrics.jsonl", "tensorboard"}
 
@@ -21,10 +29,10 @@ class LifterFolder:
 
     def __init__(
         self,
-        path: atomic.PathLike,
-        config: config_lib.Config,
+        path: PathLike,
+        config: Config,
         seed: int,
-        poses: poses_lib.Poses,
+        poses: Poses,
         overwrite: bool = False,
     ):
         """Open the folder for a run, which is its configuration (but for the number of steps), seed and poses.
@@ -41,20 +49,20 @@ class LifterFolder:
         file = self.path / "config.json"
         if file.exists():
             _refuse_other_run(file, _read_json(file), wanted)
-        atomic.write_json(file, wanted)
-        self._checkpoints = checkpoints.Checkpoints(self.path / "checkpoints")
-        self._log: metric_log.MetricLog | None = None
+        files.write_json(file, wanted)
+        self._checkpoints = Checkpoints(self.path / "checkpoints")
+        self._log: MetricLog | None = None
 
-    def resume(self, key: jax.Array) -> training.LiftingState:
+    def resume(self, key: jax.Array) -> LiftingState:
         """Return the last saved state, or the initial one that the key draws."""
         last = self._checkpoints.latest_step()
         state = training.initial_state(self._config, key)
         if last is not None:
             state, _ = self._checkpoints.restore(state)
-        self._log = metric_log.MetricLog(self.path / "metrics.jsonl", last)
+        self._log = MetricLog(self.path / "metrics.jsonl", last)
         return state
 
-    def save(self, state: training.LiftingState) -> None:
+    def save(self, state: LiftingState) -> None:
         """Write a checkpoint, unless this very step is already there."""
         if int(state.step) != self._checkpoints.latest_step():
             self._checkpoints.save(int(state.step), state)
@@ -71,7 +79,7 @@ class LifterFolder:
             self._log.close()
 
 
-def load(path: atomic.PathLike) -> tuple[config_lib.Config, lift.Lifter]:
+def load(path: PathLike) -> tuple[Config, Lifter]:
     """Return (config, lifter) for `lift.lift` from the last checkpoint of a training folder.
 
     Raises:
@@ -80,18 +88,18 @@ def load(path: atomic.PathLike) -> tuple[config_lib.Config, lift.Lifter]:
     path = pathlib.Path(path)
     file = path / "config.json"
     if not file.exists():
-        raise errors.InputError(f"{path}: is no folder of a trained lifter (it has no config.json)")
+        raise InputError(f"{path}: is no folder of a trained lifter (it has no config.json)")
     fields = _read_json(file).get("config")
-    known = {field.name for field in dataclasses.fields(config_lib.Config)}
+    known = {field.name for field in dataclasses.fields(Config)}
     if not isinstance(fields, dict) or set(fields) != known:
-        raise errors.InputError(f"{file}: is no configuration of a lifter")
-    config = config_lib.Config(**fields)
+        raise InputError(f"{file}: is no configuration of a lifter")
+    config = Config(**fields)
     example = jax.eval_shape(functools.partial(training.initial_state, config), jax.random.key(0))
-    state, _ = checkpoints.Checkpoints(path / "checkpoints").restore(example)
+    state, _ = Checkpoints(path / "checkpoints").restore(example)
     return config, state.lifter
 
 
-def _digest(poses: poses_lib.Poses) -> str:
+def _digest(poses: Poses) -> str:
     content = hashlib.sha256(poses.keypoints_px.tobytes())
     content.update(poses.visible.tobytes())
     return content.hexdigest()
@@ -103,7 +111,7 @@ def _read_json(file: pathlib.Path) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError):
         content = None
     if not isinstance(content, dict):
-        raise errors.InputError(f"{file}: is no JSON object")
+        raise InputError(f"{file}: is no JSON object")
     return content
 
 
@@ -111,7 +119,7 @@ def _refuse_other_run(file: pathlib.Path, found: dict[str, Any], wanted: dict[st
     found_values, wanted_values = _flat(found), _flat(wanted)
     for name in sorted((found_values.keys() | wanted_values.keys()) - {"config.steps"}):
         if found_values.get(name) != wanted_values.get(name):
-            raise errors.InputError(
+            raise InputError(
                 f"{file}: the run there has {name}={found_values.get(name)}, not {wanted_values.get(name)}; "
                 "choose another --workdir, or --overwrite"
             )
@@ -125,10 +133,10 @@ def _flat(content: dict[str, Any]) -> dict[str, Any]:
 
 def _refuse_other_content(path: pathlib.Path) -> None:
     if path.exists() and not path.is_dir():
-        raise errors.InputError(f"{path}: is a file, not the folder of a run")
+        raise InputError(f"{path}: is a file, not the folder of a run")
     foreign = {one.name for one in path.iterdir()} - _CONTENT if path.exists() else set()
     if foreign := {name for name in foreign if not name.startswith(".")}:
-        raise errors.InputError(f"{path}: holds '{min(foreign)}', so it is not the folder of a lifter's training")
+        raise InputError(f"{path}: holds '{min(foreign)}', so it is not the folder of a lifter's training")
 
 
 def _remove(path: pathlib.Path) -> None:

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from dal_jax.body import skeleton
-from dal_jax.lifting import adversarial, camera, completion, networks, normalise
+from dal_jax.lifting import adversarial, completion, normalise, rotating
+from dal_jax.lifting.networks import LogVariance
+from dal_jax.lifting.normalise import Normalised
 
 if TYPE_CHECKING:
     from dal_jax.lifting import config as config_lib
@@ -53,7 +55,7 @@ class Lifted:
     @property
     def joints(self) -> Float[Array, "*batch 17 3"]:
         """The 3D joints: x and y in space, where they are those in the image times the joint's distance."""
-        points = camera.unproject(self.nearness[..., None], self.points, self.depth)
+        points = rotating.unproject(self.nearness[..., None], self.points, self.depth)
         return jnp.concatenate([points, self.depth[..., None]], axis=-1)
 
 
@@ -152,11 +154,11 @@ def _lift(config, lifter: Lifter, keypoints: Array, visible: Array) -> Lifted:
     )
 
 
-def _answers(config, lifter: Lifter, poses: normalise.Normalised) -> tuple[Array, Array | None]:
+def _answers(config, lifter: Lifter, poses: Normalised) -> tuple[Array, Array | None]:
     """Return every member's depths, (members, n, 17), and their variances where the lifter has doubts."""
     depths = jax.vmap(lambda generator: adversarial.generate(config, generator, poses.points))(lifter.generators)
     if lifter.doubts is None:
         return depths, None
-    doubt, features = networks.Doubt(config.width), completion.features(poses)
+    doubt, features = LogVariance(config.width), completion.features(poses)
     log_sds = jax.vmap(lambda parameters: doubt.apply(parameters, features))(lifter.doubts)
     return depths, jnp.exp(2 * log_sds)

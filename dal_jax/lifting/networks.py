@@ -47,7 +47,7 @@ class Discriminator(nn.Module):
         return _Perceptron(self.width, 1, name="mlp")(features)[..., 0]
 
 
-class Doubt(nn.Module):
+class LogVariance(nn.Module):
     """Logarithm of the standard deviation of each joint's lifted depth, in normalised units (not in the paper).
 
     Attributes:

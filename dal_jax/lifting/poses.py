@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dal_jax.correspondences import keypoints as keypoints_lib
-from dal_jax.runtime import errors
+from dal_jax.observations.keypoints import h36m_from_coco
+from dal_jax.runtime.errors import InputError
 
 _LARGEST = 1e6  # px; beyond, squares lose their digits in float32, and no photograph is that large
 
@@ -42,33 +42,33 @@ def read(path: str | os.PathLike[str]) -> Poses:
     path = pathlib.Path(path)
     readers = {".npz": _read_npz, ".npy": _read_npy, ".json": _read_coco}
     if path.suffix.lower() not in readers:
-        raise errors.InputError(f"{path}: 2D poses are .npz, .npy or .json (COCO), not '{path.suffix}'")
+        raise InputError(f"{path}: 2D poses are .npz, .npy or .json (COCO), not '{path.suffix}'")
     poses = readers[path.suffix.lower()](path)
     if not len(poses.entry):
-        raise errors.InputError(f"{path}: holds no pose" + (f", {poses.skipped} were skipped" * bool(poses.skipped)))
+        raise InputError(f"{path}: holds no pose" + (f", {poses.skipped} were skipped" * bool(poses.skipped)))
     return poses
 
 
 def _read_npz(path: pathlib.Path) -> Poses:
     fields = _load(path)
     if "keypoints" not in fields:
-        raise errors.InputError(f"{path}: no field 'keypoints'; it has {', '.join(fields) or 'none'}")
+        raise InputError(f"{path}: no field 'keypoints'; it has {', '.join(fields) or 'none'}")
     keypoints = fields["keypoints"]
     if keypoints.ndim != 3 or keypoints.shape[1:] != (17, 2):
-        raise errors.InputError(f"{path}: keypoints has shape {keypoints.shape}, not (n, 17, 2)")
+        raise InputError(f"{path}: keypoints has shape {keypoints.shape}, not (n, 17, 2)")
     visible = fields.get("visible", np.ones(keypoints.shape[:2], bool))
     if visible.shape != keypoints.shape[:2]:
-        raise errors.InputError(f"{path}: visible has shape {visible.shape}, not {keypoints.shape[:2]}")
+        raise InputError(f"{path}: visible has shape {visible.shape}, not {keypoints.shape[:2]}")
     if not np.isin(visible, (0, 1)).all():
         pose, joint = np.argwhere(~np.isin(visible, (0, 1)))[0]
-        raise errors.InputError(f"{path}: visible[{pose}, {joint}] is {visible[pose, joint]}, not 0 or 1")
+        raise InputError(f"{path}: visible[{pose}, {joint}] is {visible[pose, joint]}, not 0 or 1")
     return _checked(path, "keypoints", keypoints, visible.astype(bool))
 
 
 def _read_npy(path: pathlib.Path) -> Poses:
     keypoints = _load(path)[""]
     if keypoints.ndim not in (2, 3) or keypoints.shape[1:] not in ((34,), (17, 2)):
-        raise errors.InputError(f"{path}: has shape {keypoints.shape}, not (n, 34) or (n, 17, 2)")
+        raise InputError(f"{path}: has shape {keypoints.shape}, not (n, 34) or (n, 17, 2)")
     keypoints = keypoints.reshape(-1, 17, 2)
     return _checked(path, "pose", keypoints, np.ones(keypoints.shape[:2], bool))
 
@@ -81,25 +81,25 @@ def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
             content = np.load(file, allow_pickle=False)
             return {"": content} if isinstance(content, np.ndarray) else {name: content[name] for name in content}
     except FileNotFoundError:
-        raise errors.InputError(f"{path}: no such file") from None
+        raise InputError(f"{path}: no such file") from None
     except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise errors.InputError(f"{path}: no readable {path.suffix} ({type(error).__name__})") from error
+        raise InputError(f"{path}: no readable {path.suffix} ({type(error).__name__})") from error
 
 
 def _checked(path: pathlib.Path, name: str, keypoints: np.ndarray, visible: np.ndarray) -> Poses:
     if not np.issubdtype(keypoints.dtype, np.number) or np.iscomplexobj(keypoints):
-        raise errors.InputError(f"{path}: {name} has type {keypoints.dtype}, not a real number")
+        raise InputError(f"{path}: {name} has type {keypoints.dtype}, not a real number")
     keypoints = np.where(visible[..., None], keypoints, 0)
     with np.errstate(invalid="ignore"):
         wrong = ~(np.abs(keypoints) <= _LARGEST).all(axis=-1)
     if wrong.any():
         pose, joint = np.argwhere(wrong)[0]
-        raise errors.InputError(f"{path}: {name}[{pose}, {joint}] is {keypoints[pose, joint].tolist()}")
+        raise InputError(f"{path}: {name}[{pose}, {joint}] is {keypoints[pose, joint].tolist()}")
     keypoints = keypoints.astype(np.float32)
     sizeless = ~_has_size(keypoints, visible)
     if sizeless.any():
         pose = int(np.argmax(sizeless))
-        raise errors.InputError(f"{path}: {name}[{pose}] has no size: its visible joints are all at one place, or none")
+        raise InputError(f"{path}: {name}[{pose}] has no size: its visible joints are all at one place, or none")
     return Poses(keypoints, visible, np.arange(len(keypoints)))
 
 
@@ -124,36 +124,36 @@ def _annotations(path: pathlib.Path) -> list:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise errors.InputError(f"{path}: no such file") from None
+        raise InputError(f"{path}: no such file") from None
     except UnicodeDecodeError:
-        raise errors.InputError(f"{path}: is no text") from None
+        raise InputError(f"{path}: is no text") from None
     except (json.JSONDecodeError, RecursionError) as error:
         where = f": line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else ""
-        raise errors.InputError(f"{path}: is no JSON{where}") from None
+        raise InputError(f"{path}: is no JSON{where}") from None
     annotations = content.get("annotations") if isinstance(content, dict) else None
     if not isinstance(annotations, list):
-        raise errors.InputError(f"{path}: has no list 'annotations'")
+        raise InputError(f"{path}: has no list 'annotations'")
     return annotations
 
 
 def _one_coco(path: pathlib.Path, number: int, entry: Any) -> tuple[np.ndarray, np.ndarray, int] | None:
     """Return (keypoints, visible, id) of one annotation, or None where it has no key points."""
     if not isinstance(entry, dict):
-        raise errors.InputError(f"{path}: annotation number {number} is no object")
+        raise InputError(f"{path}: annotation number {number} is no object")
     name = entry.get("id", number)
     if not isinstance(name, int):
-        raise errors.InputError(f"{path}: annotation number {number}: id is {name!r}, not a whole number")
+        raise InputError(f"{path}: annotation number {number}: id is {name!r}, not a whole number")
     if "keypoints" not in entry:
         return None
     numbers = entry["keypoints"]
     if not isinstance(numbers, list) or len(numbers) != 51:
         length = f"{len(numbers)} numbers" if isinstance(numbers, list) else repr(numbers)
-        raise errors.InputError(f"{path}: annotation {name}: keypoints is {length}, not 17 x (x, y, v)")
+        raise InputError(f"{path}: annotation {name}: keypoints is {length}, not 17 x (x, y, v)")
     for place, value in enumerate(numbers):
         # bool is an int in Python, and Python's JSON reads NaN and Infinity
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
-            raise errors.InputError(f"{path}: annotation {name}: keypoints[{place}] is {value!r}")
+            raise InputError(f"{path}: annotation {name}: keypoints[{place}] is {value!r}")
     coco = np.array(numbers, np.float64).reshape(17, 3)
     coco[:, 2] = np.where(coco[:, 2] > 0, 2, 0)
-    joints = keypoints_lib.h36m_from_coco(coco)
+    joints = h36m_from_coco(coco)
     return joints.position_px, joints.confidence > 0, name

@@ -16,8 +16,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from dal_jax.lifting import adversarial, completion, criteria, lift, networks, normalise
+from dal_jax.lifting import adversarial, completion, criteria, networks, normalise
+from dal_jax.lifting.adversarial import Member
 from dal_jax.lifting.config import Config
+from dal_jax.lifting.lift import Lifter
+from dal_jax.lifting.networks import Completer
+from dal_jax.lifting.normalise import Normalised
 
 
 @flax.struct.dataclass
@@ -29,15 +33,15 @@ class LiftingState:
     """
 
     step: Int[Array, ""]
-    members: adversarial.Member
+    members: Member
     trust: Float[Array, "members"]
     completer: Any
     completer_optimizer: optax.OptState
 
     @property
-    def lifter(self) -> lift.Lifter:
+    def lifter(self) -> Lifter:
         """What `lift.lift` takes."""
-        return lift.Lifter(
+        return Lifter(
             self.members.generator, self.trust, self.members.camera.nearness, self.members.doubt, self.completer
         )
 
@@ -47,7 +51,7 @@ def initial_state(config: Config, key: PRNGKeyArray) -> LiftingState:
     completer = None
     if config.complete:
         completer_key = jax.random.fold_in(key, config.members)
-        completer = networks.Completer(config.width).init(completer_key, jnp.zeros(3 * networks.JOINTS))
+        completer = Completer(config.width).init(completer_key, jnp.zeros(3 * networks.JOINTS))
     return LiftingState(
         step=jnp.zeros((), jnp.int32),
         members=jax.vmap(functools.partial(adversarial.initial_member, config))(_member_keys(config, key)),
@@ -113,7 +117,7 @@ _MOST_HELD_OUT = 2000  # the kernel sums of `criteria` grow with the square
 _ASTRAY = 3.0  # times the best member's criterion; members that learned the same thing differ by tens of percent
 
 
-def _split(poses: normalise.Normalised) -> tuple[normalise.Normalised, normalise.Normalised]:
+def _split(poses: Normalised) -> tuple[Normalised, Normalised]:
     count = len(poses.points)
     held_out = jnp.arange(count) % _EVERY == 0 if count >= FEWEST_TO_HOLD_OUT else jnp.ones(count, bool)
     learned = ~held_out if count >= FEWEST_TO_HOLD_OUT else held_out
@@ -136,7 +140,7 @@ def _compiled_judge(frozen: tuple) -> Callable:
     return jax.jit(functools.partial(_judge, Config(*frozen)))
 
 
-def _run(config: Config, state: LiftingState, poses: normalise.Normalised, key, stop) -> tuple[LiftingState, dict]:
+def _run(config: Config, state: LiftingState, poses: Normalised, key, stop) -> tuple[LiftingState, dict]:
     """Step until `stop`; return the sums of the metrics too."""
 
     def body(_, carry):
@@ -154,13 +158,13 @@ def _run(config: Config, state: LiftingState, poses: normalise.Normalised, key, 
     return state, totals
 
 
-def _step(config: Config, state: LiftingState, poses: normalise.Normalised, key) -> tuple[LiftingState, dict]:
+def _step(config: Config, state: LiftingState, poses: Normalised, key) -> tuple[LiftingState, dict]:
     """Every member plays one batch of its own; the first member's batch also teaches the completer.
 
     One member after the other: XLA's batched products are slow on CPU (width 1024: 60 ms a step by vmap, 16 ms so).
     """
 
-    def play(player: tuple[adversarial.Member, PRNGKeyArray]):
+    def play(player: tuple[Member, PRNGKeyArray]):
         member, key = player
         draw_key, step_key = jax.random.split(key)
         batch = _draw(config, poses, draw_key)
@@ -185,12 +189,12 @@ def _one_after_the_other(play: Callable, players: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[None], play(jax.tree.map(lambda leaf: leaf[0], players)))
 
 
-def _draw(config: Config, poses: normalise.Normalised, key) -> normalise.Normalised:
+def _draw(config: Config, poses: Normalised, key) -> Normalised:
     rows = jax.random.randint(key, (config.batch,), 0, len(poses.points))
     return jax.tree.map(lambda values: values[rows], poses)
 
 
-def _mirror_half(batch: normalise.Normalised, key) -> normalise.Normalised:
+def _mirror_half(batch: Normalised, key) -> Normalised:
     """Show half of the poses left for right: people are as likely to do it the other way round."""
     chosen = jax.random.bernoulli(key, shape=(len(batch.points),))
 
@@ -200,7 +204,7 @@ def _mirror_half(batch: normalise.Normalised, key) -> normalise.Normalised:
     return jax.tree.map(choose, normalise.mirrored(batch), batch)
 
 
-def _learn_to_complete(config: Config, state: LiftingState, batch: normalise.Normalised, key):
+def _learn_to_complete(config: Config, state: LiftingState, batch: Normalised, key):
     teach = functools.partial(completion.loss, config)
     loss, gradient = jax.value_and_grad(teach)(state.completer, batch, key)
     optimizer = adversarial.regression_optimizer()
@@ -208,7 +212,7 @@ def _learn_to_complete(config: Config, state: LiftingState, batch: normalise.Nor
     return state.replace(completer=optax.apply_updates(state.completer, updates), completer_optimizer=moments), loss
 
 
-def _judge(config: Config, state: LiftingState, held_out: normalise.Normalised, key) -> tuple[LiftingState, dict]:
+def _judge(config: Config, state: LiftingState, held_out: Normalised, key) -> tuple[LiftingState, dict]:
     """Measure the members on held-out poses, and let those count that are not astray; return the trusted ones' mean."""
     prepared, _ = completion.prepare(config, state.completer, held_out.points, held_out.visible)
     figures = jax.vmap(lambda member: criteria.measure(config, member, prepared, key))(state.members)

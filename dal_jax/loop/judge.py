@@ -8,11 +8,14 @@ import numpy as np
 from jaxtyping import Float
 
 from dal_jax import deform_and_learn
-from dal_jax.body import kinematics, parameters as parameters_lib, skinning, template as template_lib
-from dal_jax.data import people as people_lib
-from dal_jax.evaluation import metrics, protocols, rays
+from dal_jax.body import cameras, kinematics, skinning
+from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.template import Template
+from dal_jax.data.people import People, Truth
+from dal_jax.deform_and_learn import LoopState, Run
+from dal_jax.evaluation import metrics, protocols
 from dal_jax.lifting import lift
-from dal_jax.regressor import model as regressor_model
+from dal_jax.regressor import model
 
 FIELDS = (
     "registration_train_mpjpe_mm", "regressor_train_mpjpe_mm", "regressor_test_mpjpe_mm",
@@ -29,12 +32,12 @@ class Judge:
     test: the test people, whose images the ConvNet predicts; train_truth, test_truth: 3D truth or None.
     """
 
-    setting: deform_and_learn.Setting
-    test: people_lib.People | None
-    train_truth: people_lib.Truth | None
-    test_truth: people_lib.Truth | None
+    setting: Run
+    test: People | None
+    train_truth: Truth | None
+    test_truth: Truth | None
 
-    def __call__(self, round_number: int, state: deform_and_learn.LoopState) -> dict[str, float | None]:
+    def __call__(self, round_number: int, state: LoopState) -> dict[str, float | None]:
         """Return the mean scores of a round."""
         if self.train_truth is None or self.test_truth is None:
             return dict.fromkeys(FIELDS)
@@ -55,11 +58,11 @@ class Judge:
             "regressor_test_turned_mpjpe_mm": self._turned_mean(predicted, self.test, self.test_truth),
         }
 
-    def predict_test(self, state: deform_and_learn.LoopState) -> parameters_lib.BodyParameters:
+    def predict_test(self, state: LoopState) -> BodyParameters:
         """Return the ConvNet's bodies of the test people."""
-        return regressor_model.predict(self.setting.config.regressor, state.regressor, self.test.images)
+        return model.predict(self.setting.config.regressor, state.regressor, self.test.images)
 
-    def test_scores(self, bodies: parameters_lib.BodyParameters) -> dict[str, float | None]:
+    def test_scores(self, bodies: BodyParameters) -> dict[str, float | None]:
         """Return the mean `mpjpe_mm` and `pa_mpjpe_mm` of bodies of the test people."""
         names = ("mpjpe_mm", "pa_mpjpe_mm")
         if self.train_truth is None or self.test_truth is None:
@@ -67,7 +70,7 @@ class Judge:
         scores = self._scores(self._joints(bodies), self.test_truth.joints_h36m_mm)
         return {name: float(np.mean(scores[name])) for name in names}
 
-    def errors_mm(self, bodies: parameters_lib.BodyParameters, truth: people_lib.Truth | None):
+    def errors_mm(self, bodies: BodyParameters, truth: Truth | None):
         """Return each person's MPJPE (n,), or None where there is no truth."""
         return None if truth is None else self._scores(self._joints(bodies), truth.joints_h36m_mm)["mpjpe_mm"]
 
@@ -79,7 +82,7 @@ class Judge:
         mean = np.mean(train - train[:, :1], axis=0, keepdims=True)
         return self._mean(np.repeat(mean, len(self.test_truth.joints_h36m_mm), axis=0), self.test_truth.joints_h36m_mm)
 
-    def vertex_error_test_mm(self, state: deform_and_learn.LoopState) -> float | None:
+    def vertex_error_test_mm(self, state: LoopState) -> float | None:
         """Return the ConvNet's mean distance of the surface's vertices on the test people, scaled as the joints are."""
         if self.train_truth is None or self.test_truth is None or self.test_truth.vertices_mm is None:
             return None
@@ -88,10 +91,10 @@ class Judge:
         truth = (self.test_truth.vertices_mm, self.test_truth.joints_h36m_mm)
         return float(np.mean(_vertex_errors(self.setting.template, bodies, truth, canonical)))
 
-    def _joints(self, bodies: parameters_lib.BodyParameters) -> Float[np.ndarray, "n 17 3"]:
+    def _joints(self, bodies: BodyParameters) -> Float[np.ndarray, "n 17 3"]:
         return np.asarray(deform_and_learn.joints_h36m(self.setting.template, jax.tree.map(jnp.asarray, bodies)))
 
-    def _lifted(self, state: deform_and_learn.LoopState, people: people_lib.People) -> Float[np.ndarray, "n 17 3"]:
+    def _lifted(self, state: LoopState, people: People) -> Float[np.ndarray, "n 17 3"]:
         """Return the cGAN's joints: annotated x and y, lifted depth; missing joints are its guess."""
         observed = people.observations
         visible = observed.keypoint_confidence > 0
@@ -104,11 +107,11 @@ class Judge:
         canonical = protocols.canonical_bone_sum_mm(self.train_truth.joints_h36m_mm)
         return protocols.human36m_protocol_1.score(joints, truth, canonical)
 
-    def _turned_mean(self, joints, people: people_lib.People, truth: people_lib.Truth) -> float | None:
+    def _turned_mean(self, joints, people: People, truth: Truth) -> float | None:
         """Return the mean score in the camera's frame, or None where the cameras are not known."""
         if truth.intrinsics_px is None:
             return None
-        turned = rays.turned(joints, people.observations.box_px, truth.intrinsics_px)
+        turned = cameras.turned(joints, people.observations.box_px, truth.intrinsics_px)
         return self._mean(turned, truth.joints_h36m_mm)
 
     def _mean(self, joints, truth) -> float:
@@ -117,7 +120,7 @@ class Judge:
 
 @jax.jit
 def _vertex_errors(
-    template: template_lib.Template, bodies: parameters_lib.BodyParameters, truth, canonical_bone_sum_mm: float
+    template: Template, bodies: BodyParameters, truth, canonical_bone_sum_mm: float
 ) -> Float[jax.Array, "n"]:
     """Return each person's vertex error; whole meshes, so a few people at a time."""
 

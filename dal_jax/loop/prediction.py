@@ -1,44 +1,132 @@
-"""Bodies of people in photographs, a batch at a time; what is done is kept on disk, so a killed run goes on.
-
-While the network works on a batch, threads read and cut the next. Every batch has one shape, the last is filled up.
-"""
+"""The ConvNet of a finished (or running) loop, loaded to predict: nothing else of its checkpoint is read."""
 
 import concurrent.futures
 import dataclasses
+import functools
 import itertools
 import os
 import pathlib
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+import flax.struct
 import jax
 import numpy as np
 from jaxtyping import UInt8
 
-from dal_jax.body import parameters as parameters_lib
-from dal_jax.correspondences import person as person_lib
-from dal_jax.data import pictures
-from dal_jax.loop import fit_output, trained as trained_lib
-from dal_jax.regressor import model as regressor_model
-from dal_jax.runtime import atomic, errors
+from dal_jax.body.parameters import BodyParameters, t_pose
+from dal_jax.fits.output import PathOf
+from dal_jax.loop.folder import filled, find, read
+from dal_jax.observations import photographs
+from dal_jax.observations.person import AnnotatedPerson
+from dal_jax.regressor import heads, model
+from dal_jax.regressor.heads import Statistics
+from dal_jax.regressor.model import RegressorConfig
+from dal_jax.runtime import files
+from dal_jax.runtime.checkpoints import Checkpoints
+from dal_jax.runtime.errors import InputError
+
+
+@flax.struct.dataclass
+class Learned:
+    """What prediction needs, on the device; a `regressor.model.Learned`."""
+
+    variables: Any
+    statistics: Statistics
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A ConvNet and what it was trained with.
+
+    body: the body file of its run, '' for the free body. step: the number of its checkpoint.
+    """
+
+    config: RegressorConfig
+    learned: Learned
+    body: str
+    folder: pathlib.Path
+    step: int
+    training_steps: int
+
+
+def load(path: str | os.PathLike[str]) -> Trained:
+    """Load the last checkpoint of a `deform_and_learn` run.
+
+    Args:
+      path: the run's folder (--workdir), or the checkpoints/ in it.
+    Raises:
+      errors.InputError: it is no such folder, has no checkpoint or an untrained ConvNet, or is damaged.
+    """
+    config_path = find(path)
+    config, body = _read_config(config_path)
+    run = config_path.parent
+    saved = Checkpoints(run / "checkpoints")
+    step = saved.latest_step()
+    state, _ = saved.restore(_example(config), step, partial=True)
+    regressor = state["regressor"]
+    steps = int(regressor["step"])
+    if steps == 0:
+        raise InputError(f"{run}: its ConvNet is not trained yet; the run stands before its first epoch")
+    learned = Learned(regressor[_predicting(config)], regressor["statistics"])
+    return Trained(config, learned, body, run, step, steps)
+
+
+def _example(config: RegressorConfig) -> dict[str, Any]:
+    """Return the wanted leaves of a `deform_and_learn.LoopState` as shapes, by the names they are saved under.
+
+    A dict, because Orbax takes a field that is None for an empty one, not for one left out.
+    """
+    return {
+        "regressor": {
+            "step": jax.ShapeDtypeStruct((), "int32"),
+            _predicting(config): model.variable_shapes(config),
+            "statistics": jax.eval_shape(functools.partial(heads.plain_statistics, config.rotations)),
+        }
+    }
+
+
+def _predicting(config: RegressorConfig) -> str:
+    """Return the field of `training.TrainState` that predicts (its property `variables`)."""
+    return "average" if config.average_decay else "trained"
+
+
+def _read_config(path: pathlib.Path) -> tuple[RegressorConfig, str]:
+    """Return the ConvNet's configuration and the body file of a run's config.json; the rest is not looked at."""
+    content = read(path)
+    body = content.get("body", "")
+    if not isinstance(body, str):
+        raise InputError(f"{path}: body is {body!r}, not the path of a file")
+    config = filled(path, "regressor", RegressorConfig(), content["regressor"])
+    try:
+        model.validate(config)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return config, body
+
+
+# --- Bodies of people in photographs, a batch at a time; what is done is kept on disk, so a killed run goes on ---
+#
+# While the network works on a batch, threads read and cut the next. Every batch has one shape, the last is filled up.
 
 _READERS = min(8, os.cpu_count() or 1)  # decoding is what waits: a large JPEG takes ten times as long as the network
-_FIELDS = tuple(field.name for field in dataclasses.fields(parameters_lib.BodyParameters))
-_EXAMPLE = jax.tree.map(np.asarray, parameters_lib.t_pose())
+_FIELDS = tuple(field.name for field in dataclasses.fields(BodyParameters))
+_EXAMPLE = jax.tree.map(np.asarray, t_pose())
 
 
 @dataclasses.dataclass(frozen=True)
 class Predicted:
     """parameters: stacked over people (host arrays), NaN where there is a problem; problems: a line or nothing each."""
 
-    parameters: parameters_lib.BodyParameters
+    parameters: BodyParameters
     problems: list[str]
 
 
 def predict(
-    trained: trained_lib.Trained,
-    path_of: fit_output.PathOf,
-    people: Sequence[person_lib.AnnotatedPerson],
+    trained: Trained,
+    path_of: PathOf,
+    people: Sequence[AnnotatedPerson],
     done: pathlib.Path,
     *,
     batch: int = 64,
@@ -87,31 +175,31 @@ def _read_ahead(readers, chunks, path_of, size: int) -> Iterator[list[Crop | str
         yield [crop for future in ready for crop in future.result()]
 
 
-def _crops(path_of, people: list[person_lib.AnnotatedPerson], size: int) -> list[Crop | str]:
+def _crops(path_of, people: list[AnnotatedPerson], size: int) -> list[Crop | str]:
     """Cut the people of one photograph out of it."""
     try:
-        photograph = pictures.read_picture(path_of(people[0]), people[0].picture_size)
-    except errors.InputError as error:
+        photograph = photographs.read_picture(path_of(people[0]), people[0].picture_size)
+    except InputError as error:
         return [str(error)] * len(people)
     return [_crop(photograph, one, size) for one in people]
 
 
-def _crop(photograph, one: person_lib.AnnotatedPerson, size: int) -> Crop | str:
+def _crop(photograph, one: AnnotatedPerson, size: int) -> Crop | str:
     try:
-        return pictures.crop(photograph, one.crop_px, size)
-    except errors.InputError as error:
+        return photographs.crop(photograph, one.crop_px, size)
+    except InputError as error:
         return f"{one.file_name}: person {one.annotation_id}: {error}"
 
 
-def _predict_chunk(trained: trained_lib.Trained, crops: list[Crop | str], batch: int, skip_invalid: bool) -> Predicted:
+def _predict_chunk(trained: Trained, crops: list[Crop | str], batch: int, skip_invalid: bool) -> Predicted:
     problems = [crop if isinstance(crop, str) else "" for crop in crops]
     if not skip_invalid and any(problems):
-        raise errors.InputError(next(filter(None, problems)))
+        raise InputError(next(filter(None, problems)))
     parameters = jax.tree.map(lambda leaf: np.full((len(crops), *leaf.shape), np.nan, np.float32), _EXAMPLE)
     good = [row for row, problem in enumerate(problems) if not problem]
     if good:
         images = np.stack([crops[row] for row in good])
-        bodies = regressor_model.predict(trained.config, trained.learned, images, batch)
+        bodies = model.predict(trained.config, trained.learned, images, batch)
         for name in _FIELDS:
             getattr(parameters, name)[good] = getattr(bodies, name)
     return Predicted(parameters, problems)
@@ -119,13 +207,13 @@ def _predict_chunk(trained: trained_lib.Trained, crops: list[Crop | str], batch:
 
 def _write(path: pathlib.Path, predicted: Predicted) -> None:
     arrays = {name: getattr(predicted.parameters, name) for name in _FIELDS}
-    atomic.savez(path, problems=np.array(predicted.problems, np.str_), **arrays)
+    files.savez(path, problems=np.array(predicted.problems, np.str_), **arrays)
 
 
 def _read(path: pathlib.Path) -> Predicted:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            parameters = parameters_lib.BodyParameters(**{name: archive[name] for name in _FIELDS})
+            parameters = BodyParameters(**{name: archive[name] for name in _FIELDS})
             return Predicted(parameters, archive["problems"].tolist())
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise errors.InputError(f"{path}: is damaged ({type(error).__name__}); run the command again") from error
+        raise InputError(f"{path}: is damaged ({type(error).__name__}); run the command again") from error

@@ -6,19 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from dal_jax import deform_and_learn
-from dal_jax.body import parameters as parameters_lib
-from dal_jax.data import people as people_lib
-from dal_jax.loop import judge as judge_lib
-from dal_jax.registration import reprojection
+from dal_jax.body.parameters import BodyParameters
+from dal_jax.data.people import People, Truth
+from dal_jax.deform_and_learn import LoopState
+from dal_jax.loop import report_page
+from dal_jax.loop.judge import Judge
+from dal_jax.loop.report_page import Fits
+from dal_jax.observations import residuals
 from dal_jax.runtime import metric_log
-from dal_jax.viewing import plots, report
+from dal_jax.viewing import plots
 
 
 def write(
     directory: pathlib.Path,
-    judge: judge_lib.Judge,
-    state: deform_and_learn.LoopState,
+    judge: Judge,
+    state: LoopState,
     history: list[dict[str, Any]],
     log_path: pathlib.Path,
 ) -> pathlib.Path:
@@ -30,7 +32,7 @@ def write(
     else:
         predicted = judge.predict_test(state)
         stages.append(_stage(judge, "ConvNet, test people", judge.test, predicted, judge.test_truth))
-    return report.write_report(
+    return report_page.write_report(
         directory,
         title=f"Deform-and-learn: {setting.config.preset}",
         config=dataclasses.asdict(setting.config),
@@ -42,22 +44,22 @@ def write(
 
 
 def _stage(
-    judge: judge_lib.Judge,
+    judge: Judge,
     title: str,
-    people: people_lib.People,
-    bodies: parameters_lib.BodyParameters,
-    truth: people_lib.Truth | None,
-) -> report.Fits:
+    people: People,
+    bodies: BodyParameters,
+    truth: Truth | None,
+) -> Fits:
     """Return a gallery: people sorted by MPJPE where it is known, else by the dense error in px."""
     errors, name, unit = judge.errors_mm(bodies, truth), "MPJPE", "mm"
     if errors is None:
-        dense, _ = reprojection.errors_px(judge.setting.template, bodies, people.observations)
+        dense, _ = residuals.errors_px(judge.setting.template, bodies, people.observations)
         errors, name, unit = _dense_error(dense, people), "dense error", "px"
-    return report.Fits(title, people.names, people.images, bodies, errors, name, unit, people.observations)
+    return Fits(title, people.names, people.images, bodies, errors, name, unit, people.observations)
 
 
-def _dense_error(dense: np.ndarray, people: people_lib.People) -> np.ndarray:
-    return reprojection.root_mean_square(dense, people.observations.point_confidence)
+def _dense_error(dense: np.ndarray, people: People) -> np.ndarray:
+    return residuals.root_mean_square(dense, people.observations.point_confidence)
 
 
 def _loss_plots(log_path: pathlib.Path) -> dict[str, bytes]:

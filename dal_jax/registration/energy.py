@@ -14,18 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dal_jax.body import (
-    camera,
-    joint_limits,
-    kinematics,
-    parameters as parameters_lib,
-    rotations,
-    skinning,
-    surface,
-    template as template_lib,
-)
-from dal_jax.correspondences import observations
-from dal_jax.registration import rest_pose
+from dal_jax.body import cameras, joint_limits, kinematics, rotations, skinning
+from dal_jax.body.parameters import BodyParameters, fix_gauge
+from dal_jax.body.template import Template
+from dal_jax.observations.residuals import Target, dense_residual, keypoint_residual
+from dal_jax.registration import priors
+from dal_jax.registration.priors import RestPose
 
 TERMS = ("dense", "keypoint", "scale", "joint", "det", "limit")
 _DET_MARGIN = 1.0
@@ -50,7 +44,7 @@ class EnergyWeights:
     det: float = 1.0
     limit: float | None = None
     outlier: float | None = None
-    rest: rest_pose.RestPose | None = None
+    rest: RestPose | None = None
 
 
 def stiff_weights() -> EnergyWeights:
@@ -61,32 +55,6 @@ def stiff_weights() -> EnergyWeights:
 def as_arrays(weights: EnergyWeights) -> EnergyWeights:
     """Return weights as arrays of floats: a whole number among them would be compiled anew."""
     return jax.tree.map(lambda weight: np.asarray(weight, float), weights)
-
-
-@flax.struct.dataclass
-class Target:
-    """An observation whose surface points have been looked up on the template: all that the kernels read."""
-
-    points: surface.SurfacePoints
-    point_position: Float[Array, "*batch points 2"]
-    point_confidence: Float[Array, "*batch points"]
-    keypoint_position: Float[Array, "*batch 17 2"]
-    keypoint_confidence: Float[Array, "*batch 17"]
-    depth: Float[Array, "*batch 17"]
-    depth_confidence: Float[Array, "*batch 17"]
-
-
-def make_target(template: template_lib.Template, observation: observations.Observation) -> Target:
-    """Look up rest positions and skinning weights of the observed surface points (works on any leading axes)."""
-    return Target(
-        points=surface.surface_points(template, observation.point_face, observation.point_barycentric),
-        point_position=observation.point_position,
-        point_confidence=observation.point_confidence,
-        keypoint_position=observation.keypoint_position,
-        keypoint_confidence=observation.keypoint_confidence,
-        depth=observation.depth,
-        depth_confidence=observation.depth_confidence,
-    )
 
 
 @flax.struct.dataclass
@@ -104,7 +72,7 @@ class Unknowns:
     translation: Float[Array, "2"]
 
 
-def from_parameters(parameters: parameters_lib.BodyParameters) -> Unknowns:
+def from_parameters(parameters: BodyParameters) -> Unknowns:
     """Return the unknowns at given parameters."""
     return Unknowns(
         pose=parameters.pose,
@@ -115,35 +83,7 @@ def from_parameters(parameters: parameters_lib.BodyParameters) -> Unknowns:
     )
 
 
-def robust(squared: Float[Array, "..."], outlier: float | None) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """Return Geman and McClure's loss of squared distances, and its derivative by them (the weight of a point)."""
-    if outlier is None:
-        return squared, jnp.ones_like(squared)
-    mass = 1.0 / (1.0 + squared / outlier**2)
-    return squared * mass, mass**2
-
-
-def dense_residual(
-    projected: Float[Array, "points 2"], target: Target, outlier: float | None = None
-) -> Float[Array, "points 2"]:
-    """Return eq. 3: x_idx(i) - p_i, summed (not averaged) over the valid points.
-
-    With `outlier`, shortened so that its square is the robust loss.
-    """
-    residual = projected - target.point_position
-    if outlier is not None:
-        residual = residual * jax.lax.rsqrt(1.0 + jnp.sum(residual**2, axis=-1, keepdims=True) / outlier**2)
-    return jnp.sqrt(target.point_confidence)[:, None] * residual
-
-
-def keypoint_residual(projected: Float[Array, "17 3"], target: Target) -> Float[Array, "17 3"]:
-    """Return eq. 4: x, y against the annotated key points, z against the lifted depth relative to the pelvis."""
-    planar = jnp.sqrt(target.keypoint_confidence)[:, None] * (projected[:, :2] - target.keypoint_position)
-    depth = jnp.sqrt(target.depth_confidence) * (projected[:, 2] - target.depth)
-    return jnp.concatenate([planar, depth[:, None]], axis=1)
-
-
-def scale_residual(template: template_lib.Template, log_segment_scale: Float[Array, "24"]) -> Float[Array, "23"]:
+def scale_residual(template: Template, log_segment_scale: Float[Array, "24"]) -> Float[Array, "23"]:
     """Return log s_child - log s_parent over the skeleton's edges.
 
     Note: L_scale is in a supplement that is not at hand. In logarithms it does not depend on the gauge of s.
@@ -151,12 +91,12 @@ def scale_residual(template: template_lib.Template, log_segment_scale: Float[Arr
     return log_segment_scale[1:] - log_segment_scale[jnp.array(template.parents[1:])]
 
 
-def joint_residual(pose: Float[Array, "23 3"], rest: rest_pose.RestPose | None = None) -> Float[Array, "23 3"]:
+def joint_residual(pose: Float[Array, "23 3"], rest: RestPose | None = None) -> Float[Array, "23 3"]:
     """Return the axis-angle vectors: a quadratic pull to the rest pose, or to one that was learned.
 
     Note: the paper raises w_joint to make the body stiff, so we read L_joint as sum |a_j|^2.
     """
-    return pose if rest is None else rest_pose.residual(pose, rest)
+    return pose if rest is None else priors.residual(pose, rest)
 
 
 def limit_residual(pose: Float[Array, "23 3"]) -> Float[Array, "23 3"]:
@@ -173,7 +113,7 @@ def det_residual(raw_rotation: Float[Array, "3 3"]) -> Float[Array, "1"]:
 
 
 def residuals(
-    template: template_lib.Template, target: Target, unknowns: Unknowns, weights: EnergyWeights
+    template: Template, target: Target, unknowns: Unknowns, weights: EnergyWeights
 ) -> dict[str, Float[Array, "..."]]:
     """Return every term of eq. 2 as an unweighted residual array, by the name of its weight.
 
@@ -185,9 +125,9 @@ def residuals(
     scale = jnp.exp(unknowns.log_camera_scale)
     points = skinning.skin_points(template, segments, target.points)
     joints = skinning.h36m_joints(template, segments)
-    keypoints = jnp.concatenate([camera.project(joints, scale, unknowns.translation), scale * joints[:, 2:]], axis=1)
+    keypoints = jnp.concatenate([cameras.project(joints, scale, unknowns.translation), scale * joints[:, 2:]], axis=1)
     return {
-        "dense": dense_residual(camera.project(points, scale, unknowns.translation), target, weights.outlier),
+        "dense": dense_residual(cameras.project(points, scale, unknowns.translation), target, weights.outlier),
         "keypoint": keypoint_residual(keypoints, target),
         "scale": scale_residual(template, unknowns.log_segment_scale),
         "joint": joint_residual(unknowns.pose, weights.rest),
@@ -204,17 +144,15 @@ def weighted_residuals(terms: dict[str, Float[Array, "..."]], weights: EnergyWei
     return jnp.concatenate([jnp.sqrt(jnp.asarray(weight)) * terms[name].ravel() for name, weight in used.items()])
 
 
-def energy(
-    template: template_lib.Template, target: Target, unknowns: Unknowns, weights: EnergyWeights
-) -> Float[Array, ""]:
+def energy(template: Template, target: Target, unknowns: Unknowns, weights: EnergyWeights) -> Float[Array, ""]:
     """Return L_regist of eq. 2."""
     return jnp.sum(weighted_residuals(residuals(template, target, unknowns, weights), weights) ** 2)
 
 
-def to_parameters(unknowns: Unknowns) -> parameters_lib.BodyParameters:
+def to_parameters(unknowns: Unknowns) -> BodyParameters:
     """Return finished parameters: a proper rotation, mean log s = 0."""
-    return parameters_lib.fix_gauge(
-        parameters_lib.BodyParameters(
+    return fix_gauge(
+        BodyParameters(
             pose=unknowns.pose,
             segment_scale=jnp.exp(unknowns.log_segment_scale),
             rotation=rotations.nearest_rotation(rotations.gram_schmidt(unknowns.raw_rotation)),
@@ -225,9 +163,9 @@ def to_parameters(unknowns: Unknowns) -> parameters_lib.BodyParameters:
 
 
 def parameter_energy(
-    template: template_lib.Template,
+    template: Template,
     target: Target,
-    parameters: parameters_lib.BodyParameters,
+    parameters: BodyParameters,
     weights: EnergyWeights,
 ) -> Float[Array, ""]:
     """Return L_regist of eq. 2 at given parameters: how fits from anywhere are compared."""

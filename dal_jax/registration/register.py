@@ -16,10 +16,15 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from dal_jax.body import parameters as parameters_lib, template as template_lib
-from dal_jax.correspondences import observations as observations_lib
-from dal_jax.registration import energy, initialise, optimizers, schedules
-from dal_jax.registration.tree import model as tree_model
+from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.template import Template
+from dal_jax.observations import residuals
+from dal_jax.observations.observation import Observation
+from dal_jax.registration import schedules, starts as starts_lib
+from dal_jax.registration.energy import EnergyWeights, as_arrays, parameter_energy
+from dal_jax.registration.solvers import solve
+from dal_jax.registration.solvers.solve import Solved
+from dal_jax.registration.solvers.tree import model
 
 STARTS = ("tpose", "closed_form", "headings4", "headings8", "headings32", "given")
 _CONVERGED_DECREASE = 1e-2
@@ -57,7 +62,7 @@ class Fit:
     steps: taken in the last stage; start_energy: of every start.
     """
 
-    parameters: parameters_lib.BodyParameters
+    parameters: BodyParameters
     energy: Float[Array, "people"]
     start: Int[Array, "people"]
     converged: Array
@@ -66,11 +71,11 @@ class Fit:
 
 
 def register(
-    template: template_lib.Template,
-    observations: observations_lib.Observation,
+    template: Template,
+    observations: Observation,
     config: RegistrationConfig,
-    weights: energy.EnergyWeights,
-    given: Sequence[parameters_lib.BodyParameters] = (),
+    weights: EnergyWeights,
+    given: Sequence[BodyParameters] = (),
     progress: Callable[[int], None] | None = None,
 ) -> Fit:
     """Fit every person from the configured starts and the `given` ones; keep the fit of lowest energy.
@@ -94,10 +99,10 @@ def register(
 
 
 def stream(
-    template: template_lib.Template,
-    pieces: Iterable[observations_lib.Observation | tuple[observations_lib.Observation, tuple]],
+    template: Template,
+    pieces: Iterable[Observation | tuple[Observation, tuple]],
     config: RegistrationConfig,
-    weights: energy.EnergyWeights,
+    weights: EnergyWeights,
 ) -> Iterator[Fit]:
     """Fit people piece by piece, yielding them in order, chunk by chunk; memory does not depend on their number.
 
@@ -128,7 +133,7 @@ class Fitter:
     devices: how many it spreads people over.
     """
 
-    def __init__(self, template: template_lib.Template, config: RegistrationConfig, weights: energy.EnergyWeights):
+    def __init__(self, template: Template, config: RegistrationConfig, weights: EnergyWeights):
         """Send the constants to the devices.
 
         Raises:
@@ -141,15 +146,15 @@ class Fitter:
         self._fit = _compiled(config.optimizer, config.starts, int(config.steps), config.schedule, mesh)
         self._people = NamedSharding(mesh, PartitionSpec("data"))
         self._constants = jax.device_put(
-            (template, energy.as_arrays(weights), tree_model.build(template), float(config.learning_rate),
+            (template, as_arrays(weights), model.build(template), float(config.learning_rate),
              float(config.tolerance)),
             NamedSharding(mesh, PartitionSpec()),
         )  # fmt: skip
 
     def __call__(
         self,
-        observations: observations_lib.Observation,
-        given: Sequence[parameters_lib.BodyParameters] = (),
+        observations: Observation,
+        given: Sequence[BodyParameters] = (),
     ) -> Fit:
         """Fit people as `register` does, all at once; the fits stay on the devices, and nobody waits for them.
 
@@ -164,20 +169,20 @@ class Fitter:
 
 
 def score(
-    template: template_lib.Template,
-    observations: observations_lib.Observation,
-    parameters: parameters_lib.BodyParameters,
-    weights: energy.EnergyWeights,
+    template: Template,
+    observations: Observation,
+    parameters: BodyParameters,
+    weights: EnergyWeights,
 ) -> Float[Array, "people"]:
     """Return eq. 2 of every person at given parameters."""
-    return np.asarray(_score(template, observations, parameters, energy.as_arrays(weights)))
+    return np.asarray(_score(template, observations, parameters, as_arrays(weights)))
 
 
 @jax.jit
 def _score(template, observations, parameters, weights):
-    target = energy.make_target(template, observations)
+    target = residuals.make_target(template, observations)
     return jax.lax.map(
-        lambda pair: energy.parameter_energy(template, pair[0], pair[1], weights), (target, parameters), batch_size=64
+        lambda pair: parameter_energy(template, pair[0], pair[1], weights), (target, parameters), batch_size=64
     )
 
 
@@ -208,10 +213,10 @@ def _compiled(optimizer: str, starts: str, steps: int, schedule: str, mesh: Mesh
 
     def fit_shard(template, weights, tree, learning_rate, tolerance, observations, given) -> Fit:
         with jax.default_matmul_precision("highest"):  # TF32 and bfloat16 products would cost millimetres
-            target = energy.make_target(template, observations)
-            start = initialise.starts(template, target, starts, given)
+            target = residuals.make_target(template, observations)
+            start = starts_lib.starts(template, target, starts, given)
             for stage in schedules.stages(schedule, weights):
-                solved = optimizers.solve(
+                solved = solve.solve(
                     optimizer, template, target, start, stage, tree,
                     steps=steps, learning_rate=learning_rate, tolerance=tolerance,
                 )  # fmt: skip
@@ -229,7 +234,7 @@ def _compiled(optimizer: str, starts: str, steps: int, schedule: str, mesh: Mesh
     return jax.jit(sharded)
 
 
-def _best(solved: optimizers.Solved) -> Fit:
+def _best(solved: Solved) -> Fit:
     """Return each person's start of lowest energy; one that is not a number loses."""
     winner = jnp.argmin(jnp.nan_to_num(solved.energy, nan=jnp.inf), axis=0)
     people = jnp.arange(len(winner))
@@ -244,7 +249,7 @@ def _best(solved: optimizers.Solved) -> Fit:
     )
 
 
-def _check_shapes(config: RegistrationConfig, observations: observations_lib.Observation, given) -> None:
+def _check_shapes(config: RegistrationConfig, observations: Observation, given) -> None:
     people, points = observations.point_face.shape
     chex.assert_shape(observations.point_position, (people, points, 2))
     chex.assert_shape(observations.point_barycentric, (people, points, 3))
@@ -259,8 +264,8 @@ def _check_shapes(config: RegistrationConfig, observations: observations_lib.Obs
 
 
 def _validate(config: RegistrationConfig) -> None:
-    optimizers.check(config.optimizer)
+    solve.check(config.optimizer)
     if config.starts not in STARTS:
         raise ValueError(f"starts '{config.starts}' is not one of {', '.join(STARTS)}")
-    if config.schedule not in schedules.NAMES:
-        raise ValueError(f"schedule '{config.schedule}' is not one of {', '.join(schedules.NAMES)}")
+    if config.schedule not in schedules.SCHEDULES:
+        raise ValueError(f"schedule '{config.schedule}' is not one of {', '.join(schedules.SCHEDULES)}")

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from dal_jax.body import parameters as parameters_lib, skeleton
-from dal_jax.regressor import sample as sample_lib
+from dal_jax.body import skeleton
+from dal_jax.body.parameters import BodyParameters
+from dal_jax.regressor.batches import Sample
 
 _MIRROR = np.array([-1.0, 1.0, 1.0], np.float32)
 _MIRROR_AXIS = np.array([1.0, -1.0, -1.0], np.float32)  # an axis-angle is a pseudo-vector
@@ -57,7 +58,7 @@ class Similarity:
     shift: Float[Array, "2"]
 
 
-def augment(config: AugmentationConfig, key: PRNGKeyArray, sample: sample_lib.Sample) -> sample_lib.Sample:
+def augment(config: AugmentationConfig, key: PRNGKeyArray, sample: Sample) -> Sample:
     """Return a randomly changed example."""
     geometry_key, colour_key, erase_key = jax.random.split(key, 3)
     sample = move(draw_similarity(config, geometry_key), sample)
@@ -76,7 +77,7 @@ def draw_similarity(config: AugmentationConfig, key: PRNGKeyArray) -> Similarity
     )
 
 
-def move(similarity: Similarity, sample: sample_lib.Sample) -> sample_lib.Sample:
+def move(similarity: Similarity, sample: Sample) -> Sample:
     """Return the example as it looks after a change of the crop: pixels, annotation and registered body."""
     mirrored = _mirror_supervision(sample)
     sample = jax.tree.map(
@@ -99,10 +100,10 @@ def move(similarity: Similarity, sample: sample_lib.Sample) -> sample_lib.Sample
     )
 
 
-def mirror_parameters(parameters: parameters_lib.BodyParameters) -> parameters_lib.BodyParameters:
+def mirror_parameters(parameters: BodyParameters) -> BodyParameters:
     """Return the body seen in a mirror: x -> -x in the image and in the body, left and right exchanged."""
     others = _SMPL_MIRROR[1:] - 1
-    return parameters_lib.BodyParameters(
+    return BodyParameters(
         pose=parameters.pose[others] * _MIRROR_AXIS[None],
         segment_scale=parameters.segment_scale[_SMPL_MIRROR],
         rotation=parameters.rotation * (_MIRROR[:, None] * _MIRROR[None]),
@@ -111,7 +112,7 @@ def mirror_parameters(parameters: parameters_lib.BodyParameters) -> parameters_l
     )
 
 
-def _mirror_supervision(sample: sample_lib.Sample) -> sample_lib.Sample:
+def _mirror_supervision(sample: Sample) -> Sample:
     points = sample.points
     return sample.replace(
         points=points.replace(rest=points.rest * _MIRROR[None], weight=points.weight[:, _SMPL_MIRROR]),

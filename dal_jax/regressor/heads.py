@@ -8,9 +8,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dal_jax.body import parameters as parameters_lib
+from dal_jax.body.parameters import BodyParameters
 from dal_jax.regressor import theta, theta_6d
-from dal_jax.runtime import errors
+from dal_jax.runtime.errors import InputError
 
 ROTATIONS = {"axis_angle": theta, "6d": theta_6d}
 _HIDDEN = 16  # channels of a hidden layer, of the first convolution's: HMR's 1024 at ResNet50's 64
@@ -26,9 +26,9 @@ def check(rotations: str, iterations: int) -> None:
       errors.InputError: names the field of the configuration and its value.
     """
     if rotations not in ROTATIONS:
-        raise errors.InputError(f"config.regressor.rotations is '{rotations}': one of {', '.join(ROTATIONS)}")
+        raise InputError(f"config.regressor.rotations is '{rotations}': one of {', '.join(ROTATIONS)}")
     if iterations < 0:
-        raise errors.InputError(f"config.regressor.iterations is {iterations}: at least 0")
+        raise InputError(f"config.regressor.iterations is {iterations}: at least 0")
 
 
 def plain_statistics(rotations: str) -> Statistics:
@@ -36,7 +36,7 @@ def plain_statistics(rotations: str) -> Statistics:
     return ROTATIONS[rotations].plain_statistics()
 
 
-def measured_statistics(rotations: str, fits: parameters_lib.BodyParameters) -> Statistics:
+def measured_statistics(rotations: str, fits: BodyParameters) -> Statistics:
     """Return the statistics of registered bodies (leading axis people): an output of zero is their mean."""
     return ROTATIONS[rotations].measured_statistics(fits)
 

@@ -12,13 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, PRNGKeyArray, UInt8
 
-from dal_jax.body import parameters as parameters_lib, template as template_lib
-from dal_jax.correspondences import observations as observations_lib
-from dal_jax.regressor import feeding, model, sample as sample_lib, stopping, training
-from dal_jax.runtime import errors
+from dal_jax.body import parameters
+from dal_jax.body.template import Template
+from dal_jax.observations.observation import Observation
+from dal_jax.regressor import batches, model, training
+from dal_jax.regressor.batches import Feed
+from dal_jax.regressor.model import Frozen, RegressorConfig
+from dal_jax.regressor.training import TrainState
+from dal_jax.runtime.errors import InputError
 
 
-def draw(config: model.RegressorConfig, key: PRNGKeyArray, people: int) -> Bool[np.ndarray, "people"]:
+def draw(config: RegressorConfig, key: PRNGKeyArray, people: int) -> Bool[np.ndarray, "people"]:
     """Draw who is never shown: the nearest whole number to `config.held_out_share` of them, at least one.
 
     Raises:
@@ -27,33 +31,33 @@ def draw(config: model.RegressorConfig, key: PRNGKeyArray, people: int) -> Bool[
     share = config.held_out_share
     count = max(1, round(share * people)) if share else 0
     if share and count >= people:
-        raise errors.InputError(f"config.regressor.held_out_share is {share}: of {people} people none would be shown")
+        raise InputError(f"config.regressor.held_out_share is {share}: of {people} people none would be shown")
     chosen = np.zeros(people, bool)
     chosen[np.asarray(jax.random.permutation(key, people))[:count]] = True
     return chosen
 
 
 def judge_epoch(
-    config: model.RegressorConfig,
-    state: training.TrainState,
-    template: template_lib.Template,
+    config: RegressorConfig,
+    state: TrainState,
+    template: Template,
     images: UInt8[np.ndarray, "people s s 3"] | Sequence,
-    observations: observations_lib.Observation,
+    observations: Observation,
     held_out: Bool[np.ndarray, "people"],
-) -> tuple[training.TrainState, dict[str, float]]:
+) -> tuple[TrainState, dict[str, float]]:
     """Return the state, whose best epoch is this one if its `losses` say so, and these; nothing where nobody is out."""
     if not held_out.any():
         return state, {}
     judged = losses(config, state, template, images, observations, held_out)
-    return state.replace(best=stopping.after_epoch(state.best, state.variables, judged["held_out_loss"])), judged
+    return state.replace(best=training.after_epoch(state.best, state.variables, judged["held_out_loss"])), judged
 
 
 def losses(
-    config: model.RegressorConfig,
-    state: training.TrainState,
-    template: template_lib.Template,
+    config: RegressorConfig,
+    state: TrainState,
+    template: Template,
     images: UInt8[np.ndarray, "people s s 3"] | Sequence,
-    observations: observations_lib.Observation,
+    observations: Observation,
     held_out: Bool[np.ndarray, "people"],
 ) -> dict[str, float]:
     """Return the 2D terms of eq. 5 of the bodies that `state.variables` predict, means over the held-out people.
@@ -66,8 +70,8 @@ def losses(
     order = np.resize(people, (math.ceil(len(people) / batch), batch))  # the last is filled up from the first
     counts = np.arange(order.size).reshape(order.shape) < len(people)
     constant = jax.device_put((template, state.variables, state.statistics))
-    measure = _compiled(model.Frozen(config))
-    feed = feeding.Feed(order, images, (jax.tree.map(np.asarray, observations),))
+    measure = _compiled(Frozen(config))
+    feed = Feed(order, images, (jax.tree.map(np.asarray, observations),))
     parts = jax.device_get([
         measure(*constant, image, observation, row.astype(np.float32))
         for row, (image, observation) in zip(counts, feed, strict=True)
@@ -82,14 +86,14 @@ _TERMS = ("dense", "keypoint")
 
 
 @functools.cache
-def _compiled(frozen: model.Frozen):
+def _compiled(frozen: Frozen):
     """Return the jitted means of a batch's 2D terms."""
     config = frozen.config
 
     @jax.jit
     def measure(template, variables, statistics, image, observation, weight):
-        nobody = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(weight), *leaf.shape)), parameters_lib.t_pose())
-        batch = jax.vmap(functools.partial(sample_lib.make_sample, template))(image, observation, nobody, weight)
+        nobody = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(weight), *leaf.shape)), parameters.t_pose())
+        batch = jax.vmap(functools.partial(batches.make_sample, template))(image, observation, nobody, weight)
         theta = model.apply_evaluation(config, variables, statistics, batch.image)
         _, metrics = training.batch_loss(config, template, statistics, theta, batch)
         return {name: metrics[f"loss_{name}"] for name in _TERMS}  # those against a body are not computed

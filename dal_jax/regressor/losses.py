@@ -9,8 +9,10 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dal_jax.body import camera, kinematics, skinning, template as template_lib
-from dal_jax.regressor import heads, sample as sample_lib
+from dal_jax.body import cameras, kinematics, skinning
+from dal_jax.body.template import Template
+from dal_jax.regressor.batches import Sample
+from dal_jax.regressor.heads import Statistics
 
 
 @dataclasses.dataclass
@@ -24,10 +26,10 @@ class LossWeights:
 
 
 def terms(
-    template: template_lib.Template,
-    statistics: heads.Statistics,
+    template: Template,
+    statistics: Statistics,
     predicted: Float[Array, "theta"],
-    sample: sample_lib.Sample,
+    sample: Sample,
     unit: Float[Array, "theta"],
 ) -> dict[str, Float[Array, ""]]:
     """Return every term of eq. 5, unweighted, for one person.
@@ -49,7 +51,7 @@ def terms(
     fitted = kinematics.pose_skeleton(template, fit.rotation, fit.pose, fit.segment_scale)
     return {
         "regress": regress(predicted / unit, statistics.encode(fit) / unit),
-        "dense": dense(camera.project(points, body.camera_scale, body.translation), sample),
+        "dense": dense(cameras.project(points, body.camera_scale, body.translation), sample),
         "keypoint": keypoint(joints + jnp.pad(body.translation, (0, 1))[None], sample),
         "joint": joint(segments.position, fitted.position),
     }
@@ -69,13 +71,13 @@ def regress(predicted: Float[Array, "theta"], annotated: Float[Array, "theta"]) 
     return jnp.sum(jnp.where(error < 1.0, 0.5 * error**2, error - 0.5))
 
 
-def dense(projected: Float[Array, "points 2"], sample: sample_lib.Sample) -> Float[Array, ""]:
+def dense(projected: Float[Array, "points 2"], sample: Sample) -> Float[Array, ""]:
     """Return eq. 3: squared distances to the annotated image points, summed over the valid ones."""
     squared = jnp.sum((projected - sample.point_position) ** 2, axis=-1)
     return jnp.sum(sample.point_confidence * squared)
 
 
-def keypoint(joints: Float[Array, "17 3"], sample: sample_lib.Sample) -> Float[Array, ""]:
+def keypoint(joints: Float[Array, "17 3"], sample: Sample) -> Float[Array, ""]:
     """Return eq. 4: key points in the crop, and z against the lifted depth relative to the pelvis."""
     planar = jnp.sum((joints[:, :2] - sample.keypoint_position) ** 2, axis=-1)
     depth = (joints[:, 2] - sample.depth) ** 2

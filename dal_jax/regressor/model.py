@@ -12,16 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from dal_jax.body import parameters as parameters_lib
-from dal_jax.regressor import (
-    augmentation as augmentation_lib,
-    convolution,
-    heads,
-    losses,
-    pretrained,
-    resnet,
-)
-from dal_jax.runtime import errors
+from dal_jax.body.parameters import BodyParameters
+from dal_jax.regressor import heads, layers
+from dal_jax.regressor.augmentation import AugmentationConfig, mild
+from dal_jax.regressor.heads import Statistics
+from dal_jax.regressor.losses import LossWeights
+from dal_jax.regressor.pretrained import load_trunk
+from dal_jax.regressor.resnet import ResNet50
+from dal_jax.runtime.errors import InputError
 
 _IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of 0..255, the normalisation that pretrained weights expect
 _IMAGENET_SD = (58.395, 57.12, 57.375)
@@ -49,10 +47,8 @@ class RegressorConfig:
     compute_dtype: str = "float32"  # of the trunk's activations and products; bfloat16: for GPUs
     standardise: bool = False  # outputs in units of the first round's registrations: theta = mean + sd * output
     regress_in_sd: bool = False  # eq. 6 in those units too; else in radians, log scales and crop units, as they come
-    weights: losses.LossWeights = dataclasses.field(default_factory=losses.LossWeights)  # eq. 5
-    augmentation: augmentation_lib.AugmentationConfig = dataclasses.field(
-        default_factory=augmentation_lib.AugmentationConfig
-    )  # none in the paper
+    weights: LossWeights = dataclasses.field(default_factory=LossWeights)  # eq. 5
+    augmentation: AugmentationConfig = dataclasses.field(default_factory=AugmentationConfig)  # none in the paper
 
 
 def paper() -> RegressorConfig:
@@ -77,7 +73,7 @@ def demo() -> RegressorConfig:
         last_rate_share=0.02,
         weight_decay=1e-4,
         standardise=True,
-        weights=losses.LossWeights(regress=1.0, dense=1.0, keypoint=1.0, joint=10.0),
+        weights=LossWeights(regress=1.0, dense=1.0, keypoint=1.0, joint=10.0),
     )
 
 
@@ -96,7 +92,7 @@ def best() -> RegressorConfig:
         epochs=30,
         learning_rate=3e-4,
         average_decay=0.999,
-        augmentation=augmentation_lib.mild(),
+        augmentation=mild(),
         held_out_share=0.05,
         compute_dtype="bfloat16",
     )
@@ -131,7 +127,7 @@ class Regressor(nn.Module):
     @nn.compact
     def __call__(self, image: Float[Array, "n s s 3"], train: bool) -> Float[Array, "n theta"]:
         normalised = (image - jnp.array(_IMAGENET_MEAN)[None, None, None]) / jnp.array(_IMAGENET_SD)[None, None, None]
-        features = resnet.ResNet50(self.width, name="trunk")(normalised.astype(self.compute_dtype), train)
+        features = ResNet50(self.width, name="trunk")(normalised.astype(self.compute_dtype), train)
         return heads.layers(self.rotations, self.iterations, self.width, name="theta")(features)
 
 
@@ -142,7 +138,7 @@ class Learned(Protocol):
     def variables(self) -> Any: ...
 
     @property
-    def statistics(self) -> heads.Statistics: ...
+    def statistics(self) -> Statistics: ...
 
 
 def initial_variables(config: RegressorConfig, key: Array) -> Any:
@@ -151,10 +147,10 @@ def initial_variables(config: RegressorConfig, key: Array) -> Any:
     Raises:
       errors.InputError: the file of pretrained weights cannot be used for a network of `config.width`.
     """
-    drawn = convolution.draw_kernels(jax.jit(_initialise(config))(key), key)
+    drawn = layers.draw_kernels(jax.jit(_initialise(config))(key), key)
     if not config.pretrained:
         return drawn
-    trunk = pretrained.load_trunk(config.pretrained, _trunk(drawn))
+    trunk = load_trunk(config.pretrained, _trunk(drawn))
     return {collection: leaves | {"trunk": trunk[collection]} for collection, leaves in drawn.items()}
 
 
@@ -166,7 +162,7 @@ def check(config: RegressorConfig) -> None:
     """
     validate(config)
     if config.pretrained:
-        pretrained.load_trunk(config.pretrained, _trunk(variable_shapes(config)))
+        load_trunk(config.pretrained, _trunk(variable_shapes(config)))
 
 
 def validate(config: RegressorConfig) -> None:
@@ -177,13 +173,13 @@ def validate(config: RegressorConfig) -> None:
     """
     heads.check(config.rotations, config.iterations)
     if not 0 <= config.held_out_share < 1:
-        raise errors.InputError(f"config.regressor.held_out_share is {config.held_out_share}: from 0 to below 1")
+        raise InputError(f"config.regressor.held_out_share is {config.held_out_share}: from 0 to below 1")
     if config.patience < 0:
-        raise errors.InputError(f"config.regressor.patience is {config.patience}: at least 0")
+        raise InputError(f"config.regressor.patience is {config.patience}: at least 0")
     if config.patience and not config.held_out_share:
-        raise errors.InputError(f"config.regressor.patience is {config.patience}: needs a held_out_share above 0")
+        raise InputError(f"config.regressor.patience is {config.patience}: needs a held_out_share above 0")
     if config.compute_dtype not in COMPUTE_DTYPES:
-        raise errors.InputError(
+        raise InputError(
             f"config.regressor.compute_dtype is '{config.compute_dtype}': one of {', '.join(COMPUTE_DTYPES)}"
         )
 
@@ -210,7 +206,7 @@ def _trunk(variables: Any) -> Any:
 
 
 def apply_training(
-    config: RegressorConfig, variables: Any, statistics: heads.Statistics, image: Float[Array, "n s s 3"]
+    config: RegressorConfig, variables: Any, statistics: Statistics, image: Float[Array, "n s s 3"]
 ) -> tuple[Float[Array, "n theta"], Any]:
     """Return theta, normalised by the batch, and the new running statistics ('batch_stats')."""
     output, updated = _network(config).apply(variables, image, train=True, mutable=["batch_stats"])
@@ -218,7 +214,7 @@ def apply_training(
 
 
 def apply_evaluation(
-    config: RegressorConfig, variables: Any, statistics: heads.Statistics, image: Float[Array, "n s s 3"]
+    config: RegressorConfig, variables: Any, statistics: Statistics, image: Float[Array, "n s s 3"]
 ) -> Float[Array, "n theta"]:
     """Return theta, normalised by the running statistics."""
     output = _network(config).apply(variables, image, train=False)
@@ -230,7 +226,7 @@ def predict(
     learned: Learned,
     images: UInt8[np.ndarray, "people s s 3"] | Sequence,
     batch: int = 64,
-) -> parameters_lib.BodyParameters:
+) -> BodyParameters:
     """Return the bodies of square crops, as finished as registrations are (host arrays).
 
     Args:
@@ -253,7 +249,7 @@ def predict(
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(images)], *bodies)
 
 
-def predictor(config: RegressorConfig) -> Callable[[Learned, Array], parameters_lib.BodyParameters]:
+def predictor(config: RegressorConfig) -> Callable[[Learned, Array], BodyParameters]:
     """Return a function that predicts as `predict` does one batch of pictures on the device, and does not wait.
 
     One compilation a size of the batch.

@@ -16,7 +16,7 @@ import safetensors
 from jaxtyping import Float
 
 from dal_jax.regressor import resnet
-from dal_jax.runtime import errors
+from dal_jax.runtime.errors import InputError
 
 HEADS = ("fc.weight", "fc.bias", "classifier.1.weight", "classifier.1.bias")
 """The classifiers of torchvision and timm, and of Hugging Face: not part of the trunk, ignored."""
@@ -73,7 +73,7 @@ def load_trunk(path: str | os.PathLike[str], shapes: Any) -> Any:
     for names, what in ((missing, "is missing"), (unknown, "belongs to no ResNet50")):
         if names:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-            raise errors.InputError(f"{path}: tensor '{names[0]}' {what}{more}")
+            raise InputError(f"{path}: tensor '{names[0]}' {what}{more}")
     trunk: dict[str, Any] = {"params": {}, "batch_stats": {}}
     for name, place in wanted.items():
         _put(trunk, place, _checked(path, name, tensors[name], _get(shapes, place)))
@@ -92,17 +92,17 @@ def names(choose: Callable[[Unit], tuple[str, str]]) -> Iterator[tuple[str, tupl
 def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Read all tensors but classifiers and counters."""
     if pathlib.Path(path).is_dir():
-        raise errors.InputError(f"{path}: is a folder, not a .safetensors file")
+        raise InputError(f"{path}: is a folder, not a .safetensors file")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             names = [name for name in file.keys() if name not in HEADS and not name.endswith(_COUNTER)]  # noqa: SIM118
             for name in names:
                 if (kind := file.get_slice(name).get_dtype()) not in _READABLE:
-                    raise errors.InputError(f"{path}: tensor '{name}' is of type {kind}, not {', '.join(_READABLE)}")
+                    raise InputError(f"{path}: tensor '{name}' is of type {kind}, not {', '.join(_READABLE)}")
             return {name: file.get_tensor(name) for name in names}
     except (OSError, safetensors.SafetensorError) as error:
         told = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())[:200]
-        raise errors.InputError(f"{path}: not a readable .safetensors file: {told}") from error
+        raise InputError(f"{path}: not a readable .safetensors file: {told}") from error
 
 
 def _table(path: str | os.PathLike[str], tensors: dict[str, np.ndarray]) -> dict[str, tuple[str, ...]]:
@@ -119,7 +119,7 @@ def _table(path: str | os.PathLike[str], tensors: dict[str, np.ndarray]) -> dict
         if name in tensors:
             return dict(names(choose))
     begins = f"it begins with '{min(tensors)}'" if tensors else "it is empty"
-    raise errors.InputError(
+    raise InputError(
         f"{path}: is no ResNet50 of torchvision, timm or Hugging Face: it has none of "
         f"{', '.join(repr(name) for name, _ in layouts)}; {begins}"
     )
@@ -135,11 +135,9 @@ def _checked(path, name: str, tensor: np.ndarray, wanted: Any) -> Float[jnp.ndar
     if ours.shape != wanted.shape:
         order = (3, 2, 0, 1) if len(wanted.shape) == 4 else range(len(wanted.shape))
         asked = tuple(wanted.shape[axis] for axis in order)
-        raise errors.InputError(
-            f"{path}: tensor '{name}' has shape {tensor.shape}, config.regressor.width asks for {asked}"
-        )
+        raise InputError(f"{path}: tensor '{name}' has shape {tensor.shape}, config.regressor.width asks for {asked}")
     if not np.isfinite(tensor).all():
-        raise errors.InputError(f"{path}: tensor '{name}' holds {tensor[~np.isfinite(tensor)][0]}")
+        raise InputError(f"{path}: tensor '{name}' holds {tensor[~np.isfinite(tensor)][0]}")
     return jnp.asarray(ours, jnp.float32)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from dal_jax.regressor import batch_norm, convolution
+from dal_jax.regressor.layers import BatchNorm, Convolution, PointwiseConvolution
 
 BLOCKS = (3, 4, 6, 3)
 """Bottlenecks of each stage."""
@@ -26,8 +26,8 @@ class ResNet50(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w 3"], train: bool) -> Float[Array, "n features"]:
-        x = convolution.Convolution(self.width, 7, 2, name="conv1")(x)
-        x = batch_norm.BatchNorm(relu=True, name="bn1")(x, train)
+        x = Convolution(self.width, 7, 2, name="conv1")(x)
+        x = BatchNorm(relu=True, name="bn1")(x, train)
         x = max_pool(x)
         for stage, blocks in enumerate(BLOCKS):
             for block in range(blocks):
@@ -50,15 +50,15 @@ class Bottleneck(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
         features = _EXPANSION * self.width
-        normalise = functools.partial(batch_norm.BatchNorm, relu=False)
-        y = convolution.PointwiseConvolution(self.width, name="conv1")(x)
+        normalise = functools.partial(BatchNorm, relu=False)
+        y = PointwiseConvolution(self.width, name="conv1")(x)
         y = normalise(relu=True, name="bn1")(y, train)
-        y = convolution.Convolution(self.width, 3, self.stride, name="conv2")(y)
+        y = Convolution(self.width, 3, self.stride, name="conv2")(y)
         y = normalise(relu=True, name="bn2")(y, train)
-        y = convolution.PointwiseConvolution(features, name="conv3")(y)
+        y = PointwiseConvolution(features, name="conv3")(y)
         y = normalise(scale_init=nn.initializers.zeros, name="bn3")(y, train)
         if self.stride != 1 or x.shape[-1] != features:
-            x = convolution.PointwiseConvolution(features, self.stride, name="downsample_conv")(x)
+            x = PointwiseConvolution(features, self.stride, name="downsample_conv")(x)
             x = normalise(name="downsample_bn")(x, train)
         return nn.relu(x + y)
 

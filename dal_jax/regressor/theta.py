@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dal_jax.body import parameters as parameters_lib, rotations
+from dal_jax.body import rotations
+from dal_jax.body.parameters import UPRIGHT_FACING_CAMERA, BodyParameters, fix_gauge, t_pose
 
 _SPLITS = (69, 69 + 24, 69 + 24 + 9, 69 + 24 + 9 + 1)
 SIZE = 105
 
 
-def from_parameters(parameters: parameters_lib.BodyParameters) -> Float[Array, "*batch 105"]:
+def from_parameters(parameters: BodyParameters) -> Float[Array, "*batch 105"]:
     """Return 69 radians, 24 log segment scales, 9 numbers of the rotation, the log camera scale, 2 of the translation.
 
     Note: the paper regresses S and s themselves; as logarithms they cannot be predicted negative.
@@ -34,11 +35,11 @@ def from_parameters(parameters: parameters_lib.BodyParameters) -> Float[Array, "
     )
 
 
-def to_parameters(theta: Float[Array, "*batch 105"]) -> parameters_lib.BodyParameters:
+def to_parameters(theta: Float[Array, "*batch 105"]) -> BodyParameters:
     """Return the parameters with R's nine numbers as they are: the inverse of `from_parameters`."""
     batch = theta.shape[:-1]
     pose, log_segment_scale, rotation, log_camera_scale, translation = jnp.split(theta, _SPLITS, axis=-1)
-    return parameters_lib.BodyParameters(
+    return BodyParameters(
         pose=pose.reshape(*batch, 23, 3),
         segment_scale=jnp.exp(log_segment_scale),
         rotation=rotation.reshape(*batch, 3, 3),
@@ -47,9 +48,9 @@ def to_parameters(theta: Float[Array, "*batch 105"]) -> parameters_lib.BodyParam
     )
 
 
-def finish(parameters: parameters_lib.BodyParameters) -> parameters_lib.BodyParameters:
+def finish(parameters: BodyParameters) -> BodyParameters:
     """Turn predicted parameters into a body as registration returns them: a proper rotation, mean log S = 0."""
-    return parameters_lib.fix_gauge(parameters.replace(rotation=proper_rotation(parameters.rotation)))
+    return fix_gauge(parameters.replace(rotation=proper_rotation(parameters.rotation)))
 
 
 def proper_rotation(rows: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 3 3"]:
@@ -84,7 +85,7 @@ class Statistics:
     mean: Float[Array, "105"]
     sd: Float[Array, "105"]
 
-    def encode(self, parameters: parameters_lib.BodyParameters) -> Float[Array, "*batch 105"]:
+    def encode(self, parameters: BodyParameters) -> Float[Array, "*batch 105"]:
         """Return theta of bodies: eq. 6's target."""
         return from_parameters(parameters)
 
@@ -99,7 +100,7 @@ class Statistics:
             translation=body.translation,
         )
 
-    def finish(self, theta: Float[Array, "*batch 105"]) -> parameters_lib.BodyParameters:
+    def finish(self, theta: Float[Array, "*batch 105"]) -> BodyParameters:
         """Return the body as registration returns them."""
         return finish(to_parameters(theta))
 
@@ -109,10 +110,10 @@ def plain_statistics() -> Statistics:
 
     Note: at an output of zero R must be a rotation, because Gram-Schmidt cannot orthonormalise nine zeros.
     """
-    return Statistics(from_parameters(parameters_lib.t_pose()), jnp.ones(SIZE))
+    return Statistics(from_parameters(t_pose()), jnp.ones(SIZE))
 
 
-def measured_statistics(fits: parameters_lib.BodyParameters) -> Statistics:
+def measured_statistics(fits: BodyParameters) -> Statistics:
     """Return mean and standard deviation of registered bodies (leading axis people), by dimension.
 
     Note: a deviation below 0.05 (3 degrees, 5%) is annotation noise, not worth a unit of output. Where the mean of the
@@ -125,7 +126,7 @@ def measured_statistics(fits: parameters_lib.BodyParameters) -> Statistics:
     mean, sd = theta.mean(axis=0), np.maximum(theta.std(axis=0), LEAST_SD)
     rotation = mean[_SPLITS[1] : _SPLITS[2]].reshape(3, 3)
     if np.linalg.svd(rotation, compute_uv=False)[-1] < _LEAST_SINGULAR_VALUE:
-        mean[_SPLITS[1] : _SPLITS[2]] = np.ravel(parameters_lib.UPRIGHT_FACING_CAMERA)
+        mean[_SPLITS[1] : _SPLITS[2]] = np.ravel(UPRIGHT_FACING_CAMERA)
     return Statistics(jnp.asarray(mean), jnp.asarray(sd))
 
 

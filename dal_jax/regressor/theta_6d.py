@@ -13,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dal_jax.body import parameters as parameters_lib, rotations
+from dal_jax.body import rotations
+from dal_jax.body.parameters import UPRIGHT_FACING_CAMERA, BodyParameters, fix_gauge
 from dal_jax.regressor import theta as theta_lib
+from dal_jax.regressor.theta import TurnedBody
 
 _SPLITS = (144, 144 + 24, 144 + 24 + 1)
 SIZE = 171
@@ -32,7 +34,7 @@ class Statistics:
     mean: Float[Array, "171"]
     sd: Float[Array, "171"]
 
-    def encode(self, parameters: parameters_lib.BodyParameters) -> Float[Array, "*batch 171"]:
+    def encode(self, parameters: BodyParameters) -> Float[Array, "*batch 171"]:
         """Return theta of bodies: eq. 6's target.
 
         Note: eq. 6 compares these numbers as they are, as it does the paper's nine, and not the matrices made of them.
@@ -52,12 +54,12 @@ class Statistics:
             axis=-1,
         )
 
-    def decode(self, theta: Float[Array, "*batch 171"]) -> theta_lib.TurnedBody:
+    def decode(self, theta: Float[Array, "*batch 171"]) -> TurnedBody:
         """Return the body that is projected, every rotation proper: the inverse of `encode`."""
         six, log_segment_scale, log_camera_scale, translation = jnp.split(theta, _SPLITS, axis=-1)
         relative = rotations.from_two_columns(six.reshape(*theta.shape[:-1], 24, 6))
         turned = jnp.einsum("kij,...kjl->...kil", self.frame, relative, precision="highest")
-        return theta_lib.TurnedBody(
+        return TurnedBody(
             turns=turned[..., 1:, :, :],
             segment_scale=jnp.exp(log_segment_scale),
             rotation=turned[..., 0, :, :],
@@ -65,11 +67,11 @@ class Statistics:
             translation=translation,
         )
 
-    def finish(self, theta: Float[Array, "*batch 171"]) -> parameters_lib.BodyParameters:
+    def finish(self, theta: Float[Array, "*batch 171"]) -> BodyParameters:
         """Return the body as registration returns them: axis-angles of at most pi, mean log S = 0."""
         body = self.decode(theta)
-        return parameters_lib.fix_gauge(
-            parameters_lib.BodyParameters(
+        return fix_gauge(
+            BodyParameters(
                 pose=rotations.matrix_to_axis_angle(body.turns),
                 segment_scale=body.segment_scale,
                 rotation=body.rotation,
@@ -85,7 +87,7 @@ def plain_statistics() -> Statistics:
     return Statistics(jnp.asarray(_T_POSE), jnp.asarray(mean), jnp.ones(SIZE))
 
 
-def measured_statistics(fits: parameters_lib.BodyParameters) -> Statistics:
+def measured_statistics(fits: BodyParameters) -> Statistics:
     """Return the mean rotations, and the mean and the spread of registered bodies (leading axis people), by dimension.
 
     Note: a rotation's six numbers spread about e1 and e2, which they are at the frame, and not about their own mean,
@@ -104,7 +106,7 @@ def measured_statistics(fits: parameters_lib.BodyParameters) -> Statistics:
     )
 
 
-def _all_rotations(parameters: parameters_lib.BodyParameters) -> Float[Array, "*batch 24 3 3"]:
+def _all_rotations(parameters: BodyParameters) -> Float[Array, "*batch 24 3 3"]:
     """Return the whole body's rotation, then the joints'."""
     turns = rotations.axis_angle_to_matrix(parameters.pose)
     return jnp.concatenate([parameters.rotation[..., None, :, :], turns], axis=-3)
@@ -122,7 +124,7 @@ def _mean_rotations(every: Float[np.ndarray, "people 24 3 3"]) -> Float[np.ndarr
     return np.where(unique[:, None, None], nearest, _T_POSE)
 
 
-_T_POSE = np.float32([parameters_lib.UPRIGHT_FACING_CAMERA, *[np.eye(3)] * 23])
+_T_POSE = np.float32([UPRIGHT_FACING_CAMERA, *[np.eye(3)] * 23])
 _AT_FRAME = np.float32([1, 0, 0, 0, 1, 0])  # e1 and e2
 _OTHERS = np.r_[69:93, 102:105]  # of `theta`'s dimensions: segment scales, the camera's scale, translation
 _LEAST_UNIQUE = 0.05

@@ -1,8 +1,8 @@
-"""Training the ConvNet on registered bodies, an epoch (or a part of one) at a time.
+"""Train the regressor on registered bodies (section 5), an epoch or a part of one at a time.
 
 A step is (state, batch, key) -> (state, metrics). Shuffling is drawn from the step at which the epoch began,
-augmentation from fold_in(key, state.step), so a run that goes on from a state, in the middle of an epoch too, gives the
-very bits of a run that was never stopped.
+augmentation from fold_in(key, state.step), so a run that goes on from a state, in the middle of an epoch too, gives
+the very bits of a run that was never stopped.
 """
 
 import functools
@@ -17,9 +17,84 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
-from dal_jax.body import parameters as parameters_lib, template as template_lib
-from dal_jax.correspondences import observations as observations_lib
-from dal_jax.regressor import augmentation, feeding, heads, losses, model, sample as sample_lib, schedule, stopping
+from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.template import Template
+from dal_jax.observations.observation import Observation
+from dal_jax.regressor import augmentation, batches, heads, losses, model
+from dal_jax.regressor.augmentation import AugmentationConfig
+from dal_jax.regressor.batches import Feed, Sample
+from dal_jax.regressor.heads import Statistics
+from dal_jax.regressor.model import Frozen, Learned, RegressorConfig
+
+
+def make_optimizer(config: RegressorConfig) -> optax.GradientTransformation:
+    """Return Adam, or AdamW on kernels where weights decay; the step multiplies by the rate."""
+    if not config.weight_decay:
+        return optax.scale_by_adam()
+    kernels = functools.partial(jax.tree.map, lambda leaf: leaf.ndim > 1)
+    return optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(config.weight_decay, kernels))
+
+
+def learning_rate(config: RegressorConfig, round_step: Int[Array, ""], round_steps: Int[Array, ""]) -> Float[Array, ""]:
+    """Return the rate of a step of a round: a linear rise over the warm-up, then a cosine down to the last share."""
+    warmup = config.warmup_share * round_steps
+    rise = jnp.minimum(1.0, (round_step + 1.0) / jnp.maximum(warmup, 1.0))
+    done = jnp.clip((round_step - warmup) / jnp.maximum(round_steps - warmup, 1.0), 0.0, 1.0)
+    fall = config.last_rate_share + (1.0 - config.last_rate_share) * 0.5 * (1.0 + jnp.cos(jnp.pi * done))
+    return config.learning_rate * rise * fall
+
+
+def running_mean(config: RegressorConfig, step: Int[Array, ""], average: Any, trained: Any) -> Any:
+    """Follow the weights (and their running statistics) slowly, and fast at first, so that the start is forgotten.
+
+    Returns None where there is no `average`.
+    """
+    if average is None:
+        return None
+    decay = jnp.minimum(config.average_decay, (step + 1.0) / (step + 10.0))
+    return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, average, trained)
+
+
+# Early stopping: of a round's epochs the one whose weights served held-out people best, and when to train no further.
+#
+# Nothing here knows what the loss is; `held_out` measures it, from 2D alone.
+
+
+@flax.struct.dataclass
+class Best:
+    """The best epoch of a round so far.
+
+    variables: what predicted then; before the first epoch, what the round began with. loss: of the held-out people,
+    infinite before the first epoch. stale: epochs since.
+    """
+
+    variables: Any
+    loss: Float[Array, ""]
+    stale: Int[Array, ""]
+
+
+def nothing_yet(variables: Any) -> Best:
+    """Return what stands before a round's first epoch."""
+    return Best(variables, jnp.full((), jnp.inf, jnp.float32), jnp.zeros((), jnp.int32))
+
+
+def after_epoch(best: Best, variables: Any, loss: float) -> Best:
+    """Return the better one, the earlier where they are equal; a loss that is not a number is never better."""
+    if loss < float(best.loss):
+        return Best(variables, jnp.asarray(loss, jnp.float32), jnp.zeros((), jnp.int32))
+    return best.replace(stale=best.stale + 1)
+
+
+def is_over(best: Best | None, patience: int) -> bool:
+    """Return whether a round's training stops before its last epoch; a patience of 0 is without end."""
+    return best is not None and 0 < patience <= int(best.stale)
+
+
+# --- Training the ConvNet on registered bodies, an epoch (or a part of one) at a time ---
+#
+# A step is (state, batch, key) -> (state, metrics). Shuffling is drawn from the step at which the epoch began,
+# augmentation from fold_in(key, state.step), so a run that goes on from a state, in the middle of an epoch too, gives
+# the very bits of a run that was never stopped.
 
 
 @flax.struct.dataclass
@@ -36,9 +111,9 @@ class TrainState:
     epoch_step: Int[Array, ""]
     trained: Any
     average: Any
-    statistics: heads.Statistics
+    statistics: Statistics
     optimizer: optax.OptState
-    best: stopping.Best | None = None
+    best: Best | None = None
 
     @property
     def variables(self) -> Any:
@@ -46,7 +121,7 @@ class TrainState:
         return self.trained if self.average is None else self.average
 
 
-def initial_state(config: model.RegressorConfig, key: PRNGKeyArray) -> TrainState:
+def initial_state(config: RegressorConfig, key: PRNGKeyArray) -> TrainState:
     """Draw the weights; theta's statistics are the plain ones until `start_round` has seen registrations."""
     variables = model.initial_variables(config, key)
     return TrainState(
@@ -56,22 +131,22 @@ def initial_state(config: model.RegressorConfig, key: PRNGKeyArray) -> TrainStat
         trained=variables,
         average=variables if config.average_decay else None,
         statistics=heads.plain_statistics(config.rotations),
-        optimizer=schedule.optimizer(config).init(variables["params"]),
-        best=stopping.nothing_yet(variables) if config.held_out_share else None,
+        optimizer=make_optimizer(config).init(variables["params"]),
+        best=nothing_yet(variables) if config.held_out_share else None,
     )
 
 
-def start_round(config: model.RegressorConfig, state: TrainState, fits: parameters_lib.BodyParameters) -> TrainState:
+def start_round(config: RegressorConfig, state: TrainState, fits: BodyParameters) -> TrainState:
     """Let the weights go on and the optimiser start afresh; the first round also fixes theta's statistics.
 
     Note: statistics stay those of the first round, or every later round would first have to unlearn the units.
     """
-    optimizer = schedule.optimizer(config).init(state.trained["params"])
+    optimizer = make_optimizer(config).init(state.trained["params"])
     zero = jnp.zeros((), jnp.int32)
     state = state.replace(round_step=zero, epoch_step=zero, optimizer=optimizer)
     if config.standardise and int(state.step) == 0:
         state = state.replace(statistics=heads.measured_statistics(config.rotations, fits))
-    return state if state.best is None else state.replace(best=stopping.nothing_yet(state.variables))
+    return state if state.best is None else state.replace(best=nothing_yet(state.variables))
 
 
 def finish_round(state: TrainState) -> TrainState:
@@ -91,11 +166,11 @@ class Refit(Protocol):
 
     def __call__(
         self,
-        learned: model.Learned,
+        learned: Learned,
         rows: Int[np.ndarray, "batch"],
         image: Array,
-        observation: observations_lib.Observation,
-    ) -> tuple[parameters_lib.BodyParameters, dict[str, Array]]:
+        observation: Observation,
+    ) -> tuple[BodyParameters, dict[str, Array]]:
         """Return the batch's bodies, and metrics to log the means of; on the device, without waiting for it.
 
         Args:
@@ -108,11 +183,11 @@ class Refit(Protocol):
 
 def train_epoch(
     state: TrainState,
-    template: template_lib.Template,
+    template: Template,
     images: UInt8[np.ndarray, "people s s 3"] | Sequence,
-    observations: observations_lib.Observation,
-    fits: parameters_lib.BodyParameters,
-    config: model.RegressorConfig,
+    observations: Observation,
+    fits: BodyParameters,
+    config: RegressorConfig,
     key: PRNGKeyArray,
     *,
     sample_weight: Float[np.ndarray, "people"] | None = None,
@@ -143,10 +218,10 @@ def train_epoch(
     people = len(images)
     weight = np.ones(people, np.float32) if sample_weight is None else np.asarray(sample_weight, np.float32)
     began = int(state.epoch_step)
-    order = feeding.epoch_order(jax.random.fold_in(key, int(state.step) - began), weight, config.batch)
+    order = batches.epoch_order(jax.random.fold_in(key, int(state.step) - began), weight, config.batch)
     taken = order[began : began + steps if steps else None]
-    step = _compiled_step(model.Frozen(config))
-    feed = feeding.Feed(taken, images, jax.tree.map(np.asarray, (observations, fits, weight)))
+    step = _compiled_step(Frozen(config))
+    feed = Feed(taken, images, jax.tree.map(np.asarray, (observations, fits, weight)))
 
     started = time.monotonic()
     template = jax.device_put(template)
@@ -162,12 +237,12 @@ def train_epoch(
             jax.block_until_ready(collected[-1])  # at most two steps under way, so that progress tells the truth
         collected.append(metrics | told)
         if progress is not None:
-            progress(feeding.images_shown(weight, config.batch, began + len(collected) - 1, began + len(collected)))
+            progress(batches.images_shown(weight, config.batch, began + len(collected) - 1, began + len(collected)))
     if began + len(taken) == len(order):
         state = state.replace(epoch_step=jnp.zeros_like(state.epoch_step))
     means = _means(collected)
     seconds = time.monotonic() - started
-    shown = feeding.images_shown(weight, config.batch, began, began + len(taken))
+    shown = batches.images_shown(weight, config.batch, began, began + len(taken))
     return state, means | {"images_per_second": shown / seconds, "input_wait_share": feed.waited_s / seconds}
 
 
@@ -178,15 +253,15 @@ def _means(collected: list[dict[str, Array]]) -> dict[str, float]:
 
 
 @functools.cache
-def _compiled_step(frozen: model.Frozen):
+def _compiled_step(frozen: Frozen):
     """Return the jitted step; one compilation a configuration and shape."""
     config = frozen.config
-    optimizer = schedule.optimizer(config)
+    optimizer = make_optimizer(config)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(state: TrainState, template, round_steps, key, image, observation, fit, weight):
-        batch = jax.vmap(functools.partial(sample_lib.make_sample, template))(image, observation, fit, weight)
-        if config.augmentation != augmentation.AugmentationConfig():
+        batch = jax.vmap(functools.partial(batches.make_sample, template))(image, observation, fit, weight)
+        if config.augmentation != AugmentationConfig():
             keys = jax.random.split(jax.random.fold_in(key, state.step), len(weight))
             batch = jax.vmap(functools.partial(augmentation.augment, config.augmentation))(keys, batch)
 
@@ -199,7 +274,7 @@ def _compiled_step(frozen: model.Frozen):
         params = state.trained["params"]
         gradient, (batch_stats, metrics) = jax.grad(objective, has_aux=True)(params)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, params)
-        rate = schedule.learning_rate(config, state.round_step, round_steps)
+        rate = learning_rate(config, state.round_step, round_steps)
         params = jax.tree.map(lambda weight, update: weight - rate * update, params, updates)
         trained = {"params": params, "batch_stats": batch_stats}
         state = state.replace(
@@ -207,7 +282,7 @@ def _compiled_step(frozen: model.Frozen):
             round_step=state.round_step + 1,
             epoch_step=state.epoch_step + 1,
             trained=trained,
-            average=schedule.running_mean(config, state.step, state.average, trained),
+            average=running_mean(config, state.step, state.average, trained),
             optimizer=optimizer_state,
         )
         return state, metrics | {"learning_rate": rate}
@@ -216,11 +291,11 @@ def _compiled_step(frozen: model.Frozen):
 
 
 def batch_loss(
-    config: model.RegressorConfig,
-    template: template_lib.Template,
-    statistics: heads.Statistics,
+    config: RegressorConfig,
+    template: Template,
+    statistics: Statistics,
     predicted: Float[Array, "batch theta"],
-    batch: sample_lib.Sample,
+    batch: Sample,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Return eq. 5 of a batch, and its terms as metrics."""
     unit = statistics.sd if config.regress_in_sd else jnp.ones_like(statistics.sd)

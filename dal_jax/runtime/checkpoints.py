@@ -15,7 +15,8 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from dal_jax.runtime import atomic, errors
+from dal_jax.runtime.errors import InputError
+from dal_jax.runtime.files import PathLike
 
 PyTree = Any
 
@@ -26,7 +27,7 @@ class Checkpoints:
     A leaf of the state may be a JAX or NumPy array, a typed PRNG key, a number or a string; None is structure.
     """
 
-    def __init__(self, directory: atomic.PathLike, keep: int = 2):
+    def __init__(self, directory: PathLike, keep: int = 2):
         """Look at a folder; nothing is created or removed before the first `save`.
 
         Args:
@@ -84,7 +85,7 @@ class Checkpoints:
         step = self.latest_step() if step is None else step
         path = self._directory / str(step)
         if step is None or not ocp.is_orbax_checkpoint(path):
-            raise errors.InputError(f"{self._directory if step is None else path}: there is no checkpoint")
+            raise InputError(f"{self._directory if step is None else path}: there is no checkpoint")
         context = ocp.Context()
         context.pytree.loading.partial_load = partial
         with context, _damage_named(path):
@@ -101,11 +102,11 @@ _UNFINISHED = ".orbax-checkpoint-tmp"
 
 def _refuse_foreign_content(directory: pathlib.Path) -> None:
     if directory.exists() and not directory.is_dir():
-        raise errors.InputError(f"{directory}: is a file, not a folder of checkpoints")
+        raise InputError(f"{directory}: is a file, not a folder of checkpoints")
     for path in sorted(directory.iterdir()) if directory.exists() else []:
         unfinished = _UNFINISHED in path.name or path.name.startswith(".")
         if not unfinished and not (_STEP.fullmatch(path.name) and path.is_dir()):
-            raise errors.InputError(f"{directory}: holds '{path.name}', so it is not a folder of checkpoints")
+            raise InputError(f"{directory}: holds '{path.name}', so it is not a folder of checkpoints")
 
 
 def _structure(state: PyTree) -> dict[str, str]:
@@ -123,10 +124,10 @@ def _kind(leaf: Any) -> str:
 def _compare(path: pathlib.Path, wanted: dict[str, str], saved: dict[str, str], partial: bool) -> None:
     for name, kind in wanted.items():
         if saved.get(name) != kind:
-            raise errors.InputError(f"{path}: {name} is {saved.get(name, 'absent')}, expected {kind}")
+            raise InputError(f"{path}: {name} is {saved.get(name, 'absent')}, expected {kind}")
     unwanted = next((name for name in saved if name not in wanted), None)
     if unwanted is not None and not partial:
-        raise errors.InputError(f"{path}: {unwanted} is {saved[unwanted]}, expected absent")
+        raise InputError(f"{path}: {unwanted} is {saved[unwanted]}, expected absent")
 
 
 def _placed(example: PyTree) -> PyTree:
@@ -145,8 +146,8 @@ def _placed(example: PyTree) -> PyTree:
 def _damage_named(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
-    except errors.InputError:
+    except InputError:
         raise
     except Exception as error:  # Orbax's and TensorStore's errors share no narrower class
         line = (str(error).splitlines() or [""])[0]
-        raise errors.InputError(f"{path}: damaged checkpoint ({type(error).__name__}: {line[:200]})") from error
+        raise InputError(f"{path}: damaged checkpoint ({type(error).__name__}: {line[:200]})") from error

@@ -18,7 +18,8 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
-from dal_jax.runtime import compilation_cache, errors
+from dal_jax.runtime import machine
+from dal_jax.runtime.errors import InputError
 
 BAD_INPUT = 2  # exit codes: as argparse's
 INTERRUPTED = 130  # 128 + SIGINT, as a shell's
@@ -32,10 +33,10 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
     """
 
     def guarded(argv: list[str]) -> None:
-        compilation_cache.configure()
+        machine.configure()
         try:
             main(argv)
-        except errors.InputError as error:
+        except InputError as error:
             fail(str(error))
         except OSError as error:
             if error.filename is None:

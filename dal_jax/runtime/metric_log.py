@@ -12,13 +12,15 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from dal_jax.runtime import atomic, errors
+from dal_jax.runtime import files
+from dal_jax.runtime.errors import InputError
+from dal_jax.runtime.files import PathLike
 
 
 class MetricLog:
     """Append to a `metrics.jsonl`; a context manager. Also feeds TensorBoard where tensorboardX is installed."""
 
-    def __init__(self, path: atomic.PathLike, after_step: int | None = None):
+    def __init__(self, path: PathLike, after_step: int | None = None):
         """Open the log to go on after a step.
 
         Args:
@@ -30,7 +32,7 @@ class MetricLog:
           InputError: a line (other than a half-written last one) is no JSON object with an integer `step`.
         """
         self._path = pathlib.Path(path)
-        atomic.write_text(self._path, "".join(_lines_to_keep(self._path, -1 if after_step is None else after_step)))
+        files.write_text(self._path, "".join(_lines_to_keep(self._path, -1 if after_step is None else after_step)))
         self._file = self._path.open("a", encoding="utf-8")
         self._board = _tensorboard(self._path.parent / "tensorboard", 0 if after_step is None else after_step + 1)
 
@@ -62,7 +64,7 @@ class MetricLog:
         self.close()
 
 
-def read(path: atomic.PathLike) -> list[dict[str, Any]]:
+def read(path: PathLike) -> list[dict[str, Any]]:
     """Read a log, one dict a line; a half-written last line is left out.
 
     Raises:
@@ -84,9 +86,9 @@ def _parse(line: str, where: str) -> dict[str, Any]:
     try:
         entry = json.loads(line)
     except json.JSONDecodeError:
-        raise errors.InputError(f"{where}: is no JSON") from None
+        raise InputError(f"{where}: is no JSON") from None
     if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
-        raise errors.InputError(f"{where}: is no object with an integer 'step'")
+        raise InputError(f"{where}: is no object with an integer 'step'")
     return entry
 
 

@@ -4,7 +4,12 @@ import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+from jaxtyping import Bool, Float, UInt8
 from matplotlib import figure, ticker
+
+from dal_jax.body import skeleton
 
 FIGURE_2 = (
     # field of history.json, label, colour, line width: the paper's three curves, and one more, thin
@@ -85,3 +90,97 @@ def _png(picture: figure.Figure) -> bytes:
     # Metadata off: the same numbers give the same bytes.
     picture.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+# --- Lifted poses to look at: stick figures as given, from the side and from above, and turning round ---
+
+VIEWS_DEG = (0.0, 45.0, 90.0, 180.0)
+"""By how much a sheet's figures are turned about the vertical: as seen, half from the side, the side, behind."""
+
+_RIGHT, _LEFT, _MIDDLE = (214, 69, 47), (31, 111, 208), (40, 40, 40)
+_FLAG, _PAPER, _LINE = (255, 176, 0), (255, 255, 255), (225, 225, 225)
+_SUPERSAMPLE = 3
+_MARGIN = 0.12  # of a cell, on each side
+
+
+def sheet(
+    joints: Float[np.ndarray, "n 17 3"],
+    labels: Sequence[str] = (),
+    flagged: Bool[np.ndarray, "n 17"] | None = None,
+    cell_px: int = 120,
+    poses_a_row: int = 3,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Return a contact sheet: each pose from the `VIEWS_DEG`, right limbs red, left ones blue, flagged joints ringed.
+
+    Args:
+      joints: x right, y down, z away from the camera, any unit; each pose is drawn as large as it fits.
+      labels: written into each pose's first cell.
+      flagged: joints to point at.
+    """
+    rows = -(-len(joints) // poses_a_row)
+    width = cell_px * len(VIEWS_DEG) * poses_a_row
+    picture = PIL.Image.new("RGB", (max(width, 1), max(rows * cell_px, 1)), _PAPER)
+    for number, pose in enumerate(joints):
+        row, column = divmod(number, poses_a_row)
+        rings = np.zeros(17, bool) if flagged is None else flagged[number]
+        for place, angle in enumerate(VIEWS_DEG):
+            cell = _figure(pose, np.radians(angle), rings, cell_px)
+            picture.paste(cell, ((column * len(VIEWS_DEG) + place) * cell_px, row * cell_px))
+        corner = (column * len(VIEWS_DEG) * cell_px, row * cell_px)
+        draw = PIL.ImageDraw.Draw(picture)
+        draw.rectangle((*corner, corner[0] + len(VIEWS_DEG) * cell_px - 1, corner[1] + cell_px - 1), outline=_LINE)
+        if number < len(labels):
+            draw.text((corner[0] + 4, corner[1] + 2), labels[number], fill=_MIDDLE)
+    return np.asarray(picture)
+
+
+def turntable(
+    joints: Float[np.ndarray, "n 17 3"],
+    frames: int = 36,
+    cell_px: int = 160,
+    poses_a_row: int = 6,
+    seconds: float = 3.6,
+) -> bytes:
+    """Return an animated GIF of poses that turn once about the vertical."""
+    rows = -(-len(joints) // poses_a_row)
+    columns = min(len(joints), poses_a_row)
+    pictures = []
+    for angle in np.arange(frames) * 2 * np.pi / frames:
+        picture = PIL.Image.new("RGB", (columns * cell_px, rows * cell_px), _PAPER)
+        for number, pose in enumerate(joints):
+            row, column = divmod(number, poses_a_row)
+            picture.paste(_figure(pose, angle, np.zeros(17, bool), cell_px), (column * cell_px, row * cell_px))
+        pictures.append(picture.quantize(32))
+    stream = io.BytesIO()
+    pictures[0].save(
+        stream, "GIF", save_all=True, append_images=pictures[1:], duration=round(1000 * seconds / frames), loop=0
+    )
+    return stream.getvalue()
+
+
+def _figure(pose: np.ndarray, angle: float, rings: np.ndarray, cell_px: int) -> PIL.Image.Image:
+    """Draw one pose turned about the vertical through its hip; the size does not change with the angle."""
+    centred = np.asarray(pose, np.float64) - pose[:1]
+    turned = centred[:, 0] * np.cos(angle) + centred[:, 2] * np.sin(angle)
+    depth = centred[:, 2] * np.cos(angle) - centred[:, 0] * np.sin(angle)
+    middle = (centred[:, 1].min() + centred[:, 1].max()) / 2
+    reach = max(np.hypot(centred[:, 0], centred[:, 2]).max(), np.ptp(centred[:, 1]) / 2, 1e-9)
+    size = cell_px * _SUPERSAMPLE
+    scale = size * (0.5 - _MARGIN) / reach
+    place = np.stack([turned * scale + size / 2, (centred[:, 1] - middle) * scale + size / 2], axis=-1)
+    picture = PIL.Image.new("RGB", (size, size), _PAPER)
+    draw = PIL.ImageDraw.Draw(picture)
+    bones = [(joint, parent) for joint, parent in enumerate(skeleton.H36M_PARENTS) if parent >= 0]
+    for joint, parent in sorted(bones, key=lambda bone: -(depth[bone[0]] + depth[bone[1]])):  # far ones first
+        ends = [tuple(place[joint]), tuple(place[parent])]
+        draw.line(ends, fill=_PAPER, width=round(0.045 * size))  # a rim, so that crossings can be read
+        draw.line(ends, fill=_colour(joint), width=round(0.022 * size))
+    for x, y in place[rings]:
+        radius = 0.04 * size
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=_FLAG, width=round(0.012 * size))
+    return picture.resize((cell_px, cell_px), PIL.Image.Resampling.LANCZOS)
+
+
+def _colour(joint: int) -> tuple[int, int, int]:
+    side = skeleton.H36M_JOINT_NAMES[joint].split("_")[0]
+    return {"right": _RIGHT, "left": _LEFT}.get(side, _MIDDLE)

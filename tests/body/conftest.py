@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from dal_jax.body import kinematics, skinning, template
+from dal_jax.body import kinematics, skinning
+from dal_jax.body.formats import load
 from tests.body import made_up
 
 
@@ -15,12 +16,12 @@ from tests.body import made_up
 def made_up_body(tmp_path_factory):
     path = tmp_path_factory.mktemp("made_up") / "body.npz"
     np.savez(path, **made_up.fields())
-    return template.load_template(path)
+    return load.load_template(path)
 
 
 @pytest.fixture(scope="session")
 def free_body():
-    return template.load_template()
+    return load.load_template()
 
 
 @pytest.fixture(scope="session")

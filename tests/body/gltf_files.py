@@ -8,12 +8,15 @@ import pygltflib
 import yaml
 from scipy.spatial import transform
 
-from dal_jax.body import body_file, carry_over, rig_names, skeleton
+from dal_jax.body import skeleton
+from dal_jax.body.formats import carry_over
+from dal_jax.body.formats.npz import Fields
+from dal_jax.body.formats.rig import RIGS
 
 _FLOAT, _UINT16, _UINT32 = 5126, 5123, 5125
 
 
-def person(vertices: np.ndarray | None = None, joints: np.ndarray | None = None) -> body_file.Fields:
+def person(vertices: np.ndarray | None = None, joints: np.ndarray | None = None) -> Fields:
     """Return the free body's fields, in another person's shape if one is given."""
     fields = dict(carry_over.free_body())
     if vertices is not None:
@@ -23,12 +26,12 @@ def person(vertices: np.ndarray | None = None, joints: np.ndarray | None = None)
 
 def names(rig: str) -> dict[str, str]:
     """Return one bone a joint in the names of a known rig."""
-    table = yaml.safe_load(rig_names.RIGS.read_text())[rig]
+    table = yaml.safe_load(RIGS.read_text())[rig]
     return {joint: bones[0] if isinstance(bones, list) else bones for joint, bones in table.items()}
 
 
 def build(
-    fields: body_file.Fields,
+    fields: Fields,
     bones: dict[str, str],
     *,
     bind: np.ndarray | None = None,

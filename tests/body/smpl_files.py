@@ -14,13 +14,15 @@ import types
 import numpy as np
 import scipy.sparse
 
-from dal_jax.body import body_file, carry_over, skeleton
+from dal_jax.body import skeleton
+from dal_jax.body.formats import carry_over
+from dal_jax.body.formats.npz import Fields
 
 PELVIS = np.array([-0.002, -0.22, 0.03])  # where SMPL's pelvis is, about
 _FACES = 13776
 
 
-def model(joints: int = 24, seed: int = 0) -> body_file.Fields:
+def model(joints: int = 24, seed: int = 0) -> Fields:
     """Return a model's fields: `joints` is 24 (SMPL) or 52 (SMPL-H)."""
     rng = np.random.default_rng(seed)
     placement, free = carry_over.smpl_placement(), carry_over.free_body()
@@ -48,13 +50,13 @@ SMPLH_FINGERS = {20: range(22, 34), 21: range(37, 49)}  # all but the thumb, by 
 SMPLH_THUMBS = {20: range(34, 37), 21: range(49, 52)}
 
 
-def write_npz(path: pathlib.Path, fields: body_file.Fields) -> pathlib.Path:
+def write_npz(path: pathlib.Path, fields: Fields) -> pathlib.Path:
     """Write as the official archives are: plain arrays, the regressor written out; texts among them."""
     np.savez(path, **fields, bs_style=np.array("lbs"), bs_type=np.array("lrotmin"))
     return path
 
 
-def write_pickle(path: pathlib.Path, fields: body_file.Fields, **changes: object) -> pathlib.Path:
+def write_pickle(path: pathlib.Path, fields: Fields, **changes: object) -> pathlib.Path:
     """Write as `basicModel_*_lbs_10_207_0_v1.0.0.pkl` is: Python 2's protocol 2, chumpy, csc matrices of old SciPy."""
     select = {"a": Ch(fields["posedirs"]), "idxs": np.arange(fields["posedirs"].size)}
     select["preferred_shape"] = fields["posedirs"].shape

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dal_jax.body import skeleton, template
+from dal_jax.body.formats import load
 
 MIRROR_PART = np.array([0, 1, 2, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15, 18, 17, 20, 19, 22, 21, 24, 23])
 ROUNDING = 1e-6  # metres, and sums of float32 weights
@@ -37,7 +38,7 @@ def smpl_map():
 
 @pytest.fixture(scope="module")
 def dense_weight(body):
-    return np.asarray(template.load_template().skin_weight)
+    return np.asarray(load.load_template().skin_weight)
 
 
 def _joint(body, name):

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dal_jax.body import blendshapes, kinematics, skinning, surface, template as template_lib
-from dal_jax.runtime import errors
+from dal_jax.body import kinematics, skinning
+from dal_jax.body.formats import load
+from dal_jax.runtime.errors import InputError
 from tests.body import made_up, reference
 
 MODEL = 3e-5  # metres: as the reference's tolerance, for offsets of up to a decimetre from sums over 207 numbers
@@ -29,7 +30,7 @@ def body_file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def body(body_file):
-    return template_lib.load_template(body_file, pose_blendshapes=True)
+    return load.load_template(body_file, pose_blendshapes=True)
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +78,11 @@ def test_points_inside_triangles_blend_the_basis_of_their_corners(body, pose):
     segments, vertices, _ = pose(*problem.single())
     corners = np.asarray(body.faces)
     barycentric = np.random.default_rng(8).dirichlet(np.ones(3), len(corners)).astype(np.float32)
-    points = surface.surface_points(body, np.arange(len(corners)), barycentric)
+    points = skinning.surface_points(body, np.arange(len(corners)), barycentric)
     expected = np.einsum("pc,pcif->pif", barycentric, _basis()[corners])
     np.testing.assert_allclose(points.pose_blendshapes, expected, atol=ROUNDING)
     at_corner = np.tile(np.eye(3, dtype=np.float32)[1], (len(corners), 1))
-    points = surface.surface_points(body, np.arange(len(corners)), at_corner)
+    points = skinning.surface_points(body, np.arange(len(corners)), at_corner)
     np.testing.assert_allclose(skinning.skin_points(body, segments, points), vertices[corners[:, 1]], atol=MODEL)
 
 
@@ -90,7 +91,7 @@ def test_feature_is_the_joints_own_turn_whatever_the_heading(body, pose):
     turned = dataclasses.replace(problem, rotation=reference.rotation([0.2, 2.0, -1.0]) @ problem.rotation)
     expected = (reference.rotation(problem.pose) - np.eye(3)).ravel()
     for one in (problem, turned):
-        np.testing.assert_allclose(blendshapes.pose_feature(body, pose(*one.single())[0]), expected, atol=MODEL)
+        np.testing.assert_allclose(skinning.pose_feature(body, pose(*one.single())[0]), expected, atol=MODEL)
 
 
 def test_the_rest_pose_needs_no_correction(body, pose):
@@ -114,17 +115,17 @@ def test_gradients_by_the_pose_are_finite_and_those_of_finite_differences(body, 
 
 
 def test_unasked_they_are_not_even_loaded(body_file, made_up_body):
-    plain = template_lib.load_template(body_file)
+    plain = load.load_template(body_file)
     assert jax.tree.structure(plain) == jax.tree.structure(made_up_body)
     jax.tree.map(np.testing.assert_array_equal, plain, made_up_body)
-    points = surface.surface_points(plain, np.zeros(2, int), np.ones((2, 3), np.float32) / 3)
+    points = skinning.surface_points(plain, np.zeros(2, int), np.ones((2, 3), np.float32) / 3)
     assert points.pose_blendshapes is None
 
 
 def test_asked_for_and_absent_is_one_line(tmp_path):
     np.savez(tmp_path / "plain.npz", **made_up.fields())
-    with pytest.raises(errors.InputError) as caught:
-        template_lib.load_template(tmp_path / "plain.npz", pose_blendshapes=True)
+    with pytest.raises(InputError) as caught:
+        load.load_template(tmp_path / "plain.npz", pose_blendshapes=True)
     assert str(caught.value) == f"{tmp_path}/plain.npz: field 'pose_blendshapes' is missing"
 
 
@@ -140,7 +141,7 @@ def test_asked_for_and_absent_is_one_line(tmp_path):
 )
 def test_wrong_ones_are_named(tmp_path, change, told):
     np.savez(tmp_path / "wrong.npz", **made_up.fields(), pose_blendshapes=change(_basis()))
-    with pytest.raises(errors.InputError, match="field 'pose_blendshapes'") as caught:
-        template_lib.load_template(tmp_path / "wrong.npz", pose_blendshapes=True)
+    with pytest.raises(InputError, match="field 'pose_blendshapes'") as caught:
+        load.load_template(tmp_path / "wrong.npz", pose_blendshapes=True)
     assert told in str(caught.value)
-    template_lib.load_template(tmp_path / "wrong.npz")  # nobody asked for them
+    load.load_template(tmp_path / "wrong.npz")  # nobody asked for them

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dal_jax.body import joint_limits, skeleton
-from dal_jax.data.synthetic import limits, motions, shapes
+from dal_jax.synthetic import figure, motions, shapes
 
 LOWER, UPPER = joint_limits.limits_rad()
 JOINT = {name: joint - 1 for joint, name in enumerate(skeleton.SMPL_JOINT_NAMES)}
@@ -59,7 +59,7 @@ def test_hinges_do_not_bend_backwards(name):
     excess = np.asarray(joint_limits.excess(_bent(name, -30.0)))
     assert sign * excess[JOINT[name], component] == pytest.approx(np.radians(-20.0), abs=FLOAT32)
     assert np.count_nonzero(excess) == 1
-    for angle in np.degrees(limits.HINGE[name.split("_")[1]]):
+    for angle in np.degrees(figure.HINGE[name.split("_")[1]]):
         np.testing.assert_array_equal(joint_limits.excess(_bent(name, angle)), 0.0)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from dal_jax.body import kinematics, rotations, skeleton
 from tests.body import made_up, reference
+from tests.body.reference import Problem
 
 ROUNDING = 1e-6  # metres and matrix entries: float32 down a chain of nine joints
 SMPL = {name: index for index, name in enumerate(skeleton.SMPL_JOINT_NAMES)}
@@ -25,7 +26,7 @@ def _problem(rotation=None, bends=None, scales=None):
         pose[SMPL[name] - 1] = axis_angle
     for name, value in (scales or {}).items():
         scale[SMPL[name]] = value
-    return reference.Problem(np.eye(3) if rotation is None else rotation, pose, scale)
+    return Problem(np.eye(3) if rotation is None else rotation, pose, scale)
 
 
 def _below(name):
@@ -87,7 +88,7 @@ def test_a_bend_moves_only_the_joints_below(walk, name):
     pose = problem.pose.copy()
     pose[SMPL[name] - 1] += 0.5
     before = np.asarray(walk(problem).position)
-    after = np.asarray(walk(reference.Problem(problem.rotation, pose, problem.segment_scale)).position)
+    after = np.asarray(walk(Problem(problem.rotation, pose, problem.segment_scale)).position)
     moved = np.flatnonzero(np.abs(after - before).max(axis=1) > 1e-3)
     assert set(moved) == _below(name)
 
@@ -95,7 +96,7 @@ def test_a_bend_moves_only_the_joints_below(walk, name):
 def test_a_global_rotation_commutes(walk):
     problem, turn = reference.random_problem(3), reference.rotation([0.4, -2.0, 1.0])
     before = walk(problem)
-    after = walk(reference.Problem(turn @ problem.rotation, problem.pose, problem.segment_scale))
+    after = walk(Problem(turn @ problem.rotation, problem.pose, problem.segment_scale))
     np.testing.assert_allclose(after.position, np.asarray(before.position) @ turn.T, atol=reference.MODEL)
     np.testing.assert_allclose(after.rotation, turn @ np.asarray(before.rotation), atol=5 * ROUNDING)
 
@@ -120,7 +121,7 @@ def test_a_scale_does_not_compound_down_the_chain(walk):
 
 def test_literal_reading_leaves_the_skeleton_alone(walk):
     problem = reference.random_problem(5)
-    unit = reference.Problem(problem.rotation, problem.pose, np.ones(24))
+    unit = Problem(problem.rotation, problem.pose, np.ones(24))
     scaled = walk(problem, scale_moves_children=False)
     np.testing.assert_array_equal(scaled.position, walk(unit, scale_moves_children=False).position)
     np.testing.assert_array_equal(scaled.rotation, walk(unit).rotation)

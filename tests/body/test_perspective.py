@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dal_jax.body import camera, perspective
-from dal_jax.correspondences import observations
+from dal_jax.body import cameras
+from dal_jax.observations import observation
 
 ROUNDING = 2e-5  # relative: float32, numbers up to a few thousand pixels, two products and a sum
 BODY_OVER_DEPTH = 0.02  # a body of 0.3 m at 20 m or more: what weak perspective leaves out, relative
@@ -28,13 +28,13 @@ def _near(found, wanted, tolerance=ROUNDING):
 def test_crop_to_photograph_to_position_and_all_the_way_back(box):
     box = jnp.array(box)
     scale, translation = _weak(0)
-    weak = perspective.photograph_from_crop(scale, translation, box)
-    position = perspective.position_from_weak(*weak, INTRINSICS)
+    weak = cameras.photograph_from_crop(scale, translation, box)
+    position = cameras.position_from_weak(*weak, INTRINSICS)
     assert position[2] > 0
-    again = perspective.weak_from_position(position, INTRINSICS)
+    again = cameras.weak_from_position(position, INTRINSICS)
     for found, wanted in zip(again, weak, strict=True):
         _near(found, wanted)
-    for found, wanted in zip(perspective.crop_from_photograph(*again, box), (scale, translation), strict=True):
+    for found, wanted in zip(cameras.crop_from_photograph(*again, box), (scale, translation), strict=True):
         _near(found, wanted)
 
 
@@ -42,14 +42,14 @@ def test_the_photograph_s_weak_perspective_puts_points_where_the_crop_s_does():
     box = jnp.array(BOXES[1])
     scale, translation = _weak(1)
     points = jnp.asarray(np.random.default_rng(1).normal(size=(9, 3)), jnp.float32)
-    scale_px, pelvis_px = perspective.photograph_from_crop(scale, translation, box)
-    crop = camera.project(points, scale, translation)
-    _near(camera.project(points, scale_px, pelvis_px), observations.px_from_crop(crop, box))
+    scale_px, pelvis_px = cameras.photograph_from_crop(scale, translation, box)
+    crop = cameras.project(points, scale, translation)
+    _near(cameras.project(points, scale_px, pelvis_px), observation.px_from_crop(crop, box))
 
 
 @pytest.mark.parametrize("pixel", [(640.0, 350.0), (10.0, 20.0), (2500.0, -900.0), (640.0, 1900.0)])
 def test_the_ray_rotation_is_the_smallest_that_takes_the_axis_to_the_ray(pixel):
-    rotation = np.asarray(perspective.ray_rotation(jnp.array(pixel), INTRINSICS), np.float64)
+    rotation = np.asarray(cameras.ray_rotation(jnp.array(pixel), INTRINSICS), np.float64)
     ray = np.append((np.array(pixel) - INTRINSICS[2:]) / INTRINSICS[:2], 1.0)
     ray /= np.linalg.norm(ray)
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=ROUNDING)
@@ -62,12 +62,12 @@ def test_the_ray_rotation_is_the_smallest_that_takes_the_axis_to_the_ray(pixel):
 def test_the_best_weak_perspective_of_a_small_body_looks_along_its_ray(position):
     """The nearest scaled rows of a rotation to perspective's Jacobian are the first two rows of the ray's inverse."""
     intrinsics = jnp.array([900.0, 900.0, 500.0, 400.0])
-    jacobian = np.asarray(jax.jacobian(perspective.project)(jnp.array(position), intrinsics), np.float64)
+    jacobian = np.asarray(jax.jacobian(cameras.project_perspective)(jnp.array(position), intrinsics), np.float64)
     left, singular, right = np.linalg.svd(jacobian, full_matrices=False)
-    pixel = perspective.project(jnp.array(position), intrinsics)
-    rotation = np.asarray(perspective.ray_rotation(pixel, intrinsics))
+    pixel = cameras.project_perspective(jnp.array(position), intrinsics)
+    rotation = np.asarray(cameras.ray_rotation(pixel, intrinsics))
     np.testing.assert_allclose(left @ right, rotation.T[:2], atol=ROUNDING)
-    scale, _ = perspective.weak_from_position(jnp.array(position), intrinsics)
+    scale, _ = cameras.weak_from_position(jnp.array(position), intrinsics)
     np.testing.assert_allclose(singular, [scale / rotation[2, 2], scale], rtol=ROUNDING)
 
 
@@ -75,23 +75,23 @@ def test_a_far_body_seen_in_its_crop_comes_back_to_its_place():
     """A body that looks straight down its ray: projected for true, fitted weakly in a crop round it, put back."""
     rng = np.random.default_rng(2)
     position = jnp.array([9.0, 6.0, 20.0])
-    pixel = perspective.project(position, INTRINSICS)
+    pixel = cameras.project_perspective(position, INTRINSICS)
     box = jnp.concatenate([pixel - 60.0, jnp.array([120.0, 120.0])])
     seen = jnp.asarray(rng.uniform(-0.3, 0.3, (17, 3)), jnp.float32).at[0].set(0.0)  # in the crop's frame
-    true = seen @ perspective.crop_rotation(box, INTRINSICS).T + position[None]
-    scale, translation = perspective.crop_from_photograph(*perspective.weak_from_position(position, INTRINSICS), box)
-    found = perspective.camera_from_crop(seen, scale, translation, box, INTRINSICS)
+    true = seen @ cameras.crop_rotation(box, INTRINSICS).T + position[None]
+    scale, translation = cameras.crop_from_photograph(*cameras.weak_from_position(position, INTRINSICS), box)
+    found = cameras.camera_from_crop(seen, scale, translation, box, INTRINSICS)
     _near(found, true)
-    crop = observations.crop_from_px(perspective.project(true, INTRINSICS), box)
-    weak = camera.project(seen, scale, translation)
-    stretch = 1 / float(perspective.crop_rotation(box, INTRINSICS)[2, 2])  # along the radius, off the axis
+    crop = observation.crop_from_px(cameras.project_perspective(true, INTRINSICS), box)
+    weak = cameras.project(seen, scale, translation)
+    stretch = 1 / float(cameras.crop_rotation(box, INTRINSICS)[2, 2])  # along the radius, off the axis
     assert np.abs(crop - weak).max() < (stretch - 1 + BODY_OVER_DEPTH) * np.abs(weak).max()
 
 
 def test_batches_are_vmapped_and_gradients_are_finite_at_the_principal_point():
     boxes = jnp.array(BOXES)
-    together = jax.vmap(perspective.crop_rotation, in_axes=(0, None))(boxes, INTRINSICS)
+    together = jax.vmap(cameras.crop_rotation, in_axes=(0, None))(boxes, INTRINSICS)
     for box, rotation in zip(boxes, together, strict=True):
-        np.testing.assert_allclose(perspective.crop_rotation(box, INTRINSICS), rotation, atol=ROUNDING)
-    slope = jax.jacobian(perspective.ray_rotation)(INTRINSICS[2:], INTRINSICS)
+        np.testing.assert_allclose(cameras.crop_rotation(box, INTRINSICS), rotation, atol=ROUNDING)
+    slope = jax.jacobian(cameras.ray_rotation)(INTRINSICS[2:], INTRINSICS)
     assert np.isfinite(slope).all() and np.abs(slope).max() > 0

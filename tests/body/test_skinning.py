@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dal_jax.body import kinematics, parameters as parameters_lib, rotations, skeleton, skinning, surface
+from dal_jax.body import kinematics, parameters, rotations, skeleton, skinning
+from dal_jax.body.skinning import SurfacePoints
 from tests.body import reference
+from tests.body.reference import Problem
 
 SYMMETRY = 2e-5  # metres: the free body's weights and joints mirror to 1e-6, times lengths and a chain of nine
 ROUNDING = 2e-6  # metres: float32 sums over 96 columns at a metre's size
@@ -54,7 +56,7 @@ def test_identity_gives_the_template(free_body, skin_free, scale_moves_children)
 
 
 def test_t_pose_stands_upright_and_faces_the_camera(free_body, skin_free):
-    person = parameters_lib.t_pose()
+    person = parameters.t_pose()
     found = skin_free(person.rotation, person.pose, person.segment_scale)
     np.testing.assert_allclose(found, free_body.vertices * [1, -1, -1], atol=ROUNDING)
 
@@ -105,7 +107,7 @@ def test_a_mirrored_pose_gives_the_mirrored_mesh(free_body, skin_free):
     """With M = diag(-1, 1, 1): swap the sides, G -> M G M, so that an axis-angle (x, y, z) becomes (x, -y, -z)."""
     problem, flip = reference.random_problem(5), np.diag([-1.0, 1.0, 1.0])
     swap = np.array(skeleton.SMPL_MIRROR)
-    mirrored = reference.Problem(
+    mirrored = Problem(
         rotation=flip @ problem.rotation @ flip,
         pose=problem.pose[swap[1:] - 1] * [1, -1, -1],
         segment_scale=problem.segment_scale[swap],
@@ -159,7 +161,7 @@ def test_named_points_equal_the_sum_over_segments(made_up_body, pose_made_up):
     rng = np.random.default_rng(6)
     segments, _ = pose_made_up(*reference.random_problem(6).single())
     rest, weight = rng.normal(size=(9, 3)).astype(np.float32), rng.dirichlet(np.ones(24), 9).astype(np.float32)
-    found = jax.jit(skinning.skin_points)(made_up_body, segments, surface.SurfacePoints(rest, weight))
+    found = jax.jit(skinning.skin_points)(made_up_body, segments, SurfacePoints(rest, weight))
     exact = jax.tree.map(lambda x: np.asarray(x, np.float64), segments)
     for point in range(9):
         local = rest[point : point + 1] - made_up_body.joints.astype(np.float64)
@@ -222,7 +224,7 @@ def test_products_ask_for_full_float32(made_up_body):
 
     def everything(*problem):
         segments = kinematics.pose_skeleton(made_up_body, *problem)
-        points = surface.surface_points(made_up_body, jnp.arange(3), jnp.full((3, 3), 1 / 3))
+        points = skinning.surface_points(made_up_body, jnp.arange(3), jnp.full((3, 3), 1 / 3))
         mesh, joints = skinning.skin_vertices(made_up_body, segments), skinning.h36m_joints(made_up_body, segments)
         named = skinning.skin_points(made_up_body, segments, points)
         return jnp.sum(mesh) + jnp.sum(joints) + jnp.sum(named) + jnp.sum(rotations.nearest_rotation(problem[0]))

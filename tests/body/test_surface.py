@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dal_jax.body import skeleton, skinning, surface
+from dal_jax.body import skeleton, skinning
 from tests.body import reference
 
 ROUNDING = 2e-6  # metres: two summation orders of the same float32 products
@@ -17,7 +17,7 @@ def place_free(free_body):
     """Return posed positions of (face, barycentric), compiled."""
 
     def place(segments, face, barycentric):
-        return skinning.skin_points(free_body, segments, surface.surface_points(free_body, face, barycentric))
+        return skinning.skin_points(free_body, segments, skinning.surface_points(free_body, face, barycentric))
 
     return jax.jit(place)
 
@@ -82,7 +82,7 @@ def test_at_rest_inside_triangles_is_exact_at_any_heading(free_body, pose_free, 
 
 def test_points_blend_rest_positions_and_weights(made_up_body):
     face, barycentric = _samples(made_up_body, 50)
-    points = surface.surface_points(made_up_body, face, barycentric)
+    points = skinning.surface_points(made_up_body, face, barycentric)
     for i in range(50):
         corners = made_up_body.faces[face[i]]
         np.testing.assert_allclose(points.rest[i], barycentric[i] @ made_up_body.vertices[corners], atol=ROUNDING)
@@ -92,8 +92,8 @@ def test_points_blend_rest_positions_and_weights(made_up_body):
 
 def test_leading_axes_batch(made_up_body):
     face, barycentric = _samples(made_up_body, 24)
-    flat = surface.surface_points(made_up_body, face, barycentric)
-    batched = surface.surface_points(made_up_body, face.reshape(2, 3, 4), barycentric.reshape(2, 3, 4, 3))
+    flat = skinning.surface_points(made_up_body, face, barycentric)
+    batched = skinning.surface_points(made_up_body, face.reshape(2, 3, 4), barycentric.reshape(2, 3, 4, 3))
     np.testing.assert_array_equal(batched.rest, flat.rest.reshape(2, 3, 4, 3))
     np.testing.assert_array_equal(batched.weight, flat.weight.reshape(2, 3, 4, 24))
 
@@ -102,7 +102,7 @@ def test_a_batch_of_people_equals_a_loop(made_up_body, pose_made_up):
     """Each with a pose and points of their own."""
 
     def place(segments, face, barycentric):
-        return skinning.skin_points(made_up_body, segments, surface.surface_points(made_up_body, face, barycentric))
+        return skinning.skin_points(made_up_body, segments, skinning.surface_points(made_up_body, face, barycentric))
 
     people = [
         (pose_made_up(*reference.random_problem(seed).single())[0], *_samples(made_up_body, 10, seed))

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from dal_jax.body import skeleton, tree_levels
+from dal_jax.body import kinematics, skeleton
 
 
 def _random_tree(seed, nodes=30):
@@ -25,7 +25,7 @@ every_tree = pytest.mark.parametrize("parents", TREES.values(), ids=TREES.keys()
 
 @every_tree
 def test_every_node_stands_once_and_one_below_its_parent(parents):
-    levels = tree_levels.levels(parents)
+    levels = kinematics.nodes_by_depth(parents)
     assert levels[0] == (0,)
     assert sorted(node for level in levels for node in level) == list(range(len(parents)))
     depth = {node: number for number, level in enumerate(levels) for node in level}
@@ -34,25 +34,25 @@ def test_every_node_stands_once_and_one_below_its_parent(parents):
 
 @every_tree
 def test_parent_rows_point_to_parents(parents):
-    levels = tree_levels.levels(parents)
+    levels = kinematics.nodes_by_depth(parents)
     for depth in range(1, len(levels)):
-        rows = tree_levels.parent_rows(parents, levels, depth)
+        rows = kinematics.parent_rows(parents, levels, depth)
         assert [levels[depth - 1][row] for row in rows] == [parents[node] for node in levels[depth]]
 
 
 @every_tree
 def test_children_rows_invert_parent_rows(parents):
-    levels = tree_levels.levels(parents)
+    levels = kinematics.nodes_by_depth(parents)
     for depth in range(1, len(levels)):
-        children = tree_levels.children_rows(parents, levels, depth)
+        children = kinematics.children_rows(parents, levels, depth)
         assert len(children) == len(levels[depth - 1])
         back = {child: row for row, rows in enumerate(children) for child in rows}
         assert sum(map(len, children)) == len(levels[depth])
-        assert [back[row] for row in range(len(levels[depth]))] == tree_levels.parent_rows(parents, levels, depth)
+        assert [back[row] for row in range(len(levels[depth]))] == kinematics.parent_rows(parents, levels, depth)
 
 
 def test_depths_of_the_ends_of_smpl_limbs():
-    levels = tree_levels.levels(skeleton.SMPL_PARENTS)
+    levels = kinematics.nodes_by_depth(skeleton.SMPL_PARENTS)
     names = [{skeleton.SMPL_JOINT_NAMES[node] for node in level} for level in levels]
     assert names[1] == {"left_hip", "right_hip", "spine1"}
     assert names[-1] == {"left_hand", "right_hand"}

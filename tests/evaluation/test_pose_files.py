@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from dal_jax.evaluation import pose_files
-from dal_jax.runtime import errors
+from dal_jax.evaluation.pose_files import Poses
+from dal_jax.runtime.errors import InputError
 
 _MM = 2e-3  # float32 rounding around a metre, in mm
 
@@ -41,7 +42,7 @@ def _nan(joints: np.ndarray) -> np.ndarray:
 def test_a_bad_field_is_named_with_its_file(tmp_path, fields, message):
     path = tmp_path / "poses.npz"
     np.savez(path, **fields)
-    with pytest.raises(errors.InputError, match=message) as raised:
+    with pytest.raises(InputError, match=message) as raised:
         pose_files.read(path)
     assert str(path) in str(raised.value) and "\n" not in str(raised.value)
 
@@ -50,16 +51,16 @@ def test_a_bad_field_is_named_with_its_file(tmp_path, fields, message):
 def test_a_file_that_is_no_npz_is_named(tmp_path, content):
     path = tmp_path / "poses.npz"
     path.write_bytes(content)
-    with pytest.raises(errors.InputError, match="no readable .npz"):
+    with pytest.raises(InputError, match="no readable .npz"):
         pose_files.read(path)
-    with pytest.raises(errors.InputError, match="no readable .npz"):
+    with pytest.raises(InputError, match="no readable .npz"):
         pose_files.read(tmp_path / "missing.npz")
 
 
 def test_a_plain_array_is_no_npz(tmp_path):
     path = tmp_path / "poses.npy"
     np.save(path, _joints())
-    with pytest.raises(errors.InputError, match="no readable .npz"):
+    with pytest.raises(InputError, match="no readable .npz"):
         pose_files.read(path)
 
 
@@ -72,13 +73,13 @@ def test_fields_come_back(tmp_path):
 
 def test_raw_error_needs_millimetres_on_both_sides():
     joints = _joints().astype(np.float32)
-    truth = pose_files.Poses(joints, "mm")
+    truth = Poses(joints, "mm")
     moved = joints + np.float32([0, 0, 1500])
-    assert pose_files.score(pose_files.Poses(moved, "mm"), truth, 4000.0)["mpjpe"].max() < _MM
-    assert "mpjpe" not in pose_files.score(pose_files.Poses(moved, "px"), truth, 4000.0)
+    assert pose_files.score(Poses(moved, "mm"), truth, 4000.0)["mpjpe"].max() < _MM
+    assert "mpjpe" not in pose_files.score(Poses(moved, "px"), truth, 4000.0)
 
 
 def test_two_files_of_different_length_are_refused():
     joints = _joints().astype(np.float32)
-    with pytest.raises(errors.InputError, match="3 poses, but 4 true ones"):
-        pose_files.score(pose_files.Poses(joints[:3], "mm"), pose_files.Poses(joints, "mm"), 4000.0)
+    with pytest.raises(InputError, match="3 poses, but 4 true ones"):
+        pose_files.score(Poses(joints[:3], "mm"), Poses(joints, "mm"), 4000.0)

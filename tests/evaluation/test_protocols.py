@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dal_jax.evaluation import metrics, protocols
-from dal_jax.runtime import errors
+from dal_jax.runtime.errors import InputError
 
 _MM = 2e-3  # float32 rounding around a metre, in mm
 
@@ -53,7 +53,7 @@ def test_canonical_size_is_the_mean_over_training_examples():
 def test_split_by_subject():
     protocol = protocols.human36m_protocol_1
     assert protocol.is_test(["S1", "S9", "S11", "S8"]).tolist() == [False, True, True, False]
-    with pytest.raises(errors.InputError, match="'S2'"):
+    with pytest.raises(InputError, match="'S2'"):
         protocol.is_test(["S1", "S2"])
 
 
@@ -67,5 +67,5 @@ def test_split_by_subject():
     ],
 )
 def test_bad_input_is_named(joints, canonical, message):
-    with pytest.raises(errors.InputError, match=message):
+    with pytest.raises(InputError, match=message):
         protocols.human36m_protocol_1.score(joints, _poses(2), canonical)

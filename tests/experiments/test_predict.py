@@ -9,9 +9,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from dal_jax.registration import fits_file
-from tests.correspondences import annotation_files, posed_people
+from dal_jax.fits import file
 from tests.loop import small_run
+from tests.observations import annotation_files, posed_people
 
 FLOAT32 = 1e-4  # the same pixels, in other places of other batches
 REFINED_PERCENT = 3.0  # rms over the box's longer side, from whatever an untrained network answers
@@ -78,7 +78,7 @@ def test_photographs_become_bodies(photos, checkpoint, bodies):
     assert sorted(path.name for path in (bodies / "meshes").iterdir()) == [f"{name}.glb" for name in names]
     with PIL.Image.open(bodies / "overlays" / "b_1.png") as picture:
         assert picture.width == 4 * picture.height
-    fits = fits_file.read(bodies / "fits.npz")
+    fits = file.read(bodies / "fits.npz")
     assert fits.valid.all() and fits.file_name.tolist() == ["b.jpg", "a.png", "a.png", "c.png"]
     assert np.isnan(fits.dense_error_px).all() and np.isnan(fits.energy).all()
     np.testing.assert_allclose(fits.box_px[[0, 3]], [[-32, 8, 144, 144]] * 2, atol=1e-3)
@@ -123,7 +123,7 @@ def test_a_bad_picture_is_one_line_and_can_be_skipped(photos, checkpoint, tmp_pa
     done = _run(*flags, "--skip_invalid")
     assert done.returncode == 0, done.stderr
     assert "1 people, skipped 1: 1 unreadable picture" in done.stdout
-    fits = fits_file.read(tmp_path / "out" / "fits.npz")
+    fits = file.read(tmp_path / "out" / "fits.npz")
     assert fits.valid.tolist() == [True, False] and fits.box_px[0].tolist() == [-30, 0, 160, 160]
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert [row["file_name"] for row in summary["skipped"]] == ["b.jpg"]
@@ -138,7 +138,7 @@ def test_annotated_people_are_measured_and_refined(checkpoint, tmp_path):
     flags = (f"--images={tmp_path}", f"--annotations={path}", f"--checkpoint={checkpoint}", "--nooverlays")
     done = [_run(*flags, f"--out={tmp_path}/predicted"), _run(*flags, "--refine", f"--out={tmp_path}/refined")]
     assert [one.returncode for one in done] == [0, 0], done[1].stderr
-    predicted, refined = (fits_file.read(tmp_path / name / "fits.npz") for name in ("predicted", "refined"))
+    predicted, refined = (file.read(tmp_path / name / "fits.npz") for name in ("predicted", "refined"))
     assert predicted.annotation_id.tolist() == refined.annotation_id.tolist() == [1, 2]
     side = refined.bbox_px[:, 2:].max(axis=1)
     assert np.all(100 * refined.dense_error_px / side < REFINED_PERCENT) and np.isfinite(refined.energy).all()

@@ -9,9 +9,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from dal_jax.registration import fits_file
+from dal_jax.fits import file
 from tests.body import gltf_files, smpl_files
-from tests.correspondences import annotation_files, posed_people
+from tests.observations import annotation_files, posed_people
 
 KNOWN_BODY_PERCENT = 0.5  # rms over the box's longer side; what the stiff weights leave of exact annotation
 ANNOTATED_PERCENT = 2.5  # the same on real clicks, and on clicks that were left out
@@ -44,7 +44,7 @@ def test_known_bodies_are_found_and_everything_is_written(people):
     done = _run(*flags, "--optimizer=lm")
     assert done.returncode == 0, done.stderr
     assert "held out" in done.stdout and "20.jpg #2" in done.stdout
-    fits = fits_file.read(out / "fits.npz")
+    fits = file.read(out / "fits.npz")
     assert (
         fits.valid.all() and fits.annotation_id.tolist() == [1, 2] and fits.file_name.tolist() == ["10.jpg", "20.jpg"]
     )
@@ -69,7 +69,7 @@ def test_known_bodies_are_found_and_everything_is_written(people):
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
     assert {path.name for path in out.iterdir()} == {"fits.npz", "summary.json"}  # nothing stale beside the new fits
-    resumed = fits_file.read(out / "fits.npz")  # the earlier fit is one of the starts, and two tiny steps keep it
+    resumed = file.read(out / "fits.npz")  # the earlier fit is one of the starts, and two tiny steps keep it
     np.testing.assert_allclose(resumed.energy, fits.energy, rtol=0.01)
     np.testing.assert_allclose(resumed.joints, fits.joints, atol=1e-3)
 
@@ -83,7 +83,7 @@ def test_bad_entries_are_skipped_on_request_and_keep_their_row(people):
     done = _run(f"--annotations={path}", f"--out={people}/out", "--skip_invalid", "--holdout=0")
     assert done.returncode == 0, done.stderr
     assert "1 people, skipped 1: 1 unknown part" in done.stdout
-    fits = fits_file.read(people / "out" / "fits.npz")
+    fits = file.read(people / "out" / "fits.npz")
     assert fits.valid.tolist() == [False, True] and fits.annotation_id.tolist() == [1, 2]
     assert np.isnan(fits.joints[0]).all() and np.isfinite(fits.joints[1]).all()
 
@@ -131,7 +131,7 @@ def test_known_people_are_found_by_bodies_of_other_formats(people, name):
     out = people / "out"
     done = _run(f"--annotations={people}/people.json", f"--body={path}", f"--out={out}", "--noquality", "--holdout=0")
     assert done.returncode == 0, done.stderr
-    fits = fits_file.read(out / "fits.npz")
+    fits = file.read(out / "fits.npz")
     assert np.all(100 * fits.dense_error_px / fits.bbox_px[:, 2:].max(axis=1) < KNOWN_BODY_PERCENT)
 
 
@@ -181,7 +181,7 @@ def test_every_person_of_a_real_photograph_gets_a_fit(tmp_path):
         f"--chart={annotation_files.real('chart/UV_Processed.mat')}", f"--out={tmp_path}/out", "--holdout=0",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    fits = fits_file.read(tmp_path / "out" / "fits.npz")
+    fits = file.read(tmp_path / "out" / "fits.npz")
     assert fits.annotation_id[fits.valid].tolist() == [7, 8, 9, 10, 12, 13, 14, 15, 16, 17, 18, 19]
     assert len(list((tmp_path / "out" / "overlays").iterdir())) == 12
     whole = np.isin(fits.annotation_id, (17, 18, 19))  # whom DensePose saw whole and apart from others

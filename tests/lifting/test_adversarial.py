@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dal_jax.lifting import adversarial, config as config_lib, networks, normalise
+from dal_jax.lifting import adversarial, normalise
+from dal_jax.lifting.config import Config
+from dal_jax.lifting.networks import Completer
 from tests.lifting import stick_people
 
-_CONFIG = config_lib.Config(width=16, batch=8)
+_CONFIG = Config(width=16, batch=8)
 
 
 def _batch(poses, visible=None):
@@ -40,7 +42,7 @@ _EVERYTHING = dataclasses.replace(
 )
 
 
-_COMPLETER = networks.Completer(_EVERYTHING.width).init(jax.random.key(4), jnp.zeros(51))
+_COMPLETER = Completer(_EVERYTHING.width).init(jax.random.key(4), jnp.zeros(51))
 _STATES = {True: _STATE, False: adversarial.initial_member(_EVERYTHING, jax.random.key(0))}
 
 

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dal_jax.lifting import camera as camera_lib, config as config_lib, losses
+from dal_jax.lifting import losses, rotating
+from dal_jax.lifting.config import Config
+from dal_jax.lifting.rotating import Camera
 from tests.lifting import stick_people
 
 _DISTANCE_M = 4.0
-_CONFIG = config_lib.Config(
-    elevation_start_deg=6.0, elevation_rate=1e-3, nearness_start=0.05, nearness_rate=1e-4, adam_b1=0.5
-)
+_CONFIG = Config(elevation_start_deg=6.0, elevation_rate=1e-3, nearness_start=0.05, nearness_rate=1e-4, adam_b1=0.5)
 
 
 def _photographed(people):
@@ -25,14 +25,14 @@ def test_a_pinholes_picture_is_undone_and_made_again():
     people = stick_people.crowd(5, seed=0)
     size = 0.45
     seen, depth, nearness = _photographed(people) / size, people[..., 2] / size, jnp.float32(size / _DISTANCE_M)
-    joints = camera_lib.unproject(nearness, seen, depth)
+    joints = rotating.unproject(nearness, seen, depth)
     np.testing.assert_allclose(joints, people[..., :2] / size, atol=1e-6)  # float32
-    np.testing.assert_allclose(camera_lib.project(nearness, joints, depth), seen, atol=1e-6)
+    np.testing.assert_allclose(rotating.project(nearness, joints, depth), seen, atol=1e-6)
 
 
 def test_weak_perspective_changes_nothing():
     people = np.asarray(stick_people.crowd(5, seed=0), np.float32)
-    np.testing.assert_array_equal(camera_lib.unproject(jnp.zeros(()), people[..., :2], people[..., 2]), people[..., :2])
+    np.testing.assert_array_equal(rotating.unproject(jnp.zeros(()), people[..., :2], people[..., 2]), people[..., :2])
 
 
 def test_equal_proportions_tell_how_near_the_camera_stands():
@@ -41,9 +41,9 @@ def test_equal_proportions_tell_how_near_the_camera_stands():
     seen, depth, known = _photographed(people), jnp.asarray(people[..., 2]), jnp.ones((40, 16), bool)
 
     def unlikeness(nearness):
-        return losses.bone_unlikeness(losses.log_proportions(camera_lib.unproject(nearness, seen, depth), depth), known)
+        return losses.bone_unlikeness(losses.log_proportions(rotating.unproject(nearness, seen, depth), depth), known)
 
-    guesses = np.linspace(0, camera_lib.MOST_NEARNESS, 61, dtype=np.float32)  # per metre
+    guesses = np.linspace(0, rotating.MOST_NEARNESS, 61, dtype=np.float32)  # per metre
     found = guesses[np.argmin(jax.vmap(unlikeness)(guesses))]
     assert found == pytest.approx(1 / _DISTANCE_M, abs=0.02)  # the stick man is not quite symmetric
 
@@ -51,16 +51,16 @@ def test_equal_proportions_tell_how_near_the_camera_stands():
 @pytest.mark.parametrize("still", ["elevation", "nearness"])
 def test_each_number_is_learned_at_its_own_rate(still):
     config = dataclasses.replace(_CONFIG, **{f"{still}_rate": 0.0})
-    camera, optimizer = camera_lib.initial(config), camera_lib.optimizer(config)
-    updates, _ = optimizer.update(camera_lib.Camera(jnp.float32(3), jnp.float32(-2)), optimizer.init(camera), camera)
+    camera, optimizer = rotating.initial(config), rotating.optimizer(config)
+    updates, _ = optimizer.update(Camera(jnp.float32(3), jnp.float32(-2)), optimizer.init(camera), camera)
     expected = {"elevation": -1e-3, "nearness": 1e-4} | {still: 0.0}  # Adam's first step is the rate
     for name, step in expected.items():
         np.testing.assert_allclose(getattr(updates, name), step, rtol=1e-5)
 
 
 def test_cameras_neither_look_up_nor_stand_inside_the_person():
-    beyond = camera_lib.possible(camera_lib.Camera(jnp.float32(-0.1), jnp.float32(-0.1)))
+    beyond = rotating.possible(Camera(jnp.float32(-0.1), jnp.float32(-0.1)))
     assert beyond.elevation == 0 and beyond.nearness == 0
-    assert camera_lib.possible(camera_lib.Camera(jnp.float32(0.1), jnp.float32(9))).nearness < 1
-    behind = camera_lib.project(jnp.float32(0.3), jnp.ones((17, 2)), jnp.full(17, -50.0))
+    assert rotating.possible(Camera(jnp.float32(0.1), jnp.float32(9))).nearness < 1
+    behind = rotating.project(jnp.float32(0.3), jnp.ones((17, 2)), jnp.full(17, -50.0))
     assert np.isfinite(behind).all() and (np.asarray(behind) > 0).all()

@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dal_jax.lifting import completion, config as config_lib, networks, normalise
+from dal_jax.lifting import completion, normalise
+from dal_jax.lifting.config import Config
+from dal_jax.lifting.networks import Completer
 from tests.lifting import stick_people
 
-_CONFIG = config_lib.Config(width=16, complete=True)
-_COMPLETER = networks.Completer(16).init(jax.random.key(0), jnp.zeros(51))
+_CONFIG = Config(width=16, complete=True)
+_COMPLETER = Completer(16).init(jax.random.key(0), jnp.zeros(51))
 _POSES = jnp.asarray(stick_people.crowd(40, seed=0)[..., :2], jnp.float32)
 _ALL = jnp.ones((40, 17), bool)
 
@@ -70,7 +72,7 @@ def test_loss_is_the_likelihood_of_the_target_in_the_masked_poses_own_frame():
     for row in range(40):
         masked = normalise.normalise(poses.points[row], jnp.asarray(~hidden[row]))
         features = np.concatenate([np.ravel(masked.points), ~hidden[row]]).astype(np.float32)
-        offset, log_sd = networks.Completer(16).apply(_COMPLETER, jnp.asarray(features))
+        offset, log_sd = Completer(16).apply(_COMPLETER, jnp.asarray(features))
         target = (np.asarray(poses.points[row]) - np.asarray(masked.hip)) / float(masked.scale)
         away = np.sum((target - np.asarray(masked.points + offset)) ** 2, axis=-1)
         likelihood = away / (2 * np.exp(2 * np.asarray(log_sd))) + 2 * np.asarray(log_sd)

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from dal_jax.body import skeleton
-from dal_jax.lifting import adversarial, config as config_lib, criteria, normalise
+from dal_jax.lifting import adversarial, criteria, normalise
+from dal_jax.lifting.config import Config
 from tests.lifting import stick_people
 
-_CONFIG = config_lib.Config(width=16, normalise_fakes=True, elevation_start_deg=0.0)
+_CONFIG = Config(width=16, normalise_fakes=True, elevation_start_deg=0.0)
 
 
 def test_discrepancy_is_the_unbiased_estimate():

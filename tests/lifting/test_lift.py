@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from dal_jax.body import skeleton
-from dal_jax.lifting import config as config_lib, lift, training
+from dal_jax.lifting import lift, training
+from dal_jax.lifting.config import Config
 from tests.lifting import stick_people
 
 _FLOAT32 = 5e-6  # outputs of order 1 in the pose's unit, through three float32 layers
 _CONFIG = {
-    "kudo": config_lib.Config(width=32),
-    "best": config_lib.Config(width=32, members=2, doubt=True, complete=True, mirror_poses=True),
+    "kudo": Config(width=32),
+    "best": Config(width=32, members=2, doubt=True, complete=True, mirror_poses=True),
 }
 _LIFTER = {
     name: jax.tree.map(lambda leaf: 10 * leaf, training.initial_state(config, jax.random.key(0)).lifter)

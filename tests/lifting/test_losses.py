@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dal_jax.body import skeleton
-from dal_jax.lifting import losses, turning
+from dal_jax.lifting import losses, rotating
 from tests.lifting import stick_people
 
 _FLOAT32 = 1e-6
@@ -24,7 +24,7 @@ def test_someone_who_faces_the_camera_scores_1_and_with_depth_reversed_minus_1()
 
 @pytest.mark.parametrize("angle", [0.4, 1.5, 3.0, -2.0])
 def test_facing_does_not_depend_on_the_heading(angle):
-    points, depth = turning.turn_pose(turning.turn_heading(jnp.array(angle)), _POINTS, _DEPTH)
+    points, depth = rotating.turn_pose(rotating.turn_heading(jnp.array(angle)), _POINTS, _DEPTH)
     np.testing.assert_allclose(losses.facing(points, depth), 1, atol=_FLOAT32)
 
 
@@ -49,7 +49,7 @@ def test_realism_is_the_softplus_gan():
 def test_lift_turn_lift_is_the_distance_after_turning_back():
     """What Chen et al. compute: turn, lift again, turn back, compare in 3D."""
     random = np.random.default_rng(0)
-    turn = np.asarray(turning.turn_heading(jnp.array(2.0)) @ turning.tilt(jnp.array(0.2)), np.float64)
+    turn = np.asarray(rotating.turn_heading(jnp.array(2.0)) @ rotating.tilt(jnp.array(0.2)), np.float64)
     pose = random.normal(size=(17, 3))
     turned, again = pose @ turn.T, random.normal(size=17)
     lifted_again = np.c_[turned[:, :2], again]
@@ -62,7 +62,7 @@ def test_lift_turn_lift_is_the_distance_after_turning_back():
 
 def test_turn_back_is_the_distance_in_the_image_after_turning_back():
     random = np.random.default_rng(1)
-    turn = np.asarray(turning.tilt(jnp.array(0.3)) @ turning.turn_heading(jnp.array(1.1)), np.float64)
+    turn = np.asarray(rotating.tilt(jnp.array(0.3)) @ rotating.turn_heading(jnp.array(1.1)), np.float64)
     pose = random.normal(size=(17, 3))
     turned, again = pose @ turn.T, random.normal(size=17)
     visible = np.arange(17) % 4 > 0
@@ -87,7 +87,7 @@ def _stretched(shares):
         for (joint, parent), stretch in zip(losses.BONES, factor, strict=True):
             bone = stick_people.STANDING[joint] - stick_people.STANDING[parent]
             joints[joint] = joints[parent] + stretch * bone
-        turn = np.asarray(turning.turn_heading(jnp.array(0.7 * number)))
+        turn = np.asarray(rotating.turn_heading(jnp.array(0.7 * number)))
         people.append(joints @ turn.T)
     return jnp.asarray(np.stack(people), jnp.float32)
 

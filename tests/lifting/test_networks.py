@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dal_jax.lifting import networks
+from dal_jax.lifting.networks import Discriminator, Generator
 
 _FLOAT32 = 2e-6  # outputs are of order 1e-2 with weights of sd 0.02; sums of 64 float32 terms
 _WIDTH = 64
@@ -38,7 +38,7 @@ def _random_biases(parameters, seed):
 
 
 def test_generator_is_the_published_mlp_with_the_hip_subtracted():
-    network = networks.Generator(_WIDTH)
+    network = Generator(_WIDTH)
     poses = np.random.default_rng(0).normal(size=(5, 34))
     parameters = _random_biases(network.init(jax.random.key(1), jnp.zeros(34)), 2)
     raw = _forward(parameters, poses)
@@ -49,7 +49,7 @@ def test_generator_is_the_published_mlp_with_the_hip_subtracted():
 
 
 def test_discriminator_is_the_published_mlp_with_one_logit():
-    network = networks.Discriminator(_WIDTH)
+    network = Discriminator(_WIDTH)
     poses = np.random.default_rng(0).normal(size=(2, 3, 34))
     parameters = _random_biases(network.init(jax.random.key(1), jnp.zeros(34)), 2)
     logit = network.apply(parameters, jnp.asarray(poses, jnp.float32))
@@ -57,7 +57,7 @@ def test_discriminator_is_the_published_mlp_with_one_logit():
 
 
 def test_weights_are_drawn_with_sd_0_02_and_biases_are_0():
-    parameters = networks.Generator().init(jax.random.key(0), jnp.zeros(34))["params"]["mlp"]
+    parameters = Generator().init(jax.random.key(0), jnp.zeros(34))["params"]["mlp"]
     shapes = {name: layer["kernel"].shape for name, layer in parameters.items()}
     assert shapes == {"first": (34, 1024), "second": (1024, 1024), "third": (1024, 1024), "last": (1024, 17)}
     for layer in parameters.values():

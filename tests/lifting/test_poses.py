@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dal_jax.lifting import poses
-from dal_jax.runtime import errors
+from dal_jax.runtime.errors import InputError
 
 _RANDOM = np.random.default_rng(0)
 _KEYPOINTS = _RANDOM.uniform(10, 500, (4, 17, 2)).astype(np.float32)
@@ -125,7 +125,7 @@ def _text(name, text):
 )  # fmt: skip
 def test_what_is_wrong_is_named_in_one_line(tmp_path, make, message):
     path = make(tmp_path)
-    with pytest.raises(errors.InputError) as caught:
+    with pytest.raises(InputError) as caught:
         poses.read(path)
     assert message in str(caught.value) and str(path) in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from dal_jax.body import skeleton
-from dal_jax.lifting import config as config_lib, lift, normalise, poses as poses_lib, training
-from dal_jax.runtime import errors
+from dal_jax.lifting import lift, normalise, training
+from dal_jax.lifting.config import PRESETS, Config, demo, kudo, validate
+from dal_jax.lifting.poses import read
+from dal_jax.runtime.errors import InputError
 from tests.lifting import stick_people
 
-_SMALL = config_lib.Config(
+_SMALL = Config(
     width=16,
     batch=8,
     normalise_fakes=True,
@@ -65,7 +67,7 @@ def test_progress_and_checkpoints_come_at_multiples_of_the_call():
 
 
 def test_kudo_is_as_published():
-    config = config_lib.kudo()
+    config = kudo()
     assert (config.width, config.batch, config.learning_rate, config.adam_b1) == (1024, 16, 2e-4, 0.5)
     assert (config.weight_decay, config.mirror_weight) == (1e-5, 1.0)
     assert (config.discriminator_gate, config.generator_gate) == (0.9, 0.1)
@@ -77,7 +79,7 @@ def test_kudo_is_as_published():
     assert config.steps * config.batch == pytest.approx(200 * 19_919, rel=0.01)
 
 
-_QUICK = config_lib.Config(
+_QUICK = Config(
     width=64, batch=64, learning_rate=1e-3, average_decay=0.98, normalise_fakes=True, discriminator_bones=True,
     mirror_margin=0.7, lift_turn_lift_weight=1.0, bone_weight=2.0, doubt=True, complete=True,
 )  # fmt: skip
@@ -107,23 +109,23 @@ def test_depth_is_learned_from_2d_alone(lifter):
     [("width", 0), ("learning_rate", float("nan")), ("average_decay", 1.0), ("heading_deg", 181.0), ("batch", -1)],
 )
 def test_a_wrong_value_is_named(field, value):
-    config = config_lib.demo()
+    config = demo()
     setattr(config, field, value)
-    with pytest.raises(errors.InputError, match=f"config.{field}={value}"):
-        config_lib.validate(config)
+    with pytest.raises(InputError, match=f"config.{field}={value}"):
+        validate(config)
 
 
-@pytest.mark.parametrize("preset", config_lib.PRESETS)
+@pytest.mark.parametrize("preset", PRESETS)
 def test_presets_are_valid_and_carry_their_name(preset):
-    config = config_lib.PRESETS[preset]()
-    config_lib.validate(config)
+    config = PRESETS[preset]()
+    validate(config)
     assert config.preset == preset
 
 
 @pytest.mark.skipif("DAL_REAL_DATA" not in os.environ, reason="needs DAL_REAL_DATA, the folder of real data")
 def test_real_poses_train_with_finite_losses():
-    poses = poses_lib.read(pathlib.Path(os.environ["DAL_REAL_DATA"]) / "poses_2d" / "mpii_poses.npy")
-    config = config_lib.Config(width=64, batch=64, normalise_fakes=True, lift_turn_lift_weight=1.0, average_decay=0.99)
+    poses = read(pathlib.Path(os.environ["DAL_REAL_DATA"]) / "poses_2d" / "mpii_poses.npy")
+    config = Config(width=64, batch=64, normalise_fakes=True, lift_turn_lift_weight=1.0, average_decay=0.99)
     losses = []
     state = training.train(
         training.initial_state(config, jax.random.key(0)), poses.keypoints_px, poses.visible, config, jax.random.key(1),
@@ -177,9 +179,7 @@ def _mean_variance(lifter):
 
 def test_a_member_gone_astray_does_not_count():
     """One whose depths are reversed shows noses behind: held-out 2D poses tell, and it is left out."""
-    config = config_lib.Config(
-        width=64, batch=64, normalise_fakes=True, average_decay=0.98, learning_rate=1e-3, members=2
-    )
+    config = Config(width=64, batch=64, normalise_fakes=True, average_decay=0.98, learning_rate=1e-3, members=2)
     poses = stick_people.crowd(1000, seed=0)[..., :2].astype(np.float32)
     state = training.train(
         training.initial_state(config, jax.random.key(0)), poses, np.ones((1000, 17), bool), config, jax.random.key(1),

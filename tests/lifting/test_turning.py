@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dal_jax.lifting import config as config_lib, turning
+from dal_jax.lifting import rotating
+from dal_jax.lifting.config import Config
 from tests.lifting import stick_people
 
 _FLOAT32 = 1e-6  # products of three float32 rotations of numbers of order 1
@@ -14,14 +15,14 @@ _DEPTH = jnp.asarray(np.random.default_rng(1).normal(size=17), jnp.float32)
 
 
 def test_turning_by_0_changes_nothing():
-    points, depth = turning.turn_pose(turning.turn_heading(jnp.array(0.0)), _POINTS, _DEPTH)
+    points, depth = rotating.turn_pose(rotating.turn_heading(jnp.array(0.0)), _POINTS, _DEPTH)
     np.testing.assert_array_equal(points, _POINTS)
     np.testing.assert_array_equal(depth, _DEPTH)
 
 
 def test_turn_is_the_published_one():
     angle = 0.7
-    points, depth = turning.turn_pose(turning.turn_heading(jnp.array(angle)), _POINTS, _DEPTH)
+    points, depth = rotating.turn_pose(rotating.turn_heading(jnp.array(angle)), _POINTS, _DEPTH)
     np.testing.assert_allclose(points[:, 0], _POINTS[:, 0] * np.cos(angle) + _DEPTH * np.sin(angle), atol=_FLOAT32)
     np.testing.assert_array_equal(points[:, 1], _POINTS[:, 1])
     before = np.linalg.norm(np.c_[_POINTS, _DEPTH], axis=-1)
@@ -30,12 +31,12 @@ def test_turn_is_the_published_one():
 
 def _sampled(count, elevation=0.0, number=0, headings=None, **settings):
     """Turns drawn for people who stand at these headings (all face the camera where none are given)."""
-    config = config_lib.Config(**settings)
+    config = Config(**settings)
     person = jnp.asarray(stick_people.STANDING, jnp.float32)
-    tilted = jax.vmap(lambda angle: turning.tilt(jnp.float32(elevation)) @ turning.turn_heading(angle))
+    tilted = jax.vmap(lambda angle: rotating.tilt(jnp.float32(elevation)) @ rotating.turn_heading(angle))
     joints = jnp.einsum("nab,jb->nja", tilted(jnp.zeros(count) if headings is None else headings), person)
     key, step = jax.random.key(0), jnp.asarray(number)
-    return np.asarray(turning.sample(config, key, jnp.float32(elevation), joints[..., :2], joints[..., 2], step))
+    return np.asarray(rotating.sample(config, key, jnp.float32(elevation), joints[..., :2], joints[..., 2], step))
 
 
 def _angle(turns):
@@ -69,18 +70,18 @@ def test_turns_go_as_far_as_the_range_and_no_further():
 def test_heading_is_read_off_hips_and_shoulders(elevation):
     """Someone who faces the camera is at 0; a turn by theta adds theta; the camera's tilt does not matter."""
     angles = jnp.linspace(-3.0, 3.0, 9)
-    view = jax.vmap(lambda angle: turning.tilt(jnp.float32(elevation)) @ turning.turn_heading(angle))(angles)
+    view = jax.vmap(lambda angle: rotating.tilt(jnp.float32(elevation)) @ rotating.turn_heading(angle))(angles)
     person = stick_people.STANDING - 0.0
     person[:, 2] = np.where(np.isin(np.arange(17), [1, 4, 11, 14]), 0, person[:, 2])  # square to the camera
     joints = jnp.einsum("nab,jb->nja", view, jnp.asarray(person, jnp.float32))
-    found = turning.heading(jnp.float32(elevation), joints[..., :2], joints[..., 2])
+    found = rotating.heading(jnp.float32(elevation), joints[..., :2], joints[..., 2])
     np.testing.assert_allclose(found, angles, atol=10 * _FLOAT32)
 
 
 def test_heading_of_nobody_is_0_and_its_gradient_finite():
     nothing = jnp.zeros((1, 17, 2)), jnp.zeros((1, 17))
-    assert turning.heading(jnp.float32(0), *nothing)[0] == 0
-    gradient = jax.grad(lambda depth: turning.heading(jnp.float32(0), nothing[0], depth)[0])(nothing[1])
+    assert rotating.heading(jnp.float32(0), *nothing)[0] == 0
+    gradient = jax.grad(lambda depth: rotating.heading(jnp.float32(0), nothing[0], depth)[0])(nothing[1])
     assert np.isfinite(gradient).all()
 
 

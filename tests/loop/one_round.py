@@ -1,13 +1,13 @@
 """A configuration that runs one round in seconds: narrow networks, few steps; one set of shapes for all tests."""
 
-from dal_jax import presets
+from dal_jax.config import Config, demo
 
 SIZE = 32
 
 
-def config(name: str, source: str = "") -> presets.Config:
+def config(name: str, source: str = "") -> Config:
     """Return the configuration of a data set; without `source` it has been recorded."""
-    config = presets.demo()
+    config = demo()
     config.data, config.source, config.rounds = name, source, 1
     config.lifting.width, config.lifting.batch, config.lifting.steps = 16, 4, 20
     config.lifting.steps_per_call = config.lifting_checkpoint_steps = 20

@@ -7,21 +7,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dal_jax import deform_and_learn, presets
-from dal_jax.loop import folder as folder_lib
+from dal_jax.config import Config, demo
+from dal_jax.deform_and_learn import LoopState, RunState
+from dal_jax.loop.folder import RunFolder
 from dal_jax.regressor import training
+from dal_jax.regressor.training import TrainState
 
 IMAGE_SIZE = 32
 
 
-def config(**regressor) -> presets.Config:
+def config(**regressor) -> Config:
     """Return the demo's configuration with a ConvNet of width 4 on 32 px."""
-    whole = presets.demo()
+    whole = demo()
     whole.regressor = dataclasses.replace(whole.regressor, width=4, image_size=IMAGE_SIZE, **regressor)
     return whole
 
 
-def write(workdir: pathlib.Path, step: int = 5, **regressor) -> training.TrainState:
+def write(workdir: pathlib.Path, step: int = 5, **regressor) -> TrainState:
     """Write config.json and a checkpoint; return the ConvNet's state, whose answers differ from picture to picture."""
     whole = config(**regressor)
     state = training.initial_state(whole.regressor, jax.random.key(0)).replace(step=jnp.asarray(step, jnp.int32))
@@ -33,7 +35,7 @@ def write(workdir: pathlib.Path, step: int = 5, **regressor) -> training.TrainSt
         average = jax.tree.map(lambda leaf: leaf, state.average)
         last_layer(average)["kernel"] = 0.5 * kernel
         state = state.replace(average=average)
-    loop = deform_and_learn.LoopState(
+    loop = LoopState(
         lifting=None,
         fits=None,
         energy=np.zeros(2, np.float32),
@@ -42,8 +44,8 @@ def write(workdir: pathlib.Path, step: int = 5, **regressor) -> training.TrainSt
         regressor=state,
         predictions=None,
     )
-    with folder_lib.RunFolder(workdir, whole) as run:
-        run.save(1, loop, dataclasses.asdict(deform_and_learn.Progress(saves=1)))
+    with RunFolder(workdir, whole) as run:
+        run.save(1, loop, dataclasses.asdict(RunState(saves=1)))
     return state
 
 

@@ -6,10 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from dal_jax.data import files as files_lib
-from dal_jax.data.human36m import source as source_lib
-from dal_jax.data.recording import builder as builder_lib
-from dal_jax.loop import judge as judge_lib, session
+from dal_jax.data.files import Files, body_digest
+from dal_jax.data.human36m.source import Human36m
+from dal_jax.data.preparing import builder
+from dal_jax.loop import judge, run
 from tests.data.human36m import release
 from tests.loop import one_round
 
@@ -17,16 +17,16 @@ from tests.loop import one_round
 @pytest.mark.slow
 def test_a_round_runs_and_is_judged(tmp_path):
     release.write(tmp_path / "h36m")
-    source = source_lib.Human36m(files_lib.Files(str(tmp_path / "h36m"), image_size=one_round.SIZE), frame_step=1)
-    builder_lib.prepare(source, tmp_path / "data", workers=0)
-    result = session.run(one_round.config("human36m"), tmp_path / "run", tmp_path / "data")
+    source = Human36m(Files(str(tmp_path / "h36m"), image_size=one_round.SIZE), frame_step=1)
+    builder.prepare(source, tmp_path / "data", workers=0)
+    result = run.run(one_round.config("human36m"), tmp_path / "run", tmp_path / "data")
     (entry,) = json.loads((tmp_path / "run" / "history.json").read_text())
-    assert all(np.isfinite(entry[field]) for field in judge_lib.FIELDS)
+    assert all(np.isfinite(entry[field]) for field in judge.FIELDS)
     assert result.report.is_file()
 
 
 def test_options_tell_the_loop_the_body_that_points_are_on(tmp_path):
-    files = files_lib.Files(str(tmp_path))
+    files = Files(str(tmp_path))
     (tmp_path / "mosh").mkdir()
-    assert source_lib.Human36m(files).options()["body"] == files_lib.body_digest("")
-    assert dataclasses.replace(source_lib.Human36m(files), frame_step=7).options()["frame_step"] == 7
+    assert Human36m(files).options()["body"] == body_digest("")
+    assert dataclasses.replace(Human36m(files), frame_step=7).options()["frame_step"] == 7

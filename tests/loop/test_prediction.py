@@ -7,10 +7,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from dal_jax.data import boxes, photographs as photographs_lib, pictures
-from dal_jax.loop import prediction, trained as trained_lib
+from dal_jax.loop import prediction
+from dal_jax.observations import photographs as photographs_lib
+from dal_jax.observations.detections import Detection
 from dal_jax.regressor import model
-from dal_jax.runtime import errors
+from dal_jax.runtime.errors import InputError
 from tests.loop import small_run
 
 FLOAT32 = 1e-4  # batches of another size sum in another order
@@ -20,7 +21,7 @@ FLOAT32 = 1e-4  # batches of another size sum in another order
 def trained(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "run"
     small_run.write(workdir)
-    return trained_lib.load(workdir)
+    return prediction.load(workdir)
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def crowd(tmp_path):
         PIL.Image.fromarray(rng.integers(0, 256, (60, 80, 3)).astype(np.uint8)).save(tmp_path / f"{name}.png")
     photographs = photographs_lib.listing(tmp_path)
     found = [
-        boxes.Found(f"{name}.png", 0, number, "", np.array([5.0 * number, 3.0, 40.0, 30.0]))
+        Detection(f"{name}.png", 0, number, "", np.array([5.0 * number, 3.0, 40.0, 30.0]))
         for number, name in enumerate("aabbc", start=1)
     ]
     return photographs, photographs_lib.people(photographs, found).people
@@ -44,7 +45,9 @@ def _predict(trained, crowd, done, **options):
 
 def test_every_person_gets_the_body_of_his_own_crop(trained, crowd, tmp_path):
     photographs, people = crowd
-    crops = [pictures.crop(pictures.read_picture(photographs.path(p.file_name)), p.crop_px, 32) for p in people]
+    crops = [
+        photographs_lib.crop(photographs_lib.read_picture(photographs.path(p.file_name)), p.crop_px, 32) for p in people
+    ]
     wanted = model.predict(trained.config, trained.learned, np.stack(crops), batch=8)
     assert np.ptp(wanted.pose, axis=0).max() > 0.01
     for batch in (2, 64):
@@ -80,7 +83,7 @@ def test_a_bad_photograph_is_one_line_or_a_row_of_nan(trained, crowd, tmp_path):
     photographs, people = crowd
     path = photographs.path("b.png")
     path.write_bytes(path.read_bytes()[:3000])  # the header is whole, the pixels are not
-    with pytest.raises(errors.InputError, match=r"b\.png: cannot be read as a picture"):
+    with pytest.raises(InputError, match=r"b\.png: cannot be read as a picture"):
         _predict(trained, crowd, tmp_path / "first", batch=2)
     found = _predict(trained, crowd, tmp_path / "second", batch=2, skip_invalid=True)
     assert [bool(problem) for problem in found.problems] == [False, False, True, True, False]
@@ -93,5 +96,5 @@ def test_a_bad_photograph_is_one_line_or_a_row_of_nan(trained, crowd, tmp_path):
 def test_a_damaged_batch_is_named(trained, crowd, tmp_path):
     _predict(trained, crowd, tmp_path / "done", batch=2)
     (tmp_path / "done" / "000001.npz").write_bytes(b"PK")
-    with pytest.raises(errors.InputError, match=r"000001\.npz: is damaged"):
+    with pytest.raises(InputError, match=r"000001\.npz: is damaged"):
         _predict(trained, crowd, tmp_path / "done", batch=2)

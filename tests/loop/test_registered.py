@@ -7,14 +7,17 @@ import jax
 import numpy as np
 import pytest
 
-from dal_jax import deform_and_learn, round_weights
-from dal_jax.loop import folder as folder_lib, registered
-from dal_jax.registration import energy
-from dal_jax.runtime import errors
+from benchmarks import registered_runs
+from dal_jax import deform_and_learn
+from dal_jax.config import weights
+from dal_jax.deform_and_learn import RunState
+from dal_jax.loop.folder import RunFolder
+from dal_jax.registration.energy import EnergyWeights
+from dal_jax.runtime.errors import InputError
 from tests.loop import registered_run
 from tests.regressor import people
 
-FIRM = energy.EnergyWeights(scale=77.0)
+FIRM = EnergyWeights(scale=77.0)
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +31,15 @@ def setting(tmp_path_factory):
 
 def _write(setting, name: str, round_number: int, phase: str, **changes) -> None:
     root, of, state = setting
-    position = deform_and_learn.Progress(round=round_number, phase=phase, saves=4)
-    with folder_lib.RunFolder(root / name, dataclasses.replace(of.config, **changes)) as run:
+    position = RunState(round=round_number, phase=phase, saves=4)
+    with RunFolder(root / name, dataclasses.replace(of.config, **changes)) as run:
         run.save(4, state, dataclasses.asdict(position))
 
 
 @pytest.fixture(scope="module")
 def loaded(setting):
     _write(setting, "run", 4, "deform")
-    return registered.load(setting[0] / "run" / "checkpoints")
+    return registered_runs.load(setting[0] / "run" / "checkpoints")
 
 
 def test_bodies_depths_and_configuration_are_the_run_s(setting, loaded):
@@ -44,7 +47,7 @@ def test_bodies_depths_and_configuration_are_the_run_s(setting, loaded):
     _, of, state = setting
     run = loaded
     assert run.step == 4 and run.judge.setting.config == of.config
-    assert _same(run.weights, round_weights.weights(of.config, False, state.poses))
+    assert _same(run.weights, weights(of.config, False, state.poses))
     jax.tree.map(np.testing.assert_array_equal, run.fits, state.fits)
     expected = deform_and_learn.with_lifted_depth(of, state, of.people.observations)
     jax.tree.map(np.testing.assert_array_equal, run.observations, expected)
@@ -74,7 +77,7 @@ def test_weights_are_those_of_the_last_deformation(setting):
         ("paper's", (3, "judge"), {"rest_pose": "tpose"}, of.config.weights),
     ):
         _write(setting, name, *place, first_weights=FIRM, **changes)
-        assert _same(registered.load(setting[0] / name).weights, expected), name
+        assert _same(registered_runs.load(setting[0] / name).weights, expected), name
 
 
 def _same(one, other) -> bool:
@@ -85,15 +88,15 @@ def test_a_run_of_nobody_registered_is_one_line(setting, tmp_path):
     root, of, _ = setting
     _write(setting, "tpose", 1, "deform")
     (tmp_path / "empty").mkdir()
-    folder_lib.RunFolder(root / "begun", of.config)
+    RunFolder(root / "begun", of.config)
     for path, told in (
         (root / "tpose", "nobody is registered yet"),
         (root / "begun", "has no checkpoint yet"),
         (tmp_path / "absent", "no such folder"),
         (tmp_path / "empty", "it has no config.json"),
     ):
-        with pytest.raises(errors.InputError, match=told) as caught:
-            registered.load(path)
+        with pytest.raises(InputError, match=told) as caught:
+            registered_runs.load(path)
         assert path.name in str(caught.value)
 
 
@@ -110,8 +113,8 @@ def test_a_damaged_configuration_is_one_line(setting):
         content = json.loads(json.dumps(whole))
         (content[group] if group else content)[field] = value
         path.write_text(json.dumps(content))
-        with pytest.raises(errors.InputError, match=told):
-            registered.load(root / "spoilt")
+        with pytest.raises(InputError, match=told):
+            registered_runs.load(root / "spoilt")
     whole["weights"]["outlier"] = 0.05
     path.write_text(json.dumps(whole))
-    assert registered.load(root / "spoilt").weights.outlier == 0.05
+    assert registered_runs.load(root / "spoilt").weights.outlier == 0.05

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from dal_jax.loop import trained
+from dal_jax.loop import prediction
 from dal_jax.regressor import model
-from dal_jax.runtime import errors
+from dal_jax.runtime.errors import InputError
 from tests.loop import small_run
 
 
@@ -26,7 +26,7 @@ def _images():
 @pytest.mark.parametrize("place", [".", "checkpoints"])
 def test_the_convnet_predicts_as_the_one_that_was_saved(run, place):
     workdir, state = run
-    loaded = trained.load(workdir / place)
+    loaded = prediction.load(workdir / place)
     assert loaded.config == small_run.config().regressor and loaded.folder.samefile(workdir)
     assert (loaded.step, loaded.training_steps, loaded.body) == (1, 5, "")
     wanted = model.predict(small_run.config().regressor, state, _images(), batch=8)
@@ -37,7 +37,7 @@ def test_the_convnet_predicts_as_the_one_that_was_saved(run, place):
 
 def test_the_running_mean_of_the_weights_predicts_where_there_is_one(tmp_path):
     state = small_run.write(tmp_path / "run", average_decay=0.9)
-    loaded = trained.load(tmp_path / "run")
+    loaded = prediction.load(tmp_path / "run")
     jax.tree.map(np.testing.assert_array_equal, loaded.learned.variables, state.average)
     kernels = [one["params"]["theta"]["kernel"] for one in (state.trained, state.average)]
     assert np.abs(kernels[0] - kernels[1]).max() > 0
@@ -46,7 +46,7 @@ def test_the_running_mean_of_the_weights_predicts_where_there_is_one(tmp_path):
 @pytest.mark.parametrize(("rotations", "iterations", "size"), [("axis_angle", 2, 105), ("6d", 0, 171)])
 def test_every_head_predicts_as_the_one_that_was_saved(tmp_path, rotations, iterations, size):
     state = small_run.write(tmp_path / "run", rotations=rotations, iterations=iterations)
-    loaded = trained.load(tmp_path / "run")
+    loaded = prediction.load(tmp_path / "run")
     assert small_run.last_layer(loaded.learned.variables)["bias"].shape == (size,)
     jax.tree.map(np.testing.assert_array_equal, loaded.learned.statistics, state.statistics)
     wanted, found = (model.predict(loaded.config, one, _images(), batch=8) for one in (state, loaded.learned))
@@ -66,7 +66,7 @@ def test_a_configuration_from_before_a_field_existed_keeps_the_field_s_default(r
     small_run.write(tmp_path / "run")
     later = ("pretrained", "rotations", "iterations")
     _spoil(tmp_path / "run", lambda content: [content["regressor"].pop(field) for field in later])
-    loaded = trained.load(tmp_path / "run")
+    loaded = prediction.load(tmp_path / "run")
     assert [getattr(loaded.config, field) for field in later] == ["", "axis_angle", 0]
     wanted = model.predict(small_run.config().regressor, run[1], _images(), batch=8)
     jax.tree.map(
@@ -93,8 +93,8 @@ def test_a_configuration_from_before_a_field_existed_keeps_the_field_s_default(r
 def test_a_configuration_that_does_not_fit_is_one_line(tmp_path, change, told):
     small_run.write(tmp_path / "run")
     _spoil(tmp_path / "run", change)
-    with pytest.raises(errors.InputError, match=told) as caught:
-        trained.load(tmp_path / "run")
+    with pytest.raises(InputError, match=told) as caught:
+        prediction.load(tmp_path / "run")
     assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
 
 
@@ -112,6 +112,6 @@ def test_folders_that_are_no_run_are_named(tmp_path):
         ("text", "config.json: is no JSON"),
         ("bare", "there is no checkpoint"),
     ):
-        with pytest.raises(errors.InputError, match=told) as caught:
-            trained.load(tmp_path / name)
+        with pytest.raises(InputError, match=told) as caught:
+            prediction.load(tmp_path / name)
         assert name in str(caught.value)

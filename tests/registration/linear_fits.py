@@ -7,7 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from dal_jax.body import skeleton
-from dal_jax.registration import energy, linearisation, poses as poses_lib, sandwich
+from dal_jax.observations import residuals
+from dal_jax.registration import energy
+from dal_jax.registration.priors import Poses
+from dal_jax.uncertainty import sandwich
+from dal_jax.uncertainty.sandwich import Precisions
 from tests.registration import small_problem
 
 NOISE = {"point": 0.003, "keypoint": 0.004, "depth": 0.01, "log_scale": 0.02, "pose": 0.02}
@@ -16,9 +20,7 @@ POINTS = 60
 
 def poses(sd=NOISE["pose"]):
     """Return the T-pose, give or take `sd` radians: how these people stand."""
-    return poses_lib.Poses(
-        np.zeros((23, 3), np.float32), np.tile(np.float32(sd**2) * np.eye(3, dtype=np.float32), (23, 1, 1))
-    )
+    return Poses(np.zeros((23, 3), np.float32), np.tile(np.float32(sd**2) * np.eye(3, dtype=np.float32), (23, 1, 1)))
 
 
 @functools.cache
@@ -37,7 +39,7 @@ def people(count=96, seed=0):
         for name, kind in clean.items()
     }
     seen = seen.replace(**noisy)
-    pulls = sandwich.Pulls(
+    pulls = Precisions(
         dense=NOISE["point"] ** -2,
         keypoint=NOISE["keypoint"] ** -2,
         depth=NOISE["depth"] ** -2,
@@ -53,8 +55,8 @@ def people(count=96, seed=0):
 def _step(template, seen, truth, pulls):
     def one(person):
         observation, body = person
-        target = energy.make_target(template, observation)
-        linear = linearisation.linearise(template, target, body, pulls.rest)
+        target = residuals.make_target(template, observation)
+        linear = sandwich.linearise(template, target, body, pulls.rest)
         zero = jnp.zeros((POINTS, POINTS)), jnp.zeros((17, 17))
         sides = sandwich.bread(linear, *zero, pulls)
         dense, keypoint = (
@@ -65,6 +67,6 @@ def _step(template, seen, truth, pulls):
         gradient += pulls.depth * linear.depth_jacobian.T @ linear.depth
         gradient += pulls.scale * linear.scale_jacobian.T @ linear.scale
         gradient += jnp.einsum("kil,ki->l", sides.pose_pull, linear.pose.reshape(23, 3))
-        return energy.to_parameters(linearisation.move(body, -sides.inverse @ gradient))
+        return energy.to_parameters(sandwich.move(body, -sides.inverse @ gradient))
 
     return jax.lax.map(one, (seen, truth), batch_size=16)

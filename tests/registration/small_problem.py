@@ -6,17 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dal_jax.body import (
-    camera,
-    kinematics,
-    parameters as parameters_lib,
-    rotations,
-    skeleton,
-    skinning,
-    surface,
-    template as template_lib,
-)
-from dal_jax.correspondences import observations
+from dal_jax.body import cameras, kinematics, parameters, rotations, skeleton, skinning
+from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.template import Template
+from dal_jax.observations.observation import Observation
 
 _JOINTS = np.array([
     [0, 0, 0], [0.06, -0.09, 0], [-0.06, -0.09, 0], [0, 0.11, 0], [0.1, -0.47, 0], [-0.1, -0.47, 0], [0, 0.25, 0],
@@ -27,7 +20,7 @@ _JOINTS = np.array([
 
 
 @functools.cache
-def small_template() -> template_lib.Template:
+def small_template() -> Template:
     """Twelve vertices a segment scattered along its bone, a third of them shared with the parent."""
     rng = np.random.default_rng(0)
     segment = np.repeat(np.arange(24), 12)
@@ -44,7 +37,7 @@ def small_template() -> template_lib.Template:
     homogeneous = np.concatenate([vertices, np.ones((count, 1))], axis=1)
     matrix = (weight[:, :, None] * homogeneous[:, None]).reshape(count, -1)
     faces = np.stack([12 * np.repeat(np.arange(24), 10) + np.tile(np.arange(10), 24) + k for k in range(3)], axis=1)
-    return template_lib.Template(
+    return Template(
         vertices=vertices.astype(np.float32),
         faces=faces.astype(np.int32),
         joints=_JOINTS.astype(np.float32),
@@ -58,12 +51,12 @@ def small_template() -> template_lib.Template:
     )
 
 
-def random_people(count: int, seed: int, pose_sd: float = 0.3, turn: float = np.pi) -> parameters_lib.BodyParameters:
+def random_people(count: int, seed: int, pose_sd: float = 0.3, turn: float = np.pi) -> BodyParameters:
     """Return people in random poses, turned about the vertical by up to `turn`."""
     rng = np.random.default_rng(seed)
     tilt = np.stack([rng.normal(0, 0.1, count), rng.uniform(-turn, turn, count), rng.normal(0, 0.1, count)], axis=1)
-    facing = jnp.broadcast_to(jnp.array(parameters_lib.UPRIGHT_FACING_CAMERA), (count, 3, 3))
-    return parameters_lib.BodyParameters(
+    facing = jnp.broadcast_to(jnp.array(parameters.UPRIGHT_FACING_CAMERA), (count, 3, 3))
+    return BodyParameters(
         pose=rng.normal(0, pose_sd, (count, 23, 3)).astype(np.float32),
         segment_scale=np.exp(rng.normal(0, 0.05, (count, 24))).astype(np.float32),
         rotation=np.asarray(facing @ rotations.axis_angle_to_matrix(jnp.asarray(tilt, jnp.float32))),
@@ -72,7 +65,7 @@ def random_people(count: int, seed: int, pose_sd: float = 0.3, turn: float = np.
     )
 
 
-def observe(people: parameters_lib.BodyParameters, seed: int, points: int = 60, noise: float = 0.0):
+def observe(people: BodyParameters, seed: int, points: int = 60, noise: float = 0.0):
     """Return what an annotator would mark on these people: dense points, key points and depths, with noise."""
     template, rng = small_template(), np.random.default_rng(seed)
     count = len(people.camera_scale)
@@ -83,7 +76,7 @@ def observe(people: parameters_lib.BodyParameters, seed: int, points: int = 60, 
     def noisy(values):
         return (np.asarray(values) + rng.normal(0, noise, values.shape)).astype(np.float32)
 
-    return observations.Observation(
+    return Observation(
         point_position=noisy(dense),
         point_face=face,
         point_barycentric=barycentric,
@@ -101,7 +94,7 @@ def observe(people: parameters_lib.BodyParameters, seed: int, points: int = 60, 
 def _project(person, face, barycentric):
     template = small_template()
     segments = kinematics.pose_skeleton(template, person.rotation, person.pose, person.segment_scale)
-    points = skinning.skin_points(template, segments, surface.surface_points(template, face, barycentric))
+    points = skinning.skin_points(template, segments, skinning.surface_points(template, face, barycentric))
     joints = skinning.h36m_joints(template, segments)
-    place = functools.partial(camera.project, camera_scale=person.camera_scale, translation=person.translation)
+    place = functools.partial(cameras.project, camera_scale=person.camera_scale, translation=person.translation)
     return place(points), place(joints), person.camera_scale * joints[:, 2]

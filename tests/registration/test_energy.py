@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from scipy.spatial import transform
 
-from dal_jax.body import parameters as parameters_lib, skeleton
-from dal_jax.correspondences import observations
+from dal_jax.body import parameters, skeleton
+from dal_jax.observations import residuals
+from dal_jax.observations.observation import Observation
 from dal_jax.registration import energy
+from dal_jax.registration.energy import EnergyWeights, Unknowns
 from tests.registration import small_problem
 
 FLOAT64 = 1e-11  # relative: two orders of summation
@@ -34,7 +36,7 @@ def _template():
 
 def _observation(seed):
     rng = np.random.default_rng(seed)
-    return observations.Observation(
+    return Observation(
         point_position=rng.normal(0, 0.5, (POINTS, 2)),
         point_face=rng.integers(0, len(small_problem.small_template().faces), POINTS),
         point_barycentric=rng.dirichlet([1, 1, 1], POINTS),
@@ -49,7 +51,7 @@ def _observation(seed):
 
 def _unknowns(seed, raw_sd=0.2):
     rng = np.random.default_rng(seed)
-    return energy.Unknowns(
+    return Unknowns(
         pose=rng.normal(0, 0.4, (23, 3)),
         log_segment_scale=rng.normal(0.1, 0.2, 24),
         raw_rotation=transform.Rotation.random(random_state=seed).as_matrix() + rng.normal(0, raw_sd, (3, 3)),
@@ -85,7 +87,7 @@ def _along(unknowns, direction, step):
 
 
 def _t_pose():
-    return _wide(energy.from_parameters(parameters_lib.t_pose(0.9)))
+    return _wide(energy.from_parameters(parameters.t_pose(0.9)))
 
 
 def _scenes():
@@ -128,10 +130,10 @@ def evaluated(scenes):
         template = _template()
 
         def evaluate(observation, unknowns):
-            target = energy.make_target(template, observation)
-            terms = energy.residuals(template, target, unknowns, energy.EnergyWeights())
-            gradient = jax.grad(lambda at: energy.energy(template, target, at, energy.EnergyWeights()))(unknowns)
-            sets = (energy.EnergyWeights(), energy.stiff_weights())
+            target = residuals.make_target(template, observation)
+            terms = energy.residuals(template, target, unknowns, EnergyWeights())
+            gradient = jax.grad(lambda at: energy.energy(template, target, at, EnergyWeights()))(unknowns)
+            sets = (EnergyWeights(), energy.stiff_weights())
             return terms, [(energy.weighted_residuals(terms, weights) ** 2).sum() for weights in sets], gradient
 
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *scenes.values())
@@ -189,8 +191,8 @@ def test_residuals_are_those_of_the_paper(scenes, evaluated, scene, term):
 
 
 def test_weights_are_those_of_the_paper():
-    assert energy.EnergyWeights() == energy.EnergyWeights(dense=1000, keypoint=1, scale=10, joint=0.001, det=1)
-    assert energy.stiff_weights() == energy.EnergyWeights(dense=1000, keypoint=1, scale=100, joint=1, det=1)
+    assert EnergyWeights() == EnergyWeights(dense=1000, keypoint=1, scale=10, joint=0.001, det=1)
+    assert energy.stiff_weights() == EnergyWeights(dense=1000, keypoint=1, scale=100, joint=1, det=1)
 
 
 @pytest.mark.parametrize("scene", ["random 0", "reflection"])
@@ -204,7 +206,7 @@ def test_equation_2_is_assembled_from_the_terms(scenes, evaluated, scene):
 
 def test_weights_and_terms_must_have_the_same_names():
     with pytest.raises(ValueError, match="are not"):
-        energy.weighted_residuals({"dense": np.zeros(2)}, energy.EnergyWeights())
+        energy.weighted_residuals({"dense": np.zeros(2)}, EnergyWeights())
 
 
 def test_padding_is_never_read(evaluated):

@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 from scipy.spatial import transform
 
-from dal_jax.body import parameters as parameters_lib
-from dal_jax.registration import energy, initialise, optimizers, register
+from dal_jax.body import parameters
+from dal_jax.observations import residuals
+from dal_jax.registration import register, starts as starts_lib
+from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.register import Fitter, RegistrationConfig
+from dal_jax.registration.solvers.solve import SOLVERS, Solved
 from tests.registration import small_problem
 
 FLOAT32 = 1e-5
 ENERGY_FLOAT32 = 1e-4  # relative: rotations by products against exponentials; a 3 x 3 solve in float32
 PEOPLE = 7
-WEIGHTS = energy.EnergyWeights()
+WEIGHTS = EnergyWeights()
 
 
 # --- register's own part: a solver that stays where it starts and scores a flat cut-out, compiled in a blink ---
@@ -29,7 +33,7 @@ def _look(batch, *, steps, learning_rate, tolerance):
     placed = start.camera_scale[:, :, None, None] * planar + start.translation[:, :, None]
     squares = jnp.sum((placed - target.point_position[None]) ** 2, axis=-1) * target.point_confidence[None]
     value = batch.weights.dense * jnp.sum(squares, axis=-1)
-    return optimizers.Solved(start, value, start.translation[..., 0], jnp.full(value.shape, steps))
+    return Solved(start, value, start.translation[..., 0], jnp.full(value.shape, steps))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,14 +46,12 @@ def traces():
         return _look(batch, steps=steps, learning_rate=learning_rate, tolerance=tolerance)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(optimizers.SOLVERS, "look", solve)
+        patch.setitem(SOLVERS, "look", solve)
         yield seen
 
 
 def _config(**changes):
-    return dataclasses.replace(
-        register.RegistrationConfig("look", steps=1, starts="given", batch=4, devices=1), **changes
-    )
+    return dataclasses.replace(RegistrationConfig("look", steps=1, starts="given", batch=4, devices=1), **changes)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +75,7 @@ def headings(template, observed):
     """Return the closed-form start and its quarter turns about the body's vertical."""
 
     def closed_form(person):
-        return initialise.closed_form(template, energy.make_target(template, person))
+        return starts_lib.closed_form(template, residuals.make_target(template, person))
 
     closed = jax.tree.map(np.asarray, jax.jit(jax.vmap(closed_form))(observed))
     turns = transform.Rotation.from_rotvec(np.outer(np.arange(4), [0, np.pi / 2, 0])).as_matrix()
@@ -113,7 +115,7 @@ def test_tpose_starts_as_the_first_round_of_the_paper(template, observed):
     jax.tree.map(
         lambda found, one: np.testing.assert_array_equal(found, np.broadcast_to(one, found.shape)),
         fit.parameters,
-        parameters_lib.t_pose(),
+        parameters.t_pose(),
     )
 
 
@@ -162,7 +164,7 @@ def test_one_compilation_a_shape(traces, template, observed, given):
 
     assert compiled(7) == 1, "two chunks, the last one filled up"
     assert compiled(3) == 1, "fewer people than a chunk"
-    other = energy.EnergyWeights(dense=1.0, keypoint=2.0, scale=3.0, joint=4.0, det=5.0)
+    other = EnergyWeights(dense=1.0, keypoint=2.0, scale=3.0, joint=4.0, det=5.0)
     assert compiled(7, other, learning_rate=0.5) == 1, "weights and learning rate are values, not shapes"
     assert compiled(7, batch=8) == 2
 
@@ -172,7 +174,7 @@ def test_a_prepared_fitter_gives_what_register_gives(traces, template, observed,
     config = _config(batch=PEOPLE, steps=4)  # steps that no other test takes
     wanted = register.register(template, observed, config, WEIGHTS, given)
     already = len(traces)
-    fitter = register.Fitter(template, config, WEIGHTS)
+    fitter = Fitter(template, config, WEIGHTS)
     for people in (observed, given), jax.device_put((observed, given)):
         jax.tree.map(np.testing.assert_array_equal, fitter(*people), wanted)
     assert len(traces) == already
@@ -212,7 +214,7 @@ def test_nobody_to_register_is_an_error(template, observed):
 
 
 def test_a_prepared_fitter_spreads_people_over_devices(template, observed, given):
-    fitter = register.Fitter(template, _config(devices=2), WEIGHTS)
+    fitter = Fitter(template, _config(devices=2), WEIGHTS)
     assert fitter.devices == 2
     four = jax.tree.map(lambda leaf: leaf[:4], (observed, given))
     fit = fitter(*four)
@@ -224,7 +226,7 @@ def test_a_prepared_fitter_spreads_people_over_devices(template, observed, given
 
 # --- with Levenberg-Marquardt, compiled once: four people a chunk, four headings each ---
 
-LM = register.RegistrationConfig("lm", steps=10, starts="headings4", batch=4)
+LM = RegistrationConfig("lm", steps=10, starts="headings4", batch=4)
 MASKED = 20
 
 

@@ -7,41 +7,39 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.spatial
 
-from dal_jax.body import (
-    camera,
-    kinematics,
-    parameters as parameters_lib,
-    skinning,
-    surface,
-    template as template_lib,
-)
-from dal_jax.correspondences import observations
-from dal_jax.regressor import sample as sample_lib, theta as theta_lib
+from dal_jax.body import cameras, kinematics, parameters, skinning
+from dal_jax.body.formats import load
+from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.skinning import SurfacePoints
+from dal_jax.observations.observation import Observation
+from dal_jax.regressor import batches
+from dal_jax.regressor.batches import Sample
+from dal_jax.regressor.theta import from_parameters
 
 
-def random_bodies(count: int, seed: int) -> parameters_lib.BodyParameters:
+def random_bodies(count: int, seed: int) -> BodyParameters:
     """Return people who face the camera within a radian, in random poses (host arrays)."""
     rng = np.random.default_rng(seed)
     tilt = scipy.spatial.transform.Rotation.from_rotvec(rng.normal(0, 0.3, (count, 3))).as_matrix()
-    return parameters_lib.BodyParameters(
+    return BodyParameters(
         pose=rng.normal(0, 0.3, (count, 23, 3)).astype(np.float32),
         segment_scale=np.exp(rng.normal(0, 0.1, (count, 24))).astype(np.float32),
-        rotation=(np.array(parameters_lib.UPRIGHT_FACING_CAMERA) @ tilt).astype(np.float32),
+        rotation=(np.array(parameters.UPRIGHT_FACING_CAMERA) @ tilt).astype(np.float32),
         camera_scale=rng.uniform(0.7, 1.0, count).astype(np.float32),
         translation=rng.normal(0, 0.1, (count, 2)).astype(np.float32),
     )
 
 
-def observe(bodies: parameters_lib.BodyParameters, seed: int, points: int = 20) -> observations.Observation:
+def observe(bodies: BodyParameters, seed: int, points: int = 20) -> Observation:
     """Return exact annotation of stacked bodies on the free body; two points and two key points are missing."""
     rng = np.random.default_rng(seed)
     count = len(bodies.camera_scale)
-    face = rng.integers(0, len(template_lib.load_template().faces), (count, points)).astype(np.int32)
+    face = rng.integers(0, len(load.load_template().faces), (count, points)).astype(np.int32)
     barycentric = rng.dirichlet([1, 1, 1], (count, points)).astype(np.float32)
     dense, joints = jax.device_get(_observed(bodies, face, barycentric))
     point_confidence, keypoint_confidence = np.ones((count, points), np.float32), np.ones((count, 17), np.float32)
     point_confidence[:, -2:], keypoint_confidence[:, 3:5] = 0, 0
-    return observations.Observation(
+    return Observation(
         point_position=dense,
         point_face=face,
         point_barycentric=barycentric,
@@ -54,7 +52,7 @@ def observe(bodies: parameters_lib.BodyParameters, seed: int, points: int = 20) 
     )
 
 
-def sample(seed: int, image_size: int = 16) -> sample_lib.Sample:
+def sample(seed: int, image_size: int = 16) -> Sample:
     """Return one example whose annotation agrees with its body exactly."""
     bodies = random_bodies(1, seed)
     image = np.random.default_rng(seed).integers(0, 256, (1, image_size, image_size, 3)).astype(np.uint8)
@@ -62,14 +60,14 @@ def sample(seed: int, image_size: int = 16) -> sample_lib.Sample:
     return _make_sample(*first)
 
 
-theta = jax.jit(theta_lib.from_parameters)
+theta = jax.jit(from_parameters)
 
 
-def project(body: parameters_lib.BodyParameters, points: surface.SurfacePoints):
+def project(body: BodyParameters, points: SurfacePoints):
     """Return one body's surface points (points, 2) and joints (17, 3: x, y in the crop, z relative to the pelvis)."""
-    template = template_lib.load_template()
+    template = load.load_template()
     segments = kinematics.pose_skeleton(template, body.rotation, body.pose, body.segment_scale)
-    place = functools.partial(camera.project, camera_scale=body.camera_scale, translation=body.translation)
+    place = functools.partial(cameras.project, camera_scale=body.camera_scale, translation=body.translation)
     joints = skinning.h36m_joints(template, segments)
     dense = place(skinning.skin_points(template, segments, points))
     return dense, jnp.concatenate([place(joints), body.camera_scale * joints[:, 2:]], axis=1)
@@ -77,10 +75,10 @@ def project(body: parameters_lib.BodyParameters, points: surface.SurfacePoints):
 
 @jax.jit
 def _observed(bodies, face, barycentric):
-    points = surface.surface_points(template_lib.load_template(), face, barycentric)
+    points = skinning.surface_points(load.load_template(), face, barycentric)
     return jax.vmap(project)(bodies, points)
 
 
 @jax.jit
 def _make_sample(image, observation, body, weight):
-    return sample_lib.make_sample(template_lib.load_template(), image, observation, body, weight)
+    return batches.make_sample(load.load_template(), image, observation, body, weight)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dal_jax.regressor import augmentation
+from dal_jax.regressor.augmentation import AugmentationConfig, Similarity
 from tests.regressor import people
 
 ROUNDING = 2e-5  # crop units; a few dozen float32 products
@@ -21,7 +22,7 @@ SIMILARITIES = {
 
 def _similarity(name):
     flip, turn, zoom, shift = SIMILARITIES[name]
-    return augmentation.Similarity(jnp.array(flip), jnp.array(turn), jnp.array(zoom), jnp.array(shift))
+    return Similarity(jnp.array(flip), jnp.array(turn), jnp.array(zoom), jnp.array(shift))
 
 
 def _map(name, points):
@@ -89,7 +90,7 @@ def test_no_change_changes_nothing_and_two_mirrors_cancel(sample):
 
 
 def test_draws_stay_within_their_limits():
-    config = augmentation.AugmentationConfig(flip_share=0.3, turn_deg=20.0, zoom=0.2, shift=0.1)
+    config = AugmentationConfig(flip_share=0.3, turn_deg=20.0, zoom=0.2, shift=0.1)
     keys = jax.random.split(jax.random.key(0), 2000)
     drawn = jax.jit(jax.vmap(lambda key: augmentation.draw_similarity(config, key)))(keys)
     assert abs(np.mean(drawn.flip) - 0.3) < 0.05  # five standard errors
@@ -99,7 +100,7 @@ def test_draws_stay_within_their_limits():
 
 
 def test_the_papers_configuration_changes_nothing(sample):
-    augmented = _augment(augmentation.AugmentationConfig(), jax.random.key(0), sample)
+    augmented = _augment(AugmentationConfig(), jax.random.key(0), sample)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3), augmented, sample)
 
 
@@ -110,10 +111,10 @@ def test_colours_stay_pixels_and_rectangles_cover_their_share(sample):
     def images(config):
         return np.asarray(jax.jit(jax.vmap(lambda key: augmentation.augment(config, key, plain).image))(keys))
 
-    recoloured = images(augmentation.AugmentationConfig(brightness=0.8, contrast=1.0, tint=1.0))
+    recoloured = images(AugmentationConfig(brightness=0.8, contrast=1.0, tint=1.0))
     assert recoloured.min() == 0.0 and recoloured.max() == 255.0
     assert np.all(np.ptp(recoloured, axis=(1, 2)) < 1e-3)  # a plain picture stays plain
-    covered = np.any(images(augmentation.AugmentationConfig(erase_share=0.5, erase_side=0.5)) != 128.0, axis=3)
+    covered = np.any(images(AugmentationConfig(erase_share=0.5, erase_side=0.5)) != 128.0, axis=3)
     share = np.mean(np.any(covered, axis=(1, 2)))
     assert 0.3 < share < 0.55  # some rectangles are thinner than a pixel
     assert np.all(np.sum(covered, axis=(1, 2)) <= 64 + 1e-6)  # half of 16 px along each side

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dal_jax.regressor import batch_norm
+from dal_jax.regressor.layers import BatchNorm
 
 FLOAT32 = 2e-5  # values of order 1, a few hundred terms a sum
 ROWS, CHANNELS = (3, 5, 4), 6
@@ -38,7 +38,7 @@ def _textbook(x, params, mean, var):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _train(relu, variables, x):
-    return batch_norm.BatchNorm(relu).apply(variables, x, True, mutable=["batch_stats"])
+    return BatchNorm(relu).apply(variables, x, True, mutable=["batch_stats"])
 
 
 @pytest.mark.parametrize("relu", [False, True])
@@ -54,7 +54,7 @@ def test_training_normalises_by_the_batch_and_moves_the_running_statistics(varia
 
 
 def test_evaluation_normalises_by_the_running_statistics(variables, x):
-    y = batch_norm.BatchNorm().apply(variables, x, False)
+    y = BatchNorm().apply(variables, x, False)
     statistics = jax.device_get(variables["batch_stats"])
     expected = _textbook(np.asarray(x, np.float64), variables["params"], statistics["mean"], statistics["var"])
     np.testing.assert_allclose(y, expected, atol=FLOAT32)
@@ -89,9 +89,7 @@ def test_half_precision_is_widened_before_anything_is_added_up(variables, x, tra
     @jax.jit
     def run(params, x, gradient):
         def apply(params, x):
-            return batch_norm.BatchNorm().apply(
-                {**variables, "params": params}, x, train=train, mutable=["batch_stats"]
-            )
+            return BatchNorm().apply({**variables, "params": params}, x, train=train, mutable=["batch_stats"])
 
         y, backward, updated = jax.vjp(apply, params, x, has_aux=True)
         return (y, backward(gradient)[1]), (backward(gradient)[0], updated)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from dal_jax.regressor import convolution
+from dal_jax.regressor import layers
+from dal_jax.regressor.layers import Convolution, PointwiseConvolution
 
 ROUNDING = 2e-5  # sums of up to 144 products of unit normals in float32, in another order
 
@@ -25,7 +26,7 @@ def _normal(seed, shape):
 ])  # fmt: skip
 def test_equals_xla_and_so_do_the_gradients(pixels, size, stride):
     kernel, x = _normal(0, (size, size, 16, 12)), _normal(1, (2, pixels, pixels + 1, 16))
-    pointwise, square = convolution.PointwiseConvolution(12, stride), convolution.Convolution(12, size, stride)
+    pointwise, square = PointwiseConvolution(12, stride), Convolution(12, size, stride)
     layer = pointwise if size == 1 else square
     gradient = _normal(2, (2, -(-pixels // stride), -(-(pixels + 1) // stride), 12))
 
@@ -45,7 +46,7 @@ HALF = 2.0**-7  # relative to the largest value: the roundings of kernel and res
 @pytest.mark.parametrize(("pixels", "size"), [(5, 1), (8, 3), (2, 3)])
 def test_in_half_precision_only_the_kernel_and_its_gradient_stay_wide(pixels, size):
     kernel, x = _normal(0, (size, size, 16, 12)), _normal(1, (2, pixels, pixels, 16)).astype(jnp.bfloat16)
-    layer = convolution.PointwiseConvolution(12) if size == 1 else convolution.Convolution(12, size)
+    layer = PointwiseConvolution(12) if size == 1 else Convolution(12, size)
     gradient = _normal(2, (2, pixels, pixels, 12)).astype(jnp.bfloat16)
 
     @jax.jit
@@ -62,7 +63,7 @@ def test_in_half_precision_only_the_kernel_and_its_gradient_stay_wide(pixels, si
 
 def test_drawn_kernels_keep_the_gradient_s_variance_and_nothing_else_is_drawn():
     zeros = {"a": jnp.zeros((3, 3, 40, 50)), "b": {"kernel": jnp.zeros((1, 1, 200, 100)), "scale": jnp.ones(7)}}
-    drawn = convolution.draw_kernels(zeros, jax.random.key(0))
+    drawn = layers.draw_kernels(zeros, jax.random.key(0))
     for kernel, fan_out in ((drawn["a"], 9 * 50), (drawn["b"]["kernel"], 100)):
         sampling = 5 / np.sqrt(2 * kernel.size)  # five standard errors of a standard deviation
         np.testing.assert_allclose(np.std(kernel), np.sqrt(2 / fan_out), rtol=sampling)

@@ -9,17 +9,20 @@ import numpy as np
 import optax
 import pytest
 
-from dal_jax.body import template as template_lib
-from dal_jax.regressor import heads, losses, model, sample as sample_lib, training
-from dal_jax.runtime import errors
+from dal_jax.body.formats import load
+from dal_jax.regressor import batches, heads, model, training
+from dal_jax.regressor.heads import Iterated
+from dal_jax.regressor.losses import LossWeights
+from dal_jax.regressor.model import RegressorConfig
+from dal_jax.runtime.errors import InputError
 from tests.regressor import people
 
 FLOAT32 = 1e-4  # bodies through a ResNet of width 4
 FINITE_DIFFERENCE = 1e-6  # of the largest entry; float64, central, step 1e-6: rounding 1e-16 / step, curvature step^2
 NOT_THE_PAPERS = [("axis_angle", 3), ("6d", 0), ("6d", 3)]
-CONFIG = model.RegressorConfig(
+CONFIG = RegressorConfig(
     preset="tiny", width=4, image_size=32, batch=8, epochs=24, learning_rate=1e-2, warmup_share=0.1,
-    last_rate_share=0.1, standardise=True, weights=losses.LossWeights(joint=1.0),
+    last_rate_share=0.1, standardise=True, weights=LossWeights(joint=1.0),
 )  # fmt: skip
 
 
@@ -37,9 +40,9 @@ def data():
 @pytest.mark.parametrize(("rotations", "iterations"), NOT_THE_PAPERS)
 def test_a_head_begins_at_the_mean_body_and_learns(data, rotations, iterations):
     """Without the trunk: from features that tell eight people apart, by gradient descent on eq. 5."""
-    config, template = _config(rotations, iterations), template_lib.load_template()
+    config, template = _config(rotations, iterations), load.load_template()
     images, observed, fits = data
-    batch = jax.vmap(functools.partial(sample_lib.make_sample, template))(images, observed, fits, np.ones(8))
+    batch = jax.vmap(functools.partial(batches.make_sample, template))(images, observed, fits, np.ones(8))
     statistics, features = heads.measured_statistics(rotations, fits), jnp.eye(8)
     head = heads.layers(rotations, iterations, config.width, name="theta")
     optimizer = optax.adam(1e-2)
@@ -66,7 +69,7 @@ def test_a_head_begins_at_the_mean_body_and_learns(data, rotations, iterations):
 
 def test_both_changes_together_learn_from_pictures(data):
     """An untrained network's answer is the mean body; trained, its answers are bodies that differ."""
-    config, template = _config("6d", 3), template_lib.load_template()
+    config, template = _config("6d", 3), load.load_template()
     state = training.start_round(config, training.initial_state(config, jax.random.key(0)), data[2])
     mean = jax.jit(lambda statistics: statistics.finish(statistics.mean[None]))(state.statistics)
     first = model.predict(config, state, data[0], batch=8)
@@ -99,7 +102,7 @@ def test_the_shapes_are_hmr_s_at_the_published_width(rotations, size):
 def test_iterations_share_their_layers(iterations):
     """Against NumPy: the output starts at zero and goes n times through one set of weights."""
     rng = np.random.default_rng(1)
-    head = heads.Iterated(size=5, iterations=iterations, hidden=7)
+    head = Iterated(size=5, iterations=iterations, hidden=7)
     features = rng.normal(size=(4, 6)).astype(np.float32)
     shapes = jax.eval_shape(head.init, jax.random.key(0), features)
     variables = jax.tree.map(lambda leaf: rng.normal(0, 0.5, leaf.shape).astype(np.float32), shapes)
@@ -116,7 +119,7 @@ def test_iterations_share_their_layers(iterations):
 
 def test_gradient_of_the_whole_loss_equals_finite_differences(data):
     """Every term of eq. 5 with six numbers a rotation, in float64; joints turn by pi, within 1e-6 of it, and less."""
-    config = dataclasses.replace(_config("6d", 0), weights=losses.LossWeights(1.0, 1.0, 1.0, 1.0))
+    config = dataclasses.replace(_config("6d", 0), weights=LossWeights(1.0, 1.0, 1.0, 1.0))
     with jax.enable_x64(True):
         template, batch, statistics, predicted = _double(data)
         objective = functools.partial(_objective, config, template, statistics, batch)
@@ -149,7 +152,7 @@ def _double(data):
     template, batch, statistics = jax.tree.map(
         lambda leaf: jnp.asarray(leaf, jnp.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf,
         (
-            template_lib.load_template(),
+            load.load_template(),
             jax.tree.map(lambda *leaves: jnp.stack(leaves), *samples),
             heads.measured_statistics("6d", data[2]),
         ),
@@ -167,5 +170,5 @@ def _double(data):
     ],
 )
 def test_a_head_that_there_is_not_is_one_line(change, told):
-    with pytest.raises(errors.InputError, match=told):
+    with pytest.raises(InputError, match=told):
         model.check(dataclasses.replace(CONFIG, **change))

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from dal_jax.body import template as template_lib
+from dal_jax.body.formats import load
 from dal_jax.regressor import held_out, model, training
-from dal_jax.runtime import errors
+from dal_jax.runtime.errors import InputError
 from tests.regressor import people
 
 CONFIG = dataclasses.replace(model.demo(), width=4, image_size=32, batch=4, held_out_share=0.5, average_decay=0.9)
@@ -27,7 +27,7 @@ def test_the_share_s_nearest_whole_number_is_drawn_but_at_least_one():
 
 
 def test_nobody_left_to_learn_from_is_one_line():
-    with pytest.raises(errors.InputError, match="config.regressor.held_out_share is 0.5: of 1 people none would be"):
+    with pytest.raises(InputError, match="config.regressor.held_out_share is 0.5: of 1 people none would be"):
         held_out.draw(CONFIG, jax.random.key(0), 1)
 
 
@@ -53,7 +53,7 @@ def _opinionated(variables, size):
 
 
 def _losses(state, images, observed, chosen, config=CONFIG):
-    return held_out.losses(config, state, template_lib.load_template(), images, observed, chosen)
+    return held_out.losses(config, state, load.load_template(), images, observed, chosen)
 
 
 def test_the_losses_are_eq_3_and_eq_4_of_what_would_be_predicted(data, state):
@@ -92,7 +92,7 @@ def test_a_round_ends_with_its_best_epoch_in_both_sets_of_weights(data):
     judged = []
     for average in averages:
         state = state.replace(trained=_opinionated(state.trained, 0.1), average=average)
-        state, losses = held_out.judge_epoch(CONFIG, state, template_lib.load_template(), images, observed, chosen)
+        state, losses = held_out.judge_epoch(CONFIG, state, load.load_template(), images, observed, chosen)
         judged.append(losses["held_out_loss"])
     assert np.argmin(judged) == 1 and state.best.loss == np.float32(judged[1])
     finished = training.finish_round(state)
@@ -105,6 +105,6 @@ def test_a_round_ends_with_its_best_epoch_in_both_sets_of_weights(data):
 def test_nothing_is_kept_where_nobody_is_held_out(data, state):
     none = np.zeros(COUNT, bool)
     plain = state.replace(best=None)
-    judged = held_out.judge_epoch(CONFIG, plain, template_lib.load_template(), *data[:2], none)
+    judged = held_out.judge_epoch(CONFIG, plain, load.load_template(), *data[:2], none)
     assert judged == (plain, {}) and training.finish_round(plain) is plain
     assert training.initial_state(dataclasses.replace(CONFIG, held_out_share=0.0), jax.random.key(0)).best is None

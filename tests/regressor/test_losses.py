@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dal_jax.body import template as template_lib
-from dal_jax.regressor import losses, theta as theta_lib
+from dal_jax.body.formats import load
+from dal_jax.regressor import losses, theta
+from dal_jax.regressor.losses import LossWeights
 from tests.regressor import people
 
 FLOAT32 = 1e-4  # sums of up to 105 terms of order 1
-UNIT = jnp.ones(theta_lib.SIZE)
-STATISTICS = theta_lib.plain_statistics()
+UNIT = jnp.ones(theta.SIZE)
+STATISTICS = theta.plain_statistics()
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +28,11 @@ def _terms(predicted, sample, unit=UNIT):
 
 @jax.jit
 def _jitted_terms(predicted, sample, unit):
-    return losses.terms(template_lib.load_template(), STATISTICS, predicted, sample, unit)
+    return losses.terms(load.load_template(), STATISTICS, predicted, sample, unit)
 
 
 def _away(sample, seed=1, by=0.3):
-    step = np.random.default_rng(seed).normal(0, by, theta_lib.SIZE).astype(np.float32)
+    step = np.random.default_rng(seed).normal(0, by, theta.SIZE).astype(np.float32)
     return people.theta(sample.fit) + step
 
 
@@ -42,7 +43,7 @@ def test_the_registered_body_itself_costs_nothing(sample):
 
 def test_regress_is_the_smooth_l1_of_eq_6(sample):
     predicted = _away(sample, by=1.0)
-    unit = np.random.default_rng(2).uniform(0.5, 2.0, theta_lib.SIZE).astype(np.float32)
+    unit = np.random.default_rng(2).uniform(0.5, 2.0, theta.SIZE).astype(np.float32)
     error = np.abs(np.asarray(predicted, np.float64) - people.theta(sample.fit)) / unit
     assert np.any(error < 1) and np.any(error > 1)
     expected = np.sum(np.where(error < 1, error**2 / 2, error - 0.5))
@@ -51,9 +52,9 @@ def test_regress_is_the_smooth_l1_of_eq_6(sample):
 
 def test_dense_and_keypoint_terms_are_eq_3_and_eq_4(sample):
     predicted = _away(sample)
-    raw = theta_lib.to_parameters(predicted)
+    raw = theta.to_parameters(predicted)
     assert np.linalg.det(raw.rotation) > 0  # else Gram-Schmidt reflects, finish does not
-    body = jax.jit(theta_lib.finish)(raw)
+    body = jax.jit(theta.finish)(raw)
     dense, joints = jax.device_get(jax.jit(people.project)(body, sample.points))
     terms, host = _terms(predicted, sample), jax.device_get(sample)
     expected = host.point_confidence @ np.sum((dense - host.point_position) ** 2, axis=1)
@@ -72,7 +73,7 @@ def test_the_joint_term_is_the_distance_between_two_skeletons(sample):
 
 def _positions(body):
     """Twice the scales put every joint twice as far from the pelvis: the distance moved is the distance from it."""
-    template = template_lib.load_template()
+    template = load.load_template()
     rotation, position = [np.asarray(body.rotation, np.float64)], [np.zeros(3)]
     for child in range(1, 24):
         parent, a = template.parents[child], np.asarray(body.pose[child - 1], np.float64)
@@ -101,15 +102,15 @@ def test_gradients_are_finite_also_where_every_term_is_zero(sample):
     @jax.jit
     @jax.grad
     def gradient(predicted):
-        return sum(losses.terms(template_lib.load_template(), STATISTICS, predicted, sample, UNIT).values())
+        return sum(losses.terms(load.load_template(), STATISTICS, predicted, sample, UNIT).values())
 
-    rest = theta_lib.plain_statistics().mean  # no rotation anywhere
+    rest = theta.plain_statistics().mean  # no rotation anywhere
     for predicted in (people.theta(sample.fit), rest, _away(sample, by=2.0)):
         assert np.all(np.isfinite(gradient(predicted)))
 
 
 def test_weights_are_applied_by_name():
-    weights = losses.LossWeights(regress=1.0, dense=10.0, keypoint=100.0, joint=1000.0)
+    weights = LossWeights(regress=1.0, dense=10.0, keypoint=100.0, joint=1000.0)
     ones = {field.name: jnp.ones(3) for field in dataclasses.fields(weights)}
     np.testing.assert_array_equal(losses.weighted(ones, weights), 1111.0)
     with pytest.raises(ValueError, match="shape"):

@@ -7,8 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from dal_jax.regressor import model, theta as theta_lib
-from dal_jax.runtime import errors
+from dal_jax.regressor import model, theta
+from dal_jax.regressor.model import Frozen
+from dal_jax.regressor.theta import Statistics
+from dal_jax.runtime.errors import InputError
 from tests.regressor import people
 
 CONFIG = dataclasses.replace(model.paper(), width=4, image_size=32)
@@ -18,7 +20,7 @@ FLOAT32 = 1e-4
 @flax.struct.dataclass
 class Learned:
     variables: dict
-    statistics: theta_lib.Statistics
+    statistics: Statistics
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,7 @@ def images():
 @pytest.fixture(scope="module")
 def untrained():
     variables = model.initial_variables(CONFIG, jax.random.key(0))
-    return Learned(variables, theta_lib.measured_statistics(people.random_bodies(50, seed=0)))
+    return Learned(variables, theta.measured_statistics(people.random_bodies(50, seed=0)))
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def learned(untrained):
 
 def test_an_untrained_network_predicts_the_mean(untrained, images):
     bodies = model.predict(CONFIG, untrained, images)
-    mean = jax.jit(theta_lib.finish)(theta_lib.to_parameters(untrained.statistics.mean[None]))
+    mean = jax.jit(theta.finish)(theta.to_parameters(untrained.statistics.mean[None]))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, np.repeat(b, len(images), axis=0), atol=FLOAT32), bodies, mean
     )
@@ -95,7 +97,7 @@ def test_wrong_images_are_refused(learned, images):
     ],
 )
 def test_values_no_training_can_start_from_are_one_line(changes, told):
-    with pytest.raises(errors.InputError, match=told):
+    with pytest.raises(InputError, match=told):
         model.validate(dataclasses.replace(CONFIG, **changes))
 
 
@@ -105,10 +107,10 @@ def test_the_whole_configurations_are_valid(make):
 
 
 def test_configurations_of_equal_values_share_a_program():
-    assert model.Frozen(model.demo()) == model.Frozen(model.demo())
-    assert hash(model.Frozen(model.demo())) == hash(model.Frozen(model.demo()))
+    assert Frozen(model.demo()) == Frozen(model.demo())
+    assert hash(Frozen(model.demo())) == hash(Frozen(model.demo()))
     config = model.demo()
-    before = model.Frozen(config)
+    before = Frozen(config)
     config.weights.dense = 3.0
-    assert model.Frozen(config) != before
+    assert Frozen(config) != before
     assert before.config.weights.dense == model.demo().weights.dense

@@ -7,12 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dal_jax import presets
-from dal_jax.body import kinematics, template as template_lib
-from dal_jax.data import people as people_lib
-from dal_jax.data.synthetic import builder as builder_lib, recipe as recipe_lib
+from dal_jax.body import kinematics
+from dal_jax.body.formats import load
+from dal_jax.config import demo
+from dal_jax.data.people import People, load_people
 from dal_jax.registration import register
-from dal_jax.regressor import augmentation, model, training
+from dal_jax.regressor import model, training
+from dal_jax.regressor.augmentation import AugmentationConfig
+from dal_jax.synthetic import builder
+from dal_jax.synthetic.recipe import RECIPES
 
 pytestmark = pytest.mark.slow
 
@@ -27,14 +30,12 @@ def test_the_demo_s_network_knows_32_people_by_heart(tmp_path):
     The people face anywhere: for some, R's nine numbers end with a negative determinant.
     """
     people = _people(tmp_path)
-    config = presets.demo()
+    config = demo()
     registration = dataclasses.replace(config.first_registration, batch=COUNT)
-    template = template_lib.load_template()
+    template = load.load_template()
     fits = register.register(template, people.observations, registration, config.first_weights, []).parameters
 
-    learning = dataclasses.replace(
-        config.regressor, batch=COUNT, epochs=EPOCHS, augmentation=augmentation.AugmentationConfig()
-    )
+    learning = dataclasses.replace(config.regressor, batch=COUNT, epochs=EPOCHS, augmentation=AugmentationConfig())
     assert (learning.width, learning.image_size) == (16, 64)
     state = training.start_round(learning, training.initial_state(learning, jax.random.key(0)), fits)
     shown = []
@@ -47,11 +48,11 @@ def test_the_demo_s_network_knows_32_people_by_heart(tmp_path):
     assert _apart_mm(template, model.predict(learning, state, people.images), fits) < NEAR_MM
 
 
-def _people(folder) -> people_lib.People:
+def _people(folder) -> People:
     recipe = dataclasses.replace(
-        recipe_lib.RECIPES["tiny"], name="overfit", train_count=COUNT, test_count=1, heading_spread_deg=180.0
+        RECIPES["tiny"], name="overfit", train_count=COUNT, test_count=1, heading_spread_deg=180.0
     )
-    return people_lib.load_people(builder_lib.prepare(recipe, folder), "train")
+    return load_people(builder.prepare(recipe, folder), "train")
 
 
 def _apart_mm(template, bodies, others) -> float:

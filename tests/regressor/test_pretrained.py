@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from dal_jax.benchmark import state_dict
+from benchmarks import state_dict
 from dal_jax.regressor import model, pretrained, training
-from dal_jax.runtime import errors
+from dal_jax.runtime.errors import InputError
 
 CONFIG = dataclasses.replace(model.paper(), width=4, image_size=32)
 
@@ -105,7 +105,7 @@ def test_what_does_not_fit_is_named_in_one_line(torchvision, tmp_path, spoil):
     change, told = SPOILED[spoil]
     tensors = dict(torchvision)
     change(tensors)
-    with pytest.raises(errors.InputError) as caught:
+    with pytest.raises(InputError) as caught:
         _load(tmp_path / "spoiled.safetensors", tensors)
     assert told in str(caught.value) and "spoiled.safetensors" in str(caught.value) and "\n" not in str(caught.value)
 
@@ -113,5 +113,5 @@ def test_what_does_not_fit_is_named_in_one_line(torchvision, tmp_path, spoil):
 def test_files_that_are_none_are_named(tmp_path):
     (tmp_path / "weights.pth").write_bytes(b"PK\x03\x04 a pickle, which is never opened")
     for path in (tmp_path / "weights.pth", tmp_path / "absent.safetensors", tmp_path):
-        with pytest.raises(errors.InputError, match=str(path)):
+        with pytest.raises(InputError, match=str(path)):
             pretrained.load_trunk(path, _shapes())

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from jax import lax
 
-from dal_jax.regressor import convolution, resnet
+from dal_jax.regressor import layers, resnet
+from dal_jax.regressor.resnet import Bottleneck, ResNet50
 
 FLOAT32 = 2e-4  # three layers of unit variance, up to 72 products a sum
 
 
 def test_the_published_network_has_torchvision_s_number_of_parameters():
     image = jnp.zeros((1, 224, 224, 3))
-    shapes = jax.eval_shape(lambda: resnet.ResNet50(64).init(jax.random.key(0), image, False))
+    shapes = jax.eval_shape(lambda: ResNet50(64).init(jax.random.key(0), image, False))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == 23_508_032
     convolutions = [leaf for leaf in jax.tree.leaves(shapes["params"]) if leaf.ndim == 4]
     assert len(convolutions) == 53
@@ -24,7 +25,7 @@ def test_the_published_network_has_torchvision_s_number_of_parameters():
 @pytest.mark.parametrize("size", [32, 40, 64])
 def test_any_image_size_gives_the_same_features(size):
     image = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
-    network = resnet.ResNet50(4)
+    network = ResNet50(4)
     variables = jax.eval_shape(lambda image: network.init(jax.random.key(0), image, False), image)
     features = jax.eval_shape(lambda variables, image: network.apply(variables, image, False), variables, image)
     assert features.shape == (2, 32 * 4)
@@ -33,11 +34,11 @@ def test_any_image_size_gives_the_same_features(size):
 @pytest.mark.parametrize(("channels", "stride"), [(8, 2), (8, 1), (16, 1)])
 def test_a_bottleneck_is_what_he_et_al_describe(channels, stride):
     rng = np.random.default_rng(0)
-    block = resnet.Bottleneck(4, stride)
+    block = Bottleneck(4, stride)
     x = rng.normal(size=(2, 6, 6, channels))
     initialise = functools.partial(block.init, train=False)
     zeros = jax.jit(initialise)(jax.random.key(0), jnp.asarray(x, jnp.float32))
-    variables = convolution.draw_kernels(zeros, jax.random.key(1))
+    variables = layers.draw_kernels(zeros, jax.random.key(1))
     variables = jax.tree.map(
         lambda leaf: np.asarray(leaf) + rng.uniform(0, 0.3, leaf.shape).astype(np.float32), variables
     )
@@ -85,9 +86,9 @@ def test_half_precision_changes_features_by_its_rounding(train, tolerance):
     rng = np.random.default_rng(0)
     image = np.kron(rng.normal(size=(8, 4, 4, 3)), np.ones((1, 8, 8, 1))) + rng.normal(0, 0.1, (8, 32, 32, 3))
     image = jnp.asarray(image, jnp.float32)
-    network = resnet.ResNet50(4)
+    network = ResNet50(4)
     zeros = jax.jit(functools.partial(network.init, train=False))(jax.random.key(0), image)
-    variables = convolution.draw_kernels(zeros, jax.random.key(1))
+    variables = layers.draw_kernels(zeros, jax.random.key(1))
     apply = jax.jit(functools.partial(network.apply, train=train, mutable=["batch_stats"]))
     wide, _ = apply(variables, image)
     half, running = apply(variables, image.astype(jnp.bfloat16))

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy.spatial import transform
 
-from dal_jax.body import parameters as parameters_lib
-from dal_jax.regressor import theta as theta_lib, theta_6d
+from dal_jax.body import parameters
+from dal_jax.regressor import theta_6d
+from dal_jax.regressor.theta import LEAST_SD
 from tests.regressor import people
 
 FLOAT32 = 2e-6  # entries of rotations through Rodrigues' formula, two products and Gram-Schmidt
@@ -64,7 +65,7 @@ def test_bodies_survive_theta(measured, frame):
 
 def test_finished_bodies_survive_theta(measured):
     """As axis-angles below pi too, in the gauge of registrations."""
-    bodies = parameters_lib.fix_gauge(people.random_bodies(30, seed=3))
+    bodies = parameters.fix_gauge(people.random_bodies(30, seed=3))
     finished = _finish(measured, _encode(measured, bodies))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=NEAR_PI), finished, bodies)
 
@@ -94,7 +95,7 @@ def test_a_small_error_costs_what_it_costs_in_axis_angles(measured):
     error = np.random.default_rng(6).normal(0, 1e-2, (24, 3))
     wrong = np.asarray(measured.frame, np.float64) @ _matrices(error)
     pose = transform.Rotation.from_matrix(wrong[1:]).as_rotvec().astype(np.float32)
-    body = parameters_lib.t_pose().replace(rotation=wrong[0].astype(np.float32), pose=pose)
+    body = parameters.t_pose().replace(rotation=wrong[0].astype(np.float32), pose=pose)
     apart = np.asarray(_encode(measured, body) - measured.mean)[:144].reshape(24, 6)
     np.testing.assert_allclose(np.sum(apart**2, axis=1), error**2 @ [1, 1, 2], rtol=1e-3)  # next: the error squared
 
@@ -116,7 +117,7 @@ def test_an_output_of_zero_is_the_mean_rotation_of_every_joint():
 def test_an_output_of_zero_is_the_t_pose_where_no_statistics_are_asked_for():
     statistics = theta_6d.plain_statistics()
     finished = _finish(statistics, statistics.mean)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=FLOAT32), finished, parameters_lib.t_pose())
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=FLOAT32), finished, parameters.t_pose())
 
 
 def test_statistics_standardise_the_people_they_come_from():
@@ -125,15 +126,15 @@ def test_statistics_standardise_the_people_they_come_from():
     units = np.asarray((_encode(statistics, bodies) - statistics.mean[None]) / statistics.sd[None])
     spread = np.sqrt(np.mean(units**2, axis=0))
     assert np.all(spread < 1.0 + 1e-5)
-    np.testing.assert_allclose(spread[statistics.sd > theta_lib.LEAST_SD], 1.0, atol=1e-5)
-    assert np.mean(statistics.sd[:144] > theta_lib.LEAST_SD) > 0.9
+    np.testing.assert_allclose(spread[statistics.sd > LEAST_SD], 1.0, atol=1e-5)
+    assert np.mean(statistics.sd[:144] > LEAST_SD) > 0.9
 
 
 def test_people_at_every_heading_have_a_frame():
     headings = np.linspace(0, 2 * np.pi, 12, endpoint=False)
     turned = transform.Rotation.from_euler("y", headings[:, None]).as_matrix().astype(np.float32)
     statistics = theta_6d.measured_statistics(people.random_bodies(12, seed=9).replace(rotation=turned))
-    np.testing.assert_array_equal(statistics.frame[0], parameters_lib.UPRIGHT_FACING_CAMERA)
+    np.testing.assert_array_equal(statistics.frame[0], parameters.UPRIGHT_FACING_CAMERA)
     np.testing.assert_allclose(np.linalg.det(statistics.frame), 1.0, atol=FLOAT32)
     assert not np.any(np.all(statistics.frame[1:] == IDENTITY[None], axis=(1, 2)))  # the joints have their means
 

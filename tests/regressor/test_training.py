@@ -7,11 +7,14 @@ import jax
 import numpy as np
 import pytest
 
-from dal_jax.body import template as template_lib
-from dal_jax.regressor import augmentation, losses, model, theta as theta_lib, training
+from dal_jax.body.formats import load
+from dal_jax.regressor import theta, training
+from dal_jax.regressor.augmentation import AugmentationConfig
+from dal_jax.regressor.losses import LossWeights
+from dal_jax.regressor.model import RegressorConfig
 from tests.regressor import people
 
-CONFIG = model.RegressorConfig(
+CONFIG = RegressorConfig(
     preset="tiny",
     width=4,
     image_size=32,
@@ -23,8 +26,8 @@ CONFIG = model.RegressorConfig(
     weight_decay=1e-4,
     average_decay=0.9,
     standardise=True,
-    weights=losses.LossWeights(joint=1.0),
-    augmentation=augmentation.AugmentationConfig(flip_share=0.05, brightness=0.02),
+    weights=LossWeights(joint=1.0),
+    augmentation=AugmentationConfig(flip_share=0.05, brightness=0.02),
 )
 SMALL_BATCHES = dataclasses.replace(CONFIG, batch=5)  # of 12 people: three steps, the last filled up
 KEY = jax.random.key(1)
@@ -44,7 +47,7 @@ def start(data):
 
 
 def _epoch(state, data, config=CONFIG, **options):
-    return training.train_epoch(state, template_lib.load_template(), *data, config, KEY, **options)
+    return training.train_epoch(state, load.load_template(), *data, config, KEY, **options)
 
 
 def _first(count, data):
@@ -211,8 +214,8 @@ def test_a_new_round_keeps_weights_and_units_and_forgets_the_optimiser(data, sta
 def test_the_first_round_fixes_the_units_where_they_are_asked_for(data):
     plain = dataclasses.replace(CONFIG, standardise=False)
     for config, statistics in (
-        (CONFIG, theta_lib.measured_statistics(data[2])),
-        (plain, theta_lib.plain_statistics()),
+        (CONFIG, theta.measured_statistics(data[2])),
+        (plain, theta.plain_statistics()),
     ):
         state = training.start_round(config, training.initial_state(config, jax.random.key(0)), data[2])
         _assert_equal(state.statistics, statistics)

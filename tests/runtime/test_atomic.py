@@ -7,7 +7,8 @@ import stat
 import numpy as np
 import pytest
 
-from dal_jax.runtime import atomic, errors
+from dal_jax.runtime import files
+from dal_jax.runtime.errors import InputError
 
 
 class _Killed(BaseException):
@@ -15,15 +16,15 @@ class _Killed(BaseException):
 
 
 def _fail_while_building(path):
-    with atomic.directory(path, overwrite=True) as building:
+    with files.directory(path, overwrite=True) as building:
         (building / "page").write_text("new")
         raise _Killed
 
 
 def test_text_replaces_and_makes_folders(tmp_path):
     path = tmp_path / "a" / "b.txt"
-    atomic.write_text(path, "old")
-    atomic.write_text(path, "né")
+    files.write_text(path, "old")
+    files.write_text(path, "né")
     assert path.read_bytes() == "né".encode()
     assert os.listdir(path.parent) == ["b.txt"]
 
@@ -31,28 +32,28 @@ def test_text_replaces_and_makes_folders(tmp_path):
 def test_files_get_the_usual_permissions(tmp_path):
     plain, ours = tmp_path / "plain", tmp_path / "ours"
     plain.write_text("")
-    atomic.write_text(ours, "")
+    files.write_text(ours, "")
     assert stat.S_IMODE(ours.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
 
 
 def test_json_round_trips_and_refuses_nan(tmp_path):
     path = tmp_path / "value.json"
     value = [{"round": 1, "error_mm": 0.1, "truth": None}]
-    atomic.write_json(path, value)
+    files.write_json(path, value)
     assert json.loads(path.read_text()) == value
     with pytest.raises(ValueError, match="not JSON compliant"):
-        atomic.write_json(path, float("nan"))
+        files.write_json(path, float("nan"))
     assert json.loads(path.read_text()) == value
 
 
 def test_savez_round_trips_and_refuses_pickles(tmp_path):
     path = tmp_path / "arrays.npz"
-    atomic.savez(path, a=np.arange(3), name=np.array("x"))
+    files.savez(path, a=np.arange(3), name=np.array("x"))
     with np.load(path, allow_pickle=False) as file:
         assert sorted(file.files) == ["a", "name"]
         np.testing.assert_array_equal(file["a"], [0, 1, 2])
     with pytest.raises(ValueError, match="Object arrays"):
-        atomic.savez(path, a=np.array([{}]))
+        files.savez(path, a=np.array([{}]))
     assert os.listdir(tmp_path) == ["arrays.npz"]
     with np.load(path) as file:
         assert "name" in file.files
@@ -60,7 +61,7 @@ def test_savez_round_trips_and_refuses_pickles(tmp_path):
 
 def test_directory_appears_whole(tmp_path):
     path = tmp_path / "report"
-    with atomic.directory(path) as building:
+    with files.directory(path) as building:
         (building / "page").write_text("1")
         assert not path.exists()
     assert os.listdir(path) == ["page"]
@@ -69,7 +70,7 @@ def test_directory_appears_whole(tmp_path):
 
 def test_directory_is_dropped_when_its_block_fails(tmp_path):
     path = tmp_path / "report"
-    with atomic.directory(path) as building:
+    with files.directory(path) as building:
         (building / "page").write_text("old")
     with pytest.raises(_Killed):
         _fail_while_building(path)
@@ -81,9 +82,9 @@ def test_directory_is_replaced_only_when_told(tmp_path):
     path = tmp_path / "report"
     path.mkdir()
     (path / "old").write_text("")
-    with pytest.raises(errors.InputError, match="report: exists; --overwrite replaces it"):
-        atomic.directory(path).__enter__()
-    with atomic.directory(path, overwrite=True) as building:
+    with pytest.raises(InputError, match="report: exists; --overwrite replaces it"):
+        files.directory(path).__enter__()
+    with files.directory(path, overwrite=True) as building:
         (building / "new").write_text("")
     assert os.listdir(path) == ["new"]
     assert os.listdir(tmp_path) == ["report"]

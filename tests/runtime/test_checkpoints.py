@@ -18,7 +18,8 @@ import numpy as np
 import optax
 import pytest
 
-from dal_jax.runtime import checkpoints, errors
+from dal_jax.runtime.checkpoints import Checkpoints
+from dal_jax.runtime.errors import InputError
 
 
 @flax.struct.dataclass
@@ -52,8 +53,8 @@ def _assert_same(state, expected):
 
 def test_every_kind_of_leaf_comes_back(tmp_path):
     metadata = {"phase": "deform", "history": [{"round": 1, "error_mm": 0.1, "truth": None}]}
-    checkpoints.Checkpoints(tmp_path / "new").save(7, _state(7), metadata)
-    folder = checkpoints.Checkpoints(tmp_path / "new")
+    Checkpoints(tmp_path / "new").save(7, _state(7), metadata)
+    folder = Checkpoints(tmp_path / "new")
     assert folder.latest_step() == 7
     state, restored = folder.restore(_state(0))
     _assert_same(state, _state(7))
@@ -61,25 +62,25 @@ def test_every_kind_of_leaf_comes_back(tmp_path):
 
 
 def test_nothing_is_made_before_the_first_save(tmp_path):
-    folder = checkpoints.Checkpoints(tmp_path / "none")
+    folder = Checkpoints(tmp_path / "none")
     assert folder.latest_step() is None
-    with pytest.raises(errors.InputError, match="none: there is no checkpoint"):
+    with pytest.raises(InputError, match="none: there is no checkpoint"):
         folder.restore(_state())
     assert not (tmp_path / "none").exists()
 
 
 def test_the_last_few_are_kept(tmp_path):
-    folder = checkpoints.Checkpoints(tmp_path, keep=2)
+    folder = Checkpoints(tmp_path, keep=2)
     for step in (1, 2, 5, 12):
         folder.save(step, {"x": np.array(step)})
     assert sorted(os.listdir(tmp_path)) == ["12", "5"]
     assert folder.restore({"x": np.array(0)}, step=5)[0]["x"] == 5
-    with pytest.raises(errors.InputError, match="/2: there is no checkpoint"):
+    with pytest.raises(InputError, match="/2: there is no checkpoint"):
         folder.restore({"x": np.array(0)}, step=2)
 
 
 def test_steps_only_grow_and_metadata_is_json(tmp_path):
-    folder = checkpoints.Checkpoints(tmp_path)
+    folder = Checkpoints(tmp_path)
     folder.save(3, {"x": np.array(1)})
     with pytest.raises(ValueError, match="step 3 is not above the saved step 3"):
         folder.save(3, {"x": np.array(1)})
@@ -89,18 +90,18 @@ def test_steps_only_grow_and_metadata_is_json(tmp_path):
 
 
 def test_a_part_can_be_read_alone(tmp_path):
-    folder = checkpoints.Checkpoints(tmp_path)
+    folder = Checkpoints(tmp_path)
     folder.save(1, {"network": {"w": jnp.ones((2, 3))}, "optimiser": jnp.zeros(4)})
     part = {"network": {"w": jax.ShapeDtypeStruct((2, 3), jnp.float32)}}
     state, _ = folder.restore(part, partial=True)
     chex.assert_trees_all_equal(state, {"network": {"w": jnp.ones((2, 3))}})
     assert state["network"]["w"].devices() == {jax.devices()[0]}
-    with pytest.raises(errors.InputError, match=r"optimiser is float32\[4\], expected absent"):
+    with pytest.raises(InputError, match=r"optimiser is float32\[4\], expected absent"):
         folder.restore(part)
 
 
 def test_leaves_land_where_the_example_lies(tmp_path):
-    folder = checkpoints.Checkpoints(tmp_path)
+    folder = Checkpoints(tmp_path)
     mesh = jax.make_mesh((4,), ("data",))
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     folder.save(1, {"x": jnp.arange(8.0)})
@@ -120,9 +121,9 @@ def test_leaves_land_where_the_example_lies(tmp_path):
     ],
 )
 def test_another_structure_is_named(tmp_path, example, told):
-    folder = checkpoints.Checkpoints(tmp_path)
+    folder = Checkpoints(tmp_path)
     folder.save(1, _state())
-    with pytest.raises(errors.InputError, match=told) as caught:
+    with pytest.raises(InputError, match=told) as caught:
         folder.restore(example)
     assert "\n" not in str(caught.value)
 
@@ -130,23 +131,23 @@ def test_another_structure_is_named(tmp_path, example, told):
 @pytest.mark.parametrize("name", ["photo.jpg", "007", "best"])
 def test_a_foreign_folder_is_refused(tmp_path, name):
     (tmp_path / name).mkdir()
-    with pytest.raises(errors.InputError, match=f"holds '{name}', so it is not a folder of checkpoints"):
-        checkpoints.Checkpoints(tmp_path)
+    with pytest.raises(InputError, match=f"holds '{name}', so it is not a folder of checkpoints"):
+        Checkpoints(tmp_path)
 
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(errors.InputError, match="file: is a file"):
-        checkpoints.Checkpoints(tmp_path / "file")
+    with pytest.raises(InputError, match="file: is a file"):
+        Checkpoints(tmp_path / "file")
 
 
 @pytest.mark.parametrize("pattern", ["state/manifest.ocdbt", "state/_METADATA", "_CHECKPOINT_METADATA", "state/d/*"])
 def test_damage_is_told_in_one_line(tmp_path, pattern):
-    folder = checkpoints.Checkpoints(tmp_path)
+    folder = Checkpoints(tmp_path)
     folder.save(1, {"x": np.arange(1000.0)})
     for path in (tmp_path / "1").glob(pattern):
         path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(errors.InputError) as caught:
+    with pytest.raises(InputError) as caught:
         folder.restore({"x": np.arange(1000.0)})
     assert str(caught.value).startswith(f"{tmp_path}/1: ")
     assert "\n" not in str(caught.value)
@@ -183,7 +184,7 @@ def test_sigkill_in_the_middle_of_saves(tmp_path):
             time.sleep(rng.uniform(0.0, 0.3))
             child.send_signal(signal.SIGKILL)
             told = [first, *map(int, child.stdout.read().split())]
-        folder = checkpoints.Checkpoints(tmp_path / "steps")
+        folder = Checkpoints(tmp_path / "steps")
         reached = folder.latest_step()
         assert reached in (told[-1], told[-1] + 1)  # the last may have been whole before it was told
         state, metadata = folder.restore({"x": np.zeros(_SIZE, np.int64)})

@@ -5,7 +5,7 @@ import pathlib
 import jax
 import pytest
 
-from dal_jax.runtime import compilation_cache
+from dal_jax.runtime import machine
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_folder(monkeypatch, tmp_path, environment, expected):
     for name, value in environment.items():
         monkeypatch.setenv(name, value.format(tmp=tmp_path))
     folder = pathlib.Path(expected.format(tmp=tmp_path))
-    assert compilation_cache.configure() == folder
+    assert machine.configure() == folder
     assert folder.is_dir()
     assert jax.config.jax_compilation_cache_dir == str(folder)
 
@@ -39,7 +39,7 @@ def test_folder(monkeypatch, tmp_path, environment, expected):
 @pytest.mark.usefixtures("unset")
 def test_empty_turns_it_off(monkeypatch):
     monkeypatch.setenv("DAL_CACHE", "")
-    assert compilation_cache.configure() is None
+    assert machine.configure() is None
     assert jax.config.jax_compilation_cache_dir is None
 
 
@@ -48,6 +48,6 @@ def test_jax_own_setting_wins(monkeypatch, tmp_path):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
     monkeypatch.setenv("DAL_CACHE", str(tmp_path / "other"))
     try:
-        assert compilation_cache.configure() == tmp_path
+        assert machine.configure() == tmp_path
     finally:
         jax.config.update("jax_compilation_cache_dir", before)

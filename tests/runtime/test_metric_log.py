@@ -8,18 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dal_jax.runtime import errors, metric_log
+from dal_jax.runtime import metric_log
+from dal_jax.runtime.errors import InputError
+from dal_jax.runtime.metric_log import MetricLog
 
 
 def _write(path, steps, after_step=None):
-    with metric_log.MetricLog(path, after_step) as log:
+    with MetricLog(path, after_step) as log:
         for step in steps:
             log.write(step, {"loss": step / 4})
 
 
 def test_numbers_of_every_kind_become_json(tmp_path):
     path = tmp_path / "run" / "metrics.jsonl"
-    with metric_log.MetricLog(path) as log:
+    with MetricLog(path) as log:
         log.write(1, {"a": jnp.float32(0.5), "b": np.int64(3), "c": np.array(2.0), "phase": "lift", "d": None, "e": 7})
         log.write(np.int32(2), {"nan": np.float32("nan"), "inf": jnp.inf, "low": -np.inf})
         assert len(path.read_text().splitlines()) == 2  # flushed, though still open
@@ -30,7 +32,7 @@ def test_numbers_of_every_kind_become_json(tmp_path):
 
 
 def test_an_array_is_no_metric(tmp_path):
-    with metric_log.MetricLog(tmp_path / "m.jsonl") as log, pytest.raises(ValueError, match="size 1"):
+    with MetricLog(tmp_path / "m.jsonl") as log, pytest.raises(ValueError, match="size 1"):
         log.write(0, {"loss": np.zeros(2)})
 
 
@@ -55,8 +57,8 @@ def test_a_new_run_starts_an_empty_log(tmp_path):
 def test_a_foreign_line_is_named(tmp_path, line):
     path = tmp_path / "m.jsonl"
     path.write_text('{"step": 0}\n' + line + "\n")
-    with pytest.raises(errors.InputError, match=r"m\.jsonl: line 2: is no"):
-        metric_log.MetricLog(path, after_step=0)
+    with pytest.raises(InputError, match=r"m\.jsonl: line 2: is no"):
+        MetricLog(path, after_step=0)
     assert path.read_text().endswith(line + "\n")
 
 
@@ -77,6 +79,6 @@ def test_tensorboard_gets_the_numbers_where_it_is_installed(tmp_path, monkeypatc
     module.SummaryWriter = SummaryWriter
     module.__spec__ = json.__spec__  # any: only its presence is asked for
     monkeypatch.setitem(sys.modules, "tensorboardX", module)
-    with metric_log.MetricLog(tmp_path / "m.jsonl", after_step=3) as log:
+    with MetricLog(tmp_path / "m.jsonl", after_step=3) as log:
         log.write(4, {"loss": 0.5, "phase": "lift", "nan": np.nan})
     assert calls == [(str(tmp_path / "tensorboard"), 4), ("loss", 0.5, 4), "closed"]

@@ -2,14 +2,15 @@
 
 import pytest
 
-from dal_jax.runtime import errors, results
+from dal_jax.runtime import files
+from dal_jax.runtime.errors import InputError
 
 NAMES = ("pictures", "numbers.txt")
 RUN = {"seed": 1, "files": [1, 2]}
 
 
 def _make(out, run=RUN, overwrite=False, text="new", then=None):
-    with results.making(out, NAMES, run, overwrite) as building:
+    with files.making(out, NAMES, run, overwrite) as building:
         (building / "pictures").mkdir(exist_ok=True)
         (building / "pictures" / f"{text}.png").touch()
         if then is not None:
@@ -20,7 +21,7 @@ def _make(out, run=RUN, overwrite=False, text="new", then=None):
 def test_results_appear_whole_and_are_not_overwritten(tmp_path):
     _make(tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["numbers.txt", "pictures"]
-    with pytest.raises(errors.InputError, match=r"numbers\.txt exists; --overwrite replaces it"):
+    with pytest.raises(InputError, match=r"numbers\.txt exists; --overwrite replaces it"):
         _make(tmp_path / "out", text="other")
     assert (tmp_path / "out" / "numbers.txt").read_text() == "new"
     _make(tmp_path / "out", text="other", overwrite=True)
@@ -38,7 +39,7 @@ def test_a_killed_run_goes_on_with_what_it_has_left(tmp_path):
 def test_another_run_does_not_take_it_over(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         _make(tmp_path / "out", text="first", then=KeyboardInterrupt())
-    with pytest.raises(errors.InputError, match="unfinished run with seed=1, not 2; --overwrite starts anew"):
+    with pytest.raises(InputError, match="unfinished run with seed=1, not 2; --overwrite starts anew"):
         _make(tmp_path / "out", run=RUN | {"seed": 2})
     _make(tmp_path / "out", run=RUN | {"seed": 2}, overwrite=True)
     assert [path.name for path in (tmp_path / "out" / "pictures").iterdir()] == ["new.png"]
@@ -52,16 +53,16 @@ def test_old_results_stay_until_new_ones_are_whole(tmp_path):
 
 
 def test_bad_input_leaves_nothing(tmp_path):
-    with pytest.raises(errors.InputError, match="a bad picture"):
-        _make(tmp_path / "out", then=errors.InputError("a bad picture"))
+    with pytest.raises(InputError, match="a bad picture"):
+        _make(tmp_path / "out", then=InputError("a bad picture"))
     assert not (tmp_path / "out").exists()
     (tmp_path / "file").write_text("")
-    with pytest.raises(errors.InputError, match="is no folder"):
-        results.refuse_taken(tmp_path / "file", NAMES, overwrite=True)
+    with pytest.raises(InputError, match="is no folder"):
+        files.refuse_taken(tmp_path / "file", NAMES, overwrite=True)
 
 
 def test_a_spoiled_note_of_the_run_is_named(tmp_path):
     (tmp_path / ".unfinished").mkdir()
     (tmp_path / ".unfinished" / "run.json").write_text("[")
-    with pytest.raises(errors.InputError, match=r"run\.json: is no JSON object"):
+    with pytest.raises(InputError, match=r"run\.json: is no JSON object"):
         _make(tmp_path)

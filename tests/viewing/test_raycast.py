@@ -5,6 +5,7 @@ import pytest
 import trimesh
 
 from dal_jax.viewing import raycast
+from dal_jax.viewing.raycast import Scene
 
 _FACET = 0.003  # sagitta of a unit sphere's facets at 4 subdivisions, in units of its radius
 _FLOAT32 = 1e-5
@@ -18,7 +19,7 @@ def sphere() -> trimesh.Trimesh:
 def test_depth_of_a_sphere_is_analytic(sphere):
     centre = np.array([0.3, -0.2, 7.0])
     grid = raycast.pixel_centres(101, -1.5, 1.5)
-    hits = raycast.Scene(sphere.vertices + centre, sphere.faces).cast_grid(grid, 0.8 * grid)
+    hits = Scene(sphere.vertices + centre, sphere.faces).cast_grid(grid, 0.8 * grid)
     x, y = np.meshgrid(grid - centre[0], 0.8 * grid - centre[1])
     squared = x**2 + y**2
     assert hits.face.shape == (101, 101)
@@ -32,7 +33,7 @@ def test_barycentric_distance_and_face_name_the_same_point(sphere):
     rng = np.random.default_rng(0)
     origins = np.tile([0.0, 0.0, -4.0], (500, 1))
     directions = np.stack([*rng.uniform(-1, 1, (2, 500)), np.full(500, 3.0)], axis=1)
-    hits = raycast.Scene(sphere.vertices, sphere.faces).cast(origins, directions)
+    hits = Scene(sphere.vertices, sphere.faces).cast(origins, directions)
     assert 0 < hits.mask.sum() < 500
     corners = sphere.vertices[sphere.faces[hits.face[hits.mask]]]
     by_corner = np.einsum("rc,rci->ri", hits.barycentric[hits.mask], corners)
@@ -46,14 +47,14 @@ def test_no_ray_slips_between_faces():
     """Rays aimed exactly at the vertices and edge midpoints of a closed mesh all hit."""
     box = trimesh.creation.box()
     aims = np.concatenate([box.vertices, box.vertices[box.edges].mean(axis=1)]) * 0.999
-    hits = raycast.Scene(box.vertices, box.faces).cast(np.zeros_like(aims), aims)
+    hits = Scene(box.vertices, box.faces).cast(np.zeros_like(aims), aims)
     assert hits.mask.all()
 
 
 def test_a_flat_mesh_is_seen_from_either_side():
     vertices = np.array([[-1.0, -1, 2], [1, -1, 2], [0, 1, 2]])
     for faces in ([[0, 1, 2]], [[2, 1, 0]]):
-        hits = raycast.Scene(vertices, np.array(faces)).cast_grid(np.zeros(1), np.zeros(1))
+        hits = Scene(vertices, np.array(faces)).cast_grid(np.zeros(1), np.zeros(1))
         assert hits.face.tolist() == [[0]]
         np.testing.assert_allclose(hits.distance, 2.0, atol=_FLOAT32)
 
@@ -70,7 +71,7 @@ def test_a_flat_mesh_is_seen_from_either_side():
 )
 def test_a_mesh_that_would_crash_embree_is_refused(vertices, faces, message):
     with pytest.raises(ValueError, match=message):
-        raycast.Scene(vertices, np.asarray(faces))
+        Scene(vertices, np.asarray(faces))
 
 
 def test_pixel_centres_tile_the_crop():

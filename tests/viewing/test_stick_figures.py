@@ -5,7 +5,7 @@ import io
 import numpy as np
 import PIL.Image
 
-from dal_jax.viewing import stick_figures
+from dal_jax.viewing import plots
 from tests.lifting import stick_people
 
 _RED, _BLUE, _ORANGE = (214, 69, 47), (31, 111, 208), (255, 176, 0)
@@ -18,7 +18,7 @@ def _columns(picture, colour):
 
 
 def test_someone_who_faces_the_camera_has_the_right_side_on_the_left_and_from_behind_the_other_way_round():
-    sheet = stick_figures.sheet(stick_people.STANDING[None], cell_px=100, poses_a_row=1)
+    sheet = plots.sheet(stick_people.STANDING[None], cell_px=100, poses_a_row=1)
     assert sheet.shape == (100, 400, 3)
     front, behind = sheet[:, :100], sheet[:, 300:]
     assert _columns(front, _RED).mean() < _columns(front, _BLUE).mean()
@@ -26,28 +26,26 @@ def test_someone_who_faces_the_camera_has_the_right_side_on_the_left_and_from_be
 
 
 def test_size_and_place_do_not_matter():
-    one = stick_figures.sheet(stick_people.STANDING[None])
-    other = stick_figures.sheet(500 * stick_people.STANDING[None] + 40)
+    one = plots.sheet(stick_people.STANDING[None])
+    other = plots.sheet(500 * stick_people.STANDING[None] + 40)
     assert np.mean(one != other) < 1e-3  # rounding to pixels
 
 
 def test_a_flagged_joint_is_ringed():
     flagged = np.zeros((1, 17), bool)
-    plain = stick_figures.sheet(stick_people.STANDING[None], flagged=flagged)
+    plain = plots.sheet(stick_people.STANDING[None], flagged=flagged)
     flagged[0, 10] = True
-    ringed = stick_figures.sheet(stick_people.STANDING[None], ["7"], flagged)
+    ringed = plots.sheet(stick_people.STANDING[None], ["7"], flagged)
     assert not len(_columns(plain, _ORANGE)) and len(_columns(ringed, _ORANGE))
 
 
 def test_many_poses_fill_rows_and_no_size_is_no_crash():
     people = np.concatenate([stick_people.crowd(4, seed=0), np.zeros((1, 17, 3))])
-    assert stick_figures.sheet(people, cell_px=40, poses_a_row=2).shape == (120, 320, 3)
+    assert plots.sheet(people, cell_px=40, poses_a_row=2).shape == (120, 320, 3)
 
 
 def test_turntable_goes_round_once():
-    with PIL.Image.open(
-        io.BytesIO(stick_figures.turntable(stick_people.crowd(3, seed=0), frames=8, cell_px=50))
-    ) as gif:
+    with PIL.Image.open(io.BytesIO(plots.turntable(stick_people.crowd(3, seed=0), frames=8, cell_px=50))) as gif:
         assert gif.n_frames == 8 and gif.size == (150, 50)
         frames = []
         for number in range(8):

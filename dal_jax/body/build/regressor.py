@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import optimize
 
-from dal_jax.body import kinematics, skeleton, template as template_lib
+from dal_jax.body import kinematics, skeleton
+from dal_jax.body.template import Template
 
 _POSES_A_SHAPE = 8
 _POSE_SIGMA = 0.45  # radians, each component of each joint's axis-angle
@@ -43,7 +44,7 @@ class _Bodies:
 
 
 def fit(
-    template: template_lib.Template, shapes: Float[np.ndarray, "k n 3"], joints: Float[np.ndarray, "k 24 3"]
+    template: Template, shapes: Float[np.ndarray, "k n 3"], joints: Float[np.ndarray, "k 24 3"]
 ) -> Float[np.ndarray, "17 n"]:
     """Fit the regressor; `template` gives weights, faces and mirror map, `shapes` and `joints` the rest shapes."""
     mirror = np.asarray(template.mirror)
@@ -64,7 +65,7 @@ def fit(
     return rows.astype(np.float32)
 
 
-def _pose_all(template: template_lib.Template, shapes: np.ndarray, joints: np.ndarray) -> _Bodies:
+def _pose_all(template: Template, shapes: np.ndarray, joints: np.ndarray) -> _Bodies:
     random = np.random.default_rng(0)
     posed, centres = [], {name: [] for name in _CENTRES}
     weight = np.asarray(template.skin_weight, np.float64)
@@ -91,7 +92,7 @@ def _pose_all(template: template_lib.Template, shapes: np.ndarray, joints: np.nd
 
 
 def _fit_row(
-    template: template_lib.Template, bodies: _Bodies, name: str, rest: np.ndarray, mirror: np.ndarray | None
+    template: Template, bodies: _Bodies, name: str, rest: np.ndarray, mirror: np.ndarray | None
 ) -> Float[np.ndarray, " n"]:
     target = bodies.centres[name]
     candidates = _nearest(template, bodies.vertices[0], target[0], _CENTRES[name][1])
@@ -117,7 +118,7 @@ def _fit_row(
 
 
 def _nearest(
-    template: template_lib.Template, rest: np.ndarray, centre: np.ndarray, segments: tuple[str, ...]
+    template: Template, rest: np.ndarray, centre: np.ndarray, segments: tuple[str, ...]
 ) -> Int[np.ndarray, " c"]:
     index = [skeleton.SMPL_JOINT_NAMES.index(s) for s in segments]
     allowed = np.asarray(template.skin_weight)[:, index].sum(axis=1) > 0.95

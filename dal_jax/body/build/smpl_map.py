@@ -7,8 +7,10 @@ import numpy as np
 import trimesh
 from jaxtyping import Float, Int
 
-from dal_jax.body.build import anny_mesh, free_body
-from dal_jax.runtime import errors
+from dal_jax.body.build import free_body
+from dal_jax.body.build.anny_mesh import AnnyBody
+from dal_jax.body.build.free_body import FreeBody
+from dal_jax.runtime.errors import InputError
 
 _FIELDS = {"face_index": (6890,), "barycentric": (6890, 3), "confidence": (6890,), "provenance": ()}
 _ANNY_TRIANGLES = 27420
@@ -25,19 +27,17 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:
             fields = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise errors.InputError(f"{path}: not a readable map (.npz)") from error
+        raise InputError(f"{path}: not a readable map (.npz)") from error
     for name, expected in _FIELDS.items():
         if name not in fields or fields[name].shape != expected:
             found = fields[name].shape if name in fields else "missing"
-            raise errors.InputError(f"{path}: field '{name}' is {found}, expected {expected}")
+            raise InputError(f"{path}: field '{name}' is {found}, expected {expected}")
     if fields["face_index"].min() < 0 or fields["face_index"].max() >= _ANNY_TRIANGLES:
-        raise errors.InputError(f"{path}: field 'face_index' names a triangle outside Anny's {_ANNY_TRIANGLES}")
+        raise InputError(f"{path}: field 'face_index' names a triangle outside Anny's {_ANNY_TRIANGLES}")
     return fields
 
 
-def carry_over(
-    source: dict[str, np.ndarray], body: anny_mesh.AnnyBody, built: free_body.FreeBody
-) -> dict[str, np.ndarray]:
+def carry_over(source: dict[str, np.ndarray], body: AnnyBody, built: FreeBody) -> dict[str, np.ndarray]:
     """Nearest point of the free body in the same T-pose, on skin of the same segments that faces the same way."""
     corners = body.triangles[source["face_index"]]
     barycentric = source["barycentric"].astype(np.float64)[..., None]

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import numpy as np
 from jaxtyping import Float
 
-from dal_jax.runtime import errors
+from dal_jax.runtime.errors import InputError
 
 NAMES = ("54138969", "55011271", "58860488", "60457274")
 SUBJECTS = 11
@@ -97,7 +97,7 @@ def read_metadata(path: pathlib.Path) -> Cameras:
     root = _parse(path)
     names = [element.text or "" for element in root.findall("dbcameras/index2id/*")]
     if sorted(names) != sorted(NAMES):
-        raise errors.InputError(f"{path}: dbcameras/index2id names {', '.join(names) or 'nothing'}, not the cameras")
+        raise InputError(f"{path}: dbcameras/index2id names {', '.join(names) or 'nothing'}, not the cameras")
     numbers = _numbers(path, root.findtext("w0"))
     poses = numbers[:_POSES].reshape(len(NAMES), SUBJECTS, 6)
     lenses = numbers[_POSES:].reshape(len(NAMES), 9)
@@ -113,27 +113,27 @@ def _parse(path: pathlib.Path) -> ElementTree.Element:
     try:
         content = path.read_bytes()
         if b"<!DOCTYPE" in content or b"<!ENTITY" in content:  # entities can be made to fill the memory
-            raise errors.InputError(f"{path}: declares a document type, which the release's metadata.xml does not")
+            raise InputError(f"{path}: declares a document type, which the release's metadata.xml does not")
         return ElementTree.fromstring(content)
     except OSError as error:
-        raise errors.InputError(f"{path}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except (ElementTree.ParseError, ValueError, LookupError) as error:
-        if isinstance(error, errors.InputError):
+        if isinstance(error, InputError):
             raise
-        raise errors.InputError(f"{path}: is no XML: {error}") from error
+        raise InputError(f"{path}: is no XML: {error}") from error
 
 
 def _numbers(path: pathlib.Path, text: str | None) -> Float[np.ndarray, "300"]:
     words = (text or "").strip().strip("[]").replace(",", " ").split()
     if len(words) != _POSES + _LENSES:
-        raise errors.InputError(f"{path}: w0 has {len(words)} numbers, not {_POSES + _LENSES}")
+        raise InputError(f"{path}: w0 has {len(words)} numbers, not {_POSES + _LENSES}")
     for place, word in enumerate(words):
         try:
             finite = np.isfinite(float(word))
         except ValueError:
             finite = False
         if not finite:
-            raise errors.InputError(f"{path}: w0[{place}] is '{word[:40]}', not a finite number")
+            raise InputError(f"{path}: w0[{place}] is '{word[:40]}', not a finite number")
     return np.array(words, np.float64)
 
 

@@ -1,19 +1,34 @@
-"""Dense correspondences from a DensePose network's predictions (paper, 6.1): an IUV picture a video frame."""
+"""What either route of dense annotation says of one video frame."""
 
 import pathlib
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from dal_jax.correspondences import chart as chart_lib, iuv, person as person_lib
-from dal_jax.data.human36m import dense, sequences
-from dal_jax.data.recording import source as source_lib
-from dal_jax.runtime import errors
+from dal_jax.data.human36m.release import Sequence
+from dal_jax.data.preparing.source import Noted
+from dal_jax.observations import iuv
+from dal_jax.observations.chart import Chart
+from dal_jax.observations.person import AnnotatedPerson, Rejected
+from dal_jax.runtime.errors import InputError
 
 
-def find(folder: pathlib.Path, sequence: sequences.Sequence) -> dict[int, pathlib.Path]:
+class Dense(NamedTuple):
+    """A person's square crop and annotated surface points, on the free body."""
+
+    box_px: Float[np.ndarray, "4"]
+    point_px: Float[np.ndarray, "p 2"]
+    face: Int[np.ndarray, "p"]
+    barycentric: Float[np.ndarray, "p 3"]
+
+
+# --- Dense correspondences from a DensePose network's predictions (paper, 6.1): an IUV picture a video frame ---
+
+
+def find(folder: pathlib.Path, sequence: Sequence) -> dict[int, pathlib.Path]:
     """Return a sequence's pictures by frame: `S1/Directions 1.54138969/ANYTHING_000005_IUV.png` is frame 5.
 
     The first frame is 0. Two pictures of one frame are refused, none at all too.
@@ -26,22 +41,22 @@ def find(folder: pathlib.Path, sequence: sequences.Sequence) -> dict[int, pathli
     for path in sorted(place.glob("*_IUV.png")):
         match = re.search(r"(\d{1,9})_IUV\.png$", path.name)
         if not match:
-            raise errors.InputError(f"{path}: no number of a frame before _IUV.png")
+            raise InputError(f"{path}: no number of a frame before _IUV.png")
         if int(match[1]) in found:
-            raise errors.InputError(f"{path}: is frame {int(match[1])}, as {found[int(match[1])].name} is")
+            raise InputError(f"{path}: is frame {int(match[1])}, as {found[int(match[1])].name} is")
         found[int(match[1])] = path
     if not found:
-        raise errors.InputError(f"{place}: no file is named NUMBER_IUV.png")
+        raise InputError(f"{place}: no file is named NUMBER_IUV.png")
     return found
 
 
 def annotate(
     folder: pathlib.Path,
-    sequence: sequences.Sequence,
-    chart: chart_lib.Chart,
+    sequence: Sequence,
+    chart: Chart,
     joints_px: Float[np.ndarray, "frames 17 2"],
     wanted: Int[np.ndarray, "k"],
-) -> Iterator[dense.Dense | person_lib.Rejected | source_lib.Noted]:
+) -> Iterator[Dense | Rejected | Noted]:
     """Yield for each wanted frame the points of its picture, on the chart's body.
 
     Raises:
@@ -50,23 +65,21 @@ def annotate(
     pictures = find(folder, sequence)
     for frame in wanted.tolist():
         if frame not in pictures:
-            yield source_lib.Noted("frame without a prediction")
+            yield Noted("frame without a prediction")
             continue
         try:
             found = read(pictures[frame], joints_px[frame])
-        except errors.InputError as error:
-            found = person_lib.Rejected(sequence.name, frame, pictures[frame].name, "unreadable picture", str(error))
+        except InputError as error:
+            found = Rejected(sequence.name, frame, pictures[frame].name, "unreadable picture", str(error))
         if found is None:
-            yield source_lib.Noted("frame in which the network saw nobody")
-        elif isinstance(found, person_lib.Rejected):
+            yield Noted("frame in which the network saw nobody")
+        elif isinstance(found, Rejected):
             yield found
         else:
-            yield dense.Dense(found.crop_px, found.point_px, *chart.to_surface(found.part, found.uv))
+            yield Dense(found.crop_px, found.point_px, *chart.to_surface(found.part, found.uv))
 
 
-def read(
-    path: pathlib.Path, joints_px: Float[np.ndarray, "17 2"]
-) -> person_lib.AnnotatedPerson | person_lib.Rejected | None:
+def read(path: pathlib.Path, joints_px: Float[np.ndarray, "17 2"]) -> AnnotatedPerson | Rejected | None:
     """Return the person of a picture (beside it NUMBER_INDS.png, if there are more) whose box holds most of the joints.
 
     None where nobody was found, as a network does; of people who are too small, one.

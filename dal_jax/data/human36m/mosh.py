@@ -1,5 +1,7 @@
-"""Dense correspondences from SMPL's parameters (paper, 6.1: MoSh): bodies posed, and looked at along rays."""
+"""Whose body stands before the camera: a body file's, or a model of SMPL in the person's own shape."""
 
+import dataclasses
+import functools
 import pathlib
 import zlib
 from collections.abc import Iterator
@@ -8,14 +10,78 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from dal_jax.body import skinning, template as template_lib
-from dal_jax.correspondences import person as person_lib
-from dal_jax.data.human36m import bodies as bodies_lib, cameras, dense, placement, sequences
-from dal_jax.data.poses import smpl_motion
-from dal_jax.data.recording import source as source_lib
-from dal_jax.data.synthetic import annotator, cameras as crops
-from dal_jax.runtime import errors
-from dal_jax.viewing import raycast
+from dal_jax.body import skinning
+from dal_jax.body.formats import carry_over, load
+from dal_jax.body.template import Template
+from dal_jax.data.human36m import cameras, placement
+from dal_jax.data.human36m.cameras import Lens
+from dal_jax.data.human36m.densepose import Dense
+from dal_jax.data.human36m.release import Sequence
+from dal_jax.data.motions import smpl_motion
+from dal_jax.data.preparing.source import Noted
+from dal_jax.observations import person
+from dal_jax.observations.person import Rejected
+from dal_jax.runtime.errors import InputError
+from dal_jax.synthetic import annotator
+from dal_jax.synthetic.view import pixel_grid_px
+from dal_jax.viewing.raycast import Hits, Scene
+
+
+@dataclasses.dataclass(frozen=True)
+class SubjectBodies:
+    """The body that points are on, and the model of SMPL, if there is one, that is posed in its place.
+
+    body, smpl: files; '' for the free body, and for none.
+    """
+
+    body: str = ""
+    smpl: str = ""
+
+    def of(self, betas: tuple[float, ...]) -> tuple[Template, bool]:
+        """Return what is posed, and whether it has the shape that betas tell, which only a model of SMPL can take.
+
+        Raises:
+          errors.InputError: a file is no body, or points of SMPL cannot be carried over to the body.
+        """
+        posed = self.smpl or self.body
+        template, shaped = _shaped(posed, betas)
+        target = _load(self.body)
+        if not _same_faces(template, target) and not _same_faces(target, load.load_template()):
+            raise InputError(f"--smpl={self.smpl}: is known on the free body alone, not on {self.body}")
+        return template, shaped
+
+    def carry(
+        self, posed: Template, face: Int[np.ndarray, "p"], barycentric: Float[np.ndarray, "p 3"]
+    ) -> tuple[Int[np.ndarray, "p"], Float[np.ndarray, "p 3"]]:
+        """Return where surface points of what was posed are on the body."""
+        target = _load(self.body)
+        if _same_faces(posed, target) or not len(face):
+            return face, barycentric
+        rest = np.einsum("pc,pcx->px", barycentric, _smpl_on_free_body()[np.asarray(posed.faces)[face]])
+        return carry_over.nearest(rest, np.asarray(target.vertices, np.float64)[np.asarray(target.faces)])
+
+
+@functools.lru_cache(2)
+def _shaped(body: str, betas: tuple[float, ...]) -> tuple[Template, bool]:
+    if betas and body and load.is_smpl(body):
+        return load.load_shape(body, betas), True
+    return _load(body), False
+
+
+def _load(body: str) -> Template:
+    return load.load_template(body or load.FREE_BODY)
+
+
+def _same_faces(one: Template, other: Template) -> bool:
+    return np.array_equal(one.faces, other.faces)
+
+
+@functools.cache
+def _smpl_on_free_body() -> Float[np.ndarray, "6890 3"]:
+    return carry_over.smpl_placement().position
+
+
+# --- Dense correspondences from SMPL's parameters (paper, 6.1: MoSh): bodies posed, and looked at along rays ---
 
 WORST_FIT_MM = 150.0
 """Root mean square of the 17 joints, body against positions; beyond it the parameters are another moment's or person's.
@@ -27,7 +93,7 @@ _BLOCK = 32  # bodies posed at once
 _GRID = 96  # rays along the crop's side, from whose hits the points are chosen
 
 
-def find(folder: pathlib.Path, sequence: sequences.Sequence) -> pathlib.Path:
+def find(folder: pathlib.Path, sequence: Sequence) -> pathlib.Path:
     """Return a sequence's file of parameters: `S1/Directions 1.npz`, `_poses.npz`, `.pkl` or `_cam0_aligned.pkl`.
 
     Raises:
@@ -38,17 +104,17 @@ def find(folder: pathlib.Path, sequence: sequences.Sequence) -> pathlib.Path:
     for ending in endings:
         if (path := folder / sequence.subject / f"{sequence.stem}{ending}").is_file():
             return path
-    raise errors.InputError(f"{folder / sequence.subject}: no {sequence.stem}{{{','.join(endings)}}}")
+    raise InputError(f"{folder / sequence.subject}: no {sequence.stem}{{{','.join(endings)}}}")
 
 
 def annotate(
     path: pathlib.Path,
-    sequence: sequences.Sequence,
-    bodies: bodies_lib.Bodies,
-    lens: cameras.Lens,
+    sequence: Sequence,
+    bodies: SubjectBodies,
+    lens: Lens,
     truth_mm: Float[np.ndarray, "frames 17 3"],
     wanted: Int[np.ndarray, "k"],
-) -> Iterator[dense.Dense | person_lib.Rejected | source_lib.Noted]:
+) -> Iterator[Dense | Rejected | Noted]:
     """Yield for each wanted frame 100 to 150 surface points that the camera sees, each at its exact projection.
 
     truth_mm: the sequence's joints in the camera's frame. They say where the parameters' world is (and how large a
@@ -68,13 +134,13 @@ def annotate(
     told = zip(places, joints, truth, _bodies(template, motion.root[kept], motion.pose[kept]), strict=True)
     for frame, row in zip(wanted.tolist(), rows, strict=True):
         if row < 0:
-            yield source_lib.Noted("frame without parameters")
+            yield Noted("frame without parameters")
             continue
         place, own, true, vertices = next(told)
         error_mm = 1000 * float(np.sqrt(np.mean(np.sum((place(own) - true) ** 2, axis=-1))))
         if error_mm > WORST_FIT_MM:
             message = f"{path}: frame {frame} of {sequence.name}: joints are {error_mm:.0f} mm from D3_Positions"
-            yield person_lib.Rejected(sequence.name, frame, sequence.video.name, "parameters do not fit", message)
+            yield Rejected(sequence.name, frame, sequence.video.name, "parameters do not fit", message)
         else:
             random = np.random.default_rng((zlib.crc32(sequence.name.encode()), frame))
             seen = look(place(vertices), template, lens, random)
@@ -84,41 +150,41 @@ def annotate(
 
 def look(
     vertices: Float[np.ndarray, "n 3"],
-    template: template_lib.Template,
-    lens: cameras.Lens,
+    template: Template,
+    lens: Lens,
     random: np.random.Generator,
-) -> dense.Dense:
+) -> Dense:
     """Return what a camera sees of a body in its frame, metres: the crop around it, points spread over the parts."""
     outline_px = lens.project(vertices)
     low, high = outline_px.min(axis=0), outline_px.max(axis=0)
-    side = person_lib.CROP_MARGIN * (high - low).max()
+    side = person.CROP_MARGIN * (high - low).max()
     box_px = np.array([*((low + high - side) / 2), side, side])
     view = LensView(vertices, np.asarray(template.faces), lens)
-    grid_px = crops.pixel_grid_px(box_px, _GRID)
+    grid_px = pixel_grid_px(box_px, _GRID)
     face = view.cast(grid_px).face
     part = np.where(face >= 0, np.asarray(template.part)[face], 0)
     points = annotator.exact_points(view, part, grid_px, random)
-    return dense.Dense(box_px, points.px, points.face, points.barycentric)
+    return Dense(box_px, points.px, points.face, points.barycentric)
 
 
 class LensView:
     """A body before one of the cameras, for looking at it along pixels (`annotator.exact_points`)."""
 
-    def __init__(self, vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"], lens: cameras.Lens):
+    def __init__(self, vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"], lens: Lens):
         self.body_faces = len(faces)
-        self._scene = raycast.Scene(vertices.astype(np.float32), faces)
+        self._scene = Scene(vertices.astype(np.float32), faces)
         self._lens = lens
 
-    def cast(self, points_px: Float[np.ndarray, "*b 2"]) -> raycast.Hits:
+    def cast(self, points_px: Float[np.ndarray, "*b 2"]) -> Hits:
         """Look along photograph pixels; `distance` is the depth z, metres."""
         directions = self._lens.rays(points_px).reshape(-1, 3)
         hits = self._scene.cast(np.zeros_like(directions), directions)
         shape = points_px.shape[:-1]
-        return raycast.Hits(hits.face.reshape(shape), hits.barycentric.reshape(*shape, 3), hits.distance.reshape(shape))
+        return Hits(hits.face.reshape(shape), hits.barycentric.reshape(*shape, 3), hits.distance.reshape(shape))
 
 
 def _bodies(
-    template: template_lib.Template, root: Float[np.ndarray, "k 3"], angles: Float[np.ndarray, "k 23 3"]
+    template: Template, root: Float[np.ndarray, "k 3"], angles: Float[np.ndarray, "k 23 3"]
 ) -> Iterator[Float[np.ndarray, "n 3"]]:
     """Yield the vertices of each body, the pelvis at the origin; posed in blocks of one size, the last filled up."""
     for start in range(0, len(root), _BLOCK):
@@ -128,9 +194,7 @@ def _bodies(
 
 
 @jax.jit
-def _vertices(
-    template: template_lib.Template, root: Float[Array, "k 3"], angles: Float[Array, "k 23 3"]
-) -> Float[Array, "k n 3"]:
+def _vertices(template: Template, root: Float[Array, "k 3"], angles: Float[Array, "k 23 3"]) -> Float[Array, "k n 3"]:
     def one(turn, pose):
         return skinning.skin_vertices(template, smpl_motion.segments_of(template, turn, pose))
 

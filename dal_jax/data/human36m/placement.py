@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from dal_jax.data.human36m import positions
-from dal_jax.runtime import errors
+from dal_jax.data.human36m import release
+from dal_jax.runtime.errors import InputError
 
 _RATES = (10.0, 50.0, 100.0, 120.0, 200.0, 240.0)
 """Frames a second of motions that do not tell theirs; MoSh's of Human3.6M have 200, those per camera 10."""
@@ -84,14 +84,14 @@ def motion_frames(
     Raises:
       errors.InputError: the motion is longer or shorter than the sequence at any rate known.
     """
-    seconds = count / positions.FRAMES_PER_SECOND
+    seconds = count / release.FRAMES_PER_SECOND
     rates = (rate,) if rate else _RATES
     fitting = [one for one in rates if abs(recorded - seconds * one) <= _SLACK * seconds * one + one / 10]
     if not fitting:
         at = f"at {rate:g} a second" if rate else "at any rate known"
-        raise errors.InputError(f"{path}: {recorded} frames {at} are not the sequence's {seconds:.1f} s")
+        raise InputError(f"{path}: {recorded} frames {at} are not the sequence's {seconds:.1f} s")
     best = min(fitting, key=lambda one: abs(recorded - seconds * one))
-    exact = wanted * best / positions.FRAMES_PER_SECOND
+    exact = wanted * best / release.FRAMES_PER_SECOND
     nearest = np.round(exact).astype(np.int64)
-    there = (np.abs(exact - nearest) < 0.5 * min(1.0, best / positions.FRAMES_PER_SECOND) + 1e-6) & (nearest < recorded)
+    there = (np.abs(exact - nearest) < 0.5 * min(1.0, best / release.FRAMES_PER_SECOND) + 1e-6) & (nearest < recorded)
     return np.where(there, nearest, -1)

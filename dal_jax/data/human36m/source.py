@@ -11,20 +11,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from dal_jax.correspondences import person as person_lib
-from dal_jax.data import files as files_lib, pictures, schema
-from dal_jax.data.human36m import (
-    bodies as bodies_lib,
-    cameras as cameras_lib,
-    dense as dense_lib,
-    densepose,
-    mosh,
-    positions,
-    sequences,
-    video,
-)
-from dal_jax.data.recording import source as source_lib
-from dal_jax.runtime import errors
+from dal_jax.data import schema
+from dal_jax.data.files import Files
+from dal_jax.data.human36m import cameras, densepose, mosh, release
+from dal_jax.data.human36m.cameras import Cameras, Lens
+from dal_jax.data.human36m.densepose import Dense
+from dal_jax.data.human36m.mosh import SubjectBodies
+from dal_jax.data.human36m.release import Sequence
+from dal_jax.data.preparing.source import Example, Noted
+from dal_jax.observations import photographs
+from dal_jax.observations.person import Rejected
+from dal_jax.runtime.errors import InputError
 
 ROUTES = ("mosh", "iuv")
 """MoSh's parameters, or a network's IUV pictures; each is the name of the folder beside the subjects'."""
@@ -36,7 +33,7 @@ _METADATA = "metadata.xml"
 _PHOTOGRAPH_PX, _SIZE_SLACK_PX = 1000, 10  # two cameras' pictures are 1002 high
 _DISAGREEMENT_PX = 10.0  # median, of D2_Positions from the projected D3_Positions; the release's own agree far better
 
-Items = Iterator[source_lib.Example | person_lib.Rejected | source_lib.Noted]
+Items = Iterator[Example | Rejected | Noted]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +45,7 @@ class Human36m:
     person's shape to be posed by MoSh's parameters; '': the body of `files` is posed.
     """
 
-    files: files_lib.Files
+    files: Files
     dense: str = ""
     frame_step: int = 5
     smpl: str = ""
@@ -65,7 +62,7 @@ class Human36m:
         small = [path for path in (folder / _METADATA, pathlib.Path(self.smpl or ".")) if path.is_file()]
         own = self.files.digest(small, [folder / route])
         content = hashlib.sha256(json.dumps([own, VERSION, self.options()], sort_keys=True).encode())
-        for subject in sorted(itertools.chain(*sequences.SPLITS.values())):
+        for subject in sorted(itertools.chain(*release.SPLITS.values())):
             for path in sorted(itertools.chain(*((folder / top / subject).rglob("*.*") for top in (".", "mosh")))):
                 content.update(f"{path.relative_to(folder)} {path.stat().st_size}\n".encode())
         return content.hexdigest()[:12]
@@ -75,21 +72,19 @@ class Human36m:
         shaped = pathlib.Path(self.smpl).name
         return {**self.files.options(), "dense": self._route(), "frame_step": self.frame_step, "smpl": shaped}
 
-    def splits(self) -> Mapping[str, list[sequences.Sequence]]:
+    def splits(self) -> Mapping[str, list[Sequence]]:
         """Return the videos of protocol 1's subjects, as far as they are there; checks all folders and options."""
         self._check()
-        found = {split: sequences.find(self.files.folder, split) for split in sequences.SPLITS}
+        found = {split: release.find(self.files.folder, split) for split in release.SPLITS}
         found = {split: videos for split, videos in found.items() if videos}
         if not found:
-            raise errors.InputError(
-                f"{self.files.source}: no video S1/Videos/*.mp4, or of another subject of protocol 1"
-            )
+            raise InputError(f"{self.files.source}: no video S1/Videos/*.mp4, or of another subject of protocol 1")
         seen_by_camera = (one.positions("D3_Positions_mono") for one in itertools.chain(*found.values()))
         if not self._cameras().placements and not any(path.is_file() for path in seen_by_camera):
-            raise errors.InputError(f"{self.files.source}: no D3_Positions_mono; D3_Positions need {_METADATA}")
+            raise InputError(f"{self.files.source}: no D3_Positions_mono; D3_Positions need {_METADATA}")
         return found
 
-    def read(self, sequence: sequences.Sequence) -> Items:
+    def read(self, sequence: Sequence) -> Items:
         """Yield a video's people; a damaged file takes with it what hangs on it, and is counted."""
         if sequence.fault:
             yield _rejected(sequence, "video known to be bad", f"{sequence.name}: left out: {sequence.fault}")
@@ -99,31 +94,31 @@ class Human36m:
             joints_px, truth_mm = self._joints(sequence, lens)
             frames = np.arange(0, len(truth_mm), self.frame_step)
             annotated = self._annotated(sequence, lens, joints_px, truth_mm, frames)
-            shown = itertools.chain(video.frames(sequence.video, self.frame_step), itertools.repeat(None))
+            shown = itertools.chain(release.frames(sequence.video, self.frame_step), itertools.repeat(None))
             for frame, found, picture in zip(frames.tolist(), annotated, shown, strict=False):
                 if picture is None:
-                    yield source_lib.Noted("frame beyond the video's end")
-                elif isinstance(found, dense_lib.Dense):
+                    yield Noted("frame beyond the video's end")
+                elif isinstance(found, Dense):
                     truth = {"truth_joints_h36m_mm": truth_mm[frame], "truth_intrinsics_px": lens.intrinsics_px}
                     yield self._example(sequence, frame, picture[1], found, joints_px[frame], truth)
                 else:
                     yield found
-        except errors.InputError as error:
+        except InputError as error:
             yield _rejected(sequence, "unreadable file", str(error))
 
     def _route(self) -> str:
         there = [route for route in ROUTES if (self.files.folder / route).is_dir()]
         if self.dense and self.dense not in ROUTES:
-            raise errors.InputError(f"--dense={self.dense}: one of {', '.join(ROUTES)}")
+            raise InputError(f"--dense={self.dense}: one of {', '.join(ROUTES)}")
         if self.dense in there or (not self.dense and len(there) == 1):
             return self.dense or there[0]
         if self.dense or not there:
-            raise errors.InputError(f"{self.files.source}: no folder {self.dense or ' or '.join(ROUTES)} in it")
-        raise errors.InputError(f"{self.files.source}: has folders {' and '.join(there)}; name one by --dense")
+            raise InputError(f"{self.files.source}: no folder {self.dense or ' or '.join(ROUTES)} in it")
+        raise InputError(f"{self.files.source}: has folders {' and '.join(there)}; name one by --dense")
 
-    def _cameras(self) -> cameras_lib.Cameras:
+    def _cameras(self) -> Cameras:
         metadata = self.files.folder / _METADATA
-        return cameras_lib.read_metadata(metadata) if metadata.exists() else cameras_lib.published()
+        return cameras.read_metadata(metadata) if metadata.exists() else cameras.published()
 
     def _check(self) -> None:
         """Refuse wrong options, and read now what every video needs: the run ends before it begins."""
@@ -131,66 +126,66 @@ class Human36m:
         if self._route() == "iuv":
             self.files.load_chart()
         else:
-            bodies_lib.Bodies(self.files.body, self.smpl).of(())
+            SubjectBodies(self.files.body, self.smpl).of(())
 
     def _joints(
-        self, sequence: sequences.Sequence, lens: cameras_lib.Lens
+        self, sequence: Sequence, lens: Lens
     ) -> tuple[Float[np.ndarray, "frames 17 2"], Float[np.ndarray, "frames 17 3"]]:
         """Return the projected joints, px, and the joints in the camera's frame, mm."""
         truth_mm = self._truth(sequence)
         behind = np.argwhere(truth_mm[..., 2] <= 0)
         if len(behind):
-            raise errors.InputError(f"{sequence.name}: frame {behind[0, 0]}: a joint is behind the camera")
+            raise InputError(f"{sequence.name}: frame {behind[0, 0]}: a joint is behind the camera")
         joints_px = lens.project(truth_mm)
         told = sequence.positions("D2_Positions")
         if told.is_file():
-            own = positions.read(told, 2)
+            own = release.read(told, 2)
             count = min(len(own), len(truth_mm))
             joints_px, truth_mm, projected = own[:count], truth_mm[:count], joints_px[:count]
             apart = float(np.median(np.linalg.norm(joints_px - projected, axis=-1)))
             if not apart < _DISAGREEMENT_PX:
-                raise errors.InputError(f"{told}: {apart:.0f} px from the 3D joints that camera {sequence.camera} sees")
+                raise InputError(f"{told}: {apart:.0f} px from the 3D joints that camera {sequence.camera} sees")
         return joints_px, truth_mm
 
-    def _truth(self, sequence: sequences.Sequence) -> Float[np.ndarray, "frames 17 3"]:
+    def _truth(self, sequence: Sequence) -> Float[np.ndarray, "frames 17 3"]:
         mono = sequence.positions("D3_Positions_mono")
         if mono.is_file():
-            return positions.read(mono, 3)
+            return release.read(mono, 3)
         placement = self._cameras().placements.get((sequence.subject, sequence.camera))
         if placement is None:
-            raise errors.InputError(f"{mono}: no such file; D3_Positions need {_METADATA}")
-        return placement.to_camera(positions.read(sequence.positions("D3_Positions"), 3))
+            raise InputError(f"{mono}: no such file; D3_Positions need {_METADATA}")
+        return placement.to_camera(release.read(sequence.positions("D3_Positions"), 3))
 
     def _annotated(
         self,
-        sequence: sequences.Sequence,
-        lens: cameras_lib.Lens,
+        sequence: Sequence,
+        lens: Lens,
         joints_px: Float[np.ndarray, "frames 17 2"],
         truth_mm: Float[np.ndarray, "frames 17 3"],
         frames: Int[np.ndarray, "k"],
-    ) -> Iterator[dense_lib.Dense | person_lib.Rejected | source_lib.Noted]:
+    ) -> Iterator[Dense | Rejected | Noted]:
         folder = self.files.folder / self._route()
         if folder.name == "iuv":
             return densepose.annotate(folder, sequence, self.files.load_chart(), joints_px, frames)
-        bodies = bodies_lib.Bodies(self.files.body, self.smpl)
+        bodies = SubjectBodies(self.files.body, self.smpl)
         return mosh.annotate(mosh.find(folder, sequence), sequence, bodies, lens, truth_mm, frames)
 
     def _example(
         self,
-        sequence: sequences.Sequence,
+        sequence: Sequence,
         frame: int,
         picture: UInt8[np.ndarray, "h w 3"],
-        found: dense_lib.Dense,
+        found: Dense,
         joints_px: Float[np.ndarray, "17 2"],
         truth: dict[str, np.ndarray],
-    ) -> source_lib.Example:
+    ) -> Example:
         height, width = picture.shape[:2]
         if abs(width - _PHOTOGRAPH_PX) > _SIZE_SLACK_PX or abs(height - _PHOTOGRAPH_PX) > _SIZE_SLACK_PX:
-            raise errors.InputError(f"{sequence.video}: {width}x{height} px, but the cameras' pictures have about 1000")
+            raise InputError(f"{sequence.video}: {width}x{height} px, but the cameras' pictures have about 1000")
         inside = ((found.point_px >= 0) & (found.point_px < (width, height))).all(axis=1)
         return {
             **schema.unknown_truth(),
-            "image": pictures.jpeg(pictures.crop(picture, found.box_px, self.files.image_size)),
+            "image": photographs.jpeg(photographs.crop(picture, found.box_px, self.files.image_size)),
             "name": f"{sequence.subject}_{sequence.stem}.{sequence.camera}_{frame:06d}",
             "subject": sequence.subject,
             "action": sequence.action,
@@ -209,5 +204,5 @@ class Human36m:
         }
 
 
-def _rejected(sequence: sequences.Sequence, kind: str, message: str) -> person_lib.Rejected:
-    return person_lib.Rejected(sequence.name, -1, sequence.video.name, kind, message)
+def _rejected(sequence: Sequence, kind: str, message: str) -> Rejected:
+    return Rejected(sequence.name, -1, sequence.video.name, kind, message)

@@ -8,9 +8,9 @@ import numpy as np
 from cdflib import cdfwrite
 from scipy.spatial.transform import Rotation
 
-from dal_jax.body import template as template_lib
-from dal_jax.data.human36m import cameras, positions
-from dal_jax.data.poses import smpl_motion
+from dal_jax.body.formats import load
+from dal_jax.data.human36m import cameras, release
+from dal_jax.data.motions import smpl_motion
 
 FRAMES = 11
 SIZE = (1000, 1002)  # width, height of camera 54138969's videos
@@ -35,7 +35,7 @@ def motion(seed=0) -> Recorded:
     upright = Rotation.from_euler("xz", [90, 40], degrees=True)
     root = (Rotation.from_euler("z", np.linspace(0, 10, FRAMES)[:, None], degrees=True) * upright).as_rotvec()
     trans = np.array([0.2, 0.1, 0.95]) + np.linspace(0, 0.1, FRAMES)[:, None] * [1.0, 0.5, 0.0]
-    joints = smpl_motion.h36m_joints(template_lib.load_template(), root, pose)
+    joints = smpl_motion.h36m_joints(load.load_template(), root, pose)
     return Recorded(root, pose, trans, 1000 * (joints + trans[:, None]))
 
 
@@ -76,9 +76,9 @@ def write_metadata(path: pathlib.Path, poses=None, lenses=None, names=cameras.NA
 
 def write_cdf(path: pathlib.Path, joints: np.ndarray) -> pathlib.Path:
     """Write (frames, 17, axes) as the release does: one record of all frames, 32 joints, float32, compressed."""
-    every = np.zeros((len(joints), positions.JOINTS, joints.shape[2]))
+    every = np.zeros((len(joints), release.JOINTS, joints.shape[2]))
     every[:] = joints[:, :1]
-    every[:, positions.MOVING] = joints
+    every[:, release.MOVING] = joints
     path.parent.mkdir(parents=True, exist_ok=True)
     flat = every.reshape(1, len(joints), -1).astype(np.float32)
     file = cdfwrite.CDF(path, delete=True)

@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from dal_jax.data.human36m import cameras
-from dal_jax.runtime import errors
+from dal_jax.runtime.errors import InputError
 from tests.data.human36m import release
 
 INVERSE_PX = 1e-9
@@ -89,7 +89,7 @@ def _replaced(old, new):
 def test_a_damaged_file_is_one_line(tmp_path, damage, message):
     path = release.write_metadata(tmp_path / "metadata.xml")
     damage(path)
-    with pytest.raises(errors.InputError) as caught:
+    with pytest.raises(InputError) as caught:
         cameras.read_metadata(path)
     assert str(caught.value).startswith(f"{path}: ") and message in str(caught.value)
     assert "\n" not in str(caught.value)

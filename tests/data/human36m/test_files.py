@@ -4,18 +4,18 @@ import cdflib.cdfwrite
 import numpy as np
 import pytest
 
-from dal_jax.data.human36m import positions, sequences, video
-from dal_jax.runtime import errors
-from tests.data.human36m import release
+from dal_jax.data.human36m import release
+from dal_jax.runtime.errors import InputError
+from tests.data.human36m import release as release_lib
 
 GREY = 3  # levels that H.264 and its colours may change a plain grey by
 
 
 def test_seventeen_of_thirty_two_joints_are_read_in_our_order(tmp_path):
     joints = np.random.default_rng(0).uniform(-900, 900, (5, 17, 3))
-    path = release.write_cdf(tmp_path / "Directions 1.cdf", joints)
-    assert positions.read(path, 3) == pytest.approx(joints.astype(np.float32), abs=0)
-    assert len(set(positions.MOVING)) == 17
+    path = release_lib.write_cdf(tmp_path / "Directions 1.cdf", joints)
+    assert release.read(path, 3) == pytest.approx(joints.astype(np.float32), abs=0)
+    assert len(set(release.MOVING)) == 17
 
 
 def _write_pose(path, values, name="Pose"):
@@ -50,37 +50,37 @@ def _hole(path):
     ],
 )
 def test_damaged_positions_are_one_line(tmp_path, damage, message):
-    path = release.write_cdf(tmp_path / "Directions 1.cdf", np.zeros((4, 17, 3)))
+    path = release_lib.write_cdf(tmp_path / "Directions 1.cdf", np.zeros((4, 17, 3)))
     damage(path)
-    with pytest.raises(errors.InputError) as caught:
-        positions.read(path, 3)
+    with pytest.raises(InputError) as caught:
+        release.read(path, 3)
     assert str(caught.value).startswith(f"{path}: ") and message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    return release.write_video(tmp_path_factory.mktemp("clip") / "a.mp4", frames=8, size=(64, 48))
+    return release_lib.write_video(tmp_path_factory.mktemp("clip") / "a.mp4", frames=8, size=(64, 48))
 
 
 @pytest.mark.parametrize("step", [1, 3])
 def test_every_frame_asked_for_is_the_one_that_was_encoded(clip, step):
-    read = dict(video.frames(clip, step))
+    read = dict(release.frames(clip, step))
     assert list(read) == list(range(0, 8, step))
     for number, pixels in read.items():
         assert pixels.shape == (48, 64, 3)
-        assert np.abs(pixels.astype(int) - release.grey_of(number)).max() <= GREY
+        assert np.abs(pixels.astype(int) - release_lib.grey_of(number)).max() <= GREY
 
 
 def test_a_damaged_video_is_one_line(tmp_path, clip):
     broken = tmp_path / "broken.mp4"
     for content in (b"no video", clip.read_bytes()[:200], b""):
         broken.write_bytes(content)
-        with pytest.raises(errors.InputError, match="broken.mp4: frame 0: cannot be read as a video: ") as caught:
-            list(video.frames(broken, 1))
+        with pytest.raises(InputError, match="broken.mp4: frame 0: cannot be read as a video: ") as caught:
+            list(release.frames(broken, 1))
         assert "\n" not in str(caught.value)
-    with pytest.raises(errors.InputError, match="absent.mp4: no such file"):
-        list(video.frames(tmp_path / "absent.mp4", 1))
+    with pytest.raises(InputError, match="absent.mp4: no such file"):
+        list(release.frames(tmp_path / "absent.mp4", 1))
 
 
 def _touch(root, *names):
@@ -102,7 +102,7 @@ def test_sequences_are_found_by_protocol_and_actions_have_one_name(tmp_path):
         "S9/Videos/Posing.55011271.mp4",
         "S11/Videos/Phoning 3.55011271.mp4",
     )
-    train, test = (sequences.find(tmp_path, split) for split in ("train", "test"))
+    train, test = (release.find(tmp_path, split) for split in ("train", "test"))
     assert [one.action for one in train] == ["Photo", "WalkDog", "Photo", "WalkTogether"]
     assert [one.name for one in test] == ["S9/Posing.55011271", "S11/Phoning 3.55011271"]
     assert train[0].positions("D3_Positions") == tmp_path / "S1/MyPoseFeatures/D3_Positions/Photo 1.cdf"
@@ -113,12 +113,12 @@ def test_sequences_are_found_by_protocol_and_actions_have_one_name(tmp_path):
 def test_known_bad_videos_are_named(tmp_path):
     names = ("Directions.54138969", "Directions.55011271", "Greeting.54138969")
     _touch(tmp_path, *(f"{subject}/Videos/{name}.mp4" for subject in ("S9", "S11") for name in names))
-    bad = [one.name for one in sequences.find(tmp_path, "test") if one.fault]
+    bad = [one.name for one in release.find(tmp_path, "test") if one.fault]
     assert bad == ["S9/Greeting.54138969", "S11/Directions.54138969"]
 
 
 @pytest.mark.parametrize("name", ["Dancing 1.54138969", "Directions 1.12345678", "Directions"])
 def test_a_strange_name_is_refused(tmp_path, name):
     _touch(tmp_path, f"S1/Videos/{name}.mp4")
-    with pytest.raises(errors.InputError, match=f"{name}.mp4: is not named as a video of the release"):
-        sequences.find(tmp_path, "train")
+    with pytest.raises(InputError, match=f"{name}.mp4: is not named as a video of the release"):
+        release.find(tmp_path, "train")

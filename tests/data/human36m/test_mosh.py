@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
-from dal_jax.body import template as template_lib
-from dal_jax.correspondences import person as person_lib
-from dal_jax.data.human36m import bodies, cameras, mosh, sequences
-from dal_jax.data.poses import smpl_motion
-from dal_jax.runtime import errors
+from dal_jax.body.formats import load
+from dal_jax.data.human36m import cameras, mosh
+from dal_jax.data.human36m.mosh import SubjectBodies
+from dal_jax.data.human36m.release import Sequence
+from dal_jax.data.motions import smpl_motion
+from dal_jax.observations import person
+from dal_jax.runtime.errors import InputError
 from tests.body import made_up, smpl_files
 from tests.data.human36m import release
 
@@ -27,7 +29,7 @@ def _before_the_camera(template):
 
 @pytest.fixture(scope="module")
 def free_body():
-    template = template_lib.load_template()
+    template = load.load_template()
     vertices = _before_the_camera(template)
     return template, vertices, mosh.look(vertices, template, LENS, np.random.default_rng(0))
 
@@ -43,7 +45,7 @@ def test_points_are_exact_projections_spread_over_the_body(free_body):
     projected = LENS.project(_points(template, vertices, found))
     assert found.point_px == pytest.approx(projected, abs=RAY_PX)
     outline = LENS.project(vertices)
-    assert found.box_px[2] == pytest.approx(person_lib.CROP_MARGIN * np.ptp(outline, axis=0).max())
+    assert found.box_px[2] == pytest.approx(person.CROP_MARGIN * np.ptp(outline, axis=0).max())
     assert found.box_px[:2] + found.box_px[2:] / 2 == pytest.approx((outline.min(axis=0) + outline.max(axis=0)) / 2)
 
 
@@ -71,24 +73,24 @@ def test_nothing_of_the_body_is_in_front_of_a_point(free_body):
 
 def test_points_of_a_smpl_body_come_over_to_the_free_body(tmp_path):
     path = str(smpl_files.write_npz(tmp_path / "smpl.npz", smpl_files.model()))
-    whose = bodies.Bodies(smpl=path)
+    whose = SubjectBodies(smpl=path)
     template, shaped = whose.of(())
     assert not shaped
     seen = mosh.look(_before_the_camera(template), template, LENS, np.random.default_rng(0))
     face, barycentric = whose.carry(template, seen.face, seen.barycentric)
-    free = template_lib.load_template()
+    free = load.load_template()
     assert face.max() < len(free.faces) and barycentric.sum(axis=1) == pytest.approx(1.0)
     own = _points(template, np.asarray(template.vertices), seen)
     carried = _points(free, np.asarray(free.vertices), seen._replace(face=face, barycentric=barycentric))
     apart = np.linalg.norm((own - own.mean(axis=0)) - (carried - carried.mean(axis=0)), axis=1)
     assert np.median(apart) < MAP_M, "made-up faces join far vertices here and there: the median"
-    on_smpl, _ = bodies.Bodies(body=path).carry(template, seen.face, seen.barycentric)
+    on_smpl, _ = SubjectBodies(body=path).carry(template, seen.face, seen.barycentric)
     assert on_smpl is seen.face, "on SMPL itself they stay"
 
 
 def test_betas_shape_a_smpl_body_and_no_other(tmp_path):
     model = smpl_files.model()
-    whose = bodies.Bodies(smpl=str(smpl_files.write_npz(tmp_path / "smpl.npz", model)))
+    whose = SubjectBodies(smpl=str(smpl_files.write_npz(tmp_path / "smpl.npz", model)))
     betas = (1.5, -2.0, 0.5)
     template, shaped = whose.of(betas)
     assert shaped and template.pose_blendshapes is not None
@@ -97,26 +99,26 @@ def test_betas_shape_a_smpl_body_and_no_other(tmp_path):
     assert np.asarray(template.vertices) == pytest.approx(vertices - pelvis, abs=1e-6)
     longer, _ = whose.of((*betas, *np.zeros(300)))
     assert np.asarray(longer.vertices) == pytest.approx(np.asarray(template.vertices), abs=1e-6)
-    assert bodies.Bodies().of(betas)[1] is False
+    assert SubjectBodies().of(betas)[1] is False
 
 
 def test_a_model_that_cannot_be_used_is_named(tmp_path):
     model = {name: value for name, value in smpl_files.model().items() if name != "shapedirs"}
     path = str(smpl_files.write_npz(tmp_path / "smpl.npz", model))
-    with pytest.raises(errors.InputError, match="smpl.npz: field 'shapedirs' is missing"):
-        bodies.Bodies(smpl=path).of((1.0,))
+    with pytest.raises(InputError, match="smpl.npz: field 'shapedirs' is missing"):
+        SubjectBodies(smpl=path).of((1.0,))
     flat = str(smpl_files.write_npz(tmp_path / "flat.npz", model | {"shapedirs": np.array(1.0)}))
-    with pytest.raises(errors.InputError, match="flat.npz: field 'shapedirs' has shape"):
-        bodies.Bodies(smpl=flat).of((1.0,))
+    with pytest.raises(InputError, match="flat.npz: field 'shapedirs' has shape"):
+        SubjectBodies(smpl=flat).of((1.0,))
     np.savez(tmp_path / "other.npz", **made_up.fields())
-    with pytest.raises(errors.InputError, match="smpl.npz: is known on the free body alone, not on .*other.npz"):
-        bodies.Bodies(str(tmp_path / "other.npz"), path).of(())
+    with pytest.raises(InputError, match="smpl.npz: is known on the free body alone, not on .*other.npz"):
+        SubjectBodies(str(tmp_path / "other.npz"), path).of(())
 
 
 @pytest.mark.parametrize("name", ["Photo 1.npz", "Photo 1_poses.npz", "Photo 1.pkl", "Photo 1_cam0_aligned.pkl"])
 def test_parameters_are_found_by_their_usual_names(tmp_path, name):
-    sequence = sequences.Sequence(tmp_path, "S1", "Photo 1", "Photo", release.CAMERA)
-    with pytest.raises(errors.InputError, match="S1: no Photo 1{.npz,_poses.npz,.pkl,_cam0_aligned.pkl}"):
+    sequence = Sequence(tmp_path, "S1", "Photo 1", "Photo", release.CAMERA)
+    with pytest.raises(InputError, match="S1: no Photo 1{.npz,_poses.npz,.pkl,_cam0_aligned.pkl}"):
         mosh.find(tmp_path, sequence)
     (tmp_path / "S1").mkdir()
     (tmp_path / "S1" / name).touch()
@@ -124,7 +126,7 @@ def test_parameters_are_found_by_their_usual_names(tmp_path, name):
 
 
 def test_bodies_are_those_whose_joints_are_regressed():
-    template = template_lib.load_template()
+    template = load.load_template()
     recorded = release.motion()
     vertices = np.stack(list(mosh._bodies(template, recorded.root, recorded.pose)))
     joints = smpl_motion.h36m_joints(template, recorded.root, recorded.pose)

@@ -7,7 +7,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from dal_jax.data.human36m import placement
-from dal_jax.runtime import errors
+from dal_jax.runtime.errors import InputError
 
 EXACT = 1e-9
 _RANDOM = np.random.default_rng(2)
@@ -67,5 +67,5 @@ def test_a_frame_of_the_video_has_its_frame_of_the_motion(recorded, rate, wanted
 
 @pytest.mark.parametrize(("recorded", "rate"), [(500, 120.0), (700, None)])
 def test_a_motion_of_another_length_is_refused(recorded, rate):
-    with pytest.raises(errors.InputError, match=rf"a.npz: {recorded} frames at .* are not the sequence's 10.0 s"):
+    with pytest.raises(InputError, match=rf"a.npz: {recorded} frames at .* are not the sequence's 10.0 s"):
         placement.motion_frames(pathlib.Path("a.npz"), recorded, rate, 500, np.array([0]))

@@ -12,12 +12,15 @@ import PIL.Image
 import pytest
 from scipy.spatial.transform import Rotation
 
-from dal_jax.body import template as template_lib
-from dal_jax.data import files as files_lib, people as people_lib
-from dal_jax.data.human36m import cameras, mosh, positions, source as source_lib
-from dal_jax.data.recording import builder as builder_lib
-from dal_jax.runtime import errors
-from tests.data.human36m import release
+from dal_jax.body.formats import load
+from dal_jax.data.files import Files
+from dal_jax.data.human36m import cameras, mosh, release
+from dal_jax.data.human36m.mosh import LensView
+from dal_jax.data.human36m.source import Human36m
+from dal_jax.data.people import load_people, load_truth
+from dal_jax.data.preparing.builder import prepare
+from dal_jax.runtime.errors import InputError
+from tests.data.human36m import release as release_lib
 
 POINT_PX = 0.5  # float32 joints in the files, a body placed by their least squares
 GREY = 4  # levels: H.264, then JPEG
@@ -34,12 +37,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def recorded(folder):
-    return release.write(folder / "h36m")
+    return release_lib.write(folder / "h36m")
 
 
 @pytest.fixture(scope="module")
 def source(folder, recorded):
-    return source_lib.Human36m(files_lib.Files(str(folder / "h36m"), image_size=48))
+    return Human36m(Files(str(folder / "h36m"), image_size=48))
 
 
 def _at(source, folder, **changes):
@@ -49,15 +52,15 @@ def _at(source, folder, **changes):
 
 @pytest.fixture(scope="module")
 def prepared(folder, source):
-    return builder_lib.prepare(source, folder / "data", workers=0)
+    return prepare(source, folder / "data", workers=0)
 
 
 def _seen(recorded, subject):
     """Return the true bodies' vertices before the camera of a subject, millimetres."""
-    template = template_lib.load_template()
+    template = load.load_template()
     vertices = np.stack(list(mosh._bodies(template, recorded.root, recorded.pose))) + recorded.trans[:, None]
-    poses, _ = release.camera_numbers()
-    placed = poses[cameras.NAMES.index(release.CAMERA), subject - 1]
+    poses, _ = release_lib.camera_numbers()
+    placed = poses[cameras.NAMES.index(release_lib.CAMERA), subject - 1]
     return (1000 * vertices - placed[3:]) @ Rotation.from_euler("XYZ", placed[:3]).as_matrix().T
 
 
@@ -71,7 +74,7 @@ def test_everybody_is_recorded_and_the_corrupt_video_is_left_out(prepared):
 
 def test_what_is_stored_is_what_is_true(prepared, recorded, source):
     builder, _ = prepared
-    people = people_lib.load_people(builder, "train", with_truth=True)
+    people = load_people(builder, "train", with_truth=True)
     assert people.names == [f"S1_Photo 1.54138969_{frame:06d}" for frame in FRAMES]
     examples = list(builder.as_data_source("train"))
     assert [one["action"].decode() for one in examples] == ["Photo"] * 3
@@ -79,21 +82,21 @@ def test_what_is_stored_is_what_is_true(prepared, recorded, source):
         ("S1/Photo 1.54138969", frame) for frame in FRAMES
     ]
     folder = source.files.folder / "S1" / "MyPoseFeatures"
-    mono = positions.read(folder / "D3_Positions_mono" / "Photo 1.54138969.cdf", 3)[list(FRAMES)]
-    pixels = positions.read(folder / "D2_Positions" / "Photo 1.54138969.cdf", 2)[list(FRAMES)]
+    mono = release.read(folder / "D3_Positions_mono" / "Photo 1.54138969.cdf", 3)[list(FRAMES)]
+    pixels = release.read(folder / "D2_Positions" / "Photo 1.54138969.cdf", 2)[list(FRAMES)]
     assert people.truth.joints_h36m_mm == pytest.approx(mono, abs=FLOAT32_MM)
     assert people.truth.joints_mm is None and people.truth.vertices_mm is None, "unknown, not zero"
     assert np.isnan(examples[0]["truth_joints_mm"]).all() and np.isnan(examples[0]["truth_pose"]).all()
     assert np.stack([one["keypoints_px"] for one in examples]) == pytest.approx(pixels, abs=1e-3)
     for image, frame in zip(people.images, FRAMES, strict=True):
         inside = image[16:32, 16:32].astype(int)  # the crop's middle is inside the picture
-        assert np.abs(inside - release.grey_of(frame)).max() <= GREY
+        assert np.abs(inside - release_lib.grey_of(frame)).max() <= GREY
 
 
 def test_dense_points_are_where_the_true_bodies_are(prepared, recorded):
     builder, _ = prepared
-    lens = cameras.published().lenses[release.CAMERA]
-    faces = np.asarray(template_lib.load_template().faces)
+    lens = cameras.published().lenses[release_lib.CAMERA]
+    faces = np.asarray(load.load_template().faces)
     for split, subject in (("train", 1), ("test", 9)):
         for example in builder.as_data_source(split):
             used = example["point_confidence"] > 0
@@ -109,23 +112,23 @@ def test_without_mono_positions_the_metadata_places_the_camera(source, prepared,
     for mono in root.glob("*/MyPoseFeatures/D3_Positions_mono"):
         shutil.rmtree(mono)
     blind = _at(source, root)
-    with pytest.raises(errors.InputError, match=r"h36m: no D3_Positions_mono; D3_Positions need metadata.xml"):
-        builder_lib.prepare(blind, tmp_path / "none", workers=0)
-    release.write_metadata(root / "metadata.xml")
-    builder, _ = builder_lib.prepare(blind, tmp_path / "data", workers=0)
-    truth = people_lib.load_truth(builder, "test").joints_h36m_mm
-    assert truth == pytest.approx(people_lib.load_truth(prepared[0], "test").joints_h36m_mm, abs=FLOAT32_MM)
+    with pytest.raises(InputError, match=r"h36m: no D3_Positions_mono; D3_Positions need metadata.xml"):
+        prepare(blind, tmp_path / "none", workers=0)
+    release_lib.write_metadata(root / "metadata.xml")
+    builder, _ = prepare(blind, tmp_path / "data", workers=0)
+    truth = load_truth(builder, "test").joints_h36m_mm
+    assert truth == pytest.approx(load_truth(prepared[0], "test").joints_h36m_mm, abs=FLOAT32_MM)
 
 
 def _write_iuv(path, vertices_mm):
     """Write what a perfect DensePose would predict of a body, as OpenCV writes it: the part last."""
-    template = template_lib.load_template()
-    lens = cameras.published().lenses[release.CAMERA]
-    x, y = np.meshgrid(np.arange(release.SIZE[0]) + 0.5, np.arange(release.SIZE[1]) + 0.5)
+    template = load.load_template()
+    lens = cameras.published().lenses[release_lib.CAMERA]
+    x, y = np.meshgrid(np.arange(release_lib.SIZE[0]) + 0.5, np.arange(release_lib.SIZE[1]) + 0.5)
     outline = lens.project(vertices_mm)
     low, high = np.floor(outline.min(axis=0)).astype(int), np.ceil(outline.max(axis=0)).astype(int)
     window = np.s_[max(low[1], 0) : high[1], max(low[0], 0) : high[0]]
-    view = mosh.LensView(vertices_mm / 1000, np.asarray(template.faces), lens)
+    view = LensView(vertices_mm / 1000, np.asarray(template.faces), lens)
     hits = view.cast(np.stack([x, y], axis=-1)[window])
     picture = np.zeros((*x.shape, 3), np.uint8)
     uv = np.einsum("hwc,hwcd->hwd", hits.barycentric, np.asarray(template.uv)[hits.face])
@@ -144,17 +147,15 @@ def test_predictions_of_densepose_are_the_other_route(source, recorded, tmp_path
         for frame in (0, 5)[: 2 if subject == 1 else 1]:
             _write_iuv(place / f"frame_{frame:06d}_IUV.png", seen[frame])
     PIL.Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(place / "frame_000005_IUV.png")
-    with pytest.raises(errors.InputError, match="has folders mosh and iuv; name one by --dense"):
+    with pytest.raises(InputError, match="has folders mosh and iuv; name one by --dense"):
         _at(source, root).splits()
-    builder, summary = builder_lib.prepare(_at(source, root, dense="iuv"), tmp_path / "data", workers=0)
+    builder, summary = prepare(_at(source, root, dense="iuv"), tmp_path / "data", workers=0)
     assert summary.prepared == {"train": 2, "test": 1}
     assert summary.noted == {"frame without a prediction": 2, "frame in which the network saw nobody": 1}
-    template = template_lib.load_template()
+    template = load.load_template()
     example = builder.as_data_source("train")[1]
     used = example["point_confidence"] > 0
-    view = mosh.LensView(
-        _seen(recorded, 1)[5] / 1000, np.asarray(template.faces), cameras.published().lenses["54138969"]
-    )
+    view = LensView(_seen(recorded, 1)[5] / 1000, np.asarray(template.faces), cameras.published().lenses["54138969"])
     hits = view.cast(example["point_px"][used])
     corners = np.asarray(template.vertices)[np.asarray(template.faces)]
     places = [
@@ -177,16 +178,16 @@ def _cut_video(root):
 
 
 def _short_video(root):
-    release.write_video(root / "S1" / "Videos" / "Photo 1.54138969.mp4", frames=7)
+    release_lib.write_video(root / "S1" / "Videos" / "Photo 1.54138969.mp4", frames=7)
 
 
 def _shrunk_video(root):
-    release.write_video(root / "S1" / "Videos" / "Photo 1.54138969.mp4", size=(500, 502))
+    release_lib.write_video(root / "S1" / "Videos" / "Photo 1.54138969.mp4", size=(500, 502))
 
 
 def _other_camera(root):
     path = root / "S1" / "MyPoseFeatures" / "D2_Positions" / "Photo 1.54138969.cdf"
-    release.write_cdf(path, positions.read(path, 2) + 40.0)
+    release_lib.write_cdf(path, release.read(path, 2) + 40.0)
 
 
 def _other_moment(root):
@@ -257,16 +258,16 @@ def test_a_video_that_ends_early_leaves_out_the_frames_beyond(source, tmp_path):
     ],
 )
 def test_wrong_options_end_the_run_before_it_begins(source, files, options, message):
-    with pytest.raises(errors.InputError) as caught:
+    with pytest.raises(InputError) as caught:
         dataclasses.replace(source, files=dataclasses.replace(source.files, **files), **options).splits()
     assert message in str(caught.value)
 
 
 def test_a_folder_of_something_else_is_refused(source, tmp_path):
-    with pytest.raises(errors.InputError, match="no folder mosh or iuv in it"):
+    with pytest.raises(InputError, match="no folder mosh or iuv in it"):
         _at(source, tmp_path).splits()
     (tmp_path / "mosh").mkdir()
-    with pytest.raises(errors.InputError, match="no video S1/Videos"):
+    with pytest.raises(InputError, match="no video S1/Videos"):
         _at(source, tmp_path).splits()
 
 
@@ -275,7 +276,7 @@ def test_the_digest_follows_files_and_options(source, tmp_path):
     assert source.digest() != dataclasses.replace(source, frame_step=2).digest()
     shutil.copytree(source.files.folder, tmp_path / "h36m")
     assert source.digest() == _at(source, tmp_path / "h36m").digest()
-    release.write_metadata(tmp_path / "h36m" / "metadata.xml")
+    release_lib.write_metadata(tmp_path / "h36m" / "metadata.xml")
     assert source.digest() != _at(source, tmp_path / "h36m").digest()
 
 

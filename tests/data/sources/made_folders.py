@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import pycocotools.mask
 
-from tests.correspondences import annotation_files
+from tests.observations import annotation_files
 
 POSETRACK_NAMES = (
     "nose", "head_bottom", "head_top", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",

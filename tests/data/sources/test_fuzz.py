@@ -6,8 +6,9 @@ import json
 import numpy as np
 import PIL.Image
 
-from dal_jax.data import catalogue, files as files_lib
-from dal_jax.data.recording import builder as builder_lib
+from dal_jax.data import catalogue
+from dal_jax.data.files import Files
+from dal_jax.data.preparing.builder import prepare
 from tests.data.sources import made_folders
 
 PEOPLE, PHOTOGRAPHS = 10_000, 200
@@ -90,8 +91,8 @@ def test_anything_in_any_field_is_counted_and_never_crashes(tmp_path):
     (folder / "train2014" / "7.jpg").unlink()
     (folder / "train2014" / "8.jpg").unlink()
     (folder / "train2014" / "8.jpg").write_bytes(b"\xff\xd8 cut off")
-    source = catalogue.source_of("densepose_coco", files_lib.Files(str(folder), image_size=16))
-    builder, summary = builder_lib.prepare(source, tmp_path / "data", workers=0)
+    source = catalogue.source_of("densepose_coco", Files(str(folder), image_size=16))
+    builder, summary = prepare(source, tmp_path / "data", workers=0)
     assert sum(summary.prepared.values()) + sum(summary.skipped.values()) == PEOPLE
     assert 1000 < summary.prepared["train"] < 4000
     expected = {

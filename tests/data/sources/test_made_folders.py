@@ -7,20 +7,26 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from dal_jax.body import skeleton, template as template_lib
-from dal_jax.correspondences import densepose, observations, observe
-from dal_jax.data import annotations, catalogue, files as files_lib, people as people_lib
-from dal_jax.data.recording import builder as builder_lib, chunks, summary as summary_lib
-from dal_jax.runtime import errors, pipeline
-from tests.correspondences import annotation_files
-from tests.data.recording import test_recording
+from dal_jax.body import skeleton
+from dal_jax.body.formats import load
+from dal_jax.data import catalogue, people as people_lib
+from dal_jax.data.files import Files
+from dal_jax.data.preparing import chunks
+from dal_jax.data.preparing.builder import prepare
+from dal_jax.data.preparing.source import Summary
+from dal_jax.observations import annotations, densepose, observation
+from dal_jax.observations.annotations import AnnotationFiles
+from dal_jax.runtime import pipeline
+from dal_jax.runtime.errors import InputError
+from tests.data.preparing import test_recording
 from tests.data.sources import made_folders
+from tests.observations import annotation_files
 
 SIZE = 64
 FLOAT32_PX = 1e-3
 PNG_STEP_GREY = 12  # a pixel of the crop is up to 4 of the ramp's grey levels; JPEG adds some
 SUMMARIES = {
-    "densepose_coco": summary_lib.Summary(
+    "densepose_coco": Summary(
         {"train": 5, "minival": 2, "valminusminival": 1},
         {"without points": 2, "masks only": 1, "crowd": 1, "too few points": 1},
         {
@@ -29,13 +35,13 @@ SUMMARIES = {
         },
         {},
     ),
-    "densepose_posetrack": summary_lib.Summary(
+    "densepose_posetrack": Summary(
         {"train": 6, "val": 2},
         {"in an ignored region": 1, "without points": 1},
         {"photograph of several people": 4, "frame without dense annotation": 1},
         {},
     ),
-    "iuv_folder": summary_lib.Summary(
+    "iuv_folder": Summary(
         {"train": 6},
         {},
         {
@@ -43,7 +49,7 @@ SUMMARIES = {
         },
         {},
     ),
-    "coco_folder": summary_lib.Summary(
+    "coco_folder": Summary(
         {"train": 6, "test": 2},
         {"not a person": 1},
         {"without dense points": 2, "without key points": 1, "damaged mask": 1},
@@ -60,8 +66,8 @@ class Made:
         self.root, self.data_dir = root, root / "data"
         self.sources, self.builders, self.summaries = {}, {}, {}
         for name, make in made_folders.MAKERS.items():
-            self.sources[name] = catalogue.source_of(name, files_lib.Files(str(make(root / name)), image_size=SIZE))
-            self.builders[name], self.summaries[name] = builder_lib.prepare(self.sources[name], self.data_dir, 0)
+            self.sources[name] = catalogue.source_of(name, Files(str(make(root / name)), image_size=SIZE))
+            self.builders[name], self.summaries[name] = prepare(self.sources[name], self.data_dir, 0)
 
     def examples(self, name, split="train"):
         return {one["name"].decode(): one for one in self.builders[name].as_data_source(split=split)}
@@ -79,14 +85,14 @@ def test_every_data_set_of_the_catalogue_is_made_here():
 @pytest.mark.parametrize("name", NAMES)
 def test_everybody_is_counted_once(made, name):
     found = made.summaries[name]
-    assert found == summary_lib.Summary(**{**vars(SUMMARIES[name]), "first": found.first})
+    assert found == Summary(**{**vars(SUMMARIES[name]), "first": found.first})
     assert found.first.keys() == found.skipped.keys()
     assert all("annotation" in line and "\n" not in line for line in found.first.values())
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_made_twice_it_has_the_same_bytes(made, name, tmp_path):
-    builder_lib.prepare(made.sources[name], tmp_path, workers=0)
+    prepare(made.sources[name], tmp_path, workers=0)
     once, again = (test_recording.contents(folder / name) for folder in (made.data_dir, tmp_path))
     assert once == again and len(once) > 2
 
@@ -105,9 +111,9 @@ def test_killed_half_way_it_goes_on(made, name, tmp_path, monkeypatch):
 
     monkeypatch.setattr(chunks, "record_chunk", dying)
     with pytest.raises(KeyboardInterrupt):
-        builder_lib.prepare(one_a_chunk, tmp_path, workers=0)
+        prepare(one_a_chunk, tmp_path, workers=0)
     monkeypatch.setattr(chunks, "record_chunk", lambda chunk: done.append(chunk.path) or record_chunk(chunk))
-    builder_lib.prepare(one_a_chunk, tmp_path, workers=0)
+    prepare(one_a_chunk, tmp_path, workers=0)
     assert len(set(done)) == len(done) > 2
     assert test_recording.contents(tmp_path / name) == test_recording.contents(made.data_dir / name)
 
@@ -115,13 +121,13 @@ def test_killed_half_way_it_goes_on(made, name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_photograph_that_changes_makes_another_data_set(made, name, tmp_path):
     folder = made_folders.MAKERS[name](tmp_path / name)
-    source = catalogue.source_of(name, files_lib.Files(str(folder), image_size=SIZE))
+    source = catalogue.source_of(name, Files(str(folder), image_size=SIZE))
     assert source.digest() == made.sources[name].digest()
     photograph = next(path for path in sorted(folder.rglob("*.jpg")))
     photograph.write_bytes(photograph.read_bytes() + b" ")
     assert source.digest() != made.sources[name].digest()
-    with pytest.raises(errors.InputError, match="made from other files"):
-        builder_lib.prepare(source, made.data_dir, workers=0)
+    with pytest.raises(InputError, match="made from other files"):
+        prepare(source, made.data_dir, workers=0)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -131,7 +137,7 @@ def test_people_are_loaded_without_truth_and_smaller_on_request(made, name):
     assert people.truth is None
     assert people.images.shape == (6, SIZE // 2, SIZE // 2, 3)
     assert people.observations.point_confidence.shape == (6, 200)
-    with pytest.raises(errors.InputError, match="crops have 64 px, 65 are asked for"):
+    with pytest.raises(InputError, match="crops have 64 px, 65 are asked for"):
         people_lib.load_people(made.builders[name], "train", image_size=SIZE + 1)
 
 
@@ -148,8 +154,8 @@ def test_pictures_beyond_the_budget_are_decoded_in_threads_to_the_same_pixels(ma
 def test_the_recorded_person_is_the_annotated_one(made):
     """What the loop reads of a data set is what it reads of the same annotation file directly."""
     folder = made.root / "coco_folder"
-    source = annotations.Source(str(folder / "test.json"), images=str(folder / "images"))
-    template = template_lib.load_template()
+    source = AnnotationFiles(str(folder / "test.json"), images=str(folder / "images"))
+    template = load.load_template()
     direct = annotations.load_annotations(source, template, SIZE)
     stored = people_lib.load_people(made.builders["coco_folder"], "test")
     assert stored.names == direct.names
@@ -184,7 +190,7 @@ def test_posetrack_s_key_points_are_told_by_their_names(made):
 def test_part_masks_lie_over_the_box(made):
     one = made.examples("densepose_coco")["COCO_train2014_000000000001.jpg#1"]
     mask = np.asarray(PIL.Image.open(io.BytesIO(one["mask"])))
-    centre = observations.px_from_crop(_pixel_centres(SIZE)[None], one["box_px"][None])[0].reshape(SIZE, SIZE, 2)
+    centre = observation.px_from_crop(_pixel_centres(SIZE)[None], one["box_px"][None])[0].reshape(SIZE, SIZE, 2)
     x, y, width, height = made_folders.BOX
     across, down = (centre[..., 0] - x) / width, (centre[..., 1] - y) / height
     inside = (across > 0) & (across < 1)
@@ -232,9 +238,9 @@ def test_predictions_keep_their_map_and_own_pixels(made):
     iuv, mask = (np.asarray(PIL.Image.open(io.BytesIO(one[name]))) for name in ("iuv", "mask"))
     np.testing.assert_array_equal(mask > 0, iuv[..., 0] > 0)
     used = one["point_confidence"] > 0
-    place = observations.crop_from_px(one["point_px"][used], one["box_px"])
+    place = observation.crop_from_px(one["point_px"][used], one["box_px"])
     column, row = np.floor((place + 1) / 2 * SIZE).astype(int).T
-    part = np.asarray(template_lib.load_template().part)[one["point_face"][used]]
+    part = np.asarray(load.load_template().part)[one["point_face"][used]]
     around = np.stack(
         [iuv[row + down, column + across, 0] for down in (-1, 0, 1) for across in (-1, 0, 1)]
     )  # a crop's pixel holds several of the picture's and takes the middle one's part
@@ -243,25 +249,25 @@ def test_predictions_keep_their_map_and_own_pixels(made):
 
 def test_what_is_missing_is_told_in_one_line(tmp_path):
     for name in NAMES:
-        with pytest.raises(errors.InputError, match="nowhere: no such folder"):
-            catalogue.source_of(name, files_lib.Files(str(tmp_path / "nowhere"))).digest()
+        with pytest.raises(InputError, match="nowhere: no such folder"):
+            catalogue.source_of(name, Files(str(tmp_path / "nowhere"))).digest()
         (tmp_path / name).mkdir()
-        with pytest.raises(errors.InputError) as caught:
-            catalogue.source_of(name, files_lib.Files(str(tmp_path / name))).splits()
+        with pytest.raises(InputError) as caught:
+            catalogue.source_of(name, Files(str(tmp_path / name))).splits()
         assert str(tmp_path / name) in str(caught.value) and "\n" not in str(caught.value)
-        with pytest.raises(errors.InputError, match="--source=DIR"):
-            catalogue.source_of(name, files_lib.Files(""))
-    with pytest.raises(errors.InputError, match="--dataset=mnist: no such data set; there are synthetic_people/RECIPE"):
-        catalogue.source_of("mnist", files_lib.Files(""))
+        with pytest.raises(InputError, match="--source=DIR"):
+            catalogue.source_of(name, Files(""))
+    with pytest.raises(InputError, match="--dataset=mnist: no such data set; there are synthetic_people/RECIPE"):
+        catalogue.source_of("mnist", Files(""))
 
 
 def test_without_files_what_is_recorded_is_opened_on_its_own_body_alone(made, tmp_path):
-    opened = catalogue.open_recorded("coco_folder", files_lib.Files(""), made.data_dir)
+    opened = catalogue.open_recorded("coco_folder", Files(""), made.data_dir)
     assert opened.info.splits["train"].num_examples == 6
     body = tmp_path / "body.npz"
     body.write_bytes(b"another")
-    with pytest.raises(errors.InputError, match="another body"):
-        catalogue.open_recorded("coco_folder", files_lib.Files("", body=str(body)), made.data_dir)
+    with pytest.raises(InputError, match="another body"):
+        catalogue.open_recorded("coco_folder", Files("", body=str(body)), made.data_dir)
 
 
 @annotation_files.needs_real_data
@@ -275,18 +281,18 @@ def test_real_people_of_densepose_coco(tmp_path):
         annotation_files.write_picture(tmp_path / "train2014" / image["file_name"], *size)
     annotation_files.write_json(tmp_path / "densepose_coco_2014_train.json", content)
     chart = str(annotation_files.real("chart/UV_Processed.mat"))
-    files = files_lib.Files(str(tmp_path), chart, image_size=SIZE)
-    builder, summary = builder_lib.prepare(catalogue.source_of("densepose_coco", files), tmp_path / "data", workers=0)
+    files = Files(str(tmp_path), chart, image_size=SIZE)
+    builder, summary = prepare(catalogue.source_of("densepose_coco", files), tmp_path / "data", workers=0)
     assert summary.prepared == {"train": 2} and not summary.skipped
     stored = people_lib.load_people(builder, "train").observations
     people = densepose.read_annotations(
         annotation_files.real("densepose_coco/densepose_coco_2014_train.boxed.json")
     ).people
-    direct = observe.observe_all(people, files.load_chart())
+    direct = observation.observe_all(people, files.load_chart())
     np.testing.assert_array_equal(stored.point_face, direct.point_face[:, : stored.point_face.shape[1]])
     for one, person in zip(builder.as_data_source(split="train"), people, strict=True):
         mask = np.asarray(PIL.Image.open(io.BytesIO(one["mask"])))
-        place = (observations.crop_from_px(person.point_px, person.crop_px) + 1) / 2 * SIZE
+        place = (observation.crop_from_px(person.point_px, person.crop_px) + 1) / 2 * SIZE
         column, row = np.floor(place).astype(int).T
         assert (mask[row, column] > 0).mean() > 0.9  # real points lie on real part masks
 
@@ -295,6 +301,6 @@ def test_real_people_of_densepose_coco(tmp_path):
 def test_a_real_photograph_with_its_prediction(tmp_path):
     for ending in (".jpg", "_IUV.png", "_INDS.png"):
         (tmp_path / f"demo_im{ending}").symlink_to(annotation_files.real(f"densepose_demo/demo_im{ending}"))
-    files = files_lib.Files(str(tmp_path), str(annotation_files.real("chart/UV_Processed.mat")), image_size=SIZE)
-    _, summary = builder_lib.prepare(catalogue.source_of("iuv_folder", files), tmp_path / "data", workers=0)
+    files = Files(str(tmp_path), str(annotation_files.real("chart/UV_Processed.mat")), image_size=SIZE)
+    _, summary = prepare(catalogue.source_of("iuv_folder", files), tmp_path / "data", workers=0)
     assert summary.prepared["train"] == 12

@@ -6,15 +6,17 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from dal_jax.data import catalogue, files as files_lib
-from dal_jax.data.recording import builder as builder_lib, summary as summary_lib
+from dal_jax.data import catalogue
+from dal_jax.data.files import Files
+from dal_jax.data.preparing import builder
+from dal_jax.data.preparing.source import Summary, count
 from tests.data.sources import made_folders
 
 
-def _read(name, folder) -> summary_lib.Summary:
-    source = catalogue.source_of(name, files_lib.Files(str(folder), image_size=32))
+def _read(name, folder) -> Summary:
+    source = catalogue.source_of(name, Files(str(folder), image_size=32))
     items = [item for unit in source.splits()["train"] for item in source.read(unit)]
-    return summary_lib.count("train", items)
+    return count("train", items)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +49,7 @@ def test_posetrack_bears_what_is_damaged(tmp_path, spoil, skipped, noted):
 def test_frames_are_told_by_packed_and_by_plain_numbers(tmp_path):
     folder = made_folders.densepose_posetrack(tmp_path)
     path = folder / "densepose_only_posetrack_train2017.json"
-    source = catalogue.source_of("densepose_posetrack", files_lib.Files(str(folder), image_size=32))
+    source = catalogue.source_of("densepose_posetrack", Files(str(folder), image_size=32))
 
     def seen():
         items = [item for unit in source.splits()["train"] for item in source.read(unit)]
@@ -67,7 +69,7 @@ def test_the_file_with_every_frame_serves_as_well(tmp_path):
     only = _read("densepose_posetrack", folder)
     path = folder / "densepose_only_posetrack_train2017.json"
     path.rename(folder / "densepose_posetrack_train2017.json")
-    assert _read("densepose_posetrack", folder) == summary_lib.Summary(
+    assert _read("densepose_posetrack", folder) == Summary(
         only.prepared,
         only.skipped,
         only.noted,
@@ -165,6 +167,6 @@ def test_a_chart_that_is_none_is_told(tmp_path):
     for text in (None, b"no chart"):
         if text:
             chart.write_bytes(text)
-        source = catalogue.source_of("coco_folder", files_lib.Files(str(folder), str(chart), image_size=32))
-        with pytest.raises(builder_lib.errors.InputError, match=r"chart\.mat"):
-            builder_lib.prepare(source, tmp_path / "data", workers=0)
+        source = catalogue.source_of("coco_folder", Files(str(folder), str(chart), image_size=32))
+        with pytest.raises(builder.errors.InputError, match=r"chart\.mat"):
+            builder.prepare(source, tmp_path / "data", workers=0)

@@ -1,0 +1,126 @@
+"""Weak perspective, eq. 1: x = s Pi(R X(S, a)) + t, in a square crop that spans [-1, 1]."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+
+def project(
+    points_camera: Float[Array, "*points 3"], camera_scale: Float[Array, ""], translation: Float[Array, "2"]
+) -> Float[Array, "*points 2"]:
+    """Project points (camera axes: x right, y down, z away; metres; already turned by R) into the crop's [-1, 1]."""
+    planar = camera_scale * points_camera[..., :2]
+    return planar + translation.reshape((1,) * (planar.ndim - 1) + (2,))
+
+
+# Cameras of one person: weak perspective in a crop (eq. 1) and in the photograph, full perspective; all ways round.
+#
+# Camera axes: x right, y down, z away, metres. Photograph: px, the first pixel covers [0, 1] x [0, 1];
+# `intrinsics_px`: fx, fy, cx, cy, focal lengths and principal point. A crop is the square `box_px` (x, y, width,
+# height) as [-1, 1].
+#
+# Weak perspective looks at the person along the ray through the crop's centre, not along the optical axis; away from
+# the principal point the two differ by the turn of `ray_rotation`, so what was seen in a crop is that much turned in
+# the camera's own frame.
+
+
+def photograph_from_crop(
+    camera_scale: Float[Array, ""], translation: Float[Array, "2"], box_px: Float[Array, "4"]
+) -> tuple[Float[Array, ""], Float[Array, "2"]]:
+    """Return (pixels a metre, place of the pelvis in px) of a crop's weak perspective."""
+    half_side = box_px[2] / 2.0
+    return camera_scale * half_side, box_px[:2] + (translation + 1.0) * half_side
+
+
+def crop_from_photograph(
+    scale_px: Float[Array, ""], pelvis_px: Float[Array, "2"], box_px: Float[Array, "4"]
+) -> tuple[Float[Array, ""], Float[Array, "2"]]:
+    """Return (camera_scale, translation) in a crop: the inverse of `photograph_from_crop`."""
+    half_side = box_px[2] / 2.0
+    return scale_px / half_side, (pelvis_px - box_px[:2]) / half_side - 1.0
+
+
+def position_from_weak(
+    scale_px: Float[Array, ""], pelvis_px: Float[Array, "2"], intrinsics_px: Float[Array, "4"]
+) -> Float[Array, "3"]:
+    """Return where the pelvis is, camera axes, metres: on the ray through its pixel, at the depth of that scale.
+
+    A focal length f shows a metre at depth z as f / z pixels; where fx and fy differ their geometric mean is f.
+    """
+    depth = jnp.sqrt(intrinsics_px[0] * intrinsics_px[1]) / scale_px
+    return depth * _ray(pelvis_px, intrinsics_px)
+
+
+def weak_from_position(
+    position: Float[Array, "3"], intrinsics_px: Float[Array, "4"]
+) -> tuple[Float[Array, ""], Float[Array, "2"]]:
+    """Return (pixels a metre, place in px) of a pelvis in front of the camera: the inverse of `position_from_weak`."""
+    return jnp.sqrt(intrinsics_px[0] * intrinsics_px[1]) / position[2], project_perspective(position, intrinsics_px)
+
+
+def project_perspective(
+    points: Float[Array, "*points 3"], intrinsics_px: Float[Array, "4"]
+) -> Float[Array, "*points 2"]:
+    """Return the pixels of points in front of the camera, through full perspective."""
+    planar = points[..., :2] / points[..., 2:]
+    leading = (1,) * (planar.ndim - 1)
+    return planar * intrinsics_px[:2].reshape(*leading, 2) + intrinsics_px[2:].reshape(*leading, 2)
+
+
+def ray_rotation(point_px: Float[Array, "2"], intrinsics_px: Float[Array, "4"]) -> Float[Array, "3 3"]:
+    """Return the smallest rotation that takes the optical axis to the ray through a pixel.
+
+    With the ray's direction d and v = z x d it is I + [v] + [v]^2 / (1 + d_z); d_z > 0, so nothing is singular.
+    """
+    ray = _ray(point_px, intrinsics_px)
+    x, y, z = ray / jnp.linalg.norm(ray)
+    zero = jnp.zeros_like(x)
+    cross = jnp.stack([jnp.stack([zero, zero, x]), jnp.stack([zero, zero, y]), jnp.stack([-x, -y, zero])])
+    return jnp.eye(3, dtype=cross.dtype) + cross + cross @ cross / (1.0 + z)
+
+
+def crop_rotation(box_px: Float[Array, "4"], intrinsics_px: Float[Array, "4"]) -> Float[Array, "3 3"]:
+    """Return the rotation from a crop's frame, which looks along the ray through its centre, to the camera's."""
+    return ray_rotation(box_px[:2] + box_px[2:] / 2.0, intrinsics_px)
+
+
+def camera_from_crop(
+    points: Float[Array, "points 3"],
+    camera_scale: Float[Array, ""],
+    translation: Float[Array, "2"],
+    box_px: Float[Array, "4"],
+    intrinsics_px: Float[Array, "4"],
+) -> Float[Array, "points 3"]:
+    """Return points that are relative to the pelvis, as seen in a crop, at their place in the camera's frame.
+
+    Note: turned by the ray of the crop's centre (not of the pelvis), because that is what the crop was centred on.
+    """
+    weak = photograph_from_crop(camera_scale, translation, box_px)
+    turned = points @ crop_rotation(box_px, intrinsics_px).T
+    return turned + position_from_weak(*weak, intrinsics_px)[None]
+
+
+def _ray(point_px: Float[Array, "2"], intrinsics_px: Float[Array, "4"]) -> Float[Array, "3"]:
+    """Return the direction of a pixel's ray, its z one."""
+    return jnp.append((point_px - intrinsics_px[2:]) / intrinsics_px[:2], 1.0)
+
+
+# Predictions in the camera's frame: what was seen in a crop away from the image's centre is turned by the crop's ray.
+#
+# Truth stands in the camera's frame. Scored both ways, a prediction's error tells how much of it is that turn.
+
+
+def turned(
+    joints: Float[np.ndarray, "n j 3"], box_px: Float[np.ndarray, "n 4"], intrinsics_px: Float[np.ndarray, "n 4"]
+) -> Float[np.ndarray, "n j 3"]:
+    """Return joints, in any unit, turned about the origin from their crops' frames into their cameras'."""
+    return np.asarray(_turned(*(np.asarray(values, np.float32) for values in (joints, box_px, intrinsics_px))))
+
+
+@jax.jit
+@jax.vmap
+def _turned(
+    joints: Float[Array, "j 3"], box_px: Float[Array, "4"], intrinsics_px: Float[Array, "4"]
+) -> Float[Array, "j 3"]:
+    return joints @ crop_rotation(box_px, intrinsics_px).T

@@ -1,1 +1,0 @@
-"""Section 6.1: from dense annotation to matches between image points and the template's surface."""

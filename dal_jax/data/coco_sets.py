@@ -1,0 +1,275 @@
+"""Photographs with their annotation in COCO's container: what DensePose-COCO, PoseTrack and one's own files share."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+
+from dal_jax.data.files import Files, make_example, notes, why_unusable
+from dal_jax.data.preparing.source import Example, Noted
+from dal_jax.observations import coco, densepose, keypoints, masks
+from dal_jax.observations.coco import BadEntry
+from dal_jax.observations.person import AnnotatedPerson, Rejected
+from dal_jax.observations.photographs import crop_labels, is_grey, read_picture
+from dal_jax.runtime.errors import InputError
+
+_FIELDS = (
+    "id", "image_id", "category_id", "iscrowd", "bbox", "keypoints", "segmentation", "track_id",
+    "dp_I", "dp_U", "dp_V", "dp_x", "dp_y", "dp_masks",
+)  # fmt: skip
+_PICTURE_FIELDS = (
+    "id", "file_name", "width", "height", "vid_id", "frame_id", "has_no_densepose",
+    "ignore_regions_x", "ignore_regions_y",
+)  # fmt: skip
+
+
+class Raw(NamedTuple):
+    """An annotation as it stands in its file, and where; repeated: an earlier one has the same id."""
+
+    position: int
+    entry: Any
+    repeated: bool
+
+
+class Photograph(NamedTuple):
+    """A unit of work: an image entry (None: annotations of no listed image) and its annotations.
+
+    annotations: the name of their file; images: the folder that the image's file name is meant in.
+    person_ids: see `coco.Container`.
+    """
+
+    annotations: str
+    images: str
+    picture: dict[str, Any] | None
+    entries: list[Raw]
+    keypoint_names: tuple[str, ...]
+    person_ids: frozenset[int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How people are read: what crops look like, and what a data set's annotation means.
+
+    seen: see `densepose.parse_person`. points_needed: leave out people without dense points.
+    known: returns the features that an entry and its image tell beside the annotation (subject, video, frame).
+    """
+
+    files: Files
+    seen: int = keypoints.SEEN
+    points_needed: bool = True
+    known: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] = lambda entry, picture: {}
+
+
+class ParsedPerson(NamedTuple):
+    """A person of a photograph: the annotation, and the features that it tells beside."""
+
+    raw: Raw
+    person: AnnotatedPerson
+    known: dict[str, Any]
+
+
+def photographs(path: pathlib.Path, images: pathlib.Path) -> list[Photograph]:
+    """Return a file's photographs that anybody is annotated in, in the file's order.
+
+    Raises:
+      errors.InputError: the file is no such JSON.
+    """
+    container = coco.read(path)
+    seen: set[str | None] = set()
+    grouped: dict[int | str | None, list[Raw]] = {}
+    for position, entry in enumerate(container.entries):
+        picture = coco.picture_of(container, entry)
+        proper = isinstance(entry, dict) and coco.is_id(entry.get("id"))
+        number = str(entry["id"]) if proper else None  # names of people hold it as text
+        raw = Raw(position, _trimmed(entry, _FIELDS), number is not None and number in seen)
+        seen.add(number)
+        grouped.setdefault(None if picture is None else picture["id"], []).append(raw)
+    in_order = [*container.pictures, *([None] if None in grouped else [])]
+    return [
+        Photograph(
+            path.name,
+            str(images),
+            _trimmed(container.pictures.get(number), _PICTURE_FIELDS),
+            grouped[number],
+            container.keypoint_names,
+            container.person_ids,
+        )
+        for number in in_order
+        if number in grouped
+    ]
+
+
+def _trimmed(entry: Any, fields: tuple[str, ...]) -> Any:
+    return {name: entry[name] for name in fields if name in entry} if isinstance(entry, dict) else entry
+
+
+def read_photograph(unit: Photograph, reading: Reading) -> Iterator[Example | Rejected | Noted]:
+    """Yield a photograph's people, whom it is rejected for what, and what is worth counting."""
+    found: list[ParsedPerson] = []
+    for raw in unit.entries:
+        try:
+            found.append(_parse(unit, raw, reading))
+        except BadEntry as bad:
+            yield coco.reject(unit.annotations, raw.position, raw.entry, unit.picture, bad)
+    if not found:
+        return
+    first = found[0].person
+    try:
+        pixels = read_picture(pathlib.Path(unit.images, first.file_name), first.picture_size)
+    except InputError as error:
+        for one in found:
+            bad = BadEntry("image missing or unreadable", str(error))
+            yield coco.reject(unit.annotations, *one.raw[:2], unit.picture, bad)
+        return
+    if is_grey(pixels):
+        yield Noted("grey photograph")
+    if len(found) > 1:
+        yield Noted("photograph of several people")
+    for one in found:
+        try:  # once more: the file may not have told the photograph's size
+            densepose.require_box(one.person.bbox_px, pixels.shape[1::-1])
+        except BadEntry as bad:
+            yield coco.reject(unit.annotations, *one.raw[:2], unit.picture, bad)
+            continue
+        yield from map(Noted, notes(one.person, pixels))
+        try:
+            mask = _mask_crop(one, pixels.shape[1::-1], reading.files.image_size)
+        except BadEntry:  # the person is good for everything else
+            yield Noted("damaged mask")
+            mask = None
+        yield make_example(one.person, pixels, reading.files, mask, **one.known)
+
+
+def _parse(unit: Photograph, raw: Raw, reading: Reading) -> ParsedPerson:
+    """Return an entry's person; raise BadEntry where there is none to use."""
+    coco.require_ids(raw.entry)
+    entry = raw.entry
+    category = entry.get("category_id")
+    person = not unit.person_ids or not isinstance(category, int) or category in unit.person_ids
+    coco.require(person, "not a person", f"category_id is {coco.short(category)}")
+    if reading.points_needed and not densepose.has_points(entry):
+        coco.require(entry.get("iscrowd") != 1, "crowd", "is a crowd, not a person")
+        coco.require(not entry.get("dp_masks"), "masks only", "has dp_masks, but no dp_I, dp_U, dp_V, dp_x, dp_y")
+        raise BadEntry("without points", "has no dp_I, dp_U, dp_V, dp_x, dp_y")
+    coco.require(not raw.repeated, "duplicate id", f"id {entry['id']!r} appears twice")
+    person = densepose.parse_person(entry, unit.picture, unit.keypoint_names, seen=reading.seen)
+    why = why_unusable(person)
+    coco.require(why is None, "too few points", f"has {why}")
+    return ParsedPerson(raw, person, reading.known(entry, unit.picture))
+
+
+def _mask_crop(one: ParsedPerson, picture_size: tuple[int, int], size: int) -> UInt8[np.ndarray, "s s"] | None:
+    """Return the crop of DensePose's part masks, which lie over the person's box, or of the person's silhouette."""
+    parts, box_px = masks.part_map(one.raw.entry.get("dp_masks")), one.person.bbox_px
+    if parts is None:
+        silhouette = masks.segmentation(one.raw.entry.get("segmentation"), picture_size)
+        if silhouette is None:
+            return None
+        parts, box_px = silhouette.astype(np.uint8) * 255, np.array([0, 0, *picture_size], np.float64)
+    return crop_labels(parts, box_px, one.person.crop_px, size)
+
+
+# --- A folder of one's own: photographs, and their 2D labels in a COCO-style file ---
+
+
+@dataclasses.dataclass(frozen=True)
+class CocoFolder:
+    """train.json (and test.json), photographs beside them or in images/; a `Source`. docs/coco_folder.md.
+
+    Note: dense points or key points are enough; key points alone leave the shape and much of the pose to the priors.
+    """
+
+    files: Files
+    units_a_chunk: int = 100
+
+    name = "coco_folder"
+    config = ""
+    unit = "photograph"
+    description = "One's own photographs with 2D labels in COCO's form."
+
+    def digest(self) -> str:
+        """Return a name of annotation, chart, body, options, and the photographs' names and sizes."""
+        return self.files.digest(self._found().values(), [self._images()])
+
+    def options(self) -> dict[str, Any]:
+        """Return chart, body and size of the crops."""
+        return self.files.options()
+
+    def splits(self) -> Mapping[str, list[Photograph]]:
+        """Return the photographs of train and, where there is a test.json, of test."""
+        return {split: photographs(path, self._images()) for split, path in self._found().items()}
+
+    def read(self, unit: Photograph) -> Iterator[Example | Rejected | Noted]:
+        """Yield a photograph's people."""
+        return read_photograph(unit, Reading(self.files, points_needed=False))
+
+    def _found(self) -> dict[str, pathlib.Path]:
+        folder = self.files.folder
+        train, test = folder / "train.json", folder / "test.json"
+        if not train.is_file():
+            raise InputError(f"{folder}: has no train.json (2D labels in COCO's form)")
+        return {"train": train, "test": test} if test.is_file() else {"train": train}
+
+    def _images(self) -> pathlib.Path:
+        below = self.files.folder / "images"
+        return below if below.is_dir() else self.files.folder
+
+
+# DensePose-COCO by its official files: densepose_coco_2014_{train,minival,valminusminival}.json, COCO's pictures.
+
+_SPLITS = {"train": "train2014", "minival": "val2014", "valminusminival": "val2014"}
+"""The folder of each split's pictures."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DensePoseCoco:
+    """About 50,000 annotated people of COCO 2014; a `recording.source.Source`. docs/densepose_coco.md."""
+
+    files: Files
+    units_a_chunk: int = 100
+
+    name = "densepose_coco"
+    config = ""
+    unit = "photograph"
+    description = "People of COCO 2014 with surface points, part masks and key points that humans annotated."
+
+    def digest(self) -> str:
+        """Return a name of annotation, chart, body, options, and the photographs' names and sizes."""
+        found = self._found()
+        folders = {self._images(split) for split in found}
+        return self.files.digest(found.values(), sorted(folders))
+
+    def options(self) -> dict[str, Any]:
+        """Return chart, body and size of the crops."""
+        return self.files.options()
+
+    def splits(self) -> Mapping[str, list[Photograph]]:
+        """Return the photographs of the splits whose file is there."""
+        return {split: photographs(path, self._images(split)) for split, path in self._found().items()}
+
+    def read(self, unit: Photograph) -> Iterator[Example | Rejected | Noted]:
+        """Yield a photograph's people."""
+        return read_photograph(unit, Reading(self.files))
+
+    def _found(self) -> dict[str, pathlib.Path]:
+        """Return each split's annotation, in the folder or in annotations/ below it."""
+        folder = self.files.folder
+        names = {split: f"densepose_coco_2014_{split}.json" for split in _SPLITS}
+        places = {split: [folder / name, folder / "annotations" / name] for split, name in names.items()}
+        found = {
+            split: next(path for path in paths if path.is_file())
+            for split, paths in places.items()
+            if any(path.is_file() for path in paths)
+        }
+        if not found:
+            raise InputError(f"{folder}: has none of {', '.join(names.values())}, nor has annotations/")
+        return found
+
+    def _images(self, split: str) -> pathlib.Path:
+        folder = self.files.folder / _SPLITS[split]
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder; COCO's photographs of '{split}' lie in {folder.name}/")
+        return folder

@@ -1,0 +1,206 @@
+"""Acclaim's motion in two text files: the skeleton's .asf, and the .amc of angles (mocap.cs.cmu.edu).
+
+No kept library reads them; the format is small.
+"""
+
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from dal_jax.data.motions import bvh
+from dal_jax.data.motions.tracks import Tracks
+from dal_jax.runtime.errors import InputError
+
+RATE = 120.0
+"""Frames a second of CMU's recordings; the file does not say."""
+
+_FREEDOMS = ("tx", "ty", "tz", "rx", "ry", "rz")
+_LARGEST = 1e7
+
+
+class Bone(NamedTuple):
+    """A bone in its rest pose; axis: its frame; freedoms: what an .amc tells of it, in order."""
+
+    parent: int
+    offset: Float[np.ndarray, "3"]
+    axis: Float[np.ndarray, "3 3"]
+    freedoms: tuple[str, ...]
+
+
+class Skeleton(NamedTuple):
+    """An .asf; bone 0 is the root. to_radians: of the file's unit of angles."""
+
+    names: tuple[str, ...]
+    bones: tuple[Bone, ...]
+    to_radians: float
+
+
+def read_skeleton(path: pathlib.Path) -> Skeleton:
+    """Read an .asf.
+
+    Raises:
+      errors.InputError: one line that names file, line or bone, and word.
+    """
+    sections = _sections(path)
+    to_radians = np.pi / 180
+    for number, words in sections.get("units", ()):
+        if words[0] == "angle" and words[1:] not in (["deg"], ["rad"]):
+            raise InputError(f"{path}: line {number}: the unit of angles is '{' '.join(words[1:])[:40]}'")
+        if words == ["angle", "rad"]:
+            to_radians = 1.0
+    bones = {"root": _root(path, sections, to_radians)} | _bones(path, sections, to_radians)
+    parents = _parents(path, sections, bones)
+    names = ["root", *parents]
+    ordered = [bones[name]._replace(parent=names.index(parents[name]) if name in parents else -1) for name in names]
+    return Skeleton(tuple(names), tuple(ordered), to_radians)
+
+
+def read_motion(path: pathlib.Path, skeleton: Skeleton) -> Float[np.ndarray, "frames bones 6"]:
+    """Read an .amc: tx, ty, tz (the file's length), rx, ry, rz (the file's angle) of each bone and frame, 0 if untold.
+
+    Raises:
+      errors.InputError: one line that names file, line and bone.
+    """
+    rows = {name: row for row, name in enumerate(skeleton.names)}
+    frames: list[np.ndarray] = []
+    for number, words in _lines(path):
+        if words[0].startswith(":"):
+            continue
+        if len(words) == 1 and words[0].isdecimal():
+            frames.append(np.zeros((len(rows), 6)))
+            continue
+        if words[0] not in rows:
+            raise InputError(f"{path}: line {number}: the skeleton has no bone '{words[0][:40]}'")
+        if not frames:
+            raise InputError(f"{path}: line {number}: bone '{words[0]}' before the first frame's number")
+        freedoms = skeleton.bones[rows[words[0]]].freedoms
+        values = _numbers(path, number, words[1:], len(freedoms))
+        frames[-1][rows[words[0]], [_FREEDOMS.index(freedom) for freedom in freedoms]] = values
+    if not frames:
+        raise InputError(f"{path}: holds no frame")
+    return np.stack(frames)
+
+
+def pose(skeleton: Skeleton, motion: Float[np.ndarray, "frames bones 6"]) -> Tracks:
+    """Return where each bone ends: turned about its own axes, by the angles in the order of its freedoms.
+
+    The root stands where the motion says.
+    """
+    angle = motion[..., 3:] * skeleton.to_radians
+    turn = np.broadcast_to(np.eye(3), (*motion.shape[:2], 3, 3)).copy()
+    place, rest = np.zeros((*motion.shape[:2], 3)), np.zeros((len(skeleton.bones), 3))
+    for row, bone in enumerate(skeleton.bones):
+        for axis in ("xyz".index(freedom[1]) for freedom in bone.freedoms if freedom[0] == "r"):
+            turn[:, row] = bvh.about(axis, angle[:, row, axis]) @ turn[:, row]
+        turn[:, row] = bone.axis @ turn[:, row] @ bone.axis.T
+        if bone.parent < 0:
+            place[:, row], rest[row] = motion[:, row, :3], bone.offset
+            continue
+        turn[:, row] = turn[:, bone.parent] @ turn[:, row]
+        place[:, row] = place[:, bone.parent] + turn[:, row] @ bone.offset
+        rest[row] = rest[bone.parent] + bone.offset
+    return Tracks(skeleton.names, tuple(bone.parent for bone in skeleton.bones), rest, place, turn)
+
+
+def _root(path: pathlib.Path, sections: dict, to_radians: float) -> Bone:
+    fields = {words[0]: (number, words[1:]) for number, words in sections.get("root", ())}
+    number, order = fields.get("order", (0, []))
+    freedoms = tuple(word.lower() for word in order)
+    if not set(freedoms) <= set(_FREEDOMS) or not freedoms:
+        raise InputError(f"{path}: line {number}: the root's order is '{' '.join(order)[:40]}'")
+    axis_line, axis = fields.get("axis", (0, ["XYZ"]))
+    _, angles = fields.get("orientation", (axis_line, ["0", "0", "0"]))
+    return Bone(-1, np.zeros(3), _axis(path, axis_line, [*angles, *axis], to_radians), freedoms)
+
+
+def _bones(path: pathlib.Path, sections: dict, to_radians: float) -> dict[str, Bone]:
+    bones, fields = {}, {}
+    for number, words in sections.get("bonedata", ()):
+        if words[0] == "begin":
+            fields = {}
+        elif words[0] != "end":
+            fields.setdefault(words[0], (number, words[1:]))
+            continue
+        else:
+            missing = {"name", "direction", "length", "axis"} - fields.keys()
+            if missing:
+                raise InputError(f"{path}: line {number}: a bone without {', '.join(sorted(missing))}")
+            name = " ".join(fields["name"][1])
+            bones[name] = _bone(path, fields, to_radians)
+    if not bones:
+        raise InputError(f"{path}: no :bonedata")
+    return bones
+
+
+def _bone(path: pathlib.Path, fields: dict[str, tuple[int, list[str]]], to_radians: float) -> Bone:
+    direction = _numbers(path, *fields["direction"], 3)
+    length = _numbers(path, *fields["length"], 1)[0]
+    number, dof = fields.get("dof", (0, []))
+    freedoms = tuple(word.lower() for word in dof)
+    if not set(freedoms) <= set(_FREEDOMS):
+        raise InputError(f"{path}: line {number}: dof is '{' '.join(dof)[:40]}'")
+    return Bone(-1, length * direction, _axis(path, *fields["axis"], to_radians), freedoms)
+
+
+def _axis(path: pathlib.Path, number: int, words: list[str], to_radians: float) -> Float[np.ndarray, "3 3"]:
+    """Return the frame of three angles and an order: of XYZ x turns first."""
+    if len(words) != 4 or sorted(words[3].upper()) != ["X", "Y", "Z"]:
+        raise InputError(f"{path}: line {number}: axis is '{' '.join(words)[:60]}', not three angles and XYZ")
+    angles = _numbers(path, number, words[:3], 3) * to_radians
+    frame = np.eye(3)
+    for letter, angle in zip(words[3].upper(), angles, strict=True):
+        frame = bvh.about("XYZ".index(letter), angle) @ frame
+    return frame
+
+
+def _parents(path: pathlib.Path, sections: dict, bones: dict[str, Bone]) -> dict[str, str]:
+    """Return each bone's parent, parents first."""
+    parents: dict[str, str] = {}
+    for number, words in sections.get("hierarchy", ()):
+        if words[0] in ("begin", "end"):
+            continue
+        for name in words:
+            if name not in bones:
+                raise InputError(f"{path}: line {number}: no bone '{name[:40]}'")
+        if words[0] != "root" and words[0] not in parents:
+            raise InputError(f"{path}: line {number}: bone '{words[0]}' hangs on nothing yet")
+        for child in words[1:]:
+            if child in parents or child == "root":
+                raise InputError(f"{path}: line {number}: bone '{child}' hangs on two")
+            parents[child] = words[0]
+    return parents
+
+
+def _sections(path: pathlib.Path) -> dict[str, list[tuple[int, list[str]]]]:
+    """Return each section's lines, with their numbers."""
+    sections: dict[str, list[tuple[int, list[str]]]] = {}
+    current: list[tuple[int, list[str]]] = []
+    for number, words in _lines(path):
+        if words[0].startswith(":"):
+            current = sections.setdefault(words[0][1:].lower(), [])
+        else:
+            current.append((number, words))
+    return sections
+
+
+def _lines(path: pathlib.Path) -> list[tuple[int, list[str]]]:
+    try:
+        text = path.read_text(encoding="utf-8", errors="strict")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is no text") from None
+    lines = ((number, line.split("#")[0].split()) for number, line in enumerate(text.splitlines(), start=1))
+    return [(number, words) for number, words in lines if words]
+
+
+def _numbers(path: pathlib.Path, number: int, words: list[str], count: int) -> Float[np.ndarray, "count"]:
+    try:
+        values = np.array(words, np.float64)
+    except ValueError:
+        raise InputError(f"{path}: line {number}: '{' '.join(words)[:60]}' are not {count} numbers") from None
+    if values.shape != (count,) or not (np.abs(values) <= _LARGEST).all():
+        raise InputError(f"{path}: line {number}: '{' '.join(words)[:60]}' are not {count} finite numbers")
+    return values

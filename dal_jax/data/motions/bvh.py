@@ -1,0 +1,197 @@
+"""Biovision's .bvh: a skeleton and its motion in one text file, read and posed.
+
+No kept library reads them with errors that name a line (`bvhio` builds an object a joint and frame, `bvh` is of 2017),
+and the format is small.
+"""
+
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from dal_jax.data.motions.tracks import Tracks
+from dal_jax.runtime.errors import InputError
+
+_CHANNELS = ("Xposition", "Yposition", "Zposition", "Xrotation", "Yrotation", "Zrotation")
+_MOST_JOINTS = 1000
+_LARGEST = 1e7
+
+
+class Bvh(NamedTuple):
+    """The file's content; channels: (joint, one of _CHANNELS) for each column of `values`."""
+
+    names: tuple[str, ...]
+    parents: tuple[int, ...]
+    offsets: Float[np.ndarray, "joints 3"]
+    channels: tuple[tuple[int, str], ...]
+    values: Float[np.ndarray, "frames columns"]
+    rate: float
+
+
+def read(path: pathlib.Path) -> Bvh:
+    """Read a file; an End Site becomes the joint PARENT_end.
+
+    Raises:
+      errors.InputError: one line that names file, line and word.
+    """
+    words = _Words(path)
+    words.expect("HIERARCHY")
+    joints = _Joints()
+    words.expect("ROOT")
+    _read_joint(words, joints, -1)
+    words.expect("MOTION")
+    words.expect("Frames:")
+    count = int(words.number())
+    words.expect("Frame")
+    words.expect("Time:")
+    seconds = words.number()
+    if count < 1 or seconds <= 0:
+        raise words.error(f"{count} frames of {seconds} s")
+    values = words.table(count, len(joints.channels))
+    return Bvh(
+        tuple(joints.names),
+        tuple(joints.parents),
+        np.array(joints.offsets),
+        tuple(joints.channels),
+        values,
+        1 / seconds,
+    )
+
+
+def pose(bvh: Bvh, step: int = 1) -> Tracks:
+    """Return every `step`-th frame posed: a joint's turns follow one another in the order of its channels."""
+    values = bvh.values[::step]
+    turn = np.broadcast_to(np.eye(3), (len(bvh.names), len(values), 3, 3)).copy()
+    place = np.broadcast_to(bvh.offsets[:, None], (len(bvh.names), len(values), 3)).copy()
+    for column, (joint, channel) in enumerate(bvh.channels):
+        axis = "XYZ".index(channel[0])
+        if channel.endswith("position"):
+            place[joint, :, axis] = values[:, column]  # it stands in for the offset
+        else:
+            turn[joint] = turn[joint] @ about(axis, np.radians(values[:, column]))
+    rest = bvh.offsets.copy()
+    for joint, parent in enumerate(bvh.parents):
+        if parent >= 0:
+            rest[joint] += rest[parent]
+            place[joint] = place[parent] + np.einsum("fij,fj->fi", turn[parent], place[joint])
+            turn[joint] = turn[parent] @ turn[joint]
+    return Tracks(bvh.names, bvh.parents, rest, place.swapaxes(0, 1), turn.swapaxes(0, 1))
+
+
+def about(axis: int, angle: Float[np.ndarray, "*b"]) -> Float[np.ndarray, "*b 3 3"]:
+    """Return right-handed turns about the x, y or z axis (0, 1, 2), radians."""
+    matrix = np.zeros((*np.shape(angle), 3, 3))
+    one, two = (axis + 1) % 3, (axis + 2) % 3
+    matrix[..., axis, axis] = 1
+    matrix[..., one, one] = matrix[..., two, two] = np.cos(angle)
+    matrix[..., two, one] = np.sin(angle)
+    matrix[..., one, two] = -matrix[..., two, one]
+    return matrix
+
+
+class _Joints:
+    def __init__(self):
+        self.names: list[str] = []
+        self.parents: list[int] = []
+        self.offsets: list[list[float]] = []
+        self.channels: list[tuple[int, str]] = []
+
+
+def _read_joint(words: "_Words", joints: _Joints, parent: int) -> None:
+    """Read NAME { OFFSET .. CHANNELS .. children } of a ROOT or JOINT whose keyword has been read."""
+    name = words.line_rest()
+    open_joints = [_open(words, joints, name, parent)]
+    while open_joints:  # not by recursion, so that no file can exhaust the stack
+        row, word = open_joints[-1], words.next()
+        if word == "}":
+            open_joints.pop()
+        elif word == "OFFSET":
+            joints.offsets[row] = [words.number() for _ in range(3)]
+        elif word == "CHANNELS":
+            for _ in range(int(words.number())):
+                channel = words.next()
+                if channel not in _CHANNELS:
+                    raise words.error(f"no channel '{channel}'")
+                joints.channels.append((row, channel))
+        elif word == "JOINT":
+            open_joints.append(_open(words, joints, words.line_rest(), row))
+        elif word == "End":
+            words.expect("Site")
+            open_joints.append(_open(words, joints, f"{joints.names[row]}_end", row))
+        else:
+            raise words.error(f"'{word[:40]}' where OFFSET, CHANNELS, JOINT, End Site or }} must be")
+
+
+def _open(words: "_Words", joints: _Joints, name: str, parent: int) -> int:
+    words.expect("{")
+    if len(joints.names) >= _MOST_JOINTS:
+        raise words.error(f"more than {_MOST_JOINTS} joints")
+    joints.names.append(name)
+    joints.parents.append(parent)
+    joints.offsets.append([0.0, 0.0, 0.0])
+    return len(joints.names) - 1
+
+
+class _Words:
+    """The words of a text file one after the other, with the line that each stands in."""
+
+    def __init__(self, path: pathlib.Path):
+        try:
+            self._lines = path.read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError:
+            raise InputError(f"{path}: is no text") from None
+        self._path, self._line, self._rest = path, 0, []
+
+    def next(self) -> str:
+        while not self._rest:
+            if self._line >= len(self._lines):
+                raise self.error("the file ends here")
+            self._rest = self._lines[self._line].split()[::-1]
+            self._line += 1
+        return self._rest.pop()
+
+    def line_rest(self) -> str:
+        """Return what is left of the line, up to a brace: names may hold blanks."""
+        words = [self.next()]
+        while self._rest and self._rest[-1] != "{":
+            words.append(self._rest.pop())
+        return " ".join(words)
+
+    def expect(self, wanted: str) -> None:
+        if (word := self.next()).lower() != wanted.lower():
+            raise self.error(f"'{word[:40]}' where {wanted} must be")
+
+    def number(self) -> float:
+        word = self.next()
+        try:
+            value = float(word)
+        except ValueError:
+            raise self.error(f"'{word[:40]}' is no number") from None
+        if not abs(value) <= _LARGEST:
+            raise self.error(f"{word[:40]} is no finite number")
+        return value
+
+    def table(self, rows: int, columns: int) -> Float[np.ndarray, "rows columns"]:
+        """Return the numbers that are left: one line a row."""
+        first = self._line
+        lines = [line for line in self._lines[first:] if line.strip()]
+        if self._rest or len(lines) < rows:
+            raise self.error(f"{len(lines)} lines of motion follow, not {rows}")
+        values = np.empty((rows, columns))
+        for row, line in enumerate(lines[:rows]):
+            words = line.split()
+            try:
+                values[row] = np.array(words, np.float64)
+            except ValueError:
+                raise InputError(f"{self._path}: frame {row}: {len(words)} values, not {columns} numbers") from None
+        wrong = ~(np.abs(values) <= _LARGEST)
+        if wrong.any():
+            row, column = np.argwhere(wrong)[0]
+            raise InputError(f"{self._path}: frame {row}: value {column} is {values[row, column]}")
+        return values
+
+    def error(self, text: str) -> InputError:
+        return InputError(f"{self._path}: line {self._line}: {text}")

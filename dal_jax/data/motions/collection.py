@@ -1,0 +1,189 @@
+"""Cameras sampled around moving people: 2D poses as photographs would show them."""
+
+import dataclasses
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from dal_jax.body.formats import load
+from dal_jax.data.motions import acclaim, bvh, smpl_motion, tracks
+from dal_jax.runtime import progress
+from dal_jax.runtime.errors import InputError
+from dal_jax.runtime.files import savez
+
+CAMERAS = ("perspective", "weak")
+_PHOTOGRAPH_PX = 1000
+_FOCAL_PX = 1146.0  # Human3.6M's cameras
+
+
+@dataclasses.dataclass(frozen=True)
+class Views:
+    """How people are looked at.
+
+    camera: 'perspective', or 'weak': as if from far away, with the size that the distance gives.
+    number: of cameras a pose. elevation_deg: standard deviation of a camera's height over the horizon; Kudo et al.
+    assume 0. distance_m: nearest and farthest from the hip.
+    """
+
+    camera: str = "perspective"
+    number: int = 1
+    elevation_deg: float = 10.0
+    distance_m: tuple[float, float] = (3.5, 7.0)
+
+
+def look(
+    joints: Float[np.ndarray, "n 17 3"], views: Views, random: np.random.Generator
+) -> Float[np.ndarray, "n*views 17 2"]:
+    """Return key points (px, y down) of people (metres, y up) seen from any side, each by its own upright cameras.
+
+    A pose's views follow one another. The hip is at the photograph's middle.
+    """
+    joints = np.repeat(joints - joints[:, :1], views.number, axis=0)
+    count = len(joints)
+    heading = random.uniform(0, 2 * np.pi, count)
+    elevation = np.radians(random.normal(0, views.elevation_deg, count))
+    distance = random.uniform(*views.distance_m, count)
+    camera = np.einsum("nij,nkj->nki", _rotation(heading, elevation), joints)
+    depth = distance[:, None]
+    if views.camera == "perspective":
+        depth = np.maximum(depth + camera[..., 2], 0.5)  # nobody reaches through the lens
+    return _FOCAL_PX * camera[..., :2] / depth[..., None] + _PHOTOGRAPH_PX / 2
+
+
+def _rotation(heading: np.ndarray, elevation: np.ndarray) -> Float[np.ndarray, "n 3 3"]:
+    """Return world (y up) to camera (x right, y down, z away): turned about the vertical, then looked at from above."""
+    zero, one = np.zeros_like(heading), np.ones_like(heading)
+    ch, sh, ce, se = np.cos(heading), np.sin(heading), np.cos(elevation), np.sin(elevation)
+    turn = np.stack([ch, zero, sh, zero, one, zero, -sh, zero, ch], axis=-1).reshape(-1, 3, 3)
+    tilt = np.stack([one, zero, zero, zero, -ce, se, zero, -se, -ce], axis=-1).reshape(-1, 3, 3)
+    return tilt @ turn
+
+
+# --- A folder of motions to one file of 2D poses, which a lifter learns from ---
+
+ENDINGS = (".npz", ".pkl", ".bvh", ".amc")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """Which moments are taken, and how they are looked at.
+
+    rate: frames a second, at most; neighbouring frames of a recording teach little more. seed: of the cameras.
+    """
+
+    views: Views = dataclasses.field(default_factory=Views)
+    rate: float = 5.0
+    seed: int = 0
+
+
+class Collected(NamedTuple):
+    """How much a folder gave: poses written, files read, and the files that could not be, with the reason of each."""
+
+    poses: int
+    files: int
+    skipped: list[str]
+
+
+def collect(source: pathlib.Path, out: pathlib.Path, sampling: Sampling, skip_invalid: bool = False) -> Collected:
+    """Write `keypoints` (n, 17, 2) px and `visible` of every motion under a folder, whatever its format.
+
+    Args:
+      source: a folder of AMASS's or MoSh's .npz and .pkl, of .bvh, of .amc beside their .asf; or one such file.
+      out: the .npz to write, whole or not at all.
+      skip_invalid: leave a file that cannot be read out, and say so, instead of ending there.
+
+    Raises:
+      errors.InputError: a file cannot be read, or there is none; one line that names file and entry.
+    """
+    paths = find(source, out)
+    random = np.random.default_rng(sampling.seed)
+    keypoints, skipped = [], []
+    for path in progress.bar("reading motions", paths, unit="file"):
+        try:
+            joints = read(path, sampling.rate)
+        except InputError as error:
+            if not skip_invalid:
+                raise
+            skipped.append(str(error))
+            continue
+        keypoints.append(look(joints, sampling.views, random).astype(np.float32))
+    if not keypoints:
+        raise InputError(skipped[0])
+    every = np.concatenate(keypoints)
+    savez(out, keypoints=every, visible=np.ones(every.shape[:2], bool))
+    return Collected(len(every), len(keypoints), skipped)
+
+
+def find(source: pathlib.Path, out: pathlib.Path | None = None) -> list[pathlib.Path]:
+    """Return the motion files of a folder and those below it, in order, but for what was made of them before.
+
+    AMASS keeps a `shape.npz` beside a subject's motions, which is none.
+    """
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise InputError(f"{source}: no such file or folder")
+    found = [path for path in sorted(source.rglob("*")) if path.suffix.lower() in ENDINGS and path.is_file()]
+    made = out and out.resolve()
+    found = [path for path in found if path.name not in _NO_MOTION and path.resolve() != made]
+    if not found:
+        raise InputError(f"{source}: holds no motion ({', '.join(ENDINGS)})")
+    return found
+
+
+def read(path: pathlib.Path, rate: float) -> Float[np.ndarray, "frames 17 3"]:
+    """Return Human3.6M's joints of a motion at no more than `rate` frames a second: metres, y up.
+
+    Other skeletons than SMPL's are scaled to the free body's length of bones, file by file, because few formats tell
+    their unit.
+    """
+    ending = path.suffix.lower()
+    if ending in (".npz", ".pkl"):
+        return _smpl(path, rate)
+    if ending == ".bvh":
+        content = bvh.read(path)
+        joints = tracks.h36m_joints(bvh.pose(content, _step(content.rate, rate)), tracks.BVH, str(path))
+    elif ending == ".amc":
+        skeleton_file = _skeleton_of(path)
+        skeleton = acclaim.read_skeleton(skeleton_file)
+        motion = acclaim.read_motion(path, skeleton)[:: _step(acclaim.RATE, rate)]
+        joints = tracks.h36m_joints(acclaim.pose(skeleton, motion), tracks.ACCLAIM, str(skeleton_file))
+    else:
+        raise InputError(f"{path}: motions are {', '.join(ENDINGS)}, not '{path.suffix}'")
+    length = tracks.bone_sum(joints).mean()
+    if not length > 0:
+        raise InputError(f"{path}: the skeleton's bones have no length")
+    return joints * (_body_bone_sum() / length)
+
+
+_NO_MOTION = ("shape.npz", "neutral_stagei.npz", "male_stagei.npz", "female_stagei.npz")
+_Y_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])  # of a world whose z is up, as AMASS's is
+
+
+def _smpl(path: pathlib.Path, rate: float) -> Float[np.ndarray, "frames 17 3"]:
+    motion = smpl_motion.read(path)
+    step = _step(motion.rate or rate, rate)
+    joints = smpl_motion.h36m_joints(load.load_template(), motion.root[::step], motion.pose[::step])
+    return joints @ _Y_UP.T
+
+
+def _step(recorded: float, wanted: float) -> int:
+    return max(1, round(recorded / wanted))
+
+
+def _skeleton_of(path: pathlib.Path) -> pathlib.Path:
+    """Return the .asf of an .amc: of SUBJECT_TRIAL.amc SUBJECT.asf, else the only one in the folder."""
+    own = path.with_name(path.stem.rpartition("_")[0] + ".asf")
+    there = sorted(path.parent.glob("*.asf"))
+    if own in there:
+        return own
+    if len(there) != 1:
+        raise InputError(f"{path}: no skeleton {own.name} beside it, and {len(there)} other .asf files")
+    return there[0]
+
+
+def _body_bone_sum() -> float:
+    body = load.load_template()
+    return float(tracks.bone_sum(np.asarray(body.h36m_regressor) @ np.asarray(body.vertices)))

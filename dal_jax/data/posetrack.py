@@ -1,0 +1,147 @@
+"""DensePose-PoseTrack by its official files; a unit of work is a video, so that tracks keep their time."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from dal_jax.data import coco_sets
+from dal_jax.data.coco_sets import Photograph, Reading
+from dal_jax.data.files import Files
+from dal_jax.data.preparing.source import Example, Noted
+from dal_jax.observations import coco, masks
+from dal_jax.observations.coco import BadEntry
+from dal_jax.observations.person import Rejected
+from dal_jax.runtime.errors import InputError
+
+_SPLITS = ("train", "val")
+_FORMS = ("densepose_only_posetrack_{}2017.json", "densepose_posetrack_{}2017.json")
+"""Both hold the same people with dense points; the first leaves out the frames without."""
+
+_ANNOTATED = 1  # PoseTrack's only flag of a labelled key point
+_PACKED = 10_000  # PoseTrack's frame_id is 1, six digits of the video, four of the frame
+_LARGEST_FRAME = 2**31 - 1
+
+Items = Iterator[Example | Rejected | Noted]
+Video = list[Photograph]
+
+
+@dataclasses.dataclass(frozen=True)
+class DensePosePoseTrack:
+    """About 13,000 annotated people of 82 videos; a `recording.source.Source`. docs/densepose_posetrack.md.
+
+    People come track by track, each in the order of its frames: `video` and `frame` tell the time, `subject` the track.
+    """
+
+    files: Files
+    units_a_chunk: int = 1
+
+    name = "densepose_posetrack"
+    config = ""
+    unit = "video"
+    description = "People of PoseTrack's videos with surface points, part masks and key points, by track."
+
+    def digest(self) -> str:
+        """Return a name of annotation, chart, body, options, and the frames' names and sizes."""
+        return self.files.digest(self._found().values(), [self._images() / "images"])
+
+    def options(self) -> dict[str, Any]:
+        """Return chart, body and size of the crops."""
+        return self.files.options()
+
+    def splits(self) -> Mapping[str, list[Video]]:
+        """Return the videos of the splits whose file is there: each a list of its frames in time."""
+        return {split: self._videos(path) for split, path in self._found().items()}
+
+    def read(self, unit: Video) -> Items:
+        """Yield a video's people: track by track, frame by frame."""
+        reading = Reading(self.files, seen=_ANNOTATED, known=_known)
+        people = []
+        for frame in unit:
+            for item in _read_frame(frame, reading):
+                if isinstance(item, Rejected | Noted):
+                    yield item
+                else:
+                    people.append(item)
+        yield from sorted(people, key=lambda one: (one["subject"], one["frame"]))
+
+    def _found(self) -> dict[str, pathlib.Path]:
+        folder = self.files.folder
+        found = {}
+        for split in _SPLITS:
+            names = [form.format(split) for form in _FORMS]
+            paths = [path for name in names for path in (folder / name, folder / "annotations" / name)]
+            here = [path for path in paths if path.is_file()]
+            found |= {split: here[0]} if here else {}
+        if not found:
+            names = ", ".join(form.format("train") for form in _FORMS)
+            raise InputError(f"{folder}: has neither of {names} (or val for train), nor has annotations/")
+        return found
+
+    def _images(self) -> pathlib.Path:
+        """Return the folder that file names are meant in: they begin with images/."""
+        if not (self.files.folder / "images").is_dir():
+            raise InputError(f"{self.files.folder}/images: no such folder; PoseTrack's frames lie there")
+        return self.files.folder
+
+    def _videos(self, path: pathlib.Path) -> list[Video]:
+        videos: dict[str, Video] = {}
+        for frame in coco_sets.photographs(path, self._images()):
+            videos.setdefault(_video(frame.picture or {}), []).append(frame)
+        return [sorted(frames, key=lambda frame: _frame(frame.picture or {})) for frames in videos.values()]
+
+
+def _read_frame(frame: Photograph, reading: Reading) -> Items:
+    """Yield a frame's people, those left out whose boxes lie in a region that nobody annotated with care."""
+    if (frame.picture or {}).get("has_no_densepose") is True:
+        yield Noted("frame without dense annotation")
+        return
+    try:
+        ignored = masks.regions(frame.picture or {}, "ignore_regions_x", "ignore_regions_y")
+    except BadEntry:
+        yield Noted("frame with damaged ignored regions")
+        ignored = []
+    kept = []
+    for raw in frame.entries:
+        if ignored and masks.hold(ignored, _middle(raw.entry)):
+            bad = BadEntry("in an ignored region", "lies in a region that the annotators were told to ignore")
+            yield coco.reject(frame.annotations, raw.position, raw.entry, frame.picture, bad)
+        else:
+            kept.append(raw)
+    yield from coco_sets.read_photograph(frame._replace(entries=kept), reading)
+
+
+def _middle(entry: Any) -> np.ndarray | None:
+    """Return the middle of an entry's box, None where it has no proper one: that is somebody else's to say."""
+    try:
+        box = coco.numbers(entry, "bbox", 4) if isinstance(entry, dict) else None
+    except BadEntry:
+        return None
+    return None if box is None else box[:2] + box[2:] / 2
+
+
+def _known(entry: dict[str, Any], picture: dict[str, Any]) -> dict[str, Any]:
+    track = entry.get("track_id")
+    coco.require(coco.is_id(track), "without a track", f"track_id is {coco.short(track)}")
+    frame = _frame(picture)
+    coco.require(0 <= frame <= _LARGEST_FRAME, "without a time", f"frame_id is {coco.short(picture.get('frame_id'))}")
+    text = f"{track:06d}" if isinstance(track, int) else track  # so that their order as text is that of numbers
+    return {"subject": f"track {text}", "video": _video(picture), "frame": np.int32(frame)}
+
+
+def _video(picture: dict[str, Any]) -> str:
+    """Return the name of an image's video; without a name each image is one of its own."""
+    for name in ("vid_id", "id"):
+        if coco.is_id(picture.get(name)):
+            return str(picture[name])
+    return ""
+
+
+def _frame(picture: dict[str, Any]) -> int:
+    """Return the number of an image in its video, -1 where it has none."""
+    number = picture.get("frame_id")
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        return -1
+    return number % _PACKED if number >= 1_000_000 * _PACKED else number

@@ -1,0 +1,1 @@
+"""Results: the file of fits, its summary, overlays, meshes."""

@@ -1,0 +1,205 @@
+"""fits.npz: registered people on disk, one row a person; what `register` and `predict` write and others read."""
+
+import dataclasses
+import functools
+import pathlib
+import zipfile
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from dal_jax.body import cameras, kinematics, skinning
+from dal_jax.body.parameters import BodyParameters, fix_gauge
+from dal_jax.body.template import Template
+from dal_jax.observations import residuals
+from dal_jax.observations.observation import Observation, crop_from_px, px_from_crop
+from dal_jax.runtime import files
+from dal_jax.runtime.errors import InputError
+
+
+@dataclasses.dataclass(eq=False)
+class Fits:
+    """Rows of `fits.npz` (NumPy). A row that is not `valid` holds NaN; so do errors and energies nobody measured.
+
+    image_id, annotation_id, file_name: the annotation's own.
+    pose: axis-angle, radians; segment_scale: mean log 0; rotation: body to camera.
+    camera_scale, translation: in the crop's [-1, 1] (eq. 1). box_px: x, y, width, height of the square crop.
+    bbox_px: the annotation's own box.
+    joints, joints_h36m: camera frame, relative to the pelvis, metres; joints_px: in the photograph.
+    dense_error_px: root mean square over the dense points; keypoint_error_px: the same over the key points.
+    converged: true of what was predicted and not registered.
+    """
+
+    image_id: np.ndarray
+    annotation_id: np.ndarray
+    file_name: np.ndarray
+    valid: Bool[np.ndarray, "n"]
+    pose: Float[np.ndarray, "n 23 3"]
+    segment_scale: Float[np.ndarray, "n 24"]
+    rotation: Float[np.ndarray, "n 3 3"]
+    camera_scale: Float[np.ndarray, "n"]
+    translation: Float[np.ndarray, "n 2"]
+    box_px: Float[np.ndarray, "n 4"]
+    bbox_px: Float[np.ndarray, "n 4"]
+    joints: Float[np.ndarray, "n 24 3"]
+    joints_h36m: Float[np.ndarray, "n 17 3"]
+    joints_px: Float[np.ndarray, "n 24 2"]
+    dense_error_px: Float[np.ndarray, "n"]
+    keypoint_error_px: Float[np.ndarray, "n"]
+    energy: Float[np.ndarray, "n"]
+    converged: Bool[np.ndarray, "n"]
+
+    @property
+    def parameters(self) -> BodyParameters:
+        """The rows as batched body parameters."""
+        return BodyParameters(self.pose, self.segment_scale, self.rotation, self.camera_scale, self.translation)
+
+
+_SHAPES = {
+    "image_id": (), "annotation_id": (), "file_name": (), "valid": (), "pose": (23, 3), "segment_scale": (24,),
+    "rotation": (3, 3), "camera_scale": (), "translation": (2,), "box_px": (4,), "bbox_px": (4,), "joints": (24, 3),
+    "joints_h36m": (17, 3), "joints_px": (24, 2), "dense_error_px": (), "keypoint_error_px": (), "energy": (),
+    "converged": (),
+}  # fmt: skip
+
+
+def empty(image_id: list[int | str], annotation_id: list[int | str], file_name: list[str]) -> Fits:
+    """Return rows of which none is valid yet."""
+    count = len(file_name)
+    numbers = {name: np.full((count, *shape), np.nan, np.float32) for name, shape in _SHAPES.items()}
+    flags = {name: np.zeros(count, bool) for name in ("valid", "converged")}
+    return Fits(**(numbers | flags | {
+        "image_id": _ids(image_id), "annotation_id": _ids(annotation_id), "file_name": np.array(file_name, np.str_)
+    }))  # fmt: skip
+
+
+def fill(
+    fits: Fits,
+    rows: np.ndarray,
+    template: Template,
+    parameters: BodyParameters,
+    observation: Observation,
+    bbox_px: Float[np.ndarray, "k 4"],
+    energy: Float[np.ndarray, "k"] | float = np.nan,
+    converged: Bool[np.ndarray, "k"] | bool = True,
+) -> None:
+    """Write people (batched parameters and observations) into rows; a row is valid if all its parameters are finite."""
+    parameters = jax.tree.map(np.asarray, fix_gauge(parameters))
+    for field in dataclasses.fields(parameters):
+        getattr(fits, field.name)[rows] = getattr(parameters, field.name)
+    fits.box_px[rows], fits.bbox_px[rows] = observation.box_px, bbox_px
+    joints, joints_h36m, joints_crop = _joints(template, parameters)
+    fits.joints[rows], fits.joints_h36m[rows] = joints, joints_h36m
+    fits.joints_px[rows] = px_from_crop(np.asarray(joints_crop), np.asarray(observation.box_px))
+    dense, keypoint = residuals.errors_px(template, parameters, observation)
+    fits.dense_error_px[rows] = residuals.root_mean_square(dense, observation.point_confidence)
+    fits.keypoint_error_px[rows] = residuals.root_mean_square(keypoint, observation.keypoint_confidence)
+    fits.energy[rows], fits.converged[rows] = energy, converged
+    leaves = [np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1) for leaf in jax.tree.leaves(parameters)]
+    fits.valid[rows] = np.all(leaves, axis=0)
+
+
+def starts_for(
+    fits: Fits,
+    identity: Sequence[tuple[int | str, int | str]],
+    box_px: Float[np.ndarray, "k 4"],
+) -> BodyParameters:
+    """Return earlier fits of the same people, as starts in their present crops.
+
+    Args:
+      identity: (image_id, annotation_id) of each person.
+      box_px: the square crops to start in; where they differ from the file's, the camera is carried over.
+    Raises:
+      errors.InputError: a person has no valid row.
+    """
+    known = zip(fits.image_id.tolist(), fits.annotation_id.tolist(), fits.valid.tolist(), strict=True)
+    row_of = {(str(image), str(annotation)): row for row, (image, annotation, valid) in enumerate(known) if valid}
+    rows = []
+    for image, annotation in identity:
+        if (str(image), str(annotation)) not in row_of:
+            raise InputError(f"no valid row for image_id {image}, annotation_id {annotation}")
+        rows.append(row_of[str(image), str(annotation)])
+    found = jax.tree.map(lambda leaf: leaf[rows], fits.parameters)
+    centre_px = px_from_crop(found.translation[:, None], fits.box_px[rows])
+    return found.replace(
+        camera_scale=found.camera_scale * fits.box_px[rows, 2] / box_px[:, 2],
+        translation=crop_from_px(centre_px, box_px)[:, 0],
+    )
+
+
+def write(path: str | pathlib.Path, fits: Fits, extra: dict[str, np.ndarray] | None = None) -> None:
+    """Write the file whole or not at all; `extra` are more fields, which `read` passes over."""
+    fields = {field.name: getattr(fits, field.name) for field in dataclasses.fields(fits)}
+    files.savez(path, **fields, **(extra or {}))
+
+
+def read(path: str | pathlib.Path) -> Fits:
+    """Read and check a file.
+
+    Raises:
+      errors.InputError: missing, no .npz, or a field is missing or misshaped.
+    """
+    try:
+        with pathlib.Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            fields = {name: archive[name] for name in _SHAPES if name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile, AttributeError, TypeError, EOFError) as error:
+        text = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: not a readable fits.npz: {text}") from error
+    for name, shape in _SHAPES.items():
+        if name not in fields:
+            raise InputError(f"{path}: field '{name}' is missing")
+        count = len(fields["image_id"]) if fields["image_id"].ndim else 0
+        if fields[name].shape != (count, *shape):
+            raise InputError(f"{path}: field '{name}' has shape {fields[name].shape}, not {(count, *shape)}")
+    return Fits(**fields)
+
+
+def _ids(values: list[int | str]) -> np.ndarray:
+    if all(isinstance(value, int) for value in values):
+        return np.array(values, np.int64)
+    return np.array([str(value) for value in values], np.str_)
+
+
+@jax.jit
+@functools.partial(jax.vmap, in_axes=(None, 0))
+def _joints(
+    template: Template, parameters: BodyParameters
+) -> tuple[Float[Array, "24 3"], Float[Array, "17 3"], Float[Array, "24 2"]]:
+    segments = kinematics.pose_skeleton(template, parameters.rotation, parameters.pose, parameters.segment_scale)
+    projected = cameras.project(segments.position, parameters.camera_scale, parameters.translation)
+    return segments.position, skinning.h36m_joints(template, segments), projected
+
+
+# --- What fits say about the camera's own frame once its focal length is known: extra fields of fits.npz ---
+
+
+def in_camera(fits: Fits, intrinsics_px: Float[np.ndarray, "n 4"]) -> dict[str, np.ndarray]:
+    """Return `joints_camera` (n, 24, 3), `joints_h36m_camera` (n, 17, 3), `rotation_camera` (n, 3, 3), `intrinsics_px`.
+
+    Joints stand at their distance from the camera, metres; the rotation is body to camera. Both are turned by the ray
+    through the crop's centre. The distance is that of a body of the size which segment scales of mean log 0 have.
+
+    Args:
+      intrinsics_px: fx, fy, cx, cy of each row's photograph.
+    """
+    intrinsics_px = np.asarray(intrinsics_px, np.float32)
+    camera = (fits.camera_scale, fits.translation, fits.box_px, intrinsics_px)
+    return {
+        "joints_camera": np.asarray(_placed(fits.joints, *camera)),
+        "joints_h36m_camera": np.asarray(_placed(fits.joints_h36m, *camera)),
+        "rotation_camera": np.asarray(_turned(fits.rotation, fits.box_px, intrinsics_px)),
+        "intrinsics_px": intrinsics_px,
+    }
+
+
+_placed = jax.jit(jax.vmap(cameras.camera_from_crop))
+
+
+@jax.jit
+@jax.vmap
+def _turned(
+    rotation: Float[Array, "3 3"], box_px: Float[Array, "4"], intrinsics_px: Float[Array, "4"]
+) -> Float[Array, "3 3"]:
+    return cameras.crop_rotation(box_px, intrinsics_px) @ rotation

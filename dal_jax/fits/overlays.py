@@ -1,0 +1,221 @@
+"""Pictures of a fit: the shaded body over the photograph, and from the front and the side (Fig. 1 of the paper).
+
+Everything here stands in the crop's frame: x right, y down, z away, [-1, 1] across the square crop. Images are uint8
+RGB, (height, width, 3).
+"""
+
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from PIL import Image, ImageDraw
+
+from dal_jax.body import kinematics, skeleton, skinning
+from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.template import Template
+from dal_jax.observations import observation
+from dal_jax.observations.observation import Observation
+from dal_jax.viewing import raycast
+from dal_jax.viewing.raycast import Scene
+
+Batch = TypeVar("Batch")
+
+BODY_COLOUR = (0.62, 0.72, 0.86)
+GROUND_COLOUR = (255, 255, 255)
+SIDE_COLOURS = {"left": (235, 110, 30), "right": (30, 110, 235), "middle": (60, 60, 60)}
+"""Left limbs warm, right limbs cold: a mirrored fit shows at a glance."""
+
+_SUPERSAMPLING = 2  # rays a pixel side; 2 is enough to hide the stairs at an edge
+_LIGHT = np.array([-0.35, -0.55, -0.76])  # direction to the lamp: above the camera's left shoulder
+_AMBIENT = 0.22
+_MARGIN = 1.08  # empty border round a free-standing view
+
+
+def posed_vertices(template: Template, parameters: BodyParameters) -> Float[np.ndarray, "n 3"]:
+    """Return the posed mesh in the crop's frame (eq. 1; z in the same unit, relative to the pelvis)."""
+    return np.asarray(_posed_vertices(template, parameters))
+
+
+def select(batch: Batch, index: int) -> Batch:
+    """Return one person of a batched struct (`BodyParameters`, `Observation`), as NumPy."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf[index]), batch)
+
+
+def overlay(
+    image: UInt8[np.ndarray, "h w 3"],
+    vertices: Float[np.ndarray, "n 3"],
+    faces: Int[np.ndarray, "m 3"],
+    box_px: Float[np.ndarray, "4"] | None = None,
+    opacity: float = 0.7,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Blend the shaded body over a photograph; pixels that the body does not touch are returned as they were.
+
+    Args:
+      image: the photograph, or a crop of it.
+      vertices: in the crop's frame (`posed_vertices`).
+      faces: of the mesh.
+      box_px: x, y, width, height of the square crop in `image`; by default `image` is the crop.
+      opacity: 1 hides the photograph behind the body.
+
+    Raises:
+      ValueError: a vertex is not finite.
+    """
+    if not np.isfinite(vertices).all():
+        raise ValueError("a body that is not finite cannot be drawn")
+    faces = np.asarray(faces)
+    height, width = image.shape[:2]
+    x, y, box_width, box_height = (0.0, 0.0, width, height) if box_px is None else np.asarray(box_px, np.float64)
+    to_px = np.array([box_width, box_height]) / 2.0
+    vertices_px = vertices * np.append(to_px, to_px[0])
+    vertices_px[:, :2] += to_px + (x, y)
+    low = np.clip(np.floor(vertices_px[:, :2].min(axis=0)), 0, (width, height)).astype(int)
+    high = np.clip(np.ceil(vertices_px[:, :2].max(axis=0)), 0, (width, height)).astype(int)
+    picture = image.copy()
+    if (high <= low).any():
+        return picture
+    colour, coverage = _render(vertices_px, faces, low, high)
+    window = (slice(low[1], high[1]), slice(low[0], high[0]))
+    picture[window] = _blend(image[window], colour, opacity * coverage)
+    return picture
+
+
+def front_and_side(
+    vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"], size: int
+) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "size size 3"]]:
+    """Return the body alone, as the camera sees it and from the camera's right, where what is near lies to the left.
+
+    Both views fill their square at one common scale, so the viewing distance is not the photograph's (nor is it in the
+    paper's Fig. 1).
+    """
+    centred = vertices - (vertices.min(axis=0) + vertices.max(axis=0)) / 2.0
+    centred = centred / (np.abs(centred).max() * _MARGIN)
+    quarter_turn = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
+    ground = np.full((size, size, 3), GROUND_COLOUR, np.uint8)
+    return (
+        overlay(ground, centred, faces, opacity=1.0),
+        overlay(ground, centred @ quarter_turn.T, faces, opacity=1.0),
+    )
+
+
+def draw_observation(
+    image: UInt8[np.ndarray, "h w 3"],
+    points_px: Float[np.ndarray, "p 2"],
+    keypoints_px: Float[np.ndarray, "17 2"],
+    keypoint_visible: np.ndarray,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Draw annotated surface points (dots) and key points (stick figure: left warm, right cold, hidden ones left out).
+
+    Args:
+      image: to draw on; a copy is returned.
+      points_px: annotated points only, no padding.
+      keypoints_px: Human3.6M order; the values of invisible ones are not read.
+      keypoint_visible: (17,), anything above 0 is drawn.
+    """
+    picture = Image.fromarray(image)
+    draw = ImageDraw.Draw(picture)
+    radius = max(1.0, min(image.shape[:2]) / 200.0)
+    for point in points_px:
+        draw.ellipse(_disc(point, radius), fill=(40, 190, 90))
+    for joint, parent in enumerate(skeleton.H36M_PARENTS):
+        if parent >= 0 and keypoint_visible[joint] > 0 and keypoint_visible[parent] > 0:
+            ends = [tuple(map(float, keypoints_px[end])) for end in (parent, joint)]
+            draw.line(ends, fill=_side_colour(joint), width=round(radius + 0.5))
+    for joint in np.flatnonzero(np.asarray(keypoint_visible) > 0):
+        draw.ellipse(_disc(keypoints_px[joint], 1.6 * radius), fill=_side_colour(joint))
+    return np.asarray(picture)
+
+
+def resize(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """Return a square image at another resolution, so that a small crop can carry a sharp overlay."""
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
+
+
+@jax.jit
+def _posed_vertices(template: Template, parameters: BodyParameters) -> jax.Array:
+    segments = kinematics.pose_skeleton(template, parameters.rotation, parameters.pose, parameters.segment_scale)
+    vertices = parameters.camera_scale * skinning.skin_vertices(template, segments)
+    return vertices.at[:, :2].add(parameters.translation)
+
+
+def _render(vertices_px, faces, low, high) -> tuple[np.ndarray, np.ndarray]:
+    """Return colour (h, w, 3) in [0, 1] and coverage (h, w, 1) of the pixels [low, high), from a grid of rays each."""
+    (width, height), rays = high - low, _SUPERSAMPLING
+    columns = raycast.pixel_centres(width * rays, low[0], high[0])
+    rows = raycast.pixel_centres(height * rays, low[1], high[1])
+    hits = Scene(vertices_px, faces).cast_grid(columns, rows)
+    corners = faces[hits.face[hits.mask]]
+    normals = np.einsum("rc,rci->ri", hits.barycentric[hits.mask], _vertex_normals(vertices_px, faces)[corners])
+    colour = np.zeros((*hits.face.shape, 3), np.float32)
+    colour[hits.mask] = _shade(normals)
+    cells = (height, rays, width, rays)
+    count = hits.mask.reshape(cells).sum(axis=(1, 3))[..., None]
+    colour = colour.reshape(*cells, 3).sum(axis=(1, 3)) / np.maximum(count, 1)
+    return colour, count / rays**2
+
+
+def _shade(normals: np.ndarray) -> np.ndarray:
+    """Light a surface of `BODY_COLOUR`: a lamp, a little light from the camera, ambient, and a soft highlight."""
+    normals = normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-12)
+    # A ray that meets the inside of the mesh (through a hole) sees the back of a face: light that side.
+    normals = np.where(normals[:, 2:] > 0, -normals, normals)
+    light = _LIGHT / np.linalg.norm(_LIGHT)
+    lamp = np.clip(normals @ light, 0.0, None)
+    headlight = np.clip(-normals[:, 2], 0.0, None)
+    halfway = light + (0.0, 0.0, -1.0)
+    highlight = np.clip(normals @ (halfway / np.linalg.norm(halfway)), 0.0, None) ** 30
+    brightness = _AMBIENT + 0.6 * lamp + 0.3 * headlight
+    return np.clip(brightness[:, None] * BODY_COLOUR + 0.12 * highlight[:, None], 0.0, 1.0)
+
+
+def _vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    corners = vertices[faces]
+    face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals = np.zeros(vertices.shape)
+    for corner in range(3):
+        for axis in range(3):
+            normals[:, axis] += np.bincount(faces[:, corner], face_normals[:, axis], len(vertices))
+    return normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-12)
+
+
+def _blend(image: np.ndarray, colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    mixed = image / 255.0 * (1.0 - alpha) + colour * alpha
+    return np.where(alpha > 0, np.round(255.0 * mixed), image).astype(np.uint8)
+
+
+def _disc(centre: np.ndarray, radius: float) -> tuple[float, float, float, float]:
+    x, y = map(float, centre)
+    return x - radius, y - radius, x + radius, y + radius
+
+
+def _side_colour(joint: int) -> tuple[int, int, int]:
+    return SIDE_COLOURS.get(skeleton.H36M_JOINT_NAMES[joint].partition("_")[0], SIDE_COLOURS["middle"])
+
+
+# --- The picture of one fit: what was annotated, the body over the photograph, and the body alone from two sides ---
+
+VIEW_PX = 384
+"""Side of each of the four squares."""
+
+
+def fit_picture(
+    crop: UInt8[np.ndarray, "s s 3"],
+    template: Template,
+    body: BodyParameters,
+    seen: Observation,
+) -> UInt8[np.ndarray, "s w 3"]:
+    """Return four squares: annotation, body over the photograph, the body alone from the front and from its left.
+
+    Args:
+      crop: the person's square crop, `VIEW_PX` wide.
+      body, seen: one person's. Of a body that is not finite the crop alone is returned.
+    """
+    crop_box = np.array([0, 0, VIEW_PX, VIEW_PX])
+    points = observation.px_from_crop(seen.point_position[seen.point_confidence > 0], crop_box)
+    keypoints = observation.px_from_crop(seen.keypoint_position, crop_box)
+    vertices = posed_vertices(template, body)
+    if not np.isfinite(vertices).all():
+        return crop
+    drawn = draw_observation(crop, points, keypoints, seen.keypoint_confidence)
+    front, side = front_and_side(vertices, template.faces, VIEW_PX)
+    return np.concatenate([drawn, overlay(crop, vertices, template.faces), front, side], axis=1)

@@ -1,0 +1,150 @@
+"""The JSON container of COCO: images, annotations, categories; read, and its fields checked as untrusted input."""
+
+import json
+import pathlib
+import reprlib
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from dal_jax.observations import keypoints
+from dal_jax.observations.person import Rejected
+from dal_jax.runtime.errors import InputError
+
+_LARGEST_PX = 100_000
+
+
+class Container(NamedTuple):
+    """A file's content: image entries by id, annotation entries as they stand, the names of its key points.
+
+    person_ids: of the categories that are called person; empty where none is.
+    """
+
+    pictures: dict[int | str, dict[str, Any]]
+    entries: list[Any]
+    keypoint_names: tuple[str, ...]
+    person_ids: frozenset[int]
+
+
+class BadEntry(Exception):
+    """Something in an entry is not as it must be: a short kind, to count by, and what to print."""
+
+    def __init__(self, kind: str, detail: str):
+        super().__init__(detail)
+        self.kind, self.detail = kind, detail
+
+
+def read(path: str | pathlib.Path) -> Container:
+    """Read a file's container; its entries may still be anything.
+
+    Raises:
+      errors.InputError: no such JSON, no lists 'images' and 'annotations', or an image without an id of its own.
+    """
+    try:
+        content = json.loads(pathlib.Path(path).read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # truncated, not UTF-8, nested too deep
+        raise InputError(f"{path}: not valid JSON: {' '.join(str(error).split())[:200]}") from error
+    for name in ("images", "annotations"):
+        if not isinstance(content, dict) or not isinstance(content.get(name), list):
+            raise InputError(f"{path}: field '{name}' is missing or not a list")
+    pictures = {}
+    for position, picture in enumerate(content["images"]):
+        if not isinstance(picture, dict) or not is_id(picture.get("id")):
+            raise InputError(f"{path}: images[{position}]: field 'id' is missing or not a number or a name")
+        if picture["id"] in pictures:
+            raise InputError(f"{path}: images[{position}]: id {picture['id']!r} appears twice")
+        pictures[picture["id"]] = picture
+    categories = content.get("categories")
+    categories = [one for one in categories if isinstance(one, dict)] if isinstance(categories, list) else []
+    people = [one.get("id") for one in categories if one.get("name") == "person"]
+    person_ids = frozenset(number for number in people if isinstance(number, int))
+    return Container(pictures, content["annotations"], _keypoint_names(categories), person_ids)
+
+
+def _keypoint_names(categories: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Return the names that the person's category gives its key points, or the first that does; or COCO's."""
+    for category in sorted(categories, key=lambda one: one.get("name") != "person"):
+        names = category.get("keypoints")
+        if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+            return tuple(names)
+    return keypoints.COCO_NAMES
+
+
+def is_id(value: object) -> bool:
+    """Tell whether a value can be an image's or an annotation's id: a number, or a name that can be printed."""
+    if isinstance(value, str):
+        return len(value) <= 200 and value.isprintable()
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+
+
+def require(condition: object, kind: str, detail: str) -> None:
+    """Raise `BadEntry` where a condition does not hold."""
+    if not condition:
+        raise BadEntry(kind, detail)
+
+
+def require_ids(entry: object) -> None:
+    """Check that an entry is an object with an id and the id of an image."""
+    require(isinstance(entry, dict), "wrong type", f"is {short(entry)}, expected an object")
+    for name in ("id", "image_id"):
+        require(name in entry, "missing field", f"field '{name}' is missing")
+        require(is_id(entry[name]), "wrong type", f"{name} is {short(entry[name])}, expected a number or a name")
+
+
+def reject(
+    path: str | pathlib.Path, position: int, entry: object, picture: dict[str, Any] | None, bad: BadEntry
+) -> Rejected:
+    """Return what is said of a bad entry, the `position`-th of its file, in one line."""
+    fields = entry if isinstance(entry, dict) else {}
+    annotation_id = fields["id"] if is_id(fields.get("id")) else -1
+    image_id = fields["image_id"] if is_id(fields.get("image_id")) else -1
+    name = (picture or {}).get("file_name", "")
+    which = f"annotation {annotation_id}" if annotation_id != -1 else f"annotations[{position}]"
+    message = " ".join(f"{path}: {which}: {bad.detail}".split())
+    return Rejected(image_id, annotation_id, name if isinstance(name, str) else "", bad.kind, message)
+
+
+def picture_of(container: Container, entry: object) -> dict[str, Any] | None:
+    """Return the image of an entry, None where it names none of the file's."""
+    image_id = entry.get("image_id") if isinstance(entry, dict) else None
+    return container.pictures.get(image_id) if is_id(image_id) else None
+
+
+def picture_size(picture: dict[str, Any]) -> tuple[int, int] | None:
+    """Return an image's (width, height) where the file names both as numbers that can be one's."""
+    size = picture.get("width"), picture.get("height")
+    known = all(isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST_PX for value in size)
+    return size if known else None
+
+
+def file_name(picture: dict[str, Any], needed: bool = True) -> str:
+    """Return the name of an image's file, which stays inside the images' folder; '' where it is not needed."""
+    name = picture.get("file_name", None if needed else "")
+    require(isinstance(name, str), "missing field", f"file_name of image {picture['id']!r} is {short(name)}")
+    path = pathlib.PurePosixPath(name.replace("\\", "/"))
+    inside = not path.is_absolute() and ".." not in path.parts and ":" not in name and name.isprintable()
+    require(inside, "unsafe file name", f"file_name {short(name)} leaves the images' folder")
+    return name
+
+
+def numbers(entry: dict[str, Any], name: str, length: int | None) -> Float[np.ndarray, "n"]:
+    """Return a field that is a list of finite numbers, of a given length if there is one."""
+    require(name in entry, "missing field", f"field '{name}' is missing")
+    value = entry[name]
+    require(isinstance(value, list), "wrong type", f"{name} is {short(value)}, expected a list of numbers")
+    if length is not None:
+        require(len(value) == length, "wrong length", f"{name} has {len(value)} values, expected {length}")
+    for index, number in enumerate(value):  # a million of them: what is wrong is put into words only where it is
+        if not isinstance(number, (int, float)) or isinstance(number, bool):
+            raise BadEntry("wrong type", f"{name}[{index}] is {short(number)}, expected a number")
+        if not -1e300 < number < 1e300:  # also NaN, and an integer that no float can hold
+            raise BadEntry("not finite", f"{name}[{index}] is {short(number)}")
+    return np.array(value, np.float64)
+
+
+def short(value: object) -> str:
+    """Return a value as text that fits a line."""
+    return reprlib.repr(value)[:60]

@@ -1,0 +1,171 @@
+"""DensePose-COCO annotation (`densepose_coco_2014_*.json`, or your own in that form): entries to annotated people."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from dal_jax.observations import coco, keypoints
+from dal_jax.observations.coco import BadEntry
+from dal_jax.observations.keypoints import Keypoints
+from dal_jax.observations.person import AnnotatedPerson, Annotations
+from dal_jax.runtime.errors import InputError
+
+_BOX_UNITS = 255.0  # dp_x and dp_y run over the person's box
+_BOX_LIMIT = 256.0  # some tools scale the box to 256
+_SMALLEST_BOX_PX = 2.0
+_LARGEST_BOX = 3.0  # over the image: boxes may pass the border, not dwarf the picture
+_DENSE_FIELDS = ("dp_I", "dp_U", "dp_V", "dp_x", "dp_y")
+
+
+PictureCheck = Callable[[str, tuple[int, int] | None], str | None]
+"""Says what is wrong with a photograph of this name and (width, height), or None."""
+
+
+def read_annotations(
+    path: str | pathlib.Path, check_picture: PictureCheck | None = None, skip_invalid: bool = False
+) -> Annotations:
+    """Read a COCO-style file with dp_I, dp_U, dp_V, dp_x, dp_y, bbox and (optional) keypoints.
+
+    Args:
+      check_picture: asked about every person's photograph; without it photographs are not needed.
+      skip_invalid: keep going over bad entries and list them as rejected.
+    Raises:
+      errors.InputError: the file is no such JSON, nothing in it can be used or, without `skip_invalid`, the first bad
+        entry; one line with file, annotation, field and value.
+    """
+    container = coco.read(path)
+    entries, seen, without = [], set(), 0
+    for position, raw in enumerate(container.entries):
+        if isinstance(raw, dict) and not has_points(raw):
+            without += 1
+            continue
+        picture = coco.picture_of(container, raw)
+        try:
+            one = parse_person(raw, picture, container.keypoint_names, check_picture is not None)
+            if check_picture is not None:
+                problem = check_picture(one.file_name, one.picture_size)
+                coco.require(problem is None, "image missing or unreadable", str(problem))
+            coco.require(one.annotation_id not in seen, "duplicate id", f"id {one.annotation_id!r} appears twice")
+            seen.add(one.annotation_id)
+            entries.append(one)
+        except BadEntry as bad:
+            entries.append(coco.reject(path, position, raw, picture, bad))
+            if not skip_invalid:
+                raise InputError(entries[-1].message) from bad
+    annotations = Annotations(entries, without)
+    if not annotations.people:
+        if entries:
+            raise InputError(f"{entries[0].message} (none of {len(entries)} people can be used)")
+        raise InputError(f"{path}: no annotation has dense points (dp_I, dp_U, dp_V, dp_x, dp_y)")
+    return annotations
+
+
+def has_points(entry: dict[str, Any]) -> bool:
+    """Tell whether an entry says anything of dense points, right or wrong."""
+    return any(name in entry for name in _DENSE_FIELDS)
+
+
+def parse_person(
+    entry: object,
+    picture: dict[str, Any] | None,
+    keypoint_names: tuple[str, ...] = keypoints.COCO_NAMES,
+    needs_file: bool = True,
+    seen: int = 2,
+) -> AnnotatedPerson:
+    """Return the person of an entry; one without any dp_ field has no dense points.
+
+    Args:
+      entry, picture: an annotation and its image, as they stand in the file.
+      keypoint_names: of its key points, in order.
+      needs_file: its image must have a file's name.
+      seen: least visibility of a key point that somebody saw (COCO 2; PoseTrack, which knows no other, 1).
+
+    Raises:
+      coco.BadEntry: something is not as it must be.
+    """
+    coco.require_ids(entry)
+    coco.require(picture is not None, "image not listed", f"image_id {entry['image_id']!r} is not in 'images'")
+    size = coco.picture_size(picture)
+    file_name = coco.file_name(picture, needs_file)
+    bbox = coco.numbers(entry, "bbox", 4)
+    require_box(bbox, size)
+    part, uv, inside = _dense(entry) if has_points(entry) else _no_points()
+    return AnnotatedPerson(
+        image_id=entry["image_id"],
+        annotation_id=entry["id"],
+        file_name=file_name,
+        picture_size=size,
+        bbox_px=bbox,
+        point_px=bbox[:2] + inside / _BOX_UNITS * bbox[2:],
+        part=part,
+        uv=uv,
+        keypoints=parse_keypoints(entry, keypoint_names, seen),
+    )
+
+
+def parse_keypoints(entry: dict[str, Any], names: tuple[str, ...] = keypoints.COCO_NAMES, seen: int = 2) -> Keypoints:
+    """Return the key points of an entry, none of them known where it has no such field.
+
+    Raises:
+      coco.BadEntry: they are not 3 numbers a name.
+    """
+    if entry.get("keypoints") in (None, []):
+        return keypoints.missing()
+    values = coco.numbers(entry, "keypoints", 3 * len(names)).reshape(-1, 3)
+    reach = np.abs(values[:, :2]).max()
+    coco.require(reach < 1e6, "wrong key point", f"keypoints reach {reach:g} px")
+    known = np.isin(values[:, 2], (0, 1, 2))
+    wrong = values[np.argmin(known), 2]
+    coco.require(known.all(), "wrong key point", f"keypoints: a visibility is {wrong:g}, expected 0, 1 or 2")
+    values[:, 2] = np.where(values[:, 2] >= seen, keypoints.SEEN, values[:, 2])
+    return keypoints.h36m_from_named(names, values)
+
+
+def require_box(box: Float[np.ndarray, "4"], size: tuple[int, int] | None) -> None:
+    """Check that a person's box is one, and near the picture of (width, height), if that is known.
+
+    Raises:
+      coco.BadEntry: it is not.
+    """
+    small = min(box[2:]) < _SMALLEST_BOX_PX
+    text = f"bbox {box.tolist()} is less than {_SMALLEST_BOX_PX:.0f} px wide or high"
+    coco.require(not small, "degenerate box", text)
+    limit = np.array(size or (1e5, 1e5))
+    within = np.all(box[:2] < limit) and np.all(box[:2] + box[2:] > 0)
+    place = f"the image of {limit[0]:.0f}x{limit[1]:.0f} px"
+    coco.require(within, "box outside", f"bbox {box.tolist()} lies outside {place}")
+    large = np.any(box[2:] > _LARGEST_BOX * limit)
+    coco.require(not large, "box outside", f"bbox {box.tolist()} dwarfs {place}")
+
+
+def _dense(entry: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (part, uv, position in the box's 0..255)."""
+    values = {name: coco.numbers(entry, name, None) for name in _DENSE_FIELDS}
+    count = len(values["dp_I"])
+    coco.require(count > 0, "no points", "dp_I is empty")
+    for name in _DENSE_FIELDS:
+        same = len(values[name]) == count
+        coco.require(same, "wrong length", f"{name} has {len(values[name])} values where dp_I has {count}")
+    _check_range(values["dp_I"], "dp_I", "unknown part", 1, 24, "a part is 1 to 24")
+    whole = values["dp_I"] == np.round(values["dp_I"])
+    coco.require(whole.all(), "unknown part", f"dp_I[{np.argmin(whole)}] is {values['dp_I'][np.argmin(whole)]:g}")
+    for name in ("dp_U", "dp_V"):
+        _check_range(values[name], name, "outside the chart", 0, 1, "the chart is 0 to 1")
+    for name in ("dp_x", "dp_y"):
+        _check_range(values[name], name, "point outside the box", 0, _BOX_LIMIT, "the person's box is 0 to 255")
+    uv = np.stack([values["dp_U"], values["dp_V"]], axis=-1)
+    return values["dp_I"].astype(np.int64), uv, np.stack([values["dp_x"], values["dp_y"]], axis=-1)
+
+
+def _no_points() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros((0, 2))
+
+
+def _check_range(values: np.ndarray, name: str, kind: str, low: float, high: float, law: str) -> None:
+    slack = 1e-4 * (high - low)  # float32 round-off of whoever wrote the file
+    outside = np.flatnonzero((values < low - slack) | (values > high + slack))
+    if len(outside):
+        raise BadEntry(kind, f"{name}[{outside[0]}] is {values[outside[0]]:g}, {law}")

@@ -1,0 +1,113 @@
+"""What one image says about one person: dense matches, key points, depths; fixed size, masked by confidence."""
+
+import dataclasses
+
+import flax.struct
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from dal_jax.observations.chart import Chart
+from dal_jax.observations.person import AnnotatedPerson
+
+KEYPOINTS = 17
+
+
+@flax.struct.dataclass
+class Observation:
+    """One person's annotation in crop coordinates: the square crop is [-1, 1], y down (leading axes batch).
+
+    A confidence of 0 marks padding or a missing entry, whose other values must be finite and are never read.
+
+    point_position: annotated image points p_i of eq. 3.
+    point_face, point_barycentric: the surface points they show, on the template.
+    keypoint_position: x and y of eq. 4, Human3.6M order.
+    depth: z of eq. 4 from the lifting, relative to the pelvis, crop units, z away from the camera.
+    box_px: x, y, width, height of the square crop in the photograph, px.
+    """
+
+    point_position: Float[Array, "*batch points 2"]
+    point_face: Int[Array, "*batch points"]
+    point_barycentric: Float[Array, "*batch points 3"]
+    point_confidence: Float[Array, "*batch points"]
+    keypoint_position: Float[Array, "*batch 17 2"]
+    keypoint_confidence: Float[Array, "*batch 17"]
+    depth: Float[Array, "*batch 17"]
+    depth_confidence: Float[Array, "*batch 17"]
+    box_px: Float[Array, "*batch 4"]
+
+
+def crop_from_px(points_px: Float[Array, "*batch points 2"], box_px: Float[Array, "*batch 4"]):
+    """Return photograph pixels in the crop's [-1, 1]."""
+    corner, side = box_px[..., None, :2], box_px[..., None, 2:3]
+    return (points_px - corner) / side * 2.0 - 1.0
+
+
+def px_from_crop(points_crop: Float[Array, "*batch points 2"], box_px: Float[Array, "*batch 4"]):
+    """Return crop points in photograph pixels: the inverse of `crop_from_px`."""
+    corner, side = box_px[..., None, :2], box_px[..., None, 2:3]
+    return (points_crop + 1.0) / 2.0 * side + corner
+
+
+def with_depth(observation: Observation, depth: np.ndarray, confidence: np.ndarray | None = None) -> Observation:
+    """Attach lifted depths; by default they are trusted where the key point itself is (paper: all alike)."""
+    trusted = observation.keypoint_confidence if confidence is None else confidence
+    return observation.replace(depth=np.asarray(depth, np.float32), depth_confidence=np.asarray(trusted, np.float32))
+
+
+# --- From an annotated person to the fixed-size, masked `Observation` that registration and training read ---
+
+POINTS = 200
+"""Matches kept a person; DensePose-COCO has at most 196 (14 in each of 14 regions)."""
+
+
+def observe(person: AnnotatedPerson, chart: Chart, points: int = POINTS) -> Observation:
+    """Return one person's observation with NumPy leaves; of more than `points` matches an even choice is kept."""
+    kept = evenly(len(person.part), points)
+    face, barycentric = chart.to_surface(person.part[kept], person.uv[kept])
+    box = person.crop_px
+    confidence = person.keypoints.confidence
+    keypoint = crop_from_px(person.keypoints.position_px.astype(np.float64), box)
+    return Observation(
+        point_position=_pad(crop_from_px(person.point_px[kept], box), points, np.float32),
+        point_face=_pad(face, points, np.int32),
+        point_barycentric=_pad(barycentric, points, np.float32, fill=(1.0, 0.0, 0.0)),
+        point_confidence=_pad(np.ones(len(kept)), points, np.float32),
+        keypoint_position=np.where(confidence[:, None] > 0, keypoint, 0.0).astype(np.float32),
+        keypoint_confidence=confidence.astype(np.float32),
+        depth=np.zeros(KEYPOINTS, np.float32),
+        depth_confidence=np.zeros(KEYPOINTS, np.float32),
+        box_px=box.astype(np.float32),
+    )
+
+
+def observe_all(people: list[AnnotatedPerson], chart: Chart, points: int = POINTS) -> Observation:
+    """Return the observations of several people, stacked."""
+    each = [observe(person, chart, points) for person in people]
+    fields = {
+        field.name: np.stack([getattr(one, field.name) for one in each]) for field in dataclasses.fields(Observation)
+    }
+    return Observation(**fields)
+
+
+def hold_out(observation: Observation, fold: int, folds: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the point confidences to fit with and those left out: every `folds`-th point, starting at `fold`.
+
+    Annotations list points part by part, so that every part loses its share. Works on any leading axes.
+    """
+    confidence = np.asarray(observation.point_confidence)
+    left_out = np.arange(confidence.shape[-1]) % folds == fold
+    return np.where(left_out, 0.0, confidence), np.where(left_out, confidence, 0.0)
+
+
+def evenly(count: int, limit: int) -> Int[np.ndarray, "kept"]:
+    """Return at most `limit` of the indices 0..count-1, evenly spaced: the same choice every time."""
+    if count <= limit:
+        return np.arange(count)
+    return (np.arange(limit) * count) // limit
+
+
+def _pad(values: np.ndarray, length: int, dtype: type, fill: tuple | float = 0.0) -> np.ndarray:
+    padded = np.empty((length, *values.shape[1:]), dtype)
+    padded[:] = fill
+    padded[: len(values)] = values
+    return padded

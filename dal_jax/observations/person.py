@@ -1,0 +1,80 @@
+"""One annotated person, whatever file the annotation came from; and what a whole file held."""
+
+import collections
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from dal_jax.observations.keypoints import Keypoints
+
+CROP_MARGIN = 1.2
+"""Side of the square crop over the longer side of the person's box."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AnnotatedPerson:
+    """Dense points in the photograph and in the chart, key points, and where they came from.
+
+    image_id, annotation_id: the file's own; file_name: of the photograph, '' if unknown.
+    picture_size: width and height the annotation was made for, px, None if unknown.
+    bbox_px: x, y, width, height of the person.
+    crop_margin: side of the square crop over the longer side of that box.
+    """
+
+    image_id: int | str
+    annotation_id: int | str
+    file_name: str
+    picture_size: tuple[int, int] | None
+    bbox_px: Float[np.ndarray, "4"]
+    point_px: Float[np.ndarray, "p 2"]
+    part: Int[np.ndarray, "p"]
+    uv: Float[np.ndarray, "p 2"]
+    keypoints: Keypoints
+    crop_margin: float = CROP_MARGIN
+
+    @property
+    def crop_px(self) -> Float[np.ndarray, "4"]:
+        """The square crop: the box's centre, the margin times its longer side; it may pass the picture's border."""
+        x, y, width, height = self.bbox_px
+        side = self.crop_margin * max(width, height)
+        return np.array([x + width / 2 - side / 2, y + height / 2 - side / 2, side, side])
+
+
+@dataclasses.dataclass(frozen=True)
+class Rejected:
+    """An entry that is not run: whose it is, why (a short kind, to count by), and the full line to print."""
+
+    image_id: int | str
+    annotation_id: int | str
+    file_name: str
+    kind: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotations:
+    """What a file holds, in the file's order; and how many of its entries have no dense points at all."""
+
+    entries: list[AnnotatedPerson | Rejected]
+    without_points: int = 0
+
+    @property
+    def people(self) -> list[AnnotatedPerson]:
+        """The entries that can be run."""
+        return [entry for entry in self.entries if isinstance(entry, AnnotatedPerson)]
+
+    @property
+    def rejected(self) -> list[Rejected]:
+        """The entries that cannot."""
+        return [entry for entry in self.entries if isinstance(entry, Rejected)]
+
+    def summary(self) -> str:
+        """Return one line for the terminal: `2 people, skipped 3: 2 not finite, 1 image missing`."""
+        line = f"{len(self.people)} people"
+        if self.rejected:
+            kinds = collections.Counter(entry.kind for entry in self.rejected).most_common()
+            line += f", skipped {len(self.rejected)}: " + ", ".join(f"{count} {kind}" for kind, count in kinds)
+        if self.without_points:
+            line += f"; left out {self.without_points} without dense points"
+        return line

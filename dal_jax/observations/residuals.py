@@ -1,0 +1,104 @@
+"""How far a fitted body's points lie from where they were annotated, in the photograph's pixels."""
+
+import functools
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from dal_jax.body import cameras, kinematics, skinning
+from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.skinning import SurfacePoints
+from dal_jax.body.template import Template
+from dal_jax.observations.observation import Observation
+
+
+def errors_px(
+    template: Template,
+    parameters: BodyParameters,
+    observation: Observation,
+) -> tuple[Float[np.ndarray, "k p"], Float[np.ndarray, "k 17"]]:
+    """Return the distances, px of the photograph, of dense points and of key points from where the body puts them."""
+    dense, keypoint = _errors_crop(template, parameters, observation)
+    half_side = np.asarray(observation.box_px)[:, 2:3] / 2.0
+    return np.asarray(dense) * half_side, np.asarray(keypoint) * half_side
+
+
+def root_mean_square(
+    distance: Float[np.ndarray, "k p"], confidence: Float[np.ndarray, "k p"]
+) -> Float[np.ndarray, "k"]:
+    """Return the root mean square over entries whose confidence is not 0; NaN where there is none."""
+    counted = np.asarray(confidence) > 0
+    total, count = np.sum(np.where(counted, distance**2, 0.0), axis=1), counted.sum(axis=1)
+    return np.where(count > 0, np.sqrt(total / np.maximum(count, 1)), np.nan)
+
+
+@jax.jit
+@functools.partial(jax.vmap, in_axes=(None, 0, 0))
+def _errors_crop(
+    template: Template,
+    parameters: BodyParameters,
+    observation: Observation,
+) -> tuple[Float[Array, "p"], Float[Array, "17"]]:
+    segments = kinematics.pose_skeleton(template, parameters.rotation, parameters.pose, parameters.segment_scale)
+    points = skinning.surface_points(template, observation.point_face, observation.point_barycentric)
+    place = functools.partial(cameras.project, camera_scale=parameters.camera_scale, translation=parameters.translation)
+    dense = place(skinning.skin_points(template, segments, points)) - observation.point_position
+    keypoint = place(skinning.h36m_joints(template, segments)) - observation.keypoint_position
+    return jnp.linalg.norm(dense, axis=-1), jnp.linalg.norm(keypoint, axis=-1)
+
+
+@flax.struct.dataclass
+class Target:
+    """An observation whose surface points have been looked up on the template: all that the kernels read."""
+
+    points: SurfacePoints
+    point_position: Float[Array, "*batch points 2"]
+    point_confidence: Float[Array, "*batch points"]
+    keypoint_position: Float[Array, "*batch 17 2"]
+    keypoint_confidence: Float[Array, "*batch 17"]
+    depth: Float[Array, "*batch 17"]
+    depth_confidence: Float[Array, "*batch 17"]
+
+
+def make_target(template: Template, observation: Observation) -> Target:
+    """Look up rest positions and skinning weights of the observed surface points (works on any leading axes)."""
+    return Target(
+        points=skinning.surface_points(template, observation.point_face, observation.point_barycentric),
+        point_position=observation.point_position,
+        point_confidence=observation.point_confidence,
+        keypoint_position=observation.keypoint_position,
+        keypoint_confidence=observation.keypoint_confidence,
+        depth=observation.depth,
+        depth_confidence=observation.depth_confidence,
+    )
+
+
+def robust(squared: Float[Array, "..."], outlier: float | None) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Return Geman and McClure's loss of squared distances, and its derivative by them (the weight of a point)."""
+    if outlier is None:
+        return squared, jnp.ones_like(squared)
+    mass = 1.0 / (1.0 + squared / outlier**2)
+    return squared * mass, mass**2
+
+
+def dense_residual(
+    projected: Float[Array, "points 2"], target: Target, outlier: float | None = None
+) -> Float[Array, "points 2"]:
+    """Return eq. 3: x_idx(i) - p_i, summed (not averaged) over the valid points.
+
+    With `outlier`, shortened so that its square is the robust loss.
+    """
+    residual = projected - target.point_position
+    if outlier is not None:
+        residual = residual * jax.lax.rsqrt(1.0 + jnp.sum(residual**2, axis=-1, keepdims=True) / outlier**2)
+    return jnp.sqrt(target.point_confidence)[:, None] * residual
+
+
+def keypoint_residual(projected: Float[Array, "17 3"], target: Target) -> Float[Array, "17 3"]:
+    """Return eq. 4: x, y against the annotated key points, z against the lifted depth relative to the pelvis."""
+    planar = jnp.sqrt(target.keypoint_confidence)[:, None] * (projected[:, :2] - target.keypoint_position)
+    depth = jnp.sqrt(target.depth_confidence) * (projected[:, 2] - target.depth)
+    return jnp.concatenate([planar, depth[:, None]], axis=1)

@@ -1,0 +1,1 @@
+"""One registration problem, many solvers."""

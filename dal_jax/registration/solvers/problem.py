@@ -1,0 +1,46 @@
+"""What a solver is given: the registration of one person as a function of free numbers, and where it starts."""
+
+import dataclasses
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from dal_jax.body import rotations
+from dal_jax.body.template import Template
+from dal_jax.observations.residuals import Target
+from dal_jax.registration import energy as energy_lib
+from dal_jax.registration.energy import EnergyWeights, Unknowns
+
+TANGENT_SIZE = 69 + 24 + 3 + 1 + 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Minimise `energy` from `start`; `residuals` and `move` are there for Gauss-Newton methods."""
+
+    template: Template
+    target: Target
+    weights: EnergyWeights
+    start: Unknowns
+
+    def residuals(self, unknowns: Unknowns) -> Float[Array, "residuals"]:
+        """Return the weighted residuals: `energy` is the sum of their squares."""
+        terms = energy_lib.residuals(self.template, self.target, unknowns, self.weights)
+        return energy_lib.weighted_residuals(terms, self.weights)
+
+    def energy(self, unknowns: Unknowns) -> Float[Array, ""]:
+        """Return L_regist of eq. 2."""
+        return energy_lib.energy(self.template, self.target, unknowns, self.weights)
+
+
+def move(unknowns: Unknowns, delta: Float[Array, "99"]) -> Unknowns:
+    """Retract: rotations move by exponentials (tangent space), scales in logarithms, the translation adds."""
+    turn, scale, root, camera_scale, translation = jnp.split(delta, [69, 93, 96, 97])
+    relative = rotations.axis_angle_to_matrix(turn.reshape(23, 3)) @ rotations.axis_angle_to_matrix(unknowns.pose)
+    return Unknowns(
+        pose=rotations.matrix_to_axis_angle(relative),
+        log_segment_scale=unknowns.log_segment_scale + scale,
+        raw_rotation=rotations.axis_angle_to_matrix(root) @ unknowns.raw_rotation,
+        log_camera_scale=unknowns.log_camera_scale + camera_scale[0],
+        translation=unknowns.translation + translation,
+    )

@@ -1,0 +1,179 @@
+"""The step of the majorised, damped system: up the tree (eliminate), down the tree (substitute).
+
+Nodes of a level are handled together; batch axes come last.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from dal_jax.body import kinematics
+from dal_jax.registration.solvers.tree import evaluation
+from dal_jax.registration.solvers.tree.evaluation import TreeProblem, Value
+from dal_jax.registration.solvers.tree.model import TreeModel
+from dal_jax.registration.solvers.tree.state import Increments, TreeState, bone_offsets, contract, stage
+
+_MAX_TURN = 1.0  # radians a step; beyond it the linearisation of a rotation is worthless
+_MAX_LOG_SCALE = 0.5
+ABSOLUTE_DAMPING = 1e-3  # crop units squared: keeps twists that no point sees at rest
+_SMALLEST_PIVOT = 1e-12  # rounding can push that of a nearly singular block below zero; damping makes it positive
+
+
+def solve_step(
+    model: TreeModel,
+    problem: TreeProblem,
+    state: TreeState,
+    value: Value,
+    damping: Float[Array, "..."],
+) -> Increments:
+    """Return the minimiser of the majoriser plus damping."""
+    levels = [slice(level[0], level[-1] + 1) for level in kinematics.nodes_by_depth(model.parents)]
+    quadratic = evaluation.segment_quadratic(model, problem, state, value)
+    motion = stage(functools.partial(contract, evaluation.MOTION), bone_offsets(model, state))
+
+    rows, here = {}, quadratic[levels[-1]]
+    for depth in reversed(range(1, len(levels))):
+        nodes, is_child = levels[depth], _is_child(model.parents, depth)
+        curvatures = jax.tree.map(lambda each, nodes=nodes: each[nodes], (value.curvature, value.rest_curvature))
+        system = stage(_control_rows, here, value.pull[nodes], *curvatures, damping)
+        rows[depth] = _factorise(system)
+        left = stage(_minimum, here, rows[depth])
+        columns = stage(_move_columns, left, motion[nodes])
+        hand_up = functools.partial(_hand_up, is_child)
+        here = stage(hand_up, quadratic[levels[depth - 1]], columns, motion[nodes])
+    move, control = _solve_root(here, damping)
+
+    root_move, controls = move[0, :2], [control]
+    for depth in range(1, len(levels)):
+        is_child = _is_child(model.parents, depth).T
+        arrive = functools.partial(_arrive, is_child)
+        move, parent = stage(arrive, motion[levels[depth]], move, control)
+        control = stage(_follow, rows[depth], move, parent)
+        controls.append(control)
+    return Increments(jnp.concatenate(controls), root_move)
+
+
+def _control_rows(here, pull, curvature, rest_curvature, damping):
+    """Return [system | rows] of the controls r of a level's nodes, (3) of `tree_lm`, (n, 4, 12, ...)."""
+    rows = here[:, 3:] + pull[:, :, None] * _constant(np.eye(8)[7:], here)
+    system = here[:, 3:, 3:7] + _constant(np.eye(4), here) * curvature[:, :, None]
+    if rest_curvature is not None:
+        system = system + jnp.pad(rest_curvature, [(0, 0), (0, 1), (0, 1)] + [(0, 0)] * (here.ndim - 3))
+    return jnp.concatenate([_damp(system, damping), rows], axis=2)
+
+
+def _factorise(system):
+    """Return L' | L^-1 rows of the Cholesky factorisation system = L L', row by row.
+
+    Row by row, not by explicit inverses of blocks: in float32 those lose what a nearly singular twist has to say.
+    """
+    rows = []
+    while system.shape[1]:
+        row, system = stage(_pivot, system)
+        rows.append(row)
+    return rows
+
+
+def _pivot(system):
+    row = system[:, 0] / jnp.sqrt(jnp.maximum(system[:, :1, 0], _SMALLEST_PIVOT))
+    size = system.shape[1]
+    return row, system[:, 1:, 1:] - row[:, 1:size, None] * row[:, None, 1:]
+
+
+def _minimum(here, rows):
+    """Return the quadratic after minimising over the controls: here - (L^-1 rows)' (L^-1 rows)."""
+    solved = [row[:, -8:] for row in rows]
+    return here - sum(row[:, : here.shape[1], None] * row[:, None] for row in solved)
+
+
+def _follow(rows, move, parent):
+    """Return u = u_parent + r of a level from dp and u_parent, r limited to what the linearisation can bear."""
+    known = jnp.concatenate([move, parent], axis=1)
+    return parent + _limit(_substitute(rows, known))
+
+
+def _substitute(rows, known):
+    """Solve L' r = -(L^-1 rows)(known, 1) from the last unknown to the first."""
+    solution: list[Array] = []
+    for row in reversed(rows):
+        later, solved = row[:, 1 : len(solution) + 1], row[:, -8:]
+        given = solved[:, 7] + sum(solved[:, i] * known[:, i] for i in range(known.shape[1]))
+        coupled = sum(later[:, i] * entry for i, entry in enumerate(solution))
+        solution.insert(0, -(given + coupled) / row[:, 0])
+    return jnp.stack(solution, axis=1)
+
+
+def _arrive(is_child, motion, move, control):
+    """Return the moves (dp of the node, u of its parent) that reach a level from the one above, (1) of `tree_lm`."""
+    parent = _over_nodes(is_child, control)
+    return _over_nodes(is_child, move) + _times(motion, parent), parent
+
+
+def _move_columns(value, motion):
+    """Replace dp by dp + M u in the columns of a quadratic, (1) of `tree_lm`."""
+    moved = value[:, :, 3:7] + _product(value[:, :, :3], motion)
+    return jnp.concatenate([value[:, :, :3], moved, value[:, :, 7:]], axis=2)
+
+
+def _hand_up(is_child, above, value, motion):
+    """Do the same to its rows, and add the children to the quadratics of their parents."""
+    rows = [value[:, :3], value[:, 3:] + _product(jnp.swapaxes(motion, 1, 2), value[:, :3])]
+    return above + _over_nodes(is_child, jnp.concatenate(rows, axis=1))
+
+
+def _solve_root(root, damping):
+    """Solve the root's 6 x 6 system over (dp_x, dp_y, u); dp_z stays. Return dp (1, 3, ...) and u (1, 4, ...)."""
+    unknown = np.array([0, 1, 3, 4, 5, 6])
+
+    def assemble(root):
+        system = _damp(root[:, unknown][:, :, unknown], damping)
+        return jnp.concatenate([system, root[:, unknown]], axis=2)
+
+    solution = _substitute(_factorise(stage(assemble, root)), root[:, 0, :0])
+    return jnp.concatenate([solution[:, :2], jnp.zeros_like(solution[:, :1])], axis=1), _limit(solution[:, 2:])
+
+
+def _damp(system, damping):
+    """Add lambda diag(system), and a little that keeps twists which no point sees at rest."""
+    unit = _constant(np.eye(system.shape[1]), system)
+    return system * (1.0 + unit * damping[None, None, None]) + ABSOLUTE_DAMPING * unit
+
+
+def _constant(matrix: np.ndarray, like) -> Array:
+    """Return a constant matrix with axes for the nodes and the batch."""
+    return jnp.asarray(matrix, like.dtype).reshape(1, *matrix.shape, *(1,) * (like.ndim - 3))
+
+
+def _product(left, right):
+    """Return the matrix product over axes 1 and 2, elementwise over nodes and batch."""
+    return sum(left[:, :, k, None] * right[:, None, k] for k in range(left.shape[2]))
+
+
+def _times(matrix, vector):
+    return sum(matrix[:, :, k] * vector[:, k, None] for k in range(matrix.shape[2]))
+
+
+def _is_child(parents: tuple[int, ...], depth: int) -> np.ndarray:
+    """Return a matrix (nodes of the level above, nodes of the level `depth`) that is 1 for parent and child."""
+    rows = kinematics.parent_rows(parents, kinematics.nodes_by_depth(parents), depth)
+    return np.eye(len(kinematics.nodes_by_depth(parents)[depth - 1]))[:, rows]
+
+
+def _over_nodes(matrix: np.ndarray, values):
+    """Return a constant matrix times the nodes' values: sums over children, or copies for them."""
+    if np.array_equal(matrix, np.eye(len(matrix))):
+        return values
+    return sum(
+        jnp.asarray(column, values.dtype).reshape(-1, *(1,) * (values.ndim - 1)) * values[k][None]
+        for k, column in enumerate(matrix.T)
+    )
+
+
+def _limit(control):
+    turn = control[:, :3]
+    angle = jnp.sqrt(jnp.sum(turn**2, axis=1) + 1e-12)
+    turn = turn * jnp.minimum(1.0, _MAX_TURN / angle)[:, None]
+    return jnp.concatenate([turn, jnp.clip(control[:, 3:], -_MAX_LOG_SCALE, _MAX_LOG_SCALE)], axis=1)

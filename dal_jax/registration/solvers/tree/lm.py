@@ -1,0 +1,150 @@
+"""Levenberg-Marquardt by elimination on the kinematic tree: the energy of eq. 2 without a 105 x 105 matrix.
+
+Increments of node k: a rotation w_k (world axes: G_k <- exp(w_k) G_k) and a log scale q_k; u_k = (w_k, q_k). With o_c
+the present offset of child c from its parent k, a step moves the joints by
+
+    dp_c = dp_k + w_k x o_c + q_k o_c = dp_k + M(o_c) u_k                                   (1)
+
+so the step is a linear-quadratic problem on a tree: the state that reaches node c is (dp_c, u_k), 7 numbers, and its
+control is r_c = u_c - u_k, 4 numbers: the turn and stretch of joint c itself.
+
+Data terms. A point is a blend x = sum_k a_k (p_k + y_k), y_k = s_k G_k (v - J_k); its derivative is sum_k a_k J_k with
+J_k = [I, -[y_k]x, y_k]. J'J couples the segments of a point. By Jensen (a_k >= 0, sum 1)
+
+    J'WJ <= sum_k a_k J_k' W J_k                                                            (2)
+
+which has no fill-in. We step with the right-hand side and the exact gradient: a majoriser, so the fixed points are
+those of Gauss-Newton. Its blocks need only the ten moments sum a_k v v' of a segment's points; with those of pairs of
+segments that share skin, so does the exact gradient (`tree/points.py`): no step looks at the points, and 10,000 cost
+what 120 do.
+
+Pull terms act on r alone: |log A_j|^2 has the exact gradient 2 G_p log A_j, and we take its curvature as that of its
+tangent, 2; (log s_j - log s_p)^2 is quadratic. The squared excess beyond joint limits is one more, stiff beyond. A
+learned rest pose (`rest_pose.py`) pulls by a matrix, whose Gauss-Newton blocks are used as they are.
+
+Elimination. A quadratic function is an 8 x 8 symmetric matrix over (dp, u, 1). From the leaves: the children's value
+functions, carried to their parent by (1), are added to the segment's own Q; replacing u by u_parent + r and minimising
+over r leaves
+
+    V = Q - R' (Q_uu + D + damping)^-1 R,      R = rows u of Q, plus the pull's gradient in the last column    (3)
+
+over (dp, u_parent, 1): Featherstone's articulated inertia, with springs. The root has 6 unknowns (its depth is free
+under weak perspective, and stays). Substituting back from the root gives every r. The camera's scale is the common
+factor of the segment scales here, and is split off by the caller; all lengths are in crop units.
+
+Layout: structure of arrays, segments first and batch axes (starts, people) last, so that every operation is elementwise
+over the batch. The parts are in `tree/`; this file is the damping, and who accepts.
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from dal_jax.observations.residuals import Target
+from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.solvers import dense
+from dal_jax.registration.solvers.tree import elimination, evaluation
+from dal_jax.registration.solvers.tree.evaluation import TreeProblem, Value
+from dal_jax.registration.solvers.tree.model import TreeModel
+from dal_jax.registration.solvers.tree.state import TreeState, retract
+
+_STEPS_A_REFERENCE = 10  # after which float32 has lost some digits of a squared loss
+_STEPS_A_WEIGHTING = 3  # of a robust loss, whose tangent quadratic is good near its reference
+
+
+@flax.struct.dataclass
+class TreeSolution:
+    """state: the best found; energy: eq. 2 there; relative_decrease: of the last accepted step; steps: taken."""
+
+    state: TreeState
+    energy: Float[Array, "starts people"]
+    relative_decrease: Float[Array, "starts people"]
+    steps: Int[Array, "starts people"]
+
+
+@flax.struct.dataclass
+class _Iterate:
+    """What a step changes, and how far the fits are."""
+
+    state: TreeState
+    value: Value
+    damping: Float[Array, "starts people"]
+    relative_decrease: Float[Array, "starts people"]
+    steps: Int[Array, "starts people"]
+    active: Array
+
+
+def minimise(
+    model: TreeModel,
+    target: Target,
+    start: TreeState,
+    weights: EnergyWeights,
+    *,
+    steps: int,
+    tolerance: float = 0.0,
+) -> TreeSolution:
+    """Minimise eq. 2 from `start`; `target` has its people first, the state its starts and people last.
+
+    Each fit has its own damping, accepts or rejects its own steps, and is finished when an accepted step gains less
+    than `tolerance` of its energy; `steps` (may be traced) bounds them all.
+    """
+    round_steps = _STEPS_A_REFERENCE if weights.outlier is None else _STEPS_A_WEIGHTING
+    problem = evaluation.make_problem(model, target, weights, start)
+    first = evaluation.evaluate(model, problem, start)
+
+    # carries are born from data: shard_map rejects constants that later vary over devices
+    iterate = _Iterate(
+        state=start,
+        value=first,
+        damping=jnp.full_like(first.energy, dense.INITIAL_DAMPING),
+        relative_decrease=jnp.full_like(first.energy, jnp.inf),
+        steps=jnp.zeros_like(first.energy, jnp.int32),
+        active=jnp.full_like(first.energy, True, bool),
+    )
+
+    def another(carry):
+        done, iterate = carry
+        return (done < steps) & jnp.any(iterate.active)
+
+    def recentred(state):
+        here = evaluation.recentre(model, problem, target, weights, state)
+        return here, evaluation.evaluate(model, here, state)
+
+    def run_round(carry):
+        done, iterate = carry
+        here, value = jax.lax.cond(done > 0, recentred, lambda _: (problem, first), iterate.state)
+        iterate = iterate.replace(value=value)
+        count = jnp.minimum(round_steps, steps - done)
+        iterate = jax.lax.fori_loop(0, count, lambda _, one: _step(model, here, one, tolerance), iterate)
+        return done + count, iterate
+
+    _, iterate = jax.lax.while_loop(another, run_round, (0, iterate))
+    exact = evaluation.exact_energy(model, problem, target, weights, iterate.state)
+    return TreeSolution(iterate.state, exact, iterate.relative_decrease, iterate.steps)
+
+
+def _step(model: TreeModel, problem: TreeProblem, now: _Iterate, tolerance: float) -> _Iterate:
+    """Try one damped step of every fit that is not finished."""
+    increments = elimination.solve_step(model, problem, now.state, now.value, now.damping)
+    candidate = retract(now.state, increments)
+    value = evaluation.evaluate(model, problem, candidate)
+    accept = (value.energy < now.value.energy) & now.active
+    gain = (now.value.energy - value.energy) / jnp.maximum(now.value.energy, 1e-12)
+    factor = jnp.where(accept, dense.ACCEPTED_FACTOR, dense.REJECTED_FACTOR)
+    state, value = _select(accept, (candidate, value), (now.state, now.value))
+    return _Iterate(
+        state=state,
+        value=value,
+        damping=jnp.where(now.active, jnp.clip(now.damping * factor, *dense.DAMPING_RANGE), now.damping),
+        relative_decrease=jnp.where(accept, gain, now.relative_decrease),
+        steps=now.steps + now.active,
+        active=now.active & ~(accept & (gain < tolerance)),
+    )
+
+
+def _select(accept: Array, new, old):
+    """Take each fit's leaves (batch axes last) from `new` where it accepts, else from `old`."""
+    return jax.tree.map(
+        lambda a, b: jnp.where(accept.reshape((1,) * (a.ndim - accept.ndim) + accept.shape), a, b), new, old
+    )

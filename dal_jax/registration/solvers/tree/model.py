@@ -1,0 +1,81 @@
+"""What the tree solver knows of a body before it sees an image: constants, built once on the host."""
+
+import flax.struct
+import numpy as np
+from jaxtyping import Array, Float
+
+from dal_jax.body.template import Template
+
+
+@flax.struct.dataclass
+class TreeModel:
+    """Constants of a template.
+
+    joints, bones: J_k and J_k - J_parent (zero for the root), metres.
+    parent_of: one-hot rows that pick a segment's parent (the root: itself).
+    path_to: row k marks the bones between the root and joint k, so that joint positions are one matrix product.
+    incidence: row e is +1 at segment k and -1 at segment l of the edge e = (k, l).
+    keypoint_matrix: the 17 joints as a linear function of the stacked affine maps of the segments.
+    keypoint_moments: sums of v v' a segment over what makes up each of the 17 joints.
+    edges: pairs of segments that share a triangle of the skin.
+    """
+
+    joints: Float[Array, "24 3"]
+    bones: Float[Array, "24 3"]
+    parent_of: Float[Array, "24 24"]
+    path_to: Float[Array, "24 24"]
+    incidence: Float[Array, "edges 24"]
+    keypoint_matrix: Float[Array, "17 96"]
+    keypoint_moments: Float[Array, "17 24 4 4"]
+    parents: tuple[int, ...] = flax.struct.field(pytree_node=False)
+    edges: tuple[tuple[int, int], ...] = flax.struct.field(pytree_node=False)
+
+
+def build(template: Template) -> TreeModel:
+    """Return the constants of a template (concrete arrays), in its precision."""
+    parents = np.maximum(template.parents, 0)
+    joints = np.asarray(template.joints)
+    kind = joints.dtype
+    parent_of = np.eye(len(parents))[parents]
+    path_to = np.zeros_like(parent_of)
+    for node in range(1, len(parents)):
+        path_to[node] = path_to[parents[node]] + np.eye(len(parents))[node]
+    edges = _edges(template)
+    incidence = np.array([np.eye(len(parents))[k] - np.eye(len(parents))[m] for k, m in edges]).reshape(
+        -1, len(parents)
+    )
+    return TreeModel(
+        joints=joints,
+        bones=joints - joints[parents],
+        parent_of=parent_of.astype(kind),
+        path_to=path_to.astype(kind),
+        incidence=incidence.astype(kind),
+        keypoint_matrix=np.asarray(template.h36m_matrix),
+        keypoint_moments=_keypoint_moments(template).astype(kind),
+        parents=template.parents,
+        edges=edges,
+    )
+
+
+def _edges(template: Template) -> tuple[tuple[int, int], ...]:
+    """Return the pairs of segments that move some point of the skin together."""
+    corners = np.asarray(template.faces).T
+    moved = np.asarray(template.skin_weight) > 0
+    moves = (moved[corners[0]] | moved[corners[1]] | moved[corners[2]]).astype(np.float32)
+    together = np.triu(moves.T @ moves, k=1)
+    return tuple((int(k), int(m)) for k, m in np.argwhere(together))
+
+
+def _keypoint_moments(template: Template) -> Float[np.ndarray, "17 24 4 4"]:
+    """Return each Human3.6M joint's moments v v' a segment, v homogeneous, as if its vertices were points.
+
+    Weights enter by magnitude, times their sum, which keeps the majoriser one for signed regressors too.
+    """
+    magnitude = np.abs(np.asarray(template.h36m_regressor, np.float64))
+    used = magnitude.any(axis=0)  # a few hundred vertices of thousands
+    magnitude = magnitude[:, used] * magnitude.sum(axis=1, keepdims=True)
+    vertices = np.asarray(template.vertices, np.float64)[used]
+    rest = np.concatenate([vertices, np.ones_like(vertices[:, :1])], axis=1)
+    squares = (rest[:, :, None] * rest[:, None]).reshape(len(rest), 1, 16)
+    spread = (np.asarray(template.skin_weight)[used][:, :, None] * squares).reshape(len(rest), -1)
+    return (magnitude @ spread).reshape(len(magnitude), -1, 4, 4)

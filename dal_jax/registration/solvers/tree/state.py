@@ -1,0 +1,168 @@
+"""The tree solver's state: world rotations, log scales and the pelvis; how a step moves it and what it maps points by.
+
+Structure of arrays: segment first, then components, then any number of batch axes LAST, so that every operation is
+elementwise over the batch. Lengths are in crop units: the camera's scale is part of the segment scales.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from dal_jax.body import rotations
+from dal_jax.body.parameters import BodyParameters
+from dal_jax.registration.solvers.tree.model import TreeModel
+
+# [o]x of a vector o is sum_c CROSS[:, :, c] o_c
+CROSS = np.zeros((3, 3, 3), np.float32)
+for _i, _j, _c in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+    CROSS[_i, _j, _c], CROSS[_j, _i, _c] = -1.0, 1.0
+
+
+@flax.struct.dataclass
+class TreeState:
+    """axes: [k, c, i] is component i of segment k's body axis c in the camera frame, the columns of G_k.
+
+    log_scale: log(s s_k), crop units a metre; translation: of the pelvis, crop units.
+    """
+
+    axes: Float[Array, "24 3 3 ..."]
+    log_scale: Float[Array, "24 ..."]
+    translation: Float[Array, "2 ..."]
+
+
+@flax.struct.dataclass
+class Increments:
+    """A step: world rotation vectors and log scales of every segment (w, q), translation of the pelvis."""
+
+    control: Float[Array, "24 4 ..."]
+    translation: Float[Array, "2 ..."]
+
+
+def from_parameters(model: TreeModel, parameters: BodyParameters) -> TreeState:
+    """Return the state at given parameters (batch axes first; proper rotations)."""
+    relative = rotations.axis_angle_to_matrix(parameters.pose)
+    world = [parameters.rotation]
+    for node in range(1, len(model.parents)):
+        world.append(_matmul(world[model.parents[node]], relative[..., node - 1, :, :]))
+    axes = jnp.swapaxes(jnp.stack(world), -1, -2)
+    log_scale = jnp.log(parameters.segment_scale) + jnp.log(parameters.camera_scale)[..., None]
+    return TreeState(
+        axes=jnp.moveaxis(axes, (-2, -1), (1, 2)),
+        log_scale=jnp.moveaxis(log_scale, -1, 0),
+        translation=jnp.moveaxis(parameters.translation, -1, 0),
+    )
+
+
+def to_parameters(model: TreeModel, state: TreeState) -> BodyParameters:
+    """Return parameters (batch axes first): relative rotations as axis-angle, mean log s = 0."""
+    world = jnp.moveaxis(state.axes, (2, 1), (-2, -1))  # (24, ..., 3, 3), columns are body axes
+    relative = [_matmul(jnp.swapaxes(world[model.parents[k]], -1, -2), world[k]) for k in range(1, len(model.parents))]
+    common = jnp.mean(state.log_scale, axis=0)
+    return BodyParameters(
+        pose=jnp.moveaxis(rotations.matrix_to_axis_angle(jnp.stack(relative)), 0, -2),
+        segment_scale=jnp.moveaxis(jnp.exp(state.log_scale - common[None]), 0, -1),
+        rotation=world[0],
+        camera_scale=jnp.exp(common),
+        translation=jnp.moveaxis(state.translation, 0, -1),
+    )
+
+
+def retract(state: TreeState, step: Increments) -> TreeState:
+    """Move a state by a step: G <- exp(w) G by Rodrigues' formula, s <- s exp(q)."""
+    turn = step.control[:, :3]
+    square = jnp.sum(turn**2, axis=1)
+    angle = jnp.sqrt(square + 1e-16)
+    sine, half = (
+        (jnp.sin(angle) / angle)[:, None, None],
+        0.5 * (jnp.sin(0.5 * angle) / (0.5 * angle))[:, None, None] ** 2,
+    )
+    cross = cross_matrix(turn)
+    once = _turn_axes(cross, state.axes)
+    axes = state.axes + sine * once + half * _turn_axes(cross, once)
+    return TreeState(axes, state.log_scale + step.control[:, 3], state.translation + step.translation)
+
+
+def cross_matrix(vector: Float[Array, "k 3 ..."]) -> Float[Array, "k 3 3 ..."]:
+    """Return [o]x of vectors whose components are axis 1."""
+    return contract(CROSS, vector)
+
+
+def contract(constant: np.ndarray, values: Float[Array, "k ..."], axes: int = 1) -> Float[Array, "k ..."]:
+    """Return the sum over the first `axes` axes after the segments' of values times constant[..., c, d].
+
+    A constant linear map, elementwise over the batch; coefficients that are all zero cost nothing.
+    """
+    shape, inner, batch = constant.shape[:-axes], constant.shape[-axes:], values.shape[1 + axes :]
+    terms = []
+    for index in np.ndindex(inner):
+        coefficient = constant[(..., *index)]
+        if np.any(coefficient):
+            here = values[(slice(None), *index)].reshape(-1, *(1,) * len(shape), *batch)
+            terms.append(jnp.asarray(coefficient, values.dtype).reshape(1, *shape, *(1,) * len(batch)) * here)
+    return sum(terms)
+
+
+def _turn_axes(cross: Float[Array, "k 3 3 ..."], axes: Float[Array, "k 3 3 ..."]) -> Float[Array, "k 3 3 ..."]:
+    """Return [w]x times each body axis."""
+    return sum(cross[:, None, :, j] * axes[:, :, None, j] for j in range(3))
+
+
+def bone_offsets(model: TreeModel, state: TreeState) -> Float[Array, "24 3 ..."]:
+    """Return o = s_p G_p (J_c - J_p), the present offset of each joint from its parent (zero for the root)."""
+    parent = over_segments(model.parent_of, jnp.exp(state.log_scale)[:, None, None] * state.axes)
+    bones = jnp.asarray(model.bones).reshape(*model.bones.shape, *(1,) * (state.axes.ndim - 3))
+    return sum(parent[:, c] * bones[:, c, None] for c in range(3))
+
+
+def levers(model: TreeModel, state: TreeState) -> Float[Array, "24 4 3 ..."]:
+    """Return [s G | -s G J]': what takes a homogeneous rest point to y = s G (v - J). Row c: coordinate c's image."""
+    linear = jnp.exp(state.log_scale)[:, None, None] * state.axes
+    joints = jnp.asarray(model.joints).reshape(*model.joints.shape, *(1,) * (state.axes.ndim - 3))
+    constant = -sum(linear[:, c] * joints[:, c, None] for c in range(3))
+    return jnp.concatenate([linear, constant[:, None]], axis=1)
+
+
+def affine_maps(model: TreeModel, state: TreeState) -> Float[Array, "24 4 3 ..."]:
+    """Return [s G | p - s G J]' of every segment, crop units: where it takes homogeneous rest points."""
+    position = over_segments(model.path_to, bone_offsets(model, state))
+    root = jnp.concatenate([state.translation, jnp.zeros_like(state.translation[:1])])
+    position = (position + root[None])[:, None]
+    return levers(model, state) + jnp.pad(position, [(0, 0), (3, 0)] + [(0, 0)] * (position.ndim - 2))
+
+
+def over_segments(matrix: Float[Array, "rows 24"], values: Float[Array, "24 ..."]) -> Float[Array, "rows ..."]:
+    """Return a constant matrix times everything that is one number a segment."""
+    flat = values.reshape(values.shape[0], -1)
+    return jnp.matmul(jnp.asarray(matrix), flat, precision="highest").reshape(-1, *values.shape[1:])
+
+
+def _matmul(a: Float[Array, "... 3 3"], b: Float[Array, "... 3 3"]) -> Float[Array, "... 3 3"]:
+    return jnp.matmul(a, b, precision="highest")
+
+
+# --- Borders in a chain of small steps: what is computed behind one is computed once ---
+
+
+def stage(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return function(*arguments), computed once and kept, however many users the result has.
+
+    XLA's fusion on CPU computes cheap producers anew in each of their users, which is exponential in a chain of small
+    steps (measured on the elimination: 100 times slower), and turns shapes inside the loops of a fused reshape. The
+    branch of a conditional is a border that it respects; the condition always holds, which the compiler cannot know.
+    On other platforms this is a plain call.
+    """
+    result = jax.eval_shape(function, *arguments)
+    probe = jax.tree.leaves(arguments)[0].ravel()[0]
+    always = (probe < 1) | (probe >= 0) | jnp.isnan(probe)
+
+    def never(*_):
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), result)
+
+    return jax.lax.platform_dependent(
+        *arguments, cpu=lambda *a: jax.lax.cond(always, function, never, *a), default=function
+    )

@@ -1,0 +1,227 @@
+"""A person who annotates: clicks spread over what is seen of each part, each a little off; key points likewise."""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+import scipy.ndimage
+import scipy.spatial
+from jaxtyping import Float, Int, UInt8
+
+from dal_jax.body import triangles
+from dal_jax.synthetic import shapes
+from dal_jax.synthetic.recipe import Recipe
+from dal_jax.synthetic.view import View
+
+FEWEST, MOST = 100, 150
+"""How many points are asked for on a person; a small or hidden one may show fewer."""
+
+
+class Points(NamedTuple):
+    """Annotated points: where in the photograph, and which surface point each shows."""
+
+    px: Float[np.ndarray, "p 2"]
+    face: Int[np.ndarray, "p"]
+    barycentric: Float[np.ndarray, "p 3"]
+
+
+def exact_points(
+    view: View, part: Int[np.ndarray, "s s"], grid_px: Float[np.ndarray, "s s 2"], random: np.random.Generator
+) -> Points:
+    """Return visible surface points and their exact projections, spread over the parts seen.
+
+    part: 0 where the body is not seen (other things in front included). A point lies anywhere in its pixel; one that
+    misses the body there, at an outline, is put in the pixel's middle.
+    """
+    rows, columns = spread(part, int(random.integers(FEWEST, MOST + 1)), random)
+    step = grid_px[0, 1, 0] - grid_px[0, 0, 0]
+    centre = grid_px[rows, columns]
+    px = centre + random.uniform(-0.5, 0.5, (len(rows), 2)) * step
+    hits = view.cast(px)
+    missed = (hits.face < 0) | (hits.face >= view.body_faces)
+    px = np.where(missed[:, None], centre, px)
+    hits = view.cast(px)
+    return Points(px, hits.face, hits.barycentric.astype(np.float64))
+
+
+def spread(part: Int[np.ndarray, "s s"], count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Choose `count` pixels (rows, columns), or all: each part seen gets a share, evenly spread over it.
+
+    A part's share grows with the square root of its size in the picture, for annotators give small parts more clicks a
+    pixel than large ones.
+    """
+    body = np.flatnonzero(part)
+    numbers, sizes = np.unique(part.ravel()[body], return_counts=True)
+    place = _z_order(part.shape[0])
+    chosen = np.zeros(part.size, bool)
+    for number, size, share in zip(numbers, sizes, np.sqrt(sizes) / max(np.sqrt(sizes).sum(), 1e-9), strict=True):
+        wanted = min(size, max(1, round(share * count)))
+        pixels = np.flatnonzero(part == number)
+        pixels = pixels[np.argsort(place[pixels])]
+        stratum = (np.arange(wanted) + random.uniform(0, 1, wanted)) * size / wanted
+        chosen[pixels[np.minimum(stratum.astype(int), size - 1)]] = True
+    spare = body[~chosen[body]]
+    missing = np.clip(count - chosen.sum(), 0, len(spare))  # small parts could not take their share
+    chosen[random.choice(spare, missing, replace=False)] = True
+    flat = random.permutation(np.flatnonzero(chosen))[:count]
+    return flat // part.shape[1], flat % part.shape[1]
+
+
+def err(points: Points, side_px: float, recipe: Recipe, random: np.random.Generator) -> Points:
+    """Return the points as a human would give them: the click off in the picture, the match off on the surface.
+
+    A few are put anywhere on their part. A match stays on its part, because annotators work part by part.
+    """
+    surface = shapes.surface()
+    click = random.normal(0, recipe.click_noise * side_px, points.px.shape)
+    corner = surface.corner[points.face].astype(np.float64)
+    rest = np.einsum("pc,pcd->pd", points.barycentric, corner)
+    normal = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
+    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
+    off = random.normal(0, recipe.surface_noise_m, rest.shape)
+    off -= np.sum(off * normal, axis=1, keepdims=True) * normal
+    face, barycentric = nearest_on_surface(rest + off)
+    face, barycentric = _throw(face, barycentric, recipe.outlier_rate, random)
+    same = surface.part[face] == surface.part[points.face]
+    face = np.where(same, face, points.face)
+    barycentric = np.where(same[:, None], barycentric, points.barycentric)
+    return Points(points.px + click, face, barycentric)
+
+
+def keypoints(
+    joints_px: Float[np.ndarray, "17 2"],
+    visible: np.ndarray,
+    side_px: float,
+    recipe: Recipe,
+    random: np.random.Generator,
+) -> Float[np.ndarray, "17 2"]:
+    """Return key points as annotated: a little off, hidden ones (which are guessed) more so."""
+    spread_px = np.where(visible, recipe.keypoint_noise, recipe.hidden_keypoint_noise) * side_px
+    return joints_px + random.normal(0, 1, joints_px.shape) * spread_px[:, None]
+
+
+def nearest_on_surface(rest: Float[np.ndarray, "p 3"]) -> tuple[Int[np.ndarray, "p"], Float[np.ndarray, "p 3"]]:
+    """Return (face, barycentric) of the rest surface's point near each point: on the face whose middle is nearest."""
+    _, face = _face_tree().query(rest)
+    barycentric, _ = triangles.closest(rest, shapes.surface().corner[face].astype(np.float64))
+    return face, barycentric
+
+
+@functools.cache
+def _face_tree() -> scipy.spatial.cKDTree:
+    return scipy.spatial.cKDTree(shapes.surface().corner.mean(axis=1))
+
+
+@functools.cache
+def _z_order(size: int) -> Int[np.ndarray, "pixels"]:
+    """Return the place of each pixel on a Z-order curve, along which neighbours stay neighbours."""
+    row, column = (index.ravel() for index in np.indices((size, size)))
+    code = np.zeros(size * size, np.int64)
+    for bit in range(size.bit_length()):
+        code |= ((row >> bit) & 1) << (2 * bit + 1) | ((column >> bit) & 1) << (2 * bit)
+    return code
+
+
+def _throw(face: np.ndarray, barycentric: np.ndarray, rate: float, random: np.random.Generator):
+    """Replace a share `rate` of the points by any point of their part."""
+    part = shapes.surface().part
+    face, barycentric = face.copy(), barycentric.copy()
+    for row in np.flatnonzero(random.random(len(face)) < rate):
+        face[row] = random.choice(np.flatnonzero(part == part[face[row]]))
+        barycentric[row] = random.dirichlet(np.ones(3))
+    return face, barycentric
+
+
+# --- Annotation by machine: an IUV prediction with a network's mistakes, and the points read off it (paper, 6.1) ---
+
+
+def _swapped(pairs: dict[int, int]) -> np.ndarray:
+    table = np.arange(25)
+    for a, b in pairs.items():
+        table[a], table[b] = b, a
+    return table
+
+
+LEFT_RIGHT = _swapped({3: 4, 5: 6, 7: 8, 9: 10, 11: 12, 13: 14, 15: 16, 17: 18, 19: 20, 21: 22, 23: 24})
+"""DensePose's part on the other side, by part number."""
+
+FRONT_BACK = _swapped({1: 2, 7: 9, 8: 10, 11: 13, 12: 14, 15: 17, 16: 18, 19: 21, 20: 22})
+"""DensePose's part on the other face of the limb or trunk, by part number."""
+
+
+def degrade(iuv: UInt8[np.ndarray, "s s 3"], random: np.random.Generator) -> UInt8[np.ndarray, "s s 3"]:
+    """Return an IUV map as a network would predict it.
+
+    Outlines and borders between parts wander by about a hundredth of the picture; in blobs the side (left for right) or
+    the face (front for back) is wrong; there are holes; U and V are blurred inside each part and drift.
+    """
+    size = len(iuv)
+    rows, columns = np.indices((size, size), dtype=np.float64)
+    rows += _smooth(size, random) * 0.012 * size
+    columns += _smooth(size, random) * 0.012 * size
+    rows, columns = (np.clip(np.round(c), 0, size - 1).astype(int) for c in (rows, columns))
+    part, uv = iuv[rows, columns, 0].astype(np.int64), iuv[rows, columns, 1:].astype(np.float64)
+    uv = _blur(part, uv, 0.02 * size)
+    uv += np.stack([_smooth(size, random), _smooth(size, random)], axis=-1) * 7.0 + random.normal(0, 3.0, uv.shape)
+    for table, rate in ((LEFT_RIGHT, 1.2), (FRONT_BACK, 1.2), (np.zeros(25, int), 1.5)):
+        for _ in range(random.poisson(rate)):
+            blob = _blob(part, random)
+            part[blob] = table[part[blob]]
+    out = np.concatenate([part[..., None], np.clip(np.round(uv), 0, 255)], axis=-1).astype(np.uint8)
+    out[part == 0] = 0
+    return out
+
+
+def read_points(
+    iuv: UInt8[np.ndarray, "s s 3"], grid_px: Float[np.ndarray, "s s 2"], random: np.random.Generator
+) -> Points:
+    """Return points of a prediction: pixels, and for each the template's vertex nearest in UV within its part."""
+    rows, columns = spread(iuv[..., 0], int(random.integers(FEWEST, MOST + 1)), random)
+    part, uv = iuv[rows, columns, 0].astype(np.int64), iuv[rows, columns, 1:] / 255.0
+    face, corner = _nearest_vertex(part, uv)
+    return Points(grid_px[rows, columns], face, np.eye(3)[corner])
+
+
+def _nearest_vertex(part: Int[np.ndarray, "p"], uv: Float[np.ndarray, "p 2"]) -> tuple[np.ndarray, np.ndarray]:
+    face, corner = np.zeros(len(part), np.int64), np.zeros(len(part), np.int64)
+    for number in np.unique(part):
+        tree, faces = _uv_tree(int(number))
+        rows = part == number
+        _, nearest = tree.query(uv[rows])
+        face[rows], corner[rows] = faces[nearest // 3], nearest % 3
+    return face, corner
+
+
+@functools.cache
+def _uv_tree(part: int) -> tuple[scipy.spatial.cKDTree, np.ndarray]:
+    faces = np.flatnonzero(shapes.surface().part == part)
+    return scipy.spatial.cKDTree(shapes.surface().uv[faces].reshape(-1, 2)), faces
+
+
+def _smooth(size: int, random: np.random.Generator) -> Float[np.ndarray, "s s"]:
+    """Return a smooth random field of standard deviation 1."""
+    field = scipy.ndimage.zoom(random.normal(0, 1, (8, 8)), size / 8, order=1, mode="nearest", grid_mode=True)
+    return field / max(field.std(), 1e-9)
+
+
+def _blob(part: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Return a disc about a pixel of the body."""
+    body = np.flatnonzero(part)
+    if not len(body):
+        return np.zeros(part.shape, bool)
+    row, column = divmod(int(random.choice(body)), part.shape[1])
+    radius = random.uniform(0.03, 0.09) * len(part)
+    rows, columns = np.indices(part.shape)
+    return (part > 0) & ((rows - row) ** 2 + (columns - column) ** 2 < radius**2)
+
+
+def _blur(part: np.ndarray, uv: np.ndarray, sigma: float) -> np.ndarray:
+    """Smooth U and V inside each part, without mixing parts."""
+    out = uv.copy()
+    for number in np.unique(part[part > 0]):
+        inside = (part == number).astype(np.float64)
+        weight = scipy.ndimage.gaussian_filter(inside, sigma)
+        for channel in range(2):
+            smooth = scipy.ndimage.gaussian_filter(uv[..., channel] * inside, sigma)
+            out[..., channel] = np.where(inside > 0, smooth / np.maximum(weight, 1e-9), out[..., channel])
+    return out

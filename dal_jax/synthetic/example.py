@@ -1,0 +1,172 @@
+"""One synthetic person, from (recipe, split, index) alone: posed, photographed, annotated, measured."""
+
+import io
+from typing import NamedTuple
+
+import numpy as np
+import PIL.Image
+from jaxtyping import Float
+
+from dal_jax.data import schema
+from dal_jax.synthetic import annotator, motions, recorded, rendering, scenery, shapes, turns, view as view_lib
+from dal_jax.synthetic.annotator import Points
+from dal_jax.synthetic.recipe import TRAIN_SUBJECTS, Recipe
+from dal_jax.synthetic.rendering import Light, Outfit
+from dal_jax.synthetic.view import Camera, View
+
+_SPLITS = ("train", "test")
+_TAKE, _CLOTHES = 12, 13  # streams of random numbers that several examples share
+
+
+class Scene(NamedTuple):
+    """A posed person before a camera, everything in the camera's frame, metres."""
+
+    name: str
+    subject: str
+    action: str
+    camera: Camera
+    vertices: Float[np.ndarray, "n 3"]
+    joints: Float[np.ndarray, "24 3"]
+    joints_h36m: Float[np.ndarray, "17 3"]
+    furniture: Float[np.ndarray, "b 8 3"]
+    feet_world: Float[np.ndarray, "f 2"]
+    rotation: Float[np.ndarray, "3 3"]
+    pose: Float[np.ndarray, "23 3"]
+    clothes_seed: tuple[int, ...]
+
+
+def make(recipe: Recipe, split: str, index: int) -> dict[str, object]:
+    """Return the example's features (`schema.features`), the same whenever it is made."""
+    random = np.random.default_rng((recipe.seed, _SPLITS.index(split), index))
+    scene = stage(recipe, split, index, random)
+    view = View(scene.vertices, scene.furniture)
+    outline_px = view_lib.project(np.concatenate([scene.vertices[::7], scene.joints, scene.joints_h36m]))
+    box_px = view_lib.square_box(outline_px, random)
+    grid_px = view_lib.pixel_grid_px(box_px, recipe.image_size)
+    image, iuv, in_front = _photograph(recipe, scene, view, grid_px, random)
+    seen = view.sees_keypoints(scene.joints_h36m) & ~_covered(in_front, view_lib.project(scene.joints_h36m), box_px)
+    keypoints_px = annotator.keypoints(view_lib.project(scene.joints_h36m), seen, box_px[2], recipe, random)
+    points = _annotate(recipe, view, iuv, grid_px, box_px[2], random)
+    kept = recipe.true_vertices == "all" or recipe.true_vertices == split
+    relative = scene.vertices - scene.joints[0] if kept else np.zeros((0, 3))
+    return {
+        "image": png(image),
+        "name": scene.name,
+        "subject": scene.subject,
+        "action": scene.action,
+        "video": "",
+        "frame": np.int32(-1),
+        "box_px": box_px.astype(np.float32),
+        "keypoints_px": keypoints_px.astype(np.float32),
+        "keypoint_visible": np.where(seen, 2, 1).astype(np.uint8),
+        "keypoint_derived": np.zeros(17, np.uint8),
+        **schema.point_features(*points),
+        "iuv": png(iuv),
+        "mask": b"",
+        "truth_joints_known": np.uint8(1),
+        "truth_body_known": np.uint8(1),
+        "truth_intrinsics_px": scene.camera.intrinsics_px.astype(np.float32),
+        "truth_joints_mm": (1000 * scene.joints).astype(np.float32),
+        "truth_joints_h36m_mm": (1000 * scene.joints_h36m).astype(np.float32),
+        "truth_rotation": scene.rotation.astype(np.float32),
+        "truth_pose": scene.pose.astype(np.float32),
+        "truth_vertices_tenth_mm": np.round(10_000 * relative).astype(np.int16),
+    }
+
+
+def stage(recipe: Recipe, split: str, index: int, random: np.random.Generator) -> Scene:
+    """Choose who does what where, and pose them: subjects and actions in turn, so that any prefix is balanced."""
+    names, actions = recipe.subjects(split), tuple(motions.ACTIONS)
+    actor = shapes.subject(names[index % len(names)])
+    action = actions[index // len(names) % len(actions)]
+    take, number = int(random.integers(recipe.takes)), int(random.integers(4))
+    seed = (recipe.seed, TRAIN_SUBJECTS.index(actor.name) if split == "train" else 50 + index % len(names))
+    take_seed = (*seed, _TAKE, actions.index(action), take)
+    if recipe.motions:
+        action, posture = "Recorded", recorded.posture(recipe.motions, split, random)
+    else:
+        time = random.uniform(0, motions.LENGTH_S)
+        posture = motions.perform(action, actor.joints, actor.landmarks, take_seed, time)
+    vertices, joints = shapes.pose(actor, posture.root, posture.pose)
+    chair = scenery.chair(vertices, random) if posture.on_chair else np.zeros((0, 8, 3))
+    camera = view_lib.place(number, random)
+    place = np.array([random.normal(0, 0.2), -vertices[:, 1].min(), random.normal(0, 0.2)])
+    towards = camera.position - place
+    heading = np.arctan2(towards[0], towards[2]) + np.radians(recipe.heading_spread_deg) * random.uniform(-1, 1)
+    turn = turns.about("y", heading)
+
+    def seen(points: np.ndarray) -> np.ndarray:
+        return camera.to_camera(points @ turn.T + place)
+
+    low = joints[joints[:, 1] < vertices[:, 1].min() + 0.25]
+    vertices_camera = seen(vertices.astype(np.float64))
+    return Scene(
+        name=f"{actor.name}_{action}_{take:02d}_camera{number}_{index:06d}",
+        subject=actor.name,
+        action=action,
+        camera=camera,
+        vertices=vertices_camera,
+        joints=seen(joints),
+        joints_h36m=shapes.surface().h36m_regressor @ vertices_camera,
+        furniture=seen(chair),
+        feet_world=(low @ turn.T + place)[:, [0, 2]],
+        rotation=camera.rotation @ turn @ posture.root,
+        pose=posture.pose,
+        clothes_seed=seed,
+    )
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """Encode a picture."""
+    file = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(file, "png")
+    return file.getvalue()
+
+
+def _photograph(
+    recipe: Recipe,
+    scene: Scene,
+    view: View,
+    grid_px: np.ndarray,
+    random: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (picture, IUV map, mask of what is in front): both maps see the person only where nothing is in front."""
+    day = np.random.default_rng((*scene.clothes_seed, _CLOTHES, int(random.integers(12))))
+    outfit = Outfit(scene.subject, day)
+    light = Light(scene.camera.rotation @ np.array([0.0, 1.0, 0.0]), random)
+    wood = random.uniform(0.1, 0.8) * np.array([1.0, random.uniform(0.7, 1.0), random.uniform(0.5, 1.0)])
+    centres = view.cast(grid_px)
+    person, cover = rendering.photograph(
+        view, centres, grid_px, recipe.supersample, lambda hits: rendering.paint(view, hits, outfit, light, wood)
+    )
+    image = person + (1 - cover[..., None]) * scenery.paint(
+        scene.camera, grid_px, scene.feet_world, recipe.clutter, random
+    )
+    iuv = rendering.iuv_map(view, centres)
+    in_front = np.zeros(iuv.shape[:2], bool)
+    if random.random() < recipe.occluder_rate:
+        in_front, colour = scenery.occluder(recipe.image_size, random)
+        image = np.where(in_front[..., None], colour, image)
+        iuv[in_front] = 0
+    image = random.uniform(0.85, 1.12) * image + random.normal(0, random.uniform(0.004, 0.02), image.shape)
+    return np.round(255 * np.clip(image, 0, 1)).astype(np.uint8), iuv, in_front
+
+
+def _annotate(
+    recipe: Recipe,
+    view: View,
+    iuv: np.ndarray,
+    grid_px: np.ndarray,
+    side_px: float,
+    random: np.random.Generator,
+) -> Points:
+    if recipe.route == "densepose":
+        return annotator.read_points(annotator.degrade(iuv, random), grid_px, random)
+    points = annotator.exact_points(view, iuv[..., 0], grid_px, random)
+    return points if recipe.route == "mosh" else annotator.err(points, side_px, recipe, random)
+
+
+def _covered(in_front: np.ndarray, points_px: np.ndarray, box_px: np.ndarray) -> np.ndarray:
+    pixel = np.floor((points_px - box_px[:2]) / box_px[2] * len(in_front)).astype(int)
+    column, row = np.clip(pixel, 0, len(in_front) - 1).T
+    return in_front[row, column]

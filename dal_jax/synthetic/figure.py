@@ -1,0 +1,234 @@
+"""How far the joints of a natural body turn: a range of angle a joint, in radians."""
+
+import numpy as np
+from jaxtyping import Float
+
+from dal_jax.body import skeleton
+from dal_jax.synthetic import turns
+
+HINGE = {"knee": (0.02, 2.55), "elbow": (0.04, 2.60)}
+"""Flexion of the hinge joints (0: straight)."""
+
+_MOST = {
+    "hip": 2.45, "spine1": 0.6, "spine2": 0.6, "spine3": 0.6, "knee": 2.6, "ankle": 0.95, "foot": 0.5, "neck": 0.75,
+    "head": 0.75, "collar": 0.65, "shoulder": 2.5, "elbow": 2.75, "wrist": 1.4, "hand": 1.2,
+}  # fmt: skip
+
+
+def largest_angle() -> Float[np.ndarray, "23"]:
+    """Return the most that each joint (without the pelvis) may turn from the T-pose, about any axis."""
+    names = (name.removeprefix("left_").removeprefix("right_") for name in skeleton.SMPL_JOINT_NAMES[1:])
+    return np.array([_MOST[name] for name in names])
+
+
+def clamp(pose: Float[np.ndarray, "23 3"]) -> Float[np.ndarray, "23 3"]:
+    """Return the pose with every rotation vector shortened to its joint's largest angle."""
+    angle = np.linalg.norm(pose, axis=-1)
+    return pose * np.minimum(1.0, largest_angle() / np.maximum(angle, 1e-9))[:, None]
+
+
+# A posable skeleton: the trunk is bent, the head turned, and the limbs are led to targets by two-bone geometry.
+#
+# Everything happens in the figure's frame: y up, the person heads for +z, the left is towards +x, the pelvis joint is
+# at the origin; metres and radians. An action (`actions/`) poses a `Figure` the way an animator does: trunk first,
+# then feet on the ground, then hands to where the action wants them.
+
+_INDEX = {name: i for i, name in enumerate(skeleton.SMPL_JOINT_NAMES)}
+SIDES = ("left", "right")
+
+
+def outward(side: str) -> float:
+    """Return the sign of x on that side: +1 left, -1 right."""
+    return 1.0 if side == "left" else -1.0
+
+
+class Figure:
+    """One person's skeleton in a pose.
+
+    joints: the subject's rest joints, in the T-pose. local: rotation of each joint in its parent's frame; entry 0 is
+    the pelvis in the figure's frame. sits_on_chair: whether the pose needs a chair under it.
+    """
+
+    def __init__(self, joints: Float[np.ndarray, "24 3"], landmarks: dict[str, np.ndarray]):
+        """landmarks: rest positions of `nose`, `head_top`, `waist` (half width, front z, back z) and the like."""
+        self.joints = np.asarray(joints, np.float64)
+        self.landmarks = landmarks
+        self.local = np.broadcast_to(np.eye(3), (24, 3, 3)).copy()
+        self.sits_on_chair = False
+
+    def pose(self) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "23 3"]]:
+        """Return the pelvis' rotation and the other joints' rotation vectors, inside the joints' limits."""
+        return self.local[0], clamp(turns.rotation_vector(self.local[1:]))
+
+    def rest(self, joint: str) -> np.ndarray:
+        """Return a joint's rest position."""
+        return self.joints[_INDEX[joint]]
+
+    def turn(self, joint: str, rotation: Float[np.ndarray, "3 3"]) -> None:
+        """Set a joint's rotation in its parent's frame."""
+        self.local[_INDEX[joint]] = rotation
+
+    def frame(self, joint: str) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "3"]]:
+        """Return a joint's rotation and position in the figure's frame."""
+        chain, j = [], _INDEX[joint]
+        while j > 0:
+            chain.append(j)
+            j = skeleton.SMPL_PARENTS[j]
+        rotation, position = self.local[0], np.zeros(3)
+        for j in reversed(chain):
+            position = position + rotation @ (self.joints[j] - self.joints[skeleton.SMPL_PARENTS[j]])
+            rotation = rotation @ self.local[j]
+        return rotation, position
+
+    def at(self, joint: str, rest_point: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
+        """Return where a rest point that is fixed to a joint has gone."""
+        rotation, position = self.frame(joint)
+        return position + rotation @ (rest_point - self.rest(joint))
+
+    def pelvis(self, flexion: float = 0.0, lean: float = 0.0, twist: float = 0.0) -> None:
+        """Tilt the pelvis forward, sideways (to the left) and turn it (to the left)."""
+        self.local[0] = turns.about("y", twist) @ turns.about("z", -lean) @ turns.about("x", flexion)
+
+    def trunk(self, flexion: float = 0.0, lean: float = 0.0, twist: float = 0.0) -> None:
+        """Bend the spine forward, to the left, and turn it to the left: a share to each of three joints."""
+        for joint, share in (("spine1", 0.3), ("spine2", 0.35), ("spine3", 0.35)):
+            self.turn(
+                joint,
+                turns.about("y", share * twist) @ turns.about("z", -share * lean) @ turns.about("x", share * flexion),
+            )
+
+    def look(self, yaw: float, pitch: float, roll: float = 0.0) -> None:
+        """Turn the head in the figure's frame: to the left, down, and tilted to the left; neck and head share it.
+
+        What the neck cannot do against the chest stays undone.
+        """
+        chest, _ = self.frame("spine3")
+        wanted = turns.about("y", yaw) @ turns.about("z", -roll) @ turns.about("x", pitch)
+        vector = turns.rotation_vector(chest.T @ wanted)
+        vector *= min(1.0, 1.2 / max(np.linalg.norm(vector), 1e-9))
+        half = turns.matrix(vector / 2)
+        self.turn("neck", half)
+        self.turn("head", half)
+
+    def leg_to(
+        self, side: str, ankle: Float[np.ndarray, "3"], knee: Float[np.ndarray, "3"], toe_out: float = 0.0,
+        foot_pitch: float | None = 0.0, ankle_flexion: float = 0.0,
+    ) -> None:  # fmt: skip
+        """Lead the ankle to a point, the knee pointing towards the direction `knee`.
+
+        The foot ends flat (foot_pitch 0; > 0: toes down) and turned out by `toe_out`, or, with foot_pitch None, bent by
+        ankle_flexion (> 0: toes down) against the shank.
+        """
+        self._two_bones(side, ("hip", "knee", "ankle"), ankle, knee, turns.about("y", 0)[0])
+        shank, _ = self.frame(f"{side}_knee")
+        if foot_pitch is None:
+            self.turn(f"{side}_ankle", turns.about("x", ankle_flexion))
+        else:
+            flat = turns.about("y", outward(side) * toe_out) @ turns.about("x", foot_pitch)
+            self.turn(f"{side}_ankle", shank.T @ flat)
+
+    def leg_bent(
+        self, side: str, hip: float, knee: float, ankle: float = 0.0, abduction: float = 0.0, out: float = 0.0
+    ) -> None:
+        """Bend a leg by anatomical angles: hip and knee flexion, toes down, abduction, outward turn."""
+        sign = outward(side)
+        self.turn(
+            f"{side}_hip",
+            turns.about("z", sign * abduction) @ turns.about("x", -hip) @ turns.about("y", sign * out),
+        )
+        self.turn(f"{side}_knee", turns.about("x", knee))
+        self.turn(f"{side}_ankle", turns.about("x", ankle))
+
+    def arm_to(
+        self, side: str, wrist: Float[np.ndarray, "3"], elbow: Float[np.ndarray, "3"],
+        palm: Float[np.ndarray, "3"] | None = None, curl: float = 0.35, bend: float = 0.0,
+        fingers: Float[np.ndarray, "3"] | None = None,
+    ) -> None:  # fmt: skip
+        """Lead the wrist to a point, the elbow pointing towards `elbow`, the palm facing the direction `palm`.
+
+        The collar gives the reach a share. curl: how far the fingers close; bend: wrist flexion (towards the palm);
+        fingers: where they point, as far as the wrist allows.
+        """
+        self._shrug(side, wrist)
+        hinge = np.array([0.0, -outward(side), 0.0])
+        self._two_bones(side, ("shoulder", "elbow", "wrist"), wrist, elbow, hinge)
+        self._hand(side, palm, curl, bend)
+        if fingers is not None:
+            self._point_fingers(side, fingers)
+
+    def arm_bent(
+        self, side: str, flexion: float, abduction: float, elbow: float, inward: float = 0.0, curl: float = 0.4
+    ) -> None:
+        """Let an arm hang or swing: forward and sideways from straight down, elbow flexion, forearm turned inwards."""
+        sign = outward(side)
+        down = turns.about("x", -flexion) @ turns.about("z", sign * abduction) @ np.array([0.0, -1.0, 0.0])
+        chest, _ = self.frame("spine3")
+        down = chest @ down
+        length = np.linalg.norm(self.rest(f"{side}_elbow") - self.rest(f"{side}_shoulder"))
+        self._shrug(side, self.frame(f"{side}_shoulder")[1] + 2 * length * down)
+        back = turns.about("y", sign * (0.25 + inward)) @ np.array([0.0, 0.0, -1.0])
+        bend = turns.about("y", -sign * elbow)
+        parent, _ = self.frame(f"{side}_collar")
+        arm = self.rest(f"{side}_elbow") - self.rest(f"{side}_shoulder")
+        hinge = np.array([0.0, -sign, 0.0])
+        self.turn(f"{side}_shoulder", parent.T @ turns.align(arm, hinge, down, turns.cross(chest @ back, down)))
+        self.turn(f"{side}_elbow", bend)
+        self._hand(side, None, curl, 0.0)
+
+    def _two_bones(
+        self, side: str, chain: tuple[str, str, str], target: np.ndarray, pole: np.ndarray, hinge: np.ndarray
+    ) -> None:
+        """Solve the two-bone chain exactly: |a + R(hinge, phi) b| = distance, then turn it onto the target."""
+        first, second, last = (f"{side}_{name}" for name in chain)
+        parent, start = self.frame(skeleton.SMPL_JOINT_NAMES[skeleton.SMPL_PARENTS[_INDEX[first]]])
+        start = start + parent @ (self.rest(first) - self.joints[skeleton.SMPL_PARENTS[_INDEX[first]]])
+        a, b = self.rest(second) - self.rest(first), self.rest(last) - self.rest(second)
+        reach = target - start
+        along = (a @ hinge) * (b @ hinge)
+        cosine, sine = a @ b - along, a @ turns.cross(hinge, b)
+        wanted = (reach @ reach - a @ a - b @ b) / 2 - along
+        phase = np.arctan2(sine, cosine)
+        phi = phase + np.arccos(np.clip(wanted / np.hypot(sine, cosine), -1.0, 1.0))
+        phi = np.clip(phi, *HINGE[chain[1]])
+        bend = turns.matrix(phi * hinge)
+        end = a + bend @ b
+        self.turn(first, parent.T @ turns.align(end, hinge, reach, turns.cross(pole, reach)))
+        self.turn(second, bend)
+
+    def _shrug(self, side: str, wrist: np.ndarray) -> None:
+        """Let the collar follow the arm: up to 25 degrees up and 20 forward (the shoulder blade's share)."""
+        self.turn(f"{side}_collar", np.eye(3))
+        chest, _ = self.frame("spine3")
+        shoulder = self.frame(f"{side}_shoulder")[1]
+        direction = turns.unit(chest.T @ (wrist - shoulder))
+        sign = outward(side)
+        up = np.interp(direction[1], [-1.0, -0.3, 1.0], [-0.10, -0.02, 0.45])
+        forward = np.interp(direction[2], [-1.0, 0.0, 1.0], [-0.25, 0.0, 0.30])
+        across = np.interp(sign * direction[0], [-1.0, 0.0], [0.15, 0.0])
+        self.turn(f"{side}_collar", turns.about("y", -sign * (forward + across)) @ turns.about("z", sign * up))
+
+    def _hand(self, side: str, palm: np.ndarray | None, curl: float, bend: float) -> None:
+        """Turn the palm by the forearm (up to 80 degrees, half at the elbow), bend the wrist, close the fingers."""
+        sign = outward(side)
+        axis = turns.unit(self.rest(f"{side}_wrist") - self.rest(f"{side}_elbow"))
+        twist = 0.0
+        if palm is not None:
+            forearm, _ = self.frame(f"{side}_elbow")
+            wanted = forearm.T @ palm  # the palm faces -y at rest
+            twist = np.arctan2(wanted @ turns.cross(axis, [0.0, -1.0, 0.0]), -wanted[1])
+            twist = np.clip(twist, -1.4, 1.4)
+        half = turns.matrix(twist / 2 * axis)
+        elbow = _INDEX[f"{side}_elbow"]
+        self.local[elbow] = self.local[elbow] @ half
+        self.turn(f"{side}_wrist", half @ turns.about("z", -sign * bend))
+        self.turn(f"{side}_hand", turns.about("z", -sign * curl))
+
+    def _point_fingers(self, side: str, fingers: np.ndarray) -> None:
+        """Bend the wrist, by at most a radian, until the hand points along `fingers`."""
+        wrist = _INDEX[f"{side}_wrist"]
+        hand = self.frame(f"{side}_wrist")[0]
+        now = turns.unit(self.rest(f"{side}_hand") - self.rest(f"{side}_wrist"))
+        wanted = turns.unit(hand.T @ fingers)
+        axis = turns.cross(now, wanted)
+        angle = np.arctan2(np.linalg.norm(axis), now @ wanted)
+        self.local[wrist] = self.local[wrist] @ turns.matrix(turns.unit(axis) * min(angle, 1.0))

@@ -1,0 +1,222 @@
+"""What people wear: skin, hair, top, bottoms and shoes, cut by lines on the rest body, in colours of a take's own."""
+
+import colorsys
+from collections.abc import Callable
+
+import numpy as np
+import scipy.ndimage
+from jaxtyping import Float, Int, UInt8
+
+from dal_jax.body import skeleton
+from dal_jax.synthetic import shapes
+from dal_jax.synthetic.view import View
+from dal_jax.viewing.raycast import Hits
+
+_LOOKS = {
+    "S1": ((224, 180, 150), (92, 60, 40), "long", False),
+    "S5": ((141, 96, 66), (30, 25, 23), "long", False),
+    "S6": ((206, 158, 124), (40, 32, 28), "short", True),
+    "S7": ((236, 196, 170), (120, 112, 104), "bald", False),
+    "S8": ((244, 206, 180), (150, 92, 48), "short", False),
+    "S9": ((190, 140, 104), (26, 22, 20), "cropped", True),
+    "S11": ((238, 200, 172), (186, 150, 96), "long", False),
+}
+"""What a subject keeps whatever the day: skin and hair (red, green, blue of 255), the cut, a beard."""
+_ARM_PARTS = np.isin(np.arange(25), (3, 4, *range(15, 23)))
+_LEG_PARTS = np.isin(np.arange(25), range(5, 15))
+_FEET = np.isin(np.arange(25), (5, 6))
+_HEAD = np.isin(np.arange(25), shapes.HEAD)
+
+
+class Outfit:
+    """One set of clothes; `colour` paints points of the body by where they lie on the rest surface."""
+
+    def __init__(self, subject: str, day: np.random.Generator):
+        """subject: whose skin and hair; day: draws the clothes, which a subject changes."""
+        skin, hair, self._hair_style, self._beard = _LOOKS[subject]
+        self._skin, self._hair = np.array(skin) / 255, np.array(hair) / 255
+        self._top, self._top_pattern = _cloth(day), _Pattern(day)
+        self._bottom = _cloth(day, dark=0.6)
+        self._bottom_pattern = _Pattern(day, plain=0.75)
+        self._shoe, self._sole = _cloth(day, dark=0.7), day.uniform(0.1, 0.9)
+        self._sleeve = day.choice([-0.05, 0.32, 0.42, 0.70, 0.96, 0.96])  # share of the arm
+        self._leg = day.choice([0.28, 0.45, 0.55, 0.92, 0.92, 0.92, 0.92])  # share of the leg
+        self._hem = day.uniform(-0.12, 0.06)  # where the top ends, m above the hips' middle
+        self._neck = day.uniform(0.01, 0.09)  # depth of the neckline, m
+        self._shoe_top = day.choice([0.955, 0.93, 0.86])
+
+    def colour(self, face: Int[np.ndarray, "p"], rest: Float[np.ndarray, "p 3"]) -> Float[np.ndarray, "p 3"]:
+        """Return albedo, 0..1, of points of the free body given by face and rest position."""
+        part = shapes.surface().part[face]
+        x, y, z = rest.T
+        line = _lines()
+        arm = np.where(_ARM_PARTS[part], (np.abs(x) - line["shoulder"]) / line["arm"], -1.0)
+        leg = np.where(_LEG_PARTS[part], (line["hip"] - y) / line["leg"], -1.0)
+        out = np.broadcast_to(self._skin, rest.shape).copy()
+        trunk = ~_HEAD[part] & ~_ARM_PARTS[part]
+        top = (trunk & (y > self._hem) & (y < line["neck"] - self._neck * _opening(x, z))) | (
+            _ARM_PARTS[part] & (arm < self._sleeve)
+        )
+        bottom = trunk & ~top & (y < line["neck"] - 0.3) & (leg < self._leg)
+        shoe = _FEET[part] | (leg > self._shoe_top)
+        out[top] = self._top_pattern.apply(self._top, rest[top])
+        out[bottom] = self._bottom_pattern.apply(self._bottom, rest[bottom])
+        out[shoe] = np.where((y[shoe] < line["sole"])[:, None], self._sole, self._shoe)
+        self._paint_head(out, _HEAD[part], rest, line)
+        return np.clip(out, 0.02, 0.98)
+
+    def _paint_head(self, out: np.ndarray, head: np.ndarray, rest: np.ndarray, line: dict) -> None:
+        x, y, z = rest.T
+        eyes, ear, nose, mouth = (line["face"][name] for name in ("eyes", "ear", "nose", "mouth"))
+        front = z > ear[2] + 0.03
+        red = np.array([0.62, 0.30, 0.28])
+        lips = head & front & (((np.abs(x) / 0.024) ** 2 + ((y - mouth[1]) / 0.009) ** 2) < 1)
+        out[lips] = 0.4 * out[lips] + 0.6 * red * self._skin.mean() * 1.5
+        beside = np.abs(np.abs(x) - 0.031)
+        white = head & front & (((beside / 0.014) ** 2 + ((y - eyes[1]) / 0.0075) ** 2) < 1)
+        out[white] = 0.85
+        out[head & front & ((beside**2 + (y - eyes[1]) ** 2) < 0.0065**2)] = 0.10
+        out[head & front & (beside < 0.018) & (np.abs(y - eyes[1] - 0.020) < 0.0045)] = self._hair
+        if self._beard:
+            low = head & (z > ear[2] - 0.005) & (y < nose[1] - 0.018) & ~lips & (y > line["neck"] + 0.02)
+            out[low] = 0.35 * out[low] + 0.65 * self._hair
+        if self._hair_style == "bald":
+            return
+        hairline = line["head_top"] - (0.055 if self._hair_style == "cropped" else 0.075)
+        back = z < ear[2] - 0.015
+        nape = {"short": nose[1] - 0.03, "cropped": nose[1] + 0.01, "long": line["neck"] - 0.02}[self._hair_style]
+        side = z < ear[2] + 0.02
+        hair = head & ((y > hairline) | (back & (y > nape)) | (side & (y > ear[1] + 0.035)))
+        out[hair] = self._hair * (0.85 + 0.3 * ((np.sin(x[hair] * 180) * np.sin(z[hair] * 140)) > 0))[:, None]
+
+
+class _Pattern:
+    """Plain, stripes, checks or a print on the chest, in a second colour."""
+
+    def __init__(self, random: np.random.Generator, plain: float = 0.45):
+        kinds = ["hoops", "pinstripe", "checks", "print", "yoke"]
+        self._kind = "plain" if random.random() < plain else str(random.choice(kinds))
+        self._second = _cloth(random)
+        self._width = random.uniform(0.03, 0.09)
+        self._shift = random.uniform(0, 1)
+
+    def apply(self, colour: np.ndarray, rest: np.ndarray) -> np.ndarray:
+        x, y, z = rest.T
+        wave_y, wave_x = ((c / self._width + self._shift) % 1.0 for c in (y, x))
+        if self._kind == "hoops":
+            mask = wave_y < 0.45
+        elif self._kind == "pinstripe":
+            mask = wave_x < 0.22
+        elif self._kind == "checks":
+            mask = (wave_y < 0.5) ^ (wave_x < 0.5)
+        elif self._kind == "print":
+            mask = (np.abs(x) < 0.09) & (z > 0.02) & (np.abs(y - 0.28) < 0.07)
+        elif self._kind == "yoke":
+            mask = y > 0.27
+        else:
+            mask = np.zeros(len(x), bool)
+        return np.where(mask[:, None], self._second, colour)
+
+
+def _cloth(random: np.random.Generator, dark: float = 0.3) -> np.ndarray:
+    """Draw a colour such as clothes have: often muted, sometimes black, grey, white or denim."""
+    value = random.uniform(0.12, 0.45) if random.random() < dark else random.uniform(0.4, 0.92)
+    saturation = random.choice([0.04, 0.25, 0.5, 0.75])
+    return np.array(colorsys.hsv_to_rgb(random.uniform(), saturation, value))
+
+
+def _opening(x: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Return how deep the neckline is cut, 0..1, at a place of the trunk: in front, near the middle."""
+    return np.where(z > 0, np.clip(1.2 - np.abs(x) / 0.07, 0.0, 1.0), 0.15)
+
+
+def _lines() -> dict:
+    """Return the lines of the rest body that clothes are cut along, metres."""
+    joints = dict(zip(skeleton.SMPL_JOINT_NAMES, shapes.surface().joints, strict=True))
+    face = shapes.template_landmarks()
+    return {
+        "shoulder": joints["left_shoulder"][0],
+        "arm": joints["left_wrist"][0] - joints["left_shoulder"][0],
+        "hip": joints["left_hip"][1],
+        "leg": joints["left_hip"][1] - joints["left_ankle"][1],
+        "neck": joints["neck"][1],
+        "sole": shapes.surface().vertices[:, 1].min() + 0.018,
+        "head_top": face["head_top"][1],
+        "face": face,
+    }
+
+
+# The photograph of a person: light on skin and cloth, in front of a backdrop; and the exact map of its surface.
+
+
+class Light:
+    """A lamp, a weaker one from elsewhere, and light from all around; drawn once a picture."""
+
+    def __init__(self, up: Float[np.ndarray, "3"], random: np.random.Generator):
+        """up: the world's upward direction in the camera's frame."""
+        self._up = up
+        self._lamps = []
+        for strength in (random.uniform(0.45, 0.85), random.uniform(0.0, 0.3)):
+            towards = 0.6 * up + [0.0, 0.0, -0.5] + random.normal(0, 0.55, 3)
+            self._lamps.append((strength, towards / np.linalg.norm(towards)))
+        self._ambient = random.uniform(0.30, 0.55)
+        self._tint = random.normal(1.0, 0.04, 3)
+
+    def shade(self, normal: Float[np.ndarray, "p 3"]) -> Float[np.ndarray, "p 3"]:
+        """Return how much light a surface of that normal sends back, before its own colour (Lambert)."""
+        total = self._ambient * (0.75 + 0.25 * normal @ self._up)
+        for strength, towards in self._lamps:
+            total = total + strength * np.maximum(normal @ towards, 0.0)
+        return total[:, None] * self._tint
+
+
+def paint(
+    view: View, hits: Hits, outfit: Outfit, light: Light, furniture: Float[np.ndarray, "3"]
+) -> Float[np.ndarray, "*b 3"]:
+    """Return the colours, 0..1, of what rays met; furniture: the colour of chairs. Black where they met nothing."""
+    face, barycentric = hits.face.ravel(), hits.barycentric.reshape(-1, 3)
+    body = np.flatnonzero((face >= 0) & (face < view.body_faces))
+    colour = np.zeros((len(face), 3))
+    met, weight = face[body], barycentric[body]
+    surface = shapes.surface()
+    rest = np.einsum("pc,pcd->pd", weight, surface.corner[met])
+    normal = np.einsum("pc,pcd->pd", weight, view.normals[surface.faces[met]])
+    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
+    colour[body] = outfit.colour(met, rest) * light.shade(normal)
+    other = np.flatnonzero(face >= view.body_faces)
+    if len(other):
+        shade = np.array([0.8, 0.8, 0.55, 0.65, 1.0, 0.9])[(face[other] - view.body_faces) % 12 // 2]
+        colour[other] = furniture * shade[:, None]
+    return colour.reshape(*hits.face.shape, 3)
+
+
+def photograph(
+    view: View,
+    centres: Hits,
+    grid_px: Float[np.ndarray, "s s 2"],
+    fine: int,
+    shade: Callable[[Hits], Float[np.ndarray, "k f 3"]],
+) -> tuple[Float[np.ndarray, "s s 3"], Float[np.ndarray, "s s"]]:
+    """Return (colours times coverage, coverage) of the crop, fine x fine rays a pixel.
+
+    centres: what the rays through the pixels' centres met; only pixels there and next to there are looked at again.
+    """
+    near = scipy.ndimage.binary_dilation(centres.mask, np.ones((3, 3), bool))
+    step = grid_px[0, 1, 0] - grid_px[0, 0, 0]
+    offset = ((np.arange(fine) + 0.5) / fine - 0.5) * step
+    inside = np.stack(np.meshgrid(offset, offset), axis=-1).reshape(1, -1, 2)
+    hits = view.cast(grid_px[near][:, None] + inside)
+    image, cover = np.zeros((*near.shape, 3)), np.zeros(near.shape)
+    image[near], cover[near] = shade(hits).mean(axis=1), hits.mask.mean(axis=1)
+    return image, cover
+
+
+def iuv_map(view: View, hits: Hits) -> UInt8[np.ndarray, "s s 3"]:
+    """Return DensePose's picture of the surface: part (0: none), and u and v times 255."""
+    image = np.zeros((*hits.face.shape, 3), np.uint8)
+    body = (hits.face >= 0) & (hits.face < view.body_faces)
+    face, weight = hits.face[body], hits.barycentric[body]
+    surface = shapes.surface()
+    image[body, 0] = surface.part[face]
+    image[body, 1:] = np.round(255 * np.clip(np.einsum("pc,pcd->pd", weight, surface.uv[face]), 0, 1))
+    return image

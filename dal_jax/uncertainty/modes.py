@@ -1,0 +1,103 @@
+"""Other poses that one image may show: the same bones with a limb, or the whole body, turned over in depth.
+
+Seen from far away, a limb that points towards the camera looks like one that points away. A fit that went one way says
+nothing about the other, so each of these flips is fitted too; where it ends as low, the image does not decide.
+"""
+
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from dal_jax.body import kinematics, rotations, skeleton
+from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.template import Template
+from dal_jax.observations.observation import Observation
+from dal_jax.registration import register
+from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.register import RegistrationConfig
+
+NAMES = (
+    "half_turn", "whole_body", "left_hip", "right_hip", "left_knee", "right_knee", "left_shoulder", "right_shoulder",
+    "left_elbow", "right_elbow",
+)  # fmt: skip
+"""half_turn: front against back. whole_body: every bone's depth at once. Else the bone below that joint."""
+
+_BONES = tuple(
+    (skeleton.SMPL_JOINT_NAMES.index(name), skeleton.SMPL_PARENTS.index(skeleton.SMPL_JOINT_NAMES.index(name)))
+    for name in NAMES[2:]
+)
+_STEPS = 12
+_AWAY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, -1.0))  # z to -z
+_HALF_TURN = ((-1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, -1.0))  # about the body's vertical
+
+
+@flax.struct.dataclass
+class Rivals:
+    """Fits that started from a flipped one, in the order of NAMES.
+
+    parameters: axes (people, rivals, ...); energy: eq. 2 there, with the weights that the fit was made with.
+    """
+
+    parameters: BodyParameters
+    energy: Float[Array, "people rivals"]
+
+
+def find(
+    template: Template,
+    observations: Observation,
+    parameters: BodyParameters,
+    weights: EnergyWeights,
+    batch: int = 64,
+) -> Rivals:
+    """Fit every flip of every fit (leading axis: people); a millisecond or two a person.
+
+    Args:
+      observations, weights: those of the fit.
+    """
+    config = RegistrationConfig("lm", _STEPS, starts="given", batch=batch)
+    starts = _starts(template, jax.tree.map(jnp.asarray, parameters))
+    fits = [
+        register.register(template, observations, config, weights, [jax.tree.map(lambda leaf, k=k: leaf[:, k], starts)])
+        for k in range(len(NAMES))
+    ]
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *[(fit.parameters, fit.energy) for fit in fits])
+    return Rivals(*stacked)
+
+
+def flip(template: Template, parameters: BodyParameters) -> BodyParameters:
+    """Return one person's flipped poses, in the order of NAMES (a new leading axis)."""
+    segments = kinematics.pose_skeleton(template, parameters.rotation, parameters.pose, parameters.segment_scale)
+    world = segments.rotation
+    away = jnp.array(_AWAY)
+    turned = jnp.matmul(world[0] @ jnp.array(_HALF_TURN) @ world[0].T, world)  # the whole body, as it stands
+    flipped = [turned, away @ world @ away]
+    for joint, child in _BONES:
+        bone = world[joint] @ (template.joints[child] - template.joints[joint])
+        flipped.append(world.at[joint].set(_turn_between(bone, bone * jnp.array([1.0, 1.0, -1.0])) @ world[joint]))
+    poses = jax.vmap(lambda one: _relative(template, one))(jnp.stack(flipped))
+    repeated = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(NAMES), *leaf.shape)), parameters)
+    return dataclasses.replace(repeated, pose=poses, rotation=jnp.stack(flipped)[:, 0])
+
+
+_starts = jax.jit(jax.vmap(flip, in_axes=(None, 0)))
+
+
+def _relative(template: Template, world: Float[Array, "24 3 3"]) -> Float[Array, "23 3"]:
+    parents = np.array(template.parents[1:])
+    return rotations.matrix_to_axis_angle(jnp.swapaxes(world[parents], -1, -2) @ world[1:])
+
+
+def _turn_between(before: Float[Array, "3"], after: Float[Array, "3"]) -> Float[Array, "3 3"]:
+    """Return the rotation by the smallest angle that takes one direction onto another of the same length."""
+    cross = jnp.cross(before, after)
+    squared = jnp.sum(before**2)
+    # I + [c] + [c]^2 / (1 + cos) with c = cross / squared; opposite directions would divide by 0, and stay put
+    sum_of_cosines = squared + jnp.sum(before * after)
+    opposite = sum_of_cosines < 1e-6 * squared
+    skew = rotations.skew(cross / squared)
+    turn = jnp.eye(3) + skew + skew @ skew * squared / jnp.where(opposite, 1.0, sum_of_cosines)
+    return jnp.where(opposite, jnp.eye(3), turn)

@@ -1,0 +1,168 @@
+import io
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from dal_jax.observations import observation, photographs
+from dal_jax.runtime.errors import InputError
+
+GREY_LEVEL = 2.0  # of 255: rounding to 8 bits, twice
+
+
+def _ramp(width=120, height=90):
+    y, x = np.mgrid[:height, :width] + 0.5
+    return np.stack([2 * x, 2 * y, 0 * x], axis=-1).astype(np.uint8)
+
+
+def test_crop_and_observation_agree_on_where_things_are():
+    """The colour of a crop's pixel tells its place in the photograph; `px_from_crop` must say the same."""
+    box = np.array([20.25, 11.5, 60.0, 60.0])
+    size = 48
+    cut = photographs.crop(_ramp(), box, size)
+    centre = (np.arange(size) + 0.5) / size * 2 - 1
+    grid = np.stack(np.meshgrid(centre, centre), axis=-1).reshape(-1, 2)
+    place = observation.px_from_crop(grid, box).reshape(size, size, 2)
+    inner = slice(2, -2)
+    error = cut[inner, inner, :2] - 2 * place[inner, inner]
+    assert np.abs(error).max() <= GREY_LEVEL
+
+
+def test_labels_are_cut_where_the_pixels_are_and_never_blended():
+    """Over a map of part of the photograph each pixel of the crop has its centre's label, and 0 beyond it."""
+    labels = np.arange(1, 13, dtype=np.uint8).reshape(3, 4)
+    labels_box, box, size = np.array([10.0, 20.0, 40.0, 30.0]), np.array([5.0, 10.0, 50.0, 50.0]), 25
+    found = photographs.crop_labels(labels, labels_box, box, size)
+    for row in range(size):
+        for column in range(size):
+            x, y = 5 + (column + 0.5) * 2, 10 + (row + 0.5) * 2
+            inside = 10 <= x < 50 and 20 <= y < 50
+            wanted = labels[int((y - 20) // 10), int((x - 10) // 10)] if inside else 0
+            assert found[row, column] == wanted
+    colours = np.stack([labels, labels + 50], axis=-1)
+    np.testing.assert_array_equal(photographs.crop_labels(colours, labels_box, box, size)[..., 0], found)
+
+
+def test_one_pixel_of_colour_makes_a_picture_coloured():
+    pixels = np.full((90, 120, 3), 77, np.uint8)
+    assert photographs.is_grey(pixels)
+    pixels[33, 47, 2] += 1
+    assert not photographs.is_grey(pixels) and not photographs.is_grey(_ramp())
+
+
+def test_stored_pictures_come_back():
+    for encode, tolerance in ((photographs.png, 0), (photographs.jpeg, 3)):  # JPEG at quality 95 on a smooth ramp
+        with PIL.Image.open(io.BytesIO(encode(_ramp()))) as picture:
+            assert np.abs(np.asarray(picture, int) - _ramp()).max() <= tolerance
+
+
+def test_a_box_over_the_border_is_black_beyond_it():
+    cut = photographs.crop(np.full((50, 50, 3), 200, np.uint8), np.array([-50.0, -50.0, 100.0, 100.0]), 20)
+    assert cut.shape == (20, 20, 3)
+    assert not cut[:9, :].any() and not cut[:, :9].any()
+    assert (cut[12:, 12:] == 200).all()  # the cubic filter reaches two pixels over the border
+
+
+@pytest.mark.parametrize("box", [[0, 0, 0, 0], [0, 0, 1e6, 1e6], [0, 0, np.nan, np.nan]])
+def test_an_absurd_box_is_refused(box):
+    with pytest.raises(InputError):
+        photographs.crop(_ramp(), np.array(box, float), 8)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK", "I;16"])
+def test_any_kind_of_picture_comes_back_as_rgb(tmp_path, mode):
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    PIL.Image.new(mode, (12, 8)).save(path)
+    pixels = photographs.read_picture(path)
+    assert pixels.shape == (8, 12, 3) and pixels.dtype == np.uint8
+
+
+def _photograph():
+    """A smooth picture of all colours, wider than high, on which a turn or a wrong channel shows."""
+    y, x = np.mgrid[:60, :80]
+    pixels = np.stack([3 * x, 4 * y, 250 - 2 * x - y], axis=-1).clip(0, 255).astype(np.uint8)
+    return PIL.Image.fromarray(pixels)
+
+
+def _exif(orientation):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+ENCODINGS = {
+    "jpg": (lambda p, path: p.save(path, quality=97), 3.0),
+    "turned by a quarter.jpg": (
+        lambda p, path: p.transpose(PIL.Image.Transpose.ROTATE_90).save(path, quality=97, exif=_exif(6)), 3.0
+    ),
+    "turned back.jpg": (
+        lambda p, path: p.transpose(PIL.Image.Transpose.ROTATE_270).save(path, quality=97, exif=_exif(8)), 3.0
+    ),
+    "upside down.png": (lambda p, path: p.transpose(PIL.Image.Transpose.ROTATE_180).save(path, exif=_exif(3)), 0.0),
+    "mirrored.png": (
+        lambda p, path: p.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT).save(path, exif=_exif(2)), 0.0
+    ),
+    "rgba.png": (lambda p, path: p.convert("RGBA").save(path), 0.0),
+    "palette.png": (lambda p, path: p.quantize(256).save(path), 12.0),
+    "cmyk.jpg": (lambda p, path: p.convert("CMYK").save(path, quality=97), 6.0),
+    "webp": (lambda p, path: p.save(path, lossless=True), 0.0),
+}  # fmt: skip
+"""How a photograph is stored, and by how many of 255 levels its crop may then be off: what that encoding loses."""
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_every_encoding_gives_the_same_crop(tmp_path, name):
+    save, levels = ENCODINGS[name]
+    path = tmp_path / (name if "." in name else f"a.{name}")
+    save(_photograph(), path)
+    box = np.array([11.5, 3.25, 50.0, 50.0])
+    wanted = photographs.crop(np.asarray(_photograph()), box, 32).astype(int)
+    found = photographs.crop(photographs.read_picture(path), box, 32).astype(int)
+    assert np.abs(found - wanted).max() <= levels
+    assert photographs.upright_size(path) == (80, 60)
+
+
+@pytest.mark.parametrize("name", ["grey.png", "grey.jpg", "grey and alpha.png", "16 bit.png", "16 bit.tif"])
+def test_grey_pictures_of_any_depth_give_the_same_crop(tmp_path, name):
+    grey = np.asarray(_photograph().convert("L"))
+    stored = PIL.Image.fromarray(grey.astype(np.uint16) * 257 if "16" in name else grey)
+    (stored.convert("LA") if "alpha" in name else stored).save(tmp_path / name)
+    found = photographs.read_picture(tmp_path / name).astype(int)
+    assert np.abs(found - grey[..., None]).max() <= (3 if name.endswith("jpg") else 0)
+
+
+def test_what_is_transparent_is_black_and_floating_point_is_refused(tmp_path):
+    cut_out = _photograph().convert("RGBA")
+    cut_out.putalpha(PIL.Image.fromarray(np.where(np.arange(80) < 40, 255, 0).astype(np.uint8)[None].repeat(60, 0)))
+    cut_out.save(tmp_path / "a.png")
+    pixels = photographs.read_picture(tmp_path / "a.png")
+    np.testing.assert_array_equal(pixels[:, :40], np.asarray(_photograph())[:, :40])
+    assert not pixels[:, 40:].any()
+    PIL.Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(InputError, match=r"a\.tif: .*floating point"):
+        photographs.read_picture(tmp_path / "a.tif")
+
+
+def test_exif_turns_the_picture_unless_the_annotation_was_made_without(tmp_path):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright: stored lying, to be turned by a quarter
+    PIL.Image.new("RGB", (40, 20)).save(tmp_path / "a.jpg", exif=exif)
+    assert photographs.read_picture(tmp_path / "a.jpg").shape == (40, 20, 3)
+    assert photographs.read_picture(tmp_path / "a.jpg", (20, 40)).shape == (40, 20, 3)
+    assert photographs.read_picture(tmp_path / "a.jpg", (40, 20)).shape == (20, 40, 3)
+
+
+def test_wrong_files_are_named(tmp_path):
+    good = tmp_path / "good.png"
+    PIL.Image.fromarray(_ramp()).save(good)
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(good.read_bytes()[:200])
+    for path, size, told in (
+        (tmp_path / "absent.png", None, "absent.png: .*no such file"),
+        (cut, None, "cut.png: cannot be read"),
+        (tmp_path, None, "cannot be read"),
+        (good, (10, 10), "120x90 px, but its annotation is for 10x10"),
+    ):
+        with pytest.raises(InputError, match=told) as caught:
+            photographs.read_picture(path, size)
+        assert "\n" not in str(caught.value)

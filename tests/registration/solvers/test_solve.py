@@ -1,0 +1,317 @@
+"""Every solver reaches the same low energy from a near start, stops alike, and hands back finished parameters."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dal_jax.body import cameras, kinematics, skinning
+from dal_jax.body.formats import load
+from dal_jax.observations import residuals
+from dal_jax.observations.residuals import Target
+from dal_jax.registration import energy
+from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.solvers import descent, solve as solve_lib
+from dal_jax.registration.solvers.descent import Solution
+from dal_jax.registration.solvers.tree import model
+from tests.body import made_up
+from tests.registration import small_problem
+
+FLOAT32 = 1e-5
+ENERGY_FLOAT32 = 1e-4  # relative: rotations by products against rotations by exponentials
+STEPS = {"lm": 30, "dense_lm": 15, "gauss_newton": 15, "adam": 500, "lbfgs": 300, "optax.adabelief(b1=0.8)": 500}
+# Of the lowest energy. Second order: they stop within a percent of each other; first order: measured up to 1.05.
+MARGIN = {
+    "lm": 1.01,
+    "dense_lm": 1.01,
+    "gauss_newton": 1.01,
+    "adam": 1.10,
+    "lbfgs": 1.10,
+    "optax.adabelief(b1=0.8)": 1.10,
+}
+LEARNING_RATE = 0.03
+WEIGHTS = EnergyWeights(keypoint=100.0, scale=10.0, joint=1.0)  # stiff enough for one minimum nearby
+every_solver = pytest.mark.parametrize("name", STEPS)
+most_solvers = pytest.mark.parametrize("name", [name for name in STEPS if name != "optax.adabelief(b1=0.8)"])
+
+
+def _near(people, seed=3):
+    """Return a start beside the truth: other joint angles, no segment scales, a camera that is off by a tenth."""
+    rng = np.random.default_rng(seed)
+    return people.replace(
+        pose=people.pose + rng.normal(0, 0.1, people.pose.shape).astype(np.float32),
+        translation=people.translation + np.float32(0.05),
+        camera_scale=people.camera_scale * np.float32(1.1),
+        segment_scale=np.ones_like(people.segment_scale),
+    )
+
+
+def _quickly(function):
+    """Jit without LLVM's optimisations: compiling, most of this file's time, takes half as long."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@pytest.fixture(scope="module")
+def problem():
+    """Return the targets and a near start of four people."""
+    people = small_problem.random_people(4, seed=1, pose_sd=0.2, turn=0.5)
+    target = residuals.make_target(small_problem.small_template(), small_problem.observe(people, seed=2))
+    return target, _near(people)
+
+
+@pytest.fixture(scope="module")
+def solve(problem):
+    """Return (name, steps, ...) -> Solved; every solver is compiled once, for all numbers of steps and tolerances."""
+    template = small_problem.small_template()
+    tree = model.build(template)
+
+    def compiled(name):
+        def run(target, start, **settings):
+            return solve_lib.solve(name, template, target, start, WEIGHTS, tree, **settings)
+
+        return _quickly(run)
+
+    solvers = {name: compiled(name) for name in STEPS}
+
+    def solve_all(name, steps=None, learning_rate=LEARNING_RATE, tolerance=0.0, start=None):
+        steps, start = STEPS[name] if steps is None else steps, problem[1] if start is None else start
+        return solvers[name](problem[0], start, steps=steps, learning_rate=learning_rate, tolerance=tolerance)
+
+    return solve_all
+
+
+@pytest.fixture(scope="module")
+def solved(solve):
+    return {name: solve(name) for name in STEPS}
+
+
+@pytest.fixture(scope="module")
+def score(problem):
+    """Return eq. 2 of the four people as a function of their parameters."""
+
+    def one(target, parameters):
+        return energy.parameter_energy(small_problem.small_template(), target, parameters, WEIGHTS)
+
+    score_all = _quickly(jax.vmap(one))
+    return lambda parameters: np.asarray(score_all(problem[0], parameters))
+
+
+def test_every_solver_is_tried_here():
+    assert set(solve_lib.SOLVERS) <= set(STEPS)
+
+
+@every_solver
+def test_reaches_the_low_energy_of_the_best(problem, solved, score, name):
+    lowest = np.min([solution.energy for solution in solved.values()], axis=0)
+    assert np.all(lowest < 0.01 * score(problem[1])), "there is a long way down"
+    assert np.all(solved[name].energy < MARGIN[name] * lowest)
+    assert np.all(solved[name].steps == STEPS[name])
+
+
+@most_solvers
+def test_who_arrived_is_known_by_the_last_decrease(solved, name):
+    assert np.all(solved[name].relative_decrease < 0.02)
+
+
+@every_solver
+def test_energy_is_that_of_the_returned_parameters(solved, score, name):
+    np.testing.assert_allclose(solved[name].energy, score(solved[name].parameters), rtol=ENERGY_FLOAT32)
+
+
+@every_solver
+def test_parameters_are_finished(solved, name):
+    parameters = solved[name].parameters
+    rotation = np.asarray(parameters.rotation, np.float64)
+    np.testing.assert_allclose(rotation @ np.swapaxes(rotation, 1, 2), np.tile(np.eye(3), (4, 1, 1)), atol=FLOAT32)
+    np.testing.assert_allclose(np.linalg.det(rotation), 1.0, atol=FLOAT32)
+    np.testing.assert_allclose(np.log(parameters.segment_scale).mean(axis=1), 0.0, atol=FLOAT32)
+    assert np.all(parameters.camera_scale > 0)
+
+
+# --- stopping ---
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("dense_lm", 1e-4), ("gauss_newton", 1e-4), ("adam", 0.05)])
+def test_who_is_finished_stays_put(solve, name, tolerance):
+    stopped = solve(name, tolerance=tolerance)
+    assert np.all(stopped.steps < STEPS[name])
+    assert np.all(stopped.relative_decrease < tolerance)
+    for person in range(2):
+        as_long = solve(name, steps=int(stopped.steps[person]))
+        np.testing.assert_allclose(stopped.energy[person], as_long.energy[person], rtol=FLOAT32)
+        np.testing.assert_allclose(stopped.parameters.pose[person], as_long.parameters.pose[person], atol=FLOAT32)
+
+
+def test_a_larger_tolerance_stops_earlier_and_higher(solve, solved):
+    loose, tight = solve("adam", tolerance=0.2), solve("adam", tolerance=0.02)
+    assert np.all(loose.steps < tight.steps)
+    assert np.all(loose.energy > tight.energy)
+    assert np.all(tight.energy >= solved["adam"].energy)
+
+
+@pytest.mark.parametrize("name", ["adam", "lbfgs"])
+def test_a_gradient_method_is_not_converged_before_it_had_a_chance(solve, name):
+    for steps in (1, descent.WINDOW - 1):
+        assert np.all(solve(name, steps=steps).relative_decrease == np.inf)
+    decrease = np.asarray(solve(name, steps=descent.WINDOW).relative_decrease)
+    assert np.all((decrease > 0.01) & (decrease <= 1.0))
+
+
+@pytest.mark.parametrize("learning_rate", [1e2, 1e30])
+def test_a_diverging_fit_returns_its_best_finite_state_and_is_not_converged(problem, solve, score, learning_rate):
+    diverged = solve("adam", steps=60, learning_rate=learning_rate, tolerance=1e-3)
+    np.testing.assert_allclose(diverged.energy, score(problem[1]), rtol=ENERGY_FLOAT32)
+    assert np.all(np.isfinite(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(diverged.parameters)])))
+    assert not np.any(diverged.relative_decrease < 0.5)
+
+
+@pytest.mark.parametrize("name", ["dense_lm", "gauss_newton", "adam", "lbfgs"])
+def test_one_person_s_disaster_is_nobody_else_s(problem, solve, name):
+    start = problem[1]
+    broken = start.replace(pose=np.where(np.arange(4)[:, None, None] == 2, np.float32(np.nan), start.pose))
+    found, whole = solve(name, steps=15, start=broken), solve(name, steps=15)
+    others = np.array([0, 1, 3])
+    np.testing.assert_allclose(found.energy[others], whole.energy[others], rtol=ENERGY_FLOAT32)
+    assert not np.isfinite(found.energy[2])
+    assert not found.relative_decrease[2] < 0.5
+
+
+# --- solvers from outside, compiled in a blink ---
+
+
+def _stay(problem, *, steps, learning_rate, tolerance, cost=7.0):
+    """Return the start; tell what was asked in what is reported."""
+    del steps
+    told = jnp.asarray(cost, jnp.float32) * problem.weights.dense
+    return Solution(problem.start, told, jnp.float32(tolerance), jnp.int32(10 * learning_rate))
+
+
+def _incomplete(problem, *, steps):
+    return _stay(problem, steps=steps, learning_rate=0.0, tolerance=0.0)
+
+
+def _solve_by(spec, problem, **changes):
+    template, weights = small_problem.small_template(), changes.pop("weights", WEIGHTS)
+    moments = np.zeros((17, 24, 10), np.float32)
+    settings = {"steps": 3, "learning_rate": 0.5, "tolerance": 0.25} | changes
+    return _quickly(lambda *seen: solve_lib.solve(spec, template, *seen, weights, moments, **settings))(*problem)
+
+
+@pytest.fixture
+def added(monkeypatch):
+    monkeypatch.setattr(solve_lib, "SOLVERS", dict(solve_lib.SOLVERS))
+    solve_lib.add("stay", _stay)
+
+
+@pytest.mark.parametrize("spec", ["stay", f"{__name__}:_stay", "stay(cost=2.0)"])
+@pytest.mark.usefixtures("added")
+def test_a_solver_from_outside_gets_what_was_asked(problem, score, spec):
+    solve_lib.check(spec)
+    found = _solve_by(spec, problem)
+    np.testing.assert_array_equal(found.relative_decrease, np.full(4, 0.25))
+    np.testing.assert_array_equal(found.steps, np.full(4, 5))
+    np.testing.assert_allclose(found.energy, score(problem[1]), rtol=ENERGY_FLOAT32)  # not what the solver claims
+
+
+def test_weights_may_be_whole_numbers(problem):
+    def look(one_problem, *, steps, learning_rate, tolerance):
+        del steps, learning_rate, tolerance
+        for leaf in jax.tree.leaves(one_problem.weights):
+            assert leaf.dtype == jnp.float32
+        return Solution(one_problem.start, jnp.float32(0), jnp.float32(0), jnp.int32(0))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(solve_lib, "SOLVERS", {})
+        solve_lib.add("look", look)
+        whole = _solve_by("look", problem, weights=EnergyWeights(1000, 100, 10, 1, 1))
+        same = _solve_by("look", problem, weights=EnergyWeights(1000.0, 100.0, 10.0, 1.0, 1.0))
+    np.testing.assert_array_equal(whole.energy, same.energy)
+
+
+@pytest.mark.parametrize("name", ["lm", "adam", "lbfgs", "two words", "optax.adam", "a:b", ""])
+def test_a_name_that_is_taken_or_no_word_is_refused(name):
+    with pytest.raises(ValueError, match=f"optimizer '{name}'"):
+        solve_lib.add(name, _stay)
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ("nadam", "unknown; nearest: optax.nadam"),
+        ("dense-lm", "write NAME"),
+        ("wxyz", "there is lm, dense_lm, gauss_newton, adam, lbfgs, optax.NAME, package.module:function"),
+        ("lm(damping=1)", "lm has no argument 'damping'"),
+        ("dense_lm(steps=3)", "dense_lm has no argument 'steps'"),
+        ("adam(b3=0.9)", "optax.adam has no argument 'b3'"),
+        ("adam(b1='x')", "optax refuses"),
+        ("optax.nadm", "nearest: optax.nadam"),
+        ("no_such_package.module:solve", "No module named 'no_such_package'"),
+        (f"{__name__}:stay", "nearest: _stay"),
+        (f"{__name__}:_stay(coost=1.0)", "has no argument 'coost'; nearest: cost"),
+        (f"{__name__}:_incomplete", "is no solver: it takes no learning_rate, tolerance"),
+        (f"{__name__}:WEIGHTS", "has no function 'WEIGHTS'"),
+        ("json:dumps", "is no solver"),
+    ],
+)
+def test_wrong_specs_are_one_line(spec, told):
+    with pytest.raises(ValueError, match="^optimizer '") as caught:
+        solve_lib.check(spec)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("spec", ["lm", "dense_lm", "adam", "lbfgs(memory_size=5)", "optax.contrib.muon"])
+def test_good_specs_pass(spec):
+    solve_lib.check(spec)
+
+
+# --- pose blendshapes ---
+
+
+@pytest.fixture(scope="module")
+def blendshaped(tmp_path_factory):
+    """Return a body with pose blendshapes, a target made with them, and where to start."""
+    path = tmp_path_factory.mktemp("blendshaped") / "body.npz"
+    basis = np.random.default_rng(1).normal(0, 0.01, (96, 3, 207)).astype(np.float32)
+    np.savez(path, **made_up.fields(), pose_blendshapes=basis)
+    template = load.load_template(path, pose_blendshapes=True)
+    rng = np.random.default_rng(2)
+    face, barycentric = rng.integers(0, 40, 120), rng.dirichlet(np.ones(3), 120).astype(np.float32)
+    truth = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), small_problem.random_people(1, seed=3, pose_sd=0.3))
+    points = skinning.surface_points(template, face, barycentric)
+    segments = kinematics.pose_skeleton(template, truth.rotation, truth.pose, truth.segment_scale)
+    place = lambda x: cameras.project(x, truth.camera_scale, truth.translation)  # noqa: E731
+    joints = skinning.h36m_joints(template, segments)
+    target = Target(
+        points=points,
+        point_position=place(skinning.skin_points(template, segments, points)),
+        point_confidence=jnp.ones(120),
+        keypoint_position=place(joints),
+        keypoint_confidence=jnp.ones(17),
+        depth=truth.camera_scale * joints[:, 2],
+        depth_confidence=jnp.ones(17),
+    )
+    batch = lambda tree: jax.tree.map(lambda leaf: leaf[None], tree)  # noqa: E731
+    return template, batch(target), _near(jax.tree.map(np.asarray, batch(truth)))
+
+
+def test_dense_lm_fits_a_body_with_pose_blendshapes(blendshaped):
+    template, target, start = blendshaped
+    weights = EnergyWeights(scale=0.1, joint=1e-4)
+
+    def fit(points, template):
+        seen = target.replace(points=points)
+        settings = {"steps": 20, "learning_rate": 0.0}
+        return solve_lib.solve("dense_lm", template, seen, start, weights, None, **settings).energy
+
+    with_them = _quickly(fit)(target.points, template)
+    plain = template.replace(pose_blendshapes=None, h36m_blendshapes=None)
+    without = _quickly(fit)(target.points.replace(pose_blendshapes=None), plain)
+    assert with_them < 0.1, "the truth costs no more than its priors"
+    assert without > 10 * with_them
+
+
+def test_the_tree_solver_says_that_it_knows_no_blendshapes(blendshaped):
+    template, target, start = blendshaped
+    with pytest.raises(ValueError, match="dense_lm"):
+        solve_lib.solve("lm", template, target, start, WEIGHTS, None, steps=1, learning_rate=0.0)

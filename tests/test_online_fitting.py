@@ -1,0 +1,197 @@
+"""In-loop registration on made-up people: what is kept is the better fit, and only of who was shown."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from dal_jax import deform_and_learn
+from dal_jax.body.formats import load
+from dal_jax.config import Config, demo
+from dal_jax.data.people import People
+from dal_jax.deform_and_learn import Run, RunState
+from dal_jax.online_fitting import BestFits, OnlineFitter
+from dal_jax.registration import register
+from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.register import RegistrationConfig
+from dal_jax.regressor import model, theta
+from dal_jax.regressor.augmentation import AugmentationConfig
+from tests.regressor import people
+
+COUNT, BATCH, UNTRUSTED = 12, 5, 3  # 11 people are shown: three steps, the last filled up
+ROWS = np.array([7, 0, 4, 9, 2])
+ENERGY_FLOAT32 = 1e-4  # relative: rotations by products against exponentials; a 3 x 3 solve in float32
+SHARES = ("configured", "prediction", "best")  # as the starts are ordered
+
+
+def _config() -> Config:
+    config = demo()
+    config.in_loop, config.rounds, config.learning_checkpoint_steps = True, 2, 1
+    config.lifting.width = 16
+    config.rest_pose, config.weights = "tpose", EnergyWeights(keypoint=30.0)
+    config.registration = RegistrationConfig("lm", 4, starts="closed_form")
+    config.regressor = dataclasses.replace(
+        config.regressor, width=4, image_size=32, batch=BATCH, epochs=2, augmentation=AugmentationConfig()
+    )
+    return config
+
+
+@pytest.fixture(scope="module")
+def setting():
+    bodies = people.random_bodies(COUNT, seed=0)
+    images = np.random.default_rng(0).integers(0, 256, (COUNT, 32, 32, 3)).astype(np.uint8)
+    annotated = People(people.observe(bodies, seed=0), images, [str(n) for n in range(COUNT)])
+    return Run(_config(), load.load_template(), annotated)
+
+
+@pytest.fixture(scope="module")
+def start(setting):
+    """Return the state in which the first round's registration leaves a run: poor fits, energies forgotten."""
+    state = deform_and_learn.initial_state(setting)
+    rng = np.random.default_rng(1)
+    poor = people.random_bodies(COUNT, seed=0)
+    poor = poor.replace(pose=poor.pose + rng.normal(0, 0.2, poor.pose.shape).astype(np.float32))
+    statistics = theta.measured_statistics(poor)
+    trust = (np.arange(COUNT) != UNTRUSTED).astype(np.float32)
+    return state.replace(fits=poor, trust=trust, regressor=state.regressor.replace(statistics=statistics))
+
+
+def _bodies(state) -> BestFits:
+    return BestFits(state.fits, state.energy)
+
+
+def _batch(setting, rows):
+    taken = jax.tree.map(lambda leaf: leaf[rows], (setting.people.images, setting.people.observations))
+    return jax.device_put(taken)
+
+
+def _assert_equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+# --- one batch ---
+
+
+def test_a_batch_is_registered_from_its_prediction_and_its_best_fits(setting, start):
+    """Against `register.register` on the same people: its fit where that has less energy, else the old one."""
+    config, images = setting.config, setting.people.images
+    energy = np.full(COUNT, np.inf, np.float32)
+    energy[ROWS[1]] = 0.0  # cannot be beaten
+    before = BestFits(start.fits, energy)
+    refit = OnlineFitter(config, setting.template, config.weights, before)
+    fits, metrics = refit(start.regressor, ROWS, *_batch(setting, ROWS))
+    predicted = model.predict(config.regressor, start.regressor, images[ROWS], BATCH)
+    old, observed = jax.tree.map(lambda leaf: leaf[ROWS], (start.fits, setting.people.observations))
+    one_device = dataclasses.replace(config.registration, batch=BATCH, devices=1)
+    found = register.register(setting.template, observed, one_device, config.weights, [predicted, old])
+    better = np.arange(BATCH) != 1
+    _assert_equal(
+        jax.device_get(fits),
+        jax.tree.map(lambda a, b: np.where(better.reshape(-1, *(1,) * (a.ndim - 1)), a, b), found.parameters, old),
+    )
+    winner = np.where(better, found.start, 2)
+    for number, name in enumerate(SHARES):
+        np.testing.assert_allclose(metrics[f"registration_from_{name}_share"], np.mean(winner == number), rtol=1e-6)
+    np.testing.assert_allclose(metrics["registration_energy_mean"], np.mean(found.energy * better), rtol=1e-6)
+
+    after = refit.bodies()
+    _assert_equal(jax.tree.map(lambda leaf: leaf[ROWS], after.fits), jax.device_get(fits))
+    others = np.setdiff1d(np.arange(COUNT), ROWS)
+    _assert_equal(*(jax.tree.map(lambda leaf: leaf[others], bodies) for bodies in (after, before)))
+    assert np.all(np.isinf(before.energy[ROWS[[0, 2]]])), "the caller's arrays are left alone"
+
+
+def test_people_that_come_again_start_from_what_was_found_before(setting, start):
+    refit = OnlineFitter(setting.config, setting.template, setting.config.weights, _bodies(start))
+    energies = []
+    for _ in range(3):
+        refit(start.regressor, ROWS, *_batch(setting, ROWS))
+        energies.append(refit.bodies().energy[ROWS])
+    first, second, third = energies
+    assert np.all(second <= first) and np.all(third <= second) and np.any(second < 0.99 * first)
+
+
+def test_a_network_that_answers_nonsense_does_no_harm(setting, start):
+    broken = start.regressor.replace(
+        statistics=start.regressor.statistics.replace(mean=np.full(theta.SIZE, np.nan, np.float32))
+    )
+    refit = OnlineFitter(setting.config, setting.template, setting.config.weights, _bodies(start))
+    fits, metrics = refit(broken, ROWS, *_batch(setting, ROWS))
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(jax.device_get(fits)))
+    assert metrics["registration_from_prediction_share"] == 0 and np.isfinite(metrics["registration_energy_mean"])
+
+
+# --- a run of two rounds of two epochs ---
+
+
+class _Killed(Exception):
+    pass
+
+
+class _Memory:
+    """Keeps every checkpoint, through the host; dies right after some of them."""
+
+    def __init__(self, dies: bool):
+        self.saved, self._dies, self.lines = [], dies, []
+
+    def save(self, number, state, position):
+        self.saved.append((jax.tree.map(lambda leaf: np.array(leaf), jax.device_get(state)), position))
+        if self._dies:
+            raise _Killed
+
+    def log(self, number, values):
+        self.lines.append(values)
+
+
+def _run(setting, state, store, **position):
+    return deform_and_learn.run(setting, state, RunState(**position), store, lambda *_: {})
+
+
+@pytest.fixture(scope="module")
+def undisturbed(setting, start):
+    store = _Memory(dies=False)
+    return _run(setting, start, store, phase="learn"), store
+
+
+def test_no_energy_ever_rises(undisturbed, start):
+    final, store = undisturbed
+    energies = np.stack([start.energy, *[state.energy for state, _ in store.saved]])
+    shown = np.arange(COUNT) != UNTRUSTED
+    assert np.all(energies[1:, shown] <= energies[:-1, shown])
+    assert np.all(np.isfinite(energies[3, shown])), "everybody was shown in the first epoch"
+    assert np.median(energies[-1, shown] / energies[3, shown]) < 0.9, "and is fitted better in the others"
+    assert np.isinf(final.energy[UNTRUSTED])
+
+
+def test_energies_are_those_of_the_fits_and_who_is_not_shown_keeps_his(setting, undisturbed, start):
+    final, _ = undisturbed
+    observed = deform_and_learn.with_lifted_depth(setting, final, setting.people.observations)
+    score = register.score(setting.template, observed, final.fits, setting.config.weights)
+    shown = np.arange(COUNT) != UNTRUSTED
+    np.testing.assert_allclose(final.energy[shown], score[shown], rtol=ENERGY_FLOAT32)
+    _assert_equal(*(jax.tree.map(lambda leaf: leaf[UNTRUSTED], state.fits) for state in (final, start)))
+
+
+def test_every_epoch_tells_where_its_fits_came_from(undisturbed):
+    _, store = undisturbed
+    assert len(store.lines) == 12, "two rounds of two epochs of three steps, and nothing of a phase of registration"
+    for line in store.lines:
+        assert line["phase"] == "learn" and line["registration_energy_mean"] > 0
+        assert sum(line[f"registration_from_{name}_share"] for name in SHARES) == pytest.approx(1)
+
+
+def test_a_run_killed_at_every_checkpoint_ends_with_the_same_bits(setting, undisturbed, start):
+    final, store = undisturbed
+    state, position, lines = start, {"phase": "learn"}, []
+    for wanted, _ in store.saved:
+        dying = _Memory(dies=True)
+        with pytest.raises(_Killed):
+            _run(setting, state, dying, **position)
+        (state, position), lines = dying.saved[0], lines + dying.lines
+        _assert_equal(state, wanted)
+    assert position["round"] == 3 and len(store.saved) == 2 * (6 + 1 + 1) + 1, "and the second round's deform"
+    _assert_equal(state, jax.device_get(final))
+    shares = [[line[f"registration_from_{name}_share"] for name in SHARES] for line in lines]
+    assert shares == [[line[f"registration_from_{name}_share"] for name in SHARES] for line in store.lines]

@@ -1,0 +1,81 @@
+"""Flips: the named bone turned over in depth and nothing else; twice is not at all."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dal_jax.body import kinematics, skeleton
+from dal_jax.registration import register
+from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.register import Fit
+from dal_jax.uncertainty import modes
+from tests.registration import linear_fits, small_problem
+
+FLOAT32 = 1e-5
+
+
+@pytest.fixture(scope="module")
+def body():
+    people = small_problem.random_people(1, seed=5, pose_sd=0.5, turn=1.0)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], people)
+
+
+def _segments(body):
+    return kinematics.pose_skeleton(small_problem.small_template(), body.rotation, body.pose, body.segment_scale)
+
+
+@pytest.mark.parametrize("name", modes.NAMES[2:])
+def test_a_flip_turns_one_bone_over_in_depth(body, name):
+    flips = jax.jit(modes.flip)(small_problem.small_template(), body)
+    before, after = (_segments(one) for one in (body, jax.tree.map(lambda leaf: leaf[modes.NAMES.index(name)], flips)))
+    joint = skeleton.SMPL_JOINT_NAMES.index(name)
+    child = skeleton.SMPL_PARENTS.index(joint)
+    bone = before.position[child] - before.position[joint]
+    np.testing.assert_allclose(
+        after.position[child] - after.position[joint], bone * jnp.array([1.0, 1.0, -1.0]), atol=FLOAT32
+    )
+    others = np.arange(24) != joint
+    np.testing.assert_allclose(after.rotation[others], before.rotation[others], atol=FLOAT32)
+
+
+@pytest.mark.parametrize("name", modes.NAMES)
+def test_a_flip_twice_is_none(body, name):
+    template, row = small_problem.small_template(), modes.NAMES.index(name)
+    once = jax.tree.map(lambda leaf: leaf[row], modes.flip(template, body))
+    twice = jax.tree.map(lambda leaf: leaf[row], modes.flip(template, once))
+    assert np.abs(_segments(once).rotation - _segments(body).rotation).max() > 0.1
+    np.testing.assert_allclose(_segments(twice).rotation, _segments(body).rotation, atol=10 * FLOAT32)
+    np.testing.assert_allclose(np.linalg.det(once.rotation), 1.0, atol=FLOAT32)
+
+
+def test_a_half_turn_keeps_the_pose(body):
+    half = jax.tree.map(lambda leaf: leaf[0], modes.flip(small_problem.small_template(), body))
+    np.testing.assert_allclose(half.pose, body.pose, atol=10 * FLOAT32)
+    np.testing.assert_allclose(half.rotation, body.rotation @ np.diag([-1.0, 1.0, -1.0]), atol=FLOAT32)
+
+
+def test_a_bone_along_the_line_of_sight_has_no_flip(body):
+    """Straight towards the camera, the shortest way to its opposite is not one way; nothing is divided by 0."""
+    turn = modes._turn_between(jnp.array([0.0, 0.0, 0.3]), jnp.array([0.0, 0.0, -0.3]))
+    np.testing.assert_array_equal(turn, np.eye(3))
+
+
+def test_every_flip_is_fitted(monkeypatch):
+    _, seen, fits, _ = linear_fits.people()
+    weights = EnergyWeights()
+
+    def stay(template, observations, config, weights, given):
+        count = len(observations.point_face)
+        rest = [np.full(count, np.asarray(given[0].pose).sum())] + [np.zeros(count)] * 20
+        return Fit(jax.tree.map(np.asarray, given[0]), *rest[: len(dataclasses.fields(Fit)) - 1])
+
+    monkeypatch.setattr(register, "register", stay)
+    found = modes.find(small_problem.small_template(), seen, fits, weights)
+    assert found.energy.shape == (96, len(modes.NAMES))
+    assert found.parameters.pose.shape == (96, len(modes.NAMES), 23, 3)
+    one = jax.tree.map(lambda leaf: jnp.asarray(leaf)[7], fits)
+    expected = modes.flip(small_problem.small_template(), one)
+    np.testing.assert_allclose(found.parameters.rotation[7], expected.rotation, atol=10 * FLOAT32)

@@ -1,0 +1,129 @@
+"""The posterior is right where everything is linear, does not know the gauge, and adds what other minima mean."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dal_jax.body import kinematics, skeleton, skinning
+from dal_jax.evaluation import metrics
+from dal_jax.registration import register
+from dal_jax.uncertainty import modes, posterior
+from dal_jax.uncertainty.modes import Rivals
+from dal_jax.uncertainty.noise import initial
+from tests.registration import linear_fits, small_problem
+
+BONE_SUM_MM = 4000.0
+SAMPLING = 0.06  # of a share: 96 people whose 16 joints move together
+FLOAT32_MM = 0.1
+
+
+@pytest.fixture(scope="module")
+def noise():
+    level = {name: np.float32(value) for name, value in linear_fits.NOISE.items() if name != "pose"}
+    return initial().replace(
+        **level,
+        shape=np.float32(0.0),
+        limb=np.float32(0.0),
+        poses=linear_fits.poses(),
+    )
+
+
+def _predict(noise, fits=None, **changes):
+    _, seen, found, pulls = linear_fits.people()
+    changes = {"bone_sum_mm": BONE_SUM_MM, "size_spread": 0.0, "camera_distance_mm": np.inf} | changes
+    return posterior.laplace_posterior(
+        small_problem.small_template(), seen, found if fits is None else fits, noise, pulls, **changes
+    )
+
+
+@pytest.fixture(scope="module")
+def predicted(noise):
+    return _predict(noise)
+
+
+def _joints_mm(people):
+    template = small_problem.small_template()
+
+    def one(body):
+        segments = kinematics.pose_skeleton(template, body.rotation, body.pose, body.segment_scale)
+        return skinning.h36m_joints(template, segments)
+
+    joints = np.asarray(jax.jit(jax.vmap(one))(jax.tree.map(jnp.asarray, people)))
+    bones = joints[:, 1:] - joints[:, np.array(skeleton.H36M_PARENTS[1:])]
+    size = np.sum(np.linalg.norm(bones, axis=-1), axis=1)
+    return (joints - joints[:, :1]) * (BONE_SUM_MM / size)[:, None, None]
+
+
+def test_the_truth_lies_where_it_says(predicted):
+    truth, _, fits, _ = linear_fits.people()
+    np.testing.assert_allclose(predicted.h36m_mm, _joints_mm(fits), atol=FLOAT32_MM)
+    found = metrics.coverage((predicted.h36m_mm - _joints_mm(truth))[:, 1:], predicted.h36m_sd_mm[:, 1:])
+    for axis in metrics.AXES:
+        assert found[axis]["within_1_sd"] == pytest.approx(0.683, abs=SAMPLING), axis
+        assert found[axis]["within_2_sd"] == pytest.approx(0.954, abs=SAMPLING / 2), axis
+
+
+def test_depth_is_known_least_and_the_pelvis_exactly(predicted):
+    mean = np.mean(predicted.h36m_sd_mm[:, 1:], axis=(0, 1))
+    assert mean[2] > 2.0 * mean[0]
+    np.testing.assert_array_equal(predicted.h36m_sd_mm[:, 0], 0.0)
+    np.testing.assert_array_equal(predicted.smpl_sd_mm[:, 0], 0.0)
+    assert np.all(predicted.smpl_sd_mm[:, 1:] > 0)
+
+
+def test_the_common_scale_of_segments_and_camera_is_no_error(noise, predicted):
+    _, _, fits, _ = linear_fits.people()
+    other = fits.replace(segment_scale=fits.segment_scale * 1.25, camera_scale=fits.camera_scale / 1.25)
+    found = _predict(noise, other)
+    np.testing.assert_allclose(found.h36m_mm, predicted.h36m_mm, atol=FLOAT32_MM)
+    np.testing.assert_allclose(found.h36m_sd_mm, predicted.h36m_sd_mm, atol=FLOAT32_MM, rtol=0.01)
+
+
+def test_size_perspective_and_shape_add_in_quadrature(noise, predicted):
+    sized = _predict(noise, size_spread=0.1)
+    added = np.sqrt(np.maximum(sized.h36m_sd_mm**2 - predicted.h36m_sd_mm**2, 0))
+    np.testing.assert_allclose(added, 0.1 * np.abs(predicted.h36m_mm), atol=1.0)
+    near = _predict(noise, camera_distance_mm=2000.0)
+    tilted = np.abs(predicted.h36m_mm * predicted.h36m_mm[..., 2:]) / 2000.0
+    added = np.sqrt(np.maximum(near.h36m_sd_mm**2 - predicted.h36m_sd_mm**2, 0))
+    np.testing.assert_allclose(added[..., :2], tilted[..., :2], rtol=0.1, atol=3.0)
+    np.testing.assert_allclose(added[..., 2], 0.0, atol=FLOAT32_MM)
+    shaped = _predict(dataclasses.replace(noise, shape=np.float32(0.005)))
+    assert np.all(shaped.h36m_sd_mm[:, 1:] > predicted.h36m_sd_mm[:, 1:])
+
+
+def test_a_rival_of_equal_energy_adds_half_its_squared_distance(noise, predicted, monkeypatch):
+    _, _, fits, _ = linear_fits.people()
+    turned = modes._starts(small_problem.small_template(), jax.tree.map(jnp.asarray, fits))
+    row = modes.NAMES.index("half_turn")
+    pair = jax.tree.map(lambda leaf: np.stack([np.asarray(leaf)[:, row]] * 2, axis=1), turned)  # one minimum, twice
+    monkeypatch.setattr(register, "score", lambda template, seen, bodies, weights: np.zeros(len(bodies.camera_scale)))
+    found = _predict(noise, rivals=Rivals(pair, np.zeros((96, 2))))
+    np.testing.assert_allclose(found.rival_probability, np.tile([0.5, 0.0], (96, 1)), atol=1e-6)
+    np.testing.assert_allclose(found.rival_gap, np.tile([0.0, np.inf], (96, 1)))
+    other = _joints_mm(jax.tree.map(lambda leaf: leaf[:, 0], pair))
+    expected = 0.5 * (other - predicted.h36m_mm) ** 2
+    added = (found.h36m_sd_mm**2 - predicted.h36m_sd_mm**2)[..., 2]
+    np.testing.assert_allclose(added, expected[..., 2], rtol=0.01, atol=5.0)
+
+
+def test_a_rival_that_is_the_same_pose_adds_nothing(noise, predicted):
+    np.testing.assert_array_equal(predicted.rival_probability, 0.0)
+    np.testing.assert_array_equal(predicted.rival_gap, np.inf)
+    np.testing.assert_allclose(predicted.rival_distance_mm, 0.0, atol=FLOAT32_MM)
+
+
+def test_an_unobserved_person_is_as_uncertain_as_people_are_different(noise):
+    _, seen, fits, pulls = linear_fits.people()
+    blank = seen.replace(**{
+        name: np.zeros_like(getattr(seen, name))
+        for name in ("point_confidence", "keypoint_confidence", "depth_confidence")
+    })  # fmt: skip
+    found = posterior.laplace_posterior(
+        small_problem.small_template(), blank, fits, noise, pulls, bone_sum_mm=BONE_SUM_MM
+    )
+    assert np.isfinite(found.h36m_sd_mm).all()
+    assert np.all(found.h36m_sd_mm[:, 1:].mean(axis=(0, 1)) > 20.0)

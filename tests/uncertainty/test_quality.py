@@ -1,0 +1,103 @@
+"""The report a fit: numbers against their definitions, and warnings that say what is wrong."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from dal_jax.body import skeleton
+from dal_jax.observations import residuals
+from dal_jax.registration.register import Fit
+from dal_jax.uncertainty import modes, quality
+from dal_jax.uncertainty.modes import Rivals
+from dal_jax.uncertainty.noise import initial
+from tests.registration import linear_fits, small_problem
+
+PEOPLE = 6
+WELL, BENT, LONG, WRONG, EMPTY, IMPROPER = range(PEOPLE)
+
+
+@pytest.fixture(scope="module")
+def case():
+    """Return observations, a fit and noise levels: people with one thing wrong each."""
+    _, seen, fits, _ = linear_fits.people()
+    seen, fits = jax.tree.map(lambda leaf: np.array(leaf[:PEOPLE]), (seen, fits))
+    fits.pose[BENT, skeleton.SMPL_JOINT_NAMES.index("left_elbow") - 1] = [0.0, np.radians(45.0), 0.0]
+    fits.segment_scale[LONG, skeleton.SMPL_JOINT_NAMES.index("right_hip")] = 1.6
+    seen.point_position[WRONG, :30] += 0.5
+    seen.point_confidence[EMPTY], seen.keypoint_confidence[EMPTY], seen.depth_confidence[EMPTY] = 0.0, 0.0, 0.0
+    fits.rotation[IMPROPER, 2] *= -1.0
+    seen.keypoint_confidence[WELL, 4:] = 0.0
+    left = len(dataclasses.fields(Fit)) - 1
+    fit = Fit(fits, *[np.zeros(PEOPLE, np.float32)] * left).replace(converged=np.arange(PEOPLE) != WELL)
+    return seen, fit, initial()
+
+
+@pytest.fixture(scope="module")
+def report(case):
+    """Assess with flips that are not fitted: half turns of energy as scored."""
+    seen, fit, noise = case
+
+    def find(template, observations, parameters, weights):
+        flips = jax.tree.map(np.asarray, modes._starts(template, parameters))
+        return Rivals(flips, np.zeros((PEOPLE, len(modes.NAMES))))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(modes, "find", find)
+        return quality.assess(small_problem.small_template(), seen, fit, noise)
+
+
+def test_errors_are_those_of_the_projection(case, report):
+    seen, fit, noise = case
+    dense, keypoint = residuals.errors_px(small_problem.small_template(), fit.parameters, seen)
+    assert report.dense_px[WELL] == pytest.approx(np.sqrt(np.mean(dense[WELL] ** 2)), rel=1e-5)
+    assert report.dense_percent[WELL] == pytest.approx(report.dense_px[WELL])  # the box is 100 px
+    assert report.keypoint_px[WELL] == pytest.approx(np.sqrt(np.mean(keypoint[WELL, :4] ** 2)), rel=1e-5)
+    inside = dense <= 3.0 * np.sqrt(noise.point**2 + noise.shape**2) * 50.0
+    np.testing.assert_array_equal(report.inliers[:EMPTY], inside.sum(axis=1)[:EMPTY])
+    assert np.isnan(report.dense_px[EMPTY])
+    assert np.isnan(report.inlier_share[EMPTY])
+
+
+def test_parts_have_their_own_errors(case, report):
+    """Every face of the small body is of DensePose's part 1: all of the error is the torso's."""
+    np.testing.assert_allclose(report.part_px[:EMPTY, 0], report.dense_px[:EMPTY], rtol=1e-5)
+    assert np.isnan(report.part_px[:, 1:]).all()
+    assert sorted(number for numbers in quality.PARTS.values() for number in numbers) == list(range(1, 25))
+
+
+def test_weights_are_shares_and_fall_with_every_fault(report):
+    assert np.all((report.weight >= 0) & (report.weight <= 1))
+    assert report.weight[EMPTY] == 0.0
+    assert report.weight[BENT] < 0.5 * report.weight[WELL]
+    assert report.weight[WRONG] <= 0.51  # half of the points
+
+
+def test_warnings_name_what_is_wrong(report):
+    flags = [quality.describe(report, row)["flags"] for row in range(PEOPLE)]
+    assert "left elbow 35 deg beyond its limit" in flags[BENT]
+    assert "segment right hip is 1.60 times its usual size" in flags[LONG]
+    assert any(
+        flag.startswith("3") and flag.endswith("of 60 points lie too far from the body") for flag in flags[WRONG]
+    )
+    assert "leans on 0 points and 0 key points" in flags[EMPTY]
+    assert "rotation is not proper (determinant -1.00)" in flags[IMPROPER]
+    assert "had not converged when its steps were used up" in flags[WELL]
+    assert not any("limit" in flag for row in (WELL, LONG, WRONG) for flag in flags[row])
+
+
+def test_nothing_observed_leaves_every_flip_open(report):
+    flags = quality.describe(report, EMPTY)["flags"]
+    assert "may face the other way (50% likely)" in flags
+    assert report.rival_turn_deg[EMPTY, modes.NAMES.index("half_turn")] == pytest.approx(180.0, abs=0.1)
+
+
+def test_reports_are_json(report):
+    for row in range(PEOPLE):
+        one = quality.describe(report, row)
+        assert json.loads(json.dumps(one, allow_nan=False)) == one
+    assert quality.describe(report, LONG)["largest_segment_scale"] == {"segment": "right_hip", "scale": 1.6}
+    assert quality.describe(report, BENT)["beyond_limits_deg"].keys() >= {"left_elbow"}
+    assert quality.describe(report, EMPTY)["dense_px"] is None
