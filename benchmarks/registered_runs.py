@@ -11,7 +11,7 @@ import numpy as np
 
 from dal_jax import config as config_lib, deform_and_learn
 from dal_jax.body import parameters
-from dal_jax.body.formats.load import FREE_BODY, load_template
+from dal_jax.body.formats.load import FREE_BODY, load_body
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.config import Config
 from dal_jax.deform_and_learn import LoopState, Run
@@ -76,7 +76,7 @@ def load(path: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None =
     step = saved.latest_step()
     if step is None:
         raise InputError(f"{run}: has no checkpoint yet")
-    template = load_template(config.body or FREE_BODY)
+    template = load_body(config.body or FREE_BODY)
     people = run_lib.load(config, template, data_dir or run.parent / "data")
     setting = Run(config, template, people.train)
     state, weights = _restore(saved, step, setting, run)

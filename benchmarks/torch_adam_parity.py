@@ -33,7 +33,7 @@ def main(_: list[str]) -> None:
     """Run both programs' energies, which must agree to the last digits, and write."""
     if pathlib.Path(_OUT.value).exists() and not _OVERWRITE.value:
         raise InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
-    template = load.load_template()
+    template = load.load_body()
     config = problems.read_config(_CONFIG.value)
     observed = problems.load(config, _DATA_DIR.value).take(_PEOPLE, _POINTS).observations
     vertex = torch_energy.matched_vertices(template.faces, observed)

@@ -37,7 +37,7 @@ def main(_: list[str]) -> None:
         raise InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
     threads = _THREADS.value or sorted({1, machine.cores()})
     config = kudo()
-    poses = lifting.people(load.load_template(), lifting.PEOPLE)
+    poses = lifting.people(load.load_body(), lifting.PEOPLE)
     found = [{"what": "agreement", **kudo_comparison.agreement(config, poses)}]
     for count in threads:
         torch.set_num_threads(count)

@@ -29,7 +29,7 @@ from benchmarks.equal_energy import Course, Racer
 from benchmarks.problems import load, read_config, tile
 from benchmarks.torch_energy import Body, Energy, Weights
 from dal_jax.body import parameters
-from dal_jax.body.formats.load import load_template
+from dal_jax.body.formats.load import load_body
 from dal_jax.body.template import Template
 from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation
@@ -73,7 +73,7 @@ def main(_: list[str]) -> None:
     torch.set_num_threads(1)
     jax.config.update("jax_num_cpu_devices", os.cpu_count())  # a thread each: none waits for another
     problems = load(config, _DATA_DIR.value).take(points=_POINTS.value)
-    contest = Contest(load_template(), problems.observations)
+    contest = Contest(load_body(), problems.observations)
     rows = [{"what": "agreement", "relative_difference": contest.disagreement(), "allowed": _AGREEMENT}]
     rows += contest.rows()
     environment = {"data": problems.digest, "torch": torch.__version__, **measure.machine(jax.devices())}

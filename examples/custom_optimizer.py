@@ -49,7 +49,7 @@ COMPARED = (("lm", 20), ("examples.custom_optimizer:newton_cg", 20), ("adam(lear
 
 def main() -> None:
     """Print the mean energy that optimisers reach from the closed-form start of eight made-up people."""
-    template = load.load_template()
+    template = load.load_body()
     observed = made_up_people(template, count=8)
     for optimizer, steps in COMPARED:
         config = RegistrationConfig(optimizer, steps, starts="closed_form", batch=8)

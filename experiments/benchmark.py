@@ -42,7 +42,7 @@ from benchmarks import body, equal_energy, lifting, pictures, pipeline, registra
 from benchmarks.equal_energy import Racer
 from benchmarks.problems import Problems, load, read_config
 from benchmarks.registration import Patience
-from dal_jax.body.formats.load import load_template
+from dal_jax.body.formats.load import load_body
 from dal_jax.body.template import Template
 from dal_jax.lifting.config import PRESETS
 from dal_jax.registration import register, schedules
@@ -129,7 +129,7 @@ def main(_: list[str]) -> None:
 
 
 def _body_rows() -> Iterator[dict[str, object]]:
-    template = load_template()
+    template = load_body()
     if not body.has_smplx():
         print("smplx or torch is not installed: our rows only", file=sys.stderr)
     for batch in _numbers("batch", _BATCH.value or ["1", "64", "512"]):
@@ -138,7 +138,7 @@ def _body_rows() -> Iterator[dict[str, object]]:
 
 
 def _chart_rows() -> Iterator[dict[str, object]]:
-    template = load_template()
+    template = load_body()
     for batch in _numbers("batch", _BATCH.value or ["16"]):
         yield {"what": "iuv_pictures", **pictures.row(template, batch, _SECONDS.value)}
 
@@ -154,7 +154,7 @@ def _lifting_rows() -> Iterator[dict[str, object]]:
         if preset not in PRESETS:
             raise InputError(f"--preset={preset}: of {', '.join(PRESETS)}")
     batches = _numbers("batch", _BATCH.value or ["1", "64", "4096"])
-    poses = lifting.people(load_template(), lifting.PEOPLE)
+    poses = lifting.people(load_body(), lifting.PEOPLE)
     for preset in _PRESETS.value:
         config = PRESETS[preset]()
         for row in lifting.rows(config, poses, batches, _STEPS.value or lifting.STEPS, _SECONDS.value):
@@ -189,7 +189,7 @@ def _registration_rows(devices: int) -> Iterator[dict[str, object]]:
 def _measured(
     cases: list[registration.Case], people: Problems, stream_people: list[int]
 ) -> Iterator[dict[str, object]]:
-    template = load_template()
+    template = load_body()
     for name in _WEIGHTS.value:
         problems, weights = _weighed(name, template, people)
         for kind in _KINDS.value:

@@ -52,7 +52,7 @@ def main(_: list[str]) -> None:
     truth = people.truth.joints_h36m_mm
     training = load_truth(builder, "train", _PEOPLE.value).joints_h36m_mm
     canonical = protocols.canonical_bone_sum_mm(training)
-    template = load.load_template()
+    template = load.load_body()
     observed = people.observations
     if _DEPTH_NOISE.value > 0:
         observed = _simulate_depth(observed, truth, _DEPTH_NOISE.value, _SEED.value)

@@ -29,7 +29,7 @@ from benchmarks import lifters, measure, pose_sets
 from benchmarks.lifters import Score
 from benchmarks.pose_sets import PoseSet
 from benchmarks.problems import load, read_config
-from dal_jax.body.formats.load import load_template
+from dal_jax.body.formats.load import load_body
 from dal_jax.lifting.config import PRESETS, Config
 from dal_jax.runtime import cli, files
 from dal_jax.runtime.errors import InputError
@@ -98,7 +98,7 @@ def _rows(configs: dict[str, Config], people: dict[str, PoseSet]) -> Iterator[di
     yield from ({"what": "selection", **row} for row in lifters.selection(histories))
     if _REGISTRATION.value:
         problems = load(read_config(_CONFIG.value), _DATA_DIR.value).take(points=120)
-        template = load_template()
+        template = load_body()
         yield from ({"what": "registration", **row} for row in lifters.registration(template, problems, first))
 
 

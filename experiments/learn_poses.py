@@ -44,7 +44,7 @@ def main(_: list[str]) -> None:
     )  # fmt: skip
     seen = problems.load(config, _DATA_DIR.value).observations
     seen = seen.replace(depth_confidence=np.zeros_like(seen.depth_confidence))
-    template = load.load_template()
+    template = load.load_body()
     registration = RegistrationConfig("lm", 20, starts="headings4")
     broad = initial(priors.broad())
     with progress.bar("fits", total=_PEOPLE.value * (_ROUNDS.value + 1), unit="fit") as bar:

@@ -76,7 +76,7 @@ def main(_: list[str]) -> None:
     _check_flags()
     found, path_of = _people()
     trained = prediction.load(_CHECKPOINT.value)
-    template = load.load_template(_BODY.value or trained.body or load.FREE_BODY)
+    template = load.load_body(_BODY.value or trained.body or load.FREE_BODY)
     with files.making(_OUT.value, output.NAMES, _run(found, path_of, trained), _OVERWRITE.value) as building:
         rows = _make(building, trained, template, found, path_of, formats)
     if _ANNOTATIONS.value or _KEYPOINTS.value:

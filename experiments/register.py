@@ -93,7 +93,7 @@ def main(_: list[str]) -> None:
     """Read, fit, measure, draw, write, print."""
     source, formats = _source(), export.parse_formats(_EXPORT.value)
     _check_flags()
-    template = load.load_template(_BODY.value or load.FREE_BODY, pose_blendshapes=_BLENDSHAPES.value)
+    template = load.load_body(_BODY.value or load.FREE_BODY, pose_blendshapes=_BLENDSHAPES.value)
     chart = annotations.load_chart(source, template)
     found = annotations.read(source)
     print(found.summary())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dal_jax import deform_and_learn
-from dal_jax.body.formats.load import load_template
+from dal_jax.body.formats.load import load_body
 from dal_jax.config import Config, demo
 from dal_jax.deform_and_learn import Run
 from dal_jax.loop import judge, prediction, run as run_lib
@@ -78,7 +78,7 @@ def test_the_convnet_of_a_finished_run_can_be_loaded_alone(undisturbed, data_dir
     loaded = prediction.load(workdir / "checkpoints")
     assert loaded.training_steps > 0 and loaded.folder == workdir
     config = small_config()
-    setting = Run(config, load_template(), run_lib.data.load(config, load_template(), data_dir).train)
+    setting = Run(config, load_body(), run_lib.data.load(config, load_body(), data_dir).train)
     with RunFolder(workdir, config) as run:
         state, _ = run.resume(deform_and_learn.initial_state(setting))
     found = model.predict(loaded.config, loaded.learned, setting.people.images)

@@ -42,7 +42,7 @@ def setting():
     bodies = people.random_bodies(COUNT, seed=0)
     images = np.random.default_rng(0).integers(0, 256, (COUNT, 32, 32, 3)).astype(np.uint8)
     annotated = People(people.observe(bodies, seed=0), images, [str(n) for n in range(COUNT)])
-    return Run(_config(), load.load_template(), annotated)
+    return Run(_config(), load.load_body(), annotated)
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,7 @@ def test_poses_are_learned_from_fits():
     bent[3] = bent[4] = [0.5, 0.0, 0.0]  # knees
     bodies = bodies.replace(pose=0.1 * bodies.pose + bent)
     seen = people.observe(bodies, seed=0)
-    found = learn_poses(load.load_template(), seen, jax.tree.map(np.asarray, bodies), EnergyWeights())
+    found = learn_poses(load.load_body(), seen, jax.tree.map(np.asarray, bodies), EnergyWeights())
     np.testing.assert_allclose(found.mean[3], bent[3], atol=0.1)
     np.testing.assert_allclose(found.mean[17], 0.0, atol=0.15)  # an elbow
 

@@ -53,7 +53,7 @@ def surface_points(
 # Pose blendshapes: corrections of the rest shape that are linear in the joints' rotations (optional in the paper).
 #
 # SMPL's files carry them: rest vertices += B vec(R_j - I), j = 1..23, R_j relative to the parent, 207 numbers row by
-# row. A template has them only where it was loaded with them (`template.load_template(path, pose_blendshapes=True)`).
+# row. A template has them only where it was loaded with them (`template.load_body(path, pose_blendshapes=True)`).
 
 
 def pose_feature(template: Template, segments: Segments) -> Float[Array, "207"]:

@@ -87,7 +87,7 @@ def photograph_of(folder: pathlib.Path, stem: str) -> pathlib.Path:
 
 @functools.lru_cache(1)
 def _load_chart(chart: str, body: str) -> Chart:
-    template = load.load_template(body or load.FREE_BODY)
+    template = load.load_body(body or load.FREE_BODY)
     return load_densepose_chart(chart, template) if chart else body_chart(template)
 
 

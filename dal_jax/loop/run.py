@@ -6,7 +6,7 @@ import pathlib
 from typing import Any
 
 from dal_jax import deform_and_learn
-from dal_jax.body.formats.load import FREE_BODY, load_template
+from dal_jax.body.formats.load import FREE_BODY, load_body
 from dal_jax.body.template import Template
 from dal_jax.config import REST_POSES, Config
 from dal_jax.data import catalogue
@@ -106,7 +106,7 @@ def run(config: Config, workdir: pathlib.Path, data_dir: str | os.PathLike[str],
     """
     check(config)
     folder = RunFolder(workdir, config, overwrite)
-    template = load_template(config.body or FREE_BODY)
+    template = load_body(config.body or FREE_BODY)
     people = load(config, template, data_dir)
     setting = Run(config, template, people.train)
     deform_and_learn.held_out_people(setting)  # refused now if nobody were left, not after the first registration

@@ -211,7 +211,7 @@ def _smpl_corners_on(
     if len(template.vertices) == smpl.VERTICES and len(faces) == smpl.FACES:
         face = _faces_of(faces, vertex)
         return face, (faces[face] == vertex[..., None]).astype(np.float64)
-    free = load.load_template()
+    free = load.load_body()
     if template.faces.shape != free.faces.shape or not np.array_equal(faces, free.faces):
         raise InputError(
             "--chart: UV_Processed.mat charts SMPL's vertices, which are known on the free body and on SMPL bodies "

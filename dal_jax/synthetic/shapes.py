@@ -44,7 +44,7 @@ class Subject(NamedTuple):
 @functools.cache
 def surface() -> Surface:
     """Return the free body's surface as plain arrays."""
-    body = load.load_template()
+    body = load.load_body()
     faces, vertices = np.asarray(body.faces), np.asarray(body.vertices)
     return Surface(
         faces=faces,

@@ -44,7 +44,7 @@ def _double(tree):
 
 def _template() -> Template:
     """Return the free body in float64, its constant matrices multiplied in float64."""
-    body = _double(load.load_template())
+    body = _double(load.load_body())
     homogeneous = np.concatenate([body.vertices, np.ones_like(body.vertices[:, :1])], axis=1)
     matrix = (body.skin_weight[:, :, None] * homogeneous[:, None]).reshape(len(body.vertices), -1)
     return body.replace(skinning_matrix=matrix, h36m_matrix=body.h36m_regressor @ matrix)

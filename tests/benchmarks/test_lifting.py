@@ -14,7 +14,7 @@ _TINY = Config(width=16, batch=8, members=2, average_decay=0.9)
 
 @pytest.fixture(scope="module")
 def poses():
-    return lifting.people(load.load_template(), 64)
+    return lifting.people(load.load_body(), 64)
 
 
 def test_people_stand_upright_at_any_heading(poses):

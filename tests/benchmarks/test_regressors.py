@@ -88,7 +88,7 @@ def _comparison(scored):
     material = Material(
         config,
         "none",
-        load.load_template(),
+        load.load_body(),
         images,
         people.observe(bodies, 0),
         bodies,

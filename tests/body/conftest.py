@@ -16,12 +16,12 @@ from tests.body import made_up
 def made_up_body(tmp_path_factory):
     path = tmp_path_factory.mktemp("made_up") / "body.npz"
     np.savez(path, **made_up.fields())
-    return load.load_template(path)
+    return load.load_body(path)
 
 
 @pytest.fixture(scope="session")
 def free_body():
-    return load.load_template()
+    return load.load_body()
 
 
 @pytest.fixture(scope="session")

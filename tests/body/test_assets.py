@@ -38,7 +38,7 @@ def smpl_map():
 
 @pytest.fixture(scope="module")
 def dense_weight(body):
-    return np.asarray(load.load_template().skin_weight)
+    return np.asarray(load.load_body().skin_weight)
 
 
 def _joint(body, name):

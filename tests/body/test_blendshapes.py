@@ -30,7 +30,7 @@ def body_file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def body(body_file):
-    return load.load_template(body_file, pose_blendshapes=True)
+    return load.load_body(body_file, pose_blendshapes=True)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_gradients_by_the_pose_are_finite_and_those_of_finite_differences(body, 
 
 
 def test_unasked_they_are_not_even_loaded(body_file, made_up_body):
-    plain = load.load_template(body_file)
+    plain = load.load_body(body_file)
     assert jax.tree.structure(plain) == jax.tree.structure(made_up_body)
     jax.tree.map(np.testing.assert_array_equal, plain, made_up_body)
     points = skinning.surface_points(plain, np.zeros(2, int), np.ones((2, 3), np.float32) / 3)
@@ -125,7 +125,7 @@ def test_unasked_they_are_not_even_loaded(body_file, made_up_body):
 def test_asked_for_and_absent_is_one_line(tmp_path):
     np.savez(tmp_path / "plain.npz", **made_up.fields())
     with pytest.raises(InputError) as caught:
-        load.load_template(tmp_path / "plain.npz", pose_blendshapes=True)
+        load.load_body(tmp_path / "plain.npz", pose_blendshapes=True)
     assert str(caught.value) == f"{tmp_path}/plain.npz: field 'pose_blendshapes' is missing"
 
 
@@ -142,6 +142,6 @@ def test_asked_for_and_absent_is_one_line(tmp_path):
 def test_wrong_ones_are_named(tmp_path, change, told):
     np.savez(tmp_path / "wrong.npz", **made_up.fields(), pose_blendshapes=change(_basis()))
     with pytest.raises(InputError, match="field 'pose_blendshapes'") as caught:
-        load.load_template(tmp_path / "wrong.npz", pose_blendshapes=True)
+        load.load_body(tmp_path / "wrong.npz", pose_blendshapes=True)
     assert told in str(caught.value)
-    load.load_template(tmp_path / "wrong.npz")  # nobody asked for them
+    load.load_body(tmp_path / "wrong.npz")  # nobody asked for them

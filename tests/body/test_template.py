@@ -32,7 +32,7 @@ def problem_of(tmp_path):
 
 def _refusal(path):
     with pytest.raises(InputError) as caught:
-        load.load_template(path)
+        load.load_body(path)
     message = str(caught.value)
     assert "\n" not in message
     assert message.startswith(f"{path}: ")
@@ -66,7 +66,7 @@ def test_sparse_weights_become_dense_rows(made_up_body):
 def test_a_segment_named_twice_adds_up(tmp_path):
     """Files pad unused slots with index 0: a repeated index must not overwrite the weight before it."""
     np.savez(tmp_path / "body.npz", **made_up.fields() | {"skin_index": np.full((96, 4), 5)})
-    np.testing.assert_allclose(load.load_template(tmp_path / "body.npz").skin_weight[:, 5], 1.0, atol=ROUNDING)
+    np.testing.assert_allclose(load.load_body(tmp_path / "body.npz").skin_weight[:, 5], 1.0, atol=ROUNDING)
 
 
 def test_constants_are_weights_times_homogeneous_vertices(made_up_body):
@@ -85,20 +85,20 @@ def test_the_template_passes_through_jit(made_up_body):
 
 
 def test_loading_again_is_free(made_up_body):
-    assert load.load_template() is load.load_template()
+    assert load.load_body() is load.load_body()
 
 
 def test_other_integer_and_float_widths_are_welcome(tmp_path, made_up_body):
     wide = {k: v.astype(np.int64 if v.dtype.kind in "iu" else np.float64) for k, v in _numbers().items()}
     np.savez(tmp_path / "wide.npz", **wide)
-    found = load.load_template(tmp_path / "wide.npz")
+    found = load.load_body(tmp_path / "wide.npz")
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=ROUNDING), found, made_up_body)
     assert found.vertices.dtype == np.float32
 
 
 def test_texts_are_not_needed(tmp_path):
     np.savez(tmp_path / "bare.npz", **_numbers())
-    assert load.load_template(tmp_path / "bare.npz").vertices.shape == (96, 3)
+    assert load.load_body(tmp_path / "bare.npz").vertices.shape == (96, 3)
 
 
 def _numbers():
@@ -272,7 +272,7 @@ def test_a_damaged_file_is_refused_or_loads(tmp_path, save):
         path = tmp_path / f"{trial}.npz"
         path.write_bytes(damaged)
         try:
-            load.load_template(path)
+            load.load_body(path)
         except InputError as error:
             refusals.append(str(error).removeprefix(str(tmp_path)))
     assert len(refusals) > 100

@@ -34,4 +34,4 @@ def ball(tmp_path_factory) -> Template:
         uv=np.zeros((len(sphere.faces), 3, 2), np.float32),
         h36m_regressor=np.full((17, count), 1.0 / count, np.float32),
     )
-    return load.load_template(path)
+    return load.load_body(path)

@@ -20,7 +20,7 @@ def fits():
     box_px = np.array([[-50.0, 0.0, 120.0, 120.0], [200.0, 80.0, 100.0, 100.0], [900.0, 500.0, 90.0, 90.0]], np.float32)
     observed = people.observe(bodies, seed=0).replace(box_px=box_px)
     fits = file.empty([0] * 4, [1, 2, 3, 4], ["a.jpg"] * 4)
-    file.fill(fits, np.array([0, 1, 3]), load.load_template(), bodies, observed, box_px)
+    file.fill(fits, np.array([0, 1, 3]), load.load_body(), bodies, observed, box_px)
     return fits
 
 

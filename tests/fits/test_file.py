@@ -23,7 +23,7 @@ FIELDS = {
 
 @pytest.fixture(scope="module")
 def template():
-    return load.load_template()
+    return load.load_body()
 
 
 def _stack(*trees):

@@ -36,7 +36,7 @@ def record(data_dir: pathlib.Path) -> Run:
     release.write(made)
     source = Human36m(Files(str(made), image_size=one_round.SIZE), frame_step=1)
     builder.prepare(source, data_dir, workers=0)
-    template = load.load_template()
+    template = load.load_body()
     return Run(config(), template, run_lib.load(config(), template, data_dir).train)
 
 

@@ -27,7 +27,7 @@ def parameters(seed: int) -> BodyParameters:
 @functools.cache
 def visible_points(seed: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (face, barycentric, crop position) of surface points that turn towards the camera."""
-    template = load.load_template()
+    template = load.load_body()
     rng = np.random.default_rng(seed)
     face = rng.integers(0, len(template.faces), 4 * count)
     barycentric = rng.dirichlet(np.ones(3), len(face)).astype(np.float32)
@@ -43,7 +43,7 @@ def visible_points(seed: int, count: int) -> tuple[np.ndarray, np.ndarray, np.nd
 
 def entry(number: int, count: int = 100) -> dict:
     """Return a DensePose-COCO annotation of the person, in the body's own chart; the box is tight enough to be one."""
-    template = load.load_template()
+    template = load.load_body()
     face, barycentric, crop = visible_points(number, count)
     position_px = BBOX[0] + BBOX[2] / 2 + crop[:, 0] * 72, BBOX[1] + BBOX[3] / 2 + crop[:, 1] * 72
     low = np.array([position_px[0].min() - 1, position_px[1].min() - 1])

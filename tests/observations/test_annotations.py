@@ -13,7 +13,7 @@ SIZE = 24
 
 @pytest.fixture(scope="module")
 def template():
-    return load.load_template()
+    return load.load_body()
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ CHART_GAP = 0.03  # real clicks in a part's margin, outside its charted area, in
 
 @pytest.fixture(scope="module")
 def template():
-    return load.load_template()
+    return load.load_body()
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def smpl_body(tmp_path_factory):
     del model["posedirs"]
     if annotation_files.REAL_DATA:
         model["f"] = annotation_files.smpls_triangles()
-    return load.load_template(smpl_files.write_npz(tmp_path_factory.mktemp("smpl") / "smpl.npz", model)), model
+    return load.load_body(smpl_files.write_npz(tmp_path_factory.mktemp("smpl") / "smpl.npz", model)), model
 
 
 def _rest(template, face, barycentric):

@@ -11,7 +11,7 @@ CROP_ROUND_OFF = 1e-6
 
 @pytest.fixture(scope="module")
 def chart():
-    return body_chart(load.load_template())
+    return body_chart(load.load_body())
 
 
 def _person(count, keypoint_confidence=0.0):

@@ -18,7 +18,7 @@ PIXEL = 1 / 255  # of u and v
 
 @pytest.fixture(scope="module")
 def chart():
-    return body_chart(load.load_template())
+    return body_chart(load.load_body())
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_every_vertex_is_its_own_nearest(chart, table):
 
 def test_vertices_are_the_templates(chart, table):
     """Of a body's own chart: one corner of a face, and every vertex of the body."""
-    faces = np.asarray(load.load_template().faces)
+    faces = np.asarray(load.load_body().faces)
     assert set(np.unique(table.barycentric)) == {0.0, 1.0}
     vertex = faces[table.face, np.argmax(table.barycentric, axis=1)]
     np.testing.assert_array_equal(np.unique(vertex), np.arange(faces.max() + 1))
@@ -125,7 +125,7 @@ def test_one_picture_and_many_are_the_same(table):
 @annotation_files.needs_real_data
 def test_the_real_chart_and_picture():
     """DensePose's chart has 7829 vertices; no vertex is nearer to a pixel of the real picture than the table's."""
-    template = load.load_template()
+    template = load.load_body()
     chart = load_densepose_chart(annotation_files.real("chart/UV_Processed.mat"), template)
     table = vertex_table.build(chart)
     assert len(table.part) == 7829

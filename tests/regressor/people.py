@@ -34,7 +34,7 @@ def observe(bodies: BodyParameters, seed: int, points: int = 20) -> Observation:
     """Return exact annotation of stacked bodies on the free body; two points and two key points are missing."""
     rng = np.random.default_rng(seed)
     count = len(bodies.camera_scale)
-    face = rng.integers(0, len(load.load_template().faces), (count, points)).astype(np.int32)
+    face = rng.integers(0, len(load.load_body().faces), (count, points)).astype(np.int32)
     barycentric = rng.dirichlet([1, 1, 1], (count, points)).astype(np.float32)
     dense, joints = jax.device_get(_observed(bodies, face, barycentric))
     point_confidence, keypoint_confidence = np.ones((count, points), np.float32), np.ones((count, 17), np.float32)
@@ -65,7 +65,7 @@ theta = jax.jit(from_parameters)
 
 def project(body: BodyParameters, points: SurfacePoints):
     """Return one body's surface points (points, 2) and joints (17, 3: x, y in the crop, z relative to the pelvis)."""
-    template = load.load_template()
+    template = load.load_body()
     segments = kinematics.pose_skeleton(template, body.rotation, body.pose, body.segment_scale)
     place = functools.partial(cameras.project, camera_scale=body.camera_scale, translation=body.translation)
     joints = skinning.h36m_joints(template, segments)
@@ -75,10 +75,10 @@ def project(body: BodyParameters, points: SurfacePoints):
 
 @jax.jit
 def _observed(bodies, face, barycentric):
-    points = skinning.surface_points(load.load_template(), face, barycentric)
+    points = skinning.surface_points(load.load_body(), face, barycentric)
     return jax.vmap(project)(bodies, points)
 
 
 @jax.jit
 def _make_sample(image, observation, body, weight):
-    return batches.make_sample(load.load_template(), image, observation, body, weight)
+    return batches.make_sample(load.load_body(), image, observation, body, weight)

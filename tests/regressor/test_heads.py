@@ -40,7 +40,7 @@ def data():
 @pytest.mark.parametrize(("rotations", "iterations"), NOT_THE_PAPERS)
 def test_a_head_begins_at_the_mean_body_and_learns(data, rotations, iterations):
     """Without the trunk: from features that tell eight people apart, by gradient descent on eq. 5."""
-    config, template = _config(rotations, iterations), load.load_template()
+    config, template = _config(rotations, iterations), load.load_body()
     images, observed, fits = data
     batch = jax.vmap(functools.partial(batches.make_sample, template))(images, observed, fits, np.ones(8))
     statistics, features = heads.measured_statistics(rotations, fits), jnp.eye(8)
@@ -69,7 +69,7 @@ def test_a_head_begins_at_the_mean_body_and_learns(data, rotations, iterations):
 
 def test_both_changes_together_learn_from_pictures(data):
     """An untrained network's answer is the mean body; trained, its answers are bodies that differ."""
-    config, template = _config("6d", 3), load.load_template()
+    config, template = _config("6d", 3), load.load_body()
     state = training.start_round(config, training.initial_state(config, jax.random.key(0)), data[2])
     mean = jax.jit(lambda statistics: statistics.finish(statistics.mean[None]))(state.statistics)
     first = model.predict(config, state, data[0], batch=8)
@@ -152,7 +152,7 @@ def _double(data):
     template, batch, statistics = jax.tree.map(
         lambda leaf: jnp.asarray(leaf, jnp.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf,
         (
-            load.load_template(),
+            load.load_body(),
             jax.tree.map(lambda *leaves: jnp.stack(leaves), *samples),
             heads.measured_statistics("6d", data[2]),
         ),

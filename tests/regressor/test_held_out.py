@@ -53,7 +53,7 @@ def _opinionated(variables, size):
 
 
 def _losses(state, images, observed, chosen, config=CONFIG):
-    return held_out.losses(config, state, load.load_template(), images, observed, chosen)
+    return held_out.losses(config, state, load.load_body(), images, observed, chosen)
 
 
 def test_the_losses_are_eq_3_and_eq_4_of_what_would_be_predicted(data, state):
@@ -92,7 +92,7 @@ def test_a_round_ends_with_its_best_epoch_in_both_sets_of_weights(data):
     judged = []
     for average in averages:
         state = state.replace(trained=_opinionated(state.trained, 0.1), average=average)
-        state, losses = held_out.judge_epoch(CONFIG, state, load.load_template(), images, observed, chosen)
+        state, losses = held_out.judge_epoch(CONFIG, state, load.load_body(), images, observed, chosen)
         judged.append(losses["held_out_loss"])
     assert np.argmin(judged) == 1 and state.best.loss == np.float32(judged[1])
     finished = training.finish_round(state)
@@ -105,6 +105,6 @@ def test_a_round_ends_with_its_best_epoch_in_both_sets_of_weights(data):
 def test_nothing_is_kept_where_nobody_is_held_out(data, state):
     none = np.zeros(COUNT, bool)
     plain = state.replace(best=None)
-    judged = held_out.judge_epoch(CONFIG, plain, load.load_template(), *data[:2], none)
+    judged = held_out.judge_epoch(CONFIG, plain, load.load_body(), *data[:2], none)
     assert judged == (plain, {}) and training.finish_round(plain) is plain
     assert training.initial_state(dataclasses.replace(CONFIG, held_out_share=0.0), jax.random.key(0)).best is None

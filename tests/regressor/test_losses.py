@@ -28,7 +28,7 @@ def _terms(predicted, sample, unit=UNIT):
 
 @jax.jit
 def _jitted_terms(predicted, sample, unit):
-    return losses.terms(load.load_template(), STATISTICS, predicted, sample, unit)
+    return losses.terms(load.load_body(), STATISTICS, predicted, sample, unit)
 
 
 def _away(sample, seed=1, by=0.3):
@@ -73,7 +73,7 @@ def test_the_joint_term_is_the_distance_between_two_skeletons(sample):
 
 def _positions(body):
     """Twice the scales put every joint twice as far from the pelvis: the distance moved is the distance from it."""
-    template = load.load_template()
+    template = load.load_body()
     rotation, position = [np.asarray(body.rotation, np.float64)], [np.zeros(3)]
     for child in range(1, 24):
         parent, a = template.parents[child], np.asarray(body.pose[child - 1], np.float64)
@@ -102,7 +102,7 @@ def test_gradients_are_finite_also_where_every_term_is_zero(sample):
     @jax.jit
     @jax.grad
     def gradient(predicted):
-        return sum(losses.terms(load.load_template(), STATISTICS, predicted, sample, UNIT).values())
+        return sum(losses.terms(load.load_body(), STATISTICS, predicted, sample, UNIT).values())
 
     rest = theta.plain_statistics().mean  # no rotation anywhere
     for predicted in (people.theta(sample.fit), rest, _away(sample, by=2.0)):

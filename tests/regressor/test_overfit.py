@@ -32,7 +32,7 @@ def test_the_demo_s_network_knows_32_people_by_heart(tmp_path):
     people = _people(tmp_path)
     config = demo()
     registration = dataclasses.replace(config.first_registration, batch=COUNT)
-    template = load.load_template()
+    template = load.load_body()
     fits = register.register(template, people.observations, registration, config.first_weights, []).parameters
 
     learning = dataclasses.replace(config.regressor, batch=COUNT, epochs=EPOCHS, augmentation=AugmentationConfig())

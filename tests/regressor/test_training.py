@@ -47,7 +47,7 @@ def start(data):
 
 
 def _epoch(state, data, config=CONFIG, **options):
-    return training.train_epoch(state, load.load_template(), *data, config, KEY, **options)
+    return training.train_epoch(state, load.load_body(), *data, config, KEY, **options)
 
 
 def _first(count, data):

@@ -84,7 +84,7 @@ def test_annotated_points_are_not_hidden(exact):
 
 
 def test_key_points_are_the_regressed_joints_of_the_true_body(exact):
-    regressor = np.asarray(load.load_template().h36m_regressor)
+    regressor = np.asarray(load.load_body().h36m_regressor)
     for one in exact:
         joints = one["truth_joints_h36m_mm"]
         assert regressor @ _true_vertices_mm(one) == pytest.approx(joints, abs=2 * HALF_TENTH_MM)

@@ -29,7 +29,7 @@ def crowd():
 
 
 def _weigh(name, crowd):
-    return sample_weights.weigh(name, load.load_template(), *crowd, EnergyWeights())
+    return sample_weights.weigh(name, load.load_body(), *crowd, EnergyWeights())
 
 
 def test_without_trust_everyone_counts_alike(crowd):

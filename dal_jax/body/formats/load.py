@@ -12,7 +12,7 @@ template.ASSETS, FREE_BODY = npz.ASSETS, npz.FREE_BODY
 
 
 @functools.cache
-def load_template(path: str | pathlib.Path = FREE_BODY, *, pose_blendshapes: bool = False) -> Template:
+def load_body(path: str | pathlib.Path = FREE_BODY, *, pose_blendshapes: bool = False) -> Template:
     """Read a body: our own file (`.npz`), SMPL's or SMPL-H's (`.npz`, `.pkl`), a rigged human's glTF (`.glb`, `.gltf`).
 
     Args:
@@ -25,11 +25,11 @@ def load_template(path: str | pathlib.Path = FREE_BODY, *, pose_blendshapes: boo
     return template.assemble(_read(path, pose_blendshapes), pose_blendshapes)
 
 
-def load_shape(path: str | pathlib.Path, betas: tuple[float, ...]) -> Template:
+def load_smpl_shape(path: str | pathlib.Path, betas: tuple[float, ...]) -> Template:
     """Read a model of SMPL or SMPL-H in a person's shape, with its pose blendshapes.
 
     Raises:
-      errors.InputError: as `load_template`; the file is no such model.
+      errors.InputError: as `load_body`; the file is no such model.
     """
     path = pathlib.Path(path)
     fields = smpl.read(path, True, betas)

@@ -46,7 +46,7 @@ class SubjectBodies:
         posed = self.smpl or self.body
         template, shaped = _shaped(posed, betas)
         target = _load(self.body)
-        if not _same_faces(template, target) and not _same_faces(target, load.load_template()):
+        if not _same_faces(template, target) and not _same_faces(target, load.load_body()):
             raise InputError(f"--smpl={self.smpl}: is known on the free body alone, not on {self.body}")
         return template, shaped
 
@@ -64,12 +64,12 @@ class SubjectBodies:
 @functools.lru_cache(2)
 def _shaped(body: str, betas: tuple[float, ...]) -> tuple[Template, bool]:
     if betas and body and load.is_smpl(body):
-        return load.load_shape(body, betas), True
+        return load.load_smpl_shape(body, betas), True
     return _load(body), False
 
 
 def _load(body: str) -> Template:
-    return load.load_template(body or load.FREE_BODY)
+    return load.load_body(body or load.FREE_BODY)
 
 
 def _same_faces(one: Template, other: Template) -> bool:

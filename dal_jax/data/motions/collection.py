@@ -165,7 +165,7 @@ _Y_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])  # of a w
 def _smpl(path: pathlib.Path, rate: float) -> Float[np.ndarray, "frames 17 3"]:
     motion = smpl_motion.read(path)
     step = _step(motion.rate or rate, rate)
-    joints = smpl_motion.h36m_joints(load.load_template(), motion.root[::step], motion.pose[::step])
+    joints = smpl_motion.h36m_joints(load.load_body(), motion.root[::step], motion.pose[::step])
     return joints @ _Y_UP.T
 
 
@@ -185,5 +185,5 @@ def _skeleton_of(path: pathlib.Path) -> pathlib.Path:
 
 
 def _body_bone_sum() -> float:
-    body = load.load_template()
+    body = load.load_body()
     return float(tracks.bone_sum(np.asarray(body.h36m_regressor) @ np.asarray(body.vertices)))

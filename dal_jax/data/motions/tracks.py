@@ -162,7 +162,7 @@ def _frame(up: np.ndarray, left: np.ndarray, file_name: str) -> Float[np.ndarray
 @functools.cache
 def _on_the_head() -> dict[str, np.ndarray]:
     """Return where joints are from the head's: left, up, forward, in lengths of the trunk, hip to thorax."""
-    body = load.load_template()
+    body = load.load_body()
     places = np.asarray(body.h36m_regressor, np.float64) @ np.asarray(body.vertices, np.float64)
     rows = {name: row for row, name in enumerate(skeleton.H36M_JOINT_NAMES)}
     head = np.asarray(body.joints[skeleton.SMPL_JOINT_NAMES.index("head")], np.float64)

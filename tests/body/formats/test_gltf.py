@@ -34,7 +34,7 @@ def free():
 def mixamo(free, tmp_path_factory):
     """The free body as Mixamo would name it, read back."""
     content = gltf_files.build(free, gltf_files.names("mixamo"), prefix="mixamorig:")
-    return load.load_template(gltf_files.write(tmp_path_factory.mktemp("rig") / "person.glb", content))
+    return load.load_body(gltf_files.write(tmp_path_factory.mktemp("rig") / "person.glb", content))
 
 
 def _order(body, vertices):
@@ -49,7 +49,7 @@ def test_the_mesh_and_its_rig_come_back(free, mixamo):
     np.testing.assert_allclose(mixamo.joints, free["joints"], atol=ROUNDING)
     faces = {tuple(np.roll(face, -face.argmin())) for face in mixamo.faces}
     assert faces == {tuple(np.roll(face, -face.argmin())) for face in order[free["faces"]]}
-    np.testing.assert_allclose(mixamo.skin_weight[order], load.load_template().skin_weight, atol=1e-6)
+    np.testing.assert_allclose(mixamo.skin_weight[order], load.load_body().skin_weight, atol=1e-6)
     np.testing.assert_array_equal(mixamo.mirror[order], order[free["mirror"]])
 
 
@@ -100,7 +100,7 @@ def test_an_a_pose_in_centimetres_with_its_back_to_us(free, tmp_path):
     turn = transform.Rotation.from_euler("y", 170, degrees=True).as_quat()
     bind = _turns(shoulder=-50, hip=10)
     content = gltf_files.build(free, gltf_files.names("unreal"), bind=bind, turn=turn, unit=0.01)
-    body = load.load_template(gltf_files.write(tmp_path / "person.glb", content))
+    body = load.load_body(gltf_files.write(tmp_path / "person.glb", content))
     feet = [NAMES.index(f"{side}_foot") for side in ("left", "right")]  # feet stay as they stand
     others = [joint for joint in range(24) if joint not in feet]
     np.testing.assert_allclose(body.joints[others], free["joints"][others], atol=ROUNDING)
@@ -116,7 +116,7 @@ def test_another_person_has_joints_inside(tmp_path, number):
     with np.load(template.ASSETS / "synthetic_people.npz") as people:
         person = gltf_files.person(people["vertices"][number], people["joints"][number])
     content = gltf_files.build(person, gltf_files.names("rigify"), prefix="DEF-")
-    body = load.load_template(gltf_files.write(tmp_path / "person.glb", content))
+    body = load.load_body(gltf_files.write(tmp_path / "person.glb", content))
     found = body.h36m_regressor @ body.vertices
     for h36m, joint in SAME_JOINTS.items():
         gap = found[skeleton.H36M_JOINT_NAMES.index(h36m)] - body.joints[NAMES.index(joint)]
@@ -127,7 +127,7 @@ def test_joints_that_a_rig_lacks_lie_where_the_free_bodys_do(free, tmp_path):
     """Of the free body's own proportions: exactly; and no skin hangs on them."""
     has = {*rig_lib.REQUIRED, "spine1"}
     bones = {joint: bone for joint, bone in gltf_files.names("mixamo").items() if joint in has}
-    body = load.load_template(gltf_files.write(tmp_path / "few.glb", gltf_files.build(free, bones)))
+    body = load.load_body(gltf_files.write(tmp_path / "few.glb", gltf_files.build(free, bones)))
     hands = [NAMES.index(f"{side}_hand") for side in ("left", "right")]
     others = [joint for joint in range(24) if joint not in hands]
     np.testing.assert_allclose(body.joints[others], free["joints"][others], atol=ROUNDING)
@@ -145,7 +145,7 @@ def test_other_bones_go_with_the_joint_above_them(free, tmp_path):
     nodes = rig_lib.find(path, mesh)
     assert not {"left_foot", "neck", "spine1"} & set(nodes)
     weights = rig_lib.segment_weights(mesh, nodes)
-    dense = np.asarray(load.load_template().skin_weight)
+    dense = np.asarray(load.load_body().skin_weight)
     for joint, above in (("left_foot", "left_ankle"), ("neck", "spine3"), ("spine1", "pelvis")):
         both = dense[:, [NAMES.index(joint), NAMES.index(above)]].sum(axis=1)
         np.testing.assert_allclose(weights[:, NAMES.index(above)], both, atol=1e-6)
@@ -217,7 +217,7 @@ def test_corners_at_one_place_become_one_vertex(free, tmp_path):
     content.nodes.append(pygltflib.Node(mesh=1, name="a prop without a skin"))
     content.accessors[half.indices].count //= 2  # the first mesh has half of the faces, the second the same half
     content.accessors[half.indices].count -= content.accessors[half.indices].count % 3
-    body = load.load_template(gltf_files.write(tmp_path / "person.glb", content))
+    body = load.load_body(gltf_files.write(tmp_path / "person.glb", content))
     used = np.unique(free["faces"][: len(free["faces"]) // 2])
     assert len(body.vertices) == len(used)
     np.testing.assert_allclose(scipy.spatial.cKDTree(body.vertices).query(free["vertices"][used])[0], 0, atol=ROUNDING)
@@ -228,7 +228,7 @@ def test_corners_at_one_place_become_one_vertex(free, tmp_path):
 
 def _refusal(path):
     with pytest.raises(InputError) as caught:
-        load.load_template(path)
+        load.load_body(path)
     message = str(caught.value)
     assert "\n" not in message and str(path.parent) in message
     return message

@@ -49,13 +49,13 @@ def _written(folder, model, name):
 
 @pytest.fixture(scope="module")
 def body(smpl):
-    return load.load_template(smpl[1])
+    return load.load_body(smpl[1])
 
 
 @pytest.mark.parametrize("name", ["smpl", "smplh"])
 def test_posed_vertices_are_those_of_smplx(name, smpl, smplh):
     archive = {"smpl": smpl, "smplh": smplh}[name][1]
-    body = load.load_template(archive, pose_blendshapes=True)
+    body = load.load_body(archive, pose_blendshapes=True)
     golden = np.load(GOLDEN)
     pose = golden["pose"].copy()
     if name == "smplh":
@@ -76,14 +76,14 @@ def test_posed_vertices_are_those_of_smplx(name, smpl, smplh):
 
 def test_archive_and_pickle_are_the_same_body(smpl):
     for blendshapes in (False, True):
-        first, second = (load.load_template(path, pose_blendshapes=blendshapes) for path in smpl[1:])
+        first, second = (load.load_body(path, pose_blendshapes=blendshapes) for path in smpl[1:])
         jax.tree.map(np.testing.assert_array_equal, first, second)
-    assert load.load_template(smpl[1]).pose_blendshapes is None
+    assert load.load_body(smpl[1]).pose_blendshapes is None
 
 
 def test_the_model_arrives_in_our_frame(smpl):
     model, archive, _ = smpl
-    body = load.load_template(archive, pose_blendshapes=True)
+    body = load.load_body(archive, pose_blendshapes=True)
     joints = model["J_regressor"] @ model["v_template"]
     np.testing.assert_allclose(body.vertices, model["v_template"] - joints[0], atol=ROUNDING)
     np.testing.assert_allclose(body.joints, joints - joints[0], atol=ROUNDING)
@@ -97,7 +97,7 @@ def test_the_model_arrives_in_our_frame(smpl):
 
 def test_smplhs_fingers_go_with_hand_and_wrist(smplh):
     model, archive, pickled = smplh
-    body = load.load_template(archive)
+    body = load.load_body(archive)
     joints = model["J_regressor"] @ model["v_template"]
     joints -= joints[0]
     for side, wrist in (("left", 20), ("right", 21)):
@@ -110,8 +110,8 @@ def test_smplhs_fingers_go_with_hand_and_wrist(smplh):
         palm = [wrist, *smpl_files.SMPLH_THUMBS[wrist]]
         np.testing.assert_allclose(body.skin_weight[:, wrist], model["weights"][:, palm].sum(axis=1), atol=ROUNDING)
     np.testing.assert_allclose(body.skin_weight.sum(axis=1), 1.0, atol=ROUNDING)
-    jax.tree.map(np.testing.assert_array_equal, body, load.load_template(pickled))
-    basis = load.load_template(archive, pose_blendshapes=True).pose_blendshapes
+    jax.tree.map(np.testing.assert_array_equal, body, load.load_body(pickled))
+    basis = load.load_body(archive, pose_blendshapes=True).pose_blendshapes
     np.testing.assert_allclose(basis[..., :189], model["posedirs"][..., :189], atol=ROUNDING)
     assert not basis[..., 189:].any()
 
@@ -122,14 +122,14 @@ def test_more_than_four_segments_a_vertex_are_reduced(smpl, tmp_path):
     model["weights"][7] = 0
     model["weights"][7, :6] = [0.3, 0.25, 0.2, 0.15, 0.06, 0.04]
     del model["posedirs"]
-    body = load.load_template(smpl_files.write_npz(tmp_path / "six.npz", model))
+    body = load.load_body(smpl_files.write_npz(tmp_path / "six.npz", model))
     np.testing.assert_allclose(body.skin_weight[7, :6], np.array([0.3, 0.25, 0.2, 0.15, 0, 0]) / 0.9, atol=ROUNDING)
     others = np.arange(6890) != 7
     np.testing.assert_allclose(body.skin_weight[others], model["weights"][others], atol=ROUNDING)
 
 
 def test_left_and_right_are_each_others_mirror(smpl):
-    body = load.load_template(smpl[1])
+    body = load.load_body(smpl[1])
     image = body.vertices[body.mirror] * [-1, 1, 1]
     gap = np.linalg.norm(image - body.vertices, axis=1)
     assert np.median(gap) < 0.005 and gap.max() < 0.03  # vertices lie a centimetre or two apart
@@ -140,7 +140,7 @@ def test_left_and_right_are_each_others_mirror(smpl):
 
 def test_the_carried_joints_are_the_free_bodys(smpl):
     """On the free body's own skin the regressor must find its joints, whoever's shape it has."""
-    rows = load.load_template(smpl[1]).h36m_regressor
+    rows = load.load_body(smpl[1]).h36m_regressor
     free, placement = carry_over.free_body(), carry_over.smpl_placement()
     np.testing.assert_allclose(rows.sum(axis=1), 1.0, atol=1e-5)
     assert rows.min() >= 0 and np.count_nonzero(rows, axis=1).max() <= 3 * 32
@@ -154,7 +154,7 @@ def test_the_carried_joints_are_the_free_bodys(smpl):
 
 def test_the_carried_chart_shows_each_face_where_it_is(smpl):
     """The free body's chart read at a face's (part, u, v) is a point near the face."""
-    body, free = load.load_template(smpl[1]), carry_over.free_body()
+    body, free = load.load_body(smpl[1]), carry_over.free_body()
     assert set(body.part.tolist()) == set(range(1, 25))
     placement = carry_over.smpl_placement()
     position = placement.position[body.faces]
@@ -175,7 +175,7 @@ def test_the_carried_chart_shows_each_face_where_it_is(smpl):
 
 def _refusal(path, pose_blendshapes=False):
     with pytest.raises(InputError) as caught:
-        load.load_template(path, pose_blendshapes=pose_blendshapes)
+        load.load_body(path, pose_blendshapes=pose_blendshapes)
     message = str(caught.value)
     assert message.startswith(f"{path}: ") and "\n" not in message
     return message.removeprefix(f"{path}: ")
@@ -222,10 +222,10 @@ def test_a_pickled_regressor_in_an_archive_is_read_by_our_own_unpickler(smpl, tm
     """What `np.savez(**pickle.load(file))` makes of the official pickle; a call in that place is not made."""
     model = {name: values for name, values in smpl[0].items() if name != "posedirs"}
     np.savez(tmp_path / "made.npz", **model | {"J_regressor": scipy.sparse.csc_matrix(model["J_regressor"])})
-    np.testing.assert_array_equal(load.load_template(tmp_path / "made.npz").joints, load.load_template(smpl[1]).joints)
+    np.testing.assert_array_equal(load.load_body(tmp_path / "made.npz").joints, load.load_body(smpl[1]).joints)
     np.savez(tmp_path / "trap.npz", **model | {"J_regressor": np.array(_Trap(tmp_path), dtype=object)})
     with pytest.raises(InputError, match="field 'J_regressor': names '.*system'"):
-        load.load_template(tmp_path / "trap.npz")
+        load.load_body(tmp_path / "trap.npz")
     assert not (tmp_path / "ran").exists()
 
 

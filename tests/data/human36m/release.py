@@ -35,7 +35,7 @@ def motion(seed=0) -> Recorded:
     upright = Rotation.from_euler("xz", [90, 40], degrees=True)
     root = (Rotation.from_euler("z", np.linspace(0, 10, FRAMES)[:, None], degrees=True) * upright).as_rotvec()
     trans = np.array([0.2, 0.1, 0.95]) + np.linspace(0, 0.1, FRAMES)[:, None] * [1.0, 0.5, 0.0]
-    joints = smpl_motion.h36m_joints(load.load_template(), root, pose)
+    joints = smpl_motion.h36m_joints(load.load_body(), root, pose)
     return Recorded(root, pose, trans, 1000 * (joints + trans[:, None]))
 
 

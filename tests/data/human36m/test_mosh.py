@@ -29,7 +29,7 @@ def _before_the_camera(template):
 
 @pytest.fixture(scope="module")
 def free_body():
-    template = load.load_template()
+    template = load.load_body()
     vertices = _before_the_camera(template)
     return template, vertices, mosh.look(vertices, template, LENS, np.random.default_rng(0))
 
@@ -78,7 +78,7 @@ def test_points_of_a_smpl_body_come_over_to_the_free_body(tmp_path):
     assert not shaped
     seen = mosh.look(_before_the_camera(template), template, LENS, np.random.default_rng(0))
     face, barycentric = whose.carry(template, seen.face, seen.barycentric)
-    free = load.load_template()
+    free = load.load_body()
     assert face.max() < len(free.faces) and barycentric.sum(axis=1) == pytest.approx(1.0)
     own = _points(template, np.asarray(template.vertices), seen)
     carried = _points(free, np.asarray(free.vertices), seen._replace(face=face, barycentric=barycentric))
@@ -126,7 +126,7 @@ def test_parameters_are_found_by_their_usual_names(tmp_path, name):
 
 
 def test_bodies_are_those_whose_joints_are_regressed():
-    template = load.load_template()
+    template = load.load_body()
     recorded = release.motion()
     vertices = np.stack(list(mosh._bodies(template, recorded.root, recorded.pose)))
     joints = smpl_motion.h36m_joints(template, recorded.root, recorded.pose)

@@ -57,7 +57,7 @@ def prepared(folder, source):
 
 def _seen(recorded, subject):
     """Return the true bodies' vertices before the camera of a subject, millimetres."""
-    template = load.load_template()
+    template = load.load_body()
     vertices = np.stack(list(mosh._bodies(template, recorded.root, recorded.pose))) + recorded.trans[:, None]
     poses, _ = release_lib.camera_numbers()
     placed = poses[cameras.NAMES.index(release_lib.CAMERA), subject - 1]
@@ -96,7 +96,7 @@ def test_what_is_stored_is_what_is_true(prepared, recorded, source):
 def test_dense_points_are_where_the_true_bodies_are(prepared, recorded):
     builder, _ = prepared
     lens = cameras.published().lenses[release_lib.CAMERA]
-    faces = np.asarray(load.load_template().faces)
+    faces = np.asarray(load.load_body().faces)
     for split, subject in (("train", 1), ("test", 9)):
         for example in builder.as_data_source(split):
             used = example["point_confidence"] > 0
@@ -122,7 +122,7 @@ def test_without_mono_positions_the_metadata_places_the_camera(source, prepared,
 
 def _write_iuv(path, vertices_mm):
     """Write what a perfect DensePose would predict of a body, as OpenCV writes it: the part last."""
-    template = load.load_template()
+    template = load.load_body()
     lens = cameras.published().lenses[release_lib.CAMERA]
     x, y = np.meshgrid(np.arange(release_lib.SIZE[0]) + 0.5, np.arange(release_lib.SIZE[1]) + 0.5)
     outline = lens.project(vertices_mm)
@@ -152,7 +152,7 @@ def test_predictions_of_densepose_are_the_other_route(source, recorded, tmp_path
     builder, summary = prepare(_at(source, root, dense="iuv"), tmp_path / "data", workers=0)
     assert summary.prepared == {"train": 2, "test": 1}
     assert summary.noted == {"frame without a prediction": 2, "frame in which the network saw nobody": 1}
-    template = load.load_template()
+    template = load.load_body()
     example = builder.as_data_source("train")[1]
     used = example["point_confidence"] > 0
     view = LensView(_seen(recorded, 1)[5] / 1000, np.asarray(template.faces), cameras.published().lenses["54138969"])

@@ -35,7 +35,7 @@ ACCLAIM = {
 
 def free_body_offsets():
     """Return each of SMPL's joints relative to its parent, on the free body."""
-    joints = np.asarray(load.load_template().joints, np.float64)
+    joints = np.asarray(load.load_body().joints, np.float64)
     parents = np.array(skeleton.SMPL_PARENTS)
     return np.where(parents[:, None] < 0, 0.0, joints - joints[parents])
 
@@ -93,7 +93,7 @@ ASF_HEAD = """# AST/ASF file
 
 def acclaim_bones():
     """Return (name, parent name, offset) of CMU's bones with the free body's proportions, parents first."""
-    joints = dict(zip(skeleton.SMPL_JOINT_NAMES, np.asarray(load.load_template().joints, np.float64), strict=True))
+    joints = dict(zip(skeleton.SMPL_JOINT_NAMES, np.asarray(load.load_body().joints, np.float64), strict=True))
     chains = (
         ("left_hip", "left_knee", "left_ankle", "left_foot"), ("right_hip", "right_knee", "right_ankle", "right_foot"),
         ("spine1", "spine2", "neck"), ("neck", "head"), ("neck", "left_shoulder", "left_elbow", "left_wrist"),

@@ -47,7 +47,7 @@ def test_mosh_of_python_2_is_read(tmp_path):
 
 def test_joints_are_the_bodys_kinematics():
     """The hips, knees and shoulders of the 17 stand at the joints that `kinematics` poses, as they do at rest."""
-    body = load.load_template()
+    body = load.load_body()
     joints = smpl_motion.h36m_joints(body, _ROOT, _POSE)
     rest = np.asarray(body.h36m_regressor, np.float64) @ np.asarray(body.vertices)
     pairs = ((4, 1), (1, 2), (5, 4), (2, 5), (12, 18), (15, 19))  # ours of the 17, SMPL's of the 24

@@ -47,7 +47,7 @@ def test_bvh_is_posed_as_homogeneous_matrices_pose_it(tmp_path, order):
 
 @jax.jit
 def _segments(vectors):
-    return smpl_motion.segments_of(load.load_template(), vectors[0], vectors[1:])
+    return smpl_motion.segments_of(load.load_body(), vectors[0], vectors[1:])
 
 
 def test_a_bvh_of_smpls_angles_stands_as_the_body_does(tmp_path):
@@ -132,7 +132,7 @@ def test_acclaim_stands_as_the_body_does_at_rest(tmp_path):
     still = {name: np.zeros((1, 3)) for name in names} | {"root": np.zeros((1, 6))}
     path = motion_files.write_acclaim(tmp_path, still, {name: np.array([10.0, 20.0, 30.0]) for name in names})
     joints = collection.read(path, 30.0)[0]
-    body = load.load_template()
+    body = load.load_body()
     rest = np.asarray(body.h36m_regressor) @ np.asarray(body.vertices)
     apart = np.linalg.norm((joints - joints[0]) - (rest - rest[0]), axis=1)
     assert apart.max() < NEAR_M, dict(zip(skeleton.H36M_JOINT_NAMES, apart.round(3), strict=True))

@@ -155,7 +155,7 @@ def test_the_recorded_person_is_the_annotated_one(made):
     """What the loop reads of a data set is what it reads of the same annotation file directly."""
     folder = made.root / "coco_folder"
     source = AnnotationFiles(str(folder / "test.json"), images=str(folder / "images"))
-    template = load.load_template()
+    template = load.load_body()
     direct = annotations.load_annotations(source, template, SIZE)
     stored = people_lib.load_people(made.builders["coco_folder"], "test")
     assert stored.names == direct.names
@@ -240,7 +240,7 @@ def test_predictions_keep_their_map_and_own_pixels(made):
     used = one["point_confidence"] > 0
     place = observation.crop_from_px(one["point_px"][used], one["box_px"])
     column, row = np.floor((place + 1) / 2 * SIZE).astype(int).T
-    part = np.asarray(load.load_template().part)[one["point_face"][used]]
+    part = np.asarray(load.load_body().part)[one["point_face"][used]]
     around = np.stack(
         [iuv[row + down, column + across, 0] for down in (-1, 0, 1) for across in (-1, 0, 1)]
     )  # a crop's pixel holds several of the picture's and takes the middle one's part

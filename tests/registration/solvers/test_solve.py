@@ -274,7 +274,7 @@ def blendshaped(tmp_path_factory):
     path = tmp_path_factory.mktemp("blendshaped") / "body.npz"
     basis = np.random.default_rng(1).normal(0, 0.01, (96, 3, 207)).astype(np.float32)
     np.savez(path, **made_up.fields(), pose_blendshapes=basis)
-    template = load.load_template(path, pose_blendshapes=True)
+    template = load.load_body(path, pose_blendshapes=True)
     rng = np.random.default_rng(2)
     face, barycentric = rng.integers(0, 40, 120), rng.dirichlet(np.ones(3), 120).astype(np.float32)
     truth = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), small_problem.random_people(1, seed=3, pose_sd=0.3))
