@@ -28,11 +28,11 @@ bench: $(VENV)/.bench ## all measurements, in about fifteen minutes on two cores
 		--optimizer='lm,dense_lm,gauss_newton,lbfgs,adam,optax.adam(learning_rate=0.03)' --out=benchmarks/optimizers.json
 	$(BENCH) --optimizer=lm --steps=10 --batch=64,128,256,512 --devices=1,2 --points=120,480 --noreference \
 		--out=benchmarks/lm.json
-	$(BENCH) --optimizer=lm --starts=closed_form,headings4 --weights=stiff,soft,natural,estimated \
+	$(BENCH) --optimizer=lm --starts=closed_form,headings4 --weights=paper_stiff,paper_soft,pose_prior,estimated \
 		--out=benchmarks/weights.json
-	$(BENCH) --optimizer=lm --starts=headings4 --weights=soft --schedule=graduated --wrong_share=0,0.1 --noreference \
+	$(BENCH) --optimizer=lm --starts=headings4 --weights=paper_soft --schedule=graduated --wrong_share=0,0.1 --noreference \
 		--out=benchmarks/wrong.json
-	$(BENCH) --optimizer=lm --starts=headings4 --weights=soft --wrong_share=0,0.1 --noreference \
+	$(BENCH) --optimizer=lm --starts=headings4 --weights=paper_soft --wrong_share=0,0.1 --noreference \
 		--out=benchmarks/wrong_squared.json
 	$(BENCH) --rows=memory --optimizer=lm --steps=10 --batch=128 --devices=2 --out=benchmarks/memory.json
 	$(BENCH) --target=body --out=benchmarks/skinning.json

@@ -25,7 +25,7 @@ from dal_jax.lifting.poses import Poses
 from dal_jax.lifting.training import LiftingState
 from dal_jax.observations import observation
 from dal_jax.registration import register, schedules
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import RegistrationConfig
 from dal_jax.runtime import progress
 from dal_jax.runtime.metric_log import MetricLog
@@ -177,7 +177,7 @@ def registration(
 ) -> Iterator[dict[str, object]]:
     """Yield scores of registration with no depth and with each lifter's: `lm` from four headings.
 
-    With the paper's soft weights, with natural ones (`registration.named_weights`), and with weights that come from
+    With the paper's soft weights, with a pose prior (`registration.schedules`), and with weights that come from
     the residuals (`registration.noise`).
     """
     observed = problems.observations
@@ -191,8 +191,8 @@ def registration(
     for name, depth in progress.bar("registration", depths.items(), unit="lifter"):
         people = observation.with_depth(observed, *depth)
         fits = {
-            "paper": register.register(template, people, config, EnergyWeights()),
-            "natural": register.register(template, people, config, schedules.weights_by_name("natural")),
+            "paper": register.register(template, people, config, Objective()),
+            "pose_prior": register.register(template, people, config, schedules.objective_by_name("pose_prior")),
             "estimated": noise.alternate(template, people, config)[0],
         }
         for weights, fit in fits.items():

@@ -21,7 +21,7 @@ from dal_jax.loop.judge import Judge
 from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation
 from dal_jax.registration import priors
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import Objective
 from dal_jax.regressor import model
 from dal_jax.regressor.model import Learned, RegressorConfig
 from dal_jax.runtime.checkpoints import Checkpoints
@@ -34,13 +34,13 @@ class Registered:
 
     judge: scores predictions; its setting has the configuration, the body and the people.
     observations: of the training people, lifted depths attached. fits: their registered bodies (host arrays).
-    weights: of eq. 2, that the fits were made with. step: the number of the checkpoint.
+    objective: that the fits were made with. step: the number of the checkpoint.
     """
 
     judge: Judge
     observations: Observation
     fits: BodyParameters
-    weights: EnergyWeights
+    objective: Objective
     step: int
 
     def score(self, config: RegressorConfig, learned: Learned) -> dict[str, Any]:
@@ -79,18 +79,18 @@ def load(path: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None =
     template = load_body(config.body or FREE_BODY)
     people = run_lib.load(config, template, data_dir or run.parent / "data")
     setting = Run(config, template, people.train)
-    state, weights = _restore(saved, step, setting, run)
+    state, objective = _restore(saved, step, setting, run)
     return Registered(
         judge=Judge(setting, people.test, people.train_truth, people.test_truth),
         observations=deform_and_learn.with_lifted_depth(setting, state, people.train.observations),
         fits=jax.device_get(state.fits),
-        weights=weights,
+        objective=objective,
         step=step,
     )
 
 
-def _restore(saved: Checkpoints, step: int, setting: Run, run: pathlib.Path) -> tuple[LoopState, EnergyWeights]:
-    """Return the lifter and the registered bodies, nothing else, and the weights that these were registered with."""
+def _restore(saved: Checkpoints, step: int, setting: Run, run: pathlib.Path) -> tuple[LoopState, Objective]:
+    """Return the lifter and the registered bodies, nothing else, and the objective that these were registered with."""
     config = setting.config
     state, position = saved.restore(_example(setting), step, partial=True)
     learned = position["phase"] in ("learn", "judge")
@@ -100,7 +100,7 @@ def _restore(saved: Checkpoints, step: int, setting: Run, run: pathlib.Path) -> 
     learned_once = position["phase"] == "judge" or position["round"] > 1
     first = not learned_once if config.in_loop else deformed == 1 or not config.refit
     rest = dict.fromkeys(("energy", "trust", "regressor", "predictions"))
-    return LoopState(**state, **rest), config_lib.weights(config, first, state["poses"])
+    return LoopState(**state, **rest), config_lib.objective(config, first, state["poses"])
 
 
 def _example(setting: Run) -> dict[str, Any]:
@@ -113,5 +113,5 @@ def _example(setting: Run) -> dict[str, Any]:
     return {
         "lifting": jax.eval_shape(draw, jax.random.key(0)),
         "fits": jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((people, *leaf.shape), leaf.dtype), parameters.t_pose()),
-        "poses": jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), priors.usual()),
+        "poses": jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), priors.population()),
     }

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, UInt8
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.observations.observation import Observation
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import Objective
 from dal_jax.regressor import training
 from dal_jax.regressor.augmentation import mild
 from dal_jax.regressor.model import Learned, RegressorConfig
@@ -94,7 +94,7 @@ def chosen(names: Sequence[str]) -> list[str]:
 class Material:
     """What there is to learn from: annotated people (lifted depths attached) and their registered bodies.
 
-    trust: the run's own weighting. weights: of eq. 2, that the fits were made with.
+    trust: the run's own weighting. objective: that the fits were made with.
     """
 
     config: RegressorConfig
@@ -103,7 +103,7 @@ class Material:
     images: UInt8[np.ndarray, "people s s 3"] | Sequence
     observations: Observation
     fits: BodyParameters
-    weights: EnergyWeights
+    objective: Objective
 
 
 class Comparison:
@@ -127,7 +127,9 @@ class Comparison:
         return {
             "config": dataclasses.asdict(variant.configure(self._base)),
             "trust": self._trust(variant),
-            "energy": dataclasses.asdict(jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), self._material.weights)),
+            "objective": dataclasses.asdict(
+                jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), self._material.objective)
+            ),
             "bad_fits": self._bad_share if variant.bad_fits else 0.0,
             "seed": seed,
         }
@@ -157,7 +159,7 @@ class Comparison:
         name, material = self._trust(variant), self._material
         if (name, variant.bad_fits) not in self._weights:
             self._weights[name, variant.bad_fits] = sample_weights.weigh(
-                name, material.template, material.observations, self._fits(variant), material.weights
+                name, material.template, material.observations, self._fits(variant), material.objective
             )
         return self._weights[name, variant.bad_fits]
 

@@ -12,8 +12,8 @@ from dal_jax.lifting import config as config_lib
 from dal_jax.observations.annotations import AnnotationFiles
 from dal_jax.observations.observation import Observation
 from dal_jax.registration import energy, priors, schedules
-from dal_jax.registration.energy import EnergyWeights
-from dal_jax.registration.priors import Poses
+from dal_jax.registration.energy import EnergyWeights, Objective
+from dal_jax.registration.priors import PosePrior
 from dal_jax.registration.register import RegistrationConfig
 from dal_jax.regressor import model
 from dal_jax.regressor.model import RegressorConfig
@@ -88,7 +88,7 @@ def demo() -> Config:
     """The loop on 64 px pictures of synthetic people, on two CPU cores, within twelve minutes.
 
     Registration is as the paper has it, but with Levenberg-Marquardt: round 1 from the T-pose with stiff weights, then
-    from the ConvNet's predictions. These rounds have `natural` weights (`registration.named_weights`): joints are
+    from the ConvNet's predictions. These rounds have `pose_prior` weights (`registration.schedules`): joints are
     pulled to how the people held them in the last round's fits, not to the T-pose. Key points, and with them lifted
     depths, pull thirty times harder than in the paper in all rounds.
     """
@@ -97,15 +97,15 @@ def demo() -> Config:
         lifting=config_lib.demo(),
         rest_pose="learned",
         first_registration=RegistrationConfig("lm", 20, starts="tpose"),
-        first_weights=dataclasses.replace(energy.stiff_weights(), keypoint=schedules.NATURAL_KEYPOINT),
+        first_weights=dataclasses.replace(energy.stiff_weights(), keypoint=schedules.pose_prior_weights().keypoint),
         registration=RegistrationConfig("lm", 20, starts="given"),
-        weights=_natural(),
+        weights=schedules.pose_prior_weights(),
         regressor=model.demo(),
     )
 
 
 def best() -> Config:
-    """What we would run: four headings in every round, natural weights from the start, the better fit stays."""
+    """What we would run: four headings in every round, a pose prior from the start, the better fit stays."""
     return Config(
         preset="best",
         synthetic="full",
@@ -113,16 +113,11 @@ def best() -> Config:
         first_rest_pose="usual",
         rest_pose="learned",
         first_registration=RegistrationConfig("lm", 20, starts="headings4"),
-        first_weights=_natural(),
+        first_weights=schedules.pose_prior_weights(),
         registration=RegistrationConfig("lm", 20, starts="headings4"),
-        weights=_natural(),
+        weights=schedules.pose_prior_weights(),
         regressor=model.best(),
     )
-
-
-def _natural() -> EnergyWeights:
-    """Return `registration.named_weights`' natural ones; `Config.rest_pose` says what their joints are pulled to."""
-    return EnergyWeights(keypoint=schedules.NATURAL_KEYPOINT, joint=schedules.NATURAL_JOINT)
 
 
 PRESETS = {"demo": demo, "paper": paper, "best": best}
@@ -137,26 +132,25 @@ REST_POSES = {"first_rest_pose": ("tpose", "usual"), "rest_pose": ("tpose", "usu
 """What `Config` may ask for."""
 
 
-def weights(config: Config, first: bool, learned: Poses) -> EnergyWeights:
-    """Return eq. 2's weights of the first round, or of a later one; `learned` is read where that is asked for."""
+def objective(config: Config, first: bool, learned: PosePrior) -> Objective:
+    """Return the objective of the first round, or of a later one; `learned` is read where that is asked for."""
     plain, rest_pose = (config.first_weights, config.first_rest_pose) if first else (config.weights, config.rest_pose)
     if rest_pose == "tpose":
-        return plain
-    poses = learned if rest_pose == "learned" else priors.usual()
-    return dataclasses.replace(plain, rest=poses.rest_pose())
+        return Objective(plain)
+    return Objective(plain, learned if rest_pose == "learned" else priors.population())
 
 
 def learn_poses(
     template: Template,
     observations: Observation,
     fits: BodyParameters,
-    used: EnergyWeights,
-) -> Poses:
-    """Return how people hold their joints in fits that were made with the weights `used`."""
-    seen = robust_weights(template, observations, fits, used.outlier)
+    used: Objective,
+) -> PosePrior:
+    """Return how people hold their joints in fits that were made with the objective `used`."""
+    seen = robust_weights(template, observations, fits, used.weights.outlier)
     noise = initial()
     for _ in range(_ESTIMATES):
-        noise = estimate(template, seen, fits, Precisions.of_weights(used), noise)
+        noise = estimate(template, seen, fits, Precisions.of_objective(used), noise)
     return noise.poses
 
 

@@ -34,8 +34,8 @@ from dal_jax.observations import observation
 from dal_jax.observations.observation import Observation
 from dal_jax.online_fitting import BestFits, OnlineFitter
 from dal_jax.registration import priors, register
-from dal_jax.registration.energy import EnergyWeights
-from dal_jax.registration.priors import Poses
+from dal_jax.registration.energy import Objective
+from dal_jax.registration.priors import PosePrior
 from dal_jax.regressor import held_out, model, training as training_lib
 from dal_jax.regressor.training import TrainState
 from dal_jax.runtime import progress
@@ -58,7 +58,7 @@ class LoopState:
     lifting: LiftingState
     fits: BodyParameters
     energy: Any
-    poses: Poses
+    poses: PosePrior
     trust: Any
     regressor: TrainState
     predictions: BodyParameters
@@ -114,7 +114,7 @@ def initial_state(setting: Run) -> LoopState:
         lifting=training.initial_state(setting.config.lifting, lifting_key),
         fits=t_pose,
         energy=np.full(count, np.inf, np.float32),
-        poses=priors.usual(),
+        poses=priors.population(),
         trust=np.ones(count, np.float32),
         regressor=training_lib.initial_state(setting.config.regressor, regressor_key),
         predictions=t_pose,
@@ -188,18 +188,18 @@ def deform(setting: Run, state: LoopState, position: RunState, saver: "_Saver") 
         return state
     observed = with_lifted_depth(setting, state, setting.people.observations)
     if not first:
-        used = config_lib.weights(config, position.round == 2 and not config.in_loop, state.poses)
+        used = config_lib.objective(config, position.round == 2 and not config.in_loop, state.poses)
         state = _learn_poses(setting, state, observed, used)
     if not first and config.in_loop:
         return state
     registration = config.first_registration if first else config.registration
-    weights = config_lib.weights(config, first, state.poses)
+    objective = config_lib.objective(config, first, state.poses)
     given = [] if first else [state.predictions, *([state.fits] if config.keep_better else [])]
     with progress.bar(f"round {position.round}: deform", total=len(setting.people.names), unit="person") as bar:
         fit = register.register(
-            setting.template, observed, registration, weights, given, lambda done: bar.update(done - bar.n)
+            setting.template, observed, registration, objective, given, lambda done: bar.update(done - bar.n)
         )
-    trust = sample_weights.weigh(config.trust, setting.template, observed, fit.parameters, weights)
+    trust = sample_weights.weigh(config.trust, setting.template, observed, fit.parameters, objective)
     saver.log({
         "registration_energy_median": float(np.median(fit.energy)),
         "registration_converged_share": float(np.mean(fit.converged)),
@@ -208,12 +208,12 @@ def deform(setting: Run, state: LoopState, position: RunState, saver: "_Saver") 
     })  # fmt: skip
     state = state.replace(fits=fit.parameters, energy=fit.energy, trust=trust)
     if config.in_loop:
-        state = _learn_poses(setting, state.replace(energy=np.full_like(fit.energy, np.inf)), observed, weights)
+        state = _learn_poses(setting, state.replace(energy=np.full_like(fit.energy, np.inf)), observed, objective)
     return state
 
 
-def _learn_poses(setting: Run, state: LoopState, observed: Observation, used: EnergyWeights) -> LoopState:
-    """Learn what L_joint pulls to, where that is learned, from fits made with the weights `used`: energies change."""
+def _learn_poses(setting: Run, state: LoopState, observed: Observation, used: Objective) -> LoopState:
+    """Learn what L_joint pulls to, where that is learned, from fits made with the objective `used`: energies change."""
     if setting.config.rest_pose != "learned":
         return state
     poses = config_lib.learn_poses(setting.template, observed, state.fits, used)
@@ -237,8 +237,8 @@ def learn(setting: Run, state: LoopState, position: RunState, saver: "_Saver") -
         regressor = training_lib.start_round(config, regressor, state.fits)
     refit = None
     if setting.config.in_loop:
-        weights = config_lib.weights(setting.config, False, state.poses)
-        refit = OnlineFitter(setting.config, setting.template, weights, BestFits(state.fits, state.energy))
+        objective = config_lib.objective(setting.config, False, state.poses)
+        refit = OnlineFitter(setting.config, setting.template, objective, BestFits(state.fits, state.energy))
     while position.epoch < before + config.epochs:
         with progress.bar(
             f"round {position.round}: learn, epoch {position.epoch + 1}", total=np.count_nonzero(weight), unit="image"

@@ -23,7 +23,7 @@ from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.config import Config
 from dal_jax.observations.observation import Observation
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import Fit, Fitter
 from dal_jax.regressor import model
 from dal_jax.regressor.model import Learned
@@ -44,14 +44,14 @@ class OnlineFitter:
     spread. `config.registration.batch` counts for nothing either, batches are the ConvNet's.
     """
 
-    def __init__(self, config: Config, template: Template, weights: EnergyWeights, bodies: BestFits):
+    def __init__(self, config: Config, template: Template, objective: Objective, bodies: BestFits):
         """Send the bodies to the device.
 
         Raises:
           ValueError: as `register.Fitter`.
         """
         registration = dataclasses.replace(config.registration, devices=1)
-        self._fit = Fitter(template, registration, weights)
+        self._fit = Fitter(template, registration, objective)
         self._predict = model.predictor(config.regressor)
         self._device = jax.devices()[0]
         self._bodies = jax.tree.map(jnp.copy, jax.device_put(bodies, self._device))  # for us to update in place

@@ -21,6 +21,7 @@ from dal_jax.body.formats import load
 from dal_jax.body.template import Template
 from dal_jax.observations.observation import Observation
 from dal_jax.registration import energy, register
+from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import RegistrationConfig
 from dal_jax.registration.solvers import descent
 from dal_jax.registration.solvers.problem import Problem
@@ -53,7 +54,7 @@ def main() -> None:
     observed = made_up_people(template, count=8)
     for optimizer, steps in COMPARED:
         config = RegistrationConfig(optimizer, steps, starts="closed_form", batch=8)
-        fit = register.register(template, observed, config, energy.stiff_weights())
+        fit = register.register(template, observed, config, Objective(energy.stiff_weights()))
         print(f"{optimizer:40s} {steps:4d} steps: energy {np.mean(fit.energy):.3f}")
 
 

@@ -46,7 +46,7 @@ from dal_jax.body.formats.load import load_body
 from dal_jax.body.template import Template
 from dal_jax.lifting.config import PRESETS
 from dal_jax.registration import register, schedules
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import RegistrationConfig
 from dal_jax.registration.solvers import solve
 from dal_jax.runtime import cli, files, progress
@@ -80,7 +80,7 @@ _IMAGE_SIZES = flags.DEFINE_list("image_size", ["64"], "regressor: side of the i
 _POINTS = flags.DEFINE_list("points", ["120"], "Surface points a person, up to what the people have.")
 _STEPS = flags.DEFINE_integer("steps", None, "Left out: 20; of first-order optimisers 300.", 1)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.1, "Of first-order optimisers (paper: 0.1).", 1e-9)
-_WEIGHTS = flags.DEFINE_list("weights", ["stiff"], f"Of {', '.join(_WEIGHT_NAMES)}: as of experiments.register.")
+_WEIGHTS = flags.DEFINE_list("weights", ["paper_stiff"], f"Of {', '.join(_WEIGHT_NAMES)}: as of experiments.register.")
 _CONFIG = flags.DEFINE_string("people", str(_PEOPLE), "Config of the people.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "runs/data", "Folder where the people are kept once made.")
 _LIMIT = flags.DEFINE_integer("limit", None, "Only so many of the people; pipeline: photographs (240).", 1)
@@ -191,41 +191,41 @@ def _measured(
 ) -> Iterator[dict[str, object]]:
     template = load_body()
     for name in _WEIGHTS.value:
-        problems, weights = _weighed(name, template, people)
+        problems, objective = _weighed(name, template, people)
         for kind in _KINDS.value:
             if kind == "optimizers":
-                rows = _optimizer_rows(cases, template, problems, weights)
+                rows = _optimizer_rows(cases, template, problems, objective)
             elif kind == "equal_energy":
-                rows = _equal_energy_rows(cases, template, problems, weights)
+                rows = _equal_energy_rows(cases, template, problems, objective)
             elif kind == "largest_batch":
-                rows = _largest_batch_rows(cases, template, problems, weights)
+                rows = _largest_batch_rows(cases, template, problems, objective)
             elif kind == "stream":
-                rows = (streaming.run(cases[0], template, problems, weights, count) for count in stream_people)
+                rows = (streaming.run(cases[0], template, problems, objective, count) for count in stream_people)
             else:
                 rows = _memory_rows(cases[0], stream_people, name)
             yield from ({"what": kind, "weights": name, **row} for row in rows)
 
 
-def _weighed(name: str, template: Template, people: Problems) -> tuple[Problems, EnergyWeights]:
-    """Return the weights of a name, and the people with their depths as much trusted as goes with them."""
+def _weighed(name: str, template: Template, people: Problems) -> tuple[Problems, Objective]:
+    """Return the objective of a name, and the people with their depths as much trusted as goes with them."""
     if name in schedules.WEIGHTS:
-        return people, schedules.weights_by_name(name)
+        return people, schedules.objective_by_name(name)
     config = RegistrationConfig("lm", registration.DAMPED_STEPS, starts="headings4")
     seen = people.take(points=int(_POINTS.value[0])).observations
     _, noise = noise_lib.alternate(template, seen, config)
-    return people.replace(observations=noise_lib.reweighted(people.observations, noise)), noise_lib.weights(noise)
+    return people.replace(observations=noise_lib.reweighted(people.observations, noise)), noise_lib.objective(noise)
 
 
-def _optimizer_rows(cases, template, problems, weights) -> Iterator[dict[str, object]]:
+def _optimizer_rows(cases, template, problems, objective) -> Iterator[dict[str, object]]:
     """Yield when all are done: the best energy known is the best of them all."""
     patience = Patience(_SECONDS.value, _PATIENCE.value)
     best: dict[int, np.ndarray] = {}
     if _REFERENCE.value:
         for points in progress.bar("best energies", sorted({case.points for case in cases}), unit="reference"):
-            best[points] = registration.best_known(template, problems.take(points=points).observations, weights)
+            best[points] = registration.best_known(template, problems.take(points=points).observations, objective)
     measured = []
     for case in progress.bar("optimizers", cases, unit="row"):
-        found = registration.run(case, template, problems, weights, patience)
+        found = registration.run(case, template, problems, objective, patience)
         if case.points in best:
             count = len(found.fit.energy)
             best[case.points][:count] = np.minimum(best[case.points][:count], registration.finite(found.fit.energy))
@@ -234,16 +234,16 @@ def _optimizer_rows(cases, template, problems, weights) -> Iterator[dict[str, ob
         yield {**found.row, **registration.quality(found.fit, best.get(case.points), template, problems)}
 
 
-def _equal_energy_rows(cases, template, problems, weights) -> Iterator[dict[str, object]]:
+def _equal_energy_rows(cases, template, problems, objective) -> Iterator[dict[str, object]]:
     observations = problems.take(_RACE_PEOPLE, cases[0].points).observations
     batch = cases[0].batch
     rival, rate, rival_steps = _TPOSE_RIVAL
     targets = {"tpose": (rival, rate, rival_steps), "closed_form": ("lm", rate, _CLOSED_FORM_STEPS)}
     for starts, (name, learning_rate, steps) in targets.items():
-        leader = Racer(template, weights, name, learning_rate, starts)
+        leader = Racer(template, objective, name, learning_rate, starts)
         goal = float(np.median(equal_energy.course(leader, observations, batch).energies(steps)))
         for optimizer in progress.bar(f"equal energy from {starts}", _optimizers(), unit="optimiser"):
-            racer = Racer(template, weights, optimizer, _LEARNING_RATE.value, starts)
+            racer = Racer(template, objective, optimizer, _LEARNING_RATE.value, starts)
             course = equal_energy.course(racer, observations, batch)
             needed, tried = equal_energy.steps_to(course, goal, _MOST_STEPS, _PATIENCE.value / 4)
             row = {
@@ -260,10 +260,10 @@ def _equal_energy_rows(cases, template, problems, weights) -> Iterator[dict[str,
             yield {**row, "energy_median": float(np.median(course.energies(tried))), **cost}
 
 
-def _largest_batch_rows(cases, template, problems, weights) -> Iterator[dict[str, object]]:
+def _largest_batch_rows(cases, template, problems, objective) -> Iterator[dict[str, object]]:
     observations = problems.take(points=cases[0].points).observations
     for optimizer in progress.bar("largest batches", _optimizers(), unit="optimiser"):
-        racer = Racer(template, weights, optimizer, _LEARNING_RATE.value, "closed_form")
+        racer = Racer(template, objective, optimizer, _LEARNING_RATE.value, "closed_form")
         steps = _STEPS.value or registration.default_steps(optimizer)
         limits = (1e9 * _MEMORY_LIMIT.value, _TIME_LIMIT.value)
         found = equal_energy.largest_batch(racer, observations, steps, *limits)

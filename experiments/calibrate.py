@@ -58,8 +58,8 @@ def main(_: list[str]) -> None:
         observed = _simulate_depth(observed, truth, _DEPTH_NOISE.value, _SEED.value)
     config = RegistrationConfig("lm", 30, starts="headings4")
     fit, noise = noise_lib.alternate(template, observed, config)
-    trusted, weights = noise_lib.reweighted(observed, noise), noise_lib.weights(noise)
-    rivals = modes.find(template, trusted, fit.parameters, weights)
+    trusted, objective = noise_lib.reweighted(observed, noise), noise_lib.objective(noise)
+    rivals = modes.find(template, trusted, fit.parameters, objective)
 
     def predict(**size) -> Posterior:
         return posterior.laplace_posterior(template, observed, fit.parameters, noise, rivals=rivals, **size)

@@ -89,7 +89,7 @@ def _comparison(names: list[str], run: Registered) -> Comparison:
         images=setting.people.images,
         observations=run.observations,
         fits=run.fits,
-        weights=run.weights,
+        objective=run.objective,
     )
     spoiled = any(regressors.VARIANTS[name].bad_fits for name in names)
     epochs = _EPOCHS.value or setting.config.regressor.epochs

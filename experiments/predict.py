@@ -37,7 +37,7 @@ from dal_jax.observations.annotations import AnnotationFiles
 from dal_jax.observations.observation import Observation
 from dal_jax.observations.person import AnnotatedPerson, Annotations, Rejected
 from dal_jax.registration import register
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import Fit, RegistrationConfig
 from dal_jax.registration.solvers import solve
 from dal_jax.runtime import cli, files, progress
@@ -251,7 +251,7 @@ def _refine(template: Template, observations: Observation, predicted) -> Fit:
     config = RegistrationConfig(_OPTIMIZER.value, steps, starts="given", batch=batch)
     with progress.bar("refine", total=people, unit="person") as bar:
         return register.register(
-            template, observations, config, EnergyWeights(), [predicted], lambda n: bar.update(n - bar.n)
+            template, observations, config, Objective(), [predicted], lambda n: bar.update(n - bar.n)
         )
 
 

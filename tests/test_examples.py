@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dal_jax.observations import residuals
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.registration.solvers import solve as solve_lib
 from dal_jax.registration.solvers.tree import model
 from examples import custom_optimizer
@@ -30,13 +30,13 @@ def test_the_custom_optimizer_finds_the_minimum():
     template = small_problem.small_template()
     people = small_problem.random_people(2, seed=1, pose_sd=0.2, turn=0.5)
     target = residuals.make_target(template, small_problem.observe(people, seed=2))
-    weights = EnergyWeights(keypoint=100.0, scale=10.0, joint=1.0)
+    objective = Objective(EnergyWeights(keypoint=100.0, scale=10.0, joint=1.0))
     start = people.replace(segment_scale=np.ones_like(people.segment_scale))
     tree = model.build(template)
 
     def solve(spec):
         solve_lib.check(spec)
-        run = lambda *seen: solve_lib.solve(spec, template, *seen, weights, tree, steps=12, learning_rate=0.0)  # noqa: E731
+        run = lambda *seen: solve_lib.solve(spec, template, *seen, objective, tree, steps=12, learning_rate=0.0)  # noqa: E731
         return jax.jit(run, compiler_options={"xla_backend_optimization_level": 0})(target, start)
 
     own, reference = solve("examples.custom_optimizer:newton_cg(iterations=60)"), solve("dense_lm")

@@ -13,7 +13,7 @@ from dal_jax.data.people import People
 from dal_jax.deform_and_learn import Run, RunState
 from dal_jax.online_fitting import BestFits, OnlineFitter
 from dal_jax.registration import register
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.registration.register import RegistrationConfig
 from dal_jax.regressor import model, theta
 from dal_jax.regressor.augmentation import AugmentationConfig
@@ -80,12 +80,12 @@ def test_a_batch_is_registered_from_its_prediction_and_its_best_fits(setting, st
     energy = np.full(COUNT, np.inf, np.float32)
     energy[ROWS[1]] = 0.0  # cannot be beaten
     before = BestFits(start.fits, energy)
-    refit = OnlineFitter(config, setting.template, config.weights, before)
+    refit = OnlineFitter(config, setting.template, Objective(config.weights), before)
     fits, metrics = refit(start.regressor, ROWS, *_batch(setting, ROWS))
     predicted = model.predict(config.regressor, start.regressor, images[ROWS], BATCH)
     old, observed = jax.tree.map(lambda leaf: leaf[ROWS], (start.fits, setting.people.observations))
     one_device = dataclasses.replace(config.registration, batch=BATCH, devices=1)
-    found = register.register(setting.template, observed, one_device, config.weights, [predicted, old])
+    found = register.register(setting.template, observed, one_device, Objective(config.weights), [predicted, old])
     better = np.arange(BATCH) != 1
     _assert_equal(
         jax.device_get(fits),
@@ -104,7 +104,7 @@ def test_a_batch_is_registered_from_its_prediction_and_its_best_fits(setting, st
 
 
 def test_people_that_come_again_start_from_what_was_found_before(setting, start):
-    refit = OnlineFitter(setting.config, setting.template, setting.config.weights, _bodies(start))
+    refit = OnlineFitter(setting.config, setting.template, Objective(setting.config.weights), _bodies(start))
     energies = []
     for _ in range(3):
         refit(start.regressor, ROWS, *_batch(setting, ROWS))
@@ -117,7 +117,7 @@ def test_a_network_that_answers_nonsense_does_no_harm(setting, start):
     broken = start.regressor.replace(
         statistics=start.regressor.statistics.replace(mean=np.full(theta.SIZE, np.nan, np.float32))
     )
-    refit = OnlineFitter(setting.config, setting.template, setting.config.weights, _bodies(start))
+    refit = OnlineFitter(setting.config, setting.template, Objective(setting.config.weights), _bodies(start))
     fits, metrics = refit(broken, ROWS, *_batch(setting, ROWS))
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(jax.device_get(fits)))
     assert metrics["registration_from_prediction_share"] == 0 and np.isfinite(metrics["registration_energy_mean"])
@@ -168,7 +168,7 @@ def test_no_energy_ever_rises(undisturbed, start):
 def test_energies_are_those_of_the_fits_and_who_is_not_shown_keeps_his(setting, undisturbed, start):
     final, _ = undisturbed
     observed = deform_and_learn.with_lifted_depth(setting, final, setting.people.observations)
-    score = register.score(setting.template, observed, final.fits, setting.config.weights)
+    score = register.score(setting.template, observed, final.fits, Objective(setting.config.weights))
     shown = np.arange(COUNT) != UNTRUSTED
     np.testing.assert_allclose(final.energy[shown], score[shown], rtol=ENERGY_FLOAT32)
     _assert_equal(*(jax.tree.map(lambda leaf: leaf[UNTRUSTED], state.fits) for state in (final, start)))

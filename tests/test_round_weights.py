@@ -1,4 +1,4 @@
-"""Which weights and which rest pose a round has, and that a crowd's poses come out of its fits."""
+"""Which weights and which pose prior a round has, and that a crowd's poses come out of its fits."""
 
 import dataclasses
 
@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from dal_jax.body.formats import load
-from dal_jax.config import Config, demo, learn_poses, paper, weights
+from dal_jax.config import Config, demo, learn_poses, objective, paper
 from dal_jax.loop import run
 from dal_jax.registration import energy, priors
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import Objective
 from dal_jax.runtime.errors import InputError
 from tests.regressor import people
 
@@ -23,22 +23,22 @@ def _config(first_rest_pose: str, rest_pose: str) -> Config:
 
 def test_the_papers_rounds_pull_to_the_t_pose():
     config = paper()
-    assert weights(config, True, OWN) == energy.stiff_weights()
-    assert weights(config, False, OWN) == EnergyWeights()
+    assert objective(config, True, OWN) == Objective(energy.stiff_weights())
+    assert objective(config, False, OWN) == Objective()
 
 
-@pytest.mark.parametrize(("rest_pose", "expected"), [("usual", priors.usual()), ("learned", OWN)])
+@pytest.mark.parametrize(("rest_pose", "expected"), [("usual", priors.population()), ("learned", OWN)])
 def test_later_rounds_pull_to_what_is_asked_for(rest_pose, expected):
     config = _config("tpose", rest_pose)
-    assert weights(config, True, OWN).rest is None
-    found = weights(config, False, OWN)
-    np.testing.assert_array_equal(found.rest.turn, expected.mean)
-    assert dataclasses.replace(found, rest=None) == config.weights
+    assert objective(config, True, OWN).prior is None
+    found = objective(config, False, OWN)
+    np.testing.assert_array_equal(found.prior.mean, expected.mean)
+    assert found.weights == config.weights
 
 
 def test_the_first_round_may_know_how_people_stand():
-    found = weights(_config("usual", "learned"), True, OWN)
-    np.testing.assert_array_equal(found.rest.turn, priors.usual().mean)
+    found = objective(_config("usual", "learned"), True, OWN)
+    np.testing.assert_array_equal(found.prior.mean, priors.population().mean)
 
 
 def test_poses_are_learned_from_fits():
@@ -48,7 +48,7 @@ def test_poses_are_learned_from_fits():
     bent[3] = bent[4] = [0.5, 0.0, 0.0]  # knees
     bodies = bodies.replace(pose=0.1 * bodies.pose + bent)
     seen = people.observe(bodies, seed=0)
-    found = learn_poses(load.load_body(), seen, jax.tree.map(np.asarray, bodies), EnergyWeights())
+    found = learn_poses(load.load_body(), seen, jax.tree.map(np.asarray, bodies), Objective())
     np.testing.assert_allclose(found.mean[3], bent[3], atol=0.1)
     np.testing.assert_allclose(found.mean[17], 0.0, atol=0.15)  # an elbow
 

@@ -52,28 +52,16 @@ def _errors_crop(
 
 @flax.struct.dataclass
 class Target:
-    """An observation whose surface points have been looked up on the template: all that the kernels read."""
+    """An observation whose surface points have been looked up on the template: what eq. 3 and eq. 4 read."""
 
     points: SurfacePoints
-    point_position: Float[Array, "*batch points 2"]
-    point_confidence: Float[Array, "*batch points"]
-    keypoint_position: Float[Array, "*batch 17 2"]
-    keypoint_confidence: Float[Array, "*batch 17"]
-    depth: Float[Array, "*batch 17"]
-    depth_confidence: Float[Array, "*batch 17"]
+    observation: Observation
 
 
 def make_target(template: Template, observation: Observation) -> Target:
     """Look up rest positions and skinning weights of the observed surface points (works on any leading axes)."""
-    return Target(
-        points=skinning.surface_points(template, observation.point_face, observation.point_barycentric),
-        point_position=observation.point_position,
-        point_confidence=observation.point_confidence,
-        keypoint_position=observation.keypoint_position,
-        keypoint_confidence=observation.keypoint_confidence,
-        depth=observation.depth,
-        depth_confidence=observation.depth_confidence,
-    )
+    points = skinning.surface_points(template, observation.point_face, observation.point_barycentric)
+    return Target(points, observation)
 
 
 def robust(squared: Float[Array, "..."], outlier: float | None) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
@@ -91,14 +79,15 @@ def dense_residual(
 
     With `outlier`, shortened so that its square is the robust loss.
     """
-    residual = projected - target.point_position
+    residual = projected - target.observation.point_position
     if outlier is not None:
         residual = residual * jax.lax.rsqrt(1.0 + jnp.sum(residual**2, axis=-1, keepdims=True) / outlier**2)
-    return jnp.sqrt(target.point_confidence)[:, None] * residual
+    return jnp.sqrt(target.observation.point_confidence)[:, None] * residual
 
 
 def keypoint_residual(projected: Float[Array, "17 3"], target: Target) -> Float[Array, "17 3"]:
     """Return eq. 4: x, y against the annotated key points, z against the lifted depth relative to the pelvis."""
-    planar = jnp.sqrt(target.keypoint_confidence)[:, None] * (projected[:, :2] - target.keypoint_position)
-    depth = jnp.sqrt(target.depth_confidence) * (projected[:, 2] - target.depth)
+    seen = target.observation
+    planar = jnp.sqrt(seen.keypoint_confidence)[:, None] * (projected[:, :2] - seen.keypoint_position)
+    depth = jnp.sqrt(seen.depth_confidence) * (projected[:, 2] - seen.depth)
     return jnp.concatenate([planar, depth[:, None]], axis=1)

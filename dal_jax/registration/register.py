@@ -21,7 +21,7 @@ from dal_jax.body.template import Template
 from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation
 from dal_jax.registration import schedules, starts as starts_lib
-from dal_jax.registration.energy import EnergyWeights, as_arrays, parameter_energy
+from dal_jax.registration.energy import Objective, as_arrays, parameter_energy
 from dal_jax.registration.solvers import solve
 from dal_jax.registration.solvers.solve import Solved
 from dal_jax.registration.solvers.tree import model
@@ -57,7 +57,7 @@ class RegistrationConfig:
 class Fit:
     """A registered person (leading axis: people), host arrays.
 
-    parameters: theta; energy: eq. 2 with the weights of the last stage; start: index of the start that won (the
+    parameters: theta; energy: eq. 2 with the objective of the last stage; start: index of the start that won (the
     configured ones first, then the given ones in order); converged: the last accepted step gained less than 1%;
     steps: taken in the last stage; start_energy: of every start.
     """
@@ -74,7 +74,7 @@ def register(
     template: Template,
     observations: Observation,
     config: RegistrationConfig,
-    weights: EnergyWeights,
+    objective: Objective,
     given: Sequence[BodyParameters] = (),
     progress: Callable[[int], None] | None = None,
 ) -> Fit:
@@ -90,7 +90,7 @@ def register(
     if len(observations.point_face) == 0:
         raise ValueError("there is nobody to register")
     fits, done = [], 0
-    for fit in stream(template, [(observations, tuple(given))], config, weights):
+    for fit in stream(template, [(observations, tuple(given))], config, objective):
         fits.append(fit)
         done += len(fit.energy)
         if progress is not None:
@@ -102,7 +102,7 @@ def stream(
     template: Template,
     pieces: Iterable[Observation | tuple[Observation, tuple]],
     config: RegistrationConfig,
-    weights: EnergyWeights,
+    objective: Objective,
 ) -> Iterator[Fit]:
     """Fit people piece by piece, yielding them in order, chunk by chunk; memory does not depend on their number.
 
@@ -113,7 +113,7 @@ def stream(
     Raises:
       ValueError: as `register`.
     """
-    fitter = Fitter(template, config, weights)
+    fitter = Fitter(template, config, objective)
     on_the_way: collections.deque = collections.deque()
     for piece in pieces:
         observations, given = piece if isinstance(piece, tuple) else (piece, ())
@@ -133,7 +133,7 @@ class Fitter:
     devices: how many it spreads people over.
     """
 
-    def __init__(self, template: Template, config: RegistrationConfig, weights: EnergyWeights):
+    def __init__(self, template: Template, config: RegistrationConfig, objective: Objective):
         """Send the constants to the devices.
 
         Raises:
@@ -146,7 +146,7 @@ class Fitter:
         self._fit = _compiled(config.optimizer, config.starts, int(config.steps), config.schedule, mesh)
         self._people = NamedSharding(mesh, PartitionSpec("data"))
         self._constants = jax.device_put(
-            (template, as_arrays(weights), model.build(template), float(config.learning_rate),
+            (template, as_arrays(objective), model.build(template), float(config.learning_rate),
              float(config.tolerance)),
             NamedSharding(mesh, PartitionSpec()),
         )  # fmt: skip
@@ -172,17 +172,17 @@ def score(
     template: Template,
     observations: Observation,
     parameters: BodyParameters,
-    weights: EnergyWeights,
+    objective: Objective,
 ) -> Float[Array, "people"]:
     """Return eq. 2 of every person at given parameters."""
-    return np.asarray(_score(template, observations, parameters, as_arrays(weights)))
+    return np.asarray(_score(template, observations, parameters, as_arrays(objective)))
 
 
 @jax.jit
-def _score(template, observations, parameters, weights):
+def _score(template, observations, parameters, objective):
     target = residuals.make_target(template, observations)
     return jax.lax.map(
-        lambda pair: parameter_energy(template, pair[0], pair[1], weights), (target, parameters), batch_size=64
+        lambda pair: parameter_energy(template, pair[0], pair[1], objective), (target, parameters), batch_size=64
     )
 
 
@@ -211,11 +211,11 @@ def _arrived(fit: Fit, count: int) -> Fit:
 def _compiled(optimizer: str, starts: str, steps: int, schedule: str, mesh: Mesh):
     """Return the jitted fit of one chunk; one compilation for each of these and each shape."""
 
-    def fit_shard(template, weights, tree, learning_rate, tolerance, observations, given) -> Fit:
+    def fit_shard(template, objective, tree, learning_rate, tolerance, observations, given) -> Fit:
         with jax.default_matmul_precision("highest"):  # TF32 and bfloat16 products would cost millimetres
             target = residuals.make_target(template, observations)
             start = starts_lib.starts(template, target, starts, given)
-            for stage in schedules.stages(schedule, weights):
+            for stage in schedules.stages(schedule, objective):
                 solved = solve.solve(
                     optimizer, template, target, start, stage, tree,
                     steps=steps, learning_rate=learning_rate, tolerance=tolerance,

@@ -23,7 +23,7 @@ def starts(
     given: Sequence[BodyParameters],
 ) -> BodyParameters:
     """Return all starts of a batch of people, axes (start, person, ...): those of `register.STARTS`, then the given."""
-    batch = target.point_confidence.shape[0]
+    batch = target.observation.point_confidence.shape[0]
     found = []
     if name == "tpose":
         found.append(jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (1, batch, *leaf.shape)), parameters.t_pose()))
@@ -42,8 +42,9 @@ def closed_form(template: Template, target: Target) -> BodyParameters:
     alike. A weak prior (half a point) keeps people with few or coplanar points upright and facing the camera.
     """
     rest = jnp.concatenate([target.points.rest, jnp.asarray(template.h36m_regressor @ template.vertices)])
-    image = jnp.concatenate([target.point_position, target.keypoint_position])
-    mass = jnp.concatenate([target.point_confidence, target.keypoint_confidence])
+    seen = target.observation
+    image = jnp.concatenate([seen.point_position, seen.keypoint_position])
+    mass = jnp.concatenate([seen.point_confidence, seen.keypoint_confidence])
     total = jnp.sum(mass)
     safe_total = jnp.where(total > 0, total, 1.0)
     rest_mean = jnp.sum(mass[:, None] * rest, axis=0) / safe_total

@@ -17,6 +17,7 @@ from dal_jax.body.template import Template
 from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation
 from dal_jax.registration import energy
+from dal_jax.registration.energy import Objective
 from dal_jax.registration.solvers import optax_solver, solve as solve_lib
 from dal_jax.registration.solvers.tree import model
 
@@ -64,7 +65,7 @@ def test_every_step_has_the_energy_of_the_golden_run(golden):
         target = residuals.make_target(template, observed_one)
 
         def cost(unknowns):
-            return energy.energy(template, target, unknowns, energy.stiff_weights())
+            return energy.energy(template, target, unknowns, Objective(energy.stiff_weights()))
 
         return optax_solver.trajectory(cost, energy.from_parameters(start_one), optax.adam(0.1), steps=STEPS)
 
@@ -81,9 +82,9 @@ def test_the_solver_adam_ends_where_the_golden_run_ends(golden):
 
     def solve(observed, start):
         target = residuals.make_target(template, observed)
-        weights = energy.stiff_weights()
+        objective = Objective(energy.stiff_weights())
         return solve_lib.solve(
-            "adam", template, target, start, weights, tree, steps=STEPS, learning_rate=0.1
+            "adam", template, target, start, objective, tree, steps=STEPS, learning_rate=0.1
         ).parameters
 
     found = jax.jit(solve)(observed, start)

@@ -92,7 +92,7 @@ def _comparison(scored):
         images,
         people.observe(bodies, 0),
         bodies,
-        schedules.weights_by_name("natural"),
+        schedules.objective_by_name("pose_prior"),
     )
 
     def score(config, learned):

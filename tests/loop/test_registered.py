@@ -9,10 +9,10 @@ import pytest
 
 from benchmarks import registered_runs
 from dal_jax import deform_and_learn
-from dal_jax.config import weights
+from dal_jax.config import objective
 from dal_jax.deform_and_learn import RunState
 from dal_jax.loop.folder import RunFolder
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.runtime.errors import InputError
 from tests.loop import registered_run
 from tests.regressor import people
@@ -47,7 +47,7 @@ def test_bodies_depths_and_configuration_are_the_run_s(setting, loaded):
     _, of, state = setting
     run = loaded
     assert run.step == 4 and run.judge.setting.config == of.config
-    assert _same(run.weights, weights(of.config, False, state.poses))
+    assert _same(run.objective, objective(of.config, False, state.poses))
     jax.tree.map(np.testing.assert_array_equal, run.fits, state.fits)
     expected = deform_and_learn.with_lifted_depth(of, state, of.people.observations)
     jax.tree.map(np.testing.assert_array_equal, run.observations, expected)
@@ -68,16 +68,16 @@ def test_a_score_is_the_judge_s_and_key_points_need_no_truth(setting, loaded):
 
 def test_weights_are_those_of_the_last_deformation(setting):
     _, of, state = setting
-    later = dataclasses.replace(of.config.weights, rest=state.poses.rest_pose())
+    later = Objective(of.config.weights, state.poses)
     for name, place, changes, expected in (
-        ("first", (1, "learn"), {}, FIRM),
-        ("before", (2, "deform"), {}, FIRM),
-        ("control", (3, "judge"), {"refit": False}, FIRM),
+        ("first", (1, "learn"), {}, Objective(FIRM)),
+        ("before", (2, "deform"), {}, Objective(FIRM)),
+        ("control", (3, "judge"), {"refit": False}, Objective(FIRM)),
         ("later", (3, "judge"), {}, later),
-        ("paper's", (3, "judge"), {"rest_pose": "tpose"}, of.config.weights),
+        ("paper's", (3, "judge"), {"rest_pose": "tpose"}, Objective(of.config.weights)),
     ):
         _write(setting, name, *place, first_weights=FIRM, **changes)
-        assert _same(registered_runs.load(setting[0] / name).weights, expected), name
+        assert _same(registered_runs.load(setting[0] / name).objective, expected), name
 
 
 def _same(one, other) -> bool:
@@ -117,4 +117,4 @@ def test_a_damaged_configuration_is_one_line(setting):
             registered_runs.load(root / "spoilt")
     whole["weights"]["outlier"] = 0.05
     path.write_text(json.dumps(whole))
-    assert registered_runs.load(root / "spoilt").weights.outlier == 0.05
+    assert registered_runs.load(root / "spoilt").objective.weights.outlier == 0.05

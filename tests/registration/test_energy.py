@@ -9,7 +9,7 @@ from dal_jax.body import parameters, skeleton
 from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation
 from dal_jax.registration import energy
-from dal_jax.registration.energy import EnergyWeights, Unknowns
+from dal_jax.registration.energy import EnergyWeights, Objective, Unknowns
 from tests.registration import small_problem
 
 FLOAT64 = 1e-11  # relative: two orders of summation
@@ -131,10 +131,10 @@ def evaluated(scenes):
 
         def evaluate(observation, unknowns):
             target = residuals.make_target(template, observation)
-            terms = energy.residuals(template, target, unknowns, EnergyWeights())
-            gradient = jax.grad(lambda at: energy.energy(template, target, at, EnergyWeights()))(unknowns)
-            sets = (EnergyWeights(), energy.stiff_weights())
-            return terms, [(energy.weighted_residuals(terms, weights) ** 2).sum() for weights in sets], gradient
+            terms = energy.residuals(template, target, unknowns, Objective())
+            gradient = jax.grad(lambda at: energy.energy(template, target, at, Objective()))(unknowns)
+            sets = (Objective(), Objective(energy.stiff_weights()))
+            return terms, [(energy.weighted_residuals(terms, objective) ** 2).sum() for objective in sets], gradient
 
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *scenes.values())
         results = jax.tree.map(np.asarray, jax.jit(jax.vmap(evaluate))(*stacked))
@@ -206,7 +206,7 @@ def test_equation_2_is_assembled_from_the_terms(scenes, evaluated, scene):
 
 def test_weights_and_terms_must_have_the_same_names():
     with pytest.raises(ValueError, match="are not"):
-        energy.weighted_residuals({"dense": np.zeros(2)}, EnergyWeights())
+        energy.weighted_residuals({"dense": np.zeros(2)}, Objective())
 
 
 def test_padding_is_never_read(evaluated):

@@ -12,6 +12,7 @@ from dal_jax.body.formats import load
 from dal_jax.config import demo
 from dal_jax.data.people import People, load_people
 from dal_jax.registration import register
+from dal_jax.registration.energy import Objective
 from dal_jax.regressor import model, training
 from dal_jax.regressor.augmentation import AugmentationConfig
 from dal_jax.synthetic import builder
@@ -33,7 +34,7 @@ def test_the_demo_s_network_knows_32_people_by_heart(tmp_path):
     config = demo()
     registration = dataclasses.replace(config.first_registration, batch=COUNT)
     template = load.load_body()
-    fits = register.register(template, people.observations, registration, config.first_weights, []).parameters
+    fits = register.register(template, people.observations, registration, Objective(config.first_weights)).parameters
 
     learning = dataclasses.replace(config.regressor, batch=COUNT, epochs=EPOCHS, augmentation=AugmentationConfig())
     assert (learning.width, learning.image_size) == (16, 64)

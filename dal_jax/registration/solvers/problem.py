@@ -9,7 +9,7 @@ from dal_jax.body import rotations
 from dal_jax.body.template import Template
 from dal_jax.observations.residuals import Target
 from dal_jax.registration import energy as energy_lib
-from dal_jax.registration.energy import EnergyWeights, Unknowns
+from dal_jax.registration.energy import Objective, Unknowns
 
 TANGENT_SIZE = 69 + 24 + 3 + 1 + 2
 
@@ -20,17 +20,17 @@ class Problem:
 
     template: Template
     target: Target
-    weights: EnergyWeights
+    objective: Objective
     start: Unknowns
 
     def residuals(self, unknowns: Unknowns) -> Float[Array, "residuals"]:
         """Return the weighted residuals: `energy` is the sum of their squares."""
-        terms = energy_lib.residuals(self.template, self.target, unknowns, self.weights)
-        return energy_lib.weighted_residuals(terms, self.weights)
+        terms = energy_lib.residuals(self.template, self.target, unknowns, self.objective)
+        return energy_lib.weighted_residuals(terms, self.objective)
 
     def energy(self, unknowns: Unknowns) -> Float[Array, ""]:
         """Return L_regist of eq. 2."""
-        return energy_lib.energy(self.template, self.target, unknowns, self.weights)
+        return energy_lib.energy(self.template, self.target, unknowns, self.objective)
 
 
 def move(unknowns: Unknowns, delta: Float[Array, "99"]) -> Unknowns:

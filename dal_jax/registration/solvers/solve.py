@@ -25,7 +25,7 @@ from jaxtyping import Array, Float, Int
 from dal_jax.body.parameters import BodyParameters, t_pose
 from dal_jax.body.template import Template
 from dal_jax.observations.residuals import Target
-from dal_jax.registration.energy import EnergyWeights, from_parameters, parameter_energy, to_parameters
+from dal_jax.registration.energy import Objective, from_parameters, parameter_energy, to_parameters
 from dal_jax.registration.solvers import dense, optax_solver
 from dal_jax.registration.solvers.descent import Solution
 from dal_jax.registration.solvers.problem import TANGENT_SIZE, Problem, move
@@ -59,7 +59,7 @@ class Batch:
     template: Template
     target: Target
     start: BodyParameters
-    weights: EnergyWeights
+    objective: Objective
     tree: TreeModel
 
 
@@ -68,7 +68,7 @@ def solve(
     template: Template,
     target: Target,
     start: BodyParameters,
-    weights: EnergyWeights,
+    objective: Objective,
     tree: TreeModel,
     *,
     steps: int,
@@ -91,8 +91,8 @@ def solve(
     if one:
         start = jax.tree.map(lambda leaf: leaf[None], start)
     # a whole number among the weights would be of another type for every solver
-    weights = jax.tree.map(lambda weight: jnp.asarray(weight, start.camera_scale.dtype), weights)
-    batch = Batch(template, target, start, weights, tree)
+    objective = jax.tree.map(lambda number: jnp.asarray(number, start.camera_scale.dtype), objective)
+    batch = Batch(template, target, start, objective, tree)
     solved = solver(batch, steps=steps, learning_rate=learning_rate, tolerance=tolerance, **arguments)
     return jax.tree.map(lambda leaf: leaf[0], solved) if one else solved
 
@@ -178,9 +178,9 @@ def _each_person(solver: Callable[..., Solution]) -> Callable[..., Solved]:
     def solve_batch(batch: Batch, **settings) -> Solved:
         def solve_one(target: Target, start: BodyParameters) -> Solved:
             unknowns = from_parameters(start)
-            solution = solver(Problem(batch.template, target, batch.weights, unknowns), **settings)
+            solution = solver(Problem(batch.template, target, batch.objective, unknowns), **settings)
             parameters = to_parameters(solution.state)
-            value = parameter_energy(batch.template, target, parameters, batch.weights)
+            value = parameter_energy(batch.template, target, parameters, batch.objective)
             return Solved(parameters, value, solution.relative_decrease, solution.steps)
 
         # one flat axis: XLA's verifier refuses some products of two nested ones
@@ -218,8 +218,11 @@ def _tree_lm(batch: Batch, *, steps: int, learning_rate: float, tolerance: float
     del learning_rate
     if batch.template.pose_blendshapes is not None:
         raise ValueError("optimizer 'lm' knows no pose blendshapes; dense_lm does, or load the body without them")
+    if batch.objective.terms:
+        names = ", ".join(term.name for term in batch.objective.terms)
+        raise ValueError(f"optimizer 'lm' takes no terms but eq. 2's (given: {names}); all other optimizers do")
     state = state_lib.from_parameters(batch.tree, batch.start)
-    solution = lm.minimise(batch.tree, batch.target, state, batch.weights, steps=steps, tolerance=tolerance)
+    solution = lm.minimise(batch.tree, batch.target, state, batch.objective, steps=steps, tolerance=tolerance)
     parameters = state_lib.to_parameters(batch.tree, solution.state)
     return Solved(parameters, solution.energy, solution.relative_decrease, solution.steps)
 

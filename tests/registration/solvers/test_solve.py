@@ -8,9 +8,10 @@ import pytest
 from dal_jax.body import cameras, kinematics, skinning
 from dal_jax.body.formats import load
 from dal_jax.observations import residuals
+from dal_jax.observations.observation import Observation
 from dal_jax.observations.residuals import Target
 from dal_jax.registration import energy
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.registration.solvers import descent, solve as solve_lib
 from dal_jax.registration.solvers.descent import Solution
 from dal_jax.registration.solvers.tree import model
@@ -30,7 +31,7 @@ MARGIN = {
     "optax.adabelief(b1=0.8)": 1.10,
 }
 LEARNING_RATE = 0.03
-WEIGHTS = EnergyWeights(keypoint=100.0, scale=10.0, joint=1.0)  # stiff enough for one minimum nearby
+OBJECTIVE = Objective(EnergyWeights(keypoint=100.0, scale=10.0, joint=1.0))  # stiff enough for one minimum nearby
 every_solver = pytest.mark.parametrize("name", STEPS)
 most_solvers = pytest.mark.parametrize("name", [name for name in STEPS if name != "optax.adabelief(b1=0.8)"])
 
@@ -67,7 +68,7 @@ def solve(problem):
 
     def compiled(name):
         def run(target, start, **settings):
-            return solve_lib.solve(name, template, target, start, WEIGHTS, tree, **settings)
+            return solve_lib.solve(name, template, target, start, OBJECTIVE, tree, **settings)
 
         return _quickly(run)
 
@@ -90,7 +91,7 @@ def score(problem):
     """Return eq. 2 of the four people as a function of their parameters."""
 
     def one(target, parameters):
-        return energy.parameter_energy(small_problem.small_template(), target, parameters, WEIGHTS)
+        return energy.parameter_energy(small_problem.small_template(), target, parameters, OBJECTIVE)
 
     score_all = _quickly(jax.vmap(one))
     return lambda parameters: np.asarray(score_all(problem[0], parameters))
@@ -182,7 +183,7 @@ def test_one_person_s_disaster_is_nobody_else_s(problem, solve, name):
 def _stay(problem, *, steps, learning_rate, tolerance, cost=7.0):
     """Return the start; tell what was asked in what is reported."""
     del steps
-    told = jnp.asarray(cost, jnp.float32) * problem.weights.dense
+    told = jnp.asarray(cost, jnp.float32) * problem.objective.weights.dense
     return Solution(problem.start, told, jnp.float32(tolerance), jnp.int32(10 * learning_rate))
 
 
@@ -191,10 +192,10 @@ def _incomplete(problem, *, steps):
 
 
 def _solve_by(spec, problem, **changes):
-    template, weights = small_problem.small_template(), changes.pop("weights", WEIGHTS)
+    template, objective = small_problem.small_template(), changes.pop("objective", OBJECTIVE)
     moments = np.zeros((17, 24, 10), np.float32)
     settings = {"steps": 3, "learning_rate": 0.5, "tolerance": 0.25} | changes
-    return _quickly(lambda *seen: solve_lib.solve(spec, template, *seen, weights, moments, **settings))(*problem)
+    return _quickly(lambda *seen: solve_lib.solve(spec, template, *seen, objective, moments, **settings))(*problem)
 
 
 @pytest.fixture
@@ -216,15 +217,15 @@ def test_a_solver_from_outside_gets_what_was_asked(problem, score, spec):
 def test_weights_may_be_whole_numbers(problem):
     def look(one_problem, *, steps, learning_rate, tolerance):
         del steps, learning_rate, tolerance
-        for leaf in jax.tree.leaves(one_problem.weights):
+        for leaf in jax.tree.leaves(one_problem.objective):
             assert leaf.dtype == jnp.float32
         return Solution(one_problem.start, jnp.float32(0), jnp.float32(0), jnp.int32(0))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(solve_lib, "SOLVERS", {})
         solve_lib.add("look", look)
-        whole = _solve_by("look", problem, weights=EnergyWeights(1000, 100, 10, 1, 1))
-        same = _solve_by("look", problem, weights=EnergyWeights(1000.0, 100.0, 10.0, 1.0, 1.0))
+        whole = _solve_by("look", problem, objective=Objective(EnergyWeights(1000, 100, 10, 1, 1)))
+        same = _solve_by("look", problem, objective=Objective(EnergyWeights(1000.0, 100.0, 10.0, 1.0, 1.0)))
     np.testing.assert_array_equal(whole.energy, same.energy)
 
 
@@ -249,7 +250,7 @@ def test_a_name_that_is_taken_or_no_word_is_refused(name):
         (f"{__name__}:stay", "nearest: _stay"),
         (f"{__name__}:_stay(coost=1.0)", "has no argument 'coost'; nearest: cost"),
         (f"{__name__}:_incomplete", "is no solver: it takes no learning_rate, tolerance"),
-        (f"{__name__}:WEIGHTS", "has no function 'WEIGHTS'"),
+        (f"{__name__}:OBJECTIVE", "has no function 'OBJECTIVE'"),
         ("json:dumps", "is no solver"),
     ],
 )
@@ -284,12 +285,17 @@ def blendshaped(tmp_path_factory):
     joints = skinning.h36m_joints(template, segments)
     target = Target(
         points=points,
-        point_position=place(skinning.skin_points(template, segments, points)),
-        point_confidence=jnp.ones(120),
-        keypoint_position=place(joints),
-        keypoint_confidence=jnp.ones(17),
-        depth=truth.camera_scale * joints[:, 2],
-        depth_confidence=jnp.ones(17),
+        observation=Observation(
+            point_position=place(skinning.skin_points(template, segments, points)),
+            point_face=face,
+            point_barycentric=barycentric,
+            point_confidence=jnp.ones(120),
+            keypoint_position=place(joints),
+            keypoint_confidence=jnp.ones(17),
+            depth=truth.camera_scale * joints[:, 2],
+            depth_confidence=jnp.ones(17),
+            box_px=jnp.ones(4),
+        ),
     )
     batch = lambda tree: jax.tree.map(lambda leaf: leaf[None], tree)  # noqa: E731
     return template, batch(target), _near(jax.tree.map(np.asarray, batch(truth)))
@@ -297,12 +303,12 @@ def blendshaped(tmp_path_factory):
 
 def test_dense_lm_fits_a_body_with_pose_blendshapes(blendshaped):
     template, target, start = blendshaped
-    weights = EnergyWeights(scale=0.1, joint=1e-4)
+    objective = Objective(EnergyWeights(scale=0.1, joint=1e-4))
 
     def fit(points, template):
         seen = target.replace(points=points)
         settings = {"steps": 20, "learning_rate": 0.0}
-        return solve_lib.solve("dense_lm", template, seen, start, weights, None, **settings).energy
+        return solve_lib.solve("dense_lm", template, seen, start, objective, None, **settings).energy
 
     with_them = _quickly(fit)(target.points, template)
     plain = template.replace(pose_blendshapes=None, h36m_blendshapes=None)
@@ -314,4 +320,4 @@ def test_dense_lm_fits_a_body_with_pose_blendshapes(blendshaped):
 def test_the_tree_solver_says_that_it_knows_no_blendshapes(blendshaped):
     template, target, start = blendshaped
     with pytest.raises(ValueError, match="dense_lm"):
-        solve_lib.solve("lm", template, target, start, WEIGHTS, None, steps=1, learning_rate=0.0)
+        solve_lib.solve("lm", template, target, start, OBJECTIVE, None, steps=1, learning_rate=0.0)

@@ -37,7 +37,7 @@ def solve_step(
     rows, here = {}, quadratic[levels[-1]]
     for depth in reversed(range(1, len(levels))):
         nodes, is_child = levels[depth], _is_child(model.parents, depth)
-        curvatures = jax.tree.map(lambda each, nodes=nodes: each[nodes], (value.curvature, value.rest_curvature))
+        curvatures = jax.tree.map(lambda each, nodes=nodes: each[nodes], (value.curvature, value.prior_curvature))
         system = stage(_control_rows, here, value.pull[nodes], *curvatures, damping)
         rows[depth] = _factorise(system)
         left = stage(_minimum, here, rows[depth])
@@ -56,12 +56,12 @@ def solve_step(
     return Increments(jnp.concatenate(controls), root_move)
 
 
-def _control_rows(here, pull, curvature, rest_curvature, damping):
+def _control_rows(here, pull, curvature, prior_curvature, damping):
     """Return [system | rows] of the controls r of a level's nodes, (3) of `tree_lm`, (n, 4, 12, ...)."""
     rows = here[:, 3:] + pull[:, :, None] * _constant(np.eye(8)[7:], here)
     system = here[:, 3:, 3:7] + _constant(np.eye(4), here) * curvature[:, :, None]
-    if rest_curvature is not None:
-        system = system + jnp.pad(rest_curvature, [(0, 0), (0, 1), (0, 1)] + [(0, 0)] * (here.ndim - 3))
+    if prior_curvature is not None:
+        system = system + jnp.pad(prior_curvature, [(0, 0), (0, 1), (0, 1)] + [(0, 0)] * (here.ndim - 3))
     return jnp.concatenate([_damp(system, damping), rows], axis=2)
 
 

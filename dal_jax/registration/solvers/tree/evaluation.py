@@ -9,8 +9,8 @@ from jaxtyping import Array, Float
 
 from dal_jax.body import joint_limits, rotations
 from dal_jax.observations.residuals import Target
-from dal_jax.registration.energy import EnergyWeights
-from dal_jax.registration.priors import RestPose
+from dal_jax.registration.energy import EnergyWeights, Objective
+from dal_jax.registration.priors import PosePrior
 from dal_jax.registration.solvers.tree import points, state as state_lib
 from dal_jax.registration.solvers.tree.model import TreeModel
 from dal_jax.registration.solvers.tree.points import DenseTerm
@@ -18,10 +18,10 @@ from dal_jax.registration.solvers.tree.state import TreeState
 
 
 @flax.struct.dataclass
-class Rest:
-    """The learned rest pose: Abar of every joint (the root: 1), and its P (the root: 0)."""
+class SegmentPrior:
+    """The pose prior by segments: Abar of every joint (the root: 1), and its P (the root: 0)."""
 
-    turn: Float[Array, "24 3 3"]
+    mean: Float[Array, "24 3 3"]
     precision: Float[Array, "24 3 3"]
 
 
@@ -41,7 +41,7 @@ class TreeProblem:
     joint_weight: Float[Array, ""]
     scale_weight: Float[Array, ""]
     limit_weight: Float[Array, ""] | None
-    rest: Rest | None
+    prior: SegmentPrior | None
 
 
 @flax.struct.dataclass
@@ -49,26 +49,27 @@ class Value:
     """What is known of the energy at a state.
 
     energy: eq. 2; gradient: half of it by the affine maps of the segments; pull: by the controls r (turn, stretch);
-    curvature: of the pulls, a diagonal; rest_curvature: of the pull to a learned rest pose, by the turns.
+    curvature: of the pulls, a diagonal; prior_curvature: of the pull to a pose prior, by the rotations.
     """
 
     energy: Float[Array, "starts people"]
     gradient: Float[Array, "24 4 3 starts people"]
     pull: Float[Array, "24 4 starts people"]
     curvature: Float[Array, "24 4 ..."]
-    rest_curvature: Float[Array, "24 3 3 ..."] | None
+    prior_curvature: Float[Array, "24 3 3 ..."] | None
 
 
 def make_problem(
     model: TreeModel,
     target: Target,
-    weights: EnergyWeights,
+    objective: Objective,
     reference: TreeState,
 ) -> TreeProblem:
     """Sum up targets (batch axis first) about a reference state."""
-    confidence = jnp.stack([target.keypoint_confidence.T] * 2 + [target.depth_confidence.T], axis=1)
+    weights, seen = objective.weights, target.observation
+    confidence = jnp.stack([seen.keypoint_confidence.T] * 2 + [seen.depth_confidence.T], axis=1)
     mass = weights.keypoint * confidence
-    goal = jnp.concatenate([target.keypoint_position, target.depth[..., None]], axis=-1)
+    goal = jnp.concatenate([seen.keypoint_position, seen.depth[..., None]], axis=-1)
     dense = points.dense_term(model, target, weights, state_lib.affine_maps(model, reference))
     return TreeProblem(
         dense=dense,
@@ -79,15 +80,15 @@ def make_problem(
         joint_weight=jnp.asarray(weights.joint),
         scale_weight=jnp.asarray(weights.scale),
         limit_weight=weights.limit,
-        rest=None if weights.rest is None else _rest(weights.rest),
+        prior=None if objective.prior is None else _world_prior(objective.prior),
     )
 
 
-def _rest(learned: RestPose) -> Rest:
-    turn = rotations.axis_angle_to_matrix(learned.turn)
-    precision = jnp.einsum("kij,kil->kjl", learned.root, learned.root, precision="highest")
-    identity = jnp.eye(3, dtype=turn.dtype)[None]
-    return Rest(jnp.concatenate([identity, turn]), jnp.concatenate([jnp.zeros_like(identity), precision]))
+def _world_prior(prior: PosePrior) -> SegmentPrior:
+    mean = rotations.axis_angle_to_matrix(prior.mean)
+    precision = jnp.einsum("kij,kil->kjl", prior.root, prior.root, precision="highest")
+    identity = jnp.eye(3, dtype=mean.dtype)[None]
+    return SegmentPrior(jnp.concatenate([identity, mean]), jnp.concatenate([jnp.zeros_like(identity), precision]))
 
 
 def recentre(
@@ -158,15 +159,15 @@ def _pull_terms(model: TreeModel, problem: TreeProblem, state: TreeState):
     parent = state_lib.over_segments(model.parent_of, state.axes)
     stretch = state.log_scale - state_lib.over_segments(model.parent_of, state.log_scale)
     total = jnp.sum(problem.scale_weight * stretch**2, axis=0)
-    pull, stiffness, rest_curvature = jnp.zeros_like(parent[:, 0]), jnp.zeros_like(stretch), None
-    if problem.rest is None or problem.limit_weight is not None:
+    pull, stiffness, prior_curvature = jnp.zeros_like(parent[:, 0]), jnp.zeros_like(stretch), None
+    if problem.prior is None or problem.limit_weight is not None:
         world, angle = _turn_vector(parent, state.axes)
-    if problem.rest is None:
+    if problem.prior is None:
         total = total + jnp.sum(problem.joint_weight * angle**2, axis=0)
         pull, stiffness = problem.joint_weight * world, jnp.full_like(angle, problem.joint_weight)
     else:
-        rest_energy, pull, rest_curvature = _rest_term(problem, parent, state.axes)
-        total = total + rest_energy
+        prior_energy, pull, prior_curvature = _prior_term(problem, parent, state.axes)
+        total = total + prior_energy
     if problem.limit_weight is not None:
         excess_energy, excess_pull, beyond = _limit_term(parent, world, angle)
         total = total + problem.limit_weight * excess_energy
@@ -175,7 +176,7 @@ def _pull_terms(model: TreeModel, problem: TreeProblem, state: TreeState):
     scale_stiffness = jnp.full_like(stretch, problem.scale_weight)[:, None]
     curvature = jnp.concatenate([jnp.repeat(stiffness[:, None], 3, axis=1), scale_stiffness], axis=1)
     pull = jnp.concatenate([pull, problem.scale_weight * stretch[:, None]], axis=1)
-    return total, pull, curvature, rest_curvature
+    return total, pull, curvature, prior_curvature
 
 
 def _turn_vector(parent: Float[Array, "24 3 3 ..."], axes: Float[Array, "24 3 3 ..."]):
@@ -192,14 +193,14 @@ def _turn_vector(parent: Float[Array, "24 3 3 ..."], axes: Float[Array, "24 3 3 
     return jnp.where(small, 1.0, angle / jnp.maximum(sine_length, 1e-4))[:, None] * sine, angle
 
 
-def _rest_term(problem: TreeProblem, parent: Float[Array, "24 3 3 ..."], axes: Float[Array, "24 3 3 ..."]):
-    """Return w_joint d' P d of the deviations d from the rest pose, its half gradient and Gauss-Newton matrix by turns.
+def _prior_term(problem: TreeProblem, parent: Float[Array, "24 3 3 ..."], axes: Float[Array, "24 3 3 ..."]):
+    """Return w_joint d' P d, its half gradient and its Gauss-Newton matrix by rotations.
 
-    d is measured in the frames G_p Abar_j.
+    d, the deviations from the prior's mean, is measured in the frames G_p Abar_j.
     """
     batch = (1,) * (axes.ndim - 3)
-    turn, precision = (each.reshape(*each.shape, *batch) for each in (problem.rest.turn, problem.rest.precision))
-    frame = sum(turn[:, d, :, None] * parent[:, d, None] for d in range(3))  # its axes, G_p Abar
+    mean, precision = (each.reshape(*each.shape, *batch) for each in (problem.prior.mean, problem.prior.precision))
+    frame = sum(mean[:, d, :, None] * parent[:, d, None] for d in range(3))  # its axes, G_p Abar
     world, angle = _turn_vector(frame, axes)
     local = sum(frame[:, :, i] * world[:, None, i] for i in range(3))
     force = problem.joint_weight * sum(precision[:, :, j] * local[:, None, j] for j in range(3))

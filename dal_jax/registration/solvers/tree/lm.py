@@ -20,7 +20,7 @@ what 120 do.
 
 Pull terms act on r alone: |log A_j|^2 has the exact gradient 2 G_p log A_j, and we take its curvature as that of its
 tangent, 2; (log s_j - log s_p)^2 is quadratic. The squared excess beyond joint limits is one more, stiff beyond. A
-learned rest pose (`rest_pose.py`) pulls by a matrix, whose Gauss-Newton blocks are used as they are.
+pose prior (`priors`) pulls by a matrix, whose Gauss-Newton blocks are used as they are.
 
 Elimination. A quadratic function is an 8 x 8 symmetric matrix over (dp, u, 1). From the leaves: the children's value
 functions, carried to their parent by (1), are added to the segment's own Q; replacing u by u_parent + r and minimising
@@ -42,7 +42,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from dal_jax.observations.residuals import Target
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import Objective
 from dal_jax.registration.solvers import dense
 from dal_jax.registration.solvers.tree import elimination, evaluation
 from dal_jax.registration.solvers.tree.evaluation import TreeProblem, Value
@@ -79,7 +79,7 @@ def minimise(
     model: TreeModel,
     target: Target,
     start: TreeState,
-    weights: EnergyWeights,
+    objective: Objective,
     *,
     steps: int,
     tolerance: float = 0.0,
@@ -89,8 +89,8 @@ def minimise(
     Each fit has its own damping, accepts or rejects its own steps, and is finished when an accepted step gains less
     than `tolerance` of its energy; `steps` (may be traced) bounds them all.
     """
-    round_steps = _STEPS_A_REFERENCE if weights.outlier is None else _STEPS_A_WEIGHTING
-    problem = evaluation.make_problem(model, target, weights, start)
+    round_steps = _STEPS_A_REFERENCE if objective.weights.outlier is None else _STEPS_A_WEIGHTING
+    problem = evaluation.make_problem(model, target, objective, start)
     first = evaluation.evaluate(model, problem, start)
 
     # carries are born from data: shard_map rejects constants that later vary over devices
@@ -108,7 +108,7 @@ def minimise(
         return (done < steps) & jnp.any(iterate.active)
 
     def recentred(state):
-        here = evaluation.recentre(model, problem, target, weights, state)
+        here = evaluation.recentre(model, problem, target, objective.weights, state)
         return here, evaluation.evaluate(model, here, state)
 
     def run_round(carry):
@@ -120,7 +120,7 @@ def minimise(
         return done + count, iterate
 
     _, iterate = jax.lax.while_loop(another, run_round, (0, iterate))
-    exact = evaluation.exact_energy(model, problem, target, weights, iterate.state)
+    exact = evaluation.exact_energy(model, problem, target, objective.weights, iterate.state)
     return TreeSolution(iterate.state, exact, iterate.relative_decrease, iterate.steps)
 
 

@@ -102,12 +102,12 @@ def _over_people(function, target: Target, planar: Float[Array, "24 4 2 starts p
 def _residual(target: Target, rows: Float[Array, "starts 2 4 24"]) -> Float[Array, "starts 2 points"]:
     blended = jnp.einsum("sick,pk->sicp", rows, target.points.weight, precision="highest")
     projected = sum(blended[:, :, c] * target.points.rest[None, None, :, c] for c in range(3)) + blended[:, :, 3]
-    return projected - target.point_position.T[None]
+    return projected - target.observation.point_position.T[None]
 
 
 def _point_energy(weights: EnergyWeights, target: Target, rows: Float[Array, "starts 2 4 24"]):
     value, _ = residuals.robust(jnp.sum(_residual(target, rows) ** 2, axis=1), weights.outlier)
-    return jnp.sum(weights.dense * target.point_confidence[None] * value, axis=-1)
+    return jnp.sum(weights.dense * target.observation.point_confidence[None] * value, axis=-1)
 
 
 # Ten of the sixteen products of a homogeneous point are different; where each of the sixteen is found among the ten.
@@ -149,7 +149,7 @@ def _sum_residuals(weights: EnergyWeights, target: Target, rows: Float[Array, "s
     """Return a person's robust energy, its gradient by the maps, and the mass of each point in the majoriser."""
     residual = _residual(target, rows)
     value, mass = residuals.robust(jnp.sum(residual**2, axis=1), weights.outlier)
-    confidence = weights.dense * target.point_confidence[None]
+    confidence = weights.dense * target.observation.point_confidence[None]
     mass = confidence * mass
     pull = (mass[:, None] * residual)[:, :, None] * _homogeneous(target)[None, None]
     return {
