@@ -115,6 +115,15 @@ class Chart:
         return scipy.spatial.cKDTree(self.body.mean(axis=1))
 
 
+def load_chart(path: str | pathlib.Path, template: Template) -> Chart:
+    """Return DensePose's chart from its file, or, of an empty path, the body's own chart.
+
+    Raises:
+      errors.InputError: as `load_densepose_chart`.
+    """
+    return load_densepose_chart(path, template) if str(path) else body_chart(template)
+
+
 def body_chart(template: Template) -> Chart:
     """Return a body's own chart (its file's `part` and `uv`): its triangles are the body's faces."""
     faces = len(template.faces)
