@@ -9,7 +9,6 @@ from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.data.files import Files
 from dal_jax.lifting import config as config_lib
-from dal_jax.observations.annotations import AnnotationFiles
 from dal_jax.observations.observation import Observation
 from dal_jax.registration import energy, priors, schedules
 from dal_jax.registration.energy import EnergyWeights, Objective
@@ -27,15 +26,11 @@ class Config:
 
     preset: str = "demo"  # demo, paper or best
     seed: int = 0  # of every random number of the run
-    data: str = "synthetic"  # synthetic (embedded people), annotations (your own), or a data set: docs/NAME.md
+    data: str = "synthetic"  # synthetic (embedded people), or a data set made from files: docs/NAME.md
     source: str = ""  # a data set made from files: their folder; empty: what prepare_data has made of it
     synthetic: str = "demo"  # configuration of the embedded people: tiny, demo, full
     motions: str = ""  # data=synthetic: folder of AMASS's .npz, to do what is recorded there; docs/poses.md
-    annotations: str = ""  # data=annotations: COCO-style .json, IUV picture or a folder of *_IUV.png
-    inds: str = ""  # data=annotations: INDS picture (one id a person) or a folder of *_INDS.png
-    images: str = ""  # data=annotations: folder of the photographs (or the one photograph)
     chart: str = ""  # DensePose's UV_Processed.mat, for annotation in it; without it the body's own chart
-    skip_invalid: bool = False  # data=annotations: run the good entries of a file that has bad ones
     body: str = ""  # body file, SMPL model or rigged glTF human (docs/smpl.md); empty: the free body
     rounds: int = 3  # the paper iterates "several times"
     refit: bool = True  # False: the control of section 6.3, which keeps round 1's fits and only trains on
@@ -56,10 +51,6 @@ class Config:
     )  # registration in later rounds
     weights: EnergyWeights = dataclasses.field(default_factory=EnergyWeights)  # eq. 2 in later rounds
     regressor: RegressorConfig = dataclasses.field(default_factory=RegressorConfig)  # the ConvNet
-
-    def annotation_source(self) -> AnnotationFiles:
-        """Return where the annotation of `data=annotations` comes from."""
-        return AnnotationFiles(self.annotations, self.inds, self.images, self.chart, self.skip_invalid)
 
     def files(self) -> Files:
         """Return what a data set is made from, where its name is in `data.catalogue`."""

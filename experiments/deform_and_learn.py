@@ -1,8 +1,8 @@
 """Deform-and-learn, the whole loop: 2D annotation in, a ConvNet that sees 3D bodies out.
 
     python -m experiments.deform_and_learn --workdir=runs/demo
-    python -m experiments.deform_and_learn --workdir=runs/mine --config.preset=best --config.data=annotations \\
-        --config.annotations=people.json --config.images=photographs --config.chart=UV_Processed.mat
+    python -m experiments.deform_and_learn --workdir=runs/mine --config.preset=best --config.data=coco_folder \\
+        --config.source=mine --config.chart=UV_Processed.mat
     python -m experiments.deform_and_learn --workdir=runs/coco --config.preset=best --config.data=densepose_coco \\
         --config.source=coco --config.chart=UV_Processed.mat
 

@@ -15,7 +15,6 @@ With --focal_px fits.npz also has joints_camera, joints_h36m_camera (metres, in 
 intrinsics_px. All appears at once at the end; the same command goes on with what a killed one has done.
 """
 
-import functools
 import hashlib
 import json
 import pathlib
@@ -32,8 +31,9 @@ from dal_jax.fits.output import PathOf
 from dal_jax.fits.summary import summarise, table
 from dal_jax.loop import prediction
 from dal_jax.loop.prediction import Predicted, Trained
-from dal_jax.observations import annotations, detections, observation, photographs as photographs_lib
-from dal_jax.observations.annotations import AnnotationFiles
+from dal_jax.observations import detections, observation, photographs
+from dal_jax.observations.annotations import read_annotations
+from dal_jax.observations.chart import load_chart
 from dal_jax.observations.observation import Observation
 from dal_jax.observations.person import AnnotatedPerson, Annotations, Rejected
 from dal_jax.registration import register
@@ -98,7 +98,7 @@ def _make(
     print(f"{found.summary()}; checkpoint {trained.step} of {trained.folder}")
     for rejected in found.rejected[:_SHOWN_ROWS]:
         print(f"  skipped: {rejected.message}")
-    observations = observation.observe_all(found.people, annotations.load_chart(_source(), template))
+    observations = observation.observe_all(found.people, load_chart(_CHART.value or "", template))
     fits, rows = _fits(template, found, observations, predicted)
     shown = path_of if _OVERLAYS.value else None
     extra = _camera_fields(path_of, found, fits)
@@ -146,24 +146,17 @@ def _principal_px() -> tuple[float, float] | None:
 def _people() -> tuple[Annotations, PathOf]:
     """Return who is to be predicted, and where each one's photograph lies."""
     if _ANNOTATIONS.value:
-        return annotations.read(_source()), functools.partial(annotations.picture_path, _source())
-    photographs = photographs_lib.listing(_IMAGES.value)
-    found = None
+        found = read_annotations(_ANNOTATIONS.value, _IMAGES.value, _CHART.value, skip_invalid=_SKIP_INVALID.value)
+        return found, found.photograph
+    pictures = detections.list_photographs(_IMAGES.value)
+    names = [path.name for path in pictures]
+    boxes = None
     if _BOXES.value:
-        found = detections.read_boxes(_BOXES.value, photographs.names)
+        boxes = detections.read_boxes(_BOXES.value, names)
     elif _KEYPOINTS.value:
-        found = detections.read_keypoints(_KEYPOINTS.value, photographs.names)
-    people = photographs_lib.people(photographs, found, _SKIP_INVALID.value)
-    return people, lambda one: photographs.path(one.file_name)
-
-
-def _source() -> AnnotationFiles:
-    return AnnotationFiles(
-        annotations=_ANNOTATIONS.value or "",
-        images=_IMAGES.value,
-        chart=_CHART.value or "",
-        skip_invalid=_SKIP_INVALID.value,
-    )
+        boxes = detections.read_keypoints(_KEYPOINTS.value, names)
+    people = detections.people(pictures, boxes, _SKIP_INVALID.value)
+    return people, people.photograph
 
 
 def _run(found: Annotations, path_of: PathOf, trained: Trained) -> dict:
@@ -261,7 +254,7 @@ def _camera_fields(path_of: PathOf, found: Annotations, fits: Fits) -> dict[str,
     intrinsics_px = np.full((len(found.entries), 4), np.nan, np.float32)
     for row, entry in enumerate(found.entries):
         if isinstance(entry, AnnotatedPerson):
-            size = entry.picture_size or photographs_lib.upright_size(path_of(entry))
+            size = entry.picture_size or photographs.upright_size(path_of(entry))
             centre = _principal_px() or (size[0] / 2, size[1] / 2)
             intrinsics_px[row] = (_FOCAL.value, _FOCAL.value, *centre)
     return file.in_camera(fits, intrinsics_px)

@@ -21,8 +21,9 @@ from dal_jax.body.template import Template
 from dal_jax.fits import export, file, output, summary
 from dal_jax.fits.file import Fits
 from dal_jax.lifting import folder as folder_lib, lift
-from dal_jax.observations import annotations, observation
-from dal_jax.observations.annotations import AnnotationFiles
+from dal_jax.observations import observation
+from dal_jax.observations.annotations import read_annotations
+from dal_jax.observations.chart import load_chart
 from dal_jax.observations.observation import Observation
 from dal_jax.observations.person import AnnotatedPerson, Annotations
 from dal_jax.registration import register, schedules
@@ -91,11 +92,12 @@ _SHOWN_ROWS = 40
 
 def main(_: list[str]) -> None:
     """Read, fit, measure, draw, write, print."""
-    source, formats = _source(), export.parse_formats(_EXPORT.value)
+    formats = export.parse_formats(_EXPORT.value)
     _check_flags()
     template = load.load_body(_BODY.value or load.FREE_BODY, pose_blendshapes=_BLENDSHAPES.value)
-    chart = annotations.load_chart(source, template)
-    found = annotations.read(source)
+    chart = load_chart(_CHART.value or "", template)
+    path = _ANNOTATIONS.value or _IUV.value
+    found = read_annotations(path, _IMAGES.value, _CHART.value, _INDS.value, _SKIP_INVALID.value)
     print(found.summary())
     for rejected in found.rejected[:_SHOWN_ROWS]:
         print(f"  skipped: {rejected.message}")
@@ -106,32 +108,22 @@ def main(_: list[str]) -> None:
     out = pathlib.Path(_OUT.value).absolute()
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".register.", dir=out) as building:
-        path_of = functools.partial(annotations.picture_path, source) if source.images else None
+        path_of = found.photograph if found.images else None
         folder = pathlib.Path(building)
         output.write(folder, template, found, observations, fits, rows, path_of=path_of, formats=formats)
         files.publish(folder, out, output.NAMES)
     print(summary.table(rows, _SHOWN_ROWS))
-    print(f"wrote {_OUT.value}/fits.npz" + (f" and overlays in {_OUT.value}/overlays" if source.images else ""))
+    print(f"wrote {_OUT.value}/fits.npz" + (f" and overlays in {_OUT.value}/overlays" if found.images else ""))
 
 
-def _source() -> AnnotationFiles:
+def _check_flags() -> None:
+    """Refuse before the work what would fail after it."""
     if bool(_ANNOTATIONS.value) == bool(_IUV.value):
         raise InputError("give either --annotations=FILE.json or --iuv=PICTURE")
     if _ANNOTATIONS.value and not _ANNOTATIONS.value.lower().endswith(".json"):
         raise InputError(f"--annotations={_ANNOTATIONS.value}: not a .json file (IUV pictures go to --iuv)")
     if _ANNOTATIONS.value and _INDS.value:
         raise InputError(f"--inds={_INDS.value}: belongs to --iuv, not to --annotations")
-    return AnnotationFiles(
-        annotations=_ANNOTATIONS.value or _IUV.value,
-        inds=_INDS.value or "",
-        images=_IMAGES.value or "",
-        chart=_CHART.value or "",
-        skip_invalid=_SKIP_INVALID.value,
-    )
-
-
-def _check_flags() -> None:
-    """Refuse before the work what would fail after it."""
     try:
         solve.check(_OPTIMIZER.value)
     except ValueError as error:

@@ -1,7 +1,14 @@
 """Which triangle holds a point, and the nearest point of triangles: in the plane for charts, in space for surfaces."""
 
 import numpy as np
+import scipy.spatial
 from jaxtyping import Bool, Float, Int
+
+NEIGHBOURS = 24
+"""Triangles, by nearness of their centres, among which the nearest is looked for.
+
+Of 2,343 annotated points of DensePose-COCO the nearest was never beyond the 17th.
+"""
 
 
 def containing(
@@ -21,6 +28,33 @@ def containing(
     best = np.argmax(depth, axis=1)
     row = np.arange(len(point))
     return best, weights[:, row, best].T, depth[row, best] >= 0
+
+
+def nearest(
+    point: Float[np.ndarray, "p d"],
+    corner: Float[np.ndarray, "t 3 d"],
+    centres: scipy.spatial.cKDTree | None = None,
+    others: Int[np.ndarray, "p k"] | None = None,
+    neighbours: int = NEIGHBOURS,
+) -> tuple[Int[np.ndarray, "p"], Float[np.ndarray, "p 3"]]:
+    """Return (triangle, barycentric) of the surface point nearest to each point.
+
+    Args:
+      point: any points, in the corners' unit.
+      corner: the surface's triangles.
+      centres: a search tree of the triangles' centres, for surfaces that are asked often; made here without it.
+      others: triangles to look at besides, for each point.
+      neighbours: how many triangles to look at, by nearness of their centres.
+    """
+    centres = scipy.spatial.cKDTree(corner.mean(axis=1)) if centres is None else centres
+    count = min(neighbours, len(corner))
+    _, candidate = centres.query(point, k=count)
+    candidate = candidate.reshape(len(point), count)
+    if others is not None:
+        candidate = np.concatenate([others, candidate], axis=1)
+    weights, squared = closest(point[:, None], corner[candidate])
+    row, best = np.arange(len(point)), np.argmin(squared, axis=1)
+    return candidate[row, best], weights[row, best]
 
 
 def closest(point: Float[np.ndarray, "*b d"], corner: Float[np.ndarray, "*b 3 d"]) -> tuple[np.ndarray, np.ndarray]:

@@ -200,7 +200,9 @@ class CocoFolder:
 
     def splits(self) -> Mapping[str, list[Photograph]]:
         """Return the photographs of train and, where there is a test.json, of test."""
-        return {split: photographs(path, self._images()) for split, path in self._found().items()}
+        found = {split: photographs(path, self._images()) for split, path in self._found().items()}
+        self.files.require_pictures(self._images(), self.files.folder / "images")
+        return found
 
     def read(self, unit: Photograph) -> Iterator[Example | Rejected | Noted]:
         """Yield a photograph's people."""
@@ -210,7 +212,8 @@ class CocoFolder:
         folder = self.files.folder
         train, test = folder / "train.json", folder / "test.json"
         if not train.is_file():
-            raise InputError(f"{folder}: has no train.json (2D labels in COCO's form)")
+            other = next((path.name for path in sorted(folder.glob("*.json"))), "LABELS.json")
+            raise InputError(f"{folder}: has no train.json (2D labels in COCO's form); ln -s {other} {train}")
         return {"train": train, "test": test} if test.is_file() else {"train": train}
 
     def _images(self) -> pathlib.Path:

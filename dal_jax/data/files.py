@@ -15,11 +15,10 @@ from jaxtyping import UInt8
 from dal_jax.body.formats import load
 from dal_jax.data import schema
 from dal_jax.observations import observation, photographs
-from dal_jax.observations.chart import Chart, body_chart, load_densepose_chart
+from dal_jax.observations.chart import Chart, load_chart
 from dal_jax.observations.person import AnnotatedPerson
 from dal_jax.runtime.errors import InputError
 
-PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".webp", ".bmp")
 _VERSION = "1"  # of how examples are made from files: raise it and every data set is recorded anew
 
 
@@ -44,9 +43,20 @@ class Files:
           errors.InputError: it is not there.
         """
         folder = pathlib.Path(self.source)
+        if folder.is_file():
+            raise InputError(f"{folder}: is a file, a folder is needed; link the labels and images/ into one (ln -s)")
         if not self.source or not folder.is_dir():
             raise InputError(f"{self.source}: no such folder")
         return folder
+
+    def require_pictures(self, folder: pathlib.Path, wanted: pathlib.Path) -> None:
+        """Refuse a folder without any picture in it or below it; `wanted` is where they are expected.
+
+        Raises:
+          errors.InputError: there is none; the line says how photographs that lie elsewhere are linked.
+        """
+        if next(_sizes(folder), None) is None:
+            raise InputError(f"{folder}: holds no photographs; if they lie elsewhere: ln -s PHOTOGRAPHS {wanted}")
 
     def load_chart(self) -> Chart:
         """Return the chart that dense points are read in; once a process."""
@@ -76,19 +86,10 @@ def body_digest(body: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
-def photograph_of(folder: pathlib.Path, stem: str) -> pathlib.Path:
-    """Return the photograph of `{stem}_IUV.png`: of that stem and any ending, in the folder or in images/ below it."""
-    for place in (folder, folder / "images"):
-        for ending in PICTURE_ENDINGS:
-            if (path := place / f"{stem}{ending}").is_file():
-                return path
-    raise InputError(f"{folder}: no photograph {stem}.jpg or {stem}.png for {stem}_IUV.png")
-
-
 @functools.lru_cache(1)
 def _load_chart(chart: str, body: str) -> Chart:
     template = load.load_body(body or load.FREE_BODY)
-    return load_densepose_chart(chart, template) if chart else body_chart(template)
+    return load_chart(chart, template)
 
 
 def _opened(path: pathlib.Path):
@@ -103,7 +104,7 @@ def _sizes(folder: pathlib.Path) -> Iterator[tuple[str, int]]:
     for place, _, names in os.walk(folder, followlinks=True):
         for name in names:
             path = pathlib.Path(place, name)
-            if path.suffix in PICTURE_ENDINGS and path.exists():
+            if path.suffix in photographs.ENDINGS and path.exists():
                 yield str(path.relative_to(folder)), path.stat().st_size
 
 

@@ -10,9 +10,9 @@ from jaxtyping import UInt8
 
 from dal_jax.data import coco_sets
 from dal_jax.data.coco_sets import Photograph
-from dal_jax.data.files import Files, make_example, notes, photograph_of, why_unusable
+from dal_jax.data.files import Files, make_example, notes, why_unusable
 from dal_jax.data.preparing.source import Example, Noted
-from dal_jax.observations import coco, densepose, iuv
+from dal_jax.observations import coco, densepose, iuv, photographs
 from dal_jax.observations.coco import BadEntry
 from dal_jax.observations.keypoints import Keypoints
 from dal_jax.observations.person import AnnotatedPerson, Rejected
@@ -64,8 +64,8 @@ class IuvFolder:
         if not stems:
             raise InputError(f"{folder}: no file is named *{_IUV}")
         labels = folder / _KEYPOINTS
-        photographs = coco_sets.photographs(labels, folder) if labels.is_file() else []
-        by_stem = {pathlib.PurePath(_name(one)).stem: one for one in photographs}
+        labelled = coco_sets.photographs(labels, folder) if labels.is_file() else []
+        by_stem = {pathlib.PurePath(_name(one)).stem: one for one in labelled}
         every = stems + sorted(by_stem.keys() - set(stems))
         return {"train": [Prediction(stem, number, by_stem.get(stem)) for number, stem in enumerate(every)]}
 
@@ -78,7 +78,7 @@ class IuvFolder:
             yield from [Noted("key points without a prediction")] * len(unit.keypoints.entries)
             return
         try:
-            picture = photograph_of(folder, unit.stem)
+            picture = photographs.of_stem(folder, unit.stem)
             pixels, owner = iuv.read_pictures(where, inds if inds.is_file() else None)
             photograph = read_picture(picture, (pixels.shape[1], pixels.shape[0]))
         except InputError as error:

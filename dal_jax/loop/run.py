@@ -1,4 +1,4 @@
-"""Where a run's people come from: the embedded ones, a data set, or the user's annotation; truth kept apart."""
+"""Where a run's people come from: the embedded ones, or a data set made from the user's files; truth kept apart."""
 
 import dataclasses
 import os
@@ -15,7 +15,6 @@ from dal_jax.deform_and_learn import Run
 from dal_jax.loop.folder import RunFolder
 from dal_jax.loop.judge import Judge
 from dal_jax.loop.report import write
-from dal_jax.observations import annotations
 from dal_jax.regressor import model
 from dal_jax.runtime import files
 from dal_jax.runtime.errors import InputError
@@ -42,13 +41,10 @@ def load(config: Config, template: Template, data_dir: str | os.PathLike[str]) -
     Raises:
       errors.InputError: the data do not exist or do not fit the configuration.
     """
-    if config.data == "annotations":
-        people = annotations.load_annotations(config.annotation_source(), template, config.regressor.image_size)
-        return RunData(people, people, None, None)
     if config.data in catalogue.FROM_FILES:
         return _recorded(config, data_dir)
     if config.data != "synthetic":
-        names = ", ".join(["synthetic", "annotations", *catalogue.FROM_FILES])
+        names = ", ".join(["synthetic", *catalogue.FROM_FILES])
         raise InputError(f"config.data is '{config.data}': one of {names}")
     if config.body:
         raise InputError("config.body: the embedded people are annotated on the free body; leave it empty")

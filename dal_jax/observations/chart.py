@@ -15,7 +15,6 @@ from dal_jax.body.template import Template
 from dal_jax.runtime.errors import InputError
 
 PARTS = 24
-_NEIGHBOURS = 24  # faces by nearness of their centres; on 2,343 real points the nearest was never beyond the 17th
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,14 +76,9 @@ class Chart:
         position = np.einsum("pc,pcb,pcbx->px", weight[apart], barycentric[apart], self.body[face[apart]])
         surface_face = face[:, 0].copy()
         if len(apart):
-            surface_face[apart], blended[apart] = self._nearest_on_body(position, face[apart])
+            found = triangles.nearest(position, self.body, self._face_centres, face[apart])
+            surface_face[apart], blended[apart] = found
         return surface_face.astype(np.int32), blended.astype(np.float32)
-
-    def _nearest_on_body(
-        self, position: Float[np.ndarray, "p 3"], near_face: Int[np.ndarray, "p 3"]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return (face, barycentric) of the nearest rest-surface point, among neighbouring faces and `near_face`."""
-        return _nearest(position, self.body, self._face_centres, near_face)
 
     def from_surface(
         self, face: Int[np.ndarray, "p"], barycentric: Float[np.ndarray, "p 3"]
@@ -95,7 +89,8 @@ class Chart:
         on a border, which belong to several parts. DensePose's chart on the free body is exact to half a centimetre.
         """
         position = np.einsum("pc,pcx->px", barycentric, self.body[face])
-        triangle, weight = _nearest(position, self._places, self._place_centres, self._triangle_of_face[face][:, None])
+        others = self._triangle_of_face[face][:, None]
+        triangle, weight = triangles.nearest(position, self._places, self._place_centres, others)
         return self.part[triangle], np.einsum("pc,pcd->pd", weight, self.uv[triangle])
 
     @functools.cached_property
@@ -118,6 +113,15 @@ class Chart:
     @functools.cached_property
     def _face_centres(self) -> scipy.spatial.cKDTree:
         return scipy.spatial.cKDTree(self.body.mean(axis=1))
+
+
+def load_chart(path: str | pathlib.Path, template: Template) -> Chart:
+    """Return DensePose's chart from its file, or, of an empty path, the body's own chart.
+
+    Raises:
+      errors.InputError: as `load_densepose_chart`.
+    """
+    return load_densepose_chart(path, template) if str(path) else body_chart(template)
 
 
 def body_chart(template: Template) -> Chart:
@@ -148,20 +152,6 @@ def load_densepose_chart(path: str | pathlib.Path, template: Template) -> Chart:
         raise InputError(f"{path}: {problem}")
     corner_face, corner_barycentric = _smpl_corners_on(template, vertex[faces])
     return Chart(part, uv[faces], corner_face, corner_barycentric, _rest_corners(template))
-
-
-def _nearest(
-    position: Float[np.ndarray, "p 3"],
-    corners: Float[np.ndarray, "t 3 3"],
-    centres: scipy.spatial.cKDTree,
-    others: Int[np.ndarray, "p k"],
-) -> tuple[Int[np.ndarray, "p"], Float[np.ndarray, "p 3"]]:
-    """Return (triangle, barycentric) of the nearest point of triangles: of those near by and of `others`."""
-    _, neighbour = centres.query(position, k=min(_NEIGHBOURS, len(corners)))
-    candidate = np.concatenate([others, neighbour.reshape(len(position), -1)], axis=1)
-    weights, squared = triangles.closest(position[:, None], corners[candidate])
-    row, best = np.arange(len(position)), np.argmin(squared, axis=1)
-    return candidate[row, best], weights[row, best]
 
 
 def _rest_corners(template: Template) -> Float[np.ndarray, "m 3 3"]:

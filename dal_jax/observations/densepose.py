@@ -24,7 +24,7 @@ PictureCheck = Callable[[str, tuple[int, int] | None], str | None]
 """Says what is wrong with a photograph of this name and (width, height), or None."""
 
 
-def read_annotations(
+def read(
     path: str | pathlib.Path, check_picture: PictureCheck | None = None, skip_invalid: bool = False
 ) -> Annotations:
     """Read a COCO-style file with dp_I, dp_U, dp_V, dp_x, dp_y, bbox and (optional) keypoints.

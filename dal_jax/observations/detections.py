@@ -1,11 +1,12 @@
-"""Files that say where people are: boxes or key points, of an annotator or of a detector, in the usual JSON shapes.
+"""People in photographs by a detector's or an annotator's boxes or key points, in the usual JSON shapes.
 
     {"a.jpg": [[x, y, width, height], ...], ...}                          by the picture's name
     [[x, y, width, height], ...]                                          of the only picture
     [{"image_id": "a.jpg" or 139, "bbox": [...], "keypoints": [...]}]     a detector's results ("file_name" will do)
     {"images": [...], "annotations": [...], "categories": [...]}          COCO's
 
-Key points are COCO's 17 as 51 numbers x, y, v, where v is 0, 1 or 2 or, if any is no whole number, a confidence.
+Key points are COCO's 17 as 51 numbers x, y, v, where v is 0, 1 or 2 or, if any is not a whole number, a confidence.
+Without a file each photograph shows one person.
 """
 
 import dataclasses
@@ -19,7 +20,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dal_jax.observations.keypoints import COCO_NAMES, Keypoints, h36m_from_coco
+from dal_jax.observations import coco, photographs
+from dal_jax.observations.coco import BadEntry
+from dal_jax.observations.keypoints import COCO_NAMES, Keypoints, h36m_from_coco, missing
+from dal_jax.observations.person import CROP_MARGIN, AnnotatedPerson, Annotations, Rejected
 from dal_jax.runtime.errors import InputError
 
 KEYPOINTS_MARGIN = 1.25
@@ -28,12 +32,17 @@ KEYPOINTS_MARGIN = 1.25
 _SEEN_CONFIDENCE = 0.3  # of a detector's key point; below it the point counts as unknown
 _SMALLEST_BOX_PX = 2.0
 _LARGEST_PX = 1e6
+_DENSEPOSE_OUTPUT = ("_iuv.png", "_inds.png")  # lie beside photographs
+_LARGEST_BOX = 3.0  # over the picture: a box may pass the border, not dwarf the picture
+
+Path = str | os.PathLike[str]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Detection:
-    """One person as a file says. where: file and entry, to begin a line with; problem: why it cannot be used, or ''.
+    """One person as a file describes it.
 
+    where: file and entry, to begin a line with. problem: why it cannot be used, or ''.
     bbox_px: x, y, width, height; None: the whole picture. picture_size: (width, height) if the file tells.
     """
 
@@ -47,7 +56,59 @@ class Detection:
     problem: str = ""
 
 
-def read_boxes(path: str | os.PathLike[str], names: Sequence[str]) -> list[Detection]:
+def list_photographs(images: Path) -> list[pathlib.Path]:
+    """Return a folder's photographs in the order of their names, or one picture alone.
+
+    Raises:
+      errors.InputError: there is no such folder or picture, or no photograph in it.
+    """
+    path = pathlib.Path(images)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InputError(f"{path}: no such file or folder")
+    found = sorted(one for one in path.iterdir() if one.suffix.lower() in photographs.ENDINGS and one.is_file())
+    found = [one for one in found if not one.name.lower().endswith(_DENSEPOSE_OUTPUT)]
+    if not found:
+        endings = ", ".join(ending for ending in photographs.ENDINGS if ending.islower())
+        raise InputError(f"{path}: holds no photograph ({endings})")
+    return found
+
+
+def people(
+    pictures: Sequence[pathlib.Path], found: Sequence[Detection] | None = None, skip_invalid: bool = False
+) -> Annotations:
+    """Return the people of photographs, checked against the pictures' sizes; they have no dense points.
+
+    Args:
+      pictures: photographs of one folder.
+      found: people by box or key points (`read_boxes`, `read_keypoints`). None: each picture shows one person, and its
+        square crop is the picture itself, without a margin.
+      skip_invalid: keep going over bad entries and list them as rejected.
+
+    Raises:
+      errors.InputError: the first bad entry, or no person is left.
+    """
+    if found is None:
+        found = [Detection(path.name, row, row + 1, path.name) for row, path in enumerate(pictures)]
+    paths = {path.name: path for path in pictures}
+    sizes: dict[str, tuple[int, int] | str] = {}
+    entries: list[AnnotatedPerson | Rejected] = []
+    for one in found:
+        entry = _entry(paths, one, sizes)
+        if isinstance(entry, Rejected) and not skip_invalid:
+            raise InputError(entry.message)
+        entries.append(entry)
+    annotations = Annotations(entries, images=str(pictures[0].parent) if pictures else "")
+    if not annotations.people:
+        rejected = annotations.rejected
+        raise InputError(
+            f"{rejected[0].message} (none of {len(entries)} people can be used)" if entries else "there are no people"
+        )
+    return annotations
+
+
+def read_boxes(path: Path, names: Sequence[str]) -> list[Detection]:
     """Read people's boxes; `names` are the photographs'. Bad entries come back with their `problem`.
 
     Raises:
@@ -56,7 +117,7 @@ def read_boxes(path: str | os.PathLike[str], names: Sequence[str]) -> list[Detec
     return _read(path, names, "bbox")
 
 
-def read_keypoints(path: str | os.PathLike[str], names: Sequence[str]) -> list[Detection]:
+def read_keypoints(path: Path, names: Sequence[str]) -> list[Detection]:
     """Read people's key points; the box is the entry's own `bbox` or, without one, drawn round them with a margin.
 
     Entries without a known key point are left out.
@@ -67,24 +128,14 @@ def read_keypoints(path: str | os.PathLike[str], names: Sequence[str]) -> list[D
     return _read(path, names, "keypoints")
 
 
-@dataclasses.dataclass
-class _Raw:
-    name: Any
-    image_id: Any
-    annotation_id: Any
-    where: str
-    fields: Any
-    size: tuple[int, int] | None = None
-
-
-def _read(path: str | os.PathLike[str], names: Sequence[str], field: str) -> list[Detection]:
+def _read(path: Path, names: Sequence[str], field: str) -> list[Detection]:
     try:
         content = json.loads(pathlib.Path(path).read_bytes())
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON: {' '.join(str(error).split())[:200]}") from error
-    found = [_detection(raw, field) for raw in _entries(path, content, names, field)]
+    found = [_detection(bare, fields, field) for bare, fields in _entries(path, content, names, field)]
     found = [one for one in found if one is not None]
     if not found:
         raise InputError(f"{path}: no entry has '{field}'")
@@ -96,7 +147,11 @@ def _read(path: str | os.PathLike[str], names: Sequence[str], field: str) -> lis
     return found
 
 
-def _entries(path, content: Any, names: Sequence[str], field: str) -> list[_Raw]:
+_Entries = list[tuple[Detection, Any]]
+"""Each entry with what its place in the file tells: a detection without box and key points, whose ids are unchecked."""
+
+
+def _entries(path: Path, content: Any, names: Sequence[str], field: str) -> _Entries:
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         return _coco(path, content)
     if isinstance(content, dict) and "annotations" not in content:
@@ -110,14 +165,14 @@ def _entries(path, content: Any, names: Sequence[str], field: str) -> list[_Raw]
     raise InputError(f"{path}: is neither a list, nor an object of lists, nor COCO's images and annotations")
 
 
-def _coco(path, content: dict) -> list[_Raw]:
+def _coco(path: Path, content: dict) -> _Entries:
     images = content.get("images")
     if not isinstance(images, list) or not all(isinstance(one, dict) for one in images):
         raise InputError(f"{path}: 'images' is missing or not a list of objects")
     pictures = {str(one.get("id")): one for one in images}
     kinds = content.get("categories") or []
     people = {kind.get("id") for kind in kinds if isinstance(kind, dict) and kind.get("name") == "person"}
-    raws = []
+    entries: _Entries = []
     for row, entry in enumerate(content["annotations"]):
         fields = entry if isinstance(entry, dict) else {}
         if (people and fields.get("category_id") not in people) or fields.get("iscrowd"):
@@ -126,26 +181,30 @@ def _coco(path, content: dict) -> list[_Raw]:
         size = picture.get("width"), picture.get("height")
         known = all(type(value) is int and value > 0 for value in size)
         where = f"{path}: annotation {fields['id']}" if "id" in fields else f"{path}: annotations[{row}]"
-        raws.append(_Raw(picture.get("file_name"), fields.get("image_id"), fields.get("id", row + 1), where, entry,
-                         size if known else None))  # fmt: skip
-    return raws
+        ids = fields.get("image_id"), fields.get("id", row + 1)
+        bare = Detection(picture.get("file_name"), *ids, where, picture_size=size if known else None)
+        entries.append((bare, entry))
+    return entries
 
 
-def _by_name(path, content: dict, names: Sequence[str], field: str) -> list[_Raw]:
-    raws, rows = [], {name: row for row, name in enumerate(names)}
+def _by_name(path: Path, content: dict, names: Sequence[str], field: str) -> _Entries:
+    entries: _Entries = []
+    rows = {name: row for row, name in enumerate(names)}
     for name, values in content.items():
         if not isinstance(values, list):
             raise InputError(f"{path}: '{name}' is {_short(values)}, expected a list with one entry a person")
         image_id = rows.get(name, len(names))
         for row, value in enumerate(values):
-            raws.append(_Raw(name, image_id, len(raws) + 1, f"{path}: '{name}'[{row}]", {field: value}))
-    return raws
+            where = f"{path}: '{name}'[{row}]"
+            entries.append((Detection(name, image_id, len(entries) + 1, where), {field: value}))
+    return entries
 
 
-def _results(path, content: list[dict], names: Sequence[str]) -> list[_Raw]:
+def _results(path: Path, content: list[dict], names: Sequence[str]) -> _Entries:
     stems = {pathlib.PurePath(name).stem: name for name in names}
     numbers = {int(stem): name for stem, name in stems.items() if stem.isdecimal()}
-    raws, known = [], set(names)
+    entries: _Entries = []
+    known = set(names)
     for row, entry in enumerate(content):
         if entry.get("category_id", 1) != 1:  # COCO's number of a person
             continue
@@ -155,41 +214,41 @@ def _results(path, content: list[dict], names: Sequence[str]) -> list[_Raw]:
             name = numbers.get(name, str(name))
         elif isinstance(name, str) and name not in known:
             name = stems.get(name, name)
-        raws.append(_Raw(name, image_id, entry.get("id", row + 1), f"{path}: entry {row}", entry))
-    return raws
+        entries.append((Detection(name, image_id, entry.get("id", row + 1), f"{path}: entry {row}"), entry))
+    return entries
 
 
-class _Bad(Exception):
-    pass
-
-
-def _detection(raw: _Raw, field: str) -> Detection | None:
-    """Return what an entry says, or None where it has nothing to say."""
-    identity = [value if _is_id(value) else -1 for value in (raw.image_id, raw.annotation_id)]
-    name = raw.name if isinstance(raw.name, str) and raw.name.isprintable() else ""
+def _detection(bare: Detection, fields: Any, field: str) -> Detection | None:
+    """Return what an entry tells, or None where it has no known key point."""
+    identity = [value if coco.is_id(value) else -1 for value in (bare.image_id, bare.annotation_id)]
+    name = bare.file_name if isinstance(bare.file_name, str) and bare.file_name.isprintable() else ""
     try:
-        if not isinstance(raw.fields, dict):
-            raise _Bad(f"is {_short(raw.fields)}, expected an object")
+        if not isinstance(fields, dict):
+            raise _bad(f"is {_short(fields)}, expected an object")
         if not name:
-            raise _Bad(f"image_id {_short(raw.image_id)} names no picture")
+            raise _bad(f"image_id {_short(bare.image_id)} names no picture")
         keypoints, box = None, None
         if field == "keypoints":
-            keypoints = _keypoints(raw.fields)
-            if keypoints is None:
+            values = _keypoints(fields)
+            if values is None:
                 return None
-            box = _box_of(keypoints)
-            keypoints = h36m_from_coco(keypoints)
-        if field == "bbox" or "bbox" in raw.fields:
-            box = _box(raw.fields)
-    except _Bad as bad:
-        return Detection(name, *identity, raw.where, problem=str(bad))
-    return Detection(name, *identity, raw.where, box, keypoints, raw.size)
+            box = _box_of(values)
+            keypoints = h36m_from_coco(values)
+        if field == "bbox" or "bbox" in fields:
+            box = _box(fields)
+    except BadEntry as bad:
+        return Detection(name, *identity, bare.where, problem=bad.detail)
+    return Detection(name, *identity, bare.where, box, keypoints, bare.picture_size)
+
+
+def _bad(detail: str) -> BadEntry:
+    return BadEntry("bad entry", detail)
 
 
 def _box(fields: dict) -> Float[np.ndarray, "4"]:
     box = _numbers(fields, "bbox", 4)
     if min(box[2:]) < _SMALLEST_BOX_PX:
-        raise _Bad(f"bbox {box.tolist()} is less than {_SMALLEST_BOX_PX:.0f} px wide or high")
+        raise _bad(f"bbox {box.tolist()} is less than {_SMALLEST_BOX_PX:.0f} px wide or high")
     return box
 
 
@@ -199,21 +258,21 @@ def _keypoints(fields: dict) -> Float[np.ndarray, "17 3"] | None:
     if isinstance(fields["keypoints"], list) and len(fields["keypoints"]) == 17:  # one list a joint
         joints = [joint if isinstance(joint, list) else [joint] for joint in fields["keypoints"]]
         fields = {"keypoints": [value for joint in joints for value in joint]}
-    coco = _numbers(fields, "keypoints", 3 * len(COCO_NAMES)).reshape(-1, 3)
-    flags = coco[:, 2]
+    values = _numbers(fields, "keypoints", 3 * len(COCO_NAMES)).reshape(-1, 3)
+    flags = values[:, 2]
     if (flags < 0).any() or (flags > 2).any():
-        raise _Bad(f"keypoints: a visibility is {flags[(flags < 0) | (flags > 2)][0]:g}, expected 0 to 2")
+        raise _bad(f"keypoints: a visibility is {flags[(flags < 0) | (flags > 2)][0]:g}, expected 0 to 2")
     if (flags != np.round(flags)).any():
-        coco[:, 2] = np.where(flags >= _SEEN_CONFIDENCE, 2, 0)
-    return coco if coco[:, 2].any() else None
+        values[:, 2] = np.where(flags >= _SEEN_CONFIDENCE, 2, 0)
+    return values if values[:, 2].any() else None
 
 
-def _box_of(coco: Float[np.ndarray, "17 3"]) -> Float[np.ndarray, "4"]:
-    known = coco[coco[:, 2] > 0, :2]
+def _box_of(values: Float[np.ndarray, "17 3"]) -> Float[np.ndarray, "4"]:
+    known = values[values[:, 2] > 0, :2]
     low, high = known.min(axis=0), known.max(axis=0)
     side = KEYPOINTS_MARGIN * (high - low)
     if max(side) < _SMALLEST_BOX_PX:
-        raise _Bad(f"keypoints: all that are known lie at {low.tolist()}")
+        raise _bad(f"keypoints: all that are known lie at {low.tolist()}")
     side = np.maximum(side, _SMALLEST_BOX_PX)
     return np.array([*((low + high - side) / 2), *side])
 
@@ -221,20 +280,59 @@ def _box_of(coco: Float[np.ndarray, "17 3"]) -> Float[np.ndarray, "4"]:
 def _numbers(fields: dict, name: str, length: int) -> Float[np.ndarray, "n"]:
     values = fields.get(name)
     if not isinstance(values, list) or len(values) != length:
-        told = f"has {len(values)} values" if isinstance(values, list) else f"is {_short(values)}"
-        raise _Bad(f"{name} {told}, expected {length} numbers")
+        message = f"has {len(values)} values" if isinstance(values, list) else f"is {_short(values)}"
+        raise _bad(f"{name} {message}, expected {length} numbers")
     for index, value in enumerate(values):
         # bool is an int in Python, and Python's JSON reads NaN and Infinity
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST_PX:
-            raise _Bad(f"{name}[{index}] is {_short(value)}")
+            raise _bad(f"{name}[{index}] is {_short(value)}")
     return np.array(values, np.float64)
-
-
-def _is_id(value: Any) -> bool:
-    if isinstance(value, str):
-        return len(value) <= 200 and value.isprintable()
-    return type(value) is int and abs(value) < 2**63
 
 
 def _short(value: Any) -> str:
     return reprlib.repr(value)
+
+
+def _entry(
+    paths: dict[str, pathlib.Path], one: Detection, sizes: dict[str, tuple[int, int] | str]
+) -> AnnotatedPerson | Rejected:
+    """Return a person, or why it cannot be used; `sizes` remembers each picture's (width, height) or its fault."""
+
+    def reject(kind: str, message: str) -> Rejected:
+        return Rejected(one.image_id, one.annotation_id, one.file_name, kind, message)
+
+    if one.problem:
+        return reject("bad entry", f"{one.where}: {one.problem}")
+    if one.file_name not in paths:
+        folder = next(iter(paths.values())).parent
+        return reject("image missing", f"{one.where}: there is no photograph '{one.file_name}' in {folder}")
+    if one.file_name not in sizes:
+        sizes[one.file_name] = _size(paths[one.file_name])
+    size = sizes[one.file_name]
+    if isinstance(size, str):
+        return reject("unreadable picture", size)
+    size = one.picture_size or size
+    bbox = np.array([0.0, 0.0, *size]) if one.bbox_px is None else one.bbox_px
+    if np.any(bbox[:2] >= size) or np.any(bbox[:2] + bbox[2:] <= 0):
+        return reject("box outside", f"{one.where}: {bbox.tolist()} lies outside the {size[0]}x{size[1]} picture")
+    if np.any(bbox[2:] > _LARGEST_BOX * np.array(size)):
+        return reject("box outside", f"{one.where}: {bbox.tolist()} dwarfs the {size[0]}x{size[1]} picture")
+    return AnnotatedPerson(
+        image_id=one.image_id,
+        annotation_id=one.annotation_id,
+        file_name=one.file_name,
+        picture_size=one.picture_size,
+        bbox_px=bbox,
+        point_px=np.zeros((0, 2)),
+        part=np.zeros(0, np.int64),
+        uv=np.zeros((0, 2)),
+        keypoints=one.keypoints or missing(),
+        crop_margin=1.0 if one.bbox_px is None else CROP_MARGIN,
+    )
+
+
+def _size(path: pathlib.Path) -> tuple[int, int] | str:
+    try:
+        return photographs.upright_size(path)
+    except InputError as error:
+        return str(error)

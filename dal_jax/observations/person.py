@@ -2,6 +2,8 @@
 
 import collections
 import dataclasses
+import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -43,7 +45,7 @@ class AnnotatedPerson:
 
 @dataclasses.dataclass(frozen=True)
 class Rejected:
-    """An entry that is not run: whose it is, why (a short kind, to count by), and the full line to print."""
+    """An entry that cannot be used: its ids, a short kind to count by, and the full line to print."""
 
     image_id: int | str
     annotation_id: int | str
@@ -54,10 +56,17 @@ class Rejected:
 
 @dataclasses.dataclass(frozen=True)
 class Annotations:
-    """What a file holds, in the file's order; and how many of its entries have no dense points at all."""
+    """The people of an annotation file, of IUV pictures or of a detector.
 
-    entries: list[AnnotatedPerson | Rejected]
+    entries: in the file's order. without_points: how many further entries have no dense points at all.
+    images: folder of the photographs, or the one photograph; '' where none are given.
+    chart: DensePose's UV_Processed.mat; '': the dense points are in the body's own chart.
+    """
+
+    entries: Sequence[AnnotatedPerson | Rejected]
     without_points: int = 0
+    images: str = ""
+    chart: str = ""
 
     @property
     def people(self) -> list[AnnotatedPerson]:
@@ -68,6 +77,11 @@ class Annotations:
     def rejected(self) -> list[Rejected]:
         """The entries that cannot."""
         return [entry for entry in self.entries if isinstance(entry, Rejected)]
+
+    def photograph(self, person: AnnotatedPerson) -> pathlib.Path:
+        """Return the path of a person's photograph; `images` must be given."""
+        images = pathlib.Path(self.images)
+        return images if images.is_file() else images / person.file_name
 
     def summary(self) -> str:
         """Return one line for the terminal: `2 people, skipped 3: 2 not finite, 1 image missing`."""

@@ -1,20 +1,17 @@
-"""Photographs: read upright and in 8-bit RGB whatever the file holds, checked, and cut to a person's square crop."""
+"""Photographs: read upright and in 8-bit RGB checked, and cut to a person's square crop."""
 
-import dataclasses
 import io
-import os
 import pathlib
-from collections.abc import Sequence
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
 from jaxtyping import Float, UInt8
 
-from dal_jax.observations import keypoints, person
-from dal_jax.observations.detections import Detection
-from dal_jax.observations.person import AnnotatedPerson, Annotations, Rejected
 from dal_jax.runtime.errors import InputError
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".webp", ".bmp")
+"""Of photographs' names, in the order in which a photograph of a stem is looked for."""
 
 _LARGEST_CROP_PX = 30_000  # a crop is cut before it is resized; beyond this the box is a mistake
 _JPEG_QUALITY = 95
@@ -59,6 +56,19 @@ def upright_size(path: str | pathlib.Path) -> tuple[int, int]:
         raise _unreadable(path, error) from error
 
 
+def of_stem(folder: pathlib.Path, stem: str) -> pathlib.Path:
+    """Return the photograph of `{stem}_IUV.png`: of that stem and any ending, in the folder or in images/ below it.
+
+    Raises:
+      errors.InputError: there is none.
+    """
+    for place in (folder, folder / "images"):
+        for ending in ENDINGS:
+            if (path := place / f"{stem}{ending}").is_file():
+                return path
+    raise InputError(f"{folder}: no photograph {stem}.jpg or {stem}.png for {stem}_IUV.png")
+
+
 _ORIENTATION, _QUARTER_TURNS = 0x0112, (5, 6, 7, 8)  # EXIF
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _UNREADABLE = (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError)
@@ -84,7 +94,7 @@ def _rgb(picture: PIL.Image.Image) -> UInt8[np.ndarray, "h w 3"]:
 def crop(pixels: UInt8[np.ndarray, "h w 3"], box_px: Float[np.ndarray, "4"], size: int) -> UInt8[np.ndarray, "s s 3"]:
     """Cut a square box out of a photograph and resize it, without aliasing; black beyond the border.
 
-    Pixel (0, 0) covers [0, 1] x [0, 1], so that `observations.crop_from_px` and the crop agree.
+    Pixel (0, 0) covers [0, 1] x [0, 1], so that `observation.crop_from_px` and the crop agree.
     """
     x, y, side, _ = np.asarray(box_px, np.float64)
     if not 0 < side < _LARGEST_CROP_PX:
@@ -130,120 +140,7 @@ def png(pixels: UInt8[np.ndarray, "h w *channels"]) -> bytes:
 
 
 def jpeg(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    """Return a photograph as the content of a .jpg file whose losses nobody sees."""
+    """Return a photograph as the content of a .jpg file whose losses are not visible."""
     stream = io.BytesIO()
     PIL.Image.fromarray(pixels).save(stream, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
     return stream.getvalue()
-
-
-# A folder of photographs and the people in them who are not annotated: one a box, one a pose, or one a picture.
-
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-"""Of photographs' names, in lower case."""
-
-_DENSEPOSE_OUTPUT = ("_iuv.png", "_inds.png")  # lie beside photographs, and are none
-_LARGEST_BOX = 3.0  # over the picture: a box may pass the border, not dwarf the picture
-
-
-@dataclasses.dataclass(frozen=True)
-class Photographs:
-    """The pictures of a folder, in the order of their names."""
-
-    folder: pathlib.Path
-    names: tuple[str, ...]
-
-    def path(self, name: str) -> pathlib.Path:
-        """Return a picture's path."""
-        return self.folder / name
-
-
-def listing(images: str | os.PathLike[str]) -> Photographs:
-    """List a folder's photographs, by the endings of `ENDINGS`; or take one picture alone.
-
-    Raises:
-      errors.InputError: there is no such folder or picture, or no photograph in it.
-    """
-    path = pathlib.Path(images)
-    if path.is_file():
-        return Photographs(path.parent, (path.name,))
-    if not path.is_dir():
-        raise InputError(f"{path}: no such file or folder")
-    found = sorted(one.name for one in path.iterdir() if one.suffix.lower() in ENDINGS and one.is_file())
-    names = tuple(name for name in found if not name.lower().endswith(_DENSEPOSE_OUTPUT))
-    if not names:
-        raise InputError(f"{path}: holds no photograph ({', '.join(ENDINGS)})")
-    return Photographs(path, names)
-
-
-def people(
-    photographs: Photographs, found: Sequence[Detection] | None = None, skip_invalid: bool = False
-) -> Annotations:
-    """Return the people of the photographs, checked against the pictures' sizes; nobody has dense points.
-
-    Args:
-      found: people by box or key points (`boxes.read_boxes`, `boxes.read_keypoints`). None: each picture is one
-        person's, and its square crop is the picture itself, without a margin.
-      skip_invalid: keep going over bad entries and list them as rejected.
-    Raises:
-      errors.InputError: the first bad entry, or nobody is left.
-    """
-    if found is None:
-        found = [Detection(name, row, row + 1, name) for row, name in enumerate(photographs.names)]
-    known = frozenset(photographs.names)
-    sizes: dict[str, tuple[int, int] | str] = {}
-    entries: list[AnnotatedPerson | Rejected] = []
-    for one in found:
-        entry = _entry(photographs, known, one, sizes)
-        if isinstance(entry, Rejected) and not skip_invalid:
-            raise InputError(entry.message)
-        entries.append(entry)
-    annotations = Annotations(entries)
-    if not annotations.people:
-        first = f"{entries[0].message} (none of {len(entries)} people can be used)" if entries else "there is nobody"
-        raise InputError(first)
-    return annotations
-
-
-def _entry(
-    photographs: Photographs, known: frozenset[str], one: Detection, sizes: dict[str, tuple[int, int] | str]
-) -> AnnotatedPerson | Rejected:
-    """Return a person, or why there is none; `sizes` remembers what is known of each picture."""
-
-    def reject(kind: str, message: str) -> Rejected:
-        return Rejected(one.image_id, one.annotation_id, one.file_name, kind, message)
-
-    if one.problem:
-        return reject("bad entry", f"{one.where}: {one.problem}")
-    if one.file_name not in known:
-        return reject("image missing", f"{one.where}: there is no photograph '{one.file_name}' in {photographs.folder}")
-    if one.file_name not in sizes:
-        sizes[one.file_name] = _size(photographs.path(one.file_name))
-    size = sizes[one.file_name]
-    if isinstance(size, str):
-        return reject("unreadable picture", size)
-    size = one.picture_size or size
-    whole = one.bbox_px is None
-    bbox = np.array([0.0, 0.0, *size]) if whole else one.bbox_px
-    if np.any(bbox[:2] >= size) or np.any(bbox[:2] + bbox[2:] <= 0):
-        return reject("box outside", f"{one.where}: {bbox.tolist()} lies outside the {size[0]}x{size[1]} picture")
-    if np.any(bbox[2:] > _LARGEST_BOX * np.array(size)):
-        return reject("box outside", f"{one.where}: {bbox.tolist()} dwarfs the {size[0]}x{size[1]} picture")
-    return AnnotatedPerson(
-        image_id=one.image_id,
-        annotation_id=one.annotation_id,
-        file_name=one.file_name,
-        picture_size=one.picture_size,
-        bbox_px=bbox,
-        point_px=np.zeros((0, 2)),
-        part=np.zeros(0, np.int64),
-        uv=np.zeros((0, 2)),
-        keypoints=one.keypoints or keypoints.missing(),
-        crop_margin=1.0 if whole else person.CROP_MARGIN,
-    )
-
-
-def _size(path: pathlib.Path) -> tuple[int, int] | str:
-    try:
-        return upright_size(path)
-    except InputError as error:
-        return str(error)

@@ -102,9 +102,7 @@ def keypoints(
 
 def nearest_on_surface(rest: Float[np.ndarray, "p 3"]) -> tuple[Int[np.ndarray, "p"], Float[np.ndarray, "p 3"]]:
     """Return (face, barycentric) of the rest surface's point near each point: on the face whose middle is nearest."""
-    _, face = _face_tree().query(rest)
-    barycentric, _ = triangles.closest(rest, shapes.surface().corner[face].astype(np.float64))
-    return face, barycentric
+    return triangles.nearest(rest, shapes.surface().corner.astype(np.float64), _face_tree(), neighbours=1)
 
 
 @functools.cache

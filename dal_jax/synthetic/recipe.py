@@ -4,14 +4,13 @@ import dataclasses
 import hashlib
 import json
 
-from dal_jax.body import template
-from dal_jax.body.formats import load
+from dal_jax.body.formats import load, npz
 from dal_jax.synthetic import recorded
 
 TRAIN_SUBJECTS = ("S1", "S5", "S6", "S7", "S8")
 TEST_SUBJECTS = ("S9", "S11")
 ROUTES = ("annotator", "mosh", "densepose")
-SUBJECT_SHAPES = template.ASSETS / "synthetic_people.npz"
+SUBJECT_SHAPES = npz.ASSETS / "synthetic_people.npz"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 
 from dal_jax.loop import prediction
-from dal_jax.observations import photographs as photographs_lib
+from dal_jax.observations import detections, photographs
 from dal_jax.observations.detections import Detection
 from dal_jax.regressor import model
 from dal_jax.runtime.errors import InputError
@@ -30,24 +30,20 @@ def crowd(tmp_path):
     rng = np.random.default_rng(0)
     for name in "abc":
         PIL.Image.fromarray(rng.integers(0, 256, (60, 80, 3)).astype(np.uint8)).save(tmp_path / f"{name}.png")
-    photographs = photographs_lib.listing(tmp_path)
+    pictures = detections.list_photographs(tmp_path)
     found = [
         Detection(f"{name}.png", 0, number, "", np.array([5.0 * number, 3.0, 40.0, 30.0]))
         for number, name in enumerate("aabbc", start=1)
     ]
-    return photographs, photographs_lib.people(photographs, found).people
+    return detections.people(pictures, found)
 
 
 def _predict(trained, crowd, done, **options):
-    photographs, people = crowd
-    return prediction.predict(trained, lambda one: photographs.path(one.file_name), people, done, **options)
+    return prediction.predict(trained, crowd.photograph, crowd.people, done, **options)
 
 
 def test_every_person_gets_the_body_of_his_own_crop(trained, crowd, tmp_path):
-    photographs, people = crowd
-    crops = [
-        photographs_lib.crop(photographs_lib.read_picture(photographs.path(p.file_name)), p.crop_px, 32) for p in people
-    ]
+    crops = [photographs.crop(photographs.read_picture(crowd.photograph(p)), p.crop_px, 32) for p in crowd.people]
     wanted = model.predict(trained.config, trained.learned, np.stack(crops), batch=8)
     assert np.ptp(wanted.pose, axis=0).max() > 0.01
     for batch in (2, 64):

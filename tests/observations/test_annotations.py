@@ -3,12 +3,11 @@ import PIL.Image
 import pytest
 
 from dal_jax.body.formats import load
-from dal_jax.observations import annotations, observation
-from dal_jax.observations.annotations import AnnotationFiles
+from dal_jax.observations import observation, photographs
+from dal_jax.observations.annotations import read_annotations
+from dal_jax.observations.chart import load_chart
 from dal_jax.runtime.errors import InputError
 from tests.observations import annotation_files
-
-SIZE = 24
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +23,7 @@ def coco(tmp_path):
     PIL.Image.new("L", (100, 160), 90).save(tmp_path / "photos" / "20.jpg")
     content = annotation_files.content([annotation_files.entry(1), annotation_files.entry(2)])
     path = annotation_files.write_json(tmp_path / "people.json", content)
-    return AnnotationFiles(annotations=str(path), images=str(tmp_path / "photos"))
+    return {"path": path, "images": tmp_path / "photos"}
 
 
 @pytest.fixture
@@ -40,76 +39,68 @@ def iuv_folder(tmp_path):
     return tmp_path
 
 
-def test_people_come_with_their_crops_and_no_truth(coco, template):
-    people = annotations.load_annotations(coco, template, SIZE)
-    assert people.images.shape == (2, SIZE, SIZE, 3) and people.images.dtype == np.uint8
-    assert people.truth is None and people.names == ["10.jpg#1", "20.jpg#2"]
-    assert people.observations.point_position.shape[0] == 2
-    assert people.observations.point_confidence.sum(axis=1).tolist() == [6, 6]
-    assert np.ptp(people.images[1].astype(int), axis=-1).max() == 0  # grey stays grey
-
-
-def test_many_crops_stay_on_disk_and_decode_when_indexed(coco, template, monkeypatch):
-    held = annotations.load_annotations(coco, template, SIZE).images
-    monkeypatch.setattr(annotations, "IMAGES_IN_MEMORY_BYTES", 0)
-    lazy = annotations.load_annotations(coco, template, SIZE).images
-    assert not isinstance(lazy, np.ndarray) and len(lazy) == 2
-    np.testing.assert_array_equal(lazy[1], held[1])
-    np.testing.assert_array_equal(lazy[np.array([1, 0])], held[[1, 0]])
-    np.testing.assert_array_equal(lazy[:1], held[:1])
+def test_people_come_with_the_places_of_their_photographs_and_of_the_chart(coco):
+    found = read_annotations(**coco, chart="UV_Processed.mat")
+    assert [(one.file_name, one.annotation_id) for one in found.people] == [("10.jpg", 1), ("20.jpg", 2)]
+    assert [found.photograph(one) for one in found.people] == [coco["images"] / "10.jpg", coco["images"] / "20.jpg"]
+    assert found.chart == "UV_Processed.mat" and found.summary() == "2 people"
 
 
 def test_points_lie_on_the_pixels_they_were_annotated_on(coco, template):
     """The ramp's colour at an annotated point of the crop tells where in the photograph it was clicked."""
-    people = annotations.load_annotations(coco, template, 96)
-    kept = people.observations.point_confidence[0] > 0
-    crop = people.observations.point_position[0][kept]
+    found = read_annotations(**coco)
+    one = found.people[0]
+    observed = observation.observe(one, load_chart("", template))
+    image = photographs.crop(photographs.read_picture(found.photograph(one)), one.crop_px, 96)
+    crop = observed.point_position[observed.point_confidence > 0]
     column, row = np.floor((crop + 1) / 2 * 96).astype(int).T
-    colour = people.images[0][row, column, :2].astype(float)
-    place = observation.px_from_crop(crop[None], people.observations.box_px[:1])[0]
+    colour = image[row, column, :2].astype(float)
+    place = observation.px_from_crop(crop, observed.box_px)
     expected = place * [255 / 100, 255 / 160]
     assert np.abs(colour - expected).max() < 8  # one pixel is 2.6 grey levels; JPEG adds some
 
 
-def test_a_folder_of_iuv_pictures(iuv_folder, template):
-    source = AnnotationFiles(annotations=str(iuv_folder), inds=str(iuv_folder), images=str(iuv_folder))
-    people = annotations.load_annotations(source, template, SIZE)
-    assert people.names == ["a.jpg#3", "b.jpg#3"]
-    assert not people.observations.keypoint_confidence.any()
-    found = annotations.read(source).people
-    assert [(one.image_id, one.annotation_id) for one in found] == [(0, 3), (1, 3)]
+def test_a_folder_of_iuv_pictures(iuv_folder):
+    found = read_annotations(iuv_folder, iuv_folder, inds=iuv_folder)
+    assert [(one.file_name, one.image_id, one.annotation_id) for one in found.people] == [
+        ("a.jpg", 0, 3), ("b.jpg", 1, 3)
+    ]  # fmt: skip
+    assert not any(one.keypoints.confidence.any() for one in found.people)
+
+
+def test_photographs_below_the_folder_are_found_again(iuv_folder):
+    (iuv_folder / "images").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (iuv_folder / name).rename(iuv_folder / "images" / name)
+    found = read_annotations(iuv_folder, iuv_folder, inds=iuv_folder)
+    assert all(found.photograph(one).is_file() for one in found.people)
 
 
 def test_one_iuv_picture_with_its_photograph_by_name(iuv_folder):
-    source = AnnotationFiles(
-        annotations=str(iuv_folder / "a_IUV.png"), inds=str(iuv_folder / "a_INDS.png"), images=str(iuv_folder / "a.jpg")
-    )
-    (one,) = annotations.read(source).people
-    assert one.file_name == "a.jpg" and annotations.picture_path(source, one) == iuv_folder / "a.jpg"
+    found = read_annotations(iuv_folder / "a_IUV.png", iuv_folder / "a.jpg", inds=iuv_folder / "a_INDS.png")
+    (one,) = found.people
+    assert one.file_name == "a.jpg" and found.photograph(one) == iuv_folder / "a.jpg"
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"annotations": ""}, "no annotation file"),
-        ({"annotations": "absent.json"}, "absent.json: cannot be read"),
-        ({"annotations": "absent.png"}, "absent.png"),
+        ({"path": ""}, "no annotation file"),
+        ({"path": "absent.json"}, "absent.json: cannot be read"),
+        ({"path": "absent.png"}, "absent.png"),
         ({"images": "nowhere"}, "nowhere: no such"),
-        ({"images": ""}, "photographs"),
-        ({"chart": "absent.mat"}, "absent.mat"),
+        ({"inds": "a_INDS.png"}, "a_INDS.png: INDS pictures belong to IUV pictures"),
     ],
 )
-def test_what_is_missing_is_named(coco, template, change, told):
-    for name, value in change.items():
-        setattr(coco, name, value)
+def test_what_is_missing_is_named(coco, change, told):
     with pytest.raises(InputError, match=told) as caught:
-        annotations.load_annotations(coco, template, SIZE)
+        read_annotations(**coco | change)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("fault", ["absent", "cut off", "another size"])
-def test_a_bad_photograph_is_named_and_can_be_skipped(coco, template, fault):
-    folder = annotations.pathlib.Path(coco.images)
+def test_a_bad_photograph_is_named_and_can_be_skipped(coco, fault):
+    folder = coco["images"]
     if fault == "absent":
         (folder / "20.jpg").unlink()
     elif fault == "cut off":
@@ -117,16 +108,13 @@ def test_a_bad_photograph_is_named_and_can_be_skipped(coco, template, fault):
     else:
         PIL.Image.new("RGB", (50, 50)).save(folder / "20.jpg")
     with pytest.raises(InputError, match=r"annotation 2: .*20\.jpg"):
-        annotations.read(coco)
-    coco.skip_invalid = True
-    assert annotations.load_annotations(coco, template, SIZE).names == ["10.jpg#1"]
+        read_annotations(**coco)
+    assert [one.file_name for one in read_annotations(**coco, skip_invalid=True).people] == ["10.jpg"]
 
 
 def test_a_bad_picture_in_an_iuv_folder_can_be_skipped(iuv_folder):
     (iuv_folder / "a_IUV.png").write_bytes(b"no picture")
-    source = AnnotationFiles(annotations=str(iuv_folder))
     with pytest.raises(InputError, match="a_IUV.png"):
-        annotations.read(source)
-    source.skip_invalid = True
-    found = annotations.read(source)
+        read_annotations(iuv_folder)
+    found = read_annotations(iuv_folder, skip_invalid=True)
     assert len(found.people) == 1 and found.summary() == "1 people, skipped 1: 1 unreadable picture"

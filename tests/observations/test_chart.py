@@ -5,9 +5,8 @@ import scipy.io
 import scipy.sparse
 
 from dal_jax.body.formats import carry_over, load
-from dal_jax.observations import iuv
+from dal_jax.observations import densepose, iuv
 from dal_jax.observations.chart import body_chart, load_densepose_chart
-from dal_jax.observations.densepose import read_annotations
 from dal_jax.runtime.errors import InputError
 from tests.body import smpl_files
 from tests.observations import annotation_files
@@ -212,7 +211,7 @@ def test_every_real_point_decodes_to_a_chart_triangle(template):
 
 
 def _real_points():
-    people = read_annotations(annotation_files.real("densepose_coco/densepose_coco_2014_train.boxed.json")).people
+    people = densepose.read(annotation_files.real("densepose_coco/densepose_coco_2014_train.boxed.json")).people
     yield people[0].part, people[0].uv, 115
     yield people[1].part, people[1].uv, 70
     demo = annotation_files.demo_annotation()

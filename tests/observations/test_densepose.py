@@ -18,7 +18,7 @@ def write(tmp_path):
 def test_points_go_from_the_box_to_the_photograph(write):
     raw = annotation_files.entry()
     raw.update(dp_x=[0, 255, 127.5], dp_y=[0, 255, 51], dp_I=[1, 2, 3], dp_U=[0, 1, 0.5], dp_V=[1, 0, 0.5])
-    (one,) = densepose.read_annotations(write(annotation_files.content([raw]))).people
+    (one,) = densepose.read(write(annotation_files.content([raw]))).people
     np.testing.assert_allclose(one.point_px, [[20, 30], [71, 132], [45.5, 50.4]])
     np.testing.assert_array_equal(one.part, [1, 2, 3])
     np.testing.assert_array_equal(one.uv, [[0, 1], [1, 0], [0.5, 0.5]])
@@ -26,7 +26,7 @@ def test_points_go_from_the_box_to_the_photograph(write):
 
 
 def test_the_square_crop_holds_the_box_with_a_margin(write):
-    (one,) = densepose.read_annotations(write(annotation_files.content([annotation_files.entry()]))).people
+    (one,) = densepose.read(write(annotation_files.content([annotation_files.entry()]))).people
     x, y, width, height = one.crop_px
     assert width == height == pytest.approx(person.CROP_MARGIN * 102)
     np.testing.assert_allclose([x + width / 2, y + height / 2], [45.5, 81])
@@ -34,7 +34,7 @@ def test_the_square_crop_holds_the_box_with_a_margin(write):
 
 def test_people_without_dense_points_are_left_out_and_counted(write):
     plain = {"id": 9, "image_id": 10, "bbox": [1, 2, 30, 40], "keypoints": [0] * 51}
-    found = densepose.read_annotations(write(annotation_files.content([annotation_files.entry(), plain])))
+    found = densepose.read(write(annotation_files.content([annotation_files.entry(), plain])))
     assert len(found.entries) == 1 and found.without_points == 1
     assert found.summary() == "1 people; left out 1 without dense points"
 
@@ -42,7 +42,7 @@ def test_people_without_dense_points_are_left_out_and_counted(write):
 def test_no_key_points_is_fine(write):
     raw = annotation_files.entry()
     del raw["keypoints"]
-    (one,) = densepose.read_annotations(write(annotation_files.content([raw]))).people
+    (one,) = densepose.read(write(annotation_files.content([raw]))).people
     assert not one.keypoints.confidence.any()
 
 
@@ -54,7 +54,7 @@ def test_a_bad_entry_is_named_in_one_line(write, fault):
     spoil(bad)
     path = write(value)
     with pytest.raises(InputError) as caught:
-        densepose.read_annotations(path)
+        densepose.read(path)
     line = str(caught.value)
     assert told in line and str(path) in line and "\n" not in line
     assert "annotation 2" in line or "annotations[1]" in line
@@ -66,7 +66,7 @@ def test_skip_invalid_runs_the_others_and_counts(write, fault):
     entries = [annotation_files.entry(number) for number in (1, 2, 3)]
     value = annotation_files.content(entries)
     spoil(entries[1])
-    found = densepose.read_annotations(write(value), skip_invalid=True)
+    found = densepose.read(write(value), skip_invalid=True)
     assert [one.annotation_id for one in found.people] == [1, 3]
     assert len(found.rejected) == 1 and f"skipped 1: 1 {found.rejected[0].kind}" in found.summary()
 
@@ -74,8 +74,8 @@ def test_skip_invalid_runs_the_others_and_counts(write, fault):
 def test_the_same_id_twice_is_refused(write):
     path = write(annotation_files.content([annotation_files.entry(1), annotation_files.entry(1)]))
     with pytest.raises(InputError, match="id 1 appears twice"):
-        densepose.read_annotations(path)
-    assert len(densepose.read_annotations(path, skip_invalid=True).people) == 1
+        densepose.read(path)
+    assert len(densepose.read(path, skip_invalid=True).people) == 1
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_file_name_cannot_leave_the_folder(write, name):
     value = annotation_files.content([annotation_files.entry()])
     value["images"][0]["file_name"] = name
     with pytest.raises(InputError, match="leaves the images' folder"):
-        densepose.read_annotations(write(value), check_picture=lambda *_: None)
+        densepose.read(write(value), check_picture=lambda *_: None)
 
 
 def test_a_missing_photograph_is_named(write):
@@ -96,8 +96,8 @@ def test_a_missing_photograph_is_named(write):
         return None if name == "10.jpg" else f"{name}: no such file"
 
     with pytest.raises(InputError, match="annotation 2: 20.jpg: no such file"):
-        densepose.read_annotations(path, check)
-    assert len(densepose.read_annotations(path, check, skip_invalid=True).people) == 1
+        densepose.read(path, check)
+    assert len(densepose.read(path, check, skip_invalid=True).people) == 1
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"images": []}', '{"images": {}, "annotations": []}', "\xff"])
@@ -105,7 +105,7 @@ def test_a_file_that_is_no_annotation_is_refused(tmp_path, text):
     path = tmp_path / "people.json"
     path.write_bytes(text.encode("latin1"))
     with pytest.raises(InputError, match=r"people\.json: "):
-        densepose.read_annotations(path, skip_invalid=True)
+        densepose.read(path, skip_invalid=True)
 
 
 def test_a_truncated_file_is_refused(tmp_path):
@@ -113,16 +113,16 @@ def test_a_truncated_file_is_refused(tmp_path):
     path = tmp_path / "people.json"
     path.write_text(text[: len(text) // 2])
     with pytest.raises(InputError, match="not valid JSON"):
-        densepose.read_annotations(path, skip_invalid=True)
+        densepose.read(path, skip_invalid=True)
     with pytest.raises(InputError, match="cannot be read"):
-        densepose.read_annotations(tmp_path / "absent.json")
+        densepose.read(tmp_path / "absent.json")
 
 
 def test_nothing_usable_is_an_error_even_when_skipping(write):
     raw = annotation_files.entry()
     raw["dp_I"][0] = 25
     with pytest.raises(InputError, match="none of 1 people can be used"):
-        densepose.read_annotations(write(annotation_files.content([raw])), skip_invalid=True)
+        densepose.read(write(annotation_files.content([raw])), skip_invalid=True)
 
 
 def test_random_damage_never_crashes(write):
@@ -139,7 +139,7 @@ def test_random_damage_never_crashes(write):
             target[str(rng.choice(list(target)))] = junk[rng.integers(len(junk))]
         path = write(value)
         try:
-            found = densepose.read_annotations(path, skip_invalid=True)
+            found = densepose.read(path, skip_invalid=True)
         except InputError as error:
             lines.append(str(error))
         else:
@@ -151,10 +151,10 @@ def test_random_damage_never_crashes(write):
 @annotation_files.needs_real_data
 def test_the_real_people_are_read():
     path = annotation_files.real("densepose_coco/densepose_coco_2014_train.boxed.json")
-    first, second = densepose.read_annotations(path).people
+    first, second = densepose.read(path).people
     assert (len(first.part), len(second.part)) == (115, 70)
     with pytest.raises(InputError, match="bbox"):  # the published fixture has placeholder boxes
-        densepose.read_annotations(annotation_files.real("densepose_coco/densepose_coco_2014_train.json"))
+        densepose.read(annotation_files.real("densepose_coco/densepose_coco_2014_train.json"))
 
 
 LIMBS = {  # DensePose's parts of a limb, left and right, and the Human3.6M joints at its ends
@@ -169,7 +169,7 @@ LIMBS = {  # DensePose's parts of a limb, left and right, and the Human3.6M join
 def test_left_and_right_of_real_points_agree_with_the_key_points():
     """Dense points of a limb lie nearer to the bone between that limb's key points than to the other side's."""
     path = annotation_files.real("densepose_coco/densepose_coco_2014_train.boxed.json")
-    for one in densepose.read_annotations(path).people:
+    for one in densepose.read(path).people:
         own, other = [], []
         for (start, end), parts in LIMBS.items():
             for side, opposite, numbers in (("left", "right", parts[0]), ("right", "left", parts[1])):

@@ -6,7 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from dal_jax.observations import detections, photographs as photographs_lib
+from dal_jax.observations import detections
 from dal_jax.observations.person import Rejected
 from dal_jax.runtime.errors import InputError
 
@@ -58,7 +58,7 @@ def test_every_shape_of_json_says_the_same(folder, content):
     found = detections.read_boxes(_write(folder, content), NAMES)
     assert [(one.file_name, one.bbox_px.tolist()) for one in found] == WANTED
     assert not any(one.problem for one in found) and len({one.annotation_id for one in found}) == 3
-    people = photographs_lib.people(photographs_lib.listing(folder), found).people
+    people = detections.people(detections.list_photographs(folder), found).people
     assert [(one.file_name, one.bbox_px.tolist()) for one in people] == WANTED
     np.testing.assert_allclose(people[0].crop_px, [16 - 24, 22 - 24, 48, 48])  # 1.2 times the longer side
 
@@ -123,12 +123,12 @@ def test_a_bad_entry_is_named_or_skipped(folder, spoil):
     good = {"id": 2, "image_id": "a.jpg", "bbox": [0, 0, 20, 20]}
     bad = {"image_id": "a.jpg", "bbox": [1, 1, 9, 9]} | change
     entries = [good, bad] if spoil == "twice" else [bad, good]
-    photographs = photographs_lib.listing(folder)
-    found = detections.read_boxes(_write(folder, entries), photographs.names)
+    pictures = detections.list_photographs(folder)
+    found = detections.read_boxes(_write(folder, entries), [path.name for path in pictures])
     with pytest.raises(InputError) as caught:
-        photographs_lib.people(photographs, found)
+        detections.people(pictures, found)
     assert told in str(caught.value) and "people.json" in str(caught.value) and "\n" not in str(caught.value)
-    skipped = photographs_lib.people(photographs, found, skip_invalid=True)
+    skipped = detections.people(pictures, found, skip_invalid=True)
     assert [type(entry) for entry in skipped.entries].count(Rejected) == 1
     assert skipped.people[0].bbox_px.tolist() == [0, 0, 20, 20]
 
@@ -157,18 +157,20 @@ def test_without_boxes_each_picture_is_its_own_crop(folder):
     PIL.Image.new("RGB", (120, 60)).save(folder / "turned.JPG", exif=exif)
     for name in ("a_IUV.png", "notes.txt"):
         (folder / name).write_text("no photograph")
-    photographs = photographs_lib.listing(folder)
-    assert photographs.names == ("000139.jpg", "a.jpg", "turned.JPG")
-    people = photographs_lib.people(photographs).people
+    pictures = detections.list_photographs(folder)
+    assert [path.name for path in pictures] == ["000139.jpg", "a.jpg", "turned.JPG"]
+    found = detections.people(pictures)
+    people = found.people
+    assert [found.photograph(one) for one in people] == pictures
     assert people[0].bbox_px.tolist() == [0, 0, 100, 80] and people[0].crop_px.tolist() == [0, -10, 100, 100]
     assert people[2].bbox_px.tolist() == [0, 0, 60, 120] and people[2].crop_px.tolist() == [-30, 0, 120, 120]
-    assert photographs_lib.listing(folder / "a.jpg").names == ("a.jpg",)
+    assert detections.list_photographs(folder / "a.jpg") == [folder / "a.jpg"]
 
 
 def test_folders_without_photographs_are_named(tmp_path):
     for path, told in ((tmp_path, "holds no photograph"), (tmp_path / "absent", "no such file or folder")):
         with pytest.raises(InputError, match=told):
-            photographs_lib.listing(path)
+            detections.list_photographs(path)
     (tmp_path / "text.jpg").write_text("no picture")
     with pytest.raises(InputError, match=r"text\.jpg: cannot be read.*none of 1"):
-        photographs_lib.people(photographs_lib.listing(tmp_path), skip_invalid=True)
+        detections.people(detections.list_photographs(tmp_path), skip_invalid=True)

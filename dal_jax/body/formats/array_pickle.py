@@ -1,4 +1,4 @@
-"""Arrays out of a pickle that nobody vouches for: an allow-list under which nothing of the file's choice ever runs.
+"""Arrays out of an untrusted pickle: an allow-list under which nothing of the file's choice ever runs.
 
 A pickle names classes and functions, and unpickling calls them. Here each name that SMPL's files use (NumPy's arrays
 and scalars, SciPy's sparse matrices, chumpy's arrays, of any age) stands for an inert record, which keeps what it is
@@ -14,6 +14,8 @@ import pickletools
 import re
 import struct
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -51,7 +53,11 @@ def array_of(value: object, depth: int = 0) -> np.ndarray:
     if depth > _DEEPEST:
         raise ValueError(f"an array made of arrays, more than {_DEEPEST} deep")
     if isinstance(value, _Record):
-        return value.array(depth)
+        if value.kind.startswith("chumpy "):
+            return _chumpy(value.kind.removeprefix("chumpy "), value.state, depth)
+        if value.kind in _ARRAYS:
+            return _ARRAYS[value.kind](value, depth)
+        raise ValueError(f"holds a {value.kind}, expected an array")
     if isinstance(value, bool | int | float | list | tuple):
         array = np.asarray(value)
         if array.dtype.kind in "biuf":
@@ -89,8 +95,13 @@ _SIZE_BYTES = {
 class _Record:
     """Stands for one object of the file: arguments and state as they came, and nothing done with them.
 
-    Classes throughout, functions included, each with `__setstate__`: a pickle that writes to one finds no room.
+    Each name of the list has a subclass of its own (`_record`), functions included. Classes, each with `__setstate__`:
+    a pickle that writes to one finds no room.
     """
+
+    kind = "object"
+    arguments: tuple[Any, ...]
+    state: Any
 
     def __new__(cls, *arguments: object):
         record = super().__new__(cls)
@@ -100,127 +111,46 @@ class _Record:
     def __setstate__(self, state: object) -> None:
         self.state = state
 
-    def array(self, depth: int) -> np.ndarray:
-        raise ValueError(f"holds a {type(self).__name__.strip('_')}, expected an array")
+
+def _record(kind: str, new: Callable | None = None) -> type:
+    """Return the class that stands for a name; new: makes something else than a record of the arguments."""
+    return type(kind, (_Record,), {"kind": kind} | ({"__new__": new} if new else {}))
 
 
-class _Dtype(_Record):
-    def numpy(self) -> np.dtype:
-        """Return the type; only plain numbers, or 'O': objects, which NumPy never gets to see as memory."""
-        code = str(self.arguments[0])
-        if not re.fullmatch(r"[iuf][1248]|b1|O8?", code):
-            raise ValueError(f"holds values of type {code!r}, expected numbers")
-        order = self.state[1] if isinstance(self.state, tuple) else "="
-        if order not in ("<", ">", "=", "|"):
-            raise ValueError(f"byte order {order!r}")
-        return np.dtype(code[:1] if code[0] == "O" else code).newbyteorder(order)
+def _encode(_: type, text: str, encoding: str = "latin1") -> bytes:
+    """Return what `_codecs.encode` would: how Python 3 writes bytes for protocols below 3."""
+    if encoding != "latin1":
+        raise ValueError(f"bytes written in {encoding!r}")
+    return text.encode(encoding)
 
 
-class _Reconstruct(_Record):
-    """An array as `numpy.ndarray.__reduce__` writes it: (version, shape, type, Fortran order, memory)."""
-
-    def array(self, depth: int) -> np.ndarray:
-        _, shape, dtype, fortran, memory = self.state
-        if isinstance(memory, list):  # an array of objects: only the one that wraps a single object is of use
-            if len(memory) != 1 or math.prod(shape) != 1:
-                raise ValueError(f"holds {len(memory)} objects, expected numbers")
-            return array_of(memory[0], depth + 1)
-        return _from_memory(memory, dtype, shape, "F" if fortran else "C")
+def _no_bytes(_: type) -> bytes:
+    """Return what `bytes()` would: how protocols below 3 write empty bytes."""
+    return b""
 
 
-class _FromBuffer(_Record):
-    """An array as pickle's protocol 5 writes it: memory, type, shape, order."""
-
-    def array(self, depth: int) -> np.ndarray:
-        return _from_memory(*self.arguments)
-
-
-class _Scalar(_Record):
-    def array(self, depth: int) -> np.ndarray:
-        dtype, memory = self.arguments
-        return _from_memory(memory, dtype, (), "C")
+def _instance(_: type, kind: type, *__: object) -> _Record:
+    """Return what `copyreg._reconstructor` would: how protocols 0 and 1 write an object of a class."""
+    if not (isinstance(kind, type) and issubclass(kind, _Record)):
+        raise ValueError("an object whose class is not on the list")
+    return kind()
 
 
-class _Sparse(_Record):
-    order = ""
-
-    def array(self, depth: int) -> np.ndarray:
-        data, indices, indptr = (array_of(self.state[name], depth + 1) for name in ("data", "indices", "indptr"))
-        shape = tuple(int(size) for size in self.state["_shape"])
-        if len(shape) != 2 or not 0 < math.prod(shape) <= _LARGEST or min(shape) < 0:
-            raise ValueError(f"a sparse matrix of shape {shape}")
-        if indices.dtype.kind + indptr.dtype.kind != "ii":
-            raise ValueError("a sparse matrix whose indices are no whole numbers")
-        make = scipy.sparse.csc_matrix if self.order == "csc" else scipy.sparse.csr_matrix
-        matrix = make((data, indices, indptr), shape=shape)
-        matrix.check_format(full_check=True)  # indices out of range would write beyond the array
-        return matrix.toarray()
-
-
-class _Csc(_Sparse):
-    order = "csc"
-
-
-class _Csr(_Sparse):
-    order = "csr"
-
-
-class _Chumpy(_Record):
-    """An array of chumpy: one that holds its value, or one that rearranges another's."""
-
-    name = ""
-
-    def array(self, depth: int) -> np.ndarray:
-        if self.name == "Ch":
-            return array_of(self.state["x"], depth + 1)
-        if self.name not in ("Select", "Reshape", "transpose"):
-            raise ValueError(f"holds chumpy's '{self.name}', whose value is not in the file")
-        inner = array_of(self.state["a"], depth + 1)
-        if self.name == "Reshape":
-            return inner.reshape(_whole(self.state["newshape"]))
-        if self.name == "transpose":
-            return inner.transpose(_whole(self.state["axes"]) if self.state.get("axes") is not None else None)
-        chosen = inner.ravel()[array_of(self.state["idxs"], depth + 1)]
-        return chosen.reshape(_whole(self.state["preferred_shape"])) if "preferred_shape" in self.state else chosen
-
-
-class _Encode(_Record):
-    """`_codecs.encode`: how Python 3 writes bytes for protocols below 3."""
-
-    def __new__(cls, text: str, encoding: str = "latin1"):
-        if encoding != "latin1":
-            raise ValueError(f"bytes written in {encoding!r}")
-        return text.encode(encoding)
-
-
-class _Bytes(_Record):
-    """`bytes()`: how they write none."""
-
-    def __new__(cls):
-        return b""
-
-
-class _Reconstructor(_Record):
-    """`copyreg._reconstructor`: how protocols 0 and 1 write an object of a class."""
-
-    def __new__(cls, kind: type, *_: object):
-        if not (isinstance(kind, type) and issubclass(kind, _Record)):
-            raise ValueError("an object of no class on the list")
-        return kind()
-
-
+_OBJECT, _CSC, _CSR = _record("object"), _record("csc"), _record("csr")
 _NUMPY = {
-    "_reconstruct": _Reconstruct, "scalar": _Scalar, "_frombuffer": _FromBuffer, "ndarray": _Record, "dtype": _Dtype,
+    "_reconstruct": _record("reconstruct"), "scalar": _record("scalar"), "_frombuffer": _record("buffer"),
+    "ndarray": _OBJECT, "dtype": _record("dtype"),
 }  # fmt: skip
-_SCIPY = {"csc_matrix": _Csc, "csc_array": _Csc, "csr_matrix": _Csr, "csr_array": _Csr}
-_PYTHON = {"object": _Record, "set": set, "bytes": _Bytes}
+_SCIPY = {"csc_matrix": _CSC, "csc_array": _CSC, "csr_matrix": _CSR, "csr_array": _CSR}
+_PYTHON = {"object": _OBJECT, "set": set, "bytes": _record("bytes", _no_bytes)}
+_RECONSTRUCTOR = {"_reconstructor": _record("reconstructor", _instance)}
 _ALLOWED = {
     **dict.fromkeys(("numpy.core.multiarray", "numpy._core.multiarray"), _NUMPY),
     **dict.fromkeys(("numpy", "numpy.core.numeric", "numpy._core.numeric"), _NUMPY),
     **{f"scipy.sparse.{name}": _SCIPY for name in ("csc", "_csc", "csr", "_csr")},
     **dict.fromkeys(("builtins", "__builtin__"), _PYTHON),
-    **{module: {"_reconstructor": _Reconstructor} for module in ("copyreg", "copy_reg")},
-    "_codecs": {"encode": _Encode},
+    **dict.fromkeys(("copyreg", "copy_reg"), _RECONSTRUCTOR),
+    "_codecs": {"encode": _record("encode", _encode)},
 }
 """Module and name; old and new places, and Python 2's. Of chumpy every class is allowed: none does anything."""
 
@@ -228,15 +158,56 @@ _ALLOWED = {
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> type:
         if re.fullmatch(r"chumpy(\.\w+)*", module):
-            return type("_Chumpy", (_Chumpy,), {"name": name})
+            return _record(f"chumpy {name}")
         if name not in _ALLOWED.get(module, {}):
             raise pickle.UnpicklingError(f"names '{module}.{name}', which no array needs: nothing of it was run")
         return _ALLOWED[module][name]
 
 
-def _from_memory(memory: object, dtype: object, shape: object, order: str) -> np.ndarray:
+# --- From a record to the array that it stands for ---
+
+
+def _reconstructed(record: _Record, depth: int) -> np.ndarray:
+    """Return an array as `numpy.ndarray.__reduce__` writes it: (version, shape, type, Fortran order, memory)."""
+    _, shape, dtype, fortran, memory = record.state
+    if isinstance(memory, list):  # an array of objects: only the one that wraps a single object is of use
+        if len(memory) != 1 or math.prod(shape) != 1:
+            raise ValueError(f"holds {len(memory)} objects, expected numbers")
+        return array_of(memory[0], depth + 1)
+    return _from_memory(memory, dtype, shape, "F" if fortran else "C")
+
+
+def _sparse(record: _Record, depth: int) -> np.ndarray:
+    data, indices, indptr = (array_of(record.state[name], depth + 1) for name in ("data", "indices", "indptr"))
+    shape = tuple(int(size) for size in record.state["_shape"])
+    if len(shape) != 2 or not 0 < math.prod(shape) <= _LARGEST or min(shape) < 0:
+        raise ValueError(f"a sparse matrix of shape {shape}")
+    if indices.dtype.kind + indptr.dtype.kind != "ii":
+        raise ValueError("a sparse matrix whose indices are no whole numbers")
+    make = scipy.sparse.csc_matrix if record.kind == "csc" else scipy.sparse.csr_matrix
+    matrix = make((data, indices, indptr), shape=shape)
+    matrix.check_format(full_check=True)  # indices out of range would write beyond the array
+    return matrix.toarray()
+
+
+def _chumpy(name: str, state: dict, depth: int) -> np.ndarray:
+    """Return the value of an array of chumpy: one that holds its value, or one that rearranges another's."""
+    if name == "Ch":
+        return array_of(state["x"], depth + 1)
+    if name not in ("Select", "Reshape", "transpose"):
+        raise ValueError(f"holds chumpy's '{name}', whose value is not in the file")
+    inner = array_of(state["a"], depth + 1)
+    if name == "Reshape":
+        return inner.reshape(_whole(state["newshape"]))
+    if name == "transpose":
+        return inner.transpose(_whole(state["axes"]) if state.get("axes") is not None else None)
+    chosen = inner.ravel()[array_of(state["idxs"], depth + 1)]
+    return chosen.reshape(_whole(state["preferred_shape"])) if "preferred_shape" in state else chosen
+
+
+def _from_memory(memory: object, dtype: object, shape: object, order: object) -> np.ndarray:
     memory = memory.encode("latin1") if isinstance(memory, str) else memory
-    kind = dtype.numpy() if isinstance(dtype, _Dtype) else None
+    kind = _dtype(dtype) if isinstance(dtype, _Record) and dtype.kind == "dtype" else None
     shape = _whole(shape)
     if kind is None or kind.hasobject or not isinstance(memory, bytes | bytearray) or order not in ("C", "F"):
         raise ValueError("an array without its numbers")
@@ -245,6 +216,31 @@ def _from_memory(memory: object, dtype: object, shape: object, order: str) -> np
     return np.frombuffer(memory, kind).reshape(shape, order=order).astype(kind.newbyteorder("="))
 
 
-def _whole(shape: object) -> tuple[int, ...]:
+def _scalar(dtype: object, memory: object) -> np.ndarray:
+    return _from_memory(memory, dtype, (), "C")
+
+
+def _dtype(record: _Record) -> np.dtype:
+    """Return the type; only plain numbers, or 'O': objects, which NumPy never gets to see as memory."""
+    code = str(record.arguments[0])
+    if not re.fullmatch(r"[iuf][1248]|b1|O8?", code):
+        raise ValueError(f"holds values of type {code!r}, expected numbers")
+    order = record.state[1] if isinstance(record.state, tuple) else "="
+    if order not in ("<", ">", "=", "|"):
+        raise ValueError(f"byte order {order!r}")
+    return np.dtype(code[:1] if code[0] == "O" else code).newbyteorder(order)
+
+
+def _whole(shape: Any) -> tuple[int, ...]:
     values = array_of(shape).ravel() if isinstance(shape, _Record) else shape
     return tuple(int(array_of(size)) for size in values)
+
+
+_ARRAYS: dict[str, Callable[[Any, int], np.ndarray]] = {
+    "reconstruct": _reconstructed,
+    # as pickle's protocol 5 writes it: memory, type, shape, order
+    "buffer": lambda record, depth: _from_memory(*record.arguments),
+    "scalar": lambda record, depth: _scalar(*record.arguments),
+    "csc": _sparse,
+    "csr": _sparse,
+}

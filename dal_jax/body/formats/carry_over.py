@@ -5,10 +5,9 @@ import functools
 
 import numpy as np
 import scipy.spatial
-import trimesh
 from jaxtyping import Float, Int
 
-from dal_jax.body import skeleton
+from dal_jax.body import skeleton, triangles
 from dal_jax.body.formats import npz
 from dal_jax.body.formats.npz import Fields
 
@@ -33,7 +32,6 @@ def four_largest(weights: Float[np.ndarray, "n segments"]) -> tuple[Int[np.ndarr
 # a rigged glTF human is found by geometry (`fit_rig`).
 
 SMPL_TO_FREE_BODY = npz.ASSETS / "smpl_to_free_body.npz"
-_NEIGHBOURS = 24  # triangles, by nearness of their centres, among which the nearest is looked for
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -111,7 +109,7 @@ def chart(
         vertex, place = np.unique(faces[rows, columns], return_inverse=True)
         if len(vertex):
             area = np.flatnonzero(body["part"] == number)
-            near, weight = nearest(placement.position[vertex], body["vertices"][body["faces"][area]])
+            near, weight = triangles.nearest(placement.position[vertex], body["vertices"][body["faces"][area]])
             uv[rows, columns] = np.einsum("nc,ncd->nd", weight, body["uv"][area[near]])[place]
     return part, np.clip(uv, 0.0, 1.0)
 
@@ -120,7 +118,7 @@ def h36m_regressor(placement: Placement, faces: Int[np.ndarray, "m 3"]) -> Float
     """Return the free body's regressor over another mesh: each vertex it reads is the blend of a triangle's corners."""
     body = free_body()
     used = np.flatnonzero(body["h36m_regressor"].any(axis=0))
-    face, weight = nearest(body["vertices"][used], placement.position[faces])
+    face, weight = triangles.nearest(body["vertices"][used], placement.position[faces])
     rows = np.zeros((len(body["h36m_regressor"]), len(placement.face)))
     for corner in range(3):
         np.add.at(rows.T, faces[face, corner], (body["h36m_regressor"][:, used] * weight[:, corner]).T)
@@ -130,31 +128,3 @@ def h36m_regressor(placement: Placement, faces: Int[np.ndarray, "m 3"]) -> Float
 def mirror(vertices: Float[np.ndarray, "n 3"]) -> Int[np.ndarray, "n"]:
     """Return for each vertex the one nearest to its mirror image in the plane x = 0."""
     return scipy.spatial.cKDTree(vertices).query(vertices * [-1, 1, 1])[1]
-
-
-def nearest(
-    point: Float[np.ndarray, "p 3"], corners: Float[np.ndarray, "t 3 3"]
-) -> tuple[Int[np.ndarray, "p"], Float[np.ndarray, "p 3"]]:
-    """Return (triangle, barycentric) of the nearest surface point, looked for among the triangles near by."""
-    count = min(_NEIGHBOURS, len(corners))
-    _, candidate = scipy.spatial.cKDTree(corners.mean(axis=1)).query(point, k=count)
-    candidate = candidate.reshape(len(point), count)
-    closest = closest_points(corners[candidate], point[:, None])
-    best = np.argmin(np.linalg.norm(closest - point[:, None], axis=2), axis=1)
-    row = np.arange(len(point))
-    chosen = candidate[row, best]
-    return chosen, barycentric(corners[chosen], closest[row, best])
-
-
-def closest_points(corners: Float[np.ndarray, "p k 3 3"], point: Float[np.ndarray, "p 1 3"]) -> np.ndarray:
-    """Return the nearest point of each of k triangles to each point."""
-    points = np.broadcast_to(point, corners.shape[:2] + (3,)).reshape(-1, 3)
-    return trimesh.triangles.closest_point(corners.reshape(-1, 3, 3), points).reshape(*corners.shape[:2], 3)
-
-
-def barycentric(corners: Float[np.ndarray, "p 3 3"], point: Float[np.ndarray, "p 3"]) -> Float[np.ndarray, "p 3"]:
-    """Return the weights of points of triangles, none negative; those of a sliver by least squares."""
-    edges = corners[:, 1:] - corners[:, :1]
-    pair = np.einsum("pij,pi->pj", np.linalg.pinv(edges), point - corners[:, 0])
-    weight = np.clip(np.concatenate([1 - pair.sum(axis=1, keepdims=True), pair], axis=1), 0.0, 1.0)
-    return weight / weight.sum(axis=1, keepdims=True)

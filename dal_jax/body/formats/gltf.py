@@ -9,7 +9,7 @@ import trimesh
 from jaxtyping import Float, Int
 from scipy.spatial import transform
 
-from dal_jax.body import skeleton
+from dal_jax.body import skeleton, triangles
 from dal_jax.body.formats import carry_over, gltf_file, rig
 from dal_jax.body.formats.carry_over import Placement
 from dal_jax.body.formats.npz import Fields
@@ -144,13 +144,12 @@ def place(
     face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     face_normals /= np.linalg.norm(face_normals, axis=1, keepdims=True)
     _, near = scipy.spatial.cKDTree(corners.mean(axis=1)).query(laid, k=_NEIGHBOURS)
-    closest = carry_over.closest_points(corners[near], laid[:, None])
+    weight, squared = triangles.closest(laid[:, None], corners[near])
     facing = (1 - np.einsum("nkx,nx->nk", face_normals[near], normals)) / 2
     foreign = np.stack([1 - np.minimum(face_weights[column], weights).sum(axis=1) for column in near.T], axis=1)
-    cost = np.linalg.norm(closest - laid[:, None], axis=2) + _WRONG_M * (facing + foreign)
+    cost = np.sqrt(squared) + _WRONG_M * (facing + foreign)
     row, best = np.arange(len(laid)), np.argmin(cost, axis=1)
-    face = near[row, best]
-    return Placement(face, carry_over.barycentric(corners[face], closest[row, best]))
+    return Placement(near[row, best], weight[row, best])
 
 
 def _blend(vertices, joints, weights, linear, moved) -> Float[np.ndarray, "n 3"]:

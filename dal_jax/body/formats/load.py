@@ -1,14 +1,22 @@
-"""Any body file to a template: our own .npz, models of SMPL, rigged glTF humans."""
+"""Any body file to a template: our own .npz, models of SMPL, rigged glTF humans.
+
+The readers of SMPL's and glTF's files are imported where such a file is read: they need SciPy, trimesh, pygltflib and
+yaml, which take longer to import than the free body takes to load.
+"""
 
 import functools
 import pathlib
+import struct
+import zipfile
 
 from dal_jax.body import template
-from dal_jax.body.formats import gltf, npz, smpl
+from dal_jax.body.formats import npz
 from dal_jax.body.formats.npz import Fields
 from dal_jax.body.template import Template
 
-template.ASSETS, FREE_BODY = npz.ASSETS, npz.FREE_BODY
+FREE_BODY = npz.FREE_BODY
+_GLTF = (".glb", ".gltf", ".vrm")
+_NO_ARCHIVE = (*npz.UNREADABLE, LookupError, OverflowError, struct.error)
 
 
 @functools.cache
@@ -16,7 +24,8 @@ def load_body(path: str | pathlib.Path = FREE_BODY, *, pose_blendshapes: bool = 
     """Read a body: our own file (`.npz`), SMPL's or SMPL-H's (`.npz`, `.pkl`), a rigged human's glTF (`.glb`, `.gltf`).
 
     Args:
-      pose_blendshapes: read and use them; SMPL's files have them, few others do; they are left alone otherwise.
+      path: the file; by default the free body, which is part of the package.
+      pose_blendshapes: read and use them. SMPL's files have them, few others do.
 
     Raises:
       errors.InputError: the file is missing or a field is missing, misshaped or out of range; names file and field.
@@ -29,8 +38,10 @@ def load_smpl_shape(path: str | pathlib.Path, betas: tuple[float, ...]) -> Templ
     """Read a model of SMPL or SMPL-H in a person's shape, with its pose blendshapes.
 
     Raises:
-      errors.InputError: as `load_body`; the file is no such model.
+      errors.InputError: as `load_body`, or the file is not such a model.
     """
+    from dal_jax.body.formats import smpl  # needs SciPy and trimesh
+
     path = pathlib.Path(path)
     fields = smpl.read(path, True, betas)
     npz.check(path, fields, True)
@@ -40,14 +51,24 @@ def load_smpl_shape(path: str | pathlib.Path, betas: tuple[float, ...]) -> Templ
 def is_smpl(path: str | pathlib.Path) -> bool:
     """Return whether a body file is a model of SMPL or SMPL-H, whose shape follows betas."""
     path = pathlib.Path(path)
-    return path.suffix.lower() == ".pkl" or smpl.is_smpl(path)
+    if path.suffix.lower() == ".pkl":
+        return True
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "v_template.npy" in archive.namelist()
+    except _NO_ARCHIVE:
+        return False
 
 
 def _read(path: pathlib.Path, pose_blendshapes: bool) -> Fields:
     """Read the fields by the reader of the file's format."""
-    if path.suffix.lower() in (".glb", ".gltf", ".vrm"):
+    if path.suffix.lower() in _GLTF:
+        from dal_jax.body.formats import gltf  # needs pygltflib, trimesh, SciPy and yaml
+
         fields = gltf.read(path)
     elif is_smpl(path):
+        from dal_jax.body.formats import smpl  # needs SciPy and trimesh
+
         fields = smpl.read(path, pose_blendshapes)
     else:
         return npz.read(path, pose_blendshapes)

@@ -19,15 +19,6 @@ _NEEDED = ("v_template", "f", "weights", "J_regressor", "kintree_table")
 _UNREADABLE = (*npz.UNREADABLE, *array_pickle.UNREADABLE)
 
 
-def is_smpl(path: pathlib.Path) -> bool:
-    """Return whether a file is an archive with SMPL's fields; what cannot be opened is not."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return "v_template.npy" in archive.namelist()
-    except _UNREADABLE:
-        return False
-
-
 def read_model(path: pathlib.Path, pose_blendshapes: bool = False, shapes: int = 0) -> Fields:
     """Read `v_template`, `f`, `weights`, `J_regressor` (dense), `kintree_table`, and `posedirs` if asked for.
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from dal_jax.body import skinning
+from dal_jax.body import skinning, triangles
 from dal_jax.body.formats import carry_over, load
 from dal_jax.body.template import Template
 from dal_jax.data.human36m import cameras, placement
@@ -58,7 +58,7 @@ class SubjectBodies:
         if _same_faces(posed, target) or not len(face):
             return face, barycentric
         rest = np.einsum("pc,pcx->px", barycentric, _smpl_on_free_body()[np.asarray(posed.faces)[face]])
-        return carry_over.nearest(rest, np.asarray(target.vertices, np.float64)[np.asarray(target.faces)])
+        return triangles.nearest(rest, np.asarray(target.vertices, np.float64)[np.asarray(target.faces)])
 
 
 @functools.lru_cache(2)

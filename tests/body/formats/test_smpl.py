@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from dal_jax.body import kinematics, rotations, skeleton, skinning, template
-from dal_jax.body.formats import carry_over, load
+from dal_jax.body import kinematics, rotations, skeleton, skinning, triangles
+from dal_jax.body.formats import carry_over, load, npz
 from dal_jax.runtime.errors import InputError
 from tests.body import smpl_files
 from tests.body.smpl_files import MatVecMult
@@ -144,7 +144,7 @@ def test_the_carried_joints_are_the_free_bodys(smpl):
     free, placement = carry_over.free_body(), carry_over.smpl_placement()
     np.testing.assert_allclose(rows.sum(axis=1), 1.0, atol=1e-5)
     assert rows.min() >= 0 and np.count_nonzero(rows, axis=1).max() <= 3 * 32
-    with np.load(template.ASSETS / "synthetic_people.npz") as people:
+    with np.load(npz.ASSETS / "synthetic_people.npz") as people:
         shapes = [free["vertices"], *people["vertices"].astype(np.float64)]
     for shape in shapes:
         place = np.einsum("nc,ncx->nx", placement.barycentric, shape[free["faces"][placement.face]])
@@ -164,7 +164,7 @@ def test_the_carried_chart_shows_each_face_where_it_is(smpl):
         area = np.flatnonzero(free["part"] == number)
         flat = np.concatenate([free["uv"][area], np.zeros((len(area), 3, 1))], axis=2)
         centre = np.append(body.uv[rows].mean(axis=1), np.zeros((len(rows), 1)), axis=1).astype(np.float64)
-        face, weight = carry_over.nearest(centre, flat)
+        face, weight = triangles.nearest(centre, flat)
         shown = np.einsum("pc,pcx->px", weight, free["vertices"][free["faces"][area[face]]])
         gap = np.linalg.norm(shown - position[rows].mean(axis=1), axis=1)
         assert np.median(gap) < 0.01 and gap.max() < 0.05

@@ -14,8 +14,9 @@ from dal_jax.data.files import Files
 from dal_jax.data.preparing import chunks
 from dal_jax.data.preparing.builder import prepare
 from dal_jax.data.preparing.source import Summary
-from dal_jax.observations import annotations, densepose, observation
-from dal_jax.observations.annotations import AnnotationFiles
+from dal_jax.observations import densepose, observation, photographs
+from dal_jax.observations.annotations import read_annotations
+from dal_jax.observations.chart import body_chart
 from dal_jax.runtime import pipeline
 from dal_jax.runtime.errors import InputError
 from tests.data.preparing import test_recording
@@ -151,22 +152,38 @@ def test_pictures_beyond_the_budget_are_decoded_in_threads_to_the_same_pixels(ma
         np.testing.assert_array_equal(batch, held[rows])
 
 
-def test_the_recorded_person_is_the_annotated_one(made):
-    """What the loop reads of a data set is what it reads of the same annotation file directly."""
+def test_the_prepared_person_is_the_annotated_one(made):
+    """What the loop reads of a data set is what `register` reads of the same annotation file."""
     folder = made.root / "coco_folder"
-    source = AnnotationFiles(str(folder / "test.json"), images=str(folder / "images"))
-    template = load.load_body()
-    direct = annotations.load_annotations(source, template, SIZE)
+    annotated = read_annotations(folder / "test.json", folder / "images")
+    direct = observation.observe_all(annotated.people, body_chart(load.load_body()))
     stored = people_lib.load_people(made.builders["coco_folder"], "test")
-    assert stored.names == direct.names
+    assert stored.names == [f"{one.file_name}#{one.annotation_id}" for one in annotated.people]
     for name in ("point_position", "point_face", "point_barycentric", "point_confidence", "box_px"):
-        found, wanted = getattr(stored.observations, name), getattr(direct.observations, name)
-        used = direct.observations.point_confidence[:, : found.shape[1]] > 0
+        found, wanted = getattr(stored.observations, name), getattr(direct, name)
+        used = direct.point_confidence[:, : found.shape[1]] > 0
         if name != "box_px":
             found, wanted = found[used], wanted[:, : found.shape[1]][used]
         np.testing.assert_allclose(found, wanted, atol=FLOAT32_PX, err_msg=name)
-    np.testing.assert_array_equal(stored.observations.keypoint_confidence, direct.observations.keypoint_confidence)
-    assert np.abs(stored.images.astype(int) - direct.images).max() <= PNG_STEP_GREY
+    np.testing.assert_array_equal(stored.observations.keypoint_confidence, direct.keypoint_confidence)
+    crops = [
+        photographs.crop(photographs.read_picture(annotated.photograph(one), one.picture_size), one.crop_px, SIZE)
+        for one in annotated.people
+    ]
+    assert np.abs(stored.images.astype(int) - np.stack(crops)).max() <= PNG_STEP_GREY
+
+
+def test_labels_and_photographs_that_lie_apart_are_told_how_to_meet(tmp_path):
+    mine, labels = tmp_path / "mine", made_folders.coco_folder(tmp_path / "whole") / "train.json"
+    mine.mkdir()
+    for source, told in ((labels, "is a file, a folder is needed"), (mine, r"has no train\.json .*ln -s LABELS\.json")):
+        with pytest.raises(InputError, match=told):
+            catalogue.source_of("coco_folder", Files(str(source))).splits()
+    (mine / "train.json").symlink_to(labels)
+    with pytest.raises(InputError, match=r"holds no photographs; if they lie elsewhere: ln -s PHOTOGRAPHS .*images"):
+        catalogue.source_of("coco_folder", Files(str(mine))).splits()
+    (mine / "images").symlink_to(tmp_path / "whole" / "images")
+    assert catalogue.source_of("coco_folder", Files(str(mine))).splits().keys() == {"train"}
 
 
 def test_tracks_keep_their_time(made):
@@ -285,9 +302,7 @@ def test_real_people_of_densepose_coco(tmp_path):
     builder, summary = prepare(catalogue.source_of("densepose_coco", files), tmp_path / "data", workers=0)
     assert summary.prepared == {"train": 2} and not summary.skipped
     stored = people_lib.load_people(builder, "train").observations
-    people = densepose.read_annotations(
-        annotation_files.real("densepose_coco/densepose_coco_2014_train.boxed.json")
-    ).people
+    people = densepose.read(annotation_files.real("densepose_coco/densepose_coco_2014_train.boxed.json")).people
     direct = observation.observe_all(people, files.load_chart())
     np.testing.assert_array_equal(stored.point_face, direct.point_face[:, : stored.point_face.shape[1]])
     for one, person in zip(builder.as_data_source(split="train"), people, strict=True):

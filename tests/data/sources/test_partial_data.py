@@ -10,6 +10,7 @@ from dal_jax.data import catalogue
 from dal_jax.data.files import Files
 from dal_jax.data.preparing import builder
 from dal_jax.data.preparing.source import Summary, count
+from dal_jax.runtime.errors import InputError
 from tests.data.sources import made_folders
 
 
@@ -168,5 +169,5 @@ def test_a_chart_that_is_none_is_told(tmp_path):
         if text:
             chart.write_bytes(text)
         source = catalogue.source_of("coco_folder", Files(str(folder), str(chart), image_size=32))
-        with pytest.raises(builder.errors.InputError, match=r"chart\.mat"):
+        with pytest.raises(InputError, match=r"chart\.mat"):
             builder.prepare(source, tmp_path / "data", workers=0)
