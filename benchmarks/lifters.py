@@ -16,7 +16,7 @@ from benchmarks.problems import Problems
 from benchmarks.registration import quality
 from dal_jax.body import skeleton
 from dal_jax.body.template import Template
-from dal_jax.evaluation import protocols
+from dal_jax.evaluation import metrics
 from dal_jax.lifting import criteria, lift, training
 from dal_jax.lifting.config import Config
 from dal_jax.lifting.folder import LifterFolder
@@ -39,7 +39,7 @@ class Score:
     """Human3.6M's protocol 1, with the size of the mean training skeleton."""
 
     def __init__(self, joints_train_mm: Float[np.ndarray, "n 17 3"]):
-        self._canonical_mm = protocols.canonical_bone_sum_mm(joints_train_mm)
+        self._canonical_mm = metrics.canonical_bone_sum_mm(joints_train_mm)
 
     def no_depth(self, people: PoseSet) -> dict[str, float]:
         """Return the errors of depth 0."""
@@ -49,7 +49,7 @@ class Score:
 
     def errors(self, joints: np.ndarray, joints_true_mm: np.ndarray) -> dict[str, float]:
         """Return mean errors, mm, and the share of the poses (of some depth) that are turned front to back."""
-        scores = protocols.human36m_protocol_1.score(joints, joints_true_mm, self._canonical_mm)
+        scores = metrics.human36m_protocol_1(joints, joints_true_mm, self._canonical_mm)
         depth, true = (
             values[..., 2] - np.mean(values[..., 2], axis=-1, keepdims=True) for values in (joints, joints_true_mm)
         )

@@ -12,7 +12,7 @@ from benchmarks.problems import Problems, spoil, tile
 from dal_jax.body import kinematics, skinning
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
-from dal_jax.evaluation import protocols
+from dal_jax.evaluation import metrics
 from dal_jax.observations.observation import Observation
 from dal_jax.registration import register
 from dal_jax.registration.energy import Objective
@@ -142,7 +142,7 @@ def quality(
     energies = finite(fit.energy)
     alive = np.isfinite(energies)
     joints = np.asarray(_joints(template, jax.tree.map(jnp.asarray, fit.parameters)))
-    errors_mm = protocols.human36m_protocol_1.score(
+    errors_mm = metrics.human36m_protocol_1(
         np.where(alive[:, None, None], joints, 0.0), problems.joints_true_mm[:count], problems.canonical_bone_sum_mm
     )
     return {

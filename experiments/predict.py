@@ -27,8 +27,7 @@ from dal_jax.body.formats import load
 from dal_jax.body.template import Template
 from dal_jax.fits import export, file, output
 from dal_jax.fits.file import Fits
-from dal_jax.fits.output import PathOf
-from dal_jax.fits.summary import summarise, table
+from dal_jax.fits.output import PathOf, Results, summarise, table
 from dal_jax.loop import prediction
 from dal_jax.loop.prediction import Predicted, Trained
 from dal_jax.observations import detections, observation, photographs
@@ -102,7 +101,7 @@ def _make(
     fits, rows = _fits(template, found, observations, predicted)
     shown = path_of if _OVERLAYS.value else None
     extra = _camera_fields(path_of, found, fits)
-    output.write(building, template, found, observations, fits, rows, path_of=shown, formats=formats, extra=extra)
+    output.write(building, Results(template, found, observations, fits, rows, extra), shown, formats)
     return rows
 
 
@@ -226,13 +225,13 @@ def _fits(
     rows = np.array([isinstance(entry, AnnotatedPerson) for entry in found.entries]).nonzero()[0]
     bbox_px = np.stack([person.bbox_px for person in found.people])
     file.fill(fits, rows, template, predicted, observations, bbox_px)
-    summary = summarise(found, fits, None)
+    summary = summarise(found, fits)
     if not _REFINE.value:
         return fits, summary
     before = {f"predicted_{name}": [row[name] for row in summary] for name in ("dense_error_px", "keypoint_error_px")}
     fit = _refine(template, observations, predicted)
     file.fill(fits, rows, template, fit.parameters, observations, bbox_px, fit.energy, fit.converged)
-    summary = summarise(found, fits, None)
+    summary = summarise(found, fits)
     return fits, [row | {name: values[index] for name, values in before.items()} for index, row in enumerate(summary)]
 
 

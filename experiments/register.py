@@ -18,8 +18,9 @@ from absl import flags
 
 from dal_jax.body.formats import load
 from dal_jax.body.template import Template
-from dal_jax.fits import export, file, output, summary
+from dal_jax.fits import export, file, output
 from dal_jax.fits.file import Fits
+from dal_jax.fits.output import Results
 from dal_jax.lifting import folder as folder_lib, lift
 from dal_jax.observations import observation
 from dal_jax.observations.annotations import read_annotations
@@ -103,16 +104,16 @@ def main(_: list[str]) -> None:
         print(f"  skipped: {rejected.message}")
     observations = _with_depth(observation.observe_all(found.people, chart))
     fits, held_out, qualities = _fit(template, found, observations)
-    rows = summary.summarise(found, fits, held_out)
+    rows = output.summarise(found, fits, held_out)
     rows = [row | {"quality": report} for row, report in zip(rows, qualities, strict=True)]
     out = pathlib.Path(_OUT.value).absolute()
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".register.", dir=out) as building:
         path_of = found.photograph if found.images else None
         folder = pathlib.Path(building)
-        output.write(folder, template, found, observations, fits, rows, path_of=path_of, formats=formats)
+        output.write(folder, Results(template, found, observations, fits, rows), path_of, formats)
         files.publish(folder, out, output.NAMES)
-    print(summary.table(rows, _SHOWN_ROWS))
+    print(output.table(rows, _SHOWN_ROWS))
     print(f"wrote {_OUT.value}/fits.npz" + (f" and overlays in {_OUT.value}/overlays" if found.images else ""))
 
 

@@ -13,7 +13,7 @@ from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.data.people import People, Truth
 from dal_jax.deform_and_learn import LoopState, Run
-from dal_jax.evaluation import metrics, protocols
+from dal_jax.evaluation import metrics
 from dal_jax.lifting import lift
 from dal_jax.regressor import model
 
@@ -86,7 +86,7 @@ class Judge:
         """Return the ConvNet's mean distance of the surface's vertices on the test people, scaled as the joints are."""
         if self.train_truth is None or self.test_truth is None or self.test_truth.vertices_mm is None:
             return None
-        canonical = protocols.canonical_bone_sum_mm(self.train_truth.joints_h36m_mm)
+        canonical = metrics.canonical_bone_sum_mm(self.train_truth.joints_h36m_mm)
         bodies = jax.tree.map(jnp.asarray, self.predict_test(state))
         truth = (self.test_truth.vertices_mm, self.test_truth.joints_h36m_mm)
         return float(np.mean(_vertex_errors(self.setting.template, bodies, truth, canonical)))
@@ -104,8 +104,8 @@ class Judge:
         return np.asarray(lifted.joints)
 
     def _scores(self, joints, truth) -> dict[str, np.ndarray]:
-        canonical = protocols.canonical_bone_sum_mm(self.train_truth.joints_h36m_mm)
-        return protocols.human36m_protocol_1.score(joints, truth, canonical)
+        canonical = metrics.canonical_bone_sum_mm(self.train_truth.joints_h36m_mm)
+        return metrics.human36m_protocol_1(joints, truth, canonical)
 
     def _turned_mean(self, joints, people: People, truth: Truth) -> float | None:
         """Return the mean score in the camera's frame, or None where the cameras are not known."""
