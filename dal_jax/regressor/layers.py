@@ -140,7 +140,8 @@ class BatchNorm(nn.Module):
         if not train:
             y = _normalise(_wide(rows), *_affine(running_mean.value, running_var.value, scale, bias), self.relu)
             return y.astype(x.dtype).reshape(x.shape)
-        y, mean, var = _normalise_batch(self.relu, rows, scale, bias)
+        normalised: Any = _normalise_batch(self.relu, rows, scale, bias)
+        y, mean, var = normalised
         if not self.is_initializing():
             count = len(rows)
             running_mean.value = _MOMENTUM * running_mean.value + (1 - _MOMENTUM) * mean

@@ -15,6 +15,7 @@ from dal_jax.registration import register
 from dal_jax.registration.energy import Objective
 from dal_jax.regressor import model, training
 from dal_jax.regressor.augmentation import AugmentationConfig
+from dal_jax.regressor.training import TrainingSet
 from dal_jax.synthetic import builder
 from dal_jax.synthetic.recipe import RECIPES
 
@@ -39,14 +40,12 @@ def test_the_demo_s_network_knows_32_people_by_heart(tmp_path):
     learning = dataclasses.replace(config.regressor, batch=COUNT, epochs=EPOCHS, augmentation=AugmentationConfig())
     assert (learning.width, learning.image_size) == (16, 64)
     state = training.start_round(learning, training.initial_state(learning, jax.random.key(0)), fits)
-    shown = []
+    shown, shown_people = [], TrainingSet(template, people.images, people.observations, fits)
     for _ in range(EPOCHS):
-        state, metrics = training.train_epoch(
-            state, template, people.images, people.observations, fits, learning, jax.random.key(1)
-        )
+        state, metrics = training.train_epoch(learning, state, shown_people, jax.random.key(1))
         shown.append(metrics["joint_to_fit_mm"])
     assert shown[0] > 5 * NEAR_MM and shown[-1] < NEAR_MM
-    assert _apart_mm(template, model.predict(learning, state, people.images), fits) < NEAR_MM
+    assert _apart_mm(template, model.predict(learning, state.learned, people.images), fits) < NEAR_MM
 
 
 def _people(folder) -> People:
