@@ -150,24 +150,15 @@ def lift(setting: Run, state: LoopState, position: RunState, saver: "_Saver") ->
     with progress.bar(f"round {position.round}: lift", total=config.steps, unit="step") as bar:
         bar.update(int(state.lifting.step))
 
-        def report(step: int, losses: dict[str, float]) -> None:
+        def stop(lifting: LiftingState, figures: dict[str, float]) -> None:
+            step = int(lifting.step)
             bar.update(step - bar.n)
-            saver.log({"lifting_step": step} | losses)
-
-        def checkpoint(lifting: LiftingState) -> None:
-            if int(lifting.step) % setting.config.lifting_checkpoint_steps == 0:
+            saver.log({"lifting_step": step} | figures)
+            if step % setting.config.lifting_checkpoint_steps == 0:
                 saver.save(state.replace(lifting=lifting))
 
-        lifting = training.train(
-            state.lifting,
-            np.asarray(observed.keypoint_position)[usable],
-            visible[usable],
-            config,
-            _key(setting, "lift"),
-            steps=config.steps,
-            progress=report,
-            on_checkpoint=checkpoint,
-        )
+        keypoints = np.asarray(observed.keypoint_position)[usable]
+        lifting = training.train(state.lifting, keypoints, visible[usable], config, _key(setting, "lift"), stop)
     return state.replace(lifting=lifting)
 
 

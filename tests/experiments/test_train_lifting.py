@@ -1,4 +1,4 @@
-"""train_lifting and lift end to end: resumed like undisturbed, and one line for what is wrong."""
+"""train_lifting and lift end to end: resumed like undisturbed; the folder as a library; one line for bad input."""
 
 import json
 import subprocess
@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 
 from dal_jax.lifting import folder
+from dal_jax.runtime.errors import InputError
 from tests.lifting import stick_people
 
 _TINY = ("--config.width=8", "--config.batch=4", "--config.steps_per_call=5", "--checkpoint_seconds=0")
@@ -70,6 +71,37 @@ def test_lift_writes_3d_joints(poses, trained, tmp_path):
         assert sheet.size == (1440, 480) and turntable.n_frames == 36
     again = _run("lift", *flags)
     assert again.returncode == 2 and "--overwrite" in again.stderr and len(again.stderr.splitlines()) == 1
+
+
+def test_the_library_lifts_as_the_binary_does(poses, trained):
+    """NumPy in, NumPy out, batch by batch."""
+    given = np.load(poses)["keypoints"]
+    lifted = folder.lift(given, trained)
+    assert all(isinstance(leaf, np.ndarray) for leaf in (lifted.joints, *jax.tree.leaves(lifted)))
+    assert lifted.joints.shape == (10, 17, 3) and lifted.depth_sd.shape == lifted.standardised_residual.shape == (
+        10,
+        17,
+    )
+    hidden = np.ones((10, 17), bool)
+    hidden[:, 13] = False
+    broken = np.where(hidden[..., None], given, np.nan)
+    partly = folder.lift(broken, folder.load(trained), hidden)
+    np.testing.assert_allclose(partly.points[hidden], lifted.points[hidden], atol=1e-3)  # px around 300
+    assert np.isfinite(partly.joints).all() and (partly.points_sd[:, 13] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("keypoints", "visible", "message"),
+    [
+        (np.zeros((2, 34)), None, r"keypoints_px has shape \(2, 34\)"),
+        (np.ones((2, 17, 2)), np.ones((2, 16), bool), r"visible has shape \(2, 16\)"),
+        (np.full((1, 17, 2), np.nan), None, r"keypoints_px\[0, 0\] is \[nan, nan\]"),
+        (np.ones((1, 17, 2)), None, r"keypoints_px\[0\] has no size"),
+    ],
+)
+def test_arrays_that_cannot_be_lifted_are_refused_by_name(keypoints, visible, message, trained):
+    with pytest.raises(InputError, match=message):
+        folder.lift(keypoints, trained, visible)
 
 
 def test_the_published_method_is_a_preset_and_lifts_without_deviations(poses, tmp_path):

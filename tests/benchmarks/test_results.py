@@ -1,4 +1,6 @@
-"""A finished row is made once; one that was made of something else is named, not mixed in."""
+"""Rows: strict JSON; made once; a row of other settings is named, not mixed in."""
+
+import json
 
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ import pytest
 from benchmarks import results
 from dal_jax.runtime.errors import InputError
 
-_MADE_OF = {"seed": 0, "share": 0.1, "config": {"width": 4}}
+_SETTINGS = {"seed": 0, "share": 0.1, "config": {"width": 4}}
 _ROW = {"name": "base", "error_mm": 0.1 + 0.2, "unknown": None}
 
 
@@ -16,9 +18,9 @@ def _never():
 
 def test_a_finished_row_is_kept_to_the_last_bit(tmp_path):
     path = tmp_path / "rows" / "base-0.json"
-    assert results.kept(path, _MADE_OF, lambda: _ROW) == _ROW
-    assert results.kept(path, _MADE_OF, _never) == _ROW
-    assert results.kept(path, _MADE_OF, _never, overwrite=True) == _ROW
+    assert results.kept(path, _SETTINGS, lambda: _ROW) == _ROW
+    assert results.kept(path, _SETTINGS, _never) == _ROW
+    assert results.kept(path, _SETTINGS, _never, overwrite=True) == _ROW
 
 
 def test_a_row_under_way_leaves_nothing(tmp_path):
@@ -26,14 +28,14 @@ def test_a_row_under_way_leaves_nothing(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        results.kept(tmp_path / "base-0.json", _MADE_OF, killed)
+        results.kept(tmp_path / "base-0.json", _SETTINGS, killed)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_row_made_of_something_else_is_refused_by_name(tmp_path):
+def test_a_row_of_other_settings_is_refused_by_name(tmp_path):
     path = tmp_path / "base-0.json"
-    results.kept(path, _MADE_OF, lambda: _ROW)
-    other = _MADE_OF | {"config": {"width": 8}}
+    results.kept(path, _SETTINGS, lambda: _ROW)
+    other = _SETTINGS | {"config": {"width": 8}}
     with pytest.raises(InputError, match=r"base-0.json: was made with config.width=4, not 8; --overwrite"):
         results.kept(path, other, _never)
     assert results.kept(path, other, lambda: {"new": True}, overwrite=True) == {"new": True}
@@ -45,7 +47,7 @@ def test_a_file_that_is_no_row_is_named(text, tmp_path):
     path = tmp_path / "base-0.json"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(InputError, match="base-0.json: is no kept row"):
-        results.kept(path, _MADE_OF, _never)
+        results.kept(path, _SETTINGS, _never)
 
 
 def test_a_digest_tells_contents_shapes_and_types_apart():
@@ -59,3 +61,13 @@ def test_a_digest_tells_contents_shapes_and_types_apart():
     digests = {results.digest(tree) for tree in (one, *others)}
     assert len(digests) == 5
     assert results.digest(dict(reversed(one.items()))) in digests
+
+
+def test_rows_are_printed_and_written_as_strict_json(tmp_path, capsys):
+    rows = [{"what": "a", "share": np.float32(1 / 3), "energy": float("nan"), "count": 3}]
+    results.emit(rows, str(tmp_path / "rows.json"))
+    expected = [{"what": "a", "share": 0.333333, "energy": None, "count": 3}]
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == expected
+    assert json.loads((tmp_path / "rows.json").read_text()) == expected
+    with pytest.raises(InputError, match="rows.json exists; --overwrite"):
+        results.check_out(str(tmp_path / "rows.json"), overwrite=False)
