@@ -14,7 +14,7 @@ from benchmarks import measure
 from dal_jax.data.coco_sets import CocoFolder
 from dal_jax.data.files import Files
 from dal_jax.data.people import LazyImages
-from dal_jax.data.preparing.builder import prepare
+from dal_jax.data.preparing import prepare
 from dal_jax.runtime import machine, pipeline
 
 CROP_PX = 224

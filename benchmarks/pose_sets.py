@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from dal_jax.runtime import files, progress
-from dal_jax.synthetic import annotator, example, view
+from dal_jax.synthetic import annotator, people as synthetic_people, view
 from dal_jax.synthetic.recipe import Recipe
 from dal_jax.synthetic.view import View
 
@@ -85,7 +85,7 @@ def _chunk(work: tuple[Recipe, str, int, int]) -> list[tuple[np.ndarray, np.ndar
 
 def _one(recipe: Recipe, people: str, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     random = np.random.default_rng((_SEED, people == "test", index))
-    scene = example.stage(recipe, people, index, random)
+    scene = synthetic_people.stage(recipe, people, index, random)
     joints_px, outline_px = view.project(scene.joints_h36m), view.project(scene.vertices[::7])
     seen = View(scene.vertices, scene.furniture).sees_keypoints(scene.joints_h36m)
     side_px = _CROP * (outline_px.max(axis=0) - outline_px.min(axis=0)).max()

@@ -16,14 +16,16 @@ import numpy as np
 from jaxtyping import Float
 
 from dal_jax.body.formats.load import FREE_BODY
+from dal_jax.data.visible_points import pixel_grid_px, spread
 from dal_jax.evaluation import metrics
 from dal_jax.observations import observation
 from dal_jax.observations.observation import Observation
 from dal_jax.runtime import files, progress
 from dal_jax.runtime.errors import InputError
-from dal_jax.synthetic import annotator, example, shapes
-from dal_jax.synthetic.recipe import SUBJECT_SHAPES, VERSION, Recipe
-from dal_jax.synthetic.view import FOCAL_PX, View, pixel_grid_px, project, square_box
+from dal_jax.synthetic import annotator, people as synthetic_people, shapes
+from dal_jax.synthetic.recipe import VERSION, Recipe
+from dal_jax.synthetic.shapes import SUBJECT_SHAPES
+from dal_jax.synthetic.view import FOCAL_PX, View, project, square_box
 
 _VERSION = 1  # of this file's rules: raise it and every cache is made anew
 _CANONICAL_PEOPLE = 200  # training people whose mean bone-length sum the protocol scales to
@@ -157,7 +159,7 @@ def _make(config: PeopleConfig) -> dict[str, np.ndarray]:
     recipe = config.recipe()
     rows = [_one(config, recipe, index) for index in progress.bar("people", range(config.people), unit="person")]
     train = [
-        example.stage(recipe, "train", index, np.random.default_rng((config.seed, 0, index))).joints_h36m
+        synthetic_people.stage(recipe, "train", index, np.random.default_rng((config.seed, 0, index))).joints_h36m
         for index in progress.bar("training skeletons", range(_CANONICAL_PEOPLE), unit="person")
     ]
     columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
@@ -168,7 +170,7 @@ def _make(config: PeopleConfig) -> dict[str, np.ndarray]:
 def _one(config: PeopleConfig, recipe: Recipe, index: int) -> dict[str, np.ndarray]:
     """Stage, photograph (rays only) and annotate a person; one stream of random numbers each."""
     random = np.random.default_rng((config.seed, 1, index))
-    scene = example.stage(recipe, config.split, index, random)
+    scene = synthetic_people.stage(recipe, config.split, index, random)
     view = View(scene.vertices, scene.furniture)
     outline_px = project(np.concatenate([scene.vertices[::7], scene.joints, scene.joints_h36m]))
     box_px = square_box(outline_px, random)
@@ -203,7 +205,7 @@ def _visible_vertices(config, view: View, vertices: np.ndarray, box_px, random) 
     hits = view.cast(grid_px)
     body = (hits.face >= 0) & (hits.face < view.body_faces)
     part = np.where(body, shapes.surface().part[np.where(body, hits.face, 0)], 0)
-    chosen = annotator.spread(part, 2 * config.points, random)  # some share their vertex, and some of those are hidden
+    chosen = spread(part, 2 * config.points, random)  # some share their vertex, and some of those are hidden
     nearest = shapes.surface().faces[hits.face[chosen], np.argmax(hits.barycentric[chosen], axis=-1)]
     _, first = np.unique(nearest, return_index=True)
     vertex = nearest[np.sort(first)]

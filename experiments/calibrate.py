@@ -29,7 +29,7 @@ from dal_jax.observations import observation
 from dal_jax.observations.observation import Observation
 from dal_jax.registration.register import RegistrationConfig
 from dal_jax.runtime import cli, files
-from dal_jax.synthetic import builder as builder_lib
+from dal_jax.synthetic import people as synthetic_people
 from dal_jax.uncertainty import modes, noise as noise_lib, posterior
 from dal_jax.uncertainty.posterior import Posterior
 
@@ -47,7 +47,7 @@ _COLUMNS = ("within_1_sd", "within_2_sd", "mean_sd_mm", "rms_error_mm")
 
 def main(_: list[str]) -> None:
     """Load, register, predict, count, print."""
-    builder = builder_lib.load(_SYNTHETIC.value, _DATA_DIR.value)
+    builder = synthetic_people.load(_SYNTHETIC.value, _DATA_DIR.value)
     people = load_people(builder, _SPLIT.value, _PEOPLE.value, with_truth=True)
     truth = people.truth.joints_h36m_mm
     training = load_truth(builder, "train", _PEOPLE.value).joints_h36m_mm

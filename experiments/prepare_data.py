@@ -13,8 +13,9 @@ from absl import flags
 
 from dal_jax.data import catalogue
 from dal_jax.data.files import Files
-from dal_jax.data.preparing.builder import prepare
+from dal_jax.data.preparing import prepare
 from dal_jax.runtime import cli
+from dal_jax.synthetic import people as synthetic_people
 
 _DATASET = flags.DEFINE_string(
     "dataset",
@@ -39,7 +40,11 @@ def main(_: list[str]) -> None:
     """Prepare the data set, say where it is and who was left out."""
     files = Files(_SOURCE.value, _CHART.value, _BODY.value, _IMAGE_SIZE.value)
     choices = {flag.name: flag.value for flag in _CHOICES if flag.value is not None}
-    source = catalogue.source_of(_DATASET.value, files, choices)
+    name, _, recipe = _DATASET.value.partition("/")
+    if name == synthetic_people.NAME:
+        source = synthetic_people.source_of(recipe, choices)
+    else:
+        source = catalogue.source_of(_DATASET.value, files, choices)
     builder, summary = prepare(source, _DATA_DIR.value, _WORKERS.value)
     for kind, line in summary.first.items():
         print(f"skipped, {kind}, for instance: {line}", file=sys.stderr)

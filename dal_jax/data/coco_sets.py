@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from dal_jax.data.files import Files, make_example, notes, why_unusable
-from dal_jax.data.preparing.source import Example, Noted
+from dal_jax.data.source import Example, Noted
 from dal_jax.observations import coco, densepose, keypoints, masks
 from dal_jax.observations.coco import BadEntry
 from dal_jax.observations.person import AnnotatedPerson, Rejected
@@ -229,7 +229,7 @@ _SPLITS = {"train": "train2014", "minival": "val2014", "valminusminival": "val20
 
 @dataclasses.dataclass(frozen=True)
 class DensePoseCoco:
-    """About 50,000 annotated people of COCO 2014; a `recording.source.Source`. docs/densepose_coco.md."""
+    """About 50,000 annotated people of COCO 2014; a `Source`. docs/densepose_coco.md."""
 
     files: Files
     units_a_chunk: int = 100

@@ -19,7 +19,7 @@ from dal_jax.observations.chart import Chart, load_chart
 from dal_jax.observations.person import AnnotatedPerson
 from dal_jax.runtime.errors import InputError
 
-_VERSION = "1"  # of how examples are made from files: raise it and every data set is recorded anew
+_VERSION = "1"  # of how examples are made from files: raise it and every data set is prepared anew
 
 
 @dataclasses.dataclass(frozen=True)

@@ -134,7 +134,7 @@ def decode(encoded: bytes, size: int | None = None) -> UInt8[np.ndarray, "h w 3"
 def _refuse_smaller(builder: tfds.core.DatasetBuilder, first: np.ndarray, size: int | None) -> None:
     if size is not None and len(first) < size:
         raise InputError(
-            f"{builder.data_dir}: its crops have {len(first)} px, {size} are asked for; record it with --image_size"
+            f"{builder.data_dir}: its crops have {len(first)} px, {size} are asked for; prepare it with --image_size"
         )
 
 

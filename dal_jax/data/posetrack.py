@@ -10,7 +10,7 @@ import numpy as np
 from dal_jax.data import coco_sets
 from dal_jax.data.coco_sets import Photograph, Reading
 from dal_jax.data.files import Files
-from dal_jax.data.preparing.source import Example, Noted
+from dal_jax.data.source import Example, Noted
 from dal_jax.observations import coco, masks
 from dal_jax.observations.coco import BadEntry
 from dal_jax.observations.person import Rejected
@@ -30,7 +30,7 @@ Video = list[Photograph]
 
 @dataclasses.dataclass(frozen=True)
 class DensePosePoseTrack:
-    """About 13,000 annotated people of 82 videos; a `recording.source.Source`. docs/densepose_posetrack.md.
+    """About 13,000 annotated people of 82 videos; a `Source`. docs/densepose_posetrack.md.
 
     People come track by track, each in the order of its frames: `video` and `frame` tell the time, `subject` the track.
     """

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from jaxtyping import Float, Int
 
 VERSION = "1.1.0"
-"""Of this layout; data sets of another version are recorded anew beside the old ones."""
+"""Of this layout; data sets of another version are prepared anew beside the old ones."""
 
 POINTS = 200
 """Places for surface points (DensePose-COCO has at most 196); those not used have confidence 0."""

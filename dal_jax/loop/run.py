@@ -18,7 +18,7 @@ from dal_jax.loop.report import write
 from dal_jax.regressor import model
 from dal_jax.runtime import files
 from dal_jax.runtime.errors import InputError
-from dal_jax.synthetic.builder import named, prepare
+from dal_jax.synthetic.people import named, prepare
 from dal_jax.uncertainty import sample_weights
 
 
@@ -33,16 +33,16 @@ class RunData:
 
 
 def load(config: Config, template: Template, data_dir: str | os.PathLike[str]) -> RunData:
-    """Load (the first time: render or record) the people that a configuration names.
+    """Load (the first time: prepare) the people that a configuration names.
 
     Args:
-      data_dir: where data sets are kept once they are rendered or recorded.
+      data_dir: where data sets are kept once they are prepared.
 
     Raises:
       errors.InputError: the data do not exist or do not fit the configuration.
     """
     if config.data in catalogue.FROM_FILES:
-        return _recorded(config, data_dir)
+        return _prepared(config, data_dir)
     if config.data != "synthetic":
         names = ", ".join(["synthetic", *catalogue.FROM_FILES])
         raise InputError(f"config.data is '{config.data}': one of {names}")
@@ -65,9 +65,9 @@ def load(config: Config, template: Template, data_dir: str | os.PathLike[str]) -
     )
 
 
-def _recorded(config: Config, data_dir: str | os.PathLike[str]) -> RunData:
+def _prepared(config: Config, data_dir: str | os.PathLike[str]) -> RunData:
     """Return the people of a data set; to be tested on those of its first split for it, or the training people."""
-    builder = catalogue.open_recorded(config.data, config.files(), data_dir)
+    builder = catalogue.open_prepared(config.data, config.files(), data_dir)
     size = config.regressor.image_size
     train = "+".join(split for split in catalogue.TRAIN_SPLITS if split in builder.info.splits)
     test = next((split for split in catalogue.TEST_SPLITS if split in builder.info.splits), train)

@@ -1,7 +1,6 @@
 """A person who annotates: clicks spread over what is seen of each part, each a little off; key points likewise."""
 
 import functools
-from typing import NamedTuple
 
 import numpy as np
 import scipy.ndimage
@@ -9,62 +8,9 @@ import scipy.spatial
 from jaxtyping import Float, Int, UInt8
 
 from dal_jax.body import triangles
+from dal_jax.data.visible_points import FEWEST, MOST, Points, spread
 from dal_jax.synthetic import shapes
 from dal_jax.synthetic.recipe import Recipe
-from dal_jax.synthetic.view import View
-
-FEWEST, MOST = 100, 150
-"""How many points are asked for on a person; a small or hidden one may show fewer."""
-
-
-class Points(NamedTuple):
-    """Annotated points: where in the photograph, and which surface point each shows."""
-
-    px: Float[np.ndarray, "p 2"]
-    face: Int[np.ndarray, "p"]
-    barycentric: Float[np.ndarray, "p 3"]
-
-
-def exact_points(
-    view: View, part: Int[np.ndarray, "s s"], grid_px: Float[np.ndarray, "s s 2"], random: np.random.Generator
-) -> Points:
-    """Return visible surface points and their exact projections, spread over the parts seen.
-
-    part: 0 where the body is not seen (other things in front included). A point lies anywhere in its pixel; one that
-    misses the body there, at an outline, is put in the pixel's middle.
-    """
-    rows, columns = spread(part, int(random.integers(FEWEST, MOST + 1)), random)
-    step = grid_px[0, 1, 0] - grid_px[0, 0, 0]
-    centre = grid_px[rows, columns]
-    px = centre + random.uniform(-0.5, 0.5, (len(rows), 2)) * step
-    hits = view.cast(px)
-    missed = (hits.face < 0) | (hits.face >= view.body_faces)
-    px = np.where(missed[:, None], centre, px)
-    hits = view.cast(px)
-    return Points(px, hits.face, hits.barycentric.astype(np.float64))
-
-
-def spread(part: Int[np.ndarray, "s s"], count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Choose `count` pixels (rows, columns), or all: each part seen gets a share, evenly spread over it.
-
-    A part's share grows with the square root of its size in the picture, for annotators give small parts more clicks a
-    pixel than large ones.
-    """
-    body = np.flatnonzero(part)
-    numbers, sizes = np.unique(part.ravel()[body], return_counts=True)
-    place = _z_order(part.shape[0])
-    chosen = np.zeros(part.size, bool)
-    for number, size, share in zip(numbers, sizes, np.sqrt(sizes) / max(np.sqrt(sizes).sum(), 1e-9), strict=True):
-        wanted = min(size, max(1, round(share * count)))
-        pixels = np.flatnonzero(part == number)
-        pixels = pixels[np.argsort(place[pixels])]
-        stratum = (np.arange(wanted) + random.uniform(0, 1, wanted)) * size / wanted
-        chosen[pixels[np.minimum(stratum.astype(int), size - 1)]] = True
-    spare = body[~chosen[body]]
-    missing = np.clip(count - chosen.sum(), 0, len(spare))  # small parts could not take their share
-    chosen[random.choice(spare, missing, replace=False)] = True
-    flat = random.permutation(np.flatnonzero(chosen))[:count]
-    return flat // part.shape[1], flat % part.shape[1]
 
 
 def err(points: Points, side_px: float, recipe: Recipe, random: np.random.Generator) -> Points:
@@ -74,7 +20,7 @@ def err(points: Points, side_px: float, recipe: Recipe, random: np.random.Genera
     """
     surface = shapes.surface()
     click = random.normal(0, recipe.click_noise * side_px, points.px.shape)
-    corner = surface.corner[points.face].astype(np.float64)
+    corner = shapes.corners()[points.face].astype(np.float64)
     rest = np.einsum("pc,pcd->pd", points.barycentric, corner)
     normal = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
@@ -102,22 +48,12 @@ def keypoints(
 
 def nearest_on_surface(rest: Float[np.ndarray, "p 3"]) -> tuple[Int[np.ndarray, "p"], Float[np.ndarray, "p 3"]]:
     """Return (face, barycentric) of the rest surface's point near each point: on the face whose middle is nearest."""
-    return triangles.nearest(rest, shapes.surface().corner.astype(np.float64), _face_tree(), neighbours=1)
+    return triangles.nearest(rest, shapes.corners().astype(np.float64), _face_tree(), neighbours=1)
 
 
 @functools.cache
 def _face_tree() -> scipy.spatial.cKDTree:
-    return scipy.spatial.cKDTree(shapes.surface().corner.mean(axis=1))
-
-
-@functools.cache
-def _z_order(size: int) -> Int[np.ndarray, "pixels"]:
-    """Return the place of each pixel on a Z-order curve, along which neighbours stay neighbours."""
-    row, column = (index.ravel() for index in np.indices((size, size)))
-    code = np.zeros(size * size, np.int64)
-    for bit in range(size.bit_length()):
-        code |= ((row >> bit) & 1) << (2 * bit + 1) | ((column >> bit) & 1) << (2 * bit)
-    return code
+    return scipy.spatial.cKDTree(shapes.corners().mean(axis=1))
 
 
 def _throw(face: np.ndarray, barycentric: np.ndarray, rate: float, random: np.random.Generator):

@@ -1,11 +1,20 @@
-"""How far the joints of a natural body turn: a range of angle a joint, in radians."""
+"""A posable skeleton, and the take whose style it acts in.
+
+The trunk is bent, the head rotated, and the limbs are led to targets by two-bone geometry. Everything happens in the
+figure's frame: y up, the person faces +z, the left is towards +x, the pelvis joint is at the origin; metres and
+radians. An action (`actions/`) poses a `Figure` the way an animator does: trunk first, then feet on the ground, then
+hands to where the action wants them.
+"""
+
+import functools
 
 import numpy as np
 from jaxtyping import Float
 
 from dal_jax.body import skeleton
-from dal_jax.synthetic import turns
 
+_INDEX = {name: i for i, name in enumerate(skeleton.SMPL_JOINT_NAMES)}
+SIDES = ("left", "right")
 HINGE = {"knee": (0.02, 2.55), "elbow": (0.04, 2.60)}
 """Flexion of the hinge joints (0: straight)."""
 
@@ -15,26 +24,49 @@ _MOST = {
 }  # fmt: skip
 
 
-def largest_angle() -> Float[np.ndarray, "23"]:
-    """Return the most that each joint (without the pelvis) may turn from the T-pose, about any axis."""
-    names = (name.removeprefix("left_").removeprefix("right_") for name in skeleton.SMPL_JOINT_NAMES[1:])
-    return np.array([_MOST[name] for name in names])
+class Take:
+    """Style numbers drawn in a fixed order from a seed, so that every moment of a take has the same style.
 
+    time: seconds into the take.
+    """
 
-def clamp(pose: Float[np.ndarray, "23 3"]) -> Float[np.ndarray, "23 3"]:
-    """Return the pose with every rotation vector shortened to its joint's largest angle."""
-    angle = np.linalg.norm(pose, axis=-1)
-    return pose * np.minimum(1.0, largest_angle() / np.maximum(angle, 1e-9))[:, None]
+    def __init__(self, seed: tuple[int, ...], time: float):
+        self.time = time
+        self._random = np.random.default_rng(seed)
 
+    def between(self, low: float, high: float) -> float:
+        """Draw a style number, uniform."""
+        return float(self._random.uniform(low, high))
 
-# A posable skeleton: the trunk is bent, the head turned, and the limbs are led to targets by two-bone geometry.
-#
-# Everything happens in the figure's frame: y up, the person heads for +z, the left is towards +x, the pelvis joint is
-# at the origin; metres and radians. An action (`actions/`) poses a `Figure` the way an animator does: trunk first,
-# then feet on the ground, then hands to where the action wants them.
+    def chance(self, probability: float) -> bool:
+        """Draw a yes or no."""
+        return bool(self._random.random() < probability)
 
-_INDEX = {name: i for i, name in enumerate(skeleton.SMPL_JOINT_NAMES)}
-SIDES = ("left", "right")
+    def pick(self, *options):
+        """Draw one of the options."""
+        return options[int(self._random.integers(len(options)))]
+
+    def drift(self, amplitude: float, period: float = 4.0) -> float:
+        """Return a smooth wandering value in about [-amplitude, amplitude] at this moment."""
+        p1, p2, f1, f2 = self._random.uniform([0.8, 0.35, 0, 0], [1.3, 0.6, 1, 1])
+        slow = np.sin(2 * np.pi * (self.time / (p1 * period) + f1))
+        fast = np.sin(2 * np.pi * (self.time / (p2 * period) + f2))
+        return float(amplitude * (0.68 * slow + 0.32 * fast))
+
+    def cycle(self, period: float) -> float:
+        """Return the phase, 0 to 1, of a repeated motion whose period is near `period` seconds."""
+        scale, start = self._random.uniform([0.8, 0.0], [1.25, 1.0])
+        return float((self.time / (scale * period) + start) % 1.0)
+
+    def hold(self, period: float, moving: float = 0.35) -> float:
+        """Return a value in 0..1 that rests at 0, moves smoothly to 1, rests there and comes back, over and over.
+
+        moving: share of the period spent on the way, both ways together.
+        """
+        phase = self.cycle(period)
+        ramp = moving / 2
+        rise = np.clip((phase - 0.0) / ramp, 0, 1) - np.clip((phase - 0.5) / ramp, 0, 1)
+        return float(rise * rise * (3 - 2 * rise))
 
 
 def outward(side: str) -> float:
@@ -58,13 +90,13 @@ class Figure:
 
     def pose(self) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "23 3"]]:
         """Return the pelvis' rotation and the other joints' rotation vectors, inside the joints' limits."""
-        return self.local[0], clamp(turns.rotation_vector(self.local[1:]))
+        return self.local[0], _clamp(rotation_vector(self.local[1:]))
 
     def rest(self, joint: str) -> np.ndarray:
         """Return a joint's rest position."""
         return self.joints[_INDEX[joint]]
 
-    def turn(self, joint: str, rotation: Float[np.ndarray, "3 3"]) -> None:
+    def rotate(self, joint: str, rotation: Float[np.ndarray, "3 3"]) -> None:
         """Set a joint's rotation in its parent's frame."""
         self.local[_INDEX[joint]] = rotation
 
@@ -87,14 +119,14 @@ class Figure:
 
     def pelvis(self, flexion: float = 0.0, lean: float = 0.0, twist: float = 0.0) -> None:
         """Tilt the pelvis forward, sideways (to the left) and turn it (to the left)."""
-        self.local[0] = turns.about("y", twist) @ turns.about("z", -lean) @ turns.about("x", flexion)
+        self.local[0] = rotate("YZX", twist, -lean, flexion)
 
     def trunk(self, flexion: float = 0.0, lean: float = 0.0, twist: float = 0.0) -> None:
         """Bend the spine forward, to the left, and turn it to the left: a share to each of three joints."""
         for joint, share in (("spine1", 0.3), ("spine2", 0.35), ("spine3", 0.35)):
-            self.turn(
+            self.rotate(
                 joint,
-                turns.about("y", share * twist) @ turns.about("z", -share * lean) @ turns.about("x", share * flexion),
+                rotate("YZX", share * twist, -share * lean, share * flexion),
             )
 
     def look(self, yaw: float, pitch: float, roll: float = 0.0) -> None:
@@ -103,12 +135,12 @@ class Figure:
         What the neck cannot do against the chest stays undone.
         """
         chest, _ = self.frame("spine3")
-        wanted = turns.about("y", yaw) @ turns.about("z", -roll) @ turns.about("x", pitch)
-        vector = turns.rotation_vector(chest.T @ wanted)
+        wanted = rotate("YZX", yaw, -roll, pitch)
+        vector = rotation_vector(chest.T @ wanted)
         vector *= min(1.0, 1.2 / max(np.linalg.norm(vector), 1e-9))
-        half = turns.matrix(vector / 2)
-        self.turn("neck", half)
-        self.turn("head", half)
+        half = rotation_matrix(vector / 2)
+        self.rotate("neck", half)
+        self.rotate("head", half)
 
     def leg_to(
         self, side: str, ankle: Float[np.ndarray, "3"], knee: Float[np.ndarray, "3"], toe_out: float = 0.0,
@@ -119,25 +151,22 @@ class Figure:
         The foot ends flat (foot_pitch 0; > 0: toes down) and turned out by `toe_out`, or, with foot_pitch None, bent by
         ankle_flexion (> 0: toes down) against the shank.
         """
-        self._two_bones(side, ("hip", "knee", "ankle"), ankle, knee, turns.about("y", 0)[0])
+        self._two_bones(side, ("hip", "knee", "ankle"), ankle, knee, np.array([1.0, 0.0, 0.0]))
         shank, _ = self.frame(f"{side}_knee")
         if foot_pitch is None:
-            self.turn(f"{side}_ankle", turns.about("x", ankle_flexion))
+            self.rotate(f"{side}_ankle", rotate("X", ankle_flexion))
         else:
-            flat = turns.about("y", outward(side) * toe_out) @ turns.about("x", foot_pitch)
-            self.turn(f"{side}_ankle", shank.T @ flat)
+            flat = rotate("YX", outward(side) * toe_out, foot_pitch)
+            self.rotate(f"{side}_ankle", shank.T @ flat)
 
     def leg_bent(
         self, side: str, hip: float, knee: float, ankle: float = 0.0, abduction: float = 0.0, out: float = 0.0
     ) -> None:
         """Bend a leg by anatomical angles: hip and knee flexion, toes down, abduction, outward turn."""
         sign = outward(side)
-        self.turn(
-            f"{side}_hip",
-            turns.about("z", sign * abduction) @ turns.about("x", -hip) @ turns.about("y", sign * out),
-        )
-        self.turn(f"{side}_knee", turns.about("x", knee))
-        self.turn(f"{side}_ankle", turns.about("x", ankle))
+        self.rotate(f"{side}_hip", rotate("ZXY", sign * abduction, -hip, sign * out))
+        self.rotate(f"{side}_knee", rotate("X", knee))
+        self.rotate(f"{side}_ankle", rotate("X", ankle))
 
     def arm_to(
         self, side: str, wrist: Float[np.ndarray, "3"], elbow: Float[np.ndarray, "3"],
@@ -161,18 +190,18 @@ class Figure:
     ) -> None:
         """Let an arm hang or swing: forward and sideways from straight down, elbow flexion, forearm turned inwards."""
         sign = outward(side)
-        down = turns.about("x", -flexion) @ turns.about("z", sign * abduction) @ np.array([0.0, -1.0, 0.0])
+        down = rotate("XZ", -flexion, sign * abduction) @ np.array([0.0, -1.0, 0.0])
         chest, _ = self.frame("spine3")
         down = chest @ down
         length = np.linalg.norm(self.rest(f"{side}_elbow") - self.rest(f"{side}_shoulder"))
         self._shrug(side, self.frame(f"{side}_shoulder")[1] + 2 * length * down)
-        back = turns.about("y", sign * (0.25 + inward)) @ np.array([0.0, 0.0, -1.0])
-        bend = turns.about("y", -sign * elbow)
+        back = rotate("Y", sign * (0.25 + inward)) @ np.array([0.0, 0.0, -1.0])
+        bend = rotate("Y", -sign * elbow)
         parent, _ = self.frame(f"{side}_collar")
         arm = self.rest(f"{side}_elbow") - self.rest(f"{side}_shoulder")
         hinge = np.array([0.0, -sign, 0.0])
-        self.turn(f"{side}_shoulder", parent.T @ turns.align(arm, hinge, down, turns.cross(chest @ back, down)))
-        self.turn(f"{side}_elbow", bend)
+        self.rotate(f"{side}_shoulder", parent.T @ _align(arm, hinge, down, _cross(chest @ back, down)))
+        self.rotate(f"{side}_elbow", bend)
         self._hand(side, None, curl, 0.0)
 
     def _two_bones(
@@ -185,50 +214,136 @@ class Figure:
         a, b = self.rest(second) - self.rest(first), self.rest(last) - self.rest(second)
         reach = target - start
         along = (a @ hinge) * (b @ hinge)
-        cosine, sine = a @ b - along, a @ turns.cross(hinge, b)
+        cosine, sine = a @ b - along, a @ _cross(hinge, b)
         wanted = (reach @ reach - a @ a - b @ b) / 2 - along
         phase = np.arctan2(sine, cosine)
         phi = phase + np.arccos(np.clip(wanted / np.hypot(sine, cosine), -1.0, 1.0))
         phi = np.clip(phi, *HINGE[chain[1]])
-        bend = turns.matrix(phi * hinge)
+        bend = rotation_matrix(phi * hinge)
         end = a + bend @ b
-        self.turn(first, parent.T @ turns.align(end, hinge, reach, turns.cross(pole, reach)))
-        self.turn(second, bend)
+        self.rotate(first, parent.T @ _align(end, hinge, reach, _cross(pole, reach)))
+        self.rotate(second, bend)
 
     def _shrug(self, side: str, wrist: np.ndarray) -> None:
         """Let the collar follow the arm: up to 25 degrees up and 20 forward (the shoulder blade's share)."""
-        self.turn(f"{side}_collar", np.eye(3))
+        self.rotate(f"{side}_collar", np.eye(3))
         chest, _ = self.frame("spine3")
         shoulder = self.frame(f"{side}_shoulder")[1]
-        direction = turns.unit(chest.T @ (wrist - shoulder))
+        direction = _unit(chest.T @ (wrist - shoulder))
         sign = outward(side)
         up = np.interp(direction[1], [-1.0, -0.3, 1.0], [-0.10, -0.02, 0.45])
         forward = np.interp(direction[2], [-1.0, 0.0, 1.0], [-0.25, 0.0, 0.30])
         across = np.interp(sign * direction[0], [-1.0, 0.0], [0.15, 0.0])
-        self.turn(f"{side}_collar", turns.about("y", -sign * (forward + across)) @ turns.about("z", sign * up))
+        self.rotate(f"{side}_collar", rotate("YZ", -sign * (forward + across), sign * up))
 
     def _hand(self, side: str, palm: np.ndarray | None, curl: float, bend: float) -> None:
         """Turn the palm by the forearm (up to 80 degrees, half at the elbow), bend the wrist, close the fingers."""
         sign = outward(side)
-        axis = turns.unit(self.rest(f"{side}_wrist") - self.rest(f"{side}_elbow"))
+        axis = _unit(self.rest(f"{side}_wrist") - self.rest(f"{side}_elbow"))
         twist = 0.0
         if palm is not None:
             forearm, _ = self.frame(f"{side}_elbow")
             wanted = forearm.T @ palm  # the palm faces -y at rest
-            twist = np.arctan2(wanted @ turns.cross(axis, [0.0, -1.0, 0.0]), -wanted[1])
+            twist = np.arctan2(wanted @ _cross(axis, [0.0, -1.0, 0.0]), -wanted[1])
             twist = np.clip(twist, -1.4, 1.4)
-        half = turns.matrix(twist / 2 * axis)
+        half = rotation_matrix(twist / 2 * axis)
         elbow = _INDEX[f"{side}_elbow"]
         self.local[elbow] = self.local[elbow] @ half
-        self.turn(f"{side}_wrist", half @ turns.about("z", -sign * bend))
-        self.turn(f"{side}_hand", turns.about("z", -sign * curl))
+        self.rotate(f"{side}_wrist", half @ rotate("Z", -sign * bend))
+        self.rotate(f"{side}_hand", rotate("Z", -sign * curl))
 
     def _point_fingers(self, side: str, fingers: np.ndarray) -> None:
         """Bend the wrist, by at most a radian, until the hand points along `fingers`."""
         wrist = _INDEX[f"{side}_wrist"]
         hand = self.frame(f"{side}_wrist")[0]
-        now = turns.unit(self.rest(f"{side}_hand") - self.rest(f"{side}_wrist"))
-        wanted = turns.unit(hand.T @ fingers)
-        axis = turns.cross(now, wanted)
+        now = _unit(self.rest(f"{side}_hand") - self.rest(f"{side}_wrist"))
+        wanted = _unit(hand.T @ fingers)
+        axis = _cross(now, wanted)
         angle = np.arctan2(np.linalg.norm(axis), now @ wanted)
-        self.local[wrist] = self.local[wrist] @ turns.matrix(turns.unit(axis) * min(angle, 1.0))
+        self.local[wrist] = self.local[wrist] @ rotation_matrix(_unit(axis) * min(angle, 1.0))
+
+
+def largest_angle() -> Float[np.ndarray, "23"]:
+    """Return the most that each joint (without the pelvis) may turn from the T-pose, about any axis."""
+    names = (name.removeprefix("left_").removeprefix("right_") for name in skeleton.SMPL_JOINT_NAMES[1:])
+    return np.array([_MOST[name] for name in names])
+
+
+def _clamp(pose: Float[np.ndarray, "23 3"]) -> Float[np.ndarray, "23 3"]:
+    """Return the pose with every rotation vector shortened to its joint's largest angle."""
+    angle = np.linalg.norm(pose, axis=-1)
+    return pose * np.minimum(1.0, largest_angle() / np.maximum(angle, 1e-9))[:, None]
+
+
+def _cross(a: Float[np.ndarray, "3"], b: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
+    """Return the cross product of two vectors (np.cross takes ten times as long for one pair)."""
+    (a0, a1, a2), (b0, b1, b2) = a, b
+    return np.array([a1 * b2 - a2 * b1, a2 * b0 - a0 * b2, a0 * b1 - a1 * b0])
+
+
+def _unit(vector: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
+    """Return the vector at length 1 (a zero vector stays zero)."""
+    return vector / max(np.sqrt(vector @ vector), 1e-9)
+
+
+def _align(
+    first: Float[np.ndarray, "3"],
+    second: Float[np.ndarray, "3"],
+    to_first: Float[np.ndarray, "3"],
+    to_second: Float[np.ndarray, "3"],
+) -> Float[np.ndarray, "3 3"]:
+    """Return the rotation that takes `first` onto `to_first`, and `second` as near `to_second` as that allows."""
+    return _frame(to_first, to_second) @ _frame(first, second).T
+
+
+def _frame(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    x = _unit(first)
+    z = _cross(x, second)
+    if z @ z < 1e-12:  # parallel: any perpendicular will do, as long as it is always the same one
+        z = _cross(x, np.eye(3)[np.argmin(np.abs(x))])
+    z = _unit(z)
+    return np.stack([x, _cross(z, x), z], axis=1)
+
+
+# --- Rotations: not SciPy's, whose last bits differ, so that the people of a recipe stay the same bytes ---
+
+
+def rotate(axes: str, *angles: float) -> Float[np.ndarray, "3 3"]:
+    """Return the rotation about moving axes, one after the other: rotate("YX", a, b) is Y(a) X(b); radians."""
+    first, *others = (_about(axis, angle) for axis, angle in zip(axes, angles, strict=True))
+    return functools.reduce(np.matmul, others, first)
+
+
+def rotation_matrix(vector: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
+    """Return the rotation matrix of a rotation vector (Rodrigues)."""
+    angle = np.sqrt(vector @ vector)
+    x, y, z = vector / max(angle, 1e-12)
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+
+
+def rotation_vector(rotation: Float[np.ndarray, "*batch 3 3"]) -> Float[np.ndarray, "*batch 3"]:
+    """Return axis times angle (radians, at most pi) of rotation matrices."""
+    skew = np.stack(
+        [
+            rotation[..., 2, 1] - rotation[..., 1, 2],
+            rotation[..., 0, 2] - rotation[..., 2, 0],
+            rotation[..., 1, 0] - rotation[..., 0, 1],
+        ],
+        axis=-1,
+    )
+    sine = np.linalg.norm(skew, axis=-1) / 2
+    cosine = (np.trace(rotation, axis1=-2, axis2=-1) - 1) / 2
+    angle = np.arctan2(sine, cosine)
+    # A joint never rotates by pi, so the ratio is regular except at rest, where it is 1.
+    ratio = np.where(sine > 1e-9, angle / np.maximum(2 * sine, 1e-12), 0.5)
+    return skew * ratio[..., None]
+
+
+def _about(axis: str, angle: float) -> Float[np.ndarray, "3 3"]:
+    c, s = np.cos(angle), np.sin(angle)
+    if axis == "X":
+        return np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+    if axis == "Y":
+        return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])

@@ -1,13 +1,23 @@
-"""The fifteen actions of Human3.6M, each a natural motion whose moments can be asked for one by one."""
+"""Postures of the synthetic people: moments of the fifteen actions of Human3.6M, or of recorded motions.
 
+Recordings are SMPL's parameters (AMASS, MoSh), because a posture is a rotation a joint of SMPL's skeleton, measured
+from the T-pose. A .bvh or an .amc rotates bones of its own from a rest pose of its own; where its joints are is read
+(`data.motions`), but SMPL's rotations would have to be fitted to them, which is registration's business.
+"""
+
+import functools
+import hashlib
+import pathlib
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from dal_jax.data.motions import collection, smpl_motion
+from dal_jax.data.motions.smpl_motion import SmplMotion
+from dal_jax.runtime.errors import InputError
 from dal_jax.synthetic.actions import everyday, upright
-from dal_jax.synthetic.figure import Figure
-from dal_jax.synthetic.take import Take
+from dal_jax.synthetic.figure import Figure, Take, rotate, rotation_matrix
 
 ACTIONS = {
     "Directions": upright.directions,
@@ -32,8 +42,12 @@ LENGTH_S = 20.0
 """How long a take lasts, seconds."""
 
 
+_TEST_EVERY = 10  # of the recordings, in order of their names, one in so many is for the test people alone
+_Y_UP = rotate("X", -np.pi / 2)  # recordings have z up
+
+
 class Posture(NamedTuple):
-    """One moment: the pelvis' rotation in the figure's frame (y up, heading for +z) and the joints' rotation vectors.
+    """One moment: the pelvis' rotation in the figure's frame (y up, facing +z) and the joints' rotation vectors.
 
     on_chair: whether a chair belongs under it.
     """
@@ -54,3 +68,46 @@ def perform(
     figure = Figure(joints, landmarks)
     ACTIONS[action](figure, Take(seed, time))
     return Posture(*figure.pose(), figure.sits_on_chair)
+
+
+def recorded_posture(folder: str, split: str, random: np.random.Generator) -> Posture:
+    """Return any moment of any recording of a split: without a chair, facing +z as in the actions.
+
+    Raises:
+      errors.InputError: the folder has too few recordings, or one cannot be read.
+    """
+    files = recordings(folder, split)
+    motion = _read(files[int(random.integers(len(files)))])
+    frame = int(random.integers(len(motion.root)))
+    root = _Y_UP @ rotation_matrix(motion.root[frame])
+    forward = root[:, 2]
+    azimuth = np.arctan2(forward[0], forward[2])
+    return Posture(rotate("Y", -azimuth) @ root, motion.pose[frame], on_chair=False)
+
+
+@functools.cache
+def recordings(folder: str, split: str) -> tuple[pathlib.Path, ...]:
+    """Return the files of a split, in order.
+
+    Raises:
+      errors.InputError: there are fewer than ten, so that none would be left for the test people.
+    """
+    found = [path for path in collection.find(pathlib.Path(folder)) if path.suffix in (".npz", ".pkl")]
+    if len(found) < _TEST_EVERY:
+        raise InputError(f"{folder}: {len(found)} recordings (.npz, .pkl); {_TEST_EVERY} are needed")
+    tests = found[_TEST_EVERY - 1 :: _TEST_EVERY]
+    return tuple(tests if split == "test" else sorted(set(found) - set(tests)))
+
+
+def recordings_digest(folder: str) -> str:
+    """Return a short name of all recordings' names and sizes."""
+    content = hashlib.sha256()
+    for split in ("train", "test"):
+        for path in recordings(folder, split):
+            content.update(f"{path.relative_to(folder)} {path.stat().st_size}\n".encode())
+    return content.hexdigest()[:12]
+
+
+@functools.lru_cache(64)
+def _read(path: pathlib.Path) -> SmplMotion:
+    return smpl_motion.read(path)

@@ -4,13 +4,13 @@ import dataclasses
 import hashlib
 import json
 
-from dal_jax.body.formats import load, npz
-from dal_jax.synthetic import recorded
+from dal_jax.body.formats import load
+from dal_jax.synthetic import motions
+from dal_jax.synthetic.shapes import SUBJECT_SHAPES
 
 TRAIN_SUBJECTS = ("S1", "S5", "S6", "S7", "S8")
 TEST_SUBJECTS = ("S9", "S11")
 ROUTES = ("annotator", "mosh", "densepose")
-SUBJECT_SHAPES = npz.ASSETS / "synthetic_people.npz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Recipe:
         """Return a short name of everything the data depends on: the recipe, the bodies, the version of the code."""
         values = dataclasses.asdict(self)
         if values.pop("motions"):
-            values["motions"] = recorded.digest(self.motions)  # wherever the folder is
+            values["motions"] = motions.recordings_digest(self.motions)  # wherever the folder is
         text = json.dumps(values, sort_keys=True) + VERSION
         content = hashlib.sha256(text.encode())
         for file in (load.FREE_BODY, SUBJECT_SHAPES):

@@ -8,27 +8,16 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from dal_jax.body import skeleton
-from dal_jax.body.formats import load
+from dal_jax.body.formats import load, npz
+from dal_jax.body.template import Template
 from dal_jax.runtime.errors import InputError
-from dal_jax.synthetic import recipe, turns
+from dal_jax.synthetic.figure import rotation_matrix
 
+SUBJECT_SHAPES = npz.ASSETS / "synthetic_people.npz"
 TORSO, HEAD = (1, 2), (23, 24)
-
-
-class Surface(NamedTuple):
-    """What all subjects share: the free body's faces, parts, chart, rest positions of its corners, regressor."""
-
-    faces: Int[np.ndarray, "m 3"]
-    part: Int[np.ndarray, "m"]
-    uv: Float[np.ndarray, "m 3 2"]
-    corner: Float[np.ndarray, "m 3 3"]
-    vertices: Float[np.ndarray, "n 3"]
-    joints: Float[np.ndarray, "24 3"]
-    skin_weight: Float[np.ndarray, "n 24"]
-    h36m_regressor: Float[np.ndarray, "17 n"]
 
 
 class Subject(NamedTuple):
@@ -41,21 +30,15 @@ class Subject(NamedTuple):
     landmarks: dict[str, np.ndarray]
 
 
+def surface() -> Template:
+    """Return the free body, whose faces, parts, chart, skinning weights and regressor all subjects share."""
+    return load.load_body()
+
+
 @functools.cache
-def surface() -> Surface:
-    """Return the free body's surface as plain arrays."""
-    body = load.load_body()
-    faces, vertices = np.asarray(body.faces), np.asarray(body.vertices)
-    return Surface(
-        faces=faces,
-        part=np.asarray(body.part),
-        uv=np.asarray(body.uv),
-        corner=vertices[faces],
-        vertices=vertices,
-        joints=np.asarray(body.joints),
-        skin_weight=np.asarray(body.skin_weight),
-        h36m_regressor=np.asarray(body.h36m_regressor),
-    )
+def corners() -> Float[np.ndarray, "m 3 3"]:
+    """Return the rest positions of the corners of the free body's faces, metres."""
+    return np.asarray(surface().vertices)[surface().faces]
 
 
 @functools.cache
@@ -65,14 +48,14 @@ def subject(name: str) -> Subject:
     Raises:
       errors.InputError: the file of shapes does not have it, or does not fit the free body.
     """
-    with np.load(recipe.SUBJECT_SHAPES, allow_pickle=False) as archive:
+    with np.load(SUBJECT_SHAPES, allow_pickle=False) as archive:
         names = [str(one) for one in archive["subject_names"]]
         if name not in names:
-            raise InputError(f"{recipe.SUBJECT_SHAPES}: no subject {name!r}; it has {', '.join(names)}")
+            raise InputError(f"{SUBJECT_SHAPES}: no subject {name!r}; it has {', '.join(names)}")
         row = names.index(name)
         vertices, joints = archive["vertices"][row].astype(np.float64), archive["joints"][row].astype(np.float64)
     if vertices.shape != surface().vertices.shape:
-        raise InputError(f"{recipe.SUBJECT_SHAPES}: {vertices.shape} vertices do not fit the free body")
+        raise InputError(f"{SUBJECT_SHAPES}: {vertices.shape} vertices do not fit the free body")
     vertices, joints = vertices - joints[0], joints - joints[0]
     homogeneous = np.concatenate([vertices, np.ones_like(vertices[:, :1])], axis=1)
     matrix = (surface().skin_weight[:, :, None] * homogeneous[:, None, :]).reshape(len(vertices), -1)
@@ -88,7 +71,7 @@ def pose(
     for joint, parent in enumerate(skeleton.SMPL_PARENTS):
         if joint:
             positions[joint] = positions[parent] + rotations[parent] @ (actor.joints[joint] - actor.joints[parent])
-            rotations[joint] = rotations[parent] @ turns.matrix(rotation_vectors[joint - 1])
+            rotations[joint] = rotations[parent] @ rotation_matrix(rotation_vectors[joint - 1])
     shift = positions - np.einsum("jab,jb->ja", rotations, actor.joints)
     transforms = np.concatenate([rotations.transpose(0, 2, 1), shift[:, None]], axis=1).reshape(96, 3)
     return actor.skinning_matrix @ transforms.astype(np.float32), positions

@@ -63,13 +63,6 @@ def square_box(points_px: Float[np.ndarray, "p 2"], random: np.random.Generator)
     return np.array([*(centre - side / 2), side, side])
 
 
-def pixel_grid_px(box_px: Float[np.ndarray, "4"], size: int) -> Float[np.ndarray, "size size 2"]:
-    """Return where the centres of a crop's pixels lie in the photograph."""
-    step = (np.arange(size) + 0.5) / size * box_px[2]
-    x, y = np.meshgrid(box_px[0] + step, box_px[1] + step)
-    return np.stack([x, y], axis=-1)
-
-
 # --- What a camera sees of a posed body: for each pixel of the crop the face and the place on it; who hides whom ---
 
 _KEYPOINT_DEPTH_M = np.array(

@@ -5,9 +5,9 @@ import pathlib
 from dal_jax import deform_and_learn
 from dal_jax.body.formats import load
 from dal_jax.config import Config
+from dal_jax.data import preparing
 from dal_jax.data.files import Files
 from dal_jax.data.human36m.source import Human36m
-from dal_jax.data.preparing import builder
 from dal_jax.deform_and_learn import Run, RunState
 from dal_jax.loop import run as run_lib
 from dal_jax.loop.folder import RunFolder
@@ -35,7 +35,7 @@ def record(data_dir: pathlib.Path) -> Run:
     made = data_dir.parent / "human36m"
     release.write(made)
     source = Human36m(Files(str(made), image_size=one_round.SIZE), frame_step=1)
-    builder.prepare(source, data_dir, workers=0)
+    preparing.prepare(source, data_dir, workers=0)
     template = load.load_body()
     return Run(config(), template, run_lib.load(config(), template, data_dir).train)
 

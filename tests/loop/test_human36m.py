@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
+from dal_jax.data import preparing
 from dal_jax.data.files import Files, body_digest
 from dal_jax.data.human36m.source import Human36m
-from dal_jax.data.preparing import builder
 from dal_jax.loop import judge, run
 from tests.data.human36m import release
 from tests.loop import one_round
@@ -18,7 +18,7 @@ from tests.loop import one_round
 def test_a_round_runs_and_is_judged(tmp_path):
     release.write(tmp_path / "h36m")
     source = Human36m(Files(str(tmp_path / "h36m"), image_size=one_round.SIZE), frame_step=1)
-    builder.prepare(source, tmp_path / "data", workers=0)
+    preparing.prepare(source, tmp_path / "data", workers=0)
     result = run.run(one_round.config("human36m"), tmp_path / "run", tmp_path / "data")
     (entry,) = json.loads((tmp_path / "run" / "history.json").read_text())
     assert all(np.isfinite(entry[field]) for field in judge.FIELDS)

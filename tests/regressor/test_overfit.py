@@ -16,7 +16,7 @@ from dal_jax.registration.energy import Objective
 from dal_jax.regressor import model, training
 from dal_jax.regressor.augmentation import AugmentationConfig
 from dal_jax.regressor.training import TrainingSet
-from dal_jax.synthetic import builder
+from dal_jax.synthetic import people as synthetic_people
 from dal_jax.synthetic.recipe import RECIPES
 
 pytestmark = pytest.mark.slow
@@ -52,7 +52,7 @@ def _people(folder) -> People:
     recipe = dataclasses.replace(
         RECIPES["tiny"], name="overfit", train_count=COUNT, test_count=1, heading_spread_deg=180.0
     )
-    return load_people(builder.prepare(recipe, folder), "train")
+    return load_people(synthetic_people.prepare(recipe, folder), "train")
 
 
 def _apart_mm(template, bodies, others) -> float:

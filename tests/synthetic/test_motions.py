@@ -3,9 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from dal_jax.synthetic import motions, shapes, turns
-from dal_jax.synthetic.figure import Figure, largest_angle
-from dal_jax.synthetic.take import Take
+from dal_jax.synthetic import motions, shapes
+from dal_jax.synthetic.figure import Figure, Take, largest_angle, rotate, rotation_matrix, rotation_vector
 
 EXACT = 1e-9
 FLAT_M = 0.03  # a sole is soft: the heel's lowest vertex and the toes' may differ by this much
@@ -62,7 +61,7 @@ def test_an_action_changes_smoothly():
             _, before = _perform(action, "S8", 3, time)
             _, after = _perform(action, "S8", 3, time + step)
             for one, two in zip(before.pose, after.pose, strict=True):
-                turned = turns.rotation_vector(turns.matrix(one).T @ turns.matrix(two))
+                turned = rotation_vector(rotation_matrix(one).T @ rotation_matrix(two))
                 assert np.linalg.norm(turned) < 12.0 * step, (action, time)
 
 
@@ -101,13 +100,13 @@ def test_a_foot_stays_flat_whatever_the_leg_does():
     figure = _figure()
     figure.pelvis(0.3, 0.1, 0.2)
     figure.leg_to("left", np.array([0.2, -0.6, 0.1]), np.array([0.3, 0.0, 1.0]), toe_out=0.4)
-    assert figure.frame("left_ankle")[0] == pytest.approx(turns.about("y", 0.4), abs=EXACT)
+    assert figure.frame("left_ankle")[0] == pytest.approx(rotate("Y", 0.4), abs=EXACT)
 
 
 def test_rotation_vectors_come_back():
     vectors = np.random.default_rng(0).uniform(-1.7, 1.7, (50, 3))
     vectors[0] = 0.0
-    back = turns.rotation_vector(np.stack([turns.matrix(vector) for vector in vectors]))
+    back = rotation_vector(np.stack([rotation_matrix(vector) for vector in vectors]))
     assert back == pytest.approx(vectors, abs=1e-7)
 
 

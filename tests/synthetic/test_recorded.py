@@ -10,10 +10,10 @@ from dal_jax.body.formats import load
 from dal_jax.config import demo
 from dal_jax.data import catalogue
 from dal_jax.data.files import Files
-from dal_jax.data.preparing.builder import prepare
+from dal_jax.data.preparing import prepare
 from dal_jax.loop import run
 from dal_jax.runtime.errors import InputError
-from dal_jax.synthetic import example, recorded
+from dal_jax.synthetic import motions, people as synthetic_people
 from dal_jax.synthetic.recipe import RECIPES
 from tests.data.motions import motion_files
 
@@ -43,7 +43,7 @@ def test_a_posture_is_a_recorded_moment_upright_and_heading_for_z(folder):
     for split, moments in seen.items():
         random = np.random.default_rng(0)
         for _ in range(60):
-            posture = recorded.posture(folder, split, random)
+            posture = motions.recorded_posture(folder, split, random)
             match = np.argwhere(np.abs(_POSE - posture.pose).max(axis=(2, 3)) < EXACT)
             assert len(match) == 1
             assert posture.root == pytest.approx(_LEAN.as_matrix(), abs=1e-7)
@@ -54,16 +54,16 @@ def test_a_posture_is_a_recorded_moment_upright_and_heading_for_z(folder):
 def test_too_few_recordings_are_refused(tmp_path):
     motion_files.write_amass(tmp_path / "a_poses.npz", np.zeros((2, 3)), np.zeros((2, 23, 3)))
     with pytest.raises(InputError, match="1 recordings .*; 10 are needed"):
-        recorded.recordings(str(tmp_path), "train")
+        motions.recordings(str(tmp_path), "train")
 
 
 def test_people_do_what_is_recorded(folder, tmp_path):
     tiny = dataclasses.replace(RECIPES["tiny"], train_count=2, test_count=1, image_size=32)
     recipe = tiny.of_recordings(folder)
-    one = example.make(recipe, "train", 0)
+    one = synthetic_people.make_person(recipe, "train", 0)
     assert np.abs(_POSE - one["truth_pose"]).max(axis=(2, 3)).min() < 1e-6
     assert one["truth_rotation"][1, 1] < -0.8, "upright: the camera's y is down"
-    again = example.make(recipe, "train", 0)
+    again = synthetic_people.make_person(recipe, "train", 0)
     assert again["image"] == one["image"]
 
 
@@ -78,19 +78,18 @@ def test_the_digest_follows_the_recordings_and_not_their_place(folder, tmp_path)
 def test_the_loop_takes_them(folder, tmp_path):
     config = demo()
     config.synthetic, config.motions = "tiny", folder
-    source = catalogue.source_of("synthetic_people/tiny", Files(""), {"motions": folder})
+    source = synthetic_people.source_of("tiny", {"motions": folder})
     prepare(source, tmp_path, workers=0)
     people = run.load(config, load.load_body(), tmp_path)
     assert len(people.train.names) == 24 and all("Recorded" in name for name in people.train.names)
     assert (tmp_path / "synthetic_people" / "tiny_recorded").is_dir()
 
 
-def test_the_catalogue_takes_the_choice_for_embedded_people_alone(folder, tmp_path):
-    nothing = Files("")
-    source = catalogue.source_of("synthetic_people/tiny", nothing, {"motions": folder})
+def test_recordings_are_a_choice_of_the_embedded_people_alone(folder, tmp_path):
+    source = synthetic_people.source_of("tiny", {"motions": folder})
     assert source.config == "tiny_recorded" and source.recipe.motions == folder
     with pytest.raises(InputError, match="--frame_step: --dataset=synthetic_people/tiny has no such choice"):
-        catalogue.source_of("synthetic_people/tiny", nothing, {"frame_step": 2})
+        synthetic_people.source_of("tiny", {"frame_step": 2})
     with pytest.raises(InputError, match="--motions: --dataset=human36m has no such choice"):
         catalogue.source_of("human36m", Files(folder), {"motions": folder})
     few = dataclasses.replace(source, recipe=dataclasses.replace(source.recipe, train_count=2, test_count=1))

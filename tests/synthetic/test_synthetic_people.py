@@ -13,12 +13,12 @@ import PIL.Image
 import pytest
 
 from dal_jax.body.formats import load
-from dal_jax.data import people as people_lib, schema
+from dal_jax.data import people as people_lib, schema, visible_points
 from dal_jax.data.people import LazyImages
+from dal_jax.data.visible_points import Points
 from dal_jax.observations import observation
 from dal_jax.runtime.errors import InputError
-from dal_jax.synthetic import annotator, builder, example, shapes, view
-from dal_jax.synthetic.annotator import Points
+from dal_jax.synthetic import annotator, people as synthetic_people, shapes
 from dal_jax.synthetic.recipe import RECIPES, ROUTES, TEST_SUBJECTS, TRAIN_SUBJECTS
 from dal_jax.synthetic.view import View
 
@@ -33,12 +33,12 @@ FEW = dataclasses.replace(TINY, name="few", train_count=5, test_count=2)
 
 @pytest.fixture(scope="module")
 def exact():
-    return [example.make(EXACT, "train", index) for index in range(0, 75, 8)]
+    return [synthetic_people.make_person(EXACT, "train", index) for index in range(0, 75, 8)]
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    return builder.prepare("tiny", tmp_path_factory.mktemp("data"), workers=0)
+    return synthetic_people.prepare("tiny", tmp_path_factory.mktemp("data"), workers=0)
 
 
 def _true_vertices_mm(one):
@@ -138,7 +138,7 @@ def test_annotators_err_as_much_as_the_recipe_says():
     assert (surface.part[erring.face] == surface.part[exact.face]).all()
 
     def rest(points):
-        return np.einsum("pc,pcd->pd", points.barycentric, surface.corner[points.face])
+        return np.einsum("pc,pcd->pd", points.barycentric, shapes.corners()[points.face])
 
     off = np.linalg.norm(rest(erring) - rest(exact), axis=1)
     # Two tangent directions; a little less, because a match that would leave its part stays where it is.
@@ -148,7 +148,7 @@ def test_annotators_err_as_much_as_the_recipe_says():
 def test_points_spread_over_every_part_seen():
     part = np.zeros((64, 64), int)
     part[10:30, 10:30], part[30:60, 10:50], part[5:8, 40:44] = 2, 9, 3
-    rows, columns = annotator.spread(part, 120, np.random.default_rng(0))
+    rows, columns = visible_points.spread(part, 120, np.random.default_rng(0))
     chosen = part[rows, columns]
     assert set(chosen) == {2, 3, 9}
     assert 100 <= len(chosen) <= 150
@@ -160,9 +160,9 @@ def test_points_spread_over_every_part_seen():
 def test_an_undamaged_prediction_gives_nearby_points():
     """Read off the exact map, the nearest vertex in UV lies within some centimetres of the truth for nearly all."""
     recipe = dataclasses.replace(EXACT, image_size=128)
-    one = example.make(recipe, "train", 3)
+    one = synthetic_people.make_person(recipe, "train", 3)
     iuv = np.asarray(PIL.Image.open(io.BytesIO(one["iuv"])))
-    grid = view.pixel_grid_px(one["box_px"].astype(np.float64), 128)
+    grid = visible_points.pixel_grid_px(one["box_px"].astype(np.float64), 128)
     points = annotator.read_points(iuv, grid, np.random.default_rng(0))
     corners = _true_vertices_mm(one)[shapes.surface().faces[points.face]]
     shown = np.einsum("pc,pcd->pd", points.barycentric, corners)
@@ -171,7 +171,7 @@ def test_an_undamaged_prediction_gives_nearby_points():
 
 
 def test_a_degraded_prediction_has_wrong_parts_holes_and_blur():
-    one = example.make(EXACT, "train", 3)
+    one = synthetic_people.make_person(EXACT, "train", 3)
     iuv = np.asarray(PIL.Image.open(io.BytesIO(one["iuv"])))
     wrong, holes, moved = [], [], []
     for seed in range(10):
@@ -191,7 +191,7 @@ def test_a_degraded_prediction_has_wrong_parts_holes_and_blur():
 @pytest.mark.parametrize("route", ROUTES)
 def test_the_same_recipe_gives_the_same_example(route):
     recipe = dataclasses.replace(TINY, route=route)
-    first, second = example.make(recipe, "test", 7), example.make(recipe, "test", 7)
+    first, second = synthetic_people.make_person(recipe, "test", 7), synthetic_people.make_person(recipe, "test", 7)
     assert first.keys() == second.keys() == set(schema.features())
     for name, value in first.items():
         assert np.array_equal(value, second[name]), name
@@ -202,7 +202,7 @@ def test_headings_keep_within_their_spread():
     recipe = dataclasses.replace(TINY, heading_spread_deg=30.0)
     facing = []
     for index in range(0, 300, 4):
-        scene = example.stage(recipe, "train", index, np.random.default_rng(index))
+        scene = synthetic_people.stage(recipe, "train", index, np.random.default_rng(index))
         away = scene.joints[0] * [1, 0, 1]
         front = scene.rotation @ [0.0, 0.0, 1.0] * [1, 0, 1]
         facing.append(np.degrees(np.arccos(-front @ away / np.linalg.norm(front) / np.linalg.norm(away))))
@@ -229,7 +229,7 @@ def test_tiny_is_built_read_and_balanced(tiny):
 
 
 def test_what_is_read_is_what_was_made(tiny):
-    made = example.make(TINY, "train", 11)
+    made = synthetic_people.make_person(TINY, "train", 11)
     people = people_lib.load_people(tiny, "train", limit=12)
     assert np.array_equal(people.images[11], np.asarray(PIL.Image.open(io.BytesIO(made["image"]))))
     seen = people.observations
@@ -258,20 +258,20 @@ def _contents(folder):
 
 
 def test_parallel_processes_make_the_same_bytes(tmp_path):
-    builder.prepare(FEW, tmp_path / "one", workers=0)
-    builder.prepare(FEW, tmp_path / "two", workers=2)
+    synthetic_people.prepare(FEW, tmp_path / "one", workers=0)
+    synthetic_people.prepare(FEW, tmp_path / "two", workers=2)
     assert _contents(tmp_path / "one") == _contents(tmp_path / "two")
 
 
 def test_a_data_set_of_another_recipe_is_refused(tmp_path):
-    builder.prepare(FEW, tmp_path, workers=0)
-    builder.prepare(FEW, tmp_path, workers=0)
+    synthetic_people.prepare(FEW, tmp_path, workers=0)
+    synthetic_people.prepare(FEW, tmp_path, workers=0)
     with pytest.raises(InputError, match="made from other files or with other options"):
-        builder.prepare(dataclasses.replace(FEW, seed=1), tmp_path, workers=0)
+        synthetic_people.prepare(dataclasses.replace(FEW, seed=1), tmp_path, workers=0)
     with pytest.raises(InputError, match="run experiments.prepare_data first"):
-        builder.load("demo", tmp_path)
+        synthetic_people.load("demo", tmp_path)
     with pytest.raises(InputError, match="huge: no such configuration"):
-        builder.prepare("huge", tmp_path)
+        synthetic_people.prepare("huge", tmp_path)
 
 
 def test_tensorflow_is_never_imported(tmp_path):
@@ -279,9 +279,9 @@ def test_tensorflow_is_never_imported(tmp_path):
         f"""
         import sys
         from dal_jax.data import people
-        from dal_jax.synthetic import builder, recipe
+        from dal_jax.synthetic import people as synthetic_people, recipe
         few = recipe.Recipe(**{dataclasses.asdict(FEW)!r})
-        people.load_people(builder.prepare(few, {str(tmp_path)!r}, workers=0), "train", with_truth=True)
+        people.load_people(synthetic_people.prepare(few, {str(tmp_path)!r}, workers=0), "train", with_truth=True)
         assert "tensorflow" not in sys.modules
         """
     )

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 from jaxtyping import Float
+from scipy.spatial.transform import Rotation
 
 from dal_jax.runtime.errors import InputError
 
@@ -71,25 +72,20 @@ class Placement(NamedTuple):
         return (world_mm - self.position_mm) @ self.rotation.T
 
 
-class Cameras(NamedTuple):
-    """The lenses by camera name; and the placements by (subject, camera), empty where no file has told them."""
-
-    lenses: dict[str, Lens]
-    placements: dict[tuple[str, str], Placement]
-
-
-def published() -> Cameras:
-    """Return the lenses as they are published, for archives without `metadata.xml`; placements stay unknown.
+def published() -> dict[str, Lens]:
+    """Return the lenses by camera as they are published, for archives without `metadata.xml`.
 
     The numbers are those of the release's metadata.xml, rounded to 9 decimals (1e-6 px); they are printed in many
     papers' code, for instance in github.com/karfly/human36m-camera-parameters.
     """
     rows = np.array(_PUBLISHED)
-    return Cameras({name: _lens(row) for name, row in zip(NAMES, rows, strict=True)}, {})
+    return {name: _lens(row) for name, row in zip(NAMES, rows, strict=True)}
 
 
-def read_metadata(path: pathlib.Path) -> Cameras:
-    """Read the release's `metadata.xml`: `w0` holds 300 numbers, `dbcameras/index2id` the names of the cameras.
+def read_metadata(path: pathlib.Path) -> tuple[dict[str, Lens], dict[tuple[str, str], Placement]]:
+    """Return (lenses by camera, placements by subject and camera) of the release's `metadata.xml`.
+
+    `w0` holds 300 numbers, `dbcameras/index2id` the names of the cameras.
 
     Raises:
       errors.InputError: the file is missing, is no such XML, or has other cameras; one line that names file and entry.
@@ -106,7 +102,7 @@ def read_metadata(path: pathlib.Path) -> Cameras:
         for row, name in enumerate(names)
         for subject in range(SUBJECTS)
     }
-    return Cameras({name: _lens(lenses[row]) for row, name in enumerate(names)}, placements)
+    return {name: _lens(lenses[row]) for row, name in enumerate(names)}, placements
 
 
 def _parse(path: pathlib.Path) -> ElementTree.Element:
@@ -142,12 +138,8 @@ def _lens(row: Float[np.ndarray, "9"]) -> Lens:
 
 
 def _rotation(angles: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
-    """Return the turns about x, y and z, the last first: R = X Y Z, as the release writes them."""
-    (cx, cy, cz), (sx, sy, sz) = np.cos(angles), np.sin(angles)
-    x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
-    y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
-    return x @ y @ z
+    """Return R = X Y Z, as the release writes it."""
+    return Rotation.from_euler("XYZ", angles).as_matrix()
 
 
 # fx, fy, cx, cy, k1, k2, k3, p1, p2 of each camera, in the order of NAMES

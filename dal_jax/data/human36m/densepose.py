@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dal_jax.data.human36m.release import Sequence
-from dal_jax.data.preparing.source import Noted
+from dal_jax.data.source import Noted
 from dal_jax.observations import iuv
 from dal_jax.observations.chart import Chart
 from dal_jax.observations.person import AnnotatedPerson, Rejected

@@ -1,10 +1,11 @@
-"""Whose body stands before the camera: a body file's, or a model of SMPL in the person's own shape."""
+"""Dense correspondences from SMPL's parameters (paper, 6.1: MoSh): bodies posed, and looked at along rays."""
 
 import dataclasses
 import functools
 import pathlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -13,18 +14,30 @@ from jaxtyping import Array, Float, Int
 from dal_jax.body import skinning, triangles
 from dal_jax.body.formats import carry_over, load
 from dal_jax.body.template import Template
-from dal_jax.data.human36m import cameras, placement
+from dal_jax.data.human36m import cameras
 from dal_jax.data.human36m.cameras import Lens
 from dal_jax.data.human36m.densepose import Dense
-from dal_jax.data.human36m.release import Sequence
+from dal_jax.data.human36m.release import FRAMES_PER_SECOND, Sequence
 from dal_jax.data.motions import smpl_motion
-from dal_jax.data.preparing.source import Noted
+from dal_jax.data.source import Noted
+from dal_jax.data.visible_points import exact_points, pixel_grid_px
 from dal_jax.observations import person
 from dal_jax.observations.person import Rejected
 from dal_jax.runtime.errors import InputError
-from dal_jax.synthetic import annotator
-from dal_jax.synthetic.view import pixel_grid_px
 from dal_jax.viewing.raycast import Hits, Scene
+
+WORST_FIT_MM = 150.0
+"""Root mean square of the 17 joints, body against positions; beyond it the parameters are another moment's or person's.
+
+A body that has not the person's shape is tens of millimetres off in every frame.
+"""
+
+_BLOCK = 32  # bodies posed at once
+_GRID = 96  # rays along the crop's side, from whose hits the points are chosen
+_RATES = (10.0, 50.0, 100.0, 120.0, 200.0, 240.0)
+"""Frames a second of motions that do not tell theirs; MoSh's of Human3.6M have 200, those per camera 10."""
+_SLACK = 0.03  # share by which a motion may be longer or shorter than the positions
+_AGREEING = 1.5  # times the median error of a sequence's frames; those beyond have no say in where the body stands
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,18 +94,6 @@ def _smpl_on_free_body() -> Float[np.ndarray, "6890 3"]:
     return carry_over.smpl_placement().position
 
 
-# --- Dense correspondences from SMPL's parameters (paper, 6.1: MoSh): bodies posed, and looked at along rays ---
-
-WORST_FIT_MM = 150.0
-"""Root mean square of the 17 joints, body against positions; beyond it the parameters are another moment's or person's.
-
-A body that has not the person's shape is tens of millimetres off in every frame.
-"""
-
-_BLOCK = 32  # bodies posed at once
-_GRID = 96  # rays along the crop's side, from whose hits the points are chosen
-
-
 def find(folder: pathlib.Path, sequence: Sequence) -> pathlib.Path:
     """Return a sequence's file of parameters: `S1/Directions 1.npz`, `_poses.npz`, `.pkl` or `_cam0_aligned.pkl`.
 
@@ -125,25 +126,25 @@ def annotate(
     """
     motion = smpl_motion.read(path)
     template, shaped = bodies.of(tuple(motion.betas.tolist()))
-    rows = placement.motion_frames(path, len(motion.root), motion.rate, len(truth_mm), wanted)
+    rows = motion_frames(path, len(motion.root), motion.rate, len(truth_mm), wanted)
     kept = rows[rows >= 0]
     joints = smpl_motion.h36m_joints(template, motion.root[kept], motion.pose[kept])
     truth = truth_mm[wanted[rows >= 0]] / 1000
     trans = None if motion.trans is None else motion.trans[kept]
-    places = placement.place(joints, truth, trans, scaled=not shaped)
-    told = zip(places, joints, truth, _bodies(template, motion.root[kept], motion.pose[kept]), strict=True)
+    places = place(joints, truth, trans, scaled=not shaped)
+    posed = zip(places, joints, truth, _bodies(template, motion.root[kept], motion.pose[kept]), strict=True)
     for frame, row in zip(wanted.tolist(), rows, strict=True):
         if row < 0:
             yield Noted("frame without parameters")
             continue
-        place, own, true, vertices = next(told)
-        error_mm = 1000 * float(np.sqrt(np.mean(np.sum((place(own) - true) ** 2, axis=-1))))
+        similarity, own, true, vertices = next(posed)
+        error_mm = 1000 * float(np.sqrt(np.mean(np.sum((similarity(own) - true) ** 2, axis=-1))))
         if error_mm > WORST_FIT_MM:
             message = f"{path}: frame {frame} of {sequence.name}: joints are {error_mm:.0f} mm from D3_Positions"
             yield Rejected(sequence.name, frame, sequence.video.name, "parameters do not fit", message)
         else:
             random = np.random.default_rng((zlib.crc32(sequence.name.encode()), frame))
-            seen = look(place(vertices), template, lens, random)
+            seen = look(similarity(vertices), template, lens, random)
             face, barycentric = bodies.carry(template, seen.face, seen.barycentric)
             yield seen._replace(face=face, barycentric=barycentric)
 
@@ -159,28 +160,27 @@ def look(
     low, high = outline_px.min(axis=0), outline_px.max(axis=0)
     side = person.CROP_MARGIN * (high - low).max()
     box_px = np.array([*((low + high - side) / 2), side, side])
-    view = LensView(vertices, np.asarray(template.faces), lens)
+    cast = _caster(vertices, np.asarray(template.faces), lens)
     grid_px = pixel_grid_px(box_px, _GRID)
-    face = view.cast(grid_px).face
+    face = cast(grid_px).face
     part = np.where(face >= 0, np.asarray(template.part)[face], 0)
-    points = annotator.exact_points(view, part, grid_px, random)
+    points = exact_points(cast, len(template.faces), part, grid_px, random)
     return Dense(box_px, points.px, points.face, points.barycentric)
 
 
-class LensView:
-    """A body before one of the cameras, for looking at it along pixels (`annotator.exact_points`)."""
+def _caster(
+    vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"], lens: Lens
+) -> Callable[[Float[np.ndarray, "*b 2"]], Hits]:
+    """Return the function that looks along a camera's pixels at a body in its frame, metres."""
+    scene = Scene(vertices.astype(np.float32), faces)
 
-    def __init__(self, vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"], lens: Lens):
-        self.body_faces = len(faces)
-        self._scene = Scene(vertices.astype(np.float32), faces)
-        self._lens = lens
-
-    def cast(self, points_px: Float[np.ndarray, "*b 2"]) -> Hits:
-        """Look along photograph pixels; `distance` is the depth z, metres."""
-        directions = self._lens.rays(points_px).reshape(-1, 3)
-        hits = self._scene.cast(np.zeros_like(directions), directions)
+    def cast(points_px: Float[np.ndarray, "*b 2"]) -> Hits:
+        directions = lens.rays(points_px).reshape(-1, 3)
+        hits = scene.cast(np.zeros_like(directions), directions)
         shape = points_px.shape[:-1]
         return Hits(hits.face.reshape(shape), hits.barycentric.reshape(*shape, 3), hits.distance.reshape(shape))
+
+    return cast
 
 
 def _bodies(
@@ -199,3 +199,86 @@ def _vertices(template: Template, root: Float[Array, "k 3"], angles: Float[Array
         return skinning.skin_vertices(template, smpl_motion.segments_of(template, turn, pose))
 
     return jax.vmap(one)(root, angles)
+
+
+# --- Which frame of a motion a video frame shows, and where the body stands there ---
+
+
+class Similarity(NamedTuple):
+    """target = scale * rotation @ source + shift."""
+
+    scale: float
+    rotation: Float[np.ndarray, "3 3"]
+    shift: Float[np.ndarray, "3"]
+
+    def __call__(self, points: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 3"]:
+        """Carry points over."""
+        return self.scale * points @ self.rotation.T + self.shift
+
+
+def align(source: Float[np.ndarray, "n 3"], target: Float[np.ndarray, "n 3"], scaled: bool) -> Similarity:
+    """Return the similarity, without reflection, that brings points nearest to others (Umeyama 1991).
+
+    scaled: choose the scale, too, which is 1 otherwise.
+    """
+    middle, goal = source.mean(axis=0), target.mean(axis=0)
+    centred = source - middle
+    u, stretch, vt = np.linalg.svd((target - goal).T @ centred)
+    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+    rotation = (u * sign) @ vt
+    scale = float(np.sum(stretch * sign) / max(np.sum(centred**2), 1e-12)) if scaled else 1.0
+    return Similarity(scale, rotation, goal - scale * rotation @ middle)
+
+
+def place(
+    body: Float[np.ndarray, "frames 17 3"],
+    truth: Float[np.ndarray, "frames 17 3"],
+    trans: Float[np.ndarray, "frames 3"] | None,
+    scaled: bool,
+) -> list[Similarity]:
+    """Return for each frame what brings the body, posed with its pelvis at the origin, before the camera.
+
+    With `trans` one similarity holds for the whole sequence, whatever world the motion was recorded in; without it
+    each frame has its own, for the file does not say where the person is. `scaled`: one scale for the sequence makes
+    the body as large as the person, whose shape it has not.
+    """
+    if trans is not None:
+        whole = _align_most(body + trans[:, None], truth, scaled)
+        return [whole._replace(shift=whole(own)) for own in trans]
+    each = [align(one, goal, scaled) for one, goal in zip(body, truth, strict=True)]
+    scale = float(np.median([one.scale for one in each]))
+    return [
+        Similarity(scale, one.rotation, goal.mean(axis=0) - scale * one.rotation @ points.mean(axis=0))
+        for one, points, goal in zip(each, body, truth, strict=True)
+    ]
+
+
+def _align_most(
+    body: Float[np.ndarray, "frames 17 3"], truth: Float[np.ndarray, "frames 17 3"], scaled: bool
+) -> Similarity:
+    """Return the similarity of the frames that agree: those whose error is near the median's, once all are aligned."""
+    first = align(body.reshape(-1, 3), truth.reshape(-1, 3), scaled)
+    error = np.sqrt(np.mean((first(body) - truth) ** 2, axis=(1, 2)))
+    kept = error <= _AGREEING * np.median(error)
+    return align(body[kept].reshape(-1, 3), truth[kept].reshape(-1, 3), scaled)
+
+
+def motion_frames(
+    path: pathlib.Path, recorded: int, rate: float | None, count: int, wanted: Int[np.ndarray, "k"]
+) -> Int[np.ndarray, "k"]:
+    """Return which of a motion's `recorded` frames shows each wanted one of `count` positions; -1 where there is none.
+
+    Raises:
+      errors.InputError: the motion is longer or shorter than the sequence at any rate known.
+    """
+    seconds = count / FRAMES_PER_SECOND
+    rates = (rate,) if rate else _RATES
+    fitting = [one for one in rates if abs(recorded - seconds * one) <= _SLACK * seconds * one + one / 10]
+    if not fitting:
+        at = f"at {rate:g} a second" if rate else "at any rate known"
+        raise InputError(f"{path}: {recorded} frames {at} are not the sequence's {seconds:.1f} s")
+    best = min(fitting, key=lambda one: abs(recorded - seconds * one))
+    exact = wanted * best / FRAMES_PER_SECOND
+    nearest = np.round(exact).astype(np.int64)
+    there = (np.abs(exact - nearest) < 0.5 * min(1.0, best / FRAMES_PER_SECOND) + 1e-6) & (nearest < recorded)
+    return np.where(there, nearest, -1)

@@ -1,4 +1,4 @@
-"""Human3.6M as a data set that can be recorded: a video is a unit of work, a frame of it a person."""
+"""Human3.6M as a data set: a video is a unit of work, a frame of it a person."""
 
 import dataclasses
 import hashlib
@@ -14,11 +14,11 @@ from jaxtyping import Float, Int, UInt8
 from dal_jax.data import schema
 from dal_jax.data.files import Files
 from dal_jax.data.human36m import cameras, densepose, mosh, release
-from dal_jax.data.human36m.cameras import Cameras, Lens
+from dal_jax.data.human36m.cameras import Lens, Placement
 from dal_jax.data.human36m.densepose import Dense
 from dal_jax.data.human36m.mosh import SubjectBodies
 from dal_jax.data.human36m.release import Sequence
-from dal_jax.data.preparing.source import Example, Noted
+from dal_jax.data.source import Example, Noted
 from dal_jax.observations import photographs
 from dal_jax.observations.person import Rejected
 from dal_jax.runtime.errors import InputError
@@ -27,7 +27,7 @@ ROUTES = ("mosh", "iuv")
 """MoSh's parameters, or a network's IUV pictures; each is the name of the folder beside the subjects'."""
 
 VERSION = "1"
-"""Of this reader: what it records depends on it."""
+"""Of this reader: the examples depend on it."""
 
 _METADATA = "metadata.xml"
 _PHOTOGRAPH_PX, _SIZE_SLACK_PX = 1000, 10  # two cameras' pictures are 1002 high
@@ -80,7 +80,7 @@ class Human36m:
         if not found:
             raise InputError(f"{self.files.source}: no video S1/Videos/*.mp4, or of another subject of protocol 1")
         seen_by_camera = (one.positions("D3_Positions_mono") for one in itertools.chain(*found.values()))
-        if not self._cameras().placements and not any(path.is_file() for path in seen_by_camera):
+        if not self._cameras()[1] and not any(path.is_file() for path in seen_by_camera):
             raise InputError(f"{self.files.source}: no D3_Positions_mono; D3_Positions need {_METADATA}")
         return found
 
@@ -90,7 +90,7 @@ class Human36m:
             yield _rejected(sequence, "video known to be bad", f"{sequence.name}: left out: {sequence.fault}")
             return
         try:
-            lens = self._cameras().lenses[sequence.camera]
+            lens = self._cameras()[0][sequence.camera]
             joints_px, truth_mm = self._joints(sequence, lens)
             frames = np.arange(0, len(truth_mm), self.frame_step)
             annotated = self._annotated(sequence, lens, joints_px, truth_mm, frames)
@@ -116,9 +116,9 @@ class Human36m:
             raise InputError(f"{self.files.source}: no folder {self.dense or ' or '.join(ROUTES)} in it")
         raise InputError(f"{self.files.source}: has folders {' and '.join(there)}; name one by --dense")
 
-    def _cameras(self) -> Cameras:
+    def _cameras(self) -> tuple[dict[str, Lens], dict[tuple[str, str], Placement]]:
         metadata = self.files.folder / _METADATA
-        return cameras.read_metadata(metadata) if metadata.exists() else cameras.published()
+        return cameras.read_metadata(metadata) if metadata.exists() else (cameras.published(), {})
 
     def _check(self) -> None:
         """Refuse wrong options, and read now what every video needs: the run ends before it begins."""
@@ -151,7 +151,7 @@ class Human36m:
         mono = sequence.positions("D3_Positions_mono")
         if mono.is_file():
             return release.read(mono, 3)
-        placement = self._cameras().placements.get((sequence.subject, sequence.camera))
+        placement = self._cameras()[1].get((sequence.subject, sequence.camera))
         if placement is None:
             raise InputError(f"{mono}: no such file; D3_Positions need {_METADATA}")
         return placement.to_camera(release.read(sequence.positions("D3_Positions"), 3))

@@ -3,8 +3,7 @@
 import numpy as np
 
 from dal_jax.synthetic.actions import gestures, stances, upright
-from dal_jax.synthetic.figure import SIDES, Figure, outward
-from dal_jax.synthetic.take import Take
+from dal_jax.synthetic.figure import SIDES, Figure, Take, outward
 
 
 def _settle(figure: Figure, take: Take, seated: float) -> bool:
@@ -53,7 +52,7 @@ def phoning(figure: Figure, take: Take) -> None:
     gestures.to_ear(figure, side, take)
     idle = upright.other(side)
     if take.chance(0.35):
-        gestures.ahead(figure, idle, -0.18 + take.drift(0.07, 2.0), 0.30, 0.12 + take.drift(0.06, 2.4), None)
+        gestures.ahead(figure, idle, (-0.18 + take.drift(0.07, 2.0), 0.30, 0.12 + take.drift(0.06, 2.4)))
     else:
         _idle_arm(figure, idle, take, way == "sit")
 
@@ -93,7 +92,7 @@ def sitting(figure: Figure, take: Take) -> None:
             talks = way == "talk" and take.chance(0.7)
             height = -0.20 + take.drift(0.08, 2.2)
             if talks:
-                gestures.ahead(figure, side, height, 0.33, 0.14 + take.drift(0.06, 2.5), None)
+                gestures.ahead(figure, side, (height, 0.33, 0.14 + take.drift(0.06, 2.5)))
             else:
                 gestures.on_thigh(figure, side, take, along=0.85 if way == "knees" else None)
     figure.look(take.drift(0.5, 6.0), 0.06 + take.drift(0.15, 4.0), take.drift(0.08))

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from dal_jax.synthetic.figure import SIDES, Figure, outward
-from dal_jax.synthetic.take import Take
+from dal_jax.synthetic.figure import SIDES, Figure, Take, outward
 
 
 def hang(figure: Figure, side: str, take: Take, elbow: float | None = None) -> None:
@@ -67,10 +66,11 @@ def to_mouth(figure: Figure, side: str, take: Take, amount: float, rest_point: n
 
 
 def ahead(
-    figure: Figure, side: str, height: float, forward: float, across: float,
+    figure: Figure, side: str, hand: tuple[float, float, float],
     palm: np.ndarray | None = None, curl: float = 0.35, elbow: float = 0.5,
 ) -> None:  # fmt: skip
-    """Hold the hand in front: height above the chest joint, forward from the chest, sideways outwards; metres."""
+    """Hold the hand in front; hand: height above the chest joint, forward from it, sideways outwards, metres."""
+    height, forward, across = hand
     sign = outward(side)
     chest, origin = figure.frame("spine3")
     length = arm_length(figure, side)

@@ -3,11 +3,7 @@
 import numpy as np
 from scipy import interpolate
 
-from dal_jax.synthetic import figure as figure_lib, turns
-from dal_jax.synthetic.figure import Figure
-from dal_jax.synthetic.take import Take
-
-SIDES = figure_lib.SIDES
+from dal_jax.synthetic.figure import SIDES, Figure, Take, outward, rotate
 
 
 def stand(
@@ -32,7 +28,7 @@ def stand(
     back = 0.35 * np.sin(flexion)  # who bends forward moves the hips back, to stay above the feet
     feet = {}
     for side, out in zip(SIDES, toe_out, strict=True):
-        sign = figure_lib.outward(side)
+        sign = outward(side)
         hip, ankle = figure.rest(f"{side}_hip"), figure.rest(f"{side}_ankle")
         free = 0.5 - 0.5 * sign * weight  # 0: bears the weight, 1: relaxed
         feet[side] = (
@@ -43,7 +39,7 @@ def stand(
     lowered = _pelvis_height(figure, {side: feet[side][0] for side in SIDES}, slack=0.008 + drop)
     for side in SIDES:
         target, out = feet[side]
-        sign = figure_lib.outward(side)
+        sign = outward(side)
         figure.leg_to(side, target + [0, lowered, 0], np.array([sign * np.sin(out), 0.0, np.cos(out)]), out)
 
 
@@ -100,9 +96,9 @@ def _roll_foot(figure: Figure, side: str, out: float, phase: float) -> None:
     own = figure.frame(f"{side}_ankle")[0]
     shank = figure.frame(f"{side}_knee")[0]
     pitch = np.arctan2(-own[1, 2], np.hypot(own[0, 2], own[2, 2]))  # toes down > 0
-    flat = turns.about("y", figure_lib.outward(side) * out) @ turns.about("x", (1 - bearing) * pitch)
-    figure.turn(f"{side}_ankle", shank.T @ flat)
-    figure.turn(f"{side}_foot", turns.about("x", -bend))
+    flat = rotate("YX", outward(side) * out, (1 - bearing) * pitch)
+    figure.rotate(f"{side}_ankle", shank.T @ flat)
+    figure.rotate(f"{side}_foot", rotate("X", -bend))
 
 
 def sit_chair(figure: Figure, take: Take, legs: str | None = None, flexion: float | None = None) -> str:
@@ -119,7 +115,7 @@ def sit_chair(figure: Figure, take: Take, legs: str | None = None, flexion: floa
     reach = {"square": 0.0, "reached": take.between(0.12, 0.26), "tucked": -0.13, "ankles": 0.16, "knees": 0.05}[legs]
     over = take.pick(*SIDES)
     for side in sorted(SIDES, key=lambda name: name == over):  # the leg on top is placed last
-        sign = figure_lib.outward(side)
+        sign = outward(side)
         hip, thigh, shank = leg(figure, side)
         knee = np.array([0.25 * sign, 0.5, 1.0])
         target = hip + [sign * apart, -shank * (0.98 - 0.25 * abs(reach)), 0.95 * thigh + reach * thigh / 0.42]
@@ -153,10 +149,10 @@ def sit_floor(figure: Figure, take: Take, legs: str) -> None:
     lean = {"crossed": 0.05, "extended": -0.30, "drawn": -0.05, "mixed": -0.22}[legs] + take.between(-0.08, 0.08)
     figure.pelvis(-0.30 + 0.6 * lean, take.drift(0.03), take.drift(0.08, 7.0))
     figure.trunk(0.42 + 0.4 * lean + take.drift(0.03), take.drift(0.05), take.drift(0.08))
-    front = take.pick(*figure_lib.SIDES)
+    front = take.pick(*SIDES)
     apart = take.between(0.03, 0.12)
-    for side in figure_lib.SIDES:
-        sign = figure_lib.outward(side)
+    for side in SIDES:
+        sign = outward(side)
         hip, thigh, shank = leg(figure, side)
         way = legs if legs != "mixed" else ("extended" if side == front else "drawn")
         floor = ANKLE - SEAT
@@ -179,7 +175,7 @@ def kneel(figure: Figure, take: Take) -> None:
     figure.trunk(take.between(0.0, 0.15) + take.drift(0.03), take.drift(0.04), take.drift(0.08))
     apart = take.between(0.05, 0.16)
     sink = take.between(1.25, 1.5)
-    for side in figure_lib.SIDES:
+    for side in SIDES:
         figure.leg_bent(side, hip=sink, knee=min(1.57 + sink - 0.42, 2.5), ankle=0.85, abduction=apart, out=0.0)
 
 
@@ -189,8 +185,8 @@ def squat(figure: Figure, take: Take, depth: float, flexion: float) -> None:
     figure.trunk(0.1 + 0.45 * flexion, take.drift(0.05), take.drift(0.10))
     width = take.between(0.06, 0.14)
     out = take.between(0.15, 0.45)
-    for side in figure_lib.SIDES:
-        sign = figure_lib.outward(side)
+    for side in SIDES:
+        sign = outward(side)
         hip, thigh, shank = leg(figure, side)
         height = (1.0 - 0.56 * depth) * (thigh + shank) - 0.01
         target = hip + [sign * width, -height, (0.10 + 0.16 * flexion) * min(1.0, 2 * depth)]

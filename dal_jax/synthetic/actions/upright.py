@@ -3,8 +3,7 @@
 import numpy as np
 
 from dal_jax.synthetic.actions import gestures, stances
-from dal_jax.synthetic.figure import SIDES, Figure, outward
-from dal_jax.synthetic.take import Take
+from dal_jax.synthetic.figure import SIDES, Figure, Take, outward
 
 
 def other(side: str) -> str:
@@ -46,7 +45,7 @@ def discussion(figure: Figure, take: Take) -> None:
         sign = outward(side)
         if moves:
             palm = np.array([-sign * np.cos(turned), np.sin(turned), 0.2])
-            gestures.ahead(figure, side, height, forward, across, palm, curl=take.between(0.15, 0.5))
+            gestures.ahead(figure, side, (height, forward, across), palm, curl=take.between(0.15, 0.5))
         else:
             spare_arm(figure, side, take)
     figure.look(take.drift(0.45, 5.0), 0.05 + take.drift(0.12, 2.5), take.drift(0.08))
@@ -77,7 +76,7 @@ def greeting(figure: Figure, take: Take) -> None:
         figure.arm_to(side, wrist, np.array([sign * 0.9, -1.0, -0.2]), np.array([0.0, 0.1, 1.0]), curl=0.08)
     else:
         height = -0.17 + take.drift(0.05, 0.9)
-        gestures.ahead(figure, side, height, 0.24 + 0.22 * amount, 0.10, np.array([-sign, 0.0, 0.0]), 0.2)
+        gestures.ahead(figure, side, (height, 0.24 + 0.22 * amount, 0.10), np.array([-sign, 0.0, 0.0]), 0.2)
     spare_arm(figure, other(side), take)
     figure.look(take.drift(0.15), take.drift(0.10), take.drift(0.06))
 
@@ -147,7 +146,7 @@ def purchases(figure: Figure, take: Take) -> None:
     wrist = near + (far - near) * amount
     figure.arm_to(side, wrist, np.array([sign * 0.6, -1.0, -0.1]), np.array([-0.5 * sign, -1.0, 0.0]), curl=0.45)
     if take.chance(0.6):  # a bag over the bent forearm
-        gestures.ahead(figure, other(side), -0.20, 0.22, 0.17, np.array([sign * 0.4, 0.9, 0.0]), curl=0.9)
+        gestures.ahead(figure, other(side), (-0.20, 0.22, 0.17), np.array([sign * 0.4, 0.9, 0.0]), curl=0.9)
     else:
         gestures.hang(figure, other(side), take)
     target = wrist - figure.frame("head")[1]
@@ -220,7 +219,7 @@ def walk_dog(figure: Figure, take: Take) -> None:
     phase = stances.walk(figure, take, vigour=0.85)
     pull = take.between(0.28, 0.46) + take.drift(0.06, 2.0)
     height = take.between(-0.30, -0.12) + take.drift(0.05, 1.7)
-    gestures.ahead(figure, side, height, pull, take.between(0.10, 0.24), np.array([-0.4 * sign, -1.0, 0.0]), 0.9)
+    gestures.ahead(figure, side, (height, pull, take.between(0.10, 0.24)), np.array([-0.4 * sign, -1.0, 0.0]), 0.9)
     _swing(figure, other(side), take, phase, 0.8)
     figure.look(sign * take.between(-0.1, 0.4) + take.drift(0.15), take.between(0.05, 0.35))
 
@@ -233,10 +232,12 @@ def walk_together(figure: Figure, take: Take) -> None:
     way = take.pick("swing", "talk", "linked")
     _swing(figure, other(side), take, phase, 0.8)
     if way == "linked":
-        gestures.ahead(figure, side, -0.20, 0.20, 0.22 + take.drift(0.02), np.array([-sign, -0.3, 0.0]), 0.5, elbow=1.2)
+        gestures.ahead(
+            figure, side, (-0.20, 0.20, 0.22 + take.drift(0.02)), np.array([-sign, -0.3, 0.0]), 0.5, elbow=1.2
+        )
     elif way == "talk":
         gestures.ahead(
-            figure, side, -0.16 + take.drift(0.08, 2.0), 0.30, 0.17 + take.drift(0.06, 2.5), np.array([-sign, 0.5, 0.0])
+            figure, side, (-0.16 + take.drift(0.08, 2.0), 0.30, 0.17 + take.drift(0.06, 2.5)), np.array([-sign, 0.5, 0])
         )
     else:
         _swing(figure, side, take, phase, 0.8)

@@ -54,7 +54,7 @@ def camera_numbers() -> tuple[np.ndarray, np.ndarray]:
         poses[row, :, 3:] = place + random.normal(0, 20, (cameras.SUBJECTS, 3))
     lenses = [
         np.concatenate([lens.focal_px, lens.centre_px, lens.radial, lens.tangential])
-        for lens in cameras.published().lenses.values()
+        for lens in cameras.published().values()
     ]
     return poses, np.array(lenses)
 
@@ -116,7 +116,7 @@ def write_sequence(root: pathlib.Path, subject: str, stem: str, recorded: Record
     placed = poses[cameras.NAMES.index(CAMERA), int(subject[1:]) - 1]
     seen = (recorded.joints_world_mm - placed[3:]) @ Rotation.from_euler("XYZ", placed[:3]).as_matrix().T
     write_cdf(folder / "D3_Positions" / f"{stem}.cdf", recorded.joints_world_mm)
-    write_cdf(folder / "D2_Positions" / f"{stem}.{CAMERA}.cdf", cameras.published().lenses[CAMERA].project(seen))
+    write_cdf(folder / "D2_Positions" / f"{stem}.{CAMERA}.cdf", cameras.published()[CAMERA].project(seen))
     if mono:
         write_cdf(folder / "D3_Positions_mono" / f"{stem}.{CAMERA}.cdf", seen)
     write_video(root / subject / "Videos" / f"{stem}.{CAMERA}.mp4")

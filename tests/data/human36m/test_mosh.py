@@ -17,7 +17,7 @@ RAY_PX = 0.05  # of float32 rays at five metres
 IN_SIGHT_M = 1e-4
 MAP_M = 0.003  # the made-up SMPL surface is the free body's, shaken by half a millimetre and cut into other triangles
 
-LENS = cameras.published().lenses[release.CAMERA]
+LENS = cameras.published()[release.CAMERA]
 
 
 def _before_the_camera(template):

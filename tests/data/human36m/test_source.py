@@ -15,10 +15,9 @@ from scipy.spatial.transform import Rotation
 from dal_jax.body.formats import load
 from dal_jax.data.files import Files
 from dal_jax.data.human36m import cameras, mosh, release
-from dal_jax.data.human36m.mosh import LensView
 from dal_jax.data.human36m.source import Human36m
 from dal_jax.data.people import load_people, load_truth
-from dal_jax.data.preparing.builder import prepare
+from dal_jax.data.preparing import prepare
 from dal_jax.runtime.errors import InputError
 from tests.data.human36m import release as release_lib
 
@@ -95,7 +94,7 @@ def test_what_is_stored_is_what_is_true(prepared, recorded, source):
 
 def test_dense_points_are_where_the_true_bodies_are(prepared, recorded):
     builder, _ = prepared
-    lens = cameras.published().lenses[release_lib.CAMERA]
+    lens = cameras.published()[release_lib.CAMERA]
     faces = np.asarray(load.load_body().faces)
     for split, subject in (("train", 1), ("test", 9)):
         for example in builder.as_data_source(split):
@@ -123,13 +122,13 @@ def test_without_mono_positions_the_metadata_places_the_camera(source, prepared,
 def _write_iuv(path, vertices_mm):
     """Write what a perfect DensePose would predict of a body, as OpenCV writes it: the part last."""
     template = load.load_body()
-    lens = cameras.published().lenses[release_lib.CAMERA]
+    lens = cameras.published()[release_lib.CAMERA]
     x, y = np.meshgrid(np.arange(release_lib.SIZE[0]) + 0.5, np.arange(release_lib.SIZE[1]) + 0.5)
     outline = lens.project(vertices_mm)
     low, high = np.floor(outline.min(axis=0)).astype(int), np.ceil(outline.max(axis=0)).astype(int)
     window = np.s_[max(low[1], 0) : high[1], max(low[0], 0) : high[0]]
-    view = LensView(vertices_mm / 1000, np.asarray(template.faces), lens)
-    hits = view.cast(np.stack([x, y], axis=-1)[window])
+    cast = mosh._caster(vertices_mm / 1000, np.asarray(template.faces), lens)
+    hits = cast(np.stack([x, y], axis=-1)[window])
     picture = np.zeros((*x.shape, 3), np.uint8)
     uv = np.einsum("hwc,hwcd->hwd", hits.barycentric, np.asarray(template.uv)[hits.face])
     picture[window][..., 2] = np.where(hits.mask, np.asarray(template.part)[hits.face], 0)
@@ -155,8 +154,8 @@ def test_predictions_of_densepose_are_the_other_route(source, recorded, tmp_path
     template = load.load_body()
     example = builder.as_data_source("train")[1]
     used = example["point_confidence"] > 0
-    view = LensView(_seen(recorded, 1)[5] / 1000, np.asarray(template.faces), cameras.published().lenses["54138969"])
-    hits = view.cast(example["point_px"][used])
+    cast = mosh._caster(_seen(recorded, 1)[5] / 1000, np.asarray(template.faces), cameras.published()["54138969"])
+    hits = cast(example["point_px"][used])
     corners = np.asarray(template.vertices)[np.asarray(template.faces)]
     places = [
         np.einsum("pc,pcx->px", weight, corners[face])

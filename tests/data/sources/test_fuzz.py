@@ -8,7 +8,7 @@ import PIL.Image
 
 from dal_jax.data import catalogue
 from dal_jax.data.files import Files
-from dal_jax.data.preparing.builder import prepare
+from dal_jax.data.preparing import prepare
 from tests.data.sources import made_folders
 
 PEOPLE, PHOTOGRAPHS = 10_000, 200

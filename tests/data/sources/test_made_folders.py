@@ -9,17 +9,16 @@ import pytest
 
 from dal_jax.body import skeleton
 from dal_jax.body.formats import load
-from dal_jax.data import catalogue, people as people_lib
+from dal_jax.data import catalogue, people as people_lib, preparing
 from dal_jax.data.files import Files
-from dal_jax.data.preparing import chunks
-from dal_jax.data.preparing.builder import prepare
-from dal_jax.data.preparing.source import Summary
+from dal_jax.data.preparing import prepare
+from dal_jax.data.source import Summary
 from dal_jax.observations import densepose, observation, photographs
 from dal_jax.observations.annotations import read_annotations
 from dal_jax.observations.chart import body_chart
 from dal_jax.runtime import pipeline
 from dal_jax.runtime.errors import InputError
-from tests.data.preparing import test_recording
+from tests.data import test_preparing
 from tests.data.sources import made_folders
 from tests.observations import annotation_files
 
@@ -94,7 +93,7 @@ def test_everybody_is_counted_once(made, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_made_twice_it_has_the_same_bytes(made, name, tmp_path):
     prepare(made.sources[name], tmp_path, workers=0)
-    once, again = (test_recording.contents(folder / name) for folder in (made.data_dir, tmp_path))
+    once, again = (test_preparing.contents(folder / name) for folder in (made.data_dir, tmp_path))
     assert once == again and len(once) > 2
 
 
@@ -102,21 +101,21 @@ def test_made_twice_it_has_the_same_bytes(made, name, tmp_path):
 def test_killed_half_way_it_goes_on(made, name, tmp_path, monkeypatch):
     """A run that dies at its second chunk leaves the first; the next makes the rest, and the same bytes."""
     one_a_chunk = type(made.sources[name])(made.sources[name].files, units_a_chunk=1)
-    record_chunk, done = chunks.record_chunk, []
+    prepare_chunk, done = preparing.prepare_chunk, []
 
     def dying(chunk):
         if len(done) == 1:
             raise KeyboardInterrupt
         done.append(chunk.path)
-        return record_chunk(chunk)
+        return prepare_chunk(chunk)
 
-    monkeypatch.setattr(chunks, "record_chunk", dying)
+    monkeypatch.setattr(preparing, "prepare_chunk", dying)
     with pytest.raises(KeyboardInterrupt):
         prepare(one_a_chunk, tmp_path, workers=0)
-    monkeypatch.setattr(chunks, "record_chunk", lambda chunk: done.append(chunk.path) or record_chunk(chunk))
+    monkeypatch.setattr(preparing, "prepare_chunk", lambda chunk: done.append(chunk.path) or prepare_chunk(chunk))
     prepare(one_a_chunk, tmp_path, workers=0)
     assert len(set(done)) == len(done) > 2
-    assert test_recording.contents(tmp_path / name) == test_recording.contents(made.data_dir / name)
+    assert test_preparing.contents(tmp_path / name) == test_preparing.contents(made.data_dir / name)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -278,13 +277,13 @@ def test_what_is_missing_is_told_in_one_line(tmp_path):
         catalogue.source_of("mnist", Files(""))
 
 
-def test_without_files_what_is_recorded_is_opened_on_its_own_body_alone(made, tmp_path):
-    opened = catalogue.open_recorded("coco_folder", Files(""), made.data_dir)
+def test_without_files_what_is_prepared_is_opened_on_its_own_body_alone(made, tmp_path):
+    opened = catalogue.open_prepared("coco_folder", Files(""), made.data_dir)
     assert opened.info.splits["train"].num_examples == 6
     body = tmp_path / "body.npz"
     body.write_bytes(b"another")
     with pytest.raises(InputError, match="another body"):
-        catalogue.open_recorded("coco_folder", Files("", body=str(body)), made.data_dir)
+        catalogue.open_prepared("coco_folder", Files("", body=str(body)), made.data_dir)
 
 
 @annotation_files.needs_real_data

@@ -6,10 +6,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from dal_jax.data import catalogue
+from dal_jax.data import catalogue, preparing
 from dal_jax.data.files import Files
-from dal_jax.data.preparing import builder
-from dal_jax.data.preparing.source import Summary, count
+from dal_jax.data.source import Summary, count
 from dal_jax.runtime.errors import InputError
 from tests.data.sources import made_folders
 
@@ -170,4 +169,4 @@ def test_a_chart_that_is_none_is_told(tmp_path):
             chart.write_bytes(text)
         source = catalogue.source_of("coco_folder", Files(str(folder), str(chart), image_size=32))
         with pytest.raises(InputError, match=r"chart\.mat"):
-            builder.prepare(source, tmp_path / "data", workers=0)
+            preparing.prepare(source, tmp_path / "data", workers=0)

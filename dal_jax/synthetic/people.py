@@ -1,21 +1,120 @@
-"""One synthetic person, from (recipe, split, index) alone: posed, photographed, annotated, measured."""
+"""The embedded people as a data set: a recipe is the source, a person a unit of work.
 
-import io
-from typing import NamedTuple
+A person follows from (recipe, split, index) alone: posed, photographed, annotated, measured.
+"""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
-import PIL.Image
+import tensorflow_datasets as tfds
 from jaxtyping import Float
 
-from dal_jax.data import schema
-from dal_jax.synthetic import annotator, motions, recorded, rendering, scenery, shapes, turns, view as view_lib
-from dal_jax.synthetic.annotator import Points
-from dal_jax.synthetic.recipe import TRAIN_SUBJECTS, Recipe
+from dal_jax.data import preparing, schema
+from dal_jax.data.source import Example, check_choices
+from dal_jax.data.visible_points import Points, exact_points, pixel_grid_px
+from dal_jax.observations import photographs
+from dal_jax.runtime.errors import InputError
+from dal_jax.synthetic import annotator, motions, rendering, shapes, view as view_lib
+from dal_jax.synthetic.figure import rotate
+from dal_jax.synthetic.recipe import RECIPES, TRAIN_SUBJECTS, Recipe
 from dal_jax.synthetic.rendering import Light, Outfit
 from dal_jax.synthetic.view import Camera, View
 
+NAME = "synthetic_people"
 _SPLITS = ("train", "test")
 _TAKE, _CLOTHES = 12, 13  # streams of random numbers that several examples share
+
+
+@dataclasses.dataclass(frozen=True)
+class SyntheticPeople:
+    """Rendered people of seven subjects in fifteen actions; a `Source`."""
+
+    recipe: Recipe
+    units_a_chunk: int = 250
+
+    name = NAME
+    unit = "person"
+    description = (
+        "Rendered people of seven subjects in fifteen actions, with 2D annotation, and with 3D truth for evaluation."
+    )
+
+    @property
+    def config(self) -> str:
+        """The recipe's name."""
+        return self.recipe.name
+
+    def digest(self) -> str:
+        """Return the recipe's."""
+        return self.recipe.digest()
+
+    def options(self) -> dict[str, Any]:
+        """Return the recipe; of a folder of recordings its name."""
+        return dataclasses.asdict(self.recipe) | {"motions": pathlib.Path(self.recipe.motions).name}
+
+    def splits(self) -> Mapping[str, list[tuple[str, int]]]:
+        """Return (split, number) of each person."""
+        return {split: [(split, index) for index in range(self.recipe.count(split))] for split in ("train", "test")}
+
+    def read(self, unit: tuple[str, int]) -> Iterator[Example]:
+        """Render one person."""
+        yield make_person(self.recipe, *unit)
+
+
+def prepare(
+    recipe: str | Recipe, data_dir: str | os.PathLike[str], workers: int | None = None
+) -> tfds.core.DatasetBuilder:
+    """Return a data set that is on disk, rendered first if it is not; a killed run is resumed.
+
+    Args:
+      recipe: 'tiny', 'demo', 'full', or a recipe of your own.
+      data_dir: folder of data sets.
+      workers: processes that render; by default one a core.
+
+    Raises:
+      errors.InputError: there is no such recipe, or the folder holds one of this name made differently.
+    """
+    builder, _ = preparing.prepare(SyntheticPeople(named(recipe)), data_dir, workers)
+    return builder
+
+
+def load(recipe: str | Recipe, data_dir: str | os.PathLike[str]) -> tfds.core.DatasetBuilder:
+    """Return a data set that has been rendered.
+
+    Raises:
+      errors.InputError: it has not, or it was made differently.
+    """
+    recipe = named(recipe)
+    builder, _ = preparing.load(NAME, recipe.name, data_dir, recipe.digest())
+    return builder
+
+
+def source_of(config: str, choices: Mapping[str, Any]) -> SyntheticPeople:
+    """Return the source of a recipe's name ('': the demo's).
+
+    choices: `motions`, a folder of recordings; by default the people do the fifteen actions.
+
+    Raises:
+      errors.InputError: there is no such recipe or choice.
+    """
+    recipe = named(config or "demo")
+    check_choices(f"{NAME}/{recipe.name}", choices, ["motions"])
+    return SyntheticPeople(recipe.of_recordings(choices["motions"]) if choices.get("motions") else recipe)
+
+
+def named(recipe: str | Recipe) -> Recipe:
+    """Return the recipe of a name; a recipe is its own."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    if recipe not in RECIPES:
+        raise InputError(f"{NAME}/{recipe}: no such configuration; there are {', '.join(RECIPES)}")
+    return RECIPES[recipe]
+
+
+# --- One person ---
 
 
 class Scene(NamedTuple):
@@ -35,14 +134,14 @@ class Scene(NamedTuple):
     clothes_seed: tuple[int, ...]
 
 
-def make(recipe: Recipe, split: str, index: int) -> dict[str, object]:
+def make_person(recipe: Recipe, split: str, index: int) -> dict[str, object]:
     """Return the example's features (`schema.features`), the same whenever it is made."""
     random = np.random.default_rng((recipe.seed, _SPLITS.index(split), index))
     scene = stage(recipe, split, index, random)
     view = View(scene.vertices, scene.furniture)
     outline_px = view_lib.project(np.concatenate([scene.vertices[::7], scene.joints, scene.joints_h36m]))
     box_px = view_lib.square_box(outline_px, random)
-    grid_px = view_lib.pixel_grid_px(box_px, recipe.image_size)
+    grid_px = pixel_grid_px(box_px, recipe.image_size)
     image, iuv, in_front = _photograph(recipe, scene, view, grid_px, random)
     seen = view.sees_keypoints(scene.joints_h36m) & ~_covered(in_front, view_lib.project(scene.joints_h36m), box_px)
     keypoints_px = annotator.keypoints(view_lib.project(scene.joints_h36m), seen, box_px[2], recipe, random)
@@ -50,7 +149,7 @@ def make(recipe: Recipe, split: str, index: int) -> dict[str, object]:
     kept = recipe.true_vertices == "all" or recipe.true_vertices == split
     relative = scene.vertices - scene.joints[0] if kept else np.zeros((0, 3))
     return {
-        "image": png(image),
+        "image": photographs.png(image),
         "name": scene.name,
         "subject": scene.subject,
         "action": scene.action,
@@ -61,7 +160,7 @@ def make(recipe: Recipe, split: str, index: int) -> dict[str, object]:
         "keypoint_visible": np.where(seen, 2, 1).astype(np.uint8),
         "keypoint_derived": np.zeros(17, np.uint8),
         **schema.point_features(*points),
-        "iuv": png(iuv),
+        "iuv": photographs.png(iuv),
         "mask": b"",
         "truth_joints_known": np.uint8(1),
         "truth_body_known": np.uint8(1),
@@ -83,44 +182,37 @@ def stage(recipe: Recipe, split: str, index: int, random: np.random.Generator) -
     seed = (recipe.seed, TRAIN_SUBJECTS.index(actor.name) if split == "train" else 50 + index % len(names))
     take_seed = (*seed, _TAKE, actions.index(action), take)
     if recipe.motions:
-        action, posture = "Recorded", recorded.posture(recipe.motions, split, random)
+        action, posture = "Recorded", motions.recorded_posture(recipe.motions, split, random)
     else:
         time = random.uniform(0, motions.LENGTH_S)
         posture = motions.perform(action, actor.joints, actor.landmarks, take_seed, time)
     vertices, joints = shapes.pose(actor, posture.root, posture.pose)
-    chair = scenery.chair(vertices, random) if posture.on_chair else np.zeros((0, 8, 3))
+    chair = rendering.chair(vertices, random) if posture.on_chair else np.zeros((0, 8, 3))
     camera = view_lib.place(number, random)
     place = np.array([random.normal(0, 0.2), -vertices[:, 1].min(), random.normal(0, 0.2)])
     towards = camera.position - place
-    heading = np.arctan2(towards[0], towards[2]) + np.radians(recipe.heading_spread_deg) * random.uniform(-1, 1)
-    turn = turns.about("y", heading)
+    azimuth = np.arctan2(towards[0], towards[2]) + np.radians(recipe.heading_spread_deg) * random.uniform(-1, 1)
+    rotation = rotate("Y", azimuth)
 
-    def seen(points: np.ndarray) -> np.ndarray:
-        return camera.to_camera(points @ turn.T + place)
+    def to_camera(points: np.ndarray) -> np.ndarray:
+        return camera.to_camera(points @ rotation.T + place)
 
     low = joints[joints[:, 1] < vertices[:, 1].min() + 0.25]
-    vertices_camera = seen(vertices.astype(np.float64))
+    vertices_camera = to_camera(vertices.astype(np.float64))
     return Scene(
         name=f"{actor.name}_{action}_{take:02d}_camera{number}_{index:06d}",
         subject=actor.name,
         action=action,
         camera=camera,
         vertices=vertices_camera,
-        joints=seen(joints),
+        joints=to_camera(joints),
         joints_h36m=shapes.surface().h36m_regressor @ vertices_camera,
-        furniture=seen(chair),
-        feet_world=(low @ turn.T + place)[:, [0, 2]],
-        rotation=camera.rotation @ turn @ posture.root,
+        furniture=to_camera(chair),
+        feet_world=(low @ rotation.T + place)[:, [0, 2]],
+        rotation=camera.rotation @ rotation @ posture.root,
         pose=posture.pose,
         clothes_seed=seed,
     )
-
-
-def png(pixels: np.ndarray) -> bytes:
-    """Encode a picture."""
-    file = io.BytesIO()
-    PIL.Image.fromarray(pixels).save(file, "png")
-    return file.getvalue()
 
 
 def _photograph(
@@ -139,13 +231,13 @@ def _photograph(
     person, cover = rendering.photograph(
         view, centres, grid_px, recipe.supersample, lambda hits: rendering.paint(view, hits, outfit, light, wood)
     )
-    image = person + (1 - cover[..., None]) * scenery.paint(
+    image = person + (1 - cover[..., None]) * rendering.paint_room(
         scene.camera, grid_px, scene.feet_world, recipe.clutter, random
     )
     iuv = rendering.iuv_map(view, centres)
     in_front = np.zeros(iuv.shape[:2], bool)
     if random.random() < recipe.occluder_rate:
-        in_front, colour = scenery.occluder(recipe.image_size, random)
+        in_front, colour = rendering.occluder(recipe.image_size, random)
         image = np.where(in_front[..., None], colour, image)
         iuv[in_front] = 0
     image = random.uniform(0.85, 1.12) * image + random.normal(0, random.uniform(0.004, 0.02), image.shape)
@@ -162,7 +254,7 @@ def _annotate(
 ) -> Points:
     if recipe.route == "densepose":
         return annotator.read_points(annotator.degrade(iuv, random), grid_px, random)
-    points = annotator.exact_points(view, iuv[..., 0], grid_px, random)
+    points = exact_points(view.cast, view.body_faces, iuv[..., 0], grid_px, random)
     return points if recipe.route == "mosh" else annotator.err(points, side_px, recipe, random)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 
 from dal_jax.data import schema
-from dal_jax.data.preparing.source import Noted
+from dal_jax.data.source import Noted
 from dal_jax.observations.person import Rejected
 
 

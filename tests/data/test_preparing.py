@@ -1,4 +1,4 @@
-"""A recorded data set's life on disk: counted, killed and gone on with, the same bytes by any number of processes."""
+"""A prepared data set's life on disk: counted, killed and gone on with, the same bytes by any number of processes."""
 
 import dataclasses
 import pathlib
@@ -11,15 +11,14 @@ import time
 import numpy as np
 import pytest
 
-from dal_jax.data import people, schema
-from dal_jax.data.preparing import chunks
-from dal_jax.data.preparing.builder import load, prepare
-from dal_jax.data.preparing.source import count
+from dal_jax.data import people, preparing, schema
+from dal_jax.data.preparing import load, prepare
+from dal_jax.data.source import count
 from dal_jax.runtime.errors import InputError
-from tests.data.preparing import stick_source
-from tests.data.preparing.stick_source import Sticks
+from tests.data import stick_source
+from tests.data.stick_source import Sticks
 
-ROOT = pathlib.Path(__file__).parents[3]
+ROOT = pathlib.Path(__file__).parents[2]
 STICKS = Sticks()
 
 
@@ -30,21 +29,21 @@ def contents(folder: pathlib.Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory):
+def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     return prepare(STICKS, folder, workers=0), folder
 
 
-def test_the_summary_counts_everything_once(recorded):
-    (_, summary), _ = recorded
+def test_the_summary_counts_everything_once(prepared):
+    (_, summary), _ = prepared
     assert summary.prepared == {"train": 8, "test": 2}
     assert summary.skipped == {"fives": 2} and summary.noted == {"threes": 5}
     assert str(summary) == "prepared 10, skipped 2: 2 fives; noted 5 threes"
     assert summary.first == {"fives": "stick 0: is a multiple of five"}
 
 
-def test_the_summary_and_the_options_stay_with_the_data_set(recorded):
-    (_, summary), folder = recorded
+def test_the_summary_and_the_options_stay_with_the_data_set(prepared):
+    (_, summary), folder = prepared
     builder, kept = load("sticks", "", folder)
     assert kept == dataclasses.replace(summary, first={})
     assert builder.info.metadata["options"] == {"people": 10}
@@ -52,8 +51,8 @@ def test_the_summary_and_the_options_stay_with_the_data_set(recorded):
     assert counted == kept and again.data_dir == builder.data_dir
 
 
-def test_what_is_read_is_what_was_yielded_in_order(recorded):
-    (builder, _), _ = recorded
+def test_what_is_read_is_what_was_yielded_in_order(prepared):
+    (builder, _), _ = prepared
     source = builder.as_data_source(split="train")
     numbers = [number for number in range(10) if number % 5]
     assert [one["name"].decode() for one in source] == [f"stick{number}" for number in numbers]
@@ -65,8 +64,8 @@ def test_what_is_read_is_what_was_yielded_in_order(recorded):
         assert found["video"] == b"reel" and found["frame"] == number
 
 
-def test_unknown_truth_is_never_zero(recorded):
-    (builder, _), _ = recorded
+def test_unknown_truth_is_never_zero(prepared):
+    (builder, _), _ = prepared
     one = builder.as_data_source(split="test")[0]
     for name, value in one.items():
         if name.startswith("truth_") and np.asarray(value).dtype == np.float32:
@@ -76,8 +75,8 @@ def test_unknown_truth_is_never_zero(recorded):
     assert people.load_people(builder, "test", with_truth=True).truth is None
 
 
-def test_places_that_nobody_uses_are_not_loaded_and_derived_joints_are_trusted_less(recorded):
-    (builder, _), _ = recorded
+def test_places_that_nobody_uses_are_not_loaded_and_derived_joints_are_trusted_less(prepared):
+    (builder, _), _ = prepared
     observed = people.load_people(builder, "train").observations
     assert observed.point_confidence.shape == (8, 50)
     assert observed.point_confidence.sum(axis=1).tolist() == [1, 2, 3, 4, 6, 7, 8, 9]
@@ -88,9 +87,9 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
     """SIGKILL while chunks are being written; the next run keeps them and ends where an undisturbed one does."""
     script = textwrap.dedent(
         f"""
-        from dal_jax.data.preparing import builder
-        from tests.data.recording import stick_source
-        builder.prepare(stick_source.Sticks(pause_s=0.5), {str(tmp_path / "killed")!r}, workers=0)
+        from dal_jax.data import preparing
+        from tests.data import stick_source
+        preparing.prepare(stick_source.Sticks(pause_s=0.5), {str(tmp_path / "killed")!r}, workers=0)
         """
     )
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL, cwd=ROOT)
@@ -103,8 +102,8 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").glob(pattern)}
     assert 2 <= len(kept) < 5
     redone = []
-    record_chunk = chunks.record_chunk
-    monkeypatch.setattr(chunks, "record_chunk", lambda chunk: redone.append(chunk.path) or record_chunk(chunk))
+    prepare_chunk = preparing.prepare_chunk
+    monkeypatch.setattr(preparing, "prepare_chunk", lambda chunk: redone.append(chunk.path) or prepare_chunk(chunk))
     prepare(STICKS, tmp_path / "killed", workers=0)
     assert redone and not set(redone) & set(kept)
     prepare(STICKS, tmp_path / "whole", workers=0)
@@ -114,28 +113,28 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
     assert not list((tmp_path / "killed").glob(pattern))
 
 
-def test_another_process_makes_the_same_bytes(recorded, tmp_path):
+def test_another_process_makes_the_same_bytes(prepared, tmp_path):
     """Which is not given: protobuf lays out a map, as hash tables are, in another order in every process."""
-    _, folder = recorded
+    _, folder = prepared
     script = textwrap.dedent(
         f"""
-        from dal_jax.data.preparing import builder
-        from tests.data.recording import stick_source
-        builder.prepare(stick_source.Sticks(), {str(tmp_path)!r}, workers=0)
+        from dal_jax.data import preparing
+        from tests.data import stick_source
+        preparing.prepare(stick_source.Sticks(), {str(tmp_path)!r}, workers=0)
         """
     )
     subprocess.run([sys.executable, "-c", script], check=True, stderr=subprocess.DEVNULL, cwd=ROOT)
     assert contents(tmp_path) == contents(folder)
 
 
-def test_chunks_and_processes_do_not_show_in_the_bytes(recorded, tmp_path):
-    _, folder = recorded
+def test_chunks_and_processes_do_not_show_in_the_bytes(prepared, tmp_path):
+    _, folder = prepared
     prepare(dataclasses.replace(STICKS, units_a_chunk=3), tmp_path, workers=2)
     assert contents(tmp_path) == contents(folder)
 
 
-def test_another_source_is_refused(recorded):
-    _, folder = recorded
+def test_another_source_is_refused(prepared):
+    _, folder = prepared
     with pytest.raises(InputError, match=r"made from other files or with other options \(10-0, now 10-1\)"):
         prepare(dataclasses.replace(STICKS, seed=1), folder)
     with pytest.raises(InputError, match="run experiments.prepare_data first"):
@@ -155,5 +154,5 @@ def test_an_example_that_is_not_of_the_schema_is_a_bug(tmp_path):
         if not wrong:
             del example["frame"]
         with pytest.raises(ValueError, match="height|frame"):
-            chunks.write(tmp_path / "chunk.npz", [example], counts)
+            preparing.write_chunk(tmp_path / "chunk.npz", [example], counts)
     assert not list(tmp_path.iterdir())

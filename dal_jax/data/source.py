@@ -1,4 +1,4 @@
-"""What a data set must say of itself to be recorded: its units of work, and the people found in each."""
+"""A data set in its owner's files: its units of work, the people in each, and their counts."""
 
 import collections
 import dataclasses
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from dal_jax.observations.person import Rejected
+from dal_jax.runtime.errors import InputError
 
 Example = dict[str, object]
 """One person, a value for each of `schema.features()`."""
@@ -52,7 +53,14 @@ class Source(Protocol):
         """
 
 
-# --- How many people were recorded and how many were not, by kind ---
+def check_choices(dataset: str, choices: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse options that a data set does not have, by an `errors.InputError` that names the flag."""
+    for name in choices:
+        if name not in known:
+            raise InputError(f"--{name}: --dataset={dataset} has no such choice")
+
+
+# --- How many people were prepared, and how many were left out, by kind ---
 
 
 @dataclasses.dataclass(frozen=True)
