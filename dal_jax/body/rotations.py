@@ -38,7 +38,7 @@ def matrix_to_quaternion(matrix: Float[Array, "*batch 3 3"]) -> Float[Array, "*b
     """Return the unit quaternion (w, x, y, z), w >= 0, of a rotation.
 
     Shepperd's method: of four algebraically equal formulas the one with the largest pivot is taken, so that no
-    rotation, a half turn included, divides by a small number.
+    rotation, one by 180 degrees included, divides by a small number.
     """
     m = [[matrix[..., i, j] for j in range(3)] for i in range(3)]
     w = 1.0 + m[0][0] + m[1][1] + m[2][2]
