@@ -16,7 +16,7 @@ from dal_jax.registration.solvers.tree.evaluation import TreeProblem, Value
 from dal_jax.registration.solvers.tree.model import TreeModel
 from dal_jax.registration.solvers.tree.state import Increments, TreeState, bone_offsets, contract, stage
 
-_MAX_TURN = 1.0  # radians a step; beyond it the linearisation of a rotation is worthless
+_MAX_ROTATION = 1.0  # radians a step; beyond it the linearisation of a rotation is worthless
 _MAX_LOG_SCALE = 0.5
 ABSOLUTE_DAMPING = 1e-3  # crop units squared: keeps twists that no point sees at rest
 _SMALLEST_PIVOT = 1e-12  # rounding can push that of a nearly singular block below zero; damping makes it positive
@@ -173,7 +173,7 @@ def _over_nodes(matrix: np.ndarray, values):
 
 
 def _limit(control):
-    turn = control[:, :3]
-    angle = jnp.sqrt(jnp.sum(turn**2, axis=1) + 1e-12)
-    turn = turn * jnp.minimum(1.0, _MAX_TURN / angle)[:, None]
-    return jnp.concatenate([turn, jnp.clip(control[:, 3:], -_MAX_LOG_SCALE, _MAX_LOG_SCALE)], axis=1)
+    rotation = control[:, :3]
+    angle = jnp.sqrt(jnp.sum(rotation**2, axis=1) + 1e-12)
+    rotation = rotation * jnp.minimum(1.0, _MAX_ROTATION / angle)[:, None]
+    return jnp.concatenate([rotation, jnp.clip(control[:, 3:], -_MAX_LOG_SCALE, _MAX_LOG_SCALE)], axis=1)

@@ -74,16 +74,16 @@ def to_parameters(model: TreeModel, state: TreeState) -> BodyParameters:
 
 def retract(state: TreeState, step: Increments) -> TreeState:
     """Move a state by a step: G <- exp(w) G by Rodrigues' formula, s <- s exp(q)."""
-    turn = step.control[:, :3]
-    square = jnp.sum(turn**2, axis=1)
+    vector = step.control[:, :3]
+    square = jnp.sum(vector**2, axis=1)
     angle = jnp.sqrt(square + 1e-16)
     sine, half = (
         (jnp.sin(angle) / angle)[:, None, None],
         0.5 * (jnp.sin(0.5 * angle) / (0.5 * angle))[:, None, None] ** 2,
     )
-    cross = cross_matrix(turn)
-    once = _turn_axes(cross, state.axes)
-    axes = state.axes + sine * once + half * _turn_axes(cross, once)
+    cross = cross_matrix(vector)
+    once = _rotate_axes(cross, state.axes)
+    axes = state.axes + sine * once + half * _rotate_axes(cross, once)
     return TreeState(axes, state.log_scale + step.control[:, 3], state.translation + step.translation)
 
 
@@ -107,7 +107,7 @@ def contract(constant: np.ndarray, values: Float[Array, "k ..."], axes: int = 1)
     return sum(terms)
 
 
-def _turn_axes(cross: Float[Array, "k 3 3 ..."], axes: Float[Array, "k 3 3 ..."]) -> Float[Array, "k 3 3 ..."]:
+def _rotate_axes(cross: Float[Array, "k 3 3 ..."], axes: Float[Array, "k 3 3 ..."]) -> Float[Array, "k 3 3 ..."]:
     """Return [w]x times each body axis."""
     return sum(cross[:, None, :, j] * axes[:, :, None, j] for j in range(3))
 
@@ -152,7 +152,7 @@ def stage(function: Callable[..., Any], *arguments: Any) -> Any:
     """Return function(*arguments), computed once and kept, however many users the result has.
 
     XLA's fusion on CPU computes cheap producers anew in each of their users, which is exponential in a chain of small
-    steps (measured on the elimination: 100 times slower), and turns shapes inside the loops of a fused reshape. The
+    steps (measured on the elimination: 100 times slower), and computes shapes inside the loops of a fused reshape. The
     branch of a conditional is a border that it respects; the condition always holds, which the compiler cannot know.
     On other platforms this is a plain call.
     """
