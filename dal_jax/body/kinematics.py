@@ -28,7 +28,7 @@ class Segments:
 
     rotation: Float[Array, "*batch 24 3 3"]
     position: Float[Array, "*batch 24 3"]
-    scale: Float[Array, "*batch 24"]
+    scale: Float[Array | np.ndarray, "*batch 24"]
 
 
 def pose_skeleton(

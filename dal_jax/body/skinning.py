@@ -8,10 +8,13 @@ segments' (p, s, G) are `kinematics.Segments`. Of a template with pose blendshap
 B is in SMPL's files (optional in the paper). Templates without it pay nothing for it.
 """
 
+import dataclasses
+
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from dal_jax.body.kinematics import Segments
@@ -30,15 +33,15 @@ class SurfacePoints:
     pose_blendshapes: B at the points, metres; None where the template has none.
     """
 
-    rest: Float[Array, "*batch points 3"]
-    weight: Float[Array, "*batch points 24"]
-    pose_blendshapes: Float[Array, "*batch points 3 207"] | None = None
+    rest: Float[Array | np.ndarray, "*batch points 3"]
+    weight: Float[Array | np.ndarray, "*batch points 24"]
+    pose_blendshapes: Float[Array | np.ndarray, "*batch points 3 207"] | None = None
 
 
 def surface_points(
     template: Template,
-    face: Int[Array, "*batch points"],
-    barycentric: Float[Array, "*batch points 3"],
+    face: Int[Array | np.ndarray, "*batch points"],
+    barycentric: Float[Array | np.ndarray, "*batch points 3"],
 ) -> SurfacePoints:
     """Interpolate rest position and skinning weights (and pose blendshapes) inside triangles.
 
@@ -49,15 +52,16 @@ def surface_points(
     """
     corners = [jnp.asarray(template.faces)[:, corner][face] for corner in range(3)]
 
-    def blend(values: Float[Array, "n columns"]) -> Float[Array, "*batch points columns"]:
+    def blend(values: Float[Array | np.ndarray, "n columns"]) -> Float[Array, "*batch points columns"]:
         # corner by corner: one gather of all three is laid out badly, and twice as slow on CPU
-        return sum(jnp.asarray(values)[corners[k]] * barycentric[..., k, None] for k in range(3))
+        first, second, third = (jnp.asarray(values)[corners[k]] * barycentric[..., k, None] for k in range(3))
+        return first + second + third
 
     points = SurfacePoints(blend(template.vertices), blend(template.skin_weight))
     if template.pose_blendshapes is None:
         return points
     basis = blend(template.pose_blendshapes.reshape(len(template.vertices), -1))
-    return points.replace(pose_blendshapes=basis.reshape(*face.shape, 3, -1))
+    return dataclasses.replace(points, pose_blendshapes=basis.reshape(*face.shape, 3, -1))
 
 
 def skin_points(template: Template, segments: Segments, points: SurfacePoints) -> Float[Array, "points 3"]:
@@ -82,7 +86,7 @@ def skin_vertices(template: Template, segments: Segments) -> Float[Array, "verti
         points = SurfacePoints(template.vertices, template.skin_weight, template.pose_blendshapes)
         return skin_points(template, segments, points)
     stacked = stacked_transforms(template, segments)
-    if isinstance(template.skinning_matrix, jax.core.Tracer):  # its zeros are not known
+    if isinstance(template.skinning_matrix, Tracer):  # its zeros are not known
         return _product(template.skinning_matrix, stacked)
     return _constant_product(np.asarray(template.skinning_matrix), stacked)
 
@@ -150,7 +154,9 @@ def _constant_product(matrix: Float[np.ndarray, "n 96"], stacked: Float[Array, "
     return multiply(stacked)
 
 
-def _product(matrix: Float[Array, "n 96"], stacked: Float[Array, "*batch 96 3"]) -> Float[Array, "*batch n 3"]:
+def _product(
+    matrix: Float[Array | np.ndarray, "n 96"], stacked: Float[Array, "*batch 96 3"]
+) -> Float[Array, "*batch n 3"]:
     return jnp.matmul(matrix, stacked, precision="highest")
 
 

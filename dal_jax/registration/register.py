@@ -187,7 +187,7 @@ def score(
     observations: Observation,
     parameters: BodyParameters,
     objective: Objective,
-) -> Float[Array, "people"]:
+) -> Float[np.ndarray, "people"]:
     """Return eq. 2 of every person at given parameters."""
     return np.asarray(_score(template, observations, parameters, as_arrays(objective)))
 

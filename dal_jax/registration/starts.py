@@ -1,5 +1,6 @@
 """Where a registration starts: the T-pose, a closed-form scaled-orthographic pose, or several azimuths of it."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -60,7 +61,8 @@ def closed_form(template: Template, target: Target) -> BodyParameters:
     affine = _right_divide(cross + prior * start.rotation[:2], spread + prior * jnp.eye(3))
     rows, scale = _polar(affine)
     rotation = jnp.concatenate([rows, jnp.cross(rows[0], rows[1])[None]])
-    return start.replace(rotation=rotation, camera_scale=scale, translation=image_mean - scale * (rows @ rest_mean))
+    translation = image_mean - scale * (rows @ rest_mean)
+    return dataclasses.replace(start, rotation=rotation, camera_scale=scale, translation=translation)
 
 
 def azimuths(start: BodyParameters, count: int) -> BodyParameters:

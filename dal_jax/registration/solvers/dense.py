@@ -91,7 +91,7 @@ def gauss_newton(
 
     def step(state: State, memory: tuple):
         residual, jacobian = _linearise(residuals, retract, state, unknowns)
-        epsilon = jnp.finfo(residual.dtype).eps
+        epsilon = float(jnp.finfo(residual.dtype).eps)
         delta = _damped_step(residual, jacobian, unknowns * epsilon, epsilon)
         return jnp.sum(residual**2), retract(state, delta), memory
 

@@ -122,7 +122,7 @@ def check(text: str, state: Any) -> None:
     make(text, 0.1)
 
     def bowl(leaves) -> Float[Array, ""]:
-        return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(leaves))
+        return jax.tree.reduce(jnp.add, jax.tree.map(lambda leaf: jnp.sum(leaf**2), leaves))
 
     def step(learning_rate, leaves):
         transformation = optax.with_extra_args_support(make(text, learning_rate))

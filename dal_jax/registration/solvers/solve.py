@@ -138,7 +138,7 @@ def _each_person(solver: Solver) -> Callable[[Batch, SolverOptions], Solution]:
             solution = solver(Problem(batch.template, target, batch.objective, from_parameters(start)), options)
             parameters = to_parameters(solution.state)
             value = parameter_energy(batch.template, target, parameters, batch.objective)
-            return solution.replace(state=parameters, energy=value)
+            return dataclasses.replace(solution, state=parameters, energy=value)
 
         # one flat axis: XLA's verifier refuses some products of two nested ones
         starts, people = batch.start.camera_scale.shape
@@ -171,7 +171,7 @@ def _tree_lm(batch: Batch, options: SolverOptions) -> Solution:
         raise ValueError(f"optimizer 'lm' takes no terms but eq. 2's, not {own}; all other optimizers do, as dense_lm")
     state = state_lib.from_parameters(batch.tree, batch.start)
     solution = lm.minimise(batch.tree, batch.target, state, batch.objective, options)
-    return solution.replace(state=state_lib.to_parameters(batch.tree, solution.state))
+    return dataclasses.replace(solution, state=state_lib.to_parameters(batch.tree, solution.state))
 
 
 SOLVERS: dict[str, Callable[[Batch, SolverOptions], Solution]] = {

@@ -1,5 +1,6 @@
 """The energy of eq. 2 over the tree's state: its value, exact gradient, and the blocks of its majoriser."""
 
+import dataclasses
 import functools
 
 import flax.struct
@@ -33,7 +34,7 @@ class TreeProblem:
     mass: Float[Array, "17 3 1 people"]
     joint_weight: Float[Array, ""]
     scale_weight: Float[Array, ""]
-    limit_weight: Float[Array, ""] | None
+    limit_weight: float | Float[Array, ""] | None
     prior_mean: Float[Array, "24 3 3"] | None
     prior_precision: Float[Array, "24 3 3"] | None
 
@@ -98,10 +99,10 @@ def recentre(
     """Return the problem about another state; a robust loss weighs the points anew."""
     maps = state_lib.affine_maps(model, reference)
     if weights.outlier is None:
-        return problem.replace(dense=points.recentre(problem.dense, target, weights, maps))
+        return dataclasses.replace(problem, dense=points.recentre(problem.dense, target, weights, maps))
     dense = points.dense_term(model, target, weights, maps)
     planar_moments = dense.moments + _keypoint_moments(model, problem.mass[:, 0, 0])
-    return problem.replace(dense=dense, planar_moments=planar_moments)
+    return dataclasses.replace(problem, dense=dense, planar_moments=planar_moments)
 
 
 def _keypoint_moments(model: TreeModel, mass: Float[Array, "17 people"]) -> Float[Array, "24 4 4 1 people"]:
@@ -114,9 +115,9 @@ def evaluate(model: TreeModel, problem: TreeProblem, state: TreeState) -> Value:
     maps = state_lib.affine_maps(model, state)
     dense_energy, dense_gradient = points.evaluate(model, problem.dense, maps)
     keypoint_energy, keypoint_gradient = _keypoint_term(model, problem, maps)
-    pull_energy, *pulls = _pull_terms(model, problem, state)
+    pull_energy, pull, curvature, prior_curvature = _pull_terms(model, problem, state)
     gradient = keypoint_gradient + _with_depth_row(dense_gradient)
-    return Value(dense_energy + keypoint_energy + pull_energy, gradient, *pulls)
+    return Value(dense_energy + keypoint_energy + pull_energy, gradient, pull, curvature, prior_curvature)
 
 
 def exact_energy(
@@ -148,7 +149,7 @@ def _keypoint_term(model: TreeModel, problem: TreeProblem, maps: Float[Array, "2
 _SINE = 0.5 * state_lib.CROSS.transpose(2, 0, 1)  # vector of the antisymmetric part of a matrix
 
 
-def _pull_terms(model: TreeModel, problem: TreeProblem, state: TreeState):
+def _pull_terms(model: TreeModel, problem: TreeProblem, state: TreeState) -> tuple[Array, Array, Array, Array | None]:
     """Return the terms that act on the controls r alone: energy, half gradient, curvatures as in `Value`.
 
     |log A_j|^2 has the gradient G_p log A_j; (log s_j - log s_p)^2 is quadratic.
@@ -181,7 +182,7 @@ def _rotation_vector(parent: Float[Array, "24 3 3 ..."], axes: Float[Array, "24 
 
     Rotations by 180 degrees lose its direction (not its length); no joint gets there.
     """
-    rotation = sum(axes[:, c, :, None] * parent[:, c, None] for c in range(3))  # G_j G_p'
+    rotation = state_lib.sum_of(axes[:, c, :, None] * parent[:, c, None] for c in range(3))  # G_j G_p'
     sine = state_lib.contract(_SINE, rotation, axes=2)
     sine_length = jnp.sqrt(jnp.sum(sine**2, axis=1) + 1e-30)  # the root has none, and still a derivative
     angle = jnp.arctan2(sine_length, 0.5 * (rotation[:, 0, 0] + rotation[:, 1, 1] + rotation[:, 2, 2] - 1.0))
@@ -195,18 +196,19 @@ def _prior_term(problem: TreeProblem, parent: Float[Array, "24 3 3 ..."], axes: 
 
     d, the deviations from the prior's mean, is measured in the frames G_p Abar_j.
     """
+    assert problem.prior_mean is not None and problem.prior_precision is not None
     batch = (1,) * (axes.ndim - 3)
     mean, precision = (each.reshape(*each.shape, *batch) for each in (problem.prior_mean, problem.prior_precision))
-    frame = sum(mean[:, d, :, None] * parent[:, d, None] for d in range(3))  # its axes, G_p Abar
+    frame = state_lib.sum_of(mean[:, d, :, None] * parent[:, d, None] for d in range(3))  # its axes, G_p Abar
     world, angle = _rotation_vector(frame, axes)
-    local = sum(frame[:, :, i] * world[:, None, i] for i in range(3))
-    force = problem.joint_weight * sum(precision[:, :, j] * local[:, None, j] for j in range(3))
+    local = state_lib.sum_of(frame[:, :, i] * world[:, None, i] for i in range(3))
+    force = problem.joint_weight * state_lib.sum_of(precision[:, :, j] * local[:, None, j] for j in range(3))
 
     def by_rotation(matrix):
         return jnp.stack([_by_rotation(local, angle, matrix[:, :, j]) for j in range(3)], axis=2)
 
     def in_world(rows):
-        return sum(frame[:, c, :, None] * rows[:, c, None] for c in range(3))
+        return state_lib.sum_of(frame[:, c, :, None] * rows[:, c, None] for c in range(3))
 
     pull = in_world(_by_rotation(local, angle, force)[:, :, None])[:, :, 0]
     curvature = problem.joint_weight * by_rotation(jnp.swapaxes(by_rotation(precision), 1, 2))
@@ -229,13 +231,13 @@ def _limit_term(parent: Float[Array, "24 3 3 ..."], world: Float[Array, "24 3 ..
 
     h is of log A_j in the parent's axes.
     """
-    local = sum(parent[:, :, i] * world[:, None, i] for i in range(3))
+    local = state_lib.sum_of(parent[:, :, i] * world[:, None, i] for i in range(3))
     pose = jnp.moveaxis(local[1:], (0, 1), (-2, -1))
     excess = jnp.moveaxis(joint_limits.excess(pose), (-2, -1), (0, 1))
     excess = jnp.concatenate([jnp.zeros_like(excess[:1]), excess])
     squared = jnp.sum(excess**2, axis=1)
     gradient = _by_rotation(local, angle, excess)
-    in_world_axes = sum(parent[:, c] * gradient[:, c, None] for c in range(3))
+    in_world_axes = state_lib.sum_of(parent[:, c] * gradient[:, c, None] for c in range(3))
     return jnp.sum(squared, axis=0), in_world_axes, (squared > 0).astype(angle.dtype)
 
 
@@ -270,7 +272,9 @@ def _data_blocks(planar_moments, depth_moments, levers, gradient):
     """Return the blocks dp dp', dp u', u u' and the gradient by dp and u."""
     planar_mass, planar_first, planar_second = _lever_moments(planar_moments, levers)
     depth_mass, depth_first, depth_second = _lever_moments(depth_moments, levers)
-    torque = state_lib.stage(lambda y, g: sum(y[:, c, :, None] * g[:, c, None] for c in range(4)), levers, gradient)
+    torque = state_lib.stage(
+        lambda y, g: state_lib.sum_of(y[:, c, :, None] * g[:, c, None] for c in range(4)), levers, gradient
+    )
     contract = state_lib.contract
     mixed = contract(_mixed(_PLANAR_ROWS), planar_first) + contract(_mixed(_DEPTH_ROW), depth_first)
     control = contract(_control(_PLANAR_ROWS), planar_second, axes=2)
@@ -289,9 +293,13 @@ def _assemble(position, mixed, control, force, torque):
 
 def _lever_moments(moments, levers):
     """Return sum 1, sum y and sum y y' of segments whose levers are y = B' v, from sum v v'."""
-    half = state_lib.stage(lambda m, y: sum(m[:, :, c, None] * y[:, None, c] for c in range(4)), moments, levers)
+    half = state_lib.stage(
+        lambda m, y: state_lib.sum_of(m[:, :, c, None] * y[:, None, c] for c in range(4)), moments, levers
+    )
     return (
         moments[:, 3, 3:],
         half[:, 3],
-        state_lib.stage(lambda y, half: sum(y[:, c, :, None] * half[:, c, None] for c in range(4)), levers, half),
+        state_lib.stage(
+            lambda y, half: state_lib.sum_of(y[:, c, :, None] * half[:, c, None] for c in range(4)), levers, half
+        ),
     )

@@ -4,7 +4,7 @@ Structure of arrays: segment first, then components, then any number of batch ax
 elementwise over the batch. Lengths are in crop units: the camera's scale is part of the segment scales.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import flax.struct
@@ -98,32 +98,32 @@ def contract(constant: np.ndarray, values: Float[Array, "k ..."], axes: int = 1)
     A constant linear map, elementwise over the batch; coefficients that are all zero cost nothing.
     """
     shape, inner, batch = constant.shape[:-axes], constant.shape[-axes:], values.shape[1 + axes :]
-    terms = []
+    terms: list[Array] = []
     for index in np.ndindex(inner):
         coefficient = constant[(..., *index)]
         if np.any(coefficient):
             here = values[(slice(None), *index)].reshape(-1, *(1,) * len(shape), *batch)
             terms.append(jnp.asarray(coefficient, values.dtype).reshape(1, *shape, *(1,) * len(batch)) * here)
-    return sum(terms)
+    return sum_of(terms)
 
 
 def _rotate_axes(cross: Float[Array, "k 3 3 ..."], axes: Float[Array, "k 3 3 ..."]) -> Float[Array, "k 3 3 ..."]:
     """Return [w]x times each body axis."""
-    return sum(cross[:, None, :, j] * axes[:, :, None, j] for j in range(3))
+    return sum_of(cross[:, None, :, j] * axes[:, :, None, j] for j in range(3))
 
 
 def bone_offsets(model: TreeModel, state: TreeState) -> Float[Array, "24 3 ..."]:
     """Return o = s_p G_p (J_c - J_p), the present offset of each joint from its parent (zero for the root)."""
     parent = over_segments(model.parent_of, jnp.exp(state.log_scale)[:, None, None] * state.axes)
     bones = jnp.asarray(model.bones).reshape(*model.bones.shape, *(1,) * (state.axes.ndim - 3))
-    return sum(parent[:, c] * bones[:, c, None] for c in range(3))
+    return sum_of(parent[:, c] * bones[:, c, None] for c in range(3))
 
 
 def levers(model: TreeModel, state: TreeState) -> Float[Array, "24 4 3 ..."]:
     """Return [s G | -s G J]': what takes a homogeneous rest point to y = s G (v - J). Row c: coordinate c's image."""
     linear = jnp.exp(state.log_scale)[:, None, None] * state.axes
     joints = jnp.asarray(model.joints).reshape(*model.joints.shape, *(1,) * (state.axes.ndim - 3))
-    constant = -sum(linear[:, c] * joints[:, c, None] for c in range(3))
+    constant = -sum_of(linear[:, c] * joints[:, c, None] for c in range(3))
     return jnp.concatenate([linear, constant[:, None]], axis=1)
 
 
@@ -133,6 +133,11 @@ def affine_maps(model: TreeModel, state: TreeState) -> Float[Array, "24 4 3 ..."
     root = jnp.concatenate([state.translation, jnp.zeros_like(state.translation[:1])])
     position = (position + root[None])[:, None]
     return levers(model, state) + jnp.pad(position, [(0, 0), (3, 0)] + [(0, 0)] * (position.ndim - 2))
+
+
+def sum_of(terms: Iterable[Array]) -> Array:
+    """Return the sum of arrays, one after the other; 0 of none."""
+    return sum(terms)  # pyright: ignore[reportReturnType]: the int that it starts from is not all that is left
 
 
 def over_segments(matrix: Float[Array, "rows 24"], values: Float[Array, "24 ..."]) -> Float[Array, "rows ..."]:
