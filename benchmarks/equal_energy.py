@@ -23,6 +23,8 @@ from dal_jax.observations.observation import Observation
 from dal_jax.observations.residuals import Target
 from dal_jax.registration.energy import Objective
 from dal_jax.registration.solvers import solve as solve_lib
+from dal_jax.registration.solvers.descent import SolverOptions
+from dal_jax.registration.solvers.solve import Batch
 from dal_jax.registration.solvers.tree import model
 from dal_jax.registration.starts import closed_form
 
@@ -55,16 +57,8 @@ class Racer:
         def solve(template, observed, tree, objective, steps) -> Float[Array, "people"]:
             with jax.default_matmul_precision("highest"):
                 target = residuals.make_target(template, observed)
-                return solve_lib.solve(
-                    self.optimizer,
-                    template,
-                    target,
-                    self._start(template, target),
-                    objective,
-                    tree,
-                    steps=steps,
-                    learning_rate=self.learning_rate,
-                ).energy
+                batch = Batch(template, tree, target, objective, self._start(template, target))
+                return solve_lib.solve(self.optimizer, batch, SolverOptions(steps, self.learning_rate)).energy
 
         template = jax.device_put(self.template)
         tree = jax.device_put(model.build(self.template))

@@ -38,7 +38,7 @@ from absl import flags
 
 from dal_jax.body.formats.load import load_body
 from dal_jax.lifting.config import PRESETS
-from dal_jax.registration import register, schedules
+from dal_jax.registration import schedules, starts as starts_lib
 from dal_jax.runtime import cli
 from dal_jax.runtime.errors import InputError
 
@@ -189,8 +189,8 @@ def _memory_rows(optimizer: str, stream_people: list[int], weights: str) -> Iter
 
 def _cases(optimizers: list[str], devices: int) -> list[Case]:
     for starts in _STARTS.value:
-        if starts not in register.STARTS or starts == "given":
-            raise InputError(f"--starts={starts}: of {', '.join(register.STARTS[:-1])}")
+        if starts not in starts_lib.STARTS or starts == "given":
+            raise InputError(f"--starts={starts}: of {', '.join(starts_lib.STARTS[:-1])}")
     points, batches = _numbers("points", _POINTS.value), _numbers("batch", _BATCH.value or ["64"])
     table = itertools.product(optimizers, _STARTS.value, _shares(), points, batches)
     return [

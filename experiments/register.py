@@ -27,7 +27,7 @@ from dal_jax.observations.annotations import read_annotations
 from dal_jax.observations.chart import load_chart
 from dal_jax.observations.observation import Observation
 from dal_jax.observations.person import AnnotatedPerson, Annotations
-from dal_jax.registration import register, schedules
+from dal_jax.registration import register, schedules, starts as starts_lib
 from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import Fit, RegistrationConfig
 from dal_jax.registration.solvers import solve
@@ -54,13 +54,13 @@ _BLENDSHAPES = flags.DEFINE_bool(
 _LIFTING = flags.DEFINE_string("lifting", None, "Folder of a trained lifter, for the depth of key points (eq. 4).")
 _INITIAL = flags.DEFINE_string("initial", None, "An earlier fits.npz of the same people, as one more start.")
 _STARTS = flags.DEFINE_enum(
-    "starts", "headings4", [name for name in register.STARTS if name != "given"], "Where the fit starts."
+    "starts", "headings4", [name for name in starts_lib.STARTS if name != "given"], "Where the fit starts."
 )
 _OPTIMIZER = flags.DEFINE_string(
     "optimizer",
     "lm",
     "lm, dense_lm, gauss_newton, adam, lbfgs, any of optax as in 'optax.adabelief(learning_rate=0.05)', or a solver "
-    "of your own as package.module:function (examples/custom_optimizer.py).",
+    "of your own as package.module:function (examples/05_own_solver.py).",
 )
 _STEPS = flags.DEFINE_integer(
     "steps", None, "Steps from each start, a stage. Left out: 30 of lm, dense_lm and gauss_newton, 300 of others.", 1

@@ -105,7 +105,7 @@ def score(poses: PoseFile, truth: PoseFile, canonical_bone_sum: float) -> dict[s
     box_px = truth.box_px if poses.box_px is None else poses.box_px
     if truth.intrinsics_px is None or box_px is None:
         return scores
-    joints = cameras.turned(poses.joints, box_px, truth.intrinsics_px)
+    joints = cameras.rotate_from_crop(poses.joints, box_px, truth.intrinsics_px)
     turned = _scores(joints, poses.unit, truth, canonical_bone_sum)
     return scores | {f"turned_{name}": values for name, values in turned.items() if name != "pa_mpjpe"}
 

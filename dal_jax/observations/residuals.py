@@ -1,4 +1,12 @@
-"""How far a fitted body's points lie from where they were annotated, in the photograph's pixels."""
+"""Eq. 3 and eq. 4: how far a posed body lies from what was annotated; for registration and regressor alike.
+
+    L_dense = sum_i c_i |x_idx(i) - p_i|^2                                                                     (3)
+    L_KP    = sum_j c_j |x_j - p_j|^2 + d_j (z_j - zGAN_j)^2                                                   (4)
+
+x are projections into the crop's [-1, 1] (`cameras.project`), z depths relative to the pelvis in the same units, c and
+d confidences. Residual vectors rather than losses: a sum of squares is a loss, and Gauss-Newton wants the vector. A
+confidence c enters a residual as sqrt(c).
+"""
 
 import functools
 
@@ -15,44 +23,9 @@ from dal_jax.body.template import Template
 from dal_jax.observations.observation import Observation
 
 
-def errors_px(
-    template: Template,
-    parameters: BodyParameters,
-    observation: Observation,
-) -> tuple[Float[np.ndarray, "k p"], Float[np.ndarray, "k 17"]]:
-    """Return the distances, px of the photograph, of dense points and of key points from where the body puts them."""
-    dense, keypoint = _errors_crop(template, parameters, observation)
-    half_side = np.asarray(observation.box_px)[:, 2:3] / 2.0
-    return np.asarray(dense) * half_side, np.asarray(keypoint) * half_side
-
-
-def root_mean_square(
-    distance: Float[np.ndarray, "k p"], confidence: Float[np.ndarray, "k p"]
-) -> Float[np.ndarray, "k"]:
-    """Return the root mean square over entries whose confidence is not 0; NaN where there is none."""
-    counted = np.asarray(confidence) > 0
-    total, count = np.sum(np.where(counted, distance**2, 0.0), axis=1), counted.sum(axis=1)
-    return np.where(count > 0, np.sqrt(total / np.maximum(count, 1)), np.nan)
-
-
-@jax.jit
-@functools.partial(jax.vmap, in_axes=(None, 0, 0))
-def _errors_crop(
-    template: Template,
-    parameters: BodyParameters,
-    observation: Observation,
-) -> tuple[Float[Array, "p"], Float[Array, "17"]]:
-    segments = kinematics.pose_skeleton(template, parameters.rotation, parameters.pose, parameters.segment_scale)
-    points = skinning.surface_points(template, observation.point_face, observation.point_barycentric)
-    place = functools.partial(cameras.project, camera_scale=parameters.camera_scale, translation=parameters.translation)
-    dense = place(skinning.skin_points(template, segments, points)) - observation.point_position
-    keypoint = place(skinning.h36m_joints(template, segments)) - observation.keypoint_position
-    return jnp.linalg.norm(dense, axis=-1), jnp.linalg.norm(keypoint, axis=-1)
-
-
 @flax.struct.dataclass
 class Target:
-    """An observation whose surface points have been looked up on the template: what eq. 3 and eq. 4 read."""
+    """An observation whose surface points have been looked up on the template."""
 
     points: SurfacePoints
     observation: Observation
@@ -64,20 +37,12 @@ def make_target(template: Template, observation: Observation) -> Target:
     return Target(points, observation)
 
 
-def robust(squared: Float[Array, "..."], outlier: float | None) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """Return Geman and McClure's loss of squared distances, and its derivative by them (the weight of a point)."""
-    if outlier is None:
-        return squared, jnp.ones_like(squared)
-    mass = 1.0 / (1.0 + squared / outlier**2)
-    return squared * mass, mass**2
-
-
 def dense_residual(
-    projected: Float[Array, "points 2"], target: Target, outlier: float | None = None
+    projected: Float[Array, "points 2"], target: Target, outlier: float | Float[Array, ""] | None = None
 ) -> Float[Array, "points 2"]:
-    """Return eq. 3: x_idx(i) - p_i, summed (not averaged) over the valid points.
+    """Return eq. 3: sqrt(c_i) (x_idx(i) - p_i), to be summed (not averaged) over the points.
 
-    With `outlier`, shortened so that its square is the robust loss.
+    With `outlier`, a distance in crop units, it is shortened so that its square is the loss of Geman and McClure.
     """
     residual = projected - target.observation.point_position
     if outlier is not None:
@@ -91,3 +56,53 @@ def keypoint_residual(projected: Float[Array, "17 3"], target: Target) -> Float[
     planar = jnp.sqrt(seen.keypoint_confidence)[:, None] * (projected[:, :2] - seen.keypoint_position)
     depth = jnp.sqrt(seen.depth_confidence) * (projected[:, 2] - seen.depth)
     return jnp.concatenate([planar, depth[:, None]], axis=1)
+
+
+def robust(
+    squared: Float[Array, "*points"], outlier: float | Float[Array, ""] | None
+) -> tuple[Float[Array, "*points"], Float[Array, "*points"]]:
+    """Return Geman and McClure's loss r^2 / (1 + r^2 / outlier^2) of squared distances r^2, and its derivative by them.
+
+    The derivative is the weight of a point in iteratively reweighted least squares. Without an outlier: the squared
+    loss, whose weights are 1.
+    """
+    if outlier is None:
+        return squared, jnp.ones_like(squared)
+    mass = 1.0 / (1.0 + squared / outlier**2)
+    return squared * mass, mass**2
+
+
+# --- the same distances in the photograph's pixels: what is reported ---
+
+
+def errors_px(
+    template: Template,
+    parameters: BodyParameters,
+    observation: Observation,
+) -> tuple[Float[np.ndarray, "people points"], Float[np.ndarray, "people 17"]]:
+    """Return the reprojection errors of dense points and of key points, px of the photograph, whatever confidence."""
+    dense, keypoint = _errors_crop(template, parameters, observation)
+    half_side = np.asarray(observation.box_px)[:, 2:3] / 2.0
+    return np.asarray(dense) * half_side, np.asarray(keypoint) * half_side
+
+
+def root_mean_square(
+    distance: Float[np.ndarray, "people points"], confidence: Float[Array | np.ndarray, "people points"]
+) -> Float[np.ndarray, "people"]:
+    """Return the root mean square over entries whose confidence is not 0; NaN where there is none."""
+    counted = np.asarray(confidence) > 0
+    total, count = np.sum(np.where(counted, distance**2, 0.0), axis=1), counted.sum(axis=1)
+    return np.where(count > 0, np.sqrt(total / np.maximum(count, 1)), np.nan)
+
+
+@jax.jit
+@functools.partial(jax.vmap, in_axes=(None, 0, 0))
+def _errors_crop(
+    template: Template, parameters: BodyParameters, observation: Observation
+) -> tuple[Float[Array, "points"], Float[Array, "17"]]:
+    segments = kinematics.pose_skeleton(template, parameters.rotation, parameters.pose, parameters.segment_scale)
+    points = skinning.surface_points(template, observation.point_face, observation.point_barycentric)
+    place = functools.partial(cameras.project, camera_scale=parameters.camera_scale, translation=parameters.translation)
+    dense = place(skinning.skin_points(template, segments, points)) - observation.point_position
+    keypoint = place(skinning.h36m_joints(template, segments)) - observation.keypoint_position
+    return jnp.linalg.norm(dense, axis=-1), jnp.linalg.norm(keypoint, axis=-1)

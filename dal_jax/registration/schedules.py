@@ -20,13 +20,12 @@ def objective_by_name(name: str) -> Objective:
     Raises:
       ValueError: another name.
     """
+    check_choice("weights", name, WEIGHTS)
     if name == "paper_stiff":
         return Objective(energy.stiff_weights())
     if name == "paper_soft":
         return Objective()
-    if name == "pose_prior":
-        return Objective(pose_prior_weights(), priors.population())
-    raise ValueError(f"weights '{name}' are not among {', '.join(WEIGHTS)}")
+    return Objective(pose_prior_weights(), priors.population())
 
 
 def pose_prior_weights() -> EnergyWeights:
@@ -51,13 +50,22 @@ def stages(name: str, objective: Objective) -> tuple[Objective, ...]:
     Raises:
       ValueError: an unknown name.
     """
+    check_choice("schedule", name, SCHEDULES)
     if name == "constant":
         return (objective,)
     if name == "stiff_to_soft":
         stiff = energy.stiff_weights()
         return (objective.reweighted(scale=stiff.scale, joint=stiff.joint), objective)
-    if name == "graduated":
-        outlier = objective.weights.outlier
-        final = DEFAULT_OUTLIER if outlier is None else outlier
-        return tuple(objective.reweighted(outlier=factor * final) for factor in _GRADUATION)
-    raise ValueError(f"schedule '{name}' is not one of {', '.join(SCHEDULES)}")
+    outlier = objective.weights.outlier
+    final = DEFAULT_OUTLIER if outlier is None else outlier
+    return tuple(objective.reweighted(outlier=factor * final) for factor in _GRADUATION)
+
+
+def check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a value that is not among the choices.
+
+    Raises:
+      ValueError: it is not; one line that names the value and the choices.
+    """
+    if value not in choices:
+        raise ValueError(f"{what} '{value}' is not one of {', '.join(choices)}")

@@ -100,7 +100,7 @@ def scored():
 
 def test_turned_joints_are_the_camera_s(scored):
     joints, true = scored
-    np.testing.assert_allclose(cameras.turned(joints, BOXES, INTRINSICS), true - 4000.0, atol=_ROTATED_MM)
+    np.testing.assert_allclose(cameras.rotate_from_crop(joints, BOXES, INTRINSICS), true - 4000.0, atol=_ROTATED_MM)
 
 
 def test_every_mpjpe_is_given_both_ways_where_the_cameras_are_known(scored):

@@ -13,7 +13,8 @@ from dal_jax.observations import residuals
 from dal_jax.registration import register, starts as starts_lib
 from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.registration.register import Fitter, RegistrationConfig
-from dal_jax.registration.solvers.solve import SOLVERS, Solved
+from dal_jax.registration.solvers.descent import Solution
+from dal_jax.registration.solvers.solve import SOLVERS
 from tests.registration import small_problem
 
 FLOAT32 = 1e-5
@@ -25,16 +26,15 @@ OBJECTIVE = Objective()
 # --- register's own part: a solver that stays where it starts and scores a flat cut-out, compiled in a blink ---
 
 
-def _look(batch, *, steps, learning_rate, tolerance):
+def _look(batch, options):
     """Score every start by its rigid T-pose; report the translation's x as the last decrease."""
-    del learning_rate, tolerance
     start, target = batch.start, batch.target
     planar = jnp.einsum("sbij,bpj->sbpi", start.rotation[:, :, :2], target.points.rest)
     placed = start.camera_scale[:, :, None, None] * planar + start.translation[:, :, None]
     seen = target.observation
     squares = jnp.sum((placed - seen.point_position[None]) ** 2, axis=-1) * seen.point_confidence[None]
     value = batch.objective.weights.dense * jnp.sum(squares, axis=-1)
-    return Solved(start, value, start.translation[..., 0], jnp.full(value.shape, steps))
+    return Solution(start, value, start.translation[..., 0], jnp.full(value.shape, options.steps))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,9 +42,9 @@ def traces():
     """Offer the solver as `look`; return a list that grows by one whenever it is traced."""
     seen = []
 
-    def solve(batch, *, steps, learning_rate, tolerance):
+    def solve(batch, options):
         seen.append(batch)
-        return _look(batch, steps=steps, learning_rate=learning_rate, tolerance=tolerance)
+        return _look(batch, options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SOLVERS, "look", solve)
@@ -208,10 +208,10 @@ def test_errors_name_the_value_in_one_line(template, observed, given, changes, p
     assert "\n" not in str(caught.value)
 
 
-def test_nobody_to_register_is_an_error(template, observed):
-    nobody = jax.tree.map(lambda leaf: leaf[:0], observed)
-    with pytest.raises(ValueError, match="nobody"):
-        register.register(template, nobody, _config(optimizer="lm"), OBJECTIVE)
+def test_no_people_to_register_is_an_error(template, observed):
+    empty = jax.tree.map(lambda leaf: leaf[:0], observed)
+    with pytest.raises(ValueError, match="no people to register"):
+        register.register(template, empty, _config(optimizer="lm"), OBJECTIVE)
 
 
 def test_a_prepared_fitter_spreads_people_over_devices(template, observed, given):

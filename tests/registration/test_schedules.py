@@ -13,5 +13,5 @@ def test_names_are_the_papers_rounds_and_ours():
     ours = schedules.objective_by_name("pose_prior")
     np.testing.assert_array_equal(ours.prior.mean, priors.population().mean)
     assert (ours.weights.dense, ours.weights.scale) == (EnergyWeights().dense, EnergyWeights().scale)
-    with pytest.raises(ValueError, match="weights 'firm' are not among paper_stiff, paper_soft, pose_prior"):
+    with pytest.raises(ValueError, match="weights 'firm' is not one of paper_stiff, paper_soft, pose_prior"):
         schedules.objective_by_name("firm")

@@ -12,6 +12,7 @@ from dal_jax.registration import energy as energy_lib
 from dal_jax.registration.energy import Objective, Unknowns
 
 TANGENT_SIZE = 69 + 24 + 3 + 1 + 2
+"""Joint rotations, log segment scales, rotation of the body, log camera scale, translation."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,13 +35,13 @@ class Problem:
 
 
 def move(unknowns: Unknowns, delta: Float[Array, "99"]) -> Unknowns:
-    """Retract: rotations move by exponentials (tangent space), scales in logarithms, the translation adds."""
-    turn, scale, root, camera_scale, translation = jnp.split(delta, [69, 93, 96, 97])
-    relative = rotations.axis_angle_to_matrix(turn.reshape(23, 3)) @ rotations.axis_angle_to_matrix(unknowns.pose)
+    """Retract: rotations move by exponentials (A <- exp(d) A), scales in logarithms, the translation adds."""
+    pose, scale, rotation, camera_scale, translation = jnp.split(delta, [69, 93, 96, 97])
+    relative = rotations.axis_angle_to_matrix(pose.reshape(23, 3)) @ rotations.axis_angle_to_matrix(unknowns.pose)
     return Unknowns(
         pose=rotations.matrix_to_axis_angle(relative),
         log_segment_scale=unknowns.log_segment_scale + scale,
-        raw_rotation=rotations.axis_angle_to_matrix(root) @ unknowns.raw_rotation,
+        raw_rotation=rotations.axis_angle_to_matrix(rotation) @ unknowns.raw_rotation,
         log_camera_scale=unknowns.log_camera_scale + camera_scale[0],
         translation=unknowns.translation + translation,
     )

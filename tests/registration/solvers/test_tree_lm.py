@@ -10,6 +10,7 @@ from dal_jax.observations import residuals
 from dal_jax.registration import energy, register
 from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.registration.register import RegistrationConfig
+from dal_jax.registration.solvers.descent import SolverOptions
 from dal_jax.registration.solvers.tree import elimination, evaluation, lm, points
 from dal_jax.registration.solvers.tree.model import build
 from dal_jax.registration.solvers.tree.state import (
@@ -282,7 +283,7 @@ def test_batch_and_starts_equal_one_at_a_time():
     model, target, first, _ = _tree(template, observed, start, objective)
     second = _with_starts(from_parameters(model, jax.tree.map(jnp.asarray, people)))
     both = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=-2), first, second)
-    solve = jax.jit(lambda t, s: lm.minimise(model, t, s, objective, steps=5).energy)
+    solve = jax.jit(lambda t, s: lm.minimise(model, t, s, objective, SolverOptions(5)).energy)
     together = np.asarray(solve(target, both))
     for row, state in enumerate((first, second)):
         alone = [
@@ -297,7 +298,7 @@ def test_a_finished_fit_stays_put():
     template, _people, observed, start, objective = _problem(count=3)
     model, target, state, _ = _tree(template, observed, start, objective)
     solve = jax.jit(
-        lambda steps, tolerance: lm.minimise(model, target, state, objective, steps=steps, tolerance=tolerance)
+        lambda steps, tolerance: lm.minimise(model, target, state, objective, SolverOptions(steps, tolerance=tolerance))
     )
     early, late = solve(40, 0.02), solve(80, 0.02)
     assert np.all(np.asarray(early.steps) < 40)

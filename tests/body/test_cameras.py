@@ -1,4 +1,4 @@
-"""Cameras: every way there has its way back, and the crop's ray is what weak perspective looks along."""
+"""Cameras: eq. 1; every way there has its way back; the crop's ray is what weak perspective looks along."""
 
 import jax
 import jax.numpy as jnp
@@ -7,9 +7,56 @@ import pytest
 
 from dal_jax.body import cameras
 from dal_jax.observations import observation
+from tests.body import reference
 
-ROUNDING = 2e-5  # relative: float32, numbers up to a few thousand pixels, two products and a sum
+ROUNDING = 1e-6  # crop units: one product and one sum of float32 of size 1
+PIXELS = 2e-5  # relative: float32, numbers up to a few thousand pixels, two products and a sum
 BODY_OVER_DEPTH = 0.02  # a body of 0.3 m at 20 m or more: what weak perspective leaves out, relative
+
+
+def _scene(*shape):
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(*shape, 3)).astype(np.float32)
+    return points, jnp.float32(0.8), jnp.asarray(rng.normal(size=2), jnp.float32)
+
+
+def test_project_is_equation_1():
+    points, scale, translation = _scene(7)
+    found = cameras.project(points, scale, translation)
+    np.testing.assert_allclose(found, reference.project(points, float(scale), np.asarray(translation)), atol=ROUNDING)
+
+
+def test_depth_is_not_seen():
+    points, scale, translation = _scene(7)
+    further = points + np.float32([0, 0, 5])
+    np.testing.assert_array_equal(
+        cameras.project(points, scale, translation), cameras.project(further, scale, translation)
+    )
+
+
+def test_pelvis_lands_on_the_translation():
+    _, scale, translation = _scene(1)
+    np.testing.assert_array_equal(cameras.project(jnp.zeros(3), scale, translation), translation)
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (2, 4), (1, 2, 3)])
+def test_leading_axes_are_points(shape):
+    points, scale, translation = _scene(*shape)
+    found = cameras.project(points, scale, translation)
+    assert found.shape == (*shape, 2)
+    flat = cameras.project(points.reshape(-1, 3), scale, translation)
+    np.testing.assert_array_equal(found, flat.reshape(*shape, 2))
+
+
+def test_a_batch_of_cameras_equals_a_loop():
+    rng = np.random.default_rng(1)
+    points, scales, translations = (rng.normal(size=s).astype(np.float32) for s in ((5, 7, 3), (5,), (5, 2)))
+    together = jax.vmap(cameras.project)(points, scales, translations)
+    for i in range(5):
+        np.testing.assert_allclose(together[i], cameras.project(points[i], scales[i], translations[i]), atol=ROUNDING)
+
+
+# --- the photograph, and full perspective ---
 
 INTRINSICS = jnp.array([1100.0, 1200.0, 640.0, 350.0])
 BOXES = ([100.0, 50.0, 300.0, 300.0], [-40.0, 200.0, 500.0, 500.0], [1000.5, 3.25, 90.0, 90.0])
@@ -20,7 +67,7 @@ def _weak(seed):
     return jnp.float32(rng.uniform(0.3, 1.5)), jnp.asarray(rng.uniform(-0.5, 0.5, 2), jnp.float32)
 
 
-def _near(found, wanted, tolerance=ROUNDING):
+def _near(found, wanted, tolerance=PIXELS):
     np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance * np.abs(np.asarray(wanted)).max())
 
 
@@ -52,10 +99,10 @@ def test_the_ray_rotation_is_the_smallest_that_takes_the_axis_to_the_ray(pixel):
     rotation = np.asarray(cameras.ray_rotation(jnp.array(pixel), INTRINSICS), np.float64)
     ray = np.append((np.array(pixel) - INTRINSICS[2:]) / INTRINSICS[:2], 1.0)
     ray /= np.linalg.norm(ray)
-    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=ROUNDING)
-    np.testing.assert_allclose(rotation[:, 2], ray, atol=ROUNDING)
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=PIXELS)
+    np.testing.assert_allclose(rotation[:, 2], ray, atol=PIXELS)
     angle_cosine = (np.trace(rotation) - 1) / 2
-    np.testing.assert_allclose(angle_cosine, ray[2], atol=ROUNDING)  # the angle between axis and ray, and no more
+    np.testing.assert_allclose(angle_cosine, ray[2], atol=PIXELS)  # the angle between axis and ray, and no more
 
 
 @pytest.mark.parametrize("position", [(0.5, -0.2, 4.0), (3.0, 2.0, 4.0), (-4.0, 0.1, 3.0)])
@@ -66,9 +113,9 @@ def test_the_best_weak_perspective_of_a_small_body_looks_along_its_ray(position)
     left, singular, right = np.linalg.svd(jacobian, full_matrices=False)
     pixel = cameras.project_perspective(jnp.array(position), intrinsics)
     rotation = np.asarray(cameras.ray_rotation(pixel, intrinsics))
-    np.testing.assert_allclose(left @ right, rotation.T[:2], atol=ROUNDING)
+    np.testing.assert_allclose(left @ right, rotation.T[:2], atol=PIXELS)
     scale, _ = cameras.weak_from_position(jnp.array(position), intrinsics)
-    np.testing.assert_allclose(singular, [scale / rotation[2, 2], scale], rtol=ROUNDING)
+    np.testing.assert_allclose(singular, [scale / rotation[2, 2], scale], rtol=PIXELS)
 
 
 def test_a_far_body_seen_in_its_crop_comes_back_to_its_place():
@@ -92,6 +139,6 @@ def test_batches_are_vmapped_and_gradients_are_finite_at_the_principal_point():
     boxes = jnp.array(BOXES)
     together = jax.vmap(cameras.crop_rotation, in_axes=(0, None))(boxes, INTRINSICS)
     for box, rotation in zip(boxes, together, strict=True):
-        np.testing.assert_allclose(cameras.crop_rotation(box, INTRINSICS), rotation, atol=ROUNDING)
+        np.testing.assert_allclose(cameras.crop_rotation(box, INTRINSICS), rotation, atol=PIXELS)
     slope = jax.jacobian(cameras.ray_rotation)(INTRINSICS[2:], INTRINSICS)
     assert np.isfinite(slope).all() and np.abs(slope).max() > 0
