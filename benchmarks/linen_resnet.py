@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from dal_jax.regressor import resnet
 
 _PADDING_1, _PADDING_3 = ((1, 1), (1, 1)), ((3, 3), (3, 3))
-# Kernels are drawn afterwards, by `convolution.draw_kernels`: 53 generators in one program compile slowly
+# Kernels are drawn afterwards, by `layers.draw_kernels`: 53 generators in one program compile slowly
 _convolution = functools.partial(nn.Conv, use_bias=False, kernel_init=nn.initializers.zeros)
 
 
