@@ -23,6 +23,7 @@ class LinenResNet50(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w 3"], train: bool) -> Float[Array, "n features"]:
+        """Return the features of images."""
         normalise = _normalisation(train)
         x = _convolution(self.width, (7, 7), (2, 2), padding=_PADDING_3, name="conv1")(x)
         x = nn.relu(normalise(name="bn1")(x))

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import os
-import pathlib
 from typing import Any
 
 import jax

@@ -1,4 +1,4 @@
-"""How fast the regressor learns and answers: images a second, and the share of the device's matmul rate that this is."""
+"""How fast the regressor learns and answers: images a second, and their share of the device's matmul rate."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -90,6 +90,7 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, image: Float[Array, "n s s 3"], train: bool) -> Float[Array, "n 105"]:
+        """Return the outputs of images."""
         return nn.Dense(_OUTPUTS, name="theta")(self.trunk(image, train))
 
 

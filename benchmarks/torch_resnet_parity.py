@@ -1,4 +1,4 @@
-"""Write the golden file of tests/benchmarks/test_resnet_parity.py: ResNet50 in PyTorch, with random weights, in float64.
+"""Write the golden file of tests/benchmarks/test_resnet_parity.py: ResNet50 in PyTorch, random weights, float64.
 
   python -m benchmarks.torch_resnet_parity --out=tests/benchmarks/resnet_parity.npz
 

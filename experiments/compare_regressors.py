@@ -3,13 +3,13 @@
     python -m experiments.compare_regressors --run=runs/demo --workdir=runs/regressors --out=benchmarks/learning.json
 
 The run gives configuration, people, registered bodies and lifted depths (its last checkpoint). Every variant trains a
-regressor from nothing; at one seed all have the same first weights, order of people and number of steps. The test people
-are scored once, at the end. Finished variants are kept in --workdir; killed, the same command goes on.
+regressor from nothing; at one seed all have the same first weights, order of people and number of steps. The test
+people are scored once, at the end. Finished variants are kept in --workdir; killed, the same command goes on.
 
 Variants: `base`, as the run; `augmented`, and `flips`, `geometry`, `colours`, `occlusion`, parts of it; `rotations_6d`
 and `iterated` (HMR's, three times), other heads; `average`, of the weights; `constant_rate`; `weighted_*`, bad fits
-teach less (`uncertainty.sample_weights`); `bad_fits*`, a share of the people (--bad_fits) have somebody else's body, with weights by
-none and by both.
+teach less (`uncertainty.sample_weights`); `bad_fits*`, a share of the people (--bad_fits) have another's body, without
+weights and with both kinds.
 
 Rows, by `what`:
   variant  one variant and seed: errors of the test people (mm; by Human3.6M's protocol 1, and of key points in px),

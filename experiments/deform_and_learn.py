@@ -1,9 +1,9 @@
-"""Deform-and-learn, the whole loop: 2D annotation in, a regressor that sees 3D bodies out.
+r"""Deform-and-learn, the whole loop: 2D annotation in, a regressor that sees 3D bodies out.
 
     python -m experiments.deform_and_learn --workdir=runs/demo
-    python -m experiments.deform_and_learn --workdir=runs/mine --config.preset=best --config.data=coco_folder \\
+    python -m experiments.deform_and_learn --workdir=runs/mine --config.preset=best --config.data=coco_folder \
         --config.source=mine --config.chart=UV_Processed.mat
-    python -m experiments.deform_and_learn --workdir=runs/coco --config.preset=best --config.data=densepose_coco \\
+    python -m experiments.deform_and_learn --workdir=runs/coco --config.preset=best --config.data=densepose_coco \
         --config.source=coco --config.chart=UV_Processed.mat
 
 Writes WORKDIR/history.json (one entry a round), metrics.jsonl, checkpoints/ and report/index.html. The same command

@@ -1,5 +1,6 @@
 """The two networks of Kudo et al. 2018, the same small MLP with a skip: once with 17 depths, once with one logit; and
-two more of its kind, which `best` needs: one that places missing joints, one that says how far off depths may be."""
+two more of its kind, which `best` needs: one that places missing joints, one that says how far off depths may be.
+"""
 
 import flax.linen as nn
 import jax.numpy as jnp

@@ -143,7 +143,8 @@ def turn_heading(angle: Float[Array, ""]) -> Float[Array, "3 3"]:
 
 def tilt(angle: Float[Array, ""]) -> Float[Array, "3 3"]:
     """Turn about the image's horizontal axis, radians: tilt(e) takes a level camera's view to that of one that looks
-    down by e (the head of someone upright comes nearer)."""
+    down by e (the head of someone upright comes nearer).
+    """
     cos, sin, zero, one = jnp.cos(angle), jnp.sin(angle), jnp.zeros_like(angle), jnp.ones_like(angle)
     return jnp.array([[one, zero, zero], [zero, cos, -sin], [zero, sin, cos]])
 

@@ -107,7 +107,8 @@ def train(
 
 def loop(config: Config) -> Callable[..., tuple[LiftingState, dict[str, Array]]]:
     """Return the compiled loop of `train`: (state, normalised poses, key, stop) to the state at step `stop`, and the
-    sums of the losses on the way there."""
+    sums of the losses on the way there.
+    """
     return _compiled_loop(dataclasses.astuple(config))
 
 
