@@ -29,7 +29,7 @@ from dal_jax.fits import export, file, output
 from dal_jax.fits.file import Fits
 from dal_jax.fits.output import PathOf, Results, summarise, table
 from dal_jax.loop import prediction
-from dal_jax.loop.prediction import Predicted, Trained
+from dal_jax.loop.prediction import Predicted, TrainedRegressor
 from dal_jax.observations import detections, observation, photographs
 from dal_jax.observations.annotations import read_annotations
 from dal_jax.observations.chart import load_chart
@@ -85,7 +85,7 @@ def main(_: list[str]) -> None:
 
 def _make(
     building: pathlib.Path,
-    trained: Trained,
+    trained: TrainedRegressor,
     template: Template,
     found: Annotations,
     path_of: PathOf,
@@ -158,7 +158,7 @@ def _people() -> tuple[Annotations, PathOf]:
     return people, people.photograph
 
 
-def _run(found: Annotations, path_of: PathOf, trained: Trained) -> dict:
+def _run(found: Annotations, path_of: PathOf, trained: TrainedRegressor) -> dict:
     """Return what the results depend on: another value is another run, whose unfinished work is of no use here."""
     digest = hashlib.sha256()
     for one in found.people:
@@ -181,21 +181,14 @@ def _run(found: Annotations, path_of: PathOf, trained: Trained) -> dict:
 
 
 def _predict(
-    trained: Trained,
+    trained: TrainedRegressor,
     path_of: PathOf,
     people: list[AnnotatedPerson],
     building: pathlib.Path,
 ) -> Predicted:
-    with progress.bar("predict", total=len(people), unit="person") as bar:
-        return prediction.predict(
-            trained,
-            path_of,
-            people,
-            building / "predicted",
-            batch=_BATCH.value,
-            skip_invalid=_SKIP_INVALID.value,
-            progress=bar.update,
-        )
+    return prediction.predict(
+        trained, people, path_of, building / "predicted", _BATCH.value, skip_invalid=_SKIP_INVALID.value
+    )
 
 
 def _without_problems(found: Annotations, predicted: Predicted):

@@ -32,6 +32,7 @@ def read(
     Args:
       check_picture: asked about every person's photograph; without it photographs are not needed.
       skip_invalid: keep going over bad entries and list them as rejected.
+
     Raises:
       errors.InputError: the file is no such JSON, nothing in it can be used or, without `skip_invalid`, the first bad
         entry; one line with file, annotation, field and value.

@@ -24,6 +24,7 @@ def read_picture(path: str | pathlib.Path, size: tuple[int, int] | None = None) 
 
     Args:
       size: (width, height) the annotation was made for. Where it fits the stored pixels only, they are not turned.
+
     Raises:
       errors.InputError: missing, not a picture, cut off, or of another size.
     """

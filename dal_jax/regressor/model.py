@@ -147,6 +147,7 @@ class Regressor(nn.Module):
 
     @nn.compact
     def __call__(self, image: Float[Array, "n s s 3"], train: bool) -> Float[Array, "n theta"]:
+        """Return the outputs of images."""
         normalised = (image - jnp.array(_IMAGENET_MEAN)[None, None, None]) / jnp.array(_IMAGENET_SD)[None, None, None]
         features = ResNet50(self.width, name="trunk")(normalised.astype(self.compute_dtype), train)
         return head(self.rotations, self.iterations, self.width, name="theta")(features)
@@ -180,6 +181,7 @@ class Iterated(nn.Module):
 
     @nn.compact
     def __call__(self, features: Float[Array, "n features"]) -> Float[Array, "n size"]:
+        """Return the outputs of features."""
         first, second = nn.Dense(self.hidden, name="hidden1"), nn.Dense(self.hidden, name="hidden2")
         change = nn.Dense(self.size, kernel_init=nn.initializers.zeros, name="change")
         output = jnp.zeros((len(features), self.size), features.dtype)

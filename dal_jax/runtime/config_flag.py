@@ -1,4 +1,4 @@
-"""A stage's configuration as flags: `--config.registration.optimizer=adam` sets one field of a nested dataclass."""
+"""A stage's configuration as flags: `--config.first.registration.steps=30` sets one field of a nested dataclass."""
 
 import ast
 import dataclasses

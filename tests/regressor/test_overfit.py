@@ -33,9 +33,9 @@ def test_the_demo_s_network_knows_32_people_by_heart(tmp_path):
     """
     people = _people(tmp_path)
     config = demo()
-    registration = dataclasses.replace(config.first_registration, batch=COUNT)
+    registration = dataclasses.replace(config.first.registration, batch=COUNT)
     template = load.load_body()
-    fits = register.register(template, people.observations, registration, Objective(config.first_weights)).parameters
+    fits = register.register(template, people.observations, registration, Objective(config.first.weights)).parameters
 
     learning = dataclasses.replace(config.regressor, batch=COUNT, epochs=EPOCHS, augmentation=AugmentationConfig())
     assert (learning.width, learning.image_size) == (16, 64)

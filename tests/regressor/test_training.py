@@ -31,9 +31,8 @@ CONFIG = RegressorConfig(
     weights=LossWeights(joint=1.0),
     augmentation=AugmentationConfig(flip_share=0.05, brightness=0.02),
 )
-SMALL_BATCHES = dataclasses.replace(CONFIG, batch=5)  # of 12 people: three steps, the last filled up
 KEY = jax.random.key(1)
-COUNT = 12
+COUNT = 20  # three steps an epoch, the last filled up
 
 
 @pytest.fixture(scope="module")
@@ -102,10 +101,10 @@ def test_a_run_killed_inside_an_epoch_ends_with_the_same_bits(data, start, decod
     pictures = dataclasses.replace(data, images=_Decoded(data.images)) if decoded else data
     through, stopped, lines = start, start, []
     for _ in range(2):
-        through, whole = _epoch(through, pictures, config=SMALL_BATCHES)
+        through, whole = _epoch(through, pictures)
         for part in range(3):
             assert int(stopped.epoch_step) == part
-            stopped, metrics = _epoch(_through_the_host(stopped), pictures, config=SMALL_BATCHES, steps=1)
+            stopped, metrics = _epoch(_through_the_host(stopped), pictures, steps=1)
             lines.append(metrics["loss"])
         np.testing.assert_allclose(np.mean(lines[-3:]), whole["loss"], rtol=1e-6)
     _assert_equal(through, stopped)
@@ -122,13 +121,13 @@ def test_refitting_that_leaves_the_bodies_alone_changes_nothing(data, start):
         seen.append((learned.variables["params"]["theta"]["bias"].copy(), rows))
         return jax.device_put(_rows(data.fits, rows)), {"number_mean": np.float32(len(seen))}
 
-    plain, metrics = _epoch(start, data, config=SMALL_BATCHES)
-    refitted, told = _epoch(start, dataclasses.replace(data, fits=wrong), config=SMALL_BATCHES, fit_batch=fit_batch)
+    plain, metrics = _epoch(start, data)
+    refitted, told = _epoch(start, dataclasses.replace(data, fits=wrong), fit_batch=fit_batch)
     _assert_equal(refitted, plain)
     assert told["loss"] == metrics["loss"] and told["number_mean"] == 2
     biases = np.stack([bias for bias, _ in seen])
     assert len(biases) == 3 and np.all(np.any(np.diff(biases, axis=0) != 0, axis=1)), "each step's own weights"
-    assert all(len(np.unique(rows)) == SMALL_BATCHES.batch for _, rows in seen)
+    assert all(len(np.unique(rows)) == CONFIG.batch for _, rows in seen)
     np.testing.assert_array_equal(np.unique([rows for _, rows in seen]), np.arange(COUNT))
 
 
@@ -168,8 +167,8 @@ def test_the_caller_s_state_stays_usable(data, start):
 def test_every_image_counts_once_in_the_progress(data, start):
     seen = []
     state, _ = _epoch(start, data, progress=seen.append)
-    assert seen == [8, 4]
-    assert int(state.step) == int(state.round_step) == 2
+    assert seen == [8, 8, 4]
+    assert int(state.step) == int(state.round_step) == 3
 
 
 def test_people_of_no_weight_teach_nothing(data, start):
@@ -209,7 +208,7 @@ def test_a_new_round_keeps_weights_and_units_and_forgets_the_optimiser(data, sta
     following = training.start_round(CONFIG, state, people.random_bodies(COUNT, seed=9))
     _assert_equal(following.trained, state.trained)
     _assert_equal(following.codec, start.codec)
-    assert int(following.round_step) == 0 and int(following.step) == 2
+    assert int(following.round_step) == 0 and int(following.step) == 3
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(following.optimizer))
     assert any(np.any(leaf) for leaf in jax.tree.leaves(state.optimizer))
 
