@@ -74,9 +74,7 @@ _IMAGE_SIZES = flags.DEFINE_list("image_size", ["64"], "regressor: side of the i
 _POINTS = flags.DEFINE_list("points", ["120"], "Surface points a person, up to what the people have.")
 _STEPS = flags.DEFINE_integer("steps", None, "Left out: 20; of first-order optimisers 300.", 1)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.1, "Of first-order optimisers (paper: 0.1).", 1e-9)
-_WEIGHTS = flags.DEFINE_list(
-    "weights", ["paper_stiff"], f"Of {', '.join(registration_rows.WEIGHTS)}: as of experiments.register."
-)
+_WEIGHTS = flags.DEFINE_list("weights", ["paper_stiff"], f"Of eq. 2: {', '.join(registration_rows.WEIGHTS)}.")
 _CONFIG = flags.DEFINE_string("people", str(_PEOPLE), "Config of the people.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "runs/data", "Folder where the people are kept once made.")
 _LIMIT = flags.DEFINE_integer("limit", None, "Only so many of the people; pipeline: photographs (240).", 1)
@@ -191,8 +189,8 @@ def _cases(optimizers: list[str], devices: int) -> list[Case]:
     for starts in _STARTS.value:
         if starts not in starts_lib.STARTS or starts == "given":
             raise InputError(f"--starts={starts}: of {', '.join(starts_lib.STARTS[:-1])}")
-    points, batches = _numbers("points", _POINTS.value), _numbers("batch", _BATCH.value or ["64"])
-    table = itertools.product(optimizers, _STARTS.value, _shares(), points, batches)
+    sizes = _numbers("points", _POINTS.value), _numbers("batch", _BATCH.value or ["64"])
+    table = itertools.product(optimizers, _STARTS.value, _shares(), *sizes)
     return [
         Case(
             optimizer=optimizer,
