@@ -188,6 +188,7 @@ def test_every_block_of_shell_is_run_by_ci_or_marked():
             assert set(_commands(block.text)) <= RUN_BY_CI, f"{block}: <!-- needs data: ... --> or <!-- takes minutes"
 
 
+@pytest.mark.slow
 def test_every_block_of_python_runs(tmp_path):
     """In one process, in a folder with two people annotated in the free body's chart; a namespace a page."""
     program = tmp_path / "program.py"
