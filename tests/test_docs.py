@@ -154,7 +154,7 @@ def test_binaries_and_flags_that_are_shown_exist():
     shown = 0
     for place, text in _shell_texts():
         for command in _commands(text):
-            found = re.search(r"python -m ((?:dal_jax\.)?(?:experiments|benchmarks)\.\w+)(.*)", command)
+            found = re.search(r"python -m ((?:dal_jax\.)?(?:experiments|benchmarks)\.[a-z]\w+)(.*)", command)
             if not found:
                 continue
             module = found[1].removeprefix("dal_jax.")
