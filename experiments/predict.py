@@ -1,8 +1,8 @@
-"""Photographs in, bodies out: a trained ConvNet predicts every person, and registration refines where it is annotated.
+r"""Photographs in, bodies out: a trained ConvNet predicts every person, and registration refines where it is annotated.
 
   python -m experiments.predict --images=photos --checkpoint=runs/demo --out=bodies
   python -m experiments.predict --images=photos --boxes=boxes.json --checkpoint=runs/demo --out=bodies --export=glb
-  python -m experiments.predict --images=photos --annotations=people.json --chart=UV_Processed.mat --refine \\
+  python -m experiments.predict --images=photos --annotations=people.json --chart=UV_Processed.mat --refine \
       --checkpoint=runs/demo --out=bodies
 
 Who is where comes from --boxes, --keypoints or --annotations; with none of them each picture shows one person who fills
@@ -93,7 +93,8 @@ def _make(
     formats: tuple[str, ...],
 ) -> list[dict]:
     """Fill the folder with all results; return what summary.json says of each person."""
-    predicted = _predict(trained, path_of, found.people, building)
+    done = building / "predicted"
+    predicted = prediction.predict(trained, found, done, _BATCH.value, skip_invalid=_SKIP_INVALID.value)
     found, predicted = _without_problems(found, predicted)
     print(f"{found.summary()}; checkpoint {trained.step} of {trained.folder}")
     for rejected in found.rejected[:_SHOWN_ROWS]:
@@ -179,17 +180,6 @@ def _run(found: Annotations, path_of: PathOf, trained: TrainedRegressor) -> dict
         "overlays": _OVERLAYS.value,
         "export": _EXPORT.value,
     }
-
-
-def _predict(
-    trained: TrainedRegressor,
-    path_of: PathOf,
-    people: list[AnnotatedPerson],
-    building: pathlib.Path,
-) -> Predicted:
-    return prediction.predict(
-        trained, people, path_of, building / "predicted", _BATCH.value, skip_invalid=_SKIP_INVALID.value
-    )
 
 
 def _without_problems(found: Annotations, predicted: Predicted):

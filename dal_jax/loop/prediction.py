@@ -11,7 +11,7 @@ import itertools
 import os
 import pathlib
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -19,10 +19,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from dal_jax.body.parameters import BodyParameters, t_pose
-from dal_jax.fits.output import PathOf
 from dal_jax.loop.folder import find, read
 from dal_jax.observations import photographs
-from dal_jax.observations.person import AnnotatedPerson
+from dal_jax.observations.person import AnnotatedPerson, Annotations
 from dal_jax.regressor import model, theta
 from dal_jax.regressor.model import Learned, RegressorConfig
 from dal_jax.runtime import configs, files, progress
@@ -123,24 +122,17 @@ def _read_config(path: pathlib.Path) -> tuple[RegressorConfig, str]:
 
 
 def predict(
-    trained: TrainedRegressor,
-    people: Sequence[AnnotatedPerson],
-    path_of: PathOf,
-    done: PathLike,
-    batch: int = 64,
-    skip_invalid: bool = False,
+    trained: TrainedRegressor, shown: Annotations, done: PathLike, batch: int = 64, skip_invalid: bool = False
 ) -> Predicted:
     """Predict the body in every person's square crop.
 
-        trained = load("runs/demo")
-        shown = photographs.listing("photos")
-        people = photographs.people(shown, None, skip_invalid=False).people
-        bodies = predict(trained, people, lambda one: shown.path(one.file_name), "bodies/predicted").parameters
+        shown = detections.people(detections.list_photographs("photos"))
+        predicted = predict(load("runs/demo"), shown, "bodies/predicted")
+        predicted.parameters.pose[0]  # (23, 3) rad, of the first of shown.people
 
     Args:
       trained: the regressor.
-      people: whose `crop_px` are cut out of their photographs.
-      path_of: where a person's photograph lies.
+      shown: people in photographs.
       done: folder of the finished batches; they are not predicted again.
       batch: people at once; fewer people make a smaller batch.
       skip_invalid: turn a photograph that cannot be read, or a crop that cannot be cut, into a problem.
@@ -148,15 +140,17 @@ def predict(
     Raises:
       errors.InputError: the first such problem, unless `skip_invalid`.
     """
+    people = shown.people
     batch = min(batch, 1 << (len(people) - 1).bit_length())
     chunks = [people[first : first + batch] for first in range(0, len(people), batch)]
     paths = [pathlib.Path(done) / f"{number:06d}.npz" for number in range(len(chunks))]
     missing = [number for number, path in enumerate(paths) if not path.exists()]
+    size, unread = trained.config.image_size, [chunks[number] for number in missing]
     with (
         concurrent.futures.ThreadPoolExecutor(_READERS) as readers,
         progress.bar("predict", total=len(people), unit="person") as bar,
     ):
-        ahead = _read_ahead(readers, [chunks[number] for number in missing], path_of, trained.config.image_size)
+        ahead = _read_ahead(readers, unread, shown.photograph, size)
         for number, path in enumerate(paths):
             if number in missing:
                 _write(path, _predict_chunk(trained, next(ahead), batch, skip_invalid))
