@@ -104,6 +104,8 @@ class Judge:
         return np.asarray(lifted.joints)
 
     def _scores(self, joints, truth) -> dict[str, np.ndarray]:
+        if self.train_truth is None:
+            raise ValueError("a score needs the truth of the training people")
         canonical = protocols.canonical_bone_sum_mm(self.train_truth.joints_h36m_mm)
         return protocols.human36m_protocol_1.score(joints, truth, canonical)
 
@@ -111,7 +113,7 @@ class Judge:
         """Return the mean score in the camera's frame, or None where the cameras are not known."""
         if truth.intrinsics_px is None:
             return None
-        turned = cameras.turned(joints, people.observations.box_px, truth.intrinsics_px)
+        turned = cameras.turned(joints, np.asarray(people.observations.box_px), truth.intrinsics_px)
         return self._mean(turned, truth.joints_h36m_mm)
 
     def _mean(self, joints, truth) -> float:
