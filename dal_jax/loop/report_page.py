@@ -126,9 +126,10 @@ def draw_person(stage: Stage, index: int, template: Template, tile_px: int) -> n
     """Return one row of Fig. 1, (tile, 4 tiles, 3) uint8: image with its annotation, overlay, front, side."""
     image = overlays.resize(np.asarray(stage.images[index]), tile_px)
     vertices = overlays.posed_vertices(template, overlays.select(stage.parameters, index))
+    faces = np.asarray(template.faces)
     if np.isfinite(vertices).all():
-        tiles = [overlays.overlay(image, vertices, template.faces)]
-        tiles += overlays.front_and_side(vertices, template.faces, tile_px)
+        tiles = [overlays.overlay(image, vertices, faces)]
+        tiles += overlays.front_and_side(vertices, faces, tile_px)
     else:
         tiles = [np.full_like(image, 128)] * 3  # a fit that is not finite has no picture
     if stage.observations is not None:
