@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import measure
+from benchmarks import measure, vertex_table
 from dal_jax.body.template import Template
-from dal_jax.observations import chart, vertex_table
+from dal_jax.observations import chart
 
 _SIDE_PX = 256
 

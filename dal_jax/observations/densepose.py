@@ -32,6 +32,7 @@ def read(
     Args:
       check_picture: asked about every person's photograph; without it photographs are not needed.
       skip_invalid: keep going over bad entries and list them as rejected.
+
     Raises:
       errors.InputError: the file is no such JSON, nothing in it can be used or, without `skip_invalid`, the first bad
         entry; one line with file, annotation, field and value.
@@ -69,7 +70,7 @@ def has_points(entry: dict[str, Any]) -> bool:
 
 
 def parse_person(
-    entry: object,
+    entry: Any,
     picture: dict[str, Any] | None,
     keypoint_names: tuple[str, ...] = keypoints.COCO_NAMES,
     needs_file: bool = True,
@@ -87,7 +88,8 @@ def parse_person(
       coco.BadEntry: something is not as it must be.
     """
     coco.require_ids(entry)
-    coco.require(picture is not None, "image not listed", f"image_id {entry['image_id']!r} is not in 'images'")
+    if picture is None:
+        raise BadEntry("image not listed", f"image_id {entry['image_id']!r} is not in 'images'")
     size = coco.picture_size(picture)
     file_name = coco.file_name(picture, needs_file)
     bbox = coco.numbers(entry, "bbox", 4)

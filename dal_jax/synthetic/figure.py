@@ -244,7 +244,7 @@ class Figure:
         if palm is not None:
             forearm, _ = self.frame(f"{side}_elbow")
             wanted = forearm.T @ palm  # the palm faces -y at rest
-            twist = np.arctan2(wanted @ _cross(axis, [0.0, -1.0, 0.0]), -wanted[1])
+            twist = np.arctan2(wanted @ _cross(axis, np.array([0.0, -1.0, 0.0])), -wanted[1])
             twist = np.clip(twist, -1.4, 1.4)
         half = rotation_matrix(twist / 2 * axis)
         elbow = _INDEX[f"{side}_elbow"]

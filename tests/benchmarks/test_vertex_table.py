@@ -7,8 +7,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from benchmarks import vertex_table
 from dal_jax.body.formats import load
-from dal_jax.observations import vertex_table
 from dal_jax.observations.chart import Chart, body_chart, load_densepose_chart
 from tests.observations import annotation_files
 
