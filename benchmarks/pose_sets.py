@@ -1,6 +1,6 @@
 """2D poses of the synthetic people for the lifter's benchmarks, and, for the score alone, where their joints were.
 
-Posed and photographed as the synthetic data set's people are, at any heading, and annotated by the same annotator, who
+Posed and photographed as the synthetic data set's people are, at any azimuth, and annotated by the same annotator, who
 guesses hidden joints with twice the error; nothing is painted.
 """
 

@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from dal_jax.body.formats.load import FREE_BODY
 from dal_jax.data.visible_points import pixel_grid_px, spread
-from dal_jax.evaluation import protocols
+from dal_jax.evaluation import metrics
 from dal_jax.observations import observation
 from dal_jax.observations.observation import Observation
 from dal_jax.runtime import files, progress
@@ -163,7 +163,7 @@ def _make(config: PeopleConfig) -> dict[str, np.ndarray]:
         for index in progress.bar("training skeletons", range(_CANONICAL_PEOPLE), unit="person")
     ]
     columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    canonical = protocols.canonical_bone_sum_mm(1000 * np.stack(train))
+    canonical = metrics.canonical_bone_sum_mm(1000 * np.stack(train))
     return {**columns, "canonical_bone_sum_mm": np.float64(canonical)}
 
 

@@ -1,29 +1,28 @@
-"""What a loop's ConvNet learned from, loaded to train another: registered bodies, annotation, lifted depths."""
+"""What a run's regressor learned from, loaded to train another: registered bodies, annotation, lifted depths."""
 
 import dataclasses
 import functools
 import os
-import pathlib
 from typing import Any
 
 import jax
 import numpy as np
 
-from dal_jax import config as config_lib, deform_and_learn
+from dal_jax import deform_and_learn
 from dal_jax.body import parameters
 from dal_jax.body.formats.load import FREE_BODY, load_body
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.config import Config
-from dal_jax.deform_and_learn import LoopState, Run
+from dal_jax.deform_and_learn import Run
 from dal_jax.lifting import training
 from dal_jax.loop import folder, run as run_lib
 from dal_jax.loop.judge import Judge
 from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation
-from dal_jax.registration import priors
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import Objective
 from dal_jax.regressor import model
 from dal_jax.regressor.model import Learned, RegressorConfig
+from dal_jax.runtime import configs
 from dal_jax.runtime.checkpoints import Checkpoints
 from dal_jax.runtime.errors import InputError
 
@@ -32,27 +31,27 @@ from dal_jax.runtime.errors import InputError
 class Registered:
     """The training people of a run as its last deformation left them.
 
-    judge: scores predictions; its setting has the configuration, the body and the people.
+    judge: scores predictions; its run has the configuration, the body and the people.
     observations: of the training people, lifted depths attached. fits: their registered bodies (host arrays).
-    weights: of eq. 2, that the fits were made with. step: the number of the checkpoint.
+    objective: that the fits were made with. step: the number of the checkpoint.
     """
 
     judge: Judge
     observations: Observation
     fits: BodyParameters
-    weights: EnergyWeights
+    objective: Objective
     step: int
 
     def score(self, config: RegressorConfig, learned: Learned) -> dict[str, Any]:
-        """Return what a ConvNet's bodies of the test people are worth; what needs 3D truth is None where there is none.
+        """Score a regressor's bodies of the test people; scores that need 3D truth are None where there is none.
 
         Returns:
           `mpjpe_mm` and `pa_mpjpe_mm` (Human3.6M's protocol 1), and `keypoint_error_px`: each person's root mean square
-          in the photograph, its mean over those who have key points.
+          in the photograph, its mean over the people with key points.
         """
         test = self.judge.test
         bodies = model.predict(config, learned, test.images)
-        _, distance = residuals.errors_px(self.judge.setting.template, bodies, test.observations)
+        _, distance = residuals.errors_px(self.judge.run.template, bodies, test.observations)
         marked = np.any(test.observations.keypoint_confidence > 0, axis=1)
         each = residuals.root_mean_square(distance, test.observations.keypoint_confidence)[marked]
         return self.judge.test_scores(bodies) | {"keypoint_error_px": float(np.mean(each)) if len(each) else None}
@@ -69,49 +68,37 @@ def load(path: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None =
       errors.InputError: it is no such folder, nobody is registered in it yet, or it does not fit the data.
     """
     config_path = folder.find(path)
-    run = config_path.parent
-    config = folder.filled(config_path, "config", Config(), folder.read(config_path))
-    run_lib.check(config)
-    saved = Checkpoints(run / "checkpoints")
+    workdir = config_path.parent
+    config = configs.with_values(Config(), folder.read(config_path), config_path)
+    config.check()
+    saved = Checkpoints(workdir / "checkpoints")
     step = saved.latest_step()
     if step is None:
-        raise InputError(f"{run}: has no checkpoint yet")
-    template = load_body(config.body or FREE_BODY)
-    people = run_lib.load(config, template, data_dir or run.parent / "data")
-    setting = Run(config, template, people.train)
-    state, weights = _restore(saved, step, setting, run)
+        raise InputError(f"{workdir}: has no checkpoint yet")
+    people = run_lib.load(config, data_dir or workdir.parent / "data")
+    run = Run(config, load_body(config.body or FREE_BODY), people.train)
+    state, position = saved.restore(_example(run, folder.saved_objective(saved, step)), step, partial=True)
+    if position["round"] == 1 and position["phase"] in ("lift", "deform"):
+        raise InputError(f"{workdir}: no one is registered yet, all stand in the T-pose; round 1 is before 'learn'")
+    observed = people.train.observations
     return Registered(
-        judge=Judge(setting, people.test, people.train_truth, people.test_truth),
-        observations=deform_and_learn.with_lifted_depth(setting, state, people.train.observations),
-        fits=jax.device_get(state.fits),
-        weights=weights,
+        judge=Judge(run, people.test, people.train_truth, people.test_truth),
+        observations=deform_and_learn.with_lifted_depth(run, state["lifting"], observed),
+        fits=jax.device_get(state["fits"]),
+        objective=state["objective"],
         step=step,
     )
 
 
-def _restore(saved: Checkpoints, step: int, setting: Run, run: pathlib.Path) -> tuple[LoopState, EnergyWeights]:
-    """Return the lifter and the registered bodies, nothing else, and the weights that these were registered with."""
-    config = setting.config
-    state, position = saved.restore(_example(setting), step, partial=True)
-    learned = position["phase"] in ("learn", "judge")
-    deformed = position["round"] if learned else position["round"] - 1
-    if deformed < 1:
-        raise InputError(f"{run}: nobody is registered yet, all stand in the T-pose; round 1 is before 'learn'")
-    learned_once = position["phase"] == "judge" or position["round"] > 1
-    first = not learned_once if config.in_loop else deformed == 1 or not config.refit
-    rest = dict.fromkeys(("energy", "trust", "regressor", "predictions"))
-    return LoopState(**state, **rest), config_lib.weights(config, first, state["poses"])
-
-
-def _example(setting: Run) -> dict[str, Any]:
+def _example(run: Run, objective: Objective) -> dict[str, Any]:
     """Return the wanted leaves of a `deform_and_learn.LoopState` as shapes, by the names they are saved under.
 
     A dict, because Orbax takes a field that is None for an empty one, not for one left out.
     """
-    people = len(setting.people.names)
-    draw = functools.partial(training.initial_state, setting.config.lifting)
+    people = len(run.people.names)
+    draw = functools.partial(training.initial_state, run.config.lifting)
     return {
         "lifting": jax.eval_shape(draw, jax.random.key(0)),
         "fits": jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((people, *leaf.shape), leaf.dtype), parameters.t_pose()),
-        "poses": jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), priors.usual()),
+        "objective": objective,
     }

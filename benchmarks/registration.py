@@ -12,10 +12,10 @@ from benchmarks.problems import Problems, spoil, tile
 from dal_jax.body import kinematics, skinning
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
-from dal_jax.evaluation import protocols
+from dal_jax.evaluation import metrics
 from dal_jax.observations.observation import Observation
 from dal_jax.registration import register
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import Fit, RegistrationConfig
 
 MOST_PEOPLE = 16_384
@@ -71,7 +71,7 @@ def run(
     case: Case,
     template: Template,
     problems: Problems,
-    weights: EnergyWeights,
+    objective: Objective,
     patience: Patience,
 ) -> Measured:
     """Compile on one batch, then time passes over the people: all of them, tiled if quick, fewer if slow."""
@@ -79,7 +79,7 @@ def run(
     known = len(available.point_face)
 
     def fit(people: int) -> Fit:
-        return register.register(template, tile(available, people), case.config(), weights)
+        return register.register(template, tile(available, people), case.config(), objective)
 
     with measure.first_call() as first:
         fit(case.batch)
@@ -89,7 +89,7 @@ def run(
     observed = tile(available, case.batch)
 
     def work() -> None:
-        fits[:] = [register.register(template, observed, case.config(), weights)]
+        fits[:] = [register.register(template, observed, case.config(), objective)]
 
     rate = measure.rates({"": work}, probe, 0.0)[""]
     one_batch_s = rate.wall_s
@@ -117,10 +117,10 @@ def run(
     return Measured(row, jax.tree.map(lambda leaf: leaf[: min(people, known)], fits[0]))
 
 
-def best_known(template: Template, observations: Observation, weights: EnergyWeights) -> Float[np.ndarray, "people"]:
+def best_known(template: Template, observations: Observation, objective: Objective) -> Float[np.ndarray, "people"]:
     """Return each person's lowest energy over 32 headings of the closed-form start, 50 steps of `lm` each."""
     config = RegistrationConfig("lm", steps=REFERENCE_STEPS, starts=f"headings{REFERENCE_HEADINGS}", batch=16)
-    return finite(register.register(template, observations, config, weights).energy)
+    return finite(register.register(template, observations, config, objective).energy)
 
 
 def finite(energies: Float[np.ndarray, "people"]) -> Float[np.ndarray, "people"]:
@@ -142,7 +142,7 @@ def quality(
     energies = finite(fit.energy)
     alive = np.isfinite(energies)
     joints = np.asarray(_joints(template, jax.tree.map(jnp.asarray, fit.parameters)))
-    errors_mm = protocols.human36m_protocol_1.score(
+    errors_mm = metrics.human36m_protocol_1(
         np.where(alive[:, None, None], joints, 0.0), problems.joints_true_mm[:count], problems.canonical_bone_sum_mm
     )
     return {

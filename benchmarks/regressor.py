@@ -1,4 +1,4 @@
-"""How fast the ConvNet learns and answers: images a second, and the share of the device's matmul rate that this is."""
+"""How fast the regressor learns and answers: images a second, and their share of the device's matmul rate."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -18,6 +18,7 @@ from dal_jax.regressor.resnet import ResNet50
 
 TRUNKS = {"dal_jax": ResNet50, "linen": LinenResNet50}
 LEARNING_RATE = 1e-4
+_OUTPUTS = theta.SIZES["axis_angle"]
 
 Work = Callable[[], object]
 
@@ -89,7 +90,8 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, image: Float[Array, "n s s 3"], train: bool) -> Float[Array, "n 105"]:
-        return nn.Dense(theta.SIZE, name="theta")(self.trunk(image, train))
+        """Return the outputs of images."""
+        return nn.Dense(_OUTPUTS, name="theta")(self.trunk(image, train))
 
 
 class Learner:
@@ -104,7 +106,7 @@ class Learner:
         self.network = Network(TRUNKS[program](case.width))
         random = np.random.default_rng(0)
         self.image = random.normal(size=(case.batch, case.image_size, case.image_size, 3)).astype(np.float32)
-        self.wanted = random.normal(size=(case.batch, theta.SIZE)).astype(np.float32)
+        self.wanted = random.normal(size=(case.batch, _OUTPUTS)).astype(np.float32)
         drawn = jax.jit(self.network.init, static_argnames="train")(jax.random.key(0), self.image[:1], train=False)
         self.variables = layers.draw_kernels(drawn, jax.random.key(1))
         self._optimizer = optax.adam(LEARNING_RATE)
@@ -152,5 +154,5 @@ def flops(width: int, image_size: int, training: bool) -> int:
             others += before**2 * channels * inner + side**2 * (9 * inner**2 + inner * 4 * inner)
             others += side**2 * channels * 4 * inner if block == 0 else 0
             channels = 4 * inner
-    others += channels * theta.SIZE
+    others += channels * _OUTPUTS
     return 2 * (2 * first + 3 * others) if training else 2 * (first + others)

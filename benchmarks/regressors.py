@@ -1,4 +1,4 @@
-"""What teaches the ConvNet: the same registered bodies learned with one thing changed at a time.
+"""What teaches the regressor: the same registered bodies learned with one thing changed at a time.
 
 A variant changes the configuration, the people's weights, or spoils a share of the registrations. All variants of a
 seed start from the same weights, see the people in the same order and take the same number of steps.
@@ -12,16 +12,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float
 
 from dal_jax.body.parameters import BodyParameters
-from dal_jax.body.template import Template
-from dal_jax.observations.observation import Observation
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import Objective
 from dal_jax.regressor import training
 from dal_jax.regressor.augmentation import mild
 from dal_jax.regressor.model import Learned, RegressorConfig
-from dal_jax.regressor.training import TrainState
+from dal_jax.regressor.training import TrainingSet, TrainState
 from dal_jax.runtime import progress
 from dal_jax.runtime.errors import InputError
 from dal_jax.uncertainty import sample_weights
@@ -34,14 +32,14 @@ Score = Callable[[RegressorConfig, Learned], dict[str, float | None]]
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """One small change: of fields of the ConvNet's configuration, of its augmentation's, or of the lesson.
+    """One small change: of fields of the regressor's configuration, of its augmentation's, or of the lesson.
 
-    trust: `trust.NAMES`, None: the run's own. bad_fits: whether a share of the people have somebody else's body.
+    sample_weight: of `sample_weights.NAMES`; None: the run's own. bad_fits: a share of the people have another's body.
     """
 
     regressor: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     augmentation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    trust: str | None = None
+    sample_weight: str | None = None
     bad_fits: bool = False
 
     def configure(self, base: RegressorConfig) -> RegressorConfig:
@@ -61,7 +59,7 @@ VARIANTS = {
     "base": Variant(),
     "augmented": Variant(augmentation=_MILD),
     "flips": _some("flip_share"),
-    "geometry": _some("turn_deg", "zoom", "shift"),
+    "geometry": _some("rotation_deg", "zoom", "shift"),
     "colours": _some("brightness", "contrast", "tint"),
     "occlusion": _some("erase_share"),
     "rotations_6d": Variant(regressor={"rotations": "6d"}),
@@ -69,11 +67,11 @@ VARIANTS = {
     "iterated_6d": Variant(regressor={"rotations": "6d", "iterations": 3}),
     "average": Variant(regressor={"average_decay": 0.99}),
     "constant_rate": Variant(regressor={"warmup_share": 0.0, "last_rate_share": 1.0}),
-    "trust_residual": Variant(trust="residual"),
-    "trust_posterior": Variant(trust="posterior"),
-    "bad_fits": Variant(trust="none", bad_fits=True),
-    "bad_fits_residual": Variant(trust="residual", bad_fits=True),
-    "bad_fits_posterior": Variant(trust="posterior", bad_fits=True),
+    "weighted_residual": Variant(sample_weight="residual"),
+    "weighted_posterior": Variant(sample_weight="posterior"),
+    "bad_fits": Variant(sample_weight="none", bad_fits=True),
+    "bad_fits_residual": Variant(sample_weight="residual", bad_fits=True),
+    "bad_fits_posterior": Variant(sample_weight="posterior", bad_fits=True),
 }
 """By name; `base` is the run's own configuration, which the others are compared with."""
 
@@ -91,43 +89,43 @@ def chosen(names: Sequence[str]) -> list[str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Material:
-    """What there is to learn from: annotated people (lifted depths attached) and their registered bodies.
+class Lesson:
+    """What there is to learn from, and how the run learned it.
 
-    trust: the run's own weighting. weights: of eq. 2, that the fits were made with.
+    people: annotated, with their registered bodies. sample_weight: the run's own weighting. objective: that the fits
+    were made with.
     """
 
     config: RegressorConfig
-    trust: str
-    template: Template
-    images: UInt8[np.ndarray, "people s s 3"] | Sequence
-    observations: Observation
-    fits: BodyParameters
-    weights: EnergyWeights
+    people: TrainingSet
+    sample_weight: str
+    objective: Objective
 
 
 class Comparison:
-    """Trains variants on one material; weights of people are found once."""
+    """Trains variants on one lesson; weights of people are computed once."""
 
-    def __init__(self, material: Material, epochs: int, bad_share: float, score: Score):
+    def __init__(self, lesson: Lesson, epochs: int, bad_share: float, score: Score):
         """Prepare to train each variant for `epochs`.
 
         Args:
-          bad_share: of people who have somebody else's body in the variants with bad fits; 0 if there is no such.
-          score: of a trained ConvNet, `FIGURES`.
+          bad_share: of people with somebody else's body in the variants with bad fits; 0 without such variants.
+          score: of a trained regressor, `FIGURES`.
         """
-        self._material, self._bad_share, self._score = material, bad_share, score
-        self._base = dataclasses.replace(material.config, epochs=epochs)
-        self._spoiled, self._bad = swap_bodies(material.fits, bad_share)
+        self._lesson, self._bad_share, self._score = lesson, bad_share, score
+        self._base = dataclasses.replace(lesson.config, epochs=epochs)
+        self._spoiled, self._bad = swap_bodies(lesson.people.fits, bad_share)
         self._weights: dict[tuple[str, bool], np.ndarray] = {}
 
     def made_of(self, name: str, seed: int) -> dict[str, Any]:
-        """Return what a variant's row depends on beside the material, as JSON."""
+        """Return what a variant's row depends on beside the lesson, as JSON."""
         variant = VARIANTS[name]
         return {
             "config": dataclasses.asdict(variant.configure(self._base)),
-            "trust": self._trust(variant),
-            "energy": dataclasses.asdict(jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), self._material.weights)),
+            "sample_weight": self._weighting(variant),
+            "objective": dataclasses.asdict(
+                jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), self._lesson.objective)
+            ),
             "bad_fits": self._bad_share if variant.bad_fits else 0.0,
             "seed": seed,
         }
@@ -137,27 +135,33 @@ class Comparison:
         variant = VARIANTS[name]
         config, weight = variant.configure(self._base), self._weight(variant)
         started = time.monotonic()
-        state, metrics = train(self._material, config, self._fits(variant), weight, seed, f"{name}, seed {seed}")
+        people = dataclasses.replace(self._lesson.people, fits=self._fits(variant), sample_weight=weight)
+        state, metrics = train(config, people, seed, f"{name}, seed {seed}")
         seconds = time.monotonic() - started
-        row = {"name": name, "seed": seed, "trust": self._trust(variant), "weight_mean": float(np.mean(weight))}
+        row = {
+            "name": name,
+            "seed": seed,
+            "sample_weight": self._weighting(variant),
+            "weight_mean": float(np.mean(weight)),
+        }
         if variant.bad_fits:
             row["bad_fits"] = float(np.mean(self._bad))
             row["bad_weight_share"] = float(np.sum(weight[self._bad]) / np.sum(weight))
-        row |= self._score(config, state) | {"train_joint_to_fit_mm": metrics["joint_to_fit_mm"]}
+        row |= self._score(config, state.learned) | {"train_joint_to_fit_mm": metrics["joint_to_fit_mm"]}
         row |= {"epochs": config.epochs, "steps": int(state.step), "seconds": round(seconds, 1)}
         return {name: _known(value) for name, value in row.items()}
 
     def _fits(self, variant: Variant) -> BodyParameters:
-        return self._spoiled if variant.bad_fits else self._material.fits
+        return self._spoiled if variant.bad_fits else self._lesson.people.fits
 
-    def _trust(self, variant: Variant) -> str:
-        return self._material.trust if variant.trust is None else variant.trust
+    def _weighting(self, variant: Variant) -> str:
+        return self._lesson.sample_weight if variant.sample_weight is None else variant.sample_weight
 
     def _weight(self, variant: Variant) -> Float[np.ndarray, "people"]:
-        name, material = self._trust(variant), self._material
+        name, people = self._weighting(variant), self._lesson.people
         if (name, variant.bad_fits) not in self._weights:
             self._weights[name, variant.bad_fits] = sample_weights.weigh(
-                name, material.template, material.observations, self._fits(variant), material.weights
+                name, people.template, people.observations, self._fits(variant), self._lesson.objective
             )
         return self._weights[name, variant.bad_fits]
 
@@ -173,7 +177,7 @@ def swap_bodies(fits: BodyParameters, share: float, seed: int = 0) -> tuple[Body
       The bodies, and whose are bad.
 
     Raises:
-      errors.InputError: a share above 0 is nobody, or there is nobody else.
+      errors.InputError: a share above 0 is less than one person, or there is no other person.
     """
     people = len(fits.camera_scale)
     count = round(share * people)
@@ -187,28 +191,20 @@ def swap_bodies(fits: BodyParameters, share: float, seed: int = 0) -> tuple[Body
     return jax.tree.map(lambda leaf: leaf[whose], fits), bad
 
 
-def train(
-    material: Material,
-    config: RegressorConfig,
-    fits: BodyParameters,
-    weight: Float[np.ndarray, "people"],
-    seed: int,
-    title: str,
-) -> tuple[TrainState, dict[str, float]]:
-    """Train a fresh ConvNet for the steps that all people's epochs take; return it and its last epoch's metrics.
+def train(config: RegressorConfig, people: TrainingSet, seed: int, title: str) -> tuple[TrainState, dict[str, float]]:
+    """Train a fresh regressor for the steps of all people's epochs; return it and its last epoch's metrics.
 
-    Note: epochs of people without weight are shorter, so there are more of them.
+    Note: epochs with people of weight 0 are shorter, so there are more of them.
     """
-    people = len(material.images)
-    steps = config.epochs * math.ceil(people / min(config.batch, people))
+    count = len(people.images)
+    steps = config.epochs * math.ceil(count / min(config.batch, count))
     initial_key, order_key = jax.random.split(jax.random.key(seed))
-    state = training.start_round(config, training.initial_state(config, initial_key), fits)
-    with progress.bar(title, total=config.epochs * people, unit="image") as bar:
+    state = training.start_round(config, training.initial_state(config, initial_key), people.fits)
+    metrics: dict[str, float] = {}
+    with progress.bar(title, total=config.epochs * count, unit="image") as bar:
         while int(state.step) < steps:
-            state, metrics = training.train_epoch(
-                state, material.template, material.images, material.observations, fits, config, order_key,
-                sample_weight=weight, steps=steps - int(state.step), progress=bar.update,
-            )  # fmt: skip
+            left = steps - int(state.step)
+            state, metrics = training.train_epoch(config, state, people, order_key, steps=left, progress=bar.update)
     return state, metrics
 
 

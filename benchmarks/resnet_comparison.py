@@ -57,6 +57,7 @@ class Network(nn.Module):
         self.trunk, self.theta = ResNet50(width), nn.Linear(32 * width, outputs)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the outputs of images."""
         return self.theta(self.trunk(image))
 
 

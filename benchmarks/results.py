@@ -1,9 +1,10 @@
-"""Rows that cost minutes each, kept one a file: a killed benchmark goes on with those that are finished."""
+"""Rows of results: printed and written as JSON; those that cost minutes stored one a file, for a killed benchmark."""
 
 import hashlib
 import json
+import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -15,24 +16,58 @@ from dal_jax.runtime.errors import InputError
 Row = dict[str, Any]
 
 
-def kept(path: pathlib.Path, made_of: dict[str, Any], make: Callable[[], Row], overwrite: bool = False) -> Row:
+def check_out(out: str | None, overwrite: bool) -> None:
+    """Refuse the file of --out where it exists, unless `overwrite`.
+
+    Raises:
+      errors.InputError: it exists.
+    """
+    if out and pathlib.Path(out).exists() and not overwrite:
+        raise InputError(f"--out={out} exists; --overwrite replaces it")
+
+
+def emit(rows: Iterable[Row], out: str | None) -> None:
+    """Print each row as one JSON object a line, as soon as it is there; at the end write them all as one list."""
+    printed = []
+    for row in rows:
+        printed.append(plain(row))
+        print(json.dumps(printed[-1], allow_nan=False), flush=True)
+    if out:
+        files.write_json(out, printed)
+
+
+def plain(row: Row) -> Row:
+    """Make strict JSON of a row: six digits, and null for what is not finite."""
+    return {name: _plain(value) for name, value in row.items()}
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, float | np.floating):
+        return value
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def kept(path: pathlib.Path, settings: dict[str, Any], make: Callable[[], Row], overwrite: bool = False) -> Row:
     """Return the row in a file, or make it and write the file.
 
     Args:
-      made_of: what the row depends on, as JSON values; kept beside it.
-      overwrite: make it anew where the file's row was made of something else.
+      path: the file; its folder is made if missing.
+      settings: everything the row depends on, as JSON values; stored beside it.
+      make: measures the row.
+      overwrite: replace a row that was made with other settings.
 
     Raises:
-      errors.InputError: it was, or the file is no such file; names the first value that differs.
+      errors.InputError: the row was made with other settings (names the first value that differs), or the file is
+        damaged.
     """
-    wanted = json.loads(json.dumps(made_of, allow_nan=False))
+    wanted = json.loads(json.dumps(settings, allow_nan=False))
     if path.exists():
         found = _read(path)
         if found is not None and found["made_of"] == wanted:
             return found["row"]
         if not overwrite:
-            told = "is no kept row" if found is None else _difference(found["made_of"], wanted)
-            raise InputError(f"{path}: {told}; --overwrite makes it anew")
+            message = "is no kept row" if found is None else _difference(found["made_of"], wanted)
+            raise InputError(f"{path}: {message}; --overwrite makes it anew")
     row = make()
     files.write_json(path, {"made_of": wanted, "row": row})
     return row

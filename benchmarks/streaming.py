@@ -12,7 +12,7 @@ from benchmarks.registration import Case
 from dal_jax.body.template import Template
 from dal_jax.observations.observation import Observation
 from dal_jax.registration import register
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import Objective
 
 PIECE = 2048
 """People handed over at a time."""
@@ -22,7 +22,7 @@ def run(
     case: Case,
     template: Template,
     problems: Problems,
-    weights: EnergyWeights,
+    objective: Objective,
     people: int,
 ) -> dict[str, object]:
     """Stream so many people through registration; the row says what the whole process needed at its highest.
@@ -33,7 +33,7 @@ def run(
     devices = jax.devices()[: case.devices]
     begin, cpu = time.perf_counter(), time.process_time()
     done, total = 0, 0.0
-    for fit in register.stream(template, _pieces(available, people), case.config(), weights):
+    for fit in register.stream(template, _pieces(available, people), case.config(), objective):
         done += len(fit.energy)
         total += float(np.sum(fit.energy))
     wall, cpu = time.perf_counter() - begin, time.process_time() - cpu

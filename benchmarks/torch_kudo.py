@@ -1,7 +1,7 @@
 """Kudo et al. 2018's lifter in PyTorch, written from the paper: it shares no code with dal_jax.
 
 Two networks of one form, 34 -> width -> width -> width -> outputs, h3 = act(W3 h2 + h1), leaky ReLU 0.2: the generator
-answers 17 depths, the discriminator one logit. A step lifts a batch, turns it about the vertical, and both learn from
+answers 17 depths, the discriminator one logit. A step lifts a batch, rotates it about the vertical, and both learn from
 the same fakes:
 
     G: mean softplus(-D(fake)) + mean relu(-sin)      sin: from neck to shoulders, seen from above
@@ -31,6 +31,7 @@ class Perceptron(nn.Module):
             setattr(self, name, nn.Linear(before, after))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Map (n, 34) features to (n, outputs)."""
         hidden1 = functional.leaky_relu(self.first(features), 0.2)
         hidden2 = functional.leaky_relu(self.second(hidden1), 0.2)
         hidden3 = functional.leaky_relu(self.third(hidden2) + hidden1, 0.2)
@@ -49,17 +50,17 @@ class Game:
         self.adams = [torch.optim.Adam(net.parameters(), **settings) for net in (self.generator, self.discriminator)]
 
     def step(self, points: torch.Tensor, angle: torch.Tensor) -> dict[str, torch.Tensor | float]:
-        """Take a step on normalised poses, (n, 17, 2), turned by the angles, (n,); return the losses."""
+        """Take a step on normalised poses, (n, 17, 2), rotated by the angles, (n,); return the losses."""
         depth = self._depth(points)
-        fakes = turn(points, depth, angle)
+        fakes = rotate(points, depth, angle)
         realism = functional.softplus(-self.discriminator(fakes.flatten(1))).mean()
         mirror = torch.relu(-facing(points, depth)).mean()
         shown = torch.cat([points, fakes.detach()]).flatten(1)
         real, fake = self.discriminator(shown)[:, 0].chunk(2)
-        told = functional.softplus(-real).mean() + functional.softplus(fake).mean()
+        discriminator_realism = functional.softplus(-real).mean() + functional.softplus(fake).mean()
         accuracy = ((real > 0).float().mean() + (fake <= 0).float().mean()).item() / 2
         learns = (accuracy >= 0.1, accuracy <= 0.9)
-        losses, networks = (realism + mirror, told), (self.generator, self.discriminator)
+        losses, networks = (realism + mirror, discriminator_realism), (self.generator, self.discriminator)
         for learning, loss, network, _ in zip(learns, losses, networks, self.adams, strict=True):
             if learning:
                 network.zero_grad(set_to_none=True)
@@ -68,7 +69,7 @@ class Game:
             if learning:
                 adam.step()
         names = ("generator_realism", "mirror_ambiguity", "discriminator_realism")
-        values = dict(zip(names, (loss.detach() for loss in (realism, mirror, told)), strict=True))
+        values = dict(zip(names, (loss.detach() for loss in (realism, mirror, discriminator_realism)), strict=True))
         return values | {"accuracy": accuracy, "generator_learns": learns[0], "discriminator_learns": learns[1]}
 
     def lift(self, keypoints: torch.Tensor) -> torch.Tensor:
@@ -89,8 +90,8 @@ def normalise(keypoints: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return points / scale[:, None, None], scale
 
 
-def turn(points: torch.Tensor, depth: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
-    """Return the image of lifted poses turned about the vertical."""
+def rotate(points: torch.Tensor, depth: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
+    """Return the image of lifted poses rotated about the vertical."""
     across = points[..., 0] * angle.cos()[:, None] + depth * angle.sin()[:, None]
     return torch.stack([across, points[..., 1]], dim=-1)
 

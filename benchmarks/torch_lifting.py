@@ -4,24 +4,19 @@
 
 Training (`kudo`: width 1024, batch 16) and lifting, of both programs in turns. It stops if they differ on the same
 weights by more than 1e-5 in what they lift, or by more than 1e-4 in the losses or in a gradient of one step (relative
-to the largest number). Both programs draw their batches and turns themselves. JAX has all cores, PyTorch
+to the largest number). Both programs draw their own batches and rotations. JAX has all cores, PyTorch
 once one thread and once a thread a core; compare CPU time (user and system, of the whole process) on a busy machine,
 where PyTorch's threads wait for each other actively, and wall time on a quiet one.
 """
 
-import json
-import pathlib
-
 import jax
-import numpy as np
 import torch
 from absl import flags
 
-from benchmarks import kudo_comparison, lifting, measure
+from benchmarks import kudo_comparison, lifting, measure, results
 from dal_jax.body.formats import load
 from dal_jax.lifting.config import kudo
-from dal_jax.runtime import cli, files, machine
-from dal_jax.runtime.errors import InputError
+from dal_jax.runtime import cli, machine
 
 _STEPS = flags.DEFINE_integer("steps", 50, "Steps of training in a turn.", 1)
 _BATCHES = flags.DEFINE_multi_integer("batch", [1, 64, 4096], "Poses lifted at once.", 1)
@@ -33,8 +28,7 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the file of --out.")
 
 def main(_: list[str]) -> None:
     """Check that both compute the same; take turns; print."""
-    if _OUT.value and pathlib.Path(_OUT.value).exists() and not _OVERWRITE.value:
-        raise InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
+    results.check_out(_OUT.value, _OVERWRITE.value)
     threads = _THREADS.value or sorted({1, machine.cores()})
     config = kudo()
     poses = lifting.people(load.load_body(), lifting.PEOPLE)
@@ -43,15 +37,7 @@ def main(_: list[str]) -> None:
         torch.set_num_threads(count)
         found += kudo_comparison.rows(config, poses, _STEPS.value, _BATCHES.value, _SECONDS.value)
     environment = {"torch": torch.__version__, **measure.machine(jax.devices()[:1])}
-    plain = [{name: _plain(value) for name, value in {**row, **environment}.items()} for row in found]
-    for row in plain:
-        print(json.dumps(row, allow_nan=False), flush=True)
-    if _OUT.value:
-        files.write_json(_OUT.value, plain)
-
-
-def _plain(value: object) -> object:
-    return float(f"{value:.6g}") if isinstance(value, float | np.floating) else value
+    results.emit(({**row, **environment} for row in found), _OUT.value)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from dal_jax.body.template import Template
 from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation
 from dal_jax.registration import energy as energy_lib, register
-from dal_jax.registration.energy import Unknowns
+from dal_jax.registration.energy import Objective, Unknowns
 from dal_jax.registration.register import RegistrationConfig
 from dal_jax.registration.starts import closed_form
 from dal_jax.runtime import cli, files, progress
@@ -217,7 +217,7 @@ class Contest:
 
     def course(self, starts: str, people: int) -> Course:
         """Return `lm` over the first people, its number of steps open."""
-        racer = Racer(self.template, energy_lib.stiff_weights(), "lm", _USUAL_RATE, starts)
+        racer = Racer(self.template, Objective(energy_lib.stiff_weights()), "lm", _USUAL_RATE, starts)
         everybody = tile(self.observations, people)
         batch = next(size for size in (64, 40, 20, 10, 1) if people % size == 0)
         return equal_energy.course(racer, everybody, batch)
@@ -226,7 +226,7 @@ class Contest:
         """Return the work of registering many people: lookup of the points, start, moments and fit, all of it."""
         config = RegistrationConfig("lm", steps=steps, starts=starts, batch=_LM_BATCH.value)
         everybody = tile(self.observations, _LM_PEOPLE.value)
-        return lambda: register.register(self.template, everybody, config, energy_lib.stiff_weights())
+        return lambda: register.register(self.template, everybody, config, Objective(energy_lib.stiff_weights()))
 
 
 class Loop:
@@ -273,7 +273,7 @@ def _pairs(usual: Run, best: Run) -> tuple[tuple[str, Run, str], ...]:
 def _jax_energies(template, observed, unknowns):
     def one(observed_one, unknowns_one):
         target = residuals.make_target(template, observed_one)
-        return energy_lib.energy(template, target, unknowns_one, energy_lib.stiff_weights())
+        return energy_lib.energy(template, target, unknowns_one, Objective(energy_lib.stiff_weights()))
 
     with jax.default_matmul_precision("highest"):
         return jax.vmap(one)(observed, unknowns)

@@ -19,6 +19,7 @@ class Bottleneck(nn.Module):
         self.downsample = nn.Sequential(*projection) if project else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the maps after the block."""
         y = torch.relu(self.bn1(self.conv1(x)))
         y = torch.relu(self.bn2(self.conv2(y)))
         return torch.relu(self.bn3(self.conv3(y)) + self.downsample(x))
@@ -42,6 +43,7 @@ class ResNet50(nn.Module):
             setattr(self, f"layer{stage + 1}", nn.Sequential(*stage_blocks))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the features of images."""
         x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)

@@ -1,6 +1,6 @@
-"""Write the golden file of tests/benchmark/test_resnet_parity.py: ResNet50 in PyTorch, with random weights, in float64.
+"""Write the golden file of tests/benchmarks/test_resnet_parity.py: ResNet50 in PyTorch, random weights, float64.
 
-  python -m benchmarks.torch_resnet_parity --out=tests/benchmark/resnet_parity.npz
+  python -m benchmarks.torch_resnet_parity --out=tests/benchmarks/resnet_parity.npz
 
 A narrow network (`torch_resnet.py`), of width 4, answers in evaluation and in training mode, with its new running
 statistics and its gradients; the published width answers in both modes. Of a gradient the file holds its projection on

@@ -4,20 +4,42 @@ A recipe says what it costs and what to expect; the figures are in the README wi
 """
 
 import dataclasses
+from typing import Any, Literal
 
-from dal_jax.body.parameters import BodyParameters
-from dal_jax.body.template import Template
 from dal_jax.data.files import Files
-from dal_jax.lifting import config as config_lib
-from dal_jax.observations.observation import Observation
+from dal_jax.lifting import config as lifting_config
 from dal_jax.registration import energy, priors, schedules
-from dal_jax.registration.energy import EnergyWeights
-from dal_jax.registration.priors import Poses
+from dal_jax.registration.energy import EnergyWeights, Objective
+from dal_jax.registration.priors import PosePrior
 from dal_jax.registration.register import RegistrationConfig
 from dal_jax.regressor import model
 from dal_jax.regressor.model import RegressorConfig
-from dal_jax.uncertainty.noise import estimate, initial, robust_weights
-from dal_jax.uncertainty.sandwich import Precisions
+from dal_jax.runtime.configs import check_choices
+from dal_jax.runtime.errors import InputError
+
+
+@dataclasses.dataclass
+class Round:
+    """How a round registers the training people: the solver, and the objective (eq. 2) that it minimises."""
+
+    registration: RegistrationConfig = dataclasses.field(default_factory=RegistrationConfig)  # the solver
+    weights: EnergyWeights = dataclasses.field(default_factory=EnergyWeights)  # of the terms of eq. 2
+    prior: Literal["tpose", "population", "learned"] = "tpose"  # what L_joint pulls to; learned: from the last fits
+
+    def objective(self, learned: PosePrior | None = None) -> Objective:
+        """Return what the round minimises.
+
+        Args:
+          learned: how the run's own people held their joints in the last round's fits; read where `prior` asks for it.
+        """
+        weights: Any = {name: _float(value) for name, value in dataclasses.asdict(self.weights).items()}
+        prior = {"tpose": None, "population": priors.population(), "learned": learned}[self.prior]
+        return Objective(EnergyWeights(**weights), prior)
+
+
+def _float(weight: float | None) -> float | None:
+    """Return a weight as a checkpoint holds it, even if the configuration has a whole number."""
+    return None if weight is None else float(weight)
 
 
 @dataclasses.dataclass
@@ -34,43 +56,65 @@ class Config:
     body: str = ""  # body file, SMPL model or rigged glTF human (docs/smpl.md); empty: the free body
     rounds: int = 3  # the paper iterates "several times"
     refit: bool = True  # False: the control of section 6.3, which keeps round 1's fits and only trains on
-    in_loop: bool = False  # register every batch before it teaches; in a phase of its own only in round 1 (paper: off)
+    online_fitting: bool = False  # after round 1, register each batch before it teaches, not in a phase (paper: off)
     keep_better: bool = True  # refine the old fit too and keep the one of lower energy (paper: always the new)
-    lifting_checkpoint_steps: int = 2000  # steps of the cGAN between two checkpoints
-    first_rest_pose: str = "tpose"  # what L_joint pulls to in round 1: tpose (paper) or usual (as people stand)
-    rest_pose: str = "tpose"  # in later rounds: tpose (paper), usual, learned (from the last round's fits)
-    trust: str = "none"  # weight of a fit in learning: none (paper), residual, posterior (and its deviations)
-    learning_checkpoint_steps: int = 1000  # steps of the ConvNet between two checkpoints inside an epoch; 0: none
-    lifting: config_lib.Config = dataclasses.field(default_factory=config_lib.kudo)  # the cGAN
-    first_registration: RegistrationConfig = dataclasses.field(
-        default_factory=RegistrationConfig
+    lifting_checkpoint_steps: int = 2000  # steps of the lifter between two checkpoints
+    learning_checkpoint_steps: int = 1000  # steps of the regressor between two checkpoints inside an epoch; 0: none
+    sample_weight: Literal["none", "residual", "posterior"] = "none"  # of a fit in learning (paper: none)
+    first: Round = dataclasses.field(
+        default_factory=lambda: Round(weights=energy.stiff_weights())
     )  # registration in round 1
-    first_weights: EnergyWeights = dataclasses.field(default_factory=energy.stiff_weights)  # eq. 2 in round 1
-    registration: RegistrationConfig = dataclasses.field(
-        default_factory=lambda: RegistrationConfig(starts="given")
+    later: Round = dataclasses.field(
+        default_factory=lambda: Round(RegistrationConfig(starts="given"))
     )  # registration in later rounds
-    weights: EnergyWeights = dataclasses.field(default_factory=EnergyWeights)  # eq. 2 in later rounds
-    regressor: RegressorConfig = dataclasses.field(default_factory=RegressorConfig)  # the ConvNet
+    lifting: lifting_config.Config = dataclasses.field(default_factory=lifting_config.kudo)  # the lifter
+    regressor: RegressorConfig = dataclasses.field(default_factory=RegressorConfig)  # the regressor
 
     def files(self) -> Files:
         """Return what a data set is made from, where its name is in `data.catalogue`."""
         return Files(self.source, self.chart, self.body)
+
+    def check(self) -> None:
+        """Refuse values that would fail only after hours.
+
+        Raises:
+          errors.InputError: names the field, its value and what it may be.
+        """
+        check_choices(self)
+        if self.rounds < 1:
+            raise InputError(f"config.rounds is {self.rounds}: at least 1")
+        if self.first.prior == "learned":
+            raise InputError("config.first.prior is 'learned': one of tpose, population")
+        if self.online_fitting and not (self.refit and self.keep_better):
+            raise InputError("config.online_fitting refits and keeps the better: needs config.refit and .keep_better")
+        model.check(self.regressor)
+
+
+def preset(name: str) -> Config:
+    """Return a whole configuration: `demo`, `paper` or `best`.
+
+    Raises:
+      errors.InputError: another name.
+    """
+    if name not in PRESETS:
+        raise InputError(f"config.preset is '{name}': one of {', '.join(PRESETS)}")
+    return PRESETS[name]()
 
 
 def paper() -> Config:
     """The paper's numbers: ResNet50 at 224 px, Adam everywhere, T-pose start, the new fit always replaces the old.
 
     Note: the paper gives neither the number of Adam steps (ours: 300, where its energy has settled) nor of rounds. Its
-    ConvNet starts from ImageNet's weights: name their file in `regressor.pretrained`.
+    regressor starts from ImageNet's weights: name their file in `regressor.pretrained`.
     Cost: GPU days on 100,000 images (paper: 2-3 days on three P6000).
     """
     return Config(
         preset="paper",
         synthetic="full",
         keep_better=False,
-        lifting=config_lib.kudo(),
-        first_registration=RegistrationConfig("adam", 300, 0.1, "tpose", 10),
-        registration=RegistrationConfig("adam", 300, 0.1, "given", 10),
+        first=Round(RegistrationConfig("adam", 300, 0.1, "tpose", 10), energy.stiff_weights()),
+        later=Round(RegistrationConfig("adam", 300, 0.1, "given", 10)),
+        lifting=lifting_config.kudo(),
         regressor=model.paper(),
     )
 
@@ -79,76 +123,32 @@ def demo() -> Config:
     """The loop on 64 px pictures of synthetic people, on two CPU cores, within twelve minutes.
 
     Registration is as the paper has it, but with Levenberg-Marquardt: round 1 from the T-pose with stiff weights, then
-    from the ConvNet's predictions. These rounds have `natural` weights (`registration.named_weights`): joints are
+    from the regressor's predictions. These rounds have `pose_prior` weights (`registration.schedules`): joints are
     pulled to how the people held them in the last round's fits, not to the T-pose. Key points, and with them lifted
     depths, pull thirty times harder than in the paper in all rounds.
     """
+    soft = schedules.pose_prior_weights()
+    stiff = dataclasses.replace(energy.stiff_weights(), keypoint=soft.keypoint)
     return Config(
         preset="demo",
-        lifting=config_lib.demo(),
-        rest_pose="learned",
-        first_registration=RegistrationConfig("lm", 20, starts="tpose"),
-        first_weights=dataclasses.replace(energy.stiff_weights(), keypoint=schedules.NATURAL_KEYPOINT),
-        registration=RegistrationConfig("lm", 20, starts="given"),
-        weights=_natural(),
+        first=Round(RegistrationConfig("lm", 20, starts="tpose"), stiff),
+        later=Round(RegistrationConfig("lm", 20, starts="given"), soft, "learned"),
+        lifting=lifting_config.demo(),
         regressor=model.demo(),
     )
 
 
 def best() -> Config:
-    """What we would run: four headings in every round, natural weights from the start, the better fit stays."""
+    """What we would run: four azimuths in every round, a pose prior from the start, the better fit stays."""
+    weights = schedules.pose_prior_weights
     return Config(
         preset="best",
         synthetic="full",
-        lifting=config_lib.best(),
-        first_rest_pose="usual",
-        rest_pose="learned",
-        first_registration=RegistrationConfig("lm", 20, starts="headings4"),
-        first_weights=_natural(),
-        registration=RegistrationConfig("lm", 20, starts="headings4"),
-        weights=_natural(),
+        first=Round(RegistrationConfig("lm", 20, starts="headings4"), weights(), "population"),
+        later=Round(RegistrationConfig("lm", 20, starts="headings4"), weights(), "learned"),
+        lifting=lifting_config.best(),
         regressor=model.best(),
     )
 
 
-def _natural() -> EnergyWeights:
-    """Return `registration.named_weights`' natural ones; `Config.rest_pose` says what their joints are pulled to."""
-    return EnergyWeights(keypoint=schedules.NATURAL_KEYPOINT, joint=schedules.NATURAL_JOINT)
-
-
 PRESETS = {"demo": demo, "paper": paper, "best": best}
-
-
-# What a round's registration weighs with: eq. 2's weights of the round, and the rest pose that L_joint pulls to.
-#
-# tpose      the paper's usual      how synthetic people hold their joints (`registration.poses`) learned    in later
-# rounds: how the run's own people held theirs in the last round's fits. No 3D truth is read
-
-REST_POSES = {"first_rest_pose": ("tpose", "usual"), "rest_pose": ("tpose", "usual", "learned")}
-"""What `Config` may ask for."""
-
-
-def weights(config: Config, first: bool, learned: Poses) -> EnergyWeights:
-    """Return eq. 2's weights of the first round, or of a later one; `learned` is read where that is asked for."""
-    plain, rest_pose = (config.first_weights, config.first_rest_pose) if first else (config.weights, config.rest_pose)
-    if rest_pose == "tpose":
-        return plain
-    poses = learned if rest_pose == "learned" else priors.usual()
-    return dataclasses.replace(plain, rest=poses.rest_pose())
-
-
-def learn_poses(
-    template: Template,
-    observations: Observation,
-    fits: BodyParameters,
-    used: EnergyWeights,
-) -> Poses:
-    """Return how people hold their joints in fits that were made with the weights `used`."""
-    seen = robust_weights(template, observations, fits, used.outlier)
-    noise = initial()
-    for _ in range(_ESTIMATES):
-        noise = estimate(template, seen, fits, Precisions.of_weights(used), noise)
-    return noise.poses
-
-
-_ESTIMATES = 2  # the spread of poses needs the levels of noise, and they need it

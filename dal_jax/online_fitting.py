@@ -1,19 +1,18 @@
-"""In-loop registration: every batch is registered just before it teaches, instead of everybody in long phases.
+"""Online fitting: every batch is registered just before it teaches, instead of all people in long phases.
 
-A person is fitted each time it is shown: from what the ConvNet says of its picture now, from its best fit so far, and
-from whatever `config.registration.starts` names beside them (headings; `given`: nothing). The fit of least energy stays
-and teaches. All of it runs on the device, between two training steps; nothing is fetched before an epoch is over.
+A person is fitted each time it is shown: from the regressor's present prediction, from its best fit so far, and from
+the starts that `config.later.registration.starts` names beside them (azimuths; `given`: none). The fit of least energy
+stays and teaches. All of it runs on the device, between two training steps; nothing is fetched before an epoch is over.
 
 Note: at the demo's size, with 20 steps of `lm` from two starts, a training step takes a third more CPU time (measured
 on a busy machine): the prediction 15%, the fits 20%. Predictions are those of the weights right before the step, of the
 picture as it is (the step augments it later). Predicting the next batch while a step runs would gain nothing on one
-device, and what it answers would depend on where a killed run was stopped.
+device, and its answer would depend on where a killed run was stopped.
 """
 
 import dataclasses
 import functools
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,35 +22,30 @@ from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.config import Config
 from dal_jax.observations.observation import Observation
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import Fit, Fitter
 from dal_jax.regressor import model
 from dal_jax.regressor.model import Learned
 
-
-@flax.struct.dataclass
-class BestFits:
-    """The best fits so far, stacked over people; energy: eq. 2 with later rounds' weights, inf where there is none."""
-
-    fits: BodyParameters
-    energy: Float[Array, "people"]
+Bodies = tuple[BodyParameters, Float[Array | np.ndarray, "people"]]
+"""The best fits so far, stacked over people, and their energy; inf where there is none yet."""
 
 
 class OnlineFitter:
-    """A `regressor.training.Refit` that keeps the bodies of all training people on the device.
+    """A `regressor.training.FitBatch` that keeps the best fits of all training people on the device.
 
-    Note: it runs on the one device that trains, whatever `config.registration.devices` says: a batch is too small to
-    spread. `config.registration.batch` counts for nothing either, batches are the ConvNet's.
+    Note: it runs on the one device that trains, whatever `config.later.registration.devices` says: a batch is too small
+    to spread. The batches are the regressor's, whatever `config.later.registration.batch` says.
     """
 
-    def __init__(self, config: Config, template: Template, weights: EnergyWeights, bodies: BestFits):
+    def __init__(self, config: Config, template: Template, objective: Objective, bodies: Bodies):
         """Send the bodies to the device.
 
         Raises:
           ValueError: as `register.Fitter`.
         """
-        registration = dataclasses.replace(config.registration, devices=1)
-        self._fit = Fitter(template, registration, weights)
+        registration = dataclasses.replace(config.later.registration, devices=1)
+        self._fit = Fitter(template, registration, objective)
         self._predict = model.predictor(config.regressor)
         self._device = jax.devices()[0]
         self._bodies = jax.tree.map(jnp.copy, jax.device_put(bodies, self._device))  # for us to update in place
@@ -63,16 +57,16 @@ class OnlineFitter:
         image: Array,
         observation: Observation,
     ) -> tuple[BodyParameters, dict[str, Array]]:
-        """Register the batch of `rows` (nobody twice); return its best fits, and how they came about."""
+        """Register the batch of `rows` (each person at most once); return its best fits, and where they came from."""
         rows = jax.device_put(rows, self._device)
-        starts = [self._predict(learned, image), _take(self._bodies.fits, rows)]
+        starts = [self._predict(learned, image), _take(self._bodies[0], rows)]
         # placed as the step's state is: arrays of another sharding would have the step compiled anew
-        found = jax.device_put(self._fit(observation, starts), self._device)
-        self._bodies, fits, metrics = _keep_better(self._bodies, rows, found)
+        fit = jax.device_put(self._fit(observation, starts), self._device)
+        self._bodies, fits, metrics = _keep_better(self._bodies, rows, fit)
         return fits, metrics
 
-    def bodies(self) -> BestFits:
-        """Wait for the batches so far and return everybody's best fit (host arrays)."""
+    def best(self) -> Bodies:
+        """Wait for the batches so far and return the best fit of every person (host arrays)."""
         return jax.tree.map(np.array, self._bodies)  # copies: the device's will be updated in place
 
 
@@ -83,21 +77,21 @@ def _take(fits: BodyParameters, rows: Int[Array, "batch"]) -> BodyParameters:
 
 @functools.partial(jax.jit, donate_argnums=0)
 def _keep_better(
-    bodies: BestFits, rows: Int[Array, "batch"], found: Fit
-) -> tuple[BestFits, BodyParameters, dict[str, Array]]:
-    """Put what was found in the rows' places where it has less energy: so nobody's ever rises, not by a rounding."""
-    better = found.energy < bodies.energy[rows]  # false where it is not a number
+    bodies: Bodies, rows: Int[Array, "batch"], fit: Fit
+) -> tuple[Bodies, BodyParameters, dict[str, Array]]:
+    """Put the fits in the rows' places where they have less energy: no energy ever rises, not even by a rounding."""
+    better = fit.energy < bodies[1][rows]  # false where it is not a number
 
-    def choose(new: Array, everybody: Array) -> Array:
-        return jnp.where(better.reshape(-1, *(1,) * (new.ndim - 1)), new, everybody[rows])
+    def choose(new: Array, old: Array) -> Array:
+        return jnp.where(better.reshape(-1, *(1,) * (new.ndim - 1)), new, old[rows])
 
-    kept = jax.tree.map(choose, BestFits(found.parameters, found.energy), bodies)
-    bodies = jax.tree.map(lambda everybody, new: everybody.at[rows].set(new, unique_indices=True), bodies, kept)
-    prediction, best = found.start_energy.shape[1] + np.array([-2, -1])  # the given starts come last
+    kept = jax.tree.map(choose, (fit.parameters, fit.energy), bodies)
+    bodies = jax.tree.map(lambda old, new: old.at[rows].set(new, unique_indices=True), bodies, kept)
+    prediction, best = fit.start_energy.shape[1] + np.array([-2, -1])  # the given starts come last
     metrics = {
-        "registration_energy_mean": jnp.mean(kept.energy),
-        "registration_from_prediction_share": jnp.mean(better & (found.start == prediction)),
-        "registration_from_best_share": jnp.mean(~better | (found.start == best)),
-        "registration_from_configured_share": jnp.mean(better & (found.start < prediction)),
+        "registration_energy_mean": jnp.mean(kept[1]),
+        "registration_from_prediction_share": jnp.mean(better & (fit.start == prediction)),
+        "registration_from_best_share": jnp.mean(~better | (fit.start == best)),
+        "registration_from_configured_share": jnp.mean(better & (fit.start < prediction)),
     }
-    return bodies, kept.fits, metrics
+    return bodies, kept[0], metrics

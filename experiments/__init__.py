@@ -1,1 +1,36 @@
-"""Thin binaries: flags, one library call, files and a table."""
+"""Thin binaries: flags, one library call, files and a table.
+
+`python -m experiments.NAME` in a checkout is `python -m dal_jax.experiments.NAME` where the package is installed; the
+main ones are commands too: `dal-register` runs `register` as `python -m` would, so that `--help` and errors are alike.
+"""
+
+import runpy
+
+
+def dal_register() -> None:
+    """Run `register`."""
+    _run("register")
+
+
+def dal_predict() -> None:
+    """Run `predict`."""
+    _run("predict")
+
+
+def dal_lift() -> None:
+    """Run `lift`."""
+    _run("lift")
+
+
+def dal_train() -> None:
+    """Run `deform_and_learn`."""
+    _run("deform_and_learn")
+
+
+def dal_bench() -> None:
+    """Run `benchmark`."""
+    _run("benchmark")
+
+
+def _run(name: str) -> None:
+    runpy.run_module(f"{__name__}.{name}", run_name="__main__", alter_sys=True)

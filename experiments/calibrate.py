@@ -24,7 +24,7 @@ from absl import flags
 
 from dal_jax.body.formats import load
 from dal_jax.data.people import load_people, load_truth
-from dal_jax.evaluation import metrics, protocols, tables
+from dal_jax.evaluation import metrics, tables
 from dal_jax.observations import observation
 from dal_jax.observations.observation import Observation
 from dal_jax.registration.register import RegistrationConfig
@@ -51,15 +51,15 @@ def main(_: list[str]) -> None:
     people = load_people(builder, _SPLIT.value, _PEOPLE.value, with_truth=True)
     truth = people.truth.joints_h36m_mm
     training = load_truth(builder, "train", _PEOPLE.value).joints_h36m_mm
-    canonical = protocols.canonical_bone_sum_mm(training)
+    canonical = metrics.canonical_bone_sum_mm(training)
     template = load.load_body()
     observed = people.observations
     if _DEPTH_NOISE.value > 0:
         observed = _simulate_depth(observed, truth, _DEPTH_NOISE.value, _SEED.value)
     config = RegistrationConfig("lm", 30, starts="headings4")
     fit, noise = noise_lib.alternate(template, observed, config)
-    trusted, weights = noise_lib.reweighted(observed, noise), noise_lib.weights(noise)
-    rivals = modes.find(template, trusted, fit.parameters, weights)
+    trusted, objective = noise_lib.reweighted(observed, noise), noise_lib.objective(noise)
+    rivals = modes.find(template, trusted, fit.parameters, objective)
 
     def predict(**size) -> Posterior:
         return posterior.laplace_posterior(template, observed, fit.parameters, noise, rivals=rivals, **size)

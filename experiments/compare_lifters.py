@@ -2,11 +2,11 @@
 
   python -m experiments.compare_lifters --workdir=runs/lifters --out=benchmarks/lifting.json
 
-Every lifter is trained to its last step (--steps_of changes a preset's number) by 2D alone; killed, the same command
-goes on. The test people, S9 and S11, are scored once, by Human3.6M's protocol 1. Rows, by `what`:
+Every lifter is trained to its last step (--steps_of changes a preset's number) by 2D alone; the same command resumes a
+killed run. The test people, S9 and S11, are scored once, by Human3.6M's protocol 1. Rows, by `what`:
   no_depth      z = 0.
   true_joints   the truth itself: what the protocol's size of an average person costs.
-  lifter        one preset and seed: errors of the test people, share of depths turned front to back, share of joints
+  lifter        one preset and seed: errors of the test people, share of depths reversed front to back, share of joints
                 within one and two of the predicted deviations, errors with a tenth of the joints missing and with 3% of
                 them swapped left with right; `criterion`: what held-out 2D poses said.
   preset        median and worst over the seeds.
@@ -16,7 +16,6 @@ goes on. The test people, S9 and S11, are scored once, by Human3.6M's protocol 1
 """
 
 import dataclasses
-import json
 import math
 import pathlib
 from collections.abc import Iterator
@@ -25,18 +24,24 @@ import jax
 import numpy as np
 from absl import flags
 
-from benchmarks import lifters, measure, pose_sets
-from benchmarks.lifters import Score
-from benchmarks.pose_sets import PoseSet
-from benchmarks.problems import load, read_config
 from dal_jax.body.formats.load import load_body
 from dal_jax.lifting.config import PRESETS, Config
-from dal_jax.runtime import cli, files
+from dal_jax.runtime import cli
 from dal_jax.runtime.errors import InputError
+
+try:
+    from benchmarks import lifters, measure, pose_sets, results
+    from benchmarks.lifters import Score
+    from benchmarks.pose_sets import PoseSet
+    from benchmarks.problems import load, read_config
+except ModuleNotFoundError as error:
+    if error.name != "benchmarks":
+        raise
+    cli.fail("experiments.compare_lifters needs a checkout: the folder benchmarks/ is not installed; run it from there")
 
 _PEOPLE = pathlib.Path(__file__).parents[1] / "benchmarks" / "people.json"
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the lifters; what is trained is kept.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the lifters; trained ones are kept.", required=True)
 _PRESETS = flags.DEFINE_list("presets", ["kudo", "best"], f"Of {', '.join(PRESETS)}.")
 _SEEDS = flags.DEFINE_integer("seeds", 5, "Lifters of each preset.", lower_bound=1)
 _STEPS = flags.DEFINE_list("steps_of", ["kudo=10000"], "Training steps of a preset, instead of its own.")
@@ -51,18 +56,12 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the file of --out.")
 
 def main(_: list[str]) -> None:
     """Train, score, print."""
-    if _OUT.value and pathlib.Path(_OUT.value).exists() and not _OVERWRITE.value:
-        raise InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
+    results.check_out(_OUT.value, _OVERWRITE.value)
     configs = _configs()
     counts = {"train": _POSES.value, "validation": _SCORED.value, "test": _SCORED.value}
     people = pose_sets.load(counts, _DATA_DIR.value)
     where = measure.machine(jax.devices()[:1]) | {"poses": _POSES.value}
-    printed = []
-    for row in _rows(configs, people):
-        printed.append({name: _plain(value) for name, value in (row | where).items()})
-        print(json.dumps(printed[-1], allow_nan=False), flush=True)
-    if _OUT.value:
-        files.write_json(_OUT.value, printed)
+    results.emit((row | where for row in _rows(configs, people)), _OUT.value)
 
 
 def _configs() -> dict[str, Config]:
@@ -100,13 +99,6 @@ def _rows(configs: dict[str, Config], people: dict[str, PoseSet]) -> Iterator[di
         problems = load(read_config(_CONFIG.value), _DATA_DIR.value).take(points=120)
         template = load_body()
         yield from ({"what": "registration", **row} for row in lifters.registration(template, problems, first))
-
-
-def _plain(value: object) -> object:
-    """Return six digits of a number, and null for what is not finite."""
-    if not isinstance(value, float):
-        return value
-    return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 def _spread(rows: list[dict[str, float]]) -> dict[str, float]:

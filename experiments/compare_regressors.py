@@ -1,15 +1,15 @@
-"""Train ConvNets on the registered bodies of a run, one thing changed at a time, and score them: rows of JSON.
+"""Train regressors on the registered bodies of a run, one thing changed at a time, and score them: rows of JSON.
 
     python -m experiments.compare_regressors --run=runs/demo --workdir=runs/regressors --out=benchmarks/learning.json
 
 The run gives configuration, people, registered bodies and lifted depths (its last checkpoint). Every variant trains a
-ConvNet from nothing; at one seed all have the same first weights, order of people and number of steps. The test people
-are scored once, at the end. Finished variants are kept in --workdir; killed, the same command goes on.
+regressor from nothing; at one seed all have the same first weights, order of people and number of steps. The test
+people are scored once, at the end. Finished variants are kept in --workdir; killed, the same command goes on.
 
 Variants: `base`, as the run; `augmented`, and `flips`, `geometry`, `colours`, `occlusion`, parts of it; `rotations_6d`
-and `iterated` (HMR's, three times), other heads; `average`, of the weights; `constant_rate`; `trust_*`, bad fits teach
-less (`registration.trust`); `bad_fits*`, a share of the people (--bad_fits) have somebody else's body, with weights by
-none and by both.
+and `iterated` (HMR's, three times), other heads; `average`, of the weights; `constant_rate`; `weighted_*`, bad fits
+teach less (`uncertainty.sample_weights`); `bad_fits*`, a share of the people (--bad_fits) have another's body, without
+weights and with both kinds.
 
 Rows, by `what`:
   variant  one variant and seed: errors of the test people (mm; by Human3.6M's protocol 1, and of key points in px),
@@ -29,7 +29,8 @@ from absl import flags
 
 from benchmarks import measure, registered_runs, regressors, results
 from benchmarks.registered_runs import Registered
-from benchmarks.regressors import Comparison, Material
+from benchmarks.regressors import Comparison, Lesson
+from dal_jax.regressor.training import TrainingSet
 from dal_jax.runtime import cli, files
 from dal_jax.runtime.errors import InputError
 
@@ -37,7 +38,7 @@ _RUN = flags.DEFINE_string("run", None, "Folder of a deform_and_learn run, or th
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the finished variants, which are kept.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the run's data set; default: 'data' beside --run.")
 _VARIANTS = flags.DEFINE_list("variants", [], f"Of {', '.join(regressors.VARIANTS)}. Left out: all.")
-_SEEDS = flags.DEFINE_integer("seeds", 2, "ConvNets of each variant.", lower_bound=1)
+_SEEDS = flags.DEFINE_integer("seeds", 2, "regressors of each variant.", lower_bound=1)
 _EPOCHS = flags.DEFINE_integer("epochs", None, "Of training; default: the run's own, of one round.", lower_bound=1)
 _BAD_FITS = flags.DEFINE_float("bad_fits", 0.2, "Share of bad fits in variants of that name.", 1e-6, 1.0)
 _OUT = flags.DEFINE_string("out", None, "Write the rows here too, as one JSON list.")
@@ -61,7 +62,7 @@ def main(_: list[str]) -> None:
 
 
 def _rows(names: list[str], run: Registered) -> Iterator[dict[str, Any]]:
-    people = (run.judge.setting.people.observations, run.fits, run.judge.test.observations)
+    people = (run.judge.run.people.observations, run.fits, run.judge.test.observations)
     made_of = {"checkpoint": run.step, "people": results.digest(people)}
     where = measure.machine(jax.devices()[:1]) | {"people": len(run.fits.camera_scale), "checkpoint": run.step}
     comparison, base = _comparison(names, run), None
@@ -81,19 +82,16 @@ def _row(comparison: Comparison, name: str, seed: int, where: dict[str, Any]) ->
 
 
 def _comparison(names: list[str], run: Registered) -> Comparison:
-    setting = run.judge.setting
-    material = Material(
-        config=setting.config.regressor,
-        trust=setting.config.trust,
-        template=setting.template,
-        images=setting.people.images,
-        observations=run.observations,
-        fits=run.fits,
-        weights=run.weights,
+    config, people = run.judge.run.config, run.judge.run.people
+    lesson = Lesson(
+        config=config.regressor,
+        people=TrainingSet(run.judge.run.template, people.images, run.observations, run.fits),
+        sample_weight=config.sample_weight,
+        objective=run.objective,
     )
     spoiled = any(regressors.VARIANTS[name].bad_fits for name in names)
-    epochs = _EPOCHS.value or setting.config.regressor.epochs
-    return Comparison(material, epochs, _BAD_FITS.value if spoiled else 0.0, run.score)
+    epochs = _EPOCHS.value or config.regressor.epochs
+    return Comparison(lesson, epochs, _BAD_FITS.value if spoiled else 0.0, run.score)
 
 
 def _plain(value: object) -> object:

@@ -1,16 +1,14 @@
-"""Deform-and-learn, the whole loop: 2D annotation in, a ConvNet that sees 3D bodies out.
+r"""Deform-and-learn, the whole loop: 2D annotation in, a regressor that sees 3D bodies out.
 
     python -m experiments.deform_and_learn --workdir=runs/demo
-    python -m experiments.deform_and_learn --workdir=runs/mine --config.preset=best --config.data=coco_folder \\
+    python -m experiments.deform_and_learn --workdir=runs/mine --config.preset=best --config.data=coco_folder \
         --config.source=mine --config.chart=UV_Processed.mat
-    python -m experiments.deform_and_learn --workdir=runs/coco --config.preset=best --config.data=densepose_coco \\
+    python -m experiments.deform_and_learn --workdir=runs/coco --config.preset=best --config.data=densepose_coco \
         --config.source=coco --config.chart=UV_Processed.mat
 
 Writes WORKDIR/history.json (one entry a round), metrics.jsonl, checkpoints/ and report/index.html. The same command
 goes on where a killed run stopped.
 """
-
-import pathlib
 
 from absl import flags
 
@@ -22,16 +20,14 @@ from dal_jax.runtime import cli, config_flag
 _CONFIG = config_flag.define(config.demo(), config.PRESETS)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; an existing run goes on.", required=True)
 _DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Folder where data sets are kept once rendered or recorded; default: 'data' beside --workdir."
+    "data_dir", None, "Folder where data sets are kept once rendered or prepared; default: 'data' beside --workdir."
 )
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Throw away the run in --workdir and start anew.")
 
 
 def main(_: list[str]) -> None:
     """Run or go on, then print the history and where the report is."""
-    workdir = pathlib.Path(_WORKDIR.value)
-    data_dir = _DATA_DIR.value or workdir.parent / "data"
-    result = run.run(_CONFIG.value, workdir, data_dir, overwrite=_OVERWRITE.value)
+    result = run.deform_and_learn(_CONFIG.value, _WORKDIR.value, _DATA_DIR.value, overwrite=_OVERWRITE.value)
     print(tables.history_table(result.history))
     for name, value in result.scores.items():
         print(f"{name}: {tables.cell_text(value)}")

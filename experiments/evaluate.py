@@ -11,9 +11,10 @@ their crops' frames into the cameras'. Takes seconds for 100,000 poses.
 
 import pathlib
 
+import numpy as np
 from absl import flags
 
-from dal_jax.evaluation import metrics, pose_files, protocols, tables
+from dal_jax.evaluation import metrics, pose_files, tables
 from dal_jax.runtime import cli, files
 from dal_jax.runtime.errors import InputError
 
@@ -35,12 +36,12 @@ def main(_: list[str]) -> None:
     if _OUT.value and pathlib.Path(_OUT.value).exists() and not _OVERWRITE.value:
         raise InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
     poses, truth = pose_files.read(_POSES.value), pose_files.read(_TRUTH.value)
-    canonical = _CANONICAL.value or protocols.canonical_bone_sum_mm(truth.joints)
+    canonical = _CANONICAL.value or metrics.canonical_bone_sum_mm(truth.joints)
     try:
         scores = pose_files.score(poses, truth, canonical)
     except InputError as error:
         raise InputError(f"{_POSES.value} and {_TRUTH.value}: {error}") from error
-    means = {name: metrics.masked_mean(values) for name, values in scores.items()}
+    means = {name: float(np.mean(values)) for name, values in scores.items()}
     print(tables.text_table([f"{len(poses.joints)} poses", f"mean [{truth.unit}]"], list(means.items())))
     if truth.action is not None:
         print("\n" + tables.per_action_table(scores, truth.action.tolist()))

@@ -2,7 +2,7 @@
 
   python -m experiments.learn_poses --out=dal_jax/registration/assets/poses.npz
 
-What `experiments.register --weights=natural` pulls joints to, and what --weights=estimated starts from before it has
+What `experiments.register --weights=pose_prior` pulls joints to, and what --weights=estimated starts from before it has
 seen a crowd. People are synthetic ones of the training subjects, who face anywhere: 120 dense points and visible key
 points each, no depth. They are fitted from the T-pose, give or take 30 degrees; then fits and poses take turns. No 3D
 truth is read. About a minute.
@@ -19,7 +19,7 @@ from dal_jax.body import skeleton
 from dal_jax.body.formats import load
 from dal_jax.evaluation import tables
 from dal_jax.registration import priors
-from dal_jax.registration.priors import Poses
+from dal_jax.registration.priors import PosePrior
 from dal_jax.registration.register import RegistrationConfig
 from dal_jax.runtime import cli, files, progress
 from dal_jax.runtime.errors import InputError
@@ -55,7 +55,7 @@ def main(_: list[str]) -> None:
     _show(noise.poses)
 
 
-def _show(found: Poses) -> None:
+def _show(found: PosePrior) -> None:
     mean = np.degrees(found.mean)
     spread = np.degrees(np.sqrt(np.diagonal(found.covariance, axis1=1, axis2=2)))
     rows = [

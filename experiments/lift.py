@@ -25,7 +25,7 @@ import numpy as np
 from absl import flags
 
 from dal_jax.lifting import criteria, folder, lift
-from dal_jax.lifting.poses import Poses, read
+from dal_jax.lifting.poses import Poses2D, read
 from dal_jax.observations import observation, photographs
 from dal_jax.runtime import cli, files, progress
 from dal_jax.runtime.errors import InputError
@@ -67,7 +67,7 @@ def _check_outputs() -> None:
             raise InputError(f"{path} exists; --overwrite replaces it")
 
 
-def _lift(poses: Poses) -> dict[str, np.ndarray]:
+def _lift(poses: Poses2D) -> dict[str, np.ndarray]:
     """Lift in batches of one shape."""
     config, lifter = folder.load(_CHECKPOINT.value)
     count = len(poses.entry)
@@ -76,7 +76,7 @@ def _lift(poses: Poses) -> dict[str, np.ndarray]:
     @jax.jit
     def run(keypoints, visible):
         lifted = lift.lift(config, lifter, keypoints, visible)
-        surprise = lift.surprise(config, lifter, keypoints, visible)
+        surprise = lift.standardised_residual(config, lifter, keypoints, visible)
         return lifted.joints, lifted.points, lifted.depth_sd, lifted.points_sd, surprise
 
     parts = []
@@ -92,11 +92,11 @@ def _lift(poses: Poses) -> dict[str, np.ndarray]:
         "points": points,
         "points_sd": points_sd,
         "surprise": surprise,
-        "unusual": surprise > lift.UNUSUAL_SURPRISE,
+        "unusual": surprise > lift.OUTLIER_RESIDUAL,
     }
 
 
-def _draw(columns: dict[str, np.ndarray], poses: Poses) -> None:
+def _draw(columns: dict[str, np.ndarray], poses: Poses2D) -> None:
     rows = observation.evenly(len(poses.entry), _PICTURED.value)
     joints, path = columns["joints"][rows], pathlib.Path(_PICTURES.value)
     sheet = plots.sheet(joints, [str(entry) for entry in poses.entry[rows]], columns["unusual"][rows])

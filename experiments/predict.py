@@ -27,17 +27,16 @@ from dal_jax.body.formats import load
 from dal_jax.body.template import Template
 from dal_jax.fits import export, file, output
 from dal_jax.fits.file import Fits
-from dal_jax.fits.output import PathOf
-from dal_jax.fits.summary import summarise, table
+from dal_jax.fits.output import PathOf, Results, summarise, table
 from dal_jax.loop import prediction
-from dal_jax.loop.prediction import Predicted, Trained
+from dal_jax.loop.prediction import Predicted, TrainedRegressor
 from dal_jax.observations import detections, observation, photographs
 from dal_jax.observations.annotations import read_annotations
 from dal_jax.observations.chart import load_chart
 from dal_jax.observations.observation import Observation
 from dal_jax.observations.person import AnnotatedPerson, Annotations, Rejected
 from dal_jax.registration import register
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import Fit, RegistrationConfig
 from dal_jax.registration.solvers import solve
 from dal_jax.runtime import cli, files, progress
@@ -86,7 +85,7 @@ def main(_: list[str]) -> None:
 
 def _make(
     building: pathlib.Path,
-    trained: Trained,
+    trained: TrainedRegressor,
     template: Template,
     found: Annotations,
     path_of: PathOf,
@@ -102,7 +101,7 @@ def _make(
     fits, rows = _fits(template, found, observations, predicted)
     shown = path_of if _OVERLAYS.value else None
     extra = _camera_fields(path_of, found, fits)
-    output.write(building, template, found, observations, fits, rows, path_of=shown, formats=formats, extra=extra)
+    output.write(building, Results(template, found, observations, fits, rows, extra), shown, formats)
     return rows
 
 
@@ -159,7 +158,7 @@ def _people() -> tuple[Annotations, PathOf]:
     return people, people.photograph
 
 
-def _run(found: Annotations, path_of: PathOf, trained: Trained) -> dict:
+def _run(found: Annotations, path_of: PathOf, trained: TrainedRegressor) -> dict:
     """Return what the results depend on: another value is another run, whose unfinished work is of no use here."""
     digest = hashlib.sha256()
     for one in found.people:
@@ -182,21 +181,14 @@ def _run(found: Annotations, path_of: PathOf, trained: Trained) -> dict:
 
 
 def _predict(
-    trained: Trained,
+    trained: TrainedRegressor,
     path_of: PathOf,
     people: list[AnnotatedPerson],
     building: pathlib.Path,
 ) -> Predicted:
-    with progress.bar("predict", total=len(people), unit="person") as bar:
-        return prediction.predict(
-            trained,
-            path_of,
-            people,
-            building / "predicted",
-            batch=_BATCH.value,
-            skip_invalid=_SKIP_INVALID.value,
-            progress=bar.update,
-        )
+    return prediction.predict(
+        trained, people, path_of, building / "predicted", _BATCH.value, skip_invalid=_SKIP_INVALID.value
+    )
 
 
 def _without_problems(found: Annotations, predicted: Predicted):
@@ -226,13 +218,13 @@ def _fits(
     rows = np.array([isinstance(entry, AnnotatedPerson) for entry in found.entries]).nonzero()[0]
     bbox_px = np.stack([person.bbox_px for person in found.people])
     file.fill(fits, rows, template, predicted, observations, bbox_px)
-    summary = summarise(found, fits, None)
+    summary = summarise(found, fits)
     if not _REFINE.value:
         return fits, summary
     before = {f"predicted_{name}": [row[name] for row in summary] for name in ("dense_error_px", "keypoint_error_px")}
     fit = _refine(template, observations, predicted)
     file.fill(fits, rows, template, fit.parameters, observations, bbox_px, fit.energy, fit.converged)
-    summary = summarise(found, fits, None)
+    summary = summarise(found, fits)
     return fits, [row | {name: values[index] for name, values in before.items()} for index, row in enumerate(summary)]
 
 
@@ -244,7 +236,7 @@ def _refine(template: Template, observations: Observation, predicted) -> Fit:
     config = RegistrationConfig(_OPTIMIZER.value, steps, starts="given", batch=batch)
     with progress.bar("refine", total=people, unit="person") as bar:
         return register.register(
-            template, observations, config, EnergyWeights(), [predicted], lambda n: bar.update(n - bar.n)
+            template, observations, config, Objective(), [predicted], lambda n: bar.update(n - bar.n)
         )
 
 

@@ -8,7 +8,6 @@ OUT/meshes/* with --export. Everything is written or nothing. The first run comp
 cores, later ones take seconds. A row of fits.npz whose annotation was skipped has `valid` false and holds NaN.
 """
 
-import dataclasses
 import functools
 import pathlib
 import tempfile
@@ -19,16 +18,17 @@ from absl import flags
 
 from dal_jax.body.formats import load
 from dal_jax.body.template import Template
-from dal_jax.fits import export, file, output, summary
+from dal_jax.fits import export, file, output
 from dal_jax.fits.file import Fits
+from dal_jax.fits.output import Results
 from dal_jax.lifting import folder as folder_lib, lift
 from dal_jax.observations import observation
 from dal_jax.observations.annotations import read_annotations
 from dal_jax.observations.chart import load_chart
 from dal_jax.observations.observation import Observation
 from dal_jax.observations.person import AnnotatedPerson, Annotations
-from dal_jax.registration import register, schedules
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration import register, schedules, starts as starts_lib
+from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import Fit, RegistrationConfig
 from dal_jax.registration.solvers import solve
 from dal_jax.runtime import cli, files, progress
@@ -54,13 +54,13 @@ _BLENDSHAPES = flags.DEFINE_bool(
 _LIFTING = flags.DEFINE_string("lifting", None, "Folder of a trained lifter, for the depth of key points (eq. 4).")
 _INITIAL = flags.DEFINE_string("initial", None, "An earlier fits.npz of the same people, as one more start.")
 _STARTS = flags.DEFINE_enum(
-    "starts", "headings4", [name for name in register.STARTS if name != "given"], "Where the fit starts."
+    "starts", "headings4", [name for name in starts_lib.STARTS if name != "given"], "Where the fit starts."
 )
 _OPTIMIZER = flags.DEFINE_string(
     "optimizer",
     "lm",
     "lm, dense_lm, gauss_newton, adam, lbfgs, any of optax as in 'optax.adabelief(learning_rate=0.05)', or a solver "
-    "of your own as package.module:function (examples/custom_optimizer.py).",
+    "of your own as package.module:function (examples/05_own_solver.py).",
 )
 _STEPS = flags.DEFINE_integer(
     "steps", None, "Steps from each start, a stage. Left out: 30 of lm, dense_lm and gauss_newton, 300 of others.", 1
@@ -75,10 +75,11 @@ _SCHEDULE = flags.DEFINE_enum(
 _LIMITS = flags.DEFINE_float("joint_limits", 0.0, "Weight of joint angles beyond anatomical limits; 0: off.", 0)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.1, "Of first-order optimisers (paper: 0.1).", 1e-9)
 _WEIGHTS = flags.DEFINE_enum(
-    "weights", "natural", [*schedules.WEIGHTS, "estimated"],
-    "Of eq. 2: stiff, the paper's of the first round; soft, those of later rounds; natural, soft with a pull to how "
-    "people hold their joints instead of to the T-pose; estimated: the inverse variances that the residuals of all "
-    "people together speak for, and how they hold their joints (three rounds of fits; give it a hundred or more).",
+    "weights", "pose_prior", [*schedules.WEIGHTS, "estimated"],
+    "Of eq. 2: paper_stiff, the paper's of the first round; paper_soft, those of later rounds; pose_prior, soft with a "
+    "pull to how people hold their joints instead of to the T-pose; estimated: the inverse variances that the "
+    "residuals of all people together speak for, and how they hold their joints (three rounds of fits; give it a "
+    "hundred or more).",
 )  # fmt: skip
 _QUALITY = flags.DEFINE_bool("quality", True, "Report on every fit: what it misses, what else it could be, how sure.")
 _HOLDOUT = flags.DEFINE_float("holdout", 0.2, "Share of points left out to measure the fit there; 0: not.", 0, 0.5)
@@ -103,16 +104,16 @@ def main(_: list[str]) -> None:
         print(f"  skipped: {rejected.message}")
     observations = _with_depth(observation.observe_all(found.people, chart))
     fits, held_out, qualities = _fit(template, found, observations)
-    rows = summary.summarise(found, fits, held_out)
+    rows = output.summarise(found, fits, held_out)
     rows = [row | {"quality": report} for row, report in zip(rows, qualities, strict=True)]
     out = pathlib.Path(_OUT.value).absolute()
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".register.", dir=out) as building:
         path_of = found.photograph if found.images else None
         folder = pathlib.Path(building)
-        output.write(folder, template, found, observations, fits, rows, path_of=path_of, formats=formats)
+        output.write(folder, Results(template, found, observations, fits, rows), path_of, formats)
         files.publish(folder, out, output.NAMES)
-    print(summary.table(rows, _SHOWN_ROWS))
+    print(output.table(rows, _SHOWN_ROWS))
     print(f"wrote {_OUT.value}/fits.npz" + (f" and overlays in {_OUT.value}/overlays" if found.images else ""))
 
 
@@ -154,18 +155,19 @@ def _fit(
     config = RegistrationConfig(
         _OPTIMIZER.value, steps, _LEARNING_RATE.value, _STARTS.value, batch, _TOLERANCE.value, _SCHEDULE.value
     )
-    weights = schedules.weights_by_name(_WEIGHTS.value if _WEIGHTS.value in schedules.WEIGHTS else "soft")
-    weights = dataclasses.replace(weights, limit=_LIMITS.value or None)
-    weights = schedules.stages(_SCHEDULE.value, weights)[-1]
+    objective = schedules.objective_by_name(_WEIGHTS.value if _WEIGHTS.value in schedules.WEIGHTS else "paper_soft")
+    objective = objective.reweighted(limit=_LIMITS.value or None)
+    objective = schedules.stages(_SCHEDULE.value, objective)[-1]
     observed, levels = observations, None
     if _WEIGHTS.value == "estimated":
+        weights = objective.weights
         _, levels = noise.alternate(template, observations, config, outlier=weights.outlier)
-        weights = dataclasses.replace(noise.weights(levels), outlier=weights.outlier, limit=weights.limit)
+        objective = noise.objective(levels).reweighted(outlier=weights.outlier, limit=weights.limit)
         observations = noise.reweighted(observations, levels)
     given = [_initial(people, observations)] if _INITIAL.value else []
     with progress.bar("register", total=len(people), unit="person") as bar:
-        fit = register.register(template, observations, config, weights, given, lambda n: bar.update(n - bar.n))
-    qualities = _qualities(template, observed, fit, weights, levels)
+        fit = register.register(template, observations, config, objective, given, lambda n: bar.update(n - bar.n))
+    qualities = _qualities(template, observed, fit, objective, levels)
     fits = file.empty(*zip(*[(e.image_id, e.annotation_id, e.file_name) for e in found.entries], strict=True))
     rows = np.array([isinstance(entry, AnnotatedPerson) for entry in found.entries]).nonzero()[0]
     boxes = np.stack([person.bbox_px for person in people])
@@ -177,7 +179,7 @@ def _fit(
         update = lambda n: bar.update(n - bar.n)  # noqa: E731
         return (
             fits,
-            held_out_points.held_out_error_px(template, observations, config, weights, folds, update),
+            held_out_points.held_out_error_px(template, observations, config, objective, folds, update),
             qualities,
         )
 
@@ -186,7 +188,7 @@ def _qualities(
     template: Template,
     observed: Observation,
     fit: Fit,
-    weights: EnergyWeights,
+    objective: Objective,
     levels: NoiseLevels | None,
 ) -> list[dict | None]:
     """Return what there is to say about each fit to what was `observed`.
@@ -197,13 +199,13 @@ def _qualities(
         return [None] * len(fit.energy)
     template = template.replace(pose_blendshapes=None)  # rivals are fitted by lm; a report can do without wrinkles
     if levels is None:
-        seen = noise.robust_weights(template, observed, fit.parameters, weights.outlier)
-        levels = noise.estimate(template, seen, fit.parameters, Precisions.of_weights(weights), noise.initial())
-        assessed = quality.assess(template, observed, fit, levels, weights)
-    elif weights.outlier is None and weights.limit is None:
+        seen = noise.robust_weights(template, observed, fit.parameters, objective.weights.outlier)
+        levels = noise.estimate(template, seen, fit.parameters, Precisions.of_objective(objective), noise.initial())
+        assessed = quality.assess(template, observed, fit, levels, objective)
+    elif objective.weights.outlier is None and objective.weights.limit is None:
         assessed = quality.assess(template, observed, fit, levels)
     else:  # rivals have to be fitted with these terms too, on the depths as the fit trusted them
-        assessed = quality.assess(template, noise.reweighted(observed, levels), fit, levels, weights)
+        assessed = quality.assess(template, noise.reweighted(observed, levels), fit, levels, objective)
     return [quality.describe(assessed, row) for row in range(len(fit.energy))]
 
 

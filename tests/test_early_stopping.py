@@ -51,8 +51,8 @@ class _Folder(RunFolder):
 
     saves_to_live = 0
 
-    def save(self, number, state, position):
-        super().save(number, state, position)
+    def save(self, state, position):
+        super().save(state, position)
         self.saves_to_live -= 1
         if self.saves_to_live == 0:
             raise _Killed
@@ -68,11 +68,11 @@ def _run(setting, fresh, workdir, saves_to_live=0):
     if not (workdir / "checkpoints").exists():
         begun = fresh.replace(fits=people.random_bodies(COUNT, seed=0))
         with _Folder(workdir, setting.config) as run:
-            run.save(1, begun, dataclasses.asdict(RunState(phase="learn", saves=1)))
+            run.save(begun, RunState(phase="learn"))
     with _Folder(workdir, setting.config) as run:
         run.saves_to_live = saves_to_live
         state, position = run.resume(fresh)
-        return deform_and_learn.run(setting, state, position, run, lambda *_: {})
+        return deform_and_learn.run_rounds(setting, state, position, run, lambda *_: {})[0]
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_a_round_stops_after_its_first_worse_epoch_and_the_best_goes_on(setting,
         assert np.argmin(losses) == len(losses) - 2
     assert state.regressor.best.loss == np.float32(min(losses))
     jax.tree.map(np.testing.assert_array_equal, state.regressor.trained, state.regressor.best.variables)
-    predicted = model.predict(setting.config.regressor, state.regressor, setting.people.images)
+    predicted = model.predict(setting.config.regressor, state.regressor.learned, setting.people.images)
     jax.tree.map(np.testing.assert_array_equal, predicted, state.predictions)
 
 

@@ -1,56 +1,41 @@
-"""The examples do what they say: a solver from outside the package, by its path, through everybody's door."""
+"""The numbered examples run, are as short as promised, and print what they say."""
 
+import importlib
 import pathlib
-import subprocess
-import sys
+import re
 
-import jax
-import numpy as np
 import pytest
 
-from dal_jax.observations import residuals
-from dal_jax.registration.energy import EnergyWeights
-from dal_jax.registration.solvers import solve as solve_lib
-from dal_jax.registration.solvers.tree import model
-from examples import custom_optimizer
-from tests.registration import small_problem
-
-EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
-LINES = 20
+EXAMPLES = sorted(path.stem for path in (pathlib.Path(__file__).parents[1] / "examples").glob("[0-9]*.py"))
+LINES, OWN_LINES = 60, 25
 
 
-def test_the_custom_optimizer_is_as_short_as_promised():
-    source = (EXAMPLES / "custom_optimizer.py").read_text(encoding="utf-8")
-    solver = source.partition("def newton_cg")[2].partition("\ndef ")[0]
-    assert len([line for line in solver.splitlines() if line.strip()]) < LINES
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_is_short(name):
+    assert len(_source(name).splitlines()) <= LINES
 
 
-def test_the_custom_optimizer_finds_the_minimum():
-    """Conjugate gradients against a Cholesky factorisation of the same matrix: the same minimum."""
-    template = small_problem.small_template()
-    people = small_problem.random_people(2, seed=1, pose_sd=0.2, turn=0.5)
-    target = residuals.make_target(template, small_problem.observe(people, seed=2))
-    weights = EnergyWeights(keypoint=100.0, scale=10.0, joint=1.0)
-    start = people.replace(segment_scale=np.ones_like(people.segment_scale))
-    tree = model.build(template)
-
-    def solve(spec):
-        solve_lib.check(spec)
-        run = lambda *seen: solve_lib.solve(spec, template, *seen, weights, tree, steps=12, learning_rate=0.0)  # noqa: E731
-        return jax.jit(run, compiler_options={"xla_backend_optimization_level": 0})(target, start)
-
-    own, reference = solve("examples.custom_optimizer:newton_cg(iterations=60)"), solve("dense_lm")
-    np.testing.assert_allclose(own.energy, reference.energy, rtol=1e-3)
-    assert np.all(own.relative_decrease < 1e-2)
+@pytest.mark.parametrize(("name", "function"), [("05_own_solver", "newton_cg"), ("06_own_energy_term", "asymmetry")])
+def test_a_solver_and_a_term_of_one_s_own_are_shorter(name, function):
+    own = _source(name).partition(f"def {function}(")[2].partition("\ndef ")[0]
+    assert len(own.splitlines()) < OWN_LINES
 
 
-@pytest.mark.slow
-def test_the_script_runs():
-    done = subprocess.run(
-        [sys.executable, "-m", "examples.custom_optimizer"],
-        cwd=EXAMPLES.parent, capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    energies = {line.split()[0]: float(line.split()[-1]) for line in done.stdout.splitlines()}
-    assert energies.keys() == {name for name, _ in custom_optimizer.COMPARED}
-    assert energies["examples.custom_optimizer:newton_cg"] == pytest.approx(energies["lm"], rel=0.01)
+def _source(name):
+    return (pathlib.Path(__file__).parents[1] / "examples" / f"{name}.py").read_text(encoding="utf-8")
+
+
+def test_the_own_solver_finds_the_minimum(capsys):
+    importlib.import_module("examples.05_own_solver").main()
+    reference, own = _numbers(r"energy (\S+)", capsys.readouterr().out)
+    assert own == pytest.approx(reference, rel=0.01)
+
+
+def test_the_own_term_makes_bodies_symmetric(capsys):
+    importlib.import_module("examples.06_own_energy_term").main()
+    without, with_it = _numbers(r"by (\S+) mm", capsys.readouterr().out)
+    assert with_it < 0.1 * without
+
+
+def _numbers(pattern, text):
+    return [float(number) for number in re.findall(pattern, text)]

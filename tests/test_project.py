@@ -2,6 +2,7 @@
 
 import ast
 import fnmatch
+import importlib
 import importlib.metadata
 import pathlib
 import re
@@ -10,6 +11,7 @@ import tomllib
 from collections.abc import Iterator
 
 import pytest
+from packaging.requirements import Requirement
 
 from dal_jax.data import catalogue
 
@@ -39,7 +41,8 @@ for position, name in enumerate(WHOLE):
     ARROWS[name] = set(ARROWS) | set(WHOLE[:position])
 
 OPTIONAL_IMPORTS = {"anny", "torch", "smplx", "tensorboardX"}  # of the assets, of `make bench`; used where installed
-NEEDED_UNSEEN = {"array-record", "embreex"}  # the file format of tensorflow-datasets; the ray caster of trimesh
+NEEDED_UNSEEN = {"array-record"}  # the file format of tensorflow-datasets
+EXTRAS_AT_RUN_TIME = ("data", "gltf", "viewing")  # together: `all`
 
 
 def _imports(path: pathlib.Path) -> Iterator[str]:
@@ -82,24 +85,50 @@ def _is_text(path: pathlib.Path) -> bool:
     return path.suffix in {".py", ".html", ".md", ".txt", ".json", ".css"}
 
 
-def test_the_pins_are_the_one_list_of_dependencies():
-    project = _pyproject()
-    assert "dependencies" in project["project"]["dynamic"]
-    assert project["tool"]["setuptools"]["dynamic"]["dependencies"] == {"file": ["requirements.txt"]}
-    extras = project["project"]["optional-dependencies"]
-    assert set(extras) == {"gpu", "assets", "dev"}
-    assert extras["gpu"] == ["jax[cuda13]"]  # its version is the pinned one of jax
-    for requirement in extras["assets"] + extras["dev"]:
-        assert "==" in requirement
+def _requirements(extra: str | None = None) -> list[Requirement]:
+    """Return what the core, or an extra without the extras it includes, asks for."""
+    project = _pyproject()["project"]
+    lines = project["dependencies"] if extra is None else project["optional-dependencies"][extra]
+    return [one for one in map(Requirement, lines) if one.name != "dal_jax"]
+
+
+def _all_requirements() -> list[Requirement]:
+    extras = _pyproject()["project"]["optional-dependencies"]
+    return [one for extra in (None, *extras) for one in _requirements(extra) if extra != "gpu"]
+
+
+@pytest.mark.parametrize("requirement", _all_requirements(), ids=lambda requirement: requirement.name)
+def test_every_pin_lies_in_its_range(requirement):
+    pins = _pins("requirements.txt") | _pins("constraints.txt")
+    assert requirement.specifier.contains(pins[_normal(requirement.name)])
+    assert ">=" in str(requirement.specifier)
+
+
+@pytest.mark.parametrize("requirement", _requirements(), ids=lambda requirement: requirement.name)
+def test_the_core_asks_for_ranges(requirement):
+    """Nobody could use the package beside another project if it asked for exact versions."""
+    assert sorted(one.operator for one in requirement.specifier) == ["<", ">="]
+
+
+def test_the_pins_are_of_what_the_extras_ask_for():
+    extras = (None, *EXTRAS_AT_RUN_TIME, "dev", "docs")
+    asked = {_normal(one.name) for extra in extras for one in _requirements(extra)}
+    assert asked == set(_pins("requirements.txt"))
     assert not set(_pins("requirements.txt")) & set(_pins("constraints.txt"))
 
 
-def test_what_is_imported_is_pinned_and_what_is_pinned_is_used():
+def test_what_is_imported_is_asked_for_and_what_is_asked_for_is_used():
     owners = importlib.metadata.packages_distributions()
     tops = {name.split(".")[0] for path in SOURCES for name in _imports(path)}
     tops -= set(sys.stdlib_module_names) | set(PACKAGES) | OPTIONAL_IMPORTS
     used = {_normal(owners[top][0]) for top in tops}
-    assert used | NEEDED_UNSEEN == set(_pins("requirements.txt"))
+    asked = {_normal(one.name) for extra in (None, *EXTRAS_AT_RUN_TIME) for one in _requirements(extra)}
+    assert used | NEEDED_UNSEEN == asked
+
+
+def test_all_is_what_can_be_used_at_run_time():
+    (everything,) = map(Requirement, _pyproject()["project"]["optional-dependencies"]["all"])
+    assert everything.extras == set(EXTRAS_AT_RUN_TIME)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -115,8 +144,7 @@ def test_arrows_point_one_way(path):
 
 
 def test_every_data_file_is_shipped():
-    data = _pyproject()["tool"]["setuptools"]["package-data"]
-    patterns = [f"{package.replace('.', '/')}/{pattern}" for package, names in data.items() for pattern in names]
+    (patterns,) = _pyproject()["tool"]["setuptools"]["package-data"].values()
     files = [
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "dal_jax").rglob("*")
@@ -124,7 +152,7 @@ def test_every_data_file_is_shipped():
     ]
     assert files, "at least the free body"
     for file in files:
-        assert any(fnmatch.fnmatch(file, pattern.replace("**/", "*")) for pattern in patterns), file
+        assert any(fnmatch.fnmatch(file, "*" + pattern.replace("**/", "/")) for pattern in patterns), file
 
 
 @pytest.mark.parametrize("path", _text_files(), ids=lambda path: str(path.relative_to(ROOT)))
@@ -132,6 +160,15 @@ def test_no_file_names_a_place_on_somebodys_machine(path):
     place = re.compile(r"(?<![\w.<}])/(?:home|root|Users|work|tmp|opt|mnt)/\w")
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         assert not place.search(line), f"{path}:{number}: {line.strip()}"
+
+
+def test_every_command_is_a_binary():
+    for command, target in _pyproject()["project"]["scripts"].items():
+        module, function = target.split(":")
+        package = importlib.import_module(module.removeprefix("dal_jax."))
+        assert module == "dal_jax.experiments"
+        assert function == command.replace("-", "_")
+        assert callable(getattr(package, function))
 
 
 def test_readme_commands_exist():

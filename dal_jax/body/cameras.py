@@ -1,4 +1,14 @@
-"""Weak perspective, eq. 1: x = s Pi(R X(S, a)) + t, in a square crop that spans [-1, 1]."""
+"""Cameras of one person: weak perspective in a crop (eq. 1) and in the photograph, full perspective; all ways round.
+
+    x = s Pi(R X(S, a)) + t                                                                                    (1)
+
+Camera axes: x right, y down, z away, metres. Photograph: px, the first pixel covers [0, 1] x [0, 1]; `intrinsics_px`:
+fx, fy, cx, cy, focal lengths and principal point. A crop is the square `box_px` (x, y, width, height) as [-1, 1].
+
+Weak perspective looks at the person along the ray through the crop's centre, not along the optical axis. Away from the
+principal point the two differ by the rotation `ray_rotation`, and what was seen in a crop is rotated by that much in
+the camera's own frame.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -9,20 +19,9 @@ from jaxtyping import Array, Float
 def project(
     points_camera: Float[Array, "*points 3"], camera_scale: Float[Array, ""], translation: Float[Array, "2"]
 ) -> Float[Array, "*points 2"]:
-    """Project points (camera axes: x right, y down, z away; metres; already turned by R) into the crop's [-1, 1]."""
+    """Return eq. 1: points (camera axes, metres, already rotated by R) in the crop's [-1, 1]."""
     planar = camera_scale * points_camera[..., :2]
     return planar + translation.reshape((1,) * (planar.ndim - 1) + (2,))
-
-
-# Cameras of one person: weak perspective in a crop (eq. 1) and in the photograph, full perspective; all ways round.
-#
-# Camera axes: x right, y down, z away, metres. Photograph: px, the first pixel covers [0, 1] x [0, 1];
-# `intrinsics_px`: fx, fy, cx, cy, focal lengths and principal point. A crop is the square `box_px` (x, y, width,
-# height) as [-1, 1].
-#
-# Weak perspective looks at the person along the ray through the crop's centre, not along the optical axis; away from
-# the principal point the two differ by the turn of `ray_rotation`, so what was seen in a crop is that much turned in
-# the camera's own frame.
 
 
 def photograph_from_crop(
@@ -94,33 +93,32 @@ def camera_from_crop(
 ) -> Float[Array, "points 3"]:
     """Return points that are relative to the pelvis, as seen in a crop, at their place in the camera's frame.
 
-    Note: turned by the ray of the crop's centre (not of the pelvis), because that is what the crop was centred on.
+    Note: rotated by the ray of the crop's centre (not of the pelvis), because the crop was centred on that.
     """
     weak = photograph_from_crop(camera_scale, translation, box_px)
-    turned = points @ crop_rotation(box_px, intrinsics_px).T
-    return turned + position_from_weak(*weak, intrinsics_px)[None]
+    rotated = points @ crop_rotation(box_px, intrinsics_px).T
+    return rotated + position_from_weak(*weak, intrinsics_px)[None]
+
+
+def rotate_from_crop(
+    joints: Float[np.ndarray, "n j 3"], box_px: Float[np.ndarray, "n 4"], intrinsics_px: Float[np.ndarray, "n 4"]
+) -> Float[np.ndarray, "n j 3"]:
+    """Return joints, in any unit, rotated about the origin from their crops' frames into their cameras'.
+
+    Truth stands in the camera's frame. Scored with this rotation and without, a prediction tells how much of its error
+    is the crop's ray.
+    """
+    return np.asarray(_rotate(*(np.asarray(values, np.float32) for values in (joints, box_px, intrinsics_px))))
+
+
+@jax.jit
+@jax.vmap
+def _rotate(
+    joints: Float[Array, "j 3"], box_px: Float[Array, "4"], intrinsics_px: Float[Array, "4"]
+) -> Float[Array, "j 3"]:
+    return joints @ crop_rotation(box_px, intrinsics_px).T
 
 
 def _ray(point_px: Float[Array, "2"], intrinsics_px: Float[Array, "4"]) -> Float[Array, "3"]:
     """Return the direction of a pixel's ray, its z one."""
     return jnp.append((point_px - intrinsics_px[2:]) / intrinsics_px[:2], 1.0)
-
-
-# Predictions in the camera's frame: what was seen in a crop away from the image's centre is turned by the crop's ray.
-#
-# Truth stands in the camera's frame. Scored both ways, a prediction's error tells how much of it is that turn.
-
-
-def turned(
-    joints: Float[np.ndarray, "n j 3"], box_px: Float[np.ndarray, "n 4"], intrinsics_px: Float[np.ndarray, "n 4"]
-) -> Float[np.ndarray, "n j 3"]:
-    """Return joints, in any unit, turned about the origin from their crops' frames into their cameras'."""
-    return np.asarray(_turned(*(np.asarray(values, np.float32) for values in (joints, box_px, intrinsics_px))))
-
-
-@jax.jit
-@jax.vmap
-def _turned(
-    joints: Float[Array, "j 3"], box_px: Float[Array, "4"], intrinsics_px: Float[Array, "4"]
-) -> Float[Array, "j 3"]:
-    return joints @ crop_rotation(box_px, intrinsics_px).T

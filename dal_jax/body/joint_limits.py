@@ -1,20 +1,20 @@
-"""How far human joints turn: anatomical ranges of motion as a box on the axis-angle components of every joint.
+"""How far human joints rotate: anatomical ranges of motion as a box on the axis-angle components of every joint.
 
 Ranges are those of the American Academy of Orthopaedic Surgeons ("Joint Motion: Method of Measuring and Recording",
 1965; reprinted in Norkin and White, "Measurement of Joint Motion"; Boone and Azen 1979 measured the same), degrees:
 
     hip        flexion 120, extension 30, abduction 45, adduction 30, rotation 45 either way
     knee       flexion 135-150, hyperextension up to 10          ankle     plantar 50, dorsal 20, in 35, out 15
-    spine      flexion 80, extension 25, sideways 35, turn 45    neck      45 each way, turn 60-80
+    spine      flexion 80, extension 25, sideways 35, rotation 45    neck  45 each way, rotation 60-80
     shoulder   flexion 180, extension 60, abduction 180, rotation 70 in, 90 out, across the chest 130
     elbow      flexion 150, hyperextension up to 10              forearm   80 either way
     wrist      flexion 80, extension 70, radial 20, ulnar 30     toes      extension 70, flexion 45
 
 Frame: the T-pose, axes of the body (y up, facing +z, its left to +x), so at the left hip flexion is -x, abduction +z,
-turning the toes out +y; flexion is +x at the knees and -y at the left elbow.
+rotation of the toes outwards +y; flexion is +x at the knees and -y at the left elbow.
 
 Note: a box is our choice: one subtraction a component, exact for hinges and generous for ball joints. Published ranges
-are of one anatomical motion at a time; turns that are composed (a flexed and turned thigh) have axis-angle components
+are of one anatomical motion at a time; a composed rotation (a thigh flexed and rotated) has axis-angle components
 beyond each alone, and SMPL splits the spine in three, the neck in two and the shoulder in two joints in a way that no
 image determines. There the box is widened, up to two thirds of the whole range for a part of a split one.
 """
@@ -43,14 +43,14 @@ _RANGE_DEG = {
     "wrist": ((-80, 80), (-65, 45), (-85, 75)),
     "hand": ((-20, 20), (-20, 20), (-95, 40)),
 }
-"""Lower and upper turn about x, y, z of midline and left joints, degrees; right ones are their mirror images."""
+"""Lower and upper rotation about x, y, z of midline and left joints, degrees; right ones are their mirror images."""
 
 
 @functools.cache
 def limits_rad() -> tuple[Float[np.ndarray, "23 3"], Float[np.ndarray, "23 3"]]:
     """Return the least and the greatest axis-angle components of SMPL's joints 1..23, radians.
 
-    The mirror image of a turn (a, b, c) in the plane x = 0 is (a, -b, -c).
+    The mirror image of an axis-angle (a, b, c) in the plane x = 0 is (a, -b, -c).
     """
     lower, upper = np.empty((23, 3)), np.empty((23, 3))
     for joint, name in enumerate(skeleton.SMPL_JOINT_NAMES[1:]):

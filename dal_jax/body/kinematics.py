@@ -1,4 +1,10 @@
-"""The kinematic tree by levels: all nodes of a depth are handled together. Static Python: no array decides here."""
+"""Forward kinematics with segment scales: parameters -> one similarity transform a segment (paper, section 3).
+
+    G_c = G_p A_c,      p_c = p_p + s_p G_p (J_c - J_p),      x = p_k + s_k G_k (v - J_k)
+
+for a joint c below its parent p: A are the joints' rotations, s the segments' scales, J the rest joints. All joints of
+a depth are handled together. The tree is static Python; no array decides anything here.
+"""
 
 import functools
 
@@ -11,9 +17,61 @@ from dal_jax.body import rotations
 from dal_jax.body.template import Template
 
 
+@flax.struct.dataclass
+class Segments:
+    """The posed skeleton: `x = position_k + scale_k rotation_k (v - J_k)` carries a rest point v with segment k.
+
+    rotation: segment to camera, G_k.
+    position: of joint k, camera axes, relative to the pelvis, metres.
+    scale: s_k.
+    """
+
+    rotation: Float[Array, "*batch 24 3 3"]
+    position: Float[Array, "*batch 24 3"]
+    scale: Float[Array | np.ndarray, "*batch 24"]
+
+
+def pose_skeleton(
+    template: Template,
+    rotation: Float[Array | np.ndarray, "3 3"],
+    pose: Float[Array | np.ndarray, "23 3"],
+    segment_scale: Float[Array | np.ndarray, "24"],
+) -> Segments:
+    """Walk the tree from the pelvis, as `turn_skeleton`, with the joints' rotations as axis-angles (radians)."""
+    return turn_skeleton(template, rotation, rotations.axis_angle_to_matrix(pose), segment_scale)
+
+
+def turn_skeleton(
+    template: Template,
+    rotation: Float[Array | np.ndarray, "3 3"],
+    joint_rotation: Float[Array | np.ndarray, "23 3 3"],
+    segment_scale: Float[Array | np.ndarray, "24"],
+) -> Segments:
+    """Walk the tree from the pelvis: G_c = G_p A_c, p_c = p_p + s_p G_p (J_c - J_p), A_c the joints' rotations.
+
+    All joints of a depth are carried together, by one product G_p [A_c | s_p (J_c - J_p)].
+
+    Note: the paper writes T_j = A_j S_j and does not say whether s_j moves the child joint. Our choice: s_j lengthens
+    the bones to its children and does not compound down the chain.
+    """
+    levels = nodes_by_depth(template.parents)
+    parents = np.array(template.parents[1:])
+    bones = segment_scale[parents, None] * (template.joints[1:] - template.joints[parents])
+    relative = jnp.concatenate([joint_rotation, bones[..., None]], axis=-1)  # [A_c | s_p bone_c]
+    world, position = [rotation[None]], [jnp.zeros_like(rotation[:1])]
+    for depth in range(1, len(levels)):
+        above = np.array(parent_rows(template.parents, levels, depth))
+        below = relative[np.array(levels[depth]) - 1]
+        carried = jnp.matmul(world[-1][above], below, precision="highest")
+        world.append(carried[..., :3])
+        position.append(position[-1][above] + carried[..., 3])
+    in_order = np.argsort([node for level in levels for node in level])
+    return Segments(jnp.concatenate(world)[in_order], jnp.concatenate(position)[in_order], segment_scale)
+
+
 @functools.cache
 def nodes_by_depth(parents: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """Return the nodes of each depth, the root first."""
+    """Return the nodes of each depth, the root first; a node's parent has a smaller number than the node."""
     depth = [0] * len(parents)
     for node in range(1, len(parents)):
         depth[node] = depth[parents[node]] + 1
@@ -23,71 +81,3 @@ def nodes_by_depth(parents: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
 def parent_rows(parents: tuple[int, ...], by_level: tuple[tuple[int, ...], ...], depth: int) -> list[int]:
     """Return for each node of a level the row of its parent in the level above."""
     return [by_level[depth - 1].index(parents[node]) for node in by_level[depth]]
-
-
-def children_rows(parents: tuple[int, ...], by_level: tuple[tuple[int, ...], ...], depth: int) -> list[list[int]]:
-    """Return for each node of the level above `depth` the rows of its children in the level `depth`."""
-    return [
-        [row for row, node in enumerate(by_level[depth]) if parents[node] == parent] for parent in by_level[depth - 1]
-    ]
-
-
-# --- Forward kinematics with segment scales: parameters -> one similarity transform a segment (paper, section 3) ---
-
-
-@flax.struct.dataclass
-class Segments:
-    """The posed skeleton: `x = position_k + scale_k rotation_k (v - J_k)` carries a rest point v with segment k.
-
-    rotation: segment to camera, G_k; position: of joint k, camera axes, relative to the pelvis, metres; scale: s_k.
-    """
-
-    rotation: Float[Array, "*batch 24 3 3"]
-    position: Float[Array, "*batch 24 3"]
-    scale: Float[Array, "*batch 24"]
-
-
-def pose_skeleton(
-    template: Template,
-    rotation: Float[Array, "3 3"],
-    pose: Float[Array, "23 3"],
-    segment_scale: Float[Array, "24"],
-    *,
-    scale_moves_children: bool = True,
-) -> Segments:
-    """Walk the tree from the pelvis, as `turn_skeleton`, with the joints' rotations as axis-angles (radians)."""
-    turns = rotations.axis_angle_to_matrix(pose)
-    return turn_skeleton(template, rotation, turns, segment_scale, scale_moves_children=scale_moves_children)
-
-
-def turn_skeleton(
-    template: Template,
-    rotation: Float[Array, "3 3"],
-    turns: Float[Array, "23 3 3"],
-    segment_scale: Float[Array, "24"],
-    *,
-    scale_moves_children: bool = True,
-) -> Segments:
-    """Walk the tree from the pelvis: G_c = G_p A_c, p_c = p_p + s_p G_p (J_c - J_p), A_c the joints' turns.
-
-    All joints of a level are carried together, by one product G_p [A_c | s_p (J_c - J_p)].
-
-    Note: the paper writes T_j = A_j S_j and does not say whether s_j moves the child joint. Our choice: s_j lengthens
-    the bones to its children and does not compound down the chain. `scale_moves_children=False` is the literal
-    reading: s_j scales the flesh of segment j about its joint and leaves the skeleton alone.
-    """
-    levels = nodes_by_depth(template.parents)
-    parents = np.array(template.parents[1:])
-    bones = template.joints[1:] - template.joints[parents]
-    if scale_moves_children:
-        bones = segment_scale[parents, None] * bones
-    relative = jnp.concatenate([turns, bones[..., None]], axis=-1)  # [A_c | s_p bone_c]
-    rotation, position = [rotation[None]], [jnp.zeros_like(rotation[:1])]
-    for depth in range(1, len(levels)):
-        above = np.array(parent_rows(template.parents, levels, depth))
-        below = relative[np.array(levels[depth]) - 1]
-        carried = jnp.matmul(rotation[-1][above], below, precision="highest")
-        rotation.append(carried[..., :3])
-        position.append(position[-1][above] + carried[..., 3])
-    in_order = np.argsort([node for level in levels for node in level])
-    return Segments(jnp.concatenate(rotation)[in_order], jnp.concatenate(position)[in_order], segment_scale)

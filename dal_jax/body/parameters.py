@@ -1,5 +1,7 @@
 """theta = [a, S, R, s, t]: the unknowns of the method (paper, sections 3 and 4)."""
 
+import dataclasses
+
 import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -41,7 +43,8 @@ def t_pose(camera_scale: float = 1.0) -> BodyParameters:
 def fix_gauge(parameters: BodyParameters) -> BodyParameters:
     """Move the common factor of the segment scales into the camera: mean log s = 0; the projection is unchanged."""
     common = jnp.exp(jnp.mean(jnp.log(parameters.segment_scale), axis=-1))
-    return parameters.replace(
+    return dataclasses.replace(
+        parameters,
         segment_scale=parameters.segment_scale / common[..., None],
         camera_scale=parameters.camera_scale * common,
     )

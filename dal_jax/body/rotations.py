@@ -6,6 +6,7 @@ bits of mantissa, which is a millimetre and more at the end of an arm.
 """
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 _SMALL_SQUARED_ANGLE = 1e-6  # below it the series are exact to float64 rounding (next term: angle^4 / 120 < 1e-14)
@@ -13,7 +14,7 @@ _LEAST_SQUARED_LENGTH = 1e-12  # of a column; those of rotations have length 1
 _LEAST_SQUARED_SINE = 1e-6  # between two columns; float32 keeps 4 digits of their difference at 1e-3 rad
 
 
-def skew(vector: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3 3"]:
+def skew(vector: Float[Array | np.ndarray, "*batch 3"]) -> Float[Array, "*batch 3 3"]:
     """Return the matrix of the cross product: `skew(a) @ b = a x b`."""
     x, y, z = vector[..., 0], vector[..., 1], vector[..., 2]
     zero = jnp.zeros_like(x)
@@ -21,7 +22,7 @@ def skew(vector: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3 3"]:
     return jnp.stack(rows, axis=-1).reshape(*vector.shape[:-1], 3, 3)
 
 
-def axis_angle_to_matrix(axis_angle: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3 3"]:
+def axis_angle_to_matrix(axis_angle: Float[Array | np.ndarray, "*batch 3"]) -> Float[Array, "*batch 3 3"]:
     """Return exp(skew(a)) by Rodrigues' formula (radians); smooth at a = 0."""
     squared = jnp.sum(axis_angle**2, axis=-1)[..., None, None]
     small = squared < _SMALL_SQUARED_ANGLE
@@ -38,7 +39,7 @@ def matrix_to_quaternion(matrix: Float[Array, "*batch 3 3"]) -> Float[Array, "*b
     """Return the unit quaternion (w, x, y, z), w >= 0, of a rotation.
 
     Shepperd's method: of four algebraically equal formulas the one with the largest pivot is taken, so that no
-    rotation, a half turn included, divides by a small number.
+    rotation, one by 180 degrees included, divides by a small number.
     """
     m = [[matrix[..., i, j] for j in range(3)] for i in range(3)]
     w = 1.0 + m[0][0] + m[1][1] + m[2][2]

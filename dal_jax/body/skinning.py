@@ -1,4 +1,12 @@
-"""Points of the body's surface: (face, barycentric) on disk, rest position and skinning weights in the kernels."""
+"""Linear blend skinning: x = sum_k w_k (p_k + s_k G_k (v - J_k)), for the whole mesh or for named points only.
+
+A point of the surface is (face, barycentric) on disk, and rest position v and skinning weights w in the kernels. The
+segments' (p, s, G) are `kinematics.Segments`. Of a template with pose blendshapes v is the rest shape in that pose:
+
+    v(a) = v + B vec(R_j - I),      j = 1..23, R_j relative to the parent
+
+B is in SMPL's files (optional in the paper). Templates without it pay nothing for it.
+"""
 
 import dataclasses
 
@@ -6,29 +14,34 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from dal_jax.body.kinematics import Segments
 from dal_jax.body.template import Template
 
+_BLOCK_VERTICES = 128  # smaller: more calls of small products; larger: more zeros multiplied
+_WORTHWHILE = 0.5  # share of the whole matrix that the blocks may hold; above it one product is as cheap
+
 
 @flax.struct.dataclass
 class SurfacePoints:
-    """What skinning needs to know of a surface point (leading axes batch).
+    """What skinning needs to know of surface points (leading axes batch).
 
-    rest: position in the rest pose, metres; weight: its 24 skinning weights, which sum to 1; pose_blendshapes: None
-    where the template has none.
+    rest: position in the rest pose, metres.
+    weight: their 24 skinning weights, which sum to 1.
+    pose_blendshapes: B at the points, metres; None where the template has none.
     """
 
-    rest: Float[Array, "*batch points 3"]
-    weight: Float[Array, "*batch points 24"]
-    pose_blendshapes: Float[Array, "*batch points 3 207"] | None = None
+    rest: Float[Array | np.ndarray, "*batch points 3"]
+    weight: Float[Array | np.ndarray, "*batch points 24"]
+    pose_blendshapes: Float[Array | np.ndarray, "*batch points 3 207"] | None = None
 
 
 def surface_points(
     template: Template,
-    face: Int[Array, "*batch points"],
-    barycentric: Float[Array, "*batch points 3"],
+    face: Int[Array | np.ndarray, "*batch points"],
+    barycentric: Float[Array | np.ndarray, "*batch points 3"],
 ) -> SurfacePoints:
     """Interpolate rest position and skinning weights (and pose blendshapes) inside triangles.
 
@@ -39,54 +52,16 @@ def surface_points(
     """
     corners = [jnp.asarray(template.faces)[:, corner][face] for corner in range(3)]
 
-    def blend(values: Float[Array, "n columns"]) -> Float[Array, "*batch points columns"]:
+    def blend(values: Float[Array | np.ndarray, "n columns"]) -> Float[Array, "*batch points columns"]:
         # corner by corner: one gather of all three is laid out badly, and twice as slow on CPU
-        return sum(jnp.asarray(values)[corners[k]] * barycentric[..., k, None] for k in range(3))
+        first, second, third = (jnp.asarray(values)[corners[k]] * barycentric[..., k, None] for k in range(3))
+        return first + second + third
 
     points = SurfacePoints(blend(template.vertices), blend(template.skin_weight))
     if template.pose_blendshapes is None:
         return points
     basis = blend(template.pose_blendshapes.reshape(len(template.vertices), -1))
-    return points.replace(pose_blendshapes=basis.reshape(*face.shape, 3, -1))
-
-
-# Pose blendshapes: corrections of the rest shape that are linear in the joints' rotations (optional in the paper).
-#
-# SMPL's files carry them: rest vertices += B vec(R_j - I), j = 1..23, R_j relative to the parent, 207 numbers row by
-# row. A template has them only where it was loaded with them (`template.load_body(path, pose_blendshapes=True)`).
-
-
-def pose_feature(template: Template, segments: Segments) -> Float[Array, "207"]:
-    """Return vec(R_j - I) of the joints below the pelvis, R_j = G_p' G_j: the global rotation has no part in it."""
-    above = segments.rotation[np.array(template.parents[1:])]
-    relative = jnp.einsum("jki,jkl->jil", above, segments.rotation[1:], precision="highest")
-    return (relative - jnp.eye(3, dtype=relative.dtype)[None]).ravel()
-
-
-def shape_points(
-    rest: Float[Array, "points 3"], basis: Float[Array, "points 3 207"], feature: Float[Array, "207"]
-) -> Float[Array, "points 3"]:
-    """Return rest positions in the shape that a pose gives them."""
-    return rest + jnp.matmul(basis, feature, precision="highest")
-
-
-# --- Linear blend skinning: x = sum_k w_k (p_k + s_k G_k (v - J_k)), for the whole mesh or for named points only ---
-#
-# Of a template with pose blendshapes v is the rest shape in that pose (`blendshapes`); all others pay nothing for it.
-
-_BLOCK_VERTICES = 128  # smaller: more calls of small products; larger: more zeros multiplied
-_WORTHWHILE = 0.5  # share of the whole matrix that the blocks may hold; above it one product is as cheap
-
-
-def stacked_transforms(template: Template, segments: Segments) -> Float[Array, "96 3"]:
-    """Return the segments' affine maps of rest points, stacked: row 4k+i is column i of [s_k G_k | p_k - s_k G_k J_k].
-
-    A skinned point is then linear in them: (w (x) [v, 1]) @ stacked.
-    """
-    linear = segments.scale[:, None, None] * segments.rotation
-    offset = segments.position - jnp.einsum("kij,kj->ki", linear, template.joints, precision="highest")
-    affine = jnp.concatenate([jnp.swapaxes(linear, -1, -2), offset[:, None, :]], axis=1)
-    return affine.reshape(-1, 3)
+    return dataclasses.replace(points, pose_blendshapes=basis.reshape(*face.shape, 3, -1))
 
 
 def skin_points(template: Template, segments: Segments, points: SurfacePoints) -> Float[Array, "points 3"]:
@@ -96,7 +71,7 @@ def skin_points(template: Template, segments: Segments, points: SurfacePoints) -
     """
     rest = points.rest
     if points.pose_blendshapes is not None:
-        rest = shape_points(rest, points.pose_blendshapes, pose_feature(template, segments))
+        rest = rest + jnp.matmul(points.pose_blendshapes, pose_feature(template, segments), precision="highest")
     affine = stacked_transforms(template, segments).reshape(len(template.parents), 12)
     blended = jnp.matmul(points.weight, affine, precision="highest").reshape(-1, 4, 3)
     return jnp.einsum("pi,pij->pj", rest, blended[:, :3], precision="highest") + blended[:, 3]
@@ -111,7 +86,7 @@ def skin_vertices(template: Template, segments: Segments) -> Float[Array, "verti
         points = SurfacePoints(template.vertices, template.skin_weight, template.pose_blendshapes)
         return skin_points(template, segments, points)
     stacked = stacked_transforms(template, segments)
-    if isinstance(template.skinning_matrix, jax.core.Tracer):  # its zeros are not known
+    if isinstance(template.skinning_matrix, Tracer):  # its zeros are not known
         return _product(template.skinning_matrix, stacked)
     return _constant_product(np.asarray(template.skinning_matrix), stacked)
 
@@ -131,16 +106,31 @@ def h36m_joints(template: Template, segments: Segments) -> Float[Array, "17 3"]:
     return joints + jnp.einsum("hki,kij->hj", moved, linear, precision="highest")
 
 
-@dataclasses.dataclass(frozen=True)
-class _Blocks:
-    """Blocks of consecutive vertices that hang on equally many segments: the only parts of the matrix not zero.
+def stacked_transforms(template: Template, segments: Segments) -> Float[Array, "96 3"]:
+    """Return the segments' affine maps of rest points, stacked: row 4k+i is column i of [s_k G_k | p_k - s_k G_k J_k].
 
-    start: the first vertex of each; segment: the segments it hangs on; transposed: its part of the matrix.
+    A skinned point is then linear in them: (w (x) [v, 1]) @ stacked.
     """
+    linear = segments.scale[:, None, None] * segments.rotation
+    offset = segments.position - jnp.einsum("kij,kj->ki", linear, template.joints, precision="highest")
+    affine = jnp.concatenate([jnp.swapaxes(linear, -1, -2), offset[:, None, :]], axis=1)
+    return affine.reshape(-1, 3)
 
-    start: Int[np.ndarray, "blocks"]
-    segment: Int[np.ndarray, "blocks k"]
-    transposed: Float[np.ndarray, "blocks 4*k vertices"]
+
+def pose_feature(template: Template, segments: Segments) -> Float[Array, "207"]:
+    """Return vec(R_j - I) of the joints below the pelvis, R_j = G_p' G_j: the global rotation has no part in it."""
+    above = segments.rotation[np.array(template.parents[1:])]
+    relative = jnp.einsum("jki,jkl->jil", above, segments.rotation[1:], precision="highest")
+    return (relative - jnp.eye(3, dtype=relative.dtype)[None]).ravel()
+
+
+# --- the product with the constant matrix ---
+
+_Blocks = tuple[Int[np.ndarray, "blocks"], Int[np.ndarray, "blocks k"], Float[np.ndarray, "blocks 4*k vertices"]]
+"""Blocks of consecutive vertices that hang on equally many segments: the only parts of the matrix not zero.
+
+The first vertex of each; the segments it hangs on; its part of the matrix, transposed.
+"""
 
 
 def _constant_product(matrix: Float[np.ndarray, "n 96"], stacked: Float[Array, "96 3"]) -> Float[Array, "n 3"]:
@@ -149,7 +139,7 @@ def _constant_product(matrix: Float[np.ndarray, "n 96"], stacked: Float[Array, "
     Derivatives are those of the one product.
     """
     kinds = _kinds_of_blocks(matrix)
-    if sum(blocks.transposed.size for blocks in kinds) > _WORTHWHILE * matrix.size:
+    if sum(part.size for _, _, part in kinds) > _WORTHWHILE * matrix.size:
         return _product(matrix, stacked)
 
     @jax.custom_jvp
@@ -164,7 +154,9 @@ def _constant_product(matrix: Float[np.ndarray, "n 96"], stacked: Float[Array, "
     return multiply(stacked)
 
 
-def _product(matrix: Float[Array, "n 96"], stacked: Float[Array, "*batch 96 3"]) -> Float[Array, "*batch n 3"]:
+def _product(
+    matrix: Float[Array | np.ndarray, "n 96"], stacked: Float[Array, "*batch 96 3"]
+) -> Float[Array, "*batch n 3"]:
     return jnp.matmul(matrix, stacked, precision="highest")
 
 
@@ -185,9 +177,9 @@ def _block_products(
         posed = jnp.matmul(own, transposed, precision="highest").reshape(len(bodies), 3, -1)
         return jax.lax.dynamic_update_slice(vertices, jnp.swapaxes(posed, 1, 2), (0, start, 0)), None
 
-    vertices = jnp.zeros((len(bodies), count, 3), jnp.result_type(stacked, kinds[0].transposed))
+    vertices = jnp.zeros((len(bodies), count, 3), jnp.result_type(stacked, kinds[0][2]))
     for blocks in kinds:
-        vertices, _ = jax.lax.scan(write, vertices, (blocks.start, blocks.segment, blocks.transposed))
+        vertices, _ = jax.lax.scan(write, vertices, blocks)
     return vertices.reshape(*stacked.shape[:-2], count, 3)
 
 
@@ -199,11 +191,11 @@ def _kinds_of_blocks(matrix: Float[np.ndarray, "n 96"]) -> list[_Blocks]:
     used = (parts != 0).any(axis=(1, 3))  # blocks x segments
     needed = used.sum(axis=1)
     segment = np.argsort(~used, axis=1, kind="stable").astype(np.int32)
-    found = []
+    found: list[_Blocks] = []
     for width in np.unique(needed):  # a loop each
         alike = needed == width
         own, chosen = parts[alike], segment[alike, :width]
         own = np.take_along_axis(own, chosen[:, None, :, None], axis=2).reshape(len(own), size, -1)
         transposed = np.ascontiguousarray(np.swapaxes(own, 1, 2))
-        found.append(_Blocks(start[alike].astype(np.int32), chosen, transposed))
+        found.append((start[alike].astype(np.int32), chosen, transposed))
     return found

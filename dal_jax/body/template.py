@@ -18,18 +18,18 @@ class Template:
     regressor x weights x basis, segment by segment.
     """
 
-    vertices: Float[Array, "n 3"]
-    faces: Int[Array, "m 3"]
-    joints: Float[Array, "24 3"]
-    skin_weight: Float[Array, "n 24"]
-    h36m_regressor: Float[Array, "17 n"]
-    mirror: Int[Array, "n"]
-    part: Int[Array, "m"]
-    uv: Float[Array, "m 3 2"]
-    skinning_matrix: Float[Array, "n 96"]
-    h36m_matrix: Float[Array, "17 96"]
-    pose_blendshapes: Float[Array, "n 3 207"] | None = None
-    h36m_blendshapes: Float[Array, "17 24 3 207"] | None = None
+    vertices: Float[Array | np.ndarray, "n 3"]
+    faces: Int[Array | np.ndarray, "m 3"]
+    joints: Float[Array | np.ndarray, "24 3"]
+    skin_weight: Float[Array | np.ndarray, "n 24"]
+    h36m_regressor: Float[Array | np.ndarray, "17 n"]
+    mirror: Int[Array | np.ndarray, "n"]
+    part: Int[Array | np.ndarray, "m"]
+    uv: Float[Array | np.ndarray, "m 3 2"]
+    skinning_matrix: Float[Array | np.ndarray, "n 96"]
+    h36m_matrix: Float[Array | np.ndarray, "17 96"]
+    pose_blendshapes: Float[Array | np.ndarray, "n 3 207"] | None = None
+    h36m_blendshapes: Float[Array | np.ndarray, "17 24 3 207"] | None = None
     parents: tuple[int, ...] = flax.struct.field(pytree_node=False, default=skeleton.SMPL_PARENTS)
 
 

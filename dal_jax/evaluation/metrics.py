@@ -1,16 +1,27 @@
-"""The errors of one predicted 3D pose, in the unit of the truth (millimetres throughout this project).
+"""Errors of predicted 3D poses, and the protocol by which papers compare them.
 
-One image cannot tell a tall person far away from a short one near by, so every paper first removes what it cannot know:
-the position (always: both pelvises are put at the origin), the size (in one of two ways), or size and rotation
-(Procrustes). The truth itself is never rescaled.
+One image cannot tell a tall person far away from a short one near by, so every paper first removes what it cannot know.
+P are the predicted joints, T the true ones, joint 0 is the pelvis (`hip`), B(P) is the sum of the 16 bone lengths:
+
+    MPJPE            mean_j |(P_j - P_0) - (T_j - T_0)|                            position removed
+    scale-matched    mean_j |c (P_j - P_0) - (T_j - T_0)|, c the least-squares     and size, by the truth (N-MPJPE of
+                     scale <P, T> / <P, P>, at least 0                             Rhodin et al. 2018)
+    bone-sum scaled  mean_j |b (P_j - P_0) - (T_j - T_0)|, b = mean B(T_train)     and size, by an average skeleton
+                     / B(P)                                                        (Zhou et al. 2017, and our paper)
+    PA-MPJPE         mean_j |c R P_j + t - T_j|, the best similarity transform     and size and rotation (Procrustes;
+                     (c, R, t), R a rotation                                       "protocol 2" of many papers)
+
+MPJPE is the mean per joint position error (Ionescu et al. 2014). All are in the unit of the truth, millimetres
+throughout this project; the truth is never rescaled. Functions take one pose; `jax.vmap` makes them take many.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from dal_jax.body import skeleton
+from dal_jax.runtime.errors import InputError
 
 PELVIS = skeleton.H36M_JOINT_NAMES.index("hip")
 _EXACT = jax.lax.Precision.HIGHEST  # a GPU's or TPU's default product keeps 3 digits: millimetres of error here
@@ -18,18 +29,69 @@ _CHILDREN = tuple(joint for joint, parent in enumerate(skeleton.H36M_PARENTS) if
 _PARENTS = tuple(skeleton.H36M_PARENTS[joint] for joint in _CHILDREN)
 
 
-def bone_sum(joints: Float[Array, "17 3"]) -> Float[Array, ""]:
-    """Return the sum of the lengths of all 16 bones of a Human3.6M skeleton, in the unit of `joints`."""
-    bones = joints[jnp.array(_CHILDREN)] - joints[jnp.array(_PARENTS)]
-    return jnp.sum(jnp.linalg.norm(bones, axis=-1))
+def human36m_protocol_1(
+    joints: Float[Array | np.ndarray, "n 17 3"],
+    joints_true_mm: Float[Array | np.ndarray, "n 17 3"],
+    canonical_bone_sum_mm: float,
+) -> dict[str, Float[np.ndarray, " n"]]:
+    """Score poses by Human3.6M's protocol 1, as section 6.1 of the paper does.
+
+    All 17 joints count, the pelvises are put at the origin, and the headline is bone-sum scaled. Subjects S1, S5, S6,
+    S7 and S8 are for training, S9 and S11 for testing. Means are for the caller, last.
+
+    Args:
+      joints: predictions, in any unit, camera axes.
+      joints_true_mm: the truth, in the same axes.
+      canonical_bone_sum_mm: size of the average training skeleton (`canonical_bone_sum_mm`).
+
+    Returns:
+      Per-example errors: `mpjpe_mm` (the headline, bone-sum scaled), `mpjpe_scale_matched_mm` and `pa_mpjpe_mm`.
+
+    Raises:
+      errors.InputError: a shape is not (n, 17, 3), or the canonical size is not positive.
+    """
+    expected = (len(joints_true_mm), len(skeleton.H36M_JOINT_NAMES), 3)
+    for name, array in (("predicted", joints), ("true", joints_true_mm)):
+        if np.shape(array) != expected:
+            raise InputError(f"human36m_protocol_1: {name} joints have shape {np.shape(array)}, not {expected}")
+    if not canonical_bone_sum_mm > 0:
+        raise InputError(f"human36m_protocol_1: canonical bone-length sum is {canonical_bone_sum_mm} mm")
+    both = (np.asarray(array, np.float32) for array in (joints, joints_true_mm))
+    scores = _protocol_1(*(array - array[:, PELVIS, None] for array in both), jnp.float32(canonical_bone_sum_mm))
+    return {name: np.asarray(values) for name, values in scores.items()}
 
 
-def mpjpe_mm(joints: Float[Array, "j 3"], joints_true_mm: Float[Array, "j 3"]) -> Float[Array, ""]:
+def canonical_bone_sum_mm(joints_train_mm: Float[Array | np.ndarray, "n 17 3"]) -> float:
+    """Return the bone-length sum of the canonical average skeleton, mm: the mean over the training examples.
+
+    Note: the paper does not say whose average the "canonical average skeleton" is. Ours: the mean over the training
+    examples of the truth, so a subject counts by the number of its images. It is a size, used in scoring alone.
+    """
+    return float(np.mean(jax.vmap(bone_sum)(jnp.asarray(joints_train_mm, jnp.float32))))
+
+
+@jax.jit
+def _protocol_1(joints, joints_true_mm, canonical_bone_sum_mm) -> dict[str, jax.Array]:
+    def score(joints, joints_true_mm):
+        return {
+            "mpjpe_mm": mpjpe_bone_sum_mm(joints, joints_true_mm, canonical_bone_sum_mm),
+            "mpjpe_scale_matched_mm": mpjpe_scale_matched_mm(joints, joints_true_mm),
+            "pa_mpjpe_mm": pa_mpjpe_mm(joints, joints_true_mm),
+        }
+
+    return jax.vmap(score)(joints, joints_true_mm)
+
+
+def mpjpe_mm(
+    joints: Float[Array | np.ndarray, "j 3"], joints_true_mm: Float[Array | np.ndarray, "j 3"]
+) -> Float[Array, ""]:
     """Return the mean joint distance with the pelvises together: the raw MPJPE, for predictions in mm."""
     return _mean_distance(_from_pelvis(joints), _from_pelvis(joints_true_mm))
 
 
-def mpjpe_scale_matched_mm(joints: Float[Array, "j 3"], joints_true_mm: Float[Array, "j 3"]) -> Float[Array, ""]:
+def mpjpe_scale_matched_mm(
+    joints: Float[Array | np.ndarray, "j 3"], joints_true_mm: Float[Array | np.ndarray, "j 3"]
+) -> Float[Array, ""]:
     """Return the MPJPE after the scale that brings the prediction nearest to the truth in the least-squares sense.
 
     Note: the scale is at least 0. A negative one would mirror the prediction through its pelvis and forgive a
@@ -41,23 +103,35 @@ def mpjpe_scale_matched_mm(joints: Float[Array, "j 3"], joints_true_mm: Float[Ar
 
 
 def mpjpe_bone_sum_mm(
-    joints: Float[Array, "17 3"], joints_true_mm: Float[Array, "17 3"], canonical_bone_sum_mm: float | Float[Array, ""]
+    joints: Float[Array | np.ndarray, "17 3"],
+    joints_true_mm: Float[Array | np.ndarray, "17 3"],
+    canonical_bone_sum_mm: float | Float[Array, ""],
 ) -> Float[Array, ""]:
     """Return the paper's MPJPE (section 6.1): the prediction is given the size of an average skeleton.
 
-    The predicted pose is scaled so that its sum of bone lengths is `canonical_bone_sum_mm`; the truth keeps its own
-    size, as in Zhou et al. 2017, so a person who is not of average size costs something even with a perfect pose.
+    The truth keeps its own size, as in Zhou et al. 2017, so a person whose size is not average costs something even
+    with a perfect pose.
     """
     scale = bone_sum_scale(joints, canonical_bone_sum_mm)
     return _mean_distance(scale * _from_pelvis(joints), _from_pelvis(joints_true_mm))
 
 
-def bone_sum_scale(joints: Float[Array, "17 3"], canonical_bone_sum_mm: float | Float[Array, ""]) -> Float[Array, ""]:
+def bone_sum_scale(
+    joints: Float[Array | np.ndarray, "17 3"], canonical_bone_sum_mm: float | Float[Array, ""]
+) -> Float[Array, ""]:
     """Return the factor that gives a pose the bone-length sum of the canonical skeleton (and its unit, mm)."""
     return _ratio(canonical_bone_sum_mm, bone_sum(joints))
 
 
-def pa_mpjpe_mm(joints: Float[Array, "j 3"], joints_true_mm: Float[Array, "j 3"]) -> Float[Array, ""]:
+def bone_sum(joints: Float[Array | np.ndarray, "17 3"]) -> Float[Array, ""]:
+    """Return the sum of the lengths of all 16 bones of a Human3.6M skeleton, in the unit of `joints`."""
+    bones = joints[jnp.array(_CHILDREN)] - joints[jnp.array(_PARENTS)]
+    return jnp.sum(jnp.linalg.norm(bones, axis=-1))
+
+
+def pa_mpjpe_mm(
+    joints: Float[Array | np.ndarray, "j 3"], joints_true_mm: Float[Array | np.ndarray, "j 3"]
+) -> Float[Array, ""]:
     """Return the mean joint distance after the best similarity transform (Procrustes; rotation, never a reflection).
 
     With P and T about their centroids and P^T T = U D V^T, the best rotation of row vectors is U S V^T with
@@ -73,10 +147,10 @@ def pa_mpjpe_mm(joints: Float[Array, "j 3"], joints_true_mm: Float[Array, "j 3"]
 
 
 def vertex_error_mm(
-    vertices: Float[Array, "n 3"],
-    vertices_true_mm: Float[Array, "n 3"],
-    joints: Float[Array, "j 3"],
-    joints_true_mm: Float[Array, "j 3"],
+    vertices: Float[Array | np.ndarray, "n 3"],
+    vertices_true_mm: Float[Array | np.ndarray, "n 3"],
+    joints: Float[Array | np.ndarray, "j 3"],
+    joints_true_mm: Float[Array | np.ndarray, "j 3"],
     scale: float | Float[Array, ""],
 ) -> Float[Array, ""]:
     """Return the mean vertex distance of two meshes of one topology, with the pelvises of their skeletons together.
@@ -84,37 +158,12 @@ def vertex_error_mm(
     Args:
       vertices: predicted, in the frame and unit of `joints`.
       vertices_true_mm: in the frame of `joints_true_mm`.
-      joints, joints_true_mm: the two skeletons; only the pelvis, the first joint, is read.
+      joints: the predicted skeleton; of both skeletons only the pelvis, the first joint, is read.
+      joints_true_mm: the true skeleton.
       scale: applied to the prediction, usually `bone_sum_scale` of its skeleton, so that a mesh is scaled as its pose.
     """
     return _mean_distance(scale * (vertices - joints[PELVIS][None]), vertices_true_mm - joints_true_mm[PELVIS][None])
 
-
-def masked_mean(values: Float[Array, " n"], mask: Bool[Array, " n"] | None = None) -> float | None:
-    """Return the mean of per-example values where `mask` is true; None (JSON's null) where no example counts.
-
-    A value that is not finite and not masked makes the mean so: a broken prediction is not to be averaged away.
-    """
-    mask = jnp.ones(values.shape, bool) if mask is None else jnp.asarray(mask, bool)
-    if not mask.any():
-        return None
-    return float(jnp.mean(values, where=mask))
-
-
-def _from_pelvis(joints: Float[Array, "j 3"]) -> Float[Array, "j 3"]:
-    return joints - joints[PELVIS][None]
-
-
-def _mean_distance(points: Float[Array, "n 3"], points_true: Float[Array, "n 3"]) -> Float[Array, ""]:
-    return jnp.mean(jnp.linalg.norm(points - points_true, axis=-1))
-
-
-def _ratio(numerator, denominator) -> Float[Array, ""]:
-    """Divide; a pose collapsed into one point has no size to match, and scores as that point whatever the scale."""
-    return jnp.where(denominator > 0, numerator / jnp.where(denominator > 0, denominator, 1.0), 1.0)
-
-
-# --- Whether predicted standard deviations can be believed: how often the truth lies within one and two of them ---
 
 AXES = ("x", "y", "z")
 
@@ -122,12 +171,13 @@ AXES = ("x", "y", "z")
 def coverage(
     error_mm: Float[np.ndarray, "n j 3"], deviation_mm: Float[np.ndarray, "n j 3"]
 ) -> dict[str, dict[str, float]]:
-    """Compare errors with the standard deviations predicted for them, axis by axis.
+    """Compare errors with the standard deviations predicted for them, axis by axis: is an uncertainty calibrated?
 
-    Of normal errors 68% lie within one and 95% within two. Joints at the origin of both (the pelvis) must be left out.
+    Of normal errors 68% lie within one standard deviation and 95% within two. Joints at the origin of both poses (the
+    pelvis) must be left out.
 
     Returns:
-      By axis: `within_1_sd` and `within_2_sd` (shares), `mean_sd_mm` and `rms_error_mm`.
+      By axis of `AXES`: `within_1_sd` and `within_2_sd` (shares), `mean_sd_mm` and `rms_error_mm`.
     """
     ratio = np.abs(error_mm) / deviation_mm
     return {
@@ -139,3 +189,18 @@ def coverage(
         }
         for axis, name in enumerate(AXES)
     }
+
+
+def _from_pelvis(joints: Float[Array | np.ndarray, "j 3"]) -> Float[Array | np.ndarray, "j 3"]:
+    return joints - joints[PELVIS][None]
+
+
+def _mean_distance(
+    points: Float[Array | np.ndarray, "n 3"], points_true: Float[Array | np.ndarray, "n 3"]
+) -> Float[Array, ""]:
+    return jnp.mean(jnp.linalg.norm(points - points_true, axis=-1))
+
+
+def _ratio(numerator: float | Float[Array, ""], denominator: Float[Array, ""]) -> Float[Array, ""]:
+    """Divide; a pose collapsed into one point has no size to match, and scores as that point at every scale."""
+    return jnp.where(denominator > 0, numerator / jnp.where(denominator > 0, denominator, 1.0), 1.0)

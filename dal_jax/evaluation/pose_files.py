@@ -1,25 +1,26 @@
-"""Files of 3D poses, and the comparison of two of them."""
+"""Files of 3D poses (.npz), and the comparison of two of them."""
 
 import dataclasses
 import os
 import pathlib
 import zipfile
 
+import jax
 import numpy as np
 
 from dal_jax.body import cameras
-from dal_jax.evaluation import protocols
+from dal_jax.evaluation import metrics
 from dal_jax.runtime.errors import InputError
 
 UNITS = ("mm", "px")
 
 
 @dataclasses.dataclass(frozen=True)
-class Poses:
-    """The content of one file: joints (n, 17, 3), Human3.6M order, in `unit`; the rest may be None.
+class PoseFile:
+    """The content of one file; all but `joints` and `unit` may be missing (None).
 
-    action: (n,) strings. box_px: (n, 4), x, y, width, height of the crop each pose was seen in. intrinsics_px: (n, 4),
-    fx, fy, cx, cy of each photograph's camera.
+    joints: (n, 17, 3), Human3.6M order, in `unit`. action: (n,) strings. box_px: (n, 4), x, y, width, height of the
+    crop each pose was seen in. intrinsics_px: (n, 4), fx, fy, cx, cy of each photograph's camera.
     """
 
     joints: np.ndarray
@@ -29,13 +30,14 @@ class Poses:
     intrinsics_px: np.ndarray | None = None
 
 
-def read(path: str | os.PathLike[str]) -> Poses:
-    """Read and check an .npz with `joints`, `unit` and, if it likes, `action`, `box_px` and `intrinsics_px`.
+def read(path: str | os.PathLike[str]) -> PoseFile:
+    """Read and check an .npz with `joints` and `unit`, and optionally `action`, `box_px` and `intrinsics_px`.
 
     `box_px` and `intrinsics_px` are (n, 4), or (4,) where they are the same for all.
 
     Raises:
-      errors.InputError: it is missing, no .npz, or a field is missing, misshaped or not finite; names file and field.
+      errors.InputError: the file is missing or no .npz, or a field is missing, misshaped or not finite; the line names
+        file and field.
     """
     try:
         # Opened here: given a path, NumPy leaves the file of a broken archive open.
@@ -59,20 +61,20 @@ def read(path: str | os.PathLike[str]) -> Poses:
     action = fields.get("action")
     if action is not None and action.shape != (len(joints),):
         raise InputError(f"{path}: action has shape {action.shape}, not ({len(joints)},)")
-    return Poses(
+    return PoseFile(
         joints.astype(np.float32),
         unit,
         None if action is None else action.astype(str),
-        _fours(path, "box_px", fields.get("box_px"), len(joints), positive=slice(2, 4)),
-        _fours(path, "intrinsics_px", fields.get("intrinsics_px"), len(joints), positive=slice(0, 2)),
+        _four_numbers(path, "box_px", fields.get("box_px"), len(joints), positive=slice(2, 4)),
+        _four_numbers(path, "intrinsics_px", fields.get("intrinsics_px"), len(joints), positive=slice(0, 2)),
     )
 
 
 _FIELDS = ("joints", "unit", "action", "box_px", "intrinsics_px")
 
 
-def _fours(path, name: str, values: np.ndarray | None, count: int, positive: slice) -> np.ndarray | None:
-    """Return four numbers a pose, those of `positive` above zero."""
+def _four_numbers(path, name: str, values: np.ndarray | None, count: int, positive: slice) -> np.ndarray | None:
+    """Return a field as (count, 4), or None where it is missing; the entries of `positive` must be above zero."""
     if values is None:
         return None
     if values.shape not in ((4,), (count, 4)) or values.dtype.kind not in "fiu":
@@ -84,35 +86,38 @@ def _fours(path, name: str, values: np.ndarray | None, count: int, positive: sli
     return values
 
 
-def score(poses: Poses, truth: Poses, canonical_bone_sum: float) -> dict[str, np.ndarray]:
-    """Return every metric per example, (n,), in the truth's unit; `mpjpe`, the raw one, only where both are in mm.
+def score(poses: PoseFile, truth: PoseFile, canonical_bone_sum: float) -> dict[str, np.ndarray]:
+    """Return every metric of `metrics` per example, (n,), in the truth's unit.
 
-    Where the truth has intrinsics and either file has boxes, every MPJPE comes a second time as `turned_*`: with the
-    poses first turned from their crops' frames into the cameras' (PA-MPJPE is the same under any turn).
+    Names: `mpjpe` (raw; only where both files are in mm), `mpjpe_scale_matched`, `mpjpe_bone_sum` and `pa_mpjpe`. Where
+    the truth has intrinsics and either file has boxes, every MPJPE comes a second time as `turned_*`: of the poses
+    rotated from their crops' frames into the cameras' first (PA-MPJPE is the same under any rotation).
+
+    Args:
+      canonical_bone_sum: size of the average skeleton, in the truth's unit (`metrics.canonical_bone_sum_mm`).
 
     Raises:
       errors.InputError: the files hold different numbers of poses.
     """
     if len(poses.joints) != len(truth.joints):
         raise InputError(f"{len(poses.joints)} poses, but {len(truth.joints)} true ones")
-    scores = _mpjpe(poses.joints, poses.unit, truth, canonical_bone_sum)
+    scores = _scores(poses.joints, poses.unit, truth, canonical_bone_sum)
     box_px = truth.box_px if poses.box_px is None else poses.box_px
     if truth.intrinsics_px is None or box_px is None:
         return scores
-    joints = cameras.turned(poses.joints, box_px, truth.intrinsics_px)
-    turned = _mpjpe(joints, poses.unit, truth, canonical_bone_sum)
+    joints = cameras.rotate_from_crop(poses.joints, box_px, truth.intrinsics_px)
+    turned = _scores(joints, poses.unit, truth, canonical_bone_sum)
     return scores | {f"turned_{name}": values for name, values in turned.items() if name != "pa_mpjpe"}
 
 
-def _mpjpe(joints: np.ndarray, unit: str, truth: Poses, canonical_bone_sum: float) -> dict[str, np.ndarray]:
-    protocol = protocols.human36m_protocol_1
-    scaled = protocol.score(joints, truth.joints, canonical_bone_sum)
+def _scores(joints: np.ndarray, unit: str, truth: PoseFile, canonical_bone_sum: float) -> dict[str, np.ndarray]:
+    scaled = metrics.human36m_protocol_1(joints, truth.joints, canonical_bone_sum)
     scores = {
         "mpjpe_scale_matched": scaled["mpjpe_scale_matched_mm"],
         "mpjpe_bone_sum": scaled["mpjpe_mm"],
         "pa_mpjpe": scaled["pa_mpjpe_mm"],
     }
     if unit == truth.unit == "mm":
-        raw = dataclasses.replace(protocol, scaling="none")
-        scores = {"mpjpe": raw.score(joints, truth.joints, canonical_bone_sum)["mpjpe_mm"]} | scores
+        raw = jax.vmap(metrics.mpjpe_mm)(np.asarray(joints, np.float32), np.asarray(truth.joints, np.float32))
+        scores = {"mpjpe": np.asarray(raw)} | scores
     return scores

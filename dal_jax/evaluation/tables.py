@@ -3,9 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
-
-from dal_jax.evaluation import metrics
+from jaxtyping import Float
 
 Cell = str | int | float | None
 
@@ -19,7 +17,7 @@ HISTORY_COLUMNS = {
     "lifting_test_mpjpe_mm": "lifting test",
     "seconds": "seconds",
 }
-"""Fields of a round's entry in history.json, and what a reader is shown."""
+"""Fields of a round's entry in history.json that are shown, and their headings."""
 
 
 def cell_text(cell: Cell) -> str:
@@ -53,21 +51,17 @@ def history_table(history: Sequence[Mapping[str, Cell]]) -> str:
     )
 
 
-def per_action_table(
-    scores: Mapping[str, Float[np.ndarray, " n"]], actions: Sequence[str], mask: Bool[np.ndarray, " n"] | None = None
-) -> str:
+def per_action_table(scores: Mapping[str, Float[np.ndarray, " n"]], actions: Sequence[str]) -> str:
     """Return the mean of every score by action, in alphabetical order, with the mean over all examples last.
 
     Args:
-      scores: per-example values by name, as `protocols.Protocol.score` returns them.
+      scores: per-example values by name, as `metrics.human36m_protocol_1` returns them.
       actions: what each example does.
-      mask: which examples count; an action with none is left out.
     """
-    actions = np.asarray(actions, str)
-    mask = np.ones(len(actions), bool) if mask is None else np.asarray(mask, bool)
-    groups = [(action, mask & (actions == action)) for action in sorted(set(actions[mask].tolist()))]
+    label = np.asarray(actions, str)
+    groups = [(action, label == action) for action in sorted(set(actions))] + [("all", np.ones(len(label), bool))]
     rows = [
-        [label, int(chosen.sum()), *(metrics.masked_mean(values, chosen) for values in scores.values())]
-        for label, chosen in [*groups, ("all", mask)]
+        [action, int(chosen.sum()), *(float(np.mean(values[chosen])) for values in scores.values())]
+        for action, chosen in groups
     ]
     return text_table(["action", "images", *scores], rows)

@@ -22,10 +22,10 @@ _LONGEST_NAME = 100  # a file system takes 255 bytes; temporary names need some 
 
 
 def parse_formats(flag: str) -> tuple[str, ...]:
-    """Read a flag such as 'glb,obj'; '' is none.
+    """Return the formats that a flag such as 'glb,obj' names; '' names none.
 
     Raises:
-      errors.InputError: a format is unknown; names it.
+      errors.InputError: a format is unknown; the line names it.
     """
     wanted = tuple(dict.fromkeys(part.strip().lower() for part in flag.split(",") if part.strip()))
     for name in wanted:
@@ -35,10 +35,10 @@ def parse_formats(flag: str) -> tuple[str, ...]:
 
 
 def file_names(names: Iterable[str]) -> list[str]:
-    """Turn names from outside (image paths, ids) into distinct file names without extension that stay in one folder.
+    """Return distinct file names without extension, safe inside one folder, for names from outside (paths, ids).
 
     Anything but ASCII letters, digits, '.', '_' and '-' becomes '_'; a name cannot begin with a dot, be empty or be
-    too long; two people with one name get '-2', '-3', ..., also where only the case differs.
+    too long; equal names get '-2', '-3', ..., also where only the case differs.
     """
     taken: set[str] = set()
     result = []
@@ -57,7 +57,7 @@ def mesh_bytes(vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"]
     """Return a mesh as the content of a .glb or .obj file, vertices and faces in their order, with normals."""
     mesh = trimesh.Trimesh(vertices, faces, process=False)
     content = mesh.export(file_type=file_format, include_normals=True)
-    return content.encode() if isinstance(content, str) else content
+    return content if isinstance(content, bytes) else str(content).encode()
 
 
 def export_fits(
@@ -86,7 +86,7 @@ def export_fits(
             continue
         for file_format in formats:
             path = pathlib.Path(directory) / f"{stem}.{file_format}"
-            files.write_bytes(path, mesh_bytes(vertices, template.faces, file_format))
+            files.write_bytes(path, mesh_bytes(vertices, np.asarray(template.faces), file_format))
             written.append(path)
     return written
 

@@ -111,6 +111,7 @@ def starts_for(
     Args:
       identity: (image_id, annotation_id) of each person.
       box_px: the square crops to start in; where they differ from the file's, the camera is carried over.
+
     Raises:
       errors.InputError: a person has no valid row.
     """

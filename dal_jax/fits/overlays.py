@@ -1,4 +1,4 @@
-"""Pictures of a fit: the shaded body over the photograph, and from the front and the side (Fig. 1 of the paper).
+"""Pictures of a fit: its annotation, the shaded body over the photograph, from the front and the side (Fig. 1).
 
 Everything here stands in the crop's frame: x right, y down, z away, [-1, 1] across the square crop. Images are uint8
 RGB, (height, width, 3).
@@ -14,13 +14,14 @@ from PIL import Image, ImageDraw
 from dal_jax.body import kinematics, skeleton, skinning
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
-from dal_jax.observations import observation
-from dal_jax.observations.observation import Observation
+from dal_jax.observations.observation import Observation, px_from_crop
 from dal_jax.viewing import raycast
 from dal_jax.viewing.raycast import Scene
 
 Batch = TypeVar("Batch")
 
+VIEW_PX = 384
+"""Side of each of the four squares of `fit_picture`."""
 BODY_COLOUR = (0.62, 0.72, 0.86)
 GROUND_COLOUR = (255, 255, 255)
 SIDE_COLOURS = {"left": (235, 110, 30), "right": (30, 110, 235), "middle": (60, 60, 60)}
@@ -30,6 +31,30 @@ _SUPERSAMPLING = 2  # rays a pixel side; 2 is enough to hide the stairs at an ed
 _LIGHT = np.array([-0.35, -0.55, -0.76])  # direction to the lamp: above the camera's left shoulder
 _AMBIENT = 0.22
 _MARGIN = 1.08  # empty border round a free-standing view
+
+
+def fit_picture(
+    crop: UInt8[np.ndarray, "s s 3"],
+    template: Template,
+    parameters: BodyParameters,
+    observation: Observation,
+) -> UInt8[np.ndarray, "s w 3"]:
+    """Return four squares: annotation, body over the photograph, the body alone from the front and from its left.
+
+    Args:
+      crop: the person's square crop.
+      template: the body.
+      parameters: one person's. Of a body that is not finite the crop alone is returned.
+      observation: the same person's.
+    """
+    vertices = posed_vertices(template, parameters)
+    if not np.isfinite(vertices).all():
+        return crop
+    faces = np.asarray(template.faces)
+    annotated = draw_observation(crop, observation)
+    return np.concatenate(
+        [annotated, overlay(crop, vertices, faces), *front_and_side(vertices, faces, len(crop))], axis=1
+    )
 
 
 def posed_vertices(template: Template, parameters: BodyParameters) -> Float[np.ndarray, "n 3"]:
@@ -54,7 +79,7 @@ def overlay(
     Args:
       image: the photograph, or a crop of it.
       vertices: in the crop's frame (`posed_vertices`).
-      faces: of the mesh.
+      faces: of the mesh, rows of `vertices`.
       box_px: x, y, width, height of the square crop in `image`; by default `image` is the crop.
       opacity: 1 hides the photograph behind the body.
 
@@ -63,7 +88,6 @@ def overlay(
     """
     if not np.isfinite(vertices).all():
         raise ValueError("a body that is not finite cannot be drawn")
-    faces = np.asarray(faces)
     height, width = image.shape[:2]
     x, y, box_width, box_height = (0.0, 0.0, width, height) if box_px is None else np.asarray(box_px, np.float64)
     to_px = np.array([box_width, box_height]) / 2.0
@@ -83,45 +107,44 @@ def overlay(
 def front_and_side(
     vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"], size: int
 ) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "size size 3"]]:
-    """Return the body alone, as the camera sees it and from the camera's right, where what is near lies to the left.
+    """Return the body alone, as the camera sees it and from the camera's right; there the near side lies to the left.
 
-    Both views fill their square at one common scale, so the viewing distance is not the photograph's (nor is it in the
-    paper's Fig. 1).
+    Both views fill their square (`size` px) at one common scale, so the viewing distance is not the photograph's (nor
+    is it in the paper's Fig. 1).
     """
     centred = vertices - (vertices.min(axis=0) + vertices.max(axis=0)) / 2.0
     centred = centred / (np.abs(centred).max() * _MARGIN)
-    quarter_turn = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
+    quarter_rotation = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
     ground = np.full((size, size, 3), GROUND_COLOUR, np.uint8)
     return (
         overlay(ground, centred, faces, opacity=1.0),
-        overlay(ground, centred @ quarter_turn.T, faces, opacity=1.0),
+        overlay(ground, centred @ quarter_rotation.T, faces, opacity=1.0),
     )
 
 
-def draw_observation(
-    image: UInt8[np.ndarray, "h w 3"],
-    points_px: Float[np.ndarray, "p 2"],
-    keypoints_px: Float[np.ndarray, "17 2"],
-    keypoint_visible: np.ndarray,
-) -> UInt8[np.ndarray, "h w 3"]:
+def draw_observation(image: UInt8[np.ndarray, "h w 3"], observation: Observation) -> UInt8[np.ndarray, "h w 3"]:
     """Draw annotated surface points (dots) and key points (stick figure: left warm, right cold, hidden ones left out).
 
     Args:
-      image: to draw on; a copy is returned.
-      points_px: annotated points only, no padding.
-      keypoints_px: Human3.6M order; the values of invisible ones are not read.
-      keypoint_visible: (17,), anything above 0 is drawn.
+      image: the person's crop, of any size; a copy is returned.
+      observation: one person's; what has confidence 0 is not read.
     """
+    box_px = np.array([0.0, 0.0, image.shape[1], image.shape[0]])
+    points_px = px_from_crop(
+        np.asarray(observation.point_position)[np.asarray(observation.point_confidence) > 0], box_px
+    )
+    keypoints_px = px_from_crop(np.asarray(observation.keypoint_position), box_px)
+    visible = np.asarray(observation.keypoint_confidence) > 0
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
     radius = max(1.0, min(image.shape[:2]) / 200.0)
     for point in points_px:
         draw.ellipse(_disc(point, radius), fill=(40, 190, 90))
     for joint, parent in enumerate(skeleton.H36M_PARENTS):
-        if parent >= 0 and keypoint_visible[joint] > 0 and keypoint_visible[parent] > 0:
-            ends = [tuple(map(float, keypoints_px[end])) for end in (parent, joint)]
+        if parent >= 0 and visible[joint] and visible[parent]:
+            ends = keypoints_px[[parent, joint]].ravel().tolist()
             draw.line(ends, fill=_side_colour(joint), width=round(radius + 0.5))
-    for joint in np.flatnonzero(np.asarray(keypoint_visible) > 0):
+    for joint in np.flatnonzero(visible).tolist():
         draw.ellipse(_disc(keypoints_px[joint], 1.6 * radius), fill=_side_colour(joint))
     return np.asarray(picture)
 
@@ -148,9 +171,9 @@ def _render(vertices_px, faces, low, high) -> tuple[np.ndarray, np.ndarray]:
     normals = np.einsum("rc,rci->ri", hits.barycentric[hits.mask], _vertex_normals(vertices_px, faces)[corners])
     colour = np.zeros((*hits.face.shape, 3), np.float32)
     colour[hits.mask] = _shade(normals)
-    cells = (height, rays, width, rays)
-    count = hits.mask.reshape(cells).sum(axis=(1, 3))[..., None]
-    colour = colour.reshape(*cells, 3).sum(axis=(1, 3)) / np.maximum(count, 1)
+    grid = (height, rays, width, rays)
+    count = hits.mask.reshape(grid).sum(axis=(1, 3))[..., None]
+    colour = colour.reshape(*grid, 3).sum(axis=(1, 3)) / np.maximum(count, 1)
     return colour, count / rays**2
 
 
@@ -190,32 +213,3 @@ def _disc(centre: np.ndarray, radius: float) -> tuple[float, float, float, float
 
 def _side_colour(joint: int) -> tuple[int, int, int]:
     return SIDE_COLOURS.get(skeleton.H36M_JOINT_NAMES[joint].partition("_")[0], SIDE_COLOURS["middle"])
-
-
-# --- The picture of one fit: what was annotated, the body over the photograph, and the body alone from two sides ---
-
-VIEW_PX = 384
-"""Side of each of the four squares."""
-
-
-def fit_picture(
-    crop: UInt8[np.ndarray, "s s 3"],
-    template: Template,
-    body: BodyParameters,
-    seen: Observation,
-) -> UInt8[np.ndarray, "s w 3"]:
-    """Return four squares: annotation, body over the photograph, the body alone from the front and from its left.
-
-    Args:
-      crop: the person's square crop, `VIEW_PX` wide.
-      body, seen: one person's. Of a body that is not finite the crop alone is returned.
-    """
-    crop_box = np.array([0, 0, VIEW_PX, VIEW_PX])
-    points = observation.px_from_crop(seen.point_position[seen.point_confidence > 0], crop_box)
-    keypoints = observation.px_from_crop(seen.keypoint_position, crop_box)
-    vertices = posed_vertices(template, body)
-    if not np.isfinite(vertices).all():
-        return crop
-    drawn = draw_observation(crop, points, keypoints, seen.keypoint_confidence)
-    front, side = front_and_side(vertices, template.faces, VIEW_PX)
-    return np.concatenate([drawn, overlay(crop, vertices, template.faces), front, side], axis=1)

@@ -1,73 +1,70 @@
-"""One step of the game between the two networks: lift, turn, tell the turned poses from the annotated ones, learn."""
+"""One step of the game between the two networks.
 
+A batch is lifted, rotated and projected; the discriminator learns to tell these fakes from annotated poses, the
+generator to make fakes that it cannot tell.
+"""
+
+import dataclasses
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from dal_jax.lifting import completion, losses, networks, normalise, rotating
-from dal_jax.lifting.networks import Discriminator, Generator, LogVariance
+from dal_jax.lifting import losses, networks, normalise, views
+from dal_jax.lifting.config import Config
 from dal_jax.lifting.normalise import Normalised
-from dal_jax.lifting.rotating import Camera
-
-if TYPE_CHECKING:
-    from dal_jax.lifting import config as config_lib
+from dal_jax.lifting.views import Camera, Fakes
 
 
 @flax.struct.dataclass
 class Member:
-    """One pair of players, and what one of them learns beside the game.
+    """One pair of players, with its camera and its deviations.
 
     generator: the running mean of `trained_generator`, or with no averaging its copy: what lifts.
-    camera: that of all pictures, as far as is known.
-    doubt: parameters of `networks.Doubt`, or None where the configuration has none.
+    camera: the estimate of the camera of all images.
+    log_variance: parameters of that network, or None where the configuration has none.
     """
 
     generator: Any
     trained_generator: Any
     discriminator: Any
     camera: Camera
-    doubt: Any
+    log_variance: Any
     generator_optimizer: optax.OptState
     discriminator_optimizer: optax.OptState
     camera_optimizer: optax.OptState
-    doubt_optimizer: optax.OptState
+    log_variance_optimizer: optax.OptState
 
 
-def initial_member(config: "config_lib.Config", key: PRNGKeyArray) -> Member:
+def initial_member(config: Config, key: PRNGKeyArray) -> Member:
     """Draw the networks' weights, N(0, 0.02), biases 0."""
     generator_key, discriminator_key = jax.random.split(key)
-    pose = jnp.zeros((networks.JOINTS, 2))
-    generator = Generator(config.width).init(generator_key, _flat(pose))
-    discriminator = Discriminator(config.width).init(discriminator_key, _evidence(config, pose))
-    doubt = None
-    if config.doubt:
-        doubt = LogVariance(config.width).init(jax.random.fold_in(key, 2), jnp.zeros(3 * networks.JOINTS))
-    optimizer, camera = network_optimizer(config), rotating.initial(config)
+    generator = networks.initial(config, "generator", generator_key)
+    discriminator = networks.initial(config, "discriminator", discriminator_key)
+    log_variance: Any = None
+    if config.log_variance:
+        log_variance = networks.initial(config, "log_variance", jax.random.fold_in(key, 2))
+    optimizer = network_optimizer(config)
+    camera: Any = views.initial_camera(config)  # optax says what it takes too narrowly
     return Member(
         generator=generator,
         trained_generator=generator,
         discriminator=discriminator,
         camera=camera,
-        doubt=doubt,
+        log_variance=log_variance,
         generator_optimizer=optimizer.init(generator),
         discriminator_optimizer=optimizer.init(discriminator),
-        camera_optimizer=rotating.optimizer(config).init(camera),
-        doubt_optimizer=regression_optimizer().init(doubt),
+        camera_optimizer=views.camera_optimizer(config).init(camera),
+        log_variance_optimizer=regression_optimizer().init(log_variance),
     )
 
 
-def generate(config: "config_lib.Config", parameters: Any, points: Float[Array, "*n 17 2"]) -> Float[Array, "*n 17"]:
-    """Return the depth of normalised poses, hip at 0, in their own unit."""
-    return Generator(config.width).apply(parameters, _flat(points))
-
-
 def step(
-    config: "config_lib.Config",
+    config: Config,
     member: Member,
     completer: Any,
     number: Int[Array, ""],
@@ -76,19 +73,22 @@ def step(
 ) -> tuple[Member, dict[str, Array]]:
     """Take step `number` of both networks on one batch of prepared poses; both learn from the same fakes.
 
-    The gates look at the discriminator's accuracy before the step. What is gated off keeps its optimiser's state too.
+    The gates look at the discriminator's accuracy before the step. Behind a closed gate the optimiser's state stays,
+    too.
     """
-    turn_key, hide_key = jax.random.split(key)
-    make = functools.partial(_make_fakes, config, number, batch, turn_key)
+    rotation_key, hide_key = jax.random.split(key)
+    make = functools.partial(_make_fakes, config, number, batch, rotation_key)
     (shown, likeness), teach_generator, (fakes, metrics) = jax.vjp(
         make, member.trained_generator, member.camera, has_aux=True
     )
     # Annotated poses and fakes in one pass, whose gradient serves both players: weights are read half as often.
     logits, teach_discriminator = jax.vjp(
-        functools.partial(_judge, config), member.discriminator, jnp.concatenate([batch.points, shown])
+        functools.partial(networks.realism_logit, config),
+        member.discriminator,
+        jnp.concatenate([batch.points, shown]),
     )
-    metrics["generator_realism"], fool = jax.value_and_grad(_fooling)(logits)
-    loss, tell_apart = jax.value_and_grad(_telling_apart)(logits)
+    metrics["generator_realism"], fool = jax.value_and_grad(_generator_realism)(logits)
+    loss, tell_apart = jax.value_and_grad(_discriminator_realism)(logits)
     slope = teach_discriminator(fool)[1][len(shown) :]
     generator_gradient, camera_gradient = teach_generator((slope, jnp.ones_like(likeness)))
     discriminator_gradient = teach_discriminator(tell_apart)[0]
@@ -103,84 +103,59 @@ def step(
     discriminator, discriminator_optimizer = network_step(
         discriminator_learns, discriminator_gradient, member.discriminator, member.discriminator_optimizer
     )
-    camera, camera_moments = _step_if(
-        rotating.optimizer(config), generator_learns, camera_gradient, member.camera, member.camera_optimizer
+    camera, camera_optimizer = _step_if(
+        views.camera_optimizer(config), generator_learns, camera_gradient, member.camera, member.camera_optimizer
     )
     metrics |= {
         "discriminator_realism": loss,
         "accuracy": accuracy,
         "elevation_deg": jnp.rad2deg(camera.elevation),
-        "nearness": camera.nearness,
+        "inverse_distance": camera.inverse_distance,
         "generator_learns": generator_learns.astype(jnp.float32),
         "discriminator_learns": discriminator_learns.astype(jnp.float32),
     }
-    member = member.replace(
+    member = dataclasses.replace(
+        member,
         generator=_average(config, member.generator, generator, number),
         trained_generator=generator,
         discriminator=discriminator,
-        camera=rotating.possible(camera),
+        camera=views.feasible(camera),
         generator_optimizer=generator_optimizer,
         discriminator_optimizer=discriminator_optimizer,
-        camera_optimizer=camera_moments,
+        camera_optimizer=camera_optimizer,
     )
-    if config.doubt:
-        member, metrics["doubt"] = _doubt_step(config, member, completer, fakes, hide_key)
+    if config.log_variance:
+        member, metrics["depth_nll"] = _log_variance_step(config, member, completer, fakes, hide_key)
     return member, metrics
 
 
-def network_optimizer(config: "config_lib.Config") -> optax.GradientTransformation:
+def network_optimizer(config: Config) -> optax.GradientTransformation:
     """Return Adam with L2 in its gradient: the published (Chainer's) weight decay, not AdamW's."""
     adam = optax.adam(config.learning_rate, b1=config.adam_b1)
     return optax.chain(optax.add_decayed_weights(config.weight_decay), adam)
 
 
 def regression_optimizer() -> optax.GradientTransformation:
-    """Return Adam at its usual rate, for the networks that play no game: doubt and completion."""
+    """Return Adam at its default rate, for the networks outside the game: deviations and completion."""
     return optax.adam(1e-3)
 
 
-@flax.struct.dataclass
-class Fakes:
-    """A batch lifted and turned. shown: what the discriminator sees; points at unit size, of size `size` before."""
-
-    shown: Float[Array, "n 17 2"]
-    points: Float[Array, "n 17 2"]
-    depth: Float[Array, "n 17"]
-    size: Float[Array, "n"]
-    visible: Bool[Array, "n 17"]
-
-
-def turn_lifted(
-    config: "config_lib.Config",
-    nearness: Float[Array, ""],
-    rotation: Float[Array, "n 3 3"],
-    batch: Normalised,
-    depth: Float[Array, "n 17"],
-) -> Fakes:
-    """Turn lifted poses and look at them again; joints that were folded onto others are folded again."""
-    joints = rotating.unproject(nearness, batch.points, depth)
-    turned, turned_depth = jax.vmap(rotating.turn_pose)(rotation, joints, depth)
-    turned = rotating.project(nearness, turned, turned_depth)
-    turned = jax.vmap(normalise.fill_missing)(turned, batch.stand_in)
-    resized, size = jax.vmap(normalise.unit_size)(turned, batch.visible)
-    shown = resized if config.normalise_fakes else turned
-    return Fakes(shown, resized, turned_depth, size, batch.visible)
-
-
-def _make_fakes(config, number, batch: Normalised, key, generator: Any, camera):
-    """Return what the discriminator is shown and the generator's loss but for realism; the fakes and the terms."""
-    depth = generate(config, generator, batch.points)
-    joints = rotating.unproject(camera.nearness, batch.points, depth)
-    rotation = rotating.sample(config, key, camera.elevation, *jax.lax.stop_gradient((joints, depth)), number)
-    fakes = turn_lifted(config, camera.nearness, rotation, batch, depth)
+def _make_fakes(config: Config, number: Array, batch: Normalised, key: PRNGKeyArray, generator: Any, camera: Camera):
+    """Return ((what the discriminator reads, the generator's loss but for realism), (the fakes, the loss's terms))."""
+    depth = networks.depth(config, generator, batch.points)
+    joints = views.unproject(camera.inverse_distance, batch.points, depth)
+    lifted = jax.lax.stop_gradient((joints, depth))
+    rotation = views.sample_rotations(config, key, camera.elevation, lifted, number)
+    fakes = views.rotate_and_project(config, camera.inverse_distance, rotation, batch, depth)
     mirror = functools.partial(losses.mirror_ambiguity, margin=config.mirror_margin)
     terms = {"mirror_ambiguity": jnp.mean(jax.vmap(mirror)(joints, depth, batch.visible))}
     total = config.mirror_weight * terms["mirror_ambiguity"]
-    if config.lift_turn_lift_weight:
-        again = generate(config, generator, fakes.points) * fakes.size[:, None]
-        terms["lift_turn_lift"] = jnp.mean(jax.vmap(losses.lift_turn_lift)(fakes.depth, again, batch.visible))
-        terms["turn_back"] = jnp.mean(jax.vmap(losses.turn_back)(rotation, fakes.depth, again, batch.visible))
-        total += config.lift_turn_lift_weight * (terms["lift_turn_lift"] + terms["turn_back"])
+    if config.cycle_consistency_weight:
+        again = networks.depth(config, generator, fakes.points) * fakes.size[:, None]
+        in_3d = jax.vmap(losses.cycle_consistency)(fakes.depth, again, batch.visible)
+        in_2d = jax.vmap(losses.reprojection_consistency)(rotation, fakes.depth, again, batch.visible)
+        terms |= {"cycle_consistency": jnp.mean(in_3d), "reprojection_consistency": jnp.mean(in_2d)}
+        total += config.cycle_consistency_weight * (terms["cycle_consistency"] + terms["reprojection_consistency"])
     if config.bone_weight:
         proportions = losses.log_proportions(joints, depth)
         terms["bone_unlikeness"] = losses.bone_unlikeness(proportions, losses.known_bones(batch.visible))
@@ -188,38 +163,37 @@ def _make_fakes(config, number, batch: Normalised, key, generator: Any, camera):
     return (fakes.shown, total), (fakes, terms)
 
 
-def _judge(config, discriminator: Any, points: Float[Array, "n 17 2"]) -> Float[Array, "n"]:
-    return Discriminator(config.width).apply(discriminator, _evidence(config, points))
-
-
-def _fooling(logits: Float[Array, "n"]) -> Float[Array, ""]:
-    """Return the generator's realism; the logits of annotated poses come first."""
+def _generator_realism(logits: Float[Array, "n"]) -> Float[Array, ""]:
+    """Return the mean over the fakes; the logits of annotated poses come first."""
     return jnp.mean(losses.generator_realism(jnp.split(logits, 2)[1]))
 
 
-def _telling_apart(logits: Float[Array, "n"]) -> Float[Array, ""]:
+def _discriminator_realism(logits: Float[Array, "n"]) -> Float[Array, ""]:
     return jnp.mean(losses.discriminator_realism(*jnp.split(logits, 2)))
 
 
-def _doubt_step(config, member: Member, completer: Any, fakes: Fakes, key) -> tuple[Member, Array]:
-    """Learn how far off depths are, from poses whose depth is known: the lifter's own, seen from somewhere else.
+def _log_variance_step(
+    config: Config, member: Member, completer: Any, fakes: Fakes, key: PRNGKeyArray
+) -> tuple[Member, Array]:
+    """Learn the deviation of depths from poses whose depth is known: the lifter's own, seen from another side.
 
-    Some of their joints are hidden, so that the doubt about a missing joint is learned with the rest.
+    Some of their joints are hidden, so that the deviation of a missing joint is learned with the rest.
     """
     fakes = jax.lax.stop_gradient(fakes)
-    seen = fakes.visible & ~completion.hide(key, fakes.visible)
-    poses, _ = completion.prepare(config, completer, fakes.points, seen)
+    seen = fakes.visible & ~normalise.hide(key, fakes.visible)
+    poses, _ = normalise.prepare(config, completer, fakes.points, seen)
     depth = fakes.depth / (normalise.divisor(fakes.size) * normalise.divisor(poses.scale))[:, None]
-    error = generate(config, member.generator, poses.points) - depth
+    error = networks.depth(config, member.generator, poses.points) - depth
     judged = fakes.visible.at[:, 0].set(False)  # the hip's depth is 0 and never off: its deviation has no lower bound
 
-    def surprise(doubt: Any) -> Array:
-        log_sd = LogVariance(config.width).apply(doubt, completion.features(poses))
+    def nll(parameters: Any) -> Array:
+        log_sd = networks.depth_log_sd(config, parameters, poses.points, poses.visible)
         return jnp.sum(losses.negative_log_likelihood(error, log_sd), where=judged) / jnp.maximum(jnp.sum(judged), 1)
 
-    loss, gradient = jax.value_and_grad(surprise)(member.doubt)
-    updates, moments = regression_optimizer().update(gradient, member.doubt_optimizer, member.doubt)
-    return member.replace(doubt=optax.apply_updates(member.doubt, updates), doubt_optimizer=moments), loss
+    loss, gradient = jax.value_and_grad(nll)(member.log_variance)
+    updates, moments = regression_optimizer().update(gradient, member.log_variance_optimizer, member.log_variance)
+    parameters = optax.apply_updates(member.log_variance, updates)
+    return dataclasses.replace(member, log_variance=parameters, log_variance_optimizer=moments), loss
 
 
 def _step_if(optimizer: optax.GradientTransformation, learns: Array, gradient, parameters, optimizer_state):
@@ -228,22 +202,9 @@ def _step_if(optimizer: optax.GradientTransformation, learns: Array, gradient, p
     return jax.tree.map(functools.partial(jnp.where, learns), (moved, moved_state), (parameters, optimizer_state))
 
 
-def _average(config, average: Any, generator: Any, number: Array) -> Any:
+def _average(config: Config, average: Any, generator: Any, number: Array) -> Any:
     """Follow the generator slowly, but fast while the average is young, so that the first weights are forgotten."""
     if not config.average_decay:
         return None if average is None else generator
     decay = jnp.minimum(config.average_decay, number / (number + 10.0))
     return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, average, generator)
-
-
-def _evidence(config, points: Float[Array, "*n 17 2"]) -> Float[Array, "*n features"]:
-    """Return what the discriminator judges by: the 34 numbers, and if so configured every bone and its length too."""
-    if not config.discriminator_bones:
-        return _flat(points)
-    bones = losses.bone_vectors(points)
-    length = jnp.sqrt(jnp.sum(bones**2, axis=-1) + 1e-4)  # rounded at 0, where the root's slope is infinite
-    return jnp.concatenate([_flat(points), bones.reshape(*bones.shape[:-2], -1), length], axis=-1)
-
-
-def _flat(points: Array) -> Array:
-    return points.reshape(*points.shape[:-2], 2 * networks.JOINTS)

@@ -3,13 +3,18 @@
 import dataclasses
 import math
 
-from dal_jax.lifting import rotating
 from dal_jax.runtime.errors import InputError
+
+MAX_INVERSE_DISTANCE = 0.3
+"""A metre and a half away: at less, one size over distance does not describe all joints."""
 
 
 @dataclasses.dataclass
 class Config:
-    """One lifter's training; the defaults are Kudo et al. 2018 as published."""
+    """One lifter's training; the defaults are Kudo et al. 2018 as published.
+
+    Lengths are in units of the pose: the mean distance of its joints to the hip in the image.
+    """
 
     preset: str = "kudo"  # which whole configuration this is
     width: int = 1024  # hidden units of all networks
@@ -22,35 +27,34 @@ class Config:
     mirror_margin: float = 0.0  # sine of that angle below which a pose is pushed; 0 = as published
     discriminator_gate: float = 0.9  # D learns only while its accuracy on the batch is at most this
     generator_gate: float = 0.1  # G learns only while D's accuracy on the batch is at least this
-    discriminator_bones: bool = False  # show D every bone's direction and length too; off: the published 34 numbers
-    normalise_fakes: bool = False  # bring turned poses to unit size again, so that D cannot judge by size
-    lift_turn_lift_weight: float = 0.0  # Chen et al. 2019's consistency, in 3D and back in 2D; 0 = as published
+    discriminator_bones: bool = False  # give D every bone's direction and length too; off: the published 34 numbers
+    normalise_fakes: bool = False  # bring rotated poses to unit size again, so that D cannot judge by size
+    cycle_consistency_weight: float = 0.0  # Chen et al. 2019's consistency, in 3D and in 2D; 0 = as published
     bone_weight: float = 0.0  # of left against right bones and of each pose's proportions against the batch's
-    mirror_poses: bool = False  # show half of the poses left for right
-    heading_deg: float = 180.0  # fakes are turned by up to this, either way; 180 = any heading, as published
-    matched_headings: float = 0.0  # share of fakes turned to the heading of another pose instead, from step 2,000 on
+    mirror_poses: bool = False  # mirror half of the poses
+    azimuth_deg: float = 180.0  # fakes are rotated by up to this, either way; 180 = any azimuth, as published
+    matched_azimuths: float = 0.0  # share of fakes rotated to the azimuth of another pose instead, from step 2,000 on
     elevation_start_deg: float = 0.0  # the first guess of how far cameras look down
     elevation_rate: float = 0.0  # Adam, rad a step, of that angle, never below 0; rate 0 = level, as published
-    nearness_start: float = 0.0  # the first guess of the pose's size over its distance to the camera
-    nearness_rate: float = (
-        0.0  # Adam, a step, of that number, from 0 to 0.3; 0 and rate 0 = weak perspective, as published
-    )
+    inverse_distance_start: float = 0.0  # the first guess of the pose's size over its distance to the camera
+    inverse_distance_rate: float = 0.0  # Adam, a step, of that number, 0 to 0.3; 0 and 0 = weak perspective, published
     average_decay: float = 0.0  # of the running mean of the generator's weights that lifts; 0 = the last weights
     members: int = 1  # lifters trained side by side, from other weights on other batches; their mean lifts
-    doubt: bool = False  # learn each joint's standard deviation too
+    log_variance: bool = False  # learn each joint's standard deviation too
     complete: bool = False  # learn to place missing joints; off: they are folded onto their nearest visible ancestor
     steps_per_call: int = 500  # steps between two lines of the log
 
 
 def kudo() -> Config:
-    """Kudo et al. 2018 as published (hip pinned). Expect an error that swings by tens of mm between checkpoints."""
+    """Return Kudo et al. 2018 as published (hip pinned); its error swings by tens of mm between checkpoints."""
     return Config()
 
 
 def best() -> Config:
-    """What beats the published recipe, from 2D only: three tenths of the joint error less (README, "2D poses to 3D").
+    """Return what beats the published recipe from 2D only, by three tenths of the joint error.
 
-    Settings were compared on poses of training subjects. About five minutes for 20,000 poses on two cores.
+    Settings were compared on poses of training subjects (`benchmarks/lifting.json`). About five minutes for 20,000
+    poses on two cores.
     """
     return Config(
         preset="best",
@@ -60,23 +64,23 @@ def best() -> Config:
         mirror_margin=0.7,
         discriminator_bones=True,
         normalise_fakes=True,
-        lift_turn_lift_weight=2.0,
+        cycle_consistency_weight=2.0,
         bone_weight=4.0,
         mirror_poses=True,
-        matched_headings=1.0,
+        matched_azimuths=1.0,
         elevation_start_deg=8.0,
         elevation_rate=1e-3,
-        nearness_start=0.05,
-        nearness_rate=1e-4,
+        inverse_distance_start=0.05,
+        inverse_distance_rate=1e-4,
         average_decay=0.995,
         members=2,
-        doubt=True,
+        log_variance=True,
         complete=True,
     )
 
 
 def demo() -> Config:
-    """`best`, one member of half its width: about two minutes on two cores."""
+    """Return `best` with one member of half its width: about two minutes on two cores."""
     return dataclasses.replace(best(), preset="demo", members=1, width=256, steps=6000)
 
 
@@ -84,7 +88,7 @@ PRESETS = {"kudo": kudo, "demo": demo, "best": best}
 
 
 def validate(config: Config) -> None:
-    """Refuse values no training can start from.
+    """Refuse values that no training can start from.
 
     Raises:
       errors.InputError: names the field and the value.
@@ -93,15 +97,15 @@ def validate(config: Config) -> None:
         if getattr(config, name) < 1:
             raise InputError(f"--config.{name}={getattr(config, name)}: at least 1")
     for name in (
-        "learning_rate", "weight_decay", "mirror_weight", "lift_turn_lift_weight", "bone_weight", "elevation_rate",
-        "nearness_rate",
+        "learning_rate", "weight_decay", "mirror_weight", "cycle_consistency_weight", "bone_weight", "elevation_rate",
+        "inverse_distance_rate",
     ):  # fmt: skip
         if not 0 <= getattr(config, name) < math.inf:
             raise InputError(f"--config.{name}={getattr(config, name)}: at least 0, and finite")
     for name in ("adam_b1", "average_decay"):
         if not 0 <= getattr(config, name) < 1:
             raise InputError(f"--config.{name}={getattr(config, name)}: from 0 to below 1")
-    most = {"heading_deg": 180, "elevation_start_deg": 90, "nearness_start": rotating.MOST_NEARNESS}
-    for name in (*most, "mirror_margin", "matched_headings", "discriminator_gate", "generator_gate"):
+    most = {"azimuth_deg": 180, "elevation_start_deg": 90, "inverse_distance_start": MAX_INVERSE_DISTANCE}
+    for name in (*most, "mirror_margin", "matched_azimuths", "discriminator_gate", "generator_gate"):
         if not 0 <= getattr(config, name) <= most.get(name, 1):
             raise InputError(f"--config.{name}={getattr(config, name)}: from 0 to {most.get(name, 1)}")

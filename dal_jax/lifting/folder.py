@@ -1,4 +1,4 @@
-"""A trained lifter on disk: config.json, checkpoints/ and metrics.jsonl in one folder."""
+"""A lifter's folder (config.json, checkpoints/, metrics.jsonl): train into it, load from it, lift with it."""
 
 import dataclasses
 import functools
@@ -6,84 +6,77 @@ import hashlib
 import json
 import pathlib
 import shutil
+import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
+from jaxtyping import Bool, Float
 
-from dal_jax.lifting import training
+from dal_jax.lifting import lift as lift_arrays, training
 from dal_jax.lifting.config import Config
-from dal_jax.lifting.lift import Lifter
-from dal_jax.lifting.poses import Poses
+from dal_jax.lifting.lift import Lifted, Lifter
+from dal_jax.lifting.poses import Poses2D, checked
 from dal_jax.lifting.training import LiftingState
-from dal_jax.runtime import files
+from dal_jax.runtime import files, progress
 from dal_jax.runtime.checkpoints import Checkpoints
 from dal_jax.runtime.errors import InputError
 from dal_jax.runtime.files import PathLike
 from dal_jax.runtime.metric_log import MetricLog
 
 _CONTENT = {"config.json", "checkpoints", "metrics.jsonl", "tensorboard"}
+_BATCH = 4096
 
 
-class LifterFolder:
-    """The folder of one training run, opened anew or gone on with; a context manager."""
+def lift(
+    keypoints_px: Float[np.ndarray, "n 17 2"],
+    lifter: PathLike | tuple[Config, Lifter],
+    visible: Bool[np.ndarray, "n 17"] | None = None,
+) -> Lifted:
+    """Lift 2D poses to 3D with a trained lifter; NumPy in, NumPy out.
 
-    def __init__(
-        self,
-        path: PathLike,
-        config: Config,
-        seed: int,
-        poses: Poses,
-        overwrite: bool = False,
-    ):
-        """Open the folder for a run, which is its configuration (but for the number of steps), seed and poses.
+        lifted = lift(keypoints_px, "runs/lifting")
+        lifted.joints     # (n, 17, 3), pelvis at the origin, x right, y down, z away from the camera, px
+        lifted.depth_sd   # (n, 17), standard deviation of each depth; None from a `kudo` lifter
 
-        Raises:
-          errors.InputError: it holds another run or something else; names the first value that differs.
-        """
-        self.path = pathlib.Path(path)
-        _refuse_other_content(self.path)
-        if overwrite:
-            _remove(self.path)
-        self._config = config
-        wanted = {"config": dataclasses.asdict(config), "seed": seed, "poses_sha256": _digest(poses)}
-        file = self.path / "config.json"
-        if file.exists():
-            _refuse_other_run(file, _read_json(file), wanted)
-        files.write_json(file, wanted)
-        self._checkpoints = Checkpoints(self.path / "checkpoints")
-        self._log: MetricLog | None = None
+    Args:
+      keypoints_px: Human3.6M's joints, x right, y down, px (any unit will do: the result has the same).
+      lifter: the folder that `train` or `experiments.train_lifting` wrote, or what `load` read from it.
+      visible: which joints are known; None: all. The value at an unknown joint is not used.
 
-    def resume(self, key: jax.Array) -> LiftingState:
-        """Return the last saved state, or the initial one that the key draws."""
-        last = self._checkpoints.latest_step()
-        state = training.initial_state(self._config, key)
-        if last is not None:
-            state, _ = self._checkpoints.restore(state)
-        self._log = MetricLog(self.path / "metrics.jsonl", last)
-        return state
+    Raises:
+      errors.InputError: the folder holds no lifter; the shapes are wrong, a known joint is not finite, or a pose has no
+        size. Names the value.
+    """
+    config, parameters = lifter if isinstance(lifter, tuple) else load(lifter)
+    keypoints = np.asarray(keypoints_px)
+    if keypoints.ndim != 3 or keypoints.shape[1:] != (17, 2):
+        raise InputError(f"keypoints_px has shape {keypoints.shape}, not (n, 17, 2)")
+    known = np.ones(keypoints.shape[:2], bool) if visible is None else np.asarray(visible, bool)
+    if known.shape != keypoints.shape[:2]:
+        raise InputError(f"visible has shape {known.shape}, not {keypoints.shape[:2]}")
+    poses = checked("keypoints_px", keypoints, known)
+    count = len(poses.entry)
+    batch = max(1, min(_BATCH, count))  # of one shape: one program
+    run = jax.jit(functools.partial(_lift, config))
+    parts = []
+    for first in range(0, max(1, count), batch):
+        rows = np.minimum(np.arange(first, first + batch), count - 1)
+        parts.append(jax.device_get(run(parameters, poses.keypoints_px[rows], poses.visible[rows])))
+    return jax.tree.map(lambda *each: np.concatenate(each)[:count], *parts)
 
-    def save(self, state: LiftingState) -> None:
-        """Write a checkpoint, unless this very step is already there."""
-        if int(state.step) != self._checkpoints.latest_step():
-            self._checkpoints.save(int(state.step), state)
 
-    def log(self, step: int, values: dict[str, Any]) -> None:
-        """Append a line to metrics.jsonl (`resume` comes first)."""
-        self._log.write(step, values)
-
-    def __enter__(self) -> "LifterFolder":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._log is not None:
-            self._log.close()
+def _lift(config: Config, lifter: Lifter, keypoints: jax.Array, visible: jax.Array) -> Lifted:
+    residual = lift_arrays.standardised_residual(config, lifter, keypoints, visible)
+    return dataclasses.replace(lift_arrays.lift(config, lifter, keypoints, visible), standardised_residual=residual)
 
 
 def load(path: PathLike) -> tuple[Config, Lifter]:
-    """Return (config, lifter) for `lift.lift` from the last checkpoint of a training folder.
+    """Return (config, lifter) for `lift` from the last checkpoint of a training folder.
 
     Raises:
-      errors.InputError: it is no such folder, has no checkpoint yet, or is damaged.
+      errors.InputError: the folder has no configuration or no checkpoint yet, or is damaged.
     """
     path = pathlib.Path(path)
     file = path / "config.json"
@@ -99,10 +92,96 @@ def load(path: PathLike) -> tuple[Config, Lifter]:
     return config, state.lifter
 
 
-def _digest(poses: Poses) -> str:
+def train(
+    path: PathLike,
+    poses: Poses2D,
+    config: Config,
+    seed: int = 0,
+    checkpoint_seconds: float = 60.0,
+    on_stop: Callable[[LiftingState, dict[str, float]], None] | None = None,
+) -> LiftingState:
+    """Train a lifter in a folder, or resume from its last checkpoint; with more `config.steps` a finished one, too.
+
+    Args:
+      path: the folder; made if missing.
+      poses: as from `poses.read`.
+      config: as from `config.PRESETS`; checked by `config.validate` before.
+      seed: of every random number.
+      checkpoint_seconds: least time between two checkpoints; the last step always has one.
+      on_stop: called as by `training.train`, before the checkpoint of the same step.
+
+    Raises:
+      errors.InputError: the folder holds a run of another configuration, seed or poses, or something else; names the
+        first value that differs.
+    """
+    path = pathlib.Path(path)
+    _claim(path, config, seed, poses)
+    initial_key, training_key = jax.random.split(jax.random.key(seed))
+    checkpoints = Checkpoints(path / "checkpoints")
+    last = checkpoints.latest_step()
+    state = training.initial_state(config, initial_key)
+    if last is not None:
+        state, _ = checkpoints.restore(state)
+    saved_at = time.monotonic()
+    with (
+        MetricLog(path / "metrics.jsonl", last) as log,
+        progress.bar(f"lifter {path.name}", total=config.steps, unit="step") as bar,
+    ):
+        bar.update(int(state.step))
+
+        def stop(state: LiftingState, figures: dict[str, float]) -> None:
+            nonlocal saved_at
+            step = int(state.step)
+            bar.update(step - bar.n)
+            log.write(step, figures)
+            if on_stop is not None:
+                on_stop(state, figures)
+            if step == config.steps or time.monotonic() - saved_at >= checkpoint_seconds:
+                checkpoints.save(step, state)
+                saved_at = time.monotonic()
+
+        return training.train(state, poses.keypoints_px, poses.visible, config, training_key, stop)
+
+
+def remove(path: PathLike) -> None:
+    """Remove the run in a folder; nothing happens where there is none.
+
+    Raises:
+      errors.InputError: the folder holds something that is not of a lifter's training.
+    """
+    path = pathlib.Path(path)
+    _refuse_other_content(path)
+    for name in _CONTENT:
+        if (path / name).is_dir():
+            shutil.rmtree(path / name)
+        else:
+            (path / name).unlink(missing_ok=True)
+
+
+def _claim(path: pathlib.Path, config: Config, seed: int, poses: Poses2D) -> None:
+    """Write config.json, which says what the run is, or compare it; the number of steps may change."""
+    _refuse_other_content(path)
+    file = path / "config.json"
     content = hashlib.sha256(poses.keypoints_px.tobytes())
     content.update(poses.visible.tobytes())
-    return content.hexdigest()
+    wanted = {"config": dataclasses.asdict(config), "seed": seed, "poses_sha256": content.hexdigest()}
+    if file.exists():
+        saved_values, wanted_values = _flat(_read_json(file)), _flat(wanted)
+        for name in sorted((saved_values.keys() | wanted_values.keys()) - {"config.steps"}):
+            if saved_values.get(name) != wanted_values.get(name):
+                raise InputError(
+                    f"{file}: the run there has {name}={saved_values.get(name)}, not {wanted_values.get(name)}; "
+                    "choose another --workdir, or --overwrite"
+                )
+    files.write_json(file, wanted)
+
+
+def _refuse_other_content(path: pathlib.Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file, not the folder of a run")
+    names = {one.name for one in path.iterdir()} - _CONTENT if path.exists() else set()
+    if foreign := {name for name in names if not name.startswith(".")}:
+        raise InputError(f"{path}: holds '{min(foreign)}', so it is not the folder of a lifter's training")
 
 
 def _read_json(file: pathlib.Path) -> dict[str, Any]:
@@ -115,33 +194,7 @@ def _read_json(file: pathlib.Path) -> dict[str, Any]:
     return content
 
 
-def _refuse_other_run(file: pathlib.Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    found_values, wanted_values = _flat(found), _flat(wanted)
-    for name in sorted((found_values.keys() | wanted_values.keys()) - {"config.steps"}):
-        if found_values.get(name) != wanted_values.get(name):
-            raise InputError(
-                f"{file}: the run there has {name}={found_values.get(name)}, not {wanted_values.get(name)}; "
-                "choose another --workdir, or --overwrite"
-            )
-
-
 def _flat(content: dict[str, Any]) -> dict[str, Any]:
     config = content.get("config")
     nested = {f"config.{name}": value for name, value in config.items()} if isinstance(config, dict) else {}
     return {name: value for name, value in content.items() if name != "config"} | nested
-
-
-def _refuse_other_content(path: pathlib.Path) -> None:
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path}: is a file, not the folder of a run")
-    foreign = {one.name for one in path.iterdir()} - _CONTENT if path.exists() else set()
-    if foreign := {name for name in foreign if not name.startswith(".")}:
-        raise InputError(f"{path}: holds '{min(foreign)}', so it is not the folder of a lifter's training")
-
-
-def _remove(path: pathlib.Path) -> None:
-    for name in _CONTENT:
-        if (path / name).is_dir():
-            shutil.rmtree(path / name)
-        else:
-            (path / name).unlink(missing_ok=True)

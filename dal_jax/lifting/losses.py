@@ -1,6 +1,7 @@
-"""What the lifter is trained to minimise, one named term a function, each for one pose; means are taken by the caller.
+"""The terms of a lifter's loss, one a function.
 
-Frame: x right, y down, z away from the camera; joints in Human3.6M's order.
+Most are of one pose, and the caller takes their mean. Frame: x right, y down, z away from the camera; joints in
+Human3.6M's order.
 """
 
 import jax
@@ -25,15 +26,15 @@ def discriminator_realism(logit_real: Float[Array, ""], logit_fake: Float[Array,
 def facing(points: Float[Array, "17 2"], depth: Float[Array, "17"]) -> Float[Array, ""]:
     """Sine, seen from above, of the angle between n = nose - thorax and s = right shoulder - left shoulder.
 
-    sin = (z_n x_s - z_s x_n) / (|n| |s|) in the x-z plane. Someone whose nose is in front of the chest scores above
-    0 at any heading, +1 if n is square to the shoulders; the same pose with its depth reversed scores the opposite.
-    0 where n or s has no length.
+    sin = (z_n x_s - z_s x_n) / (|n| |s|) in the x-z plane. A pose whose nose is in front of the chest scores above 0
+    at any azimuth, +1 if n is square to the shoulders; the same pose with its depth reversed scores the opposite. 0
+    where n or s has no length.
     """
     ground = jnp.stack([points[:, 0], depth], axis=-1)
     nose = ground[_NOSE] - ground[_THORAX]
     shoulders = ground[_RIGHT_SHOULDER] - ground[_LEFT_SHOULDER]
     squared = jnp.sum(nose**2) * jnp.sum(shoulders**2)
-    defined = squared > 1e-12  # below, the root's slope would swamp every other gradient: no opinion there
+    defined = squared > 1e-12  # below, the root's slope would swamp every other gradient
     length = jnp.sqrt(jnp.where(defined, squared, 1.0))
     return jnp.where(defined, (nose[1] * shoulders[0] - shoulders[1] * nose[0]) / length, 0.0)
 
@@ -41,39 +42,39 @@ def facing(points: Float[Array, "17 2"], depth: Float[Array, "17"]) -> Float[Arr
 def mirror_ambiguity(
     points: Float[Array, "17 2"], depth: Float[Array, "17"], visible: Bool[Array, "17"], margin: float = 0.0
 ) -> Float[Array, ""]:
-    """relu(margin - sin) of `facing`: depth and its reverse look the same in 2D; this picks the one a neck can do.
+    """relu(margin - sin) of `facing`: of a depth and its reverse, equal in 2D, choose the one that a neck allows.
 
-    0 where one of the four joints is missing. Kudo et al. have margin 0, and with it a network can turn the nose alone
-    and reverse everything else; a margin asks for a nose square to the shoulders, which a reversed body cannot have.
+    0 where one of the four joints is missing. Kudo et al. have margin 0, at which a network can get the nose right and
+    reverse everything else; a margin asks for a nose square to the shoulders, which a reversed body cannot have.
     """
     judged = visible[jnp.array([_THORAX, _NOSE, _LEFT_SHOULDER, _RIGHT_SHOULDER])].all()
     return jnp.where(judged, jax.nn.relu(margin - facing(points, depth)), 0.0)
 
 
-def lift_turn_lift(
-    turned_depth: Float[Array, "17"], lifted_again: Float[Array, "17"], visible: Bool[Array, "17"]
+def cycle_consistency(
+    rotated_depth: Float[Array, "17"], lifted_again: Float[Array, "17"], visible: Bool[Array, "17"]
 ) -> Float[Array, ""]:
-    """Mean squared distance between a lifted pose and the same pose turned, lifted again and turned back.
+    """Mean squared distance between a lifted pose and the same pose rotated, lifted again and rotated back.
 
-    Chen et al. 2019 turn the second 3D pose back before comparing. A turn keeps lengths and lifting copies x and y, so
-    |R'(p2 - p1)|^2 = (z2 - z1)^2 in the turned camera, and that is computed here. Missing joints do not count.
+    Chen et al. 2019 rotate the second 3D pose back before comparing. Rotations keep lengths and lifting copies x and y,
+    so |R'(p2 - p1)|^2 = (z2 - z1)^2 in the rotated camera, which is computed here. Missing joints do not count.
     """
-    return _mean((lifted_again - turned_depth) ** 2, visible)
+    return _mean((lifted_again - rotated_depth) ** 2, visible)
 
 
-def turn_back(
+def reprojection_consistency(
     rotation: Float[Array, "3 3"],
-    turned_depth: Float[Array, "17"],
+    rotated_depth: Float[Array, "17"],
     lifted_again: Float[Array, "17"],
     visible: Bool[Array, "17"],
 ) -> Float[Array, ""]:
-    """Mean squared distance in the image between a 2D pose and what comes back of it: lift, turn, lift, turn back.
+    """Mean squared distance in the image between a 2D pose and its cycle: lift, rotate, lift, rotate back, project.
 
-    The two 3D poses differ by (0, 0, z2 - z1) in the turned camera; turned back, its x and y are what the image sees
-    (Chen et al. 2019's 2D loss; of a near camera, to first order).
+    The two 3D poses differ by (0, 0, z2 - z1) in the rotated camera; rotated back, the x and y of that difference are
+    what the image sees (Chen et al. 2019's 2D loss; of a near camera, to first order).
     """
     seen = jnp.sum(rotation[2, :2] ** 2)
-    return seen * _mean((lifted_again - turned_depth) ** 2, visible)
+    return seen * _mean((lifted_again - rotated_depth) ** 2, visible)
 
 
 BONES = tuple((joint, parent) for joint, parent in enumerate(skeleton.H36M_PARENTS) if parent >= 0)
@@ -101,10 +102,10 @@ def bone_asymmetry(log_proportion: Float[Array, "*n 16"]) -> Float[Array, "*n 16
 
 
 def bone_unlikeness(log_proportion: Float[Array, "n 16"], known: Bool[Array, "n 16"]) -> Float[Array, ""]:
-    """Return how much bodies of a batch differ in their proportions, plus how much left differs from right.
+    """Return how much the bodies of a batch differ in their proportions, plus how much left differs from right.
 
-    Mean squares of logarithms. People differ by some percent; depths that are wrong differ by far more. No length is
-    given: the reference is the batch's own mean, made symmetric. Bones with a missing end do not count.
+    Both are mean squares of logarithms. People differ by some percent, wrong depths by far more. The reference is the
+    batch's own mean, made symmetric. Bones with a missing end do not count.
     """
     mean = jnp.sum(log_proportion, axis=0, where=known) / jnp.maximum(jnp.sum(known, axis=0), 1)
     symmetric = (mean + mean[jnp.array(_MIRRORED_BONE)]) / 2
@@ -120,7 +121,7 @@ def known_bones(visible: Bool[Array, "*n 17"]) -> Bool[Array, "*n 16"]:
 
 
 def negative_log_likelihood(error: Float[Array, "*n 17"], log_sd: Float[Array, "*n 17"]) -> Float[Array, "*n 17"]:
-    """Return that of a Gaussian with mean 0, less its constant: how a deviation is learned from errors."""
+    """Return the negative log likelihood of a Gaussian with mean 0, less its constant."""
     return 0.5 * error**2 * jnp.exp(-2 * log_sd) + log_sd
 
 

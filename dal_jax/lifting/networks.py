@@ -1,9 +1,26 @@
-"""The two networks of Kudo et al. 2018, the same small MLP with a skip: once with 17 depths, once with one logit; and
-two more of its kind, which `best` needs: one that places missing joints, one that says how far off depths may be."""
+"""The networks: four small MLPs of one form, which differ in what they read and answer.
+
+Kudo et al. 2018 have the first two. `best` adds two of the same kind: one says how uncertain depths are, one places
+missing joints.
+
+| network       | reads                                            | answers                                         |
+|---------------|--------------------------------------------------|-------------------------------------------------|
+| generator     | 34: x and y joint by joint                       | 17: depth                                       |
+| discriminator | 34, or 82 with every bone's vector and length    | 1: logit that the pose is an annotated one      |
+| log_variance  | 51: x and y joint by joint, 17 x visible         | 17: log standard deviation of depth             |
+| completer     | 51                                               | 34 + 17: joint - ancestor, log of its deviation |
+
+Poses are normalised (`normalise`): hip at the origin, mean distance to it 1.
+"""
+
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from dal_jax.lifting.config import Config
+from dal_jax.lifting.losses import BONES, bone_vectors
 
 JOINTS = 17
 """Human3.6M's joints; joint 0 is the hip."""
@@ -11,77 +28,73 @@ JOINTS = 17
 _LEAK = 0.2
 _INITIAL_SD = 0.02
 _FIRST_LOG_SD = -1.5  # about a hand's length in units of the pose's size: where learning the deviations begins
+_OUTPUTS = {"generator": JOINTS, "discriminator": 1, "log_variance": JOINTS, "completer": 3 * JOINTS}
 
 
-class Generator(nn.Module):
-    """Depth of the joints given their normalised 2D position (x and y are copied, so only z is made).
+def initial(
+    config: Config, name: Literal["generator", "discriminator", "log_variance", "completer"], key: PRNGKeyArray
+):
+    """Draw a network's parameters: weights N(0, 0.02), biases 0."""
+    inputs = 2 * JOINTS if name in ("generator", "discriminator") else 3 * JOINTS
+    if name == "discriminator" and config.discriminator_bones:
+        inputs += 3 * len(BONES)
+    return _Network(config.width, _OUTPUTS[name]).init(key, jnp.zeros(inputs))
 
-    Note: the published network leaves the hip's own depth free, which nothing in the losses but chance then decides;
-    it is subtracted here, so depth is relative to the hip everywhere.
 
-    Attributes:
-      width: hidden units; 1024 as published.
+def depth(config: Config, parameters: Any, points: Float[Array, "*n 17 2"]) -> Float[Array, "*n 17"]:
+    """Return the generator's depth of normalised poses, hip at 0, in their own unit.
+
+    Note: the published network leaves the hip's own depth free, and no loss decides it; it is subtracted here, so that
+    depth is relative to the hip everywhere.
     """
-
-    width: int = 1024
-
-    @nn.compact
-    def __call__(self, features: Float[Array, "*batch features"]) -> Float[Array, "*batch 17"]:
-        """Map 34 numbers, x and y joint by joint, to depth."""
-        depth = _Perceptron(self.width, JOINTS, name="mlp")(features)
-        return depth - depth[..., :1]
+    answer = _apply(config, "generator", parameters, _flat(points))
+    return answer - answer[..., :1]
 
 
-class Discriminator(nn.Module):
-    """Logit that a normalised 2D pose is an annotated one; not conditional (the generator is: on the 2D pose).
+def realism_logit(config: Config, parameters: Any, points: Float[Array, "*n 17 2"]) -> Float[Array, "*n"]:
+    """Return the discriminator's logit that a pose is annotated; it does not see which pose a fake was made from."""
+    seen = _flat(points)
+    if config.discriminator_bones:
+        bones = bone_vectors(points)
+        length = jnp.sqrt(jnp.sum(bones**2, axis=-1) + 1e-4)  # rounded at 0, where the root's slope is infinite
+        seen = jnp.concatenate([seen, bones.reshape(*bones.shape[:-2], -1), length], axis=-1)
+    return _apply(config, "discriminator", parameters, seen)[..., 0]
 
-    Attributes:
-      width: hidden units; 1024 as published.
+
+def depth_log_sd(
+    config: Config, parameters: Any, points: Float[Array, "*n 17 2"], visible: Bool[Array, "*n 17"]
+) -> Float[Array, "*n 17"]:
+    """Return the logarithm of the standard deviation of each joint's depth (not in the paper)."""
+    return _apply(config, "log_variance", parameters, _with_visible(points, visible)) + _FIRST_LOG_SD
+
+
+def place(
+    config: Config, parameters: Any, points: Float[Array, "*n 17 2"], visible: Bool[Array, "*n 17"]
+) -> tuple[Float[Array, "*n 17 2"], Float[Array, "*n 17"]]:
+    """Return where the completer puts each joint, and the log of its deviation along either axis (not in the paper).
+
+    Missing joints come folded onto their nearest visible ancestor, from which the network answers the offset. It
+    answers for visible joints, too; those answers are not used.
     """
-
-    width: int = 1024
-
-    @nn.compact
-    def __call__(self, features: Float[Array, "*batch features"]) -> Float[Array, "*batch"]:
-        """Map a pose's numbers to one logit."""
-        return _Perceptron(self.width, 1, name="mlp")(features)[..., 0]
+    answer = _apply(config, "completer", parameters, _with_visible(points, visible))
+    offset, log_sd = jnp.split(answer, [2 * JOINTS], axis=-1)
+    return points + offset.reshape(points.shape), log_sd + _FIRST_LOG_SD
 
 
-class LogVariance(nn.Module):
-    """Logarithm of the standard deviation of each joint's lifted depth, in normalised units (not in the paper).
+def _apply(config: Config, name: str, parameters: Any, features: Array) -> Array:
+    answer: Any = _Network(config.width, _OUTPUTS[name]).apply(parameters, features)  # Linen's type has a second case
+    return answer
 
-    Attributes:
-      width: hidden units.
-    """
+
+class _Network(nn.Module):
+    """An MLP under the name that checkpoints and first draws know it by."""
 
     width: int
+    outputs: int
 
     @nn.compact
-    def __call__(self, features: Float[Array, "*batch 51"]) -> Float[Array, "*batch 17"]:
-        """Map x and y joint by joint, and whether each joint was seen, to 17 numbers."""
-        return _Perceptron(self.width, JOINTS, name="mlp")(features) + _FIRST_LOG_SD
-
-
-class Completer(nn.Module):
-    """Where a missing joint is, from the others (not in the paper).
-
-    Attributes:
-      width: hidden units.
-    """
-
-    width: int
-
-    @nn.compact
-    def __call__(self, features: Float[Array, "*batch 51"]) -> tuple[Array, Array]:
-        """Map x and y joint by joint (missing ones folded onto their ancestors), and whether each was seen.
-
-        Returns:
-          The way from each joint's ancestor to the joint, (*batch, 17, 2), and the logarithm of its standard deviation
-          along either axis, (*batch, 17), both in normalised units.
-        """
-        out = _Perceptron(self.width, 3 * JOINTS, name="mlp")(features)
-        offset, log_sd = jnp.split(out, [2 * JOINTS], axis=-1)
-        return offset.reshape(*out.shape[:-1], JOINTS, 2), log_sd + _FIRST_LOG_SD
+    def __call__(self, features: Array) -> Array:
+        return _Perceptron(self.width, self.outputs, name="mlp")(features)
 
 
 class _Perceptron(nn.Module):
@@ -103,3 +116,12 @@ class _Perceptron(nn.Module):
 
 def _activate(hidden: Array) -> Array:
     return jnp.where(hidden > 0, hidden, _LEAK * hidden)
+
+
+def _with_visible(points: Array, visible: Array) -> Array:
+    flat = _flat(points)
+    return jnp.concatenate([flat, visible.astype(flat.dtype)], axis=-1)
+
+
+def _flat(points: Array) -> Array:
+    return points.reshape(*points.shape[:-2], 2 * JOINTS)

@@ -1,21 +1,26 @@
 """2D poses as the networks see them: hip at the origin, mean distance to the hip 1, no joint missing.
 
-What the paper does not say, because its poses are whole: a missing joint takes the place of its nearest visible
-ancestor in the skeleton (a missing wrist is folded onto the elbow), in annotated and in turned poses alike, so that
-the discriminator cannot tell them apart by what is missing. A missing hip is the midpoint of the two hip joints, or the
-only visible one of them, or else the mean of all visible joints.
+Note: the paper's poses are whole. Without a completer a missing joint takes the place of its nearest visible ancestor
+in the skeleton (a missing wrist is folded onto the elbow), in annotated and in rotated poses alike, so that the
+discriminator cannot tell them apart by what is missing. A completer predicts the place from the other joints. It is
+trained on the same 2D poses, with some of the known joints hidden. A missing hip is the midpoint of the two hip joints,
+or the only visible one of them, or else the mean of all visible joints.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from dal_jax.body import skeleton
+from dal_jax.lifting import losses, networks
+from dal_jax.lifting.config import Config
 
 _HIP, _RIGHT_HIP, _LEFT_HIP = 0, 1, 4
+_MAX_HIDDEN = 0.4  # a pose hides each joint at a rate up to this; drawn pose by pose
 
 
 class Normalised(NamedTuple):
@@ -25,7 +30,7 @@ class Normalised(NamedTuple):
       points: hip at the origin, mean distance of the other visible joints to it 1 (0 where the pose has no size).
       hip: where that origin is, and
       scale: that mean distance, both in the units of the key points.
-      visible: as given, except that the hip, known or estimated, counts as seen.
+      visible: as given, except that the hip, known or estimated, counts as visible.
       stand_in: for every joint the one whose place it takes: itself, or its nearest visible ancestor.
     """
 
@@ -36,8 +41,8 @@ class Normalised(NamedTuple):
     stand_in: Int[Array, "*n 17"]
 
 
-def normalise(keypoints: Float[Array, "17 2"], visible: Bool[Array, "17"]) -> Normalised:
-    """Move the hip to the origin, divide by the mean distance to it, and fill missing joints.
+def normalise(keypoints: Float[Array | np.ndarray, "17 2"], visible: Bool[Array | np.ndarray, "17"]) -> Normalised:
+    """Move the hip to the origin, divide by the mean distance to it, and fold missing joints.
 
     Args:
       keypoints: x right, y down, any unit; the value at an invisible joint is never used, NaN included.
@@ -53,18 +58,15 @@ def normalise(keypoints: Float[Array, "17 2"], visible: Bool[Array, "17"]) -> No
     return Normalised(fill_missing(points, stand_in), hip, scale, seen, stand_in)
 
 
-def normalise_all(keypoints: Float[Array, "*n 17 2"], visible: Bool[Array, "*n 17"]) -> Normalised:
+def normalise_all(
+    keypoints: Float[Array | np.ndarray, "*n 17 2"], visible: Bool[Array | np.ndarray, "*n 17"]
+) -> Normalised:
     """Apply `normalise` to every pose, whatever the leading axes."""
     return _over_leading_axes(normalise, keypoints, visible)
 
 
-def unit_size_all(points: Float[Array, "*n 17 2"], visible: Bool[Array, "*n 17"]) -> tuple[Array, Array]:
-    """Apply `unit_size` to every pose, whatever the leading axes."""
-    return _over_leading_axes(unit_size, points, visible)
-
-
 def mirrored(poses: Normalised) -> Normalised:
-    """Return the poses as a mirror shows them, joints renamed so that they are people again: an involution."""
+    """Return the mirror images, with left and right joints renamed: an involution."""
     mirror, across = jnp.array(skeleton.H36M_MIRROR), jnp.array([-1.0, 1.0])
     return Normalised(
         points=poses.points[..., mirror, :] * jnp.broadcast_to(across, poses.points.shape),
@@ -80,12 +82,14 @@ def divisor(scale: Float[Array, "*n"]) -> Float[Array, "*n"]:
     return jnp.where(scale > 0, scale, 1.0)
 
 
-def unit_size(points: Float[Array, "17 2"], visible: Bool[Array, "17"]) -> tuple[Array, Array]:
+def unit_size(
+    points: Float[Array, "17 2"], visible: Bool[Array | np.ndarray, "17"]
+) -> tuple[Float[Array, "17 2"], Float[Array, ""]]:
     """Divide by the mean distance of the visible joints to the hip, which is at the origin; also return that mean.
 
     A pose of no size stays as it is, with scale 0 and a finite gradient.
     """
-    counted = visible.at[_HIP].set(False)
+    counted = jnp.asarray(visible).at[_HIP].set(False)
     squared = jnp.sum(points**2, axis=-1)
     away = counted & (squared > 0)  # the root's slope at 0 is infinite: keep such joints off it
     distance = jnp.where(away, jnp.sqrt(jnp.where(away, squared, 1.0)), 0.0)
@@ -98,14 +102,14 @@ def fill_missing(points: Float[Array, "17 2"], stand_in: Int[Array, "17"]) -> Fl
     return points[stand_in]
 
 
-def _over_leading_axes(function: Callable, points: Array, visible: Array):
+def _over_leading_axes(function: Callable, points: Array | np.ndarray, visible: Array | np.ndarray):
     for _ in range(points.ndim - 2):
         function = jax.vmap(function)
     return function(points, visible)
 
 
 def _stand_in(visible: Array) -> Array:
-    sources: list[Array] = []
+    sources: list[Array | int] = []
     for joint, parent in enumerate(skeleton.H36M_PARENTS):  # parents come before their children
         inherited = sources[parent] if parent >= 0 else joint  # the hip is never missing
         sources.append(jnp.where(visible[joint], joint, inherited))
@@ -113,7 +117,7 @@ def _stand_in(visible: Array) -> Array:
 
 
 def _hip(keypoints: Array, visible: Array) -> Array:
-    """The annotated hip, else what the hip joints say, else the middle of what is there."""
+    """Return the annotated hip, else the mean of the visible hip joints, else the mean of all visible joints."""
     sides = jnp.array([_RIGHT_HIP, _LEFT_HIP])
     from_sides = _mean(keypoints[sides], visible[sides])
     from_all = _mean(keypoints, visible)
@@ -123,3 +127,76 @@ def _hip(keypoints: Array, visible: Array) -> Array:
 
 def _mean(points: Array, counted: Array) -> Array:
     return jnp.sum(points, axis=0, where=counted[:, None]) / jnp.maximum(jnp.sum(counted), 1)
+
+
+# --- missing joints, predicted ---
+
+
+def prepare(
+    config: Config,
+    completer: Any | None,
+    keypoints: Float[Array | np.ndarray, "*n 17 2"],
+    visible: Bool[Array | np.ndarray, "*n 17"],
+) -> tuple[Normalised, Float[Array, "*n 17"]]:
+    """Return poses as the generator reads them, no joint missing, and each joint's standard deviation in their unit.
+
+    The deviation is 0 for a visible joint. Without a completer missing joints are folded onto their ancestors, as
+    `normalise` does, and their deviation is unknown (0 too).
+
+    Args:
+      config: the one the networks are trained with.
+      completer: parameters of the network `completer`, or None.
+      keypoints: x right, y down, any unit; the value at an invisible joint is never used.
+      visible: which joints are known.
+    """
+    poses = normalise_all(keypoints, visible)
+    if completer is None:
+        return poses, jnp.zeros(poses.visible.shape)
+    placed, log_sd = networks.place(config, completer, poses.points, poses.visible)
+    points = jnp.where(poses.visible[..., None], poses.points, placed)
+    points, size = _over_leading_axes(unit_size, points, jnp.ones_like(poses.visible))
+    sd = jnp.where(poses.visible, 0.0, jnp.exp(log_sd) / divisor(size)[..., None])
+    own = jnp.broadcast_to(jnp.arange(networks.JOINTS), poses.stand_in.shape)
+    return poses._replace(points=points, scale=poses.scale * size, stand_in=own), sd
+
+
+def completion_nll(config: Config, completer: Any, poses: Normalised, key: PRNGKeyArray) -> Float[Array, ""]:
+    """Return the mean negative log likelihood of hidden joints that are known: the completer's loss."""
+    seen = poses.visible & ~hide(key, poses.visible)
+    masked = normalise_all(poses.points, seen)
+    placed, log_sd = networks.place(config, completer, masked.points, masked.visible)
+    target = (poses.points - masked.hip[..., None, :]) / divisor(masked.scale)[..., None, None]
+    judged = poses.visible & ~seen & (masked.scale > 0)[..., None]
+    likelihood = jnp.sum(losses.negative_log_likelihood(target - placed, log_sd[..., None]), axis=-1)
+    return jnp.sum(likelihood, where=judged) / jnp.maximum(jnp.sum(judged), 1)
+
+
+def hide(key: PRNGKeyArray, visible: Bool[Array, "*n 17"]) -> Bool[Array, "*n 17"]:
+    """Choose joints to hide, never the hip: every pose at a rate of its own, half of the poses none."""
+    rate_key, joint_key = jax.random.split(key)
+    rate = jax.random.uniform(rate_key, (*visible.shape[:-1], 1), minval=-_MAX_HIDDEN, maxval=_MAX_HIDDEN)
+    return (jax.random.uniform(joint_key, visible.shape) < rate).at[..., _HIP].set(False)
+
+
+def standardised_residual(
+    config: Config,
+    completer: Any,
+    keypoints: Float[Array | np.ndarray, "n 17 2"],
+    visible: Bool[Array | np.ndarray, "n 17"],
+) -> Float[Array, "n 17"]:
+    """Return each visible joint's distance from its prediction by the others, in standard deviations.
+
+    0 for missing joints and for the hip, which is the origin.
+    """
+    visible = jnp.asarray(visible)
+    keypoints = jnp.where(visible[..., None], keypoints, 0.0)
+
+    def leave_out(joint: Array) -> Array:
+        others = visible.at[:, joint].set(False)
+        poses = normalise_all(keypoints, others)
+        placed, log_sd = networks.place(config, completer, poses.points, poses.visible)
+        given = (keypoints[:, joint] - poses.hip) / divisor(poses.scale)[:, None]
+        away = jnp.linalg.norm(jnp.where(visible[:, joint, None], given - placed[:, joint], 0.0), axis=-1)
+        return away * jnp.exp(-log_sd[:, joint])
+
+    return jax.lax.map(leave_out, jnp.arange(networks.JOINTS)).T.at[:, _HIP].set(0.0)

@@ -17,10 +17,11 @@ _LARGEST = 1e6  # px; beyond, squares lose their digits in float32, and no photo
 
 
 @dataclasses.dataclass(frozen=True)
-class Poses:
-    """What a file holds.
+class Poses2D:
+    """2D poses in Human3.6M's order: x right, y down, px.
 
-    entry: the annotation's id (COCO), else the row. skipped: COCO annotations without two known joints.
+    visible: which joints are annotated; the others are 0. entry: the annotation's id (COCO), else the row. skipped:
+    COCO annotations without two known joints.
     """
 
     keypoints_px: Float[np.ndarray, "n 17 2"]
@@ -29,12 +30,12 @@ class Poses:
     skipped: int = 0
 
 
-def read(path: str | os.PathLike[str]) -> Poses:
-    """Read 2D poses: x right, y down, px; Human3.6M order but for COCO.
+def read(path: str | os.PathLike[str]) -> Poses2D:
+    """Read a file of 2D poses: x right, y down, px; Human3.6M order but for COCO.
 
     .npz: `keypoints` (n, 17, 2) and, if some are missing, `visible` (n, 17); .npy: (n, 34) or (n, 17, 2);
     .json: COCO's `annotations` with `keypoints`. COCO has no top of the head, so that joint is missing; hip, thorax and
-    spine are midpoints. A key point that was labelled though hidden (v = 1) is used: someone has said where it is.
+    spine are midpoints. A key point that was labelled though hidden (v = 1) is used like a visible one.
 
     Raises:
       errors.InputError: one line that names file, entry and value.
@@ -44,12 +45,35 @@ def read(path: str | os.PathLike[str]) -> Poses:
     if path.suffix.lower() not in readers:
         raise InputError(f"{path}: 2D poses are .npz, .npy or .json (COCO), not '{path.suffix}'")
     poses = readers[path.suffix.lower()](path)
-    if not len(poses.entry):
+    if len(poses.entry) == 0:
         raise InputError(f"{path}: holds no pose" + (f", {poses.skipped} were skipped" * bool(poses.skipped)))
     return poses
 
 
-def _read_npz(path: pathlib.Path) -> Poses:
+def checked(name: str, keypoints: np.ndarray, visible: np.ndarray) -> Poses2D:
+    """Return poses from arrays, (n, 17, 2) of any real type and (n, 17) bool, refusing what cannot be lifted.
+
+    Raises:
+      errors.InputError: a visible joint is not finite or beyond 10^6, or a pose has no size; begins with `name` and
+        the indices.
+    """
+    if not np.issubdtype(keypoints.dtype, np.number) or np.iscomplexobj(keypoints):
+        raise InputError(f"{name} has type {keypoints.dtype}, not a real number")
+    keypoints = np.where(visible[..., None], keypoints, 0)
+    with np.errstate(invalid="ignore"):
+        wrong = ~(np.abs(keypoints) <= _LARGEST).all(axis=-1)
+    if wrong.any():
+        pose, joint = np.argwhere(wrong)[0]
+        raise InputError(f"{name}[{pose}, {joint}] is {keypoints[pose, joint].tolist()}")
+    keypoints = keypoints.astype(np.float32)
+    sizeless = ~_has_size(keypoints, visible)
+    if sizeless.any():
+        pose = int(np.argmax(sizeless))
+        raise InputError(f"{name}[{pose}] has no size: its visible joints are all at one place, or none")
+    return Poses2D(keypoints, visible, np.arange(len(keypoints)))
+
+
+def _read_npz(path: pathlib.Path) -> Poses2D:
     fields = _load(path)
     if "keypoints" not in fields:
         raise InputError(f"{path}: no field 'keypoints'; it has {', '.join(fields) or 'none'}")
@@ -62,15 +86,15 @@ def _read_npz(path: pathlib.Path) -> Poses:
     if not np.isin(visible, (0, 1)).all():
         pose, joint = np.argwhere(~np.isin(visible, (0, 1)))[0]
         raise InputError(f"{path}: visible[{pose}, {joint}] is {visible[pose, joint]}, not 0 or 1")
-    return _checked(path, "keypoints", keypoints, visible.astype(bool))
+    return checked(f"{path}: keypoints", keypoints, visible.astype(bool))
 
 
-def _read_npy(path: pathlib.Path) -> Poses:
+def _read_npy(path: pathlib.Path) -> Poses2D:
     keypoints = _load(path)[""]
     if keypoints.ndim not in (2, 3) or keypoints.shape[1:] not in ((34,), (17, 2)):
         raise InputError(f"{path}: has shape {keypoints.shape}, not (n, 34) or (n, 17, 2)")
     keypoints = keypoints.reshape(-1, 17, 2)
-    return _checked(path, "pose", keypoints, np.ones(keypoints.shape[:2], bool))
+    return checked(f"{path}: pose", keypoints, np.ones(keypoints.shape[:2], bool))
 
 
 def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -86,23 +110,6 @@ def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: no readable {path.suffix} ({type(error).__name__})") from error
 
 
-def _checked(path: pathlib.Path, name: str, keypoints: np.ndarray, visible: np.ndarray) -> Poses:
-    if not np.issubdtype(keypoints.dtype, np.number) or np.iscomplexobj(keypoints):
-        raise InputError(f"{path}: {name} has type {keypoints.dtype}, not a real number")
-    keypoints = np.where(visible[..., None], keypoints, 0)
-    with np.errstate(invalid="ignore"):
-        wrong = ~(np.abs(keypoints) <= _LARGEST).all(axis=-1)
-    if wrong.any():
-        pose, joint = np.argwhere(wrong)[0]
-        raise InputError(f"{path}: {name}[{pose}, {joint}] is {keypoints[pose, joint].tolist()}")
-    keypoints = keypoints.astype(np.float32)
-    sizeless = ~_has_size(keypoints, visible)
-    if sizeless.any():
-        pose = int(np.argmax(sizeless))
-        raise InputError(f"{path}: {name}[{pose}] has no size: its visible joints are all at one place, or none")
-    return Poses(keypoints, visible, np.arange(len(keypoints)))
-
-
 def _has_size(keypoints: np.ndarray, visible: np.ndarray) -> np.ndarray:
     seen = visible[..., None]
     high = np.max(keypoints, axis=1, where=seen, initial=-np.inf)
@@ -110,14 +117,14 @@ def _has_size(keypoints: np.ndarray, visible: np.ndarray) -> np.ndarray:
     return (high > low).any(axis=-1)
 
 
-def _read_coco(path: pathlib.Path) -> Poses:
+def _read_coco(path: pathlib.Path) -> Poses2D:
     people = [_one_coco(path, number, entry) for number, entry in enumerate(_annotations(path))]
     known = [person for person in people if person is not None]
     keypoints = np.array([person[0] for person in known], np.float32).reshape(-1, 17, 2)
     visible = np.array([person[1] for person in known], bool).reshape(-1, 17)
     entry = np.array([person[2] for person in known], np.int64)
     good = _has_size(keypoints, visible)
-    return Poses(keypoints[good], visible[good], entry[good], skipped=len(people) - int(good.sum()))
+    return Poses2D(keypoints[good], visible[good], entry[good], skipped=len(people) - int(good.sum()))
 
 
 def _annotations(path: pathlib.Path) -> list:

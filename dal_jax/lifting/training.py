@@ -1,8 +1,8 @@
-"""Training the lifter from 2D poses: turn what was lifted, and ask a discriminator whether it looks annotated.
+"""Training the lifter from 2D poses: rotate what was lifted, and let a discriminator judge whether it looks annotated.
 
-One call of `train` runs many steps inside one compiled loop: the poses stay on the device, batches and turns are drawn
-there from fold_in(key, step), nothing comes back but sums for the log. The loop's bounds are data, so every stop runs
-the same program, and training stopped anywhere and resumed ends in the very bits of training that went through.
+One call of `train` runs many steps inside one compiled loop: the poses stay on the device, batches and rotations are
+drawn there from fold_in(key, step), only sums for the log come back. The loop's bounds are data, so every stop runs the
+same program, and training stopped anywhere and resumed ends in the same bits as uninterrupted training.
 """
 
 import dataclasses
@@ -13,49 +13,52 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from dal_jax.lifting import adversarial, completion, criteria, networks, normalise
+from dal_jax.lifting import adversarial, criteria, networks, normalise
 from dal_jax.lifting.adversarial import Member
 from dal_jax.lifting.config import Config
 from dal_jax.lifting.lift import Lifter
-from dal_jax.lifting.networks import Completer
 from dal_jax.lifting.normalise import Normalised
 
 
 @flax.struct.dataclass
 class LiftingState:
-    """Everything training goes on from.
+    """Everything that training resumes from.
 
-    members: stacked `adversarial.Member`s. trust: which of them count, by held-out poses, when training last stopped.
-    completer: parameters of `networks.Completer`, shared by the members, or None.
+    members: stacked `adversarial.Member`s. member_weight: 1 for those that count, by held-out poses at the last stop.
+    completer: parameters of that network, shared by the members, or None.
     """
 
     step: Int[Array, ""]
     members: Member
-    trust: Float[Array, "members"]
+    member_weight: Float[Array, "members"]
     completer: Any
     completer_optimizer: optax.OptState
 
     @property
     def lifter(self) -> Lifter:
-        """What `lift.lift` takes."""
+        """The parameters that `lift.lift` takes."""
         return Lifter(
-            self.members.generator, self.trust, self.members.camera.nearness, self.members.doubt, self.completer
+            generators=self.members.generator,
+            member_weight=self.member_weight,
+            inverse_distance=self.members.camera.inverse_distance,
+            log_variances=self.members.log_variance,
+            completer=self.completer,
         )
 
 
 def initial_state(config: Config, key: PRNGKeyArray) -> LiftingState:
     """Draw all networks' weights."""
-    completer = None
+    completer: Any = None
     if config.complete:
-        completer_key = jax.random.fold_in(key, config.members)
-        completer = Completer(config.width).init(completer_key, jnp.zeros(3 * networks.JOINTS))
+        completer = networks.initial(config, "completer", jax.random.fold_in(key, config.members))
     return LiftingState(
         step=jnp.zeros((), jnp.int32),
         members=jax.vmap(functools.partial(adversarial.initial_member, config))(_member_keys(config, key)),
-        trust=jnp.ones(config.members),
+        member_weight=jnp.ones(config.members),
         completer=completer,
         completer_optimizer=adversarial.regression_optimizer().init(completer),
     )
@@ -63,65 +66,60 @@ def initial_state(config: Config, key: PRNGKeyArray) -> LiftingState:
 
 def train(
     state: LiftingState,
-    poses: Float[Array, "n 17 2"],
-    visible: Bool[Array, "n 17"],
+    keypoints: Float[Array | np.ndarray, "n 17 2"],
+    visible: Bool[Array | np.ndarray, "n 17"],
     config: Config,
     key: PRNGKeyArray,
-    *,
-    steps: int,
-    progress: Callable[[int, dict[str, float]], None] | None = None,
-    on_checkpoint: Callable[[LiftingState], None] | None = None,
+    on_stop: Callable[[LiftingState, dict[str, float]], None] | None = None,
 ) -> LiftingState:
-    """Train until `state.step` is `steps`; a state that is there already comes back as it is.
+    """Train until `state.step` is `config.steps`; a state that is there already comes back as it is.
 
     Every 20th pose is held out (of at least `FEWEST_TO_HOLD_OUT`; of fewer, the same poses teach and test); on these
     `criteria.measure` judges the members at every stop, and a member far worse than the best does not count.
 
     Args:
       state: fresh, or a restored one.
-      poses: x right, y down, any unit; the value at an invisible joint is never used.
+      keypoints: x right, y down, any unit; the value at an invisible joint is never used.
       visible: which joints are annotated.
-      config: the same at every call of a run.
+      config: the same at every call of a run but for `steps`, the total, counted from the fresh state.
       key: the run's key, the same at every call of a run; step i uses fold_in(key, i).
-      steps: the total, counted from the fresh state.
-      progress: called every `config.steps_per_call` steps with the step, the means of the losses since (over members
-        too) and the held-out figures.
-      on_checkpoint: called at the same moments with the state.
+      on_stop: called every `config.steps_per_call` steps and at the end with the state, the means of the losses since
+        the last stop (over members too) and the figures of `criteria.measure` as `held_out_*`.
     """
-    run, judge = loop(config), _compiled_judge(dataclasses.astuple(config))
-    normalised = jax.jit(normalise.normalise_all)(jnp.asarray(poses, jnp.float32), jnp.asarray(visible, bool))
+    run, judge = loop(config), _compiled_judge(_frozen(config))
+    normalised = jax.jit(normalise.normalise_all)(jnp.asarray(keypoints, jnp.float32), jnp.asarray(visible, bool))
     learned, held_out = _split(normalised)
     done = int(state.step)
-    while done < steps:
-        stop = min(steps, (done // config.steps_per_call + 1) * config.steps_per_call)
+    while done < config.steps:
+        stop = min(config.steps, (done // config.steps_per_call + 1) * config.steps_per_call)
         state, totals = run(state, learned, key, stop)
         state, figures = judge(state, held_out, key)
         means = {name: float(total) / (stop - done) for name, total in jax.device_get(totals).items()}
         done = stop
-        if progress is not None:
-            progress(done, means | {f"held_out_{name}": float(value) for name, value in figures.items()})
-        if on_checkpoint is not None:
-            on_checkpoint(state)
+        if on_stop is not None:
+            on_stop(state, means | {f"held_out_{name}": float(value) for name, value in figures.items()})
     return state
 
 
 def loop(config: Config) -> Callable[..., tuple[LiftingState, dict[str, Array]]]:
-    """Return the compiled loop of `train`: (state, normalised poses, key, stop) to the state at step `stop`, and the
-    sums of the losses on the way there."""
-    return _compiled_loop(dataclasses.astuple(config))
+    """Return the compiled loop of `train`.
+
+    It maps (state, normalised poses, key, stop) to the state at step `stop` and the sums of the losses since.
+    """
+    return _compiled_loop(_frozen(config))
 
 
 FEWEST_TO_HOLD_OUT = 1000
 _EVERY = 20
-_MOST_HELD_OUT = 2000  # the kernel sums of `criteria` grow with the square
-_ASTRAY = 3.0  # times the best member's criterion; members that learned the same thing differ by tens of percent
+_MAX_HELD_OUT = 2000  # the kernel sums of `criteria` grow with the square
+_COLLAPSED = 3.0  # times the best member's score; members that learned the same thing differ by tens of percent
 
 
 def _split(poses: Normalised) -> tuple[Normalised, Normalised]:
     count = len(poses.points)
     held_out = jnp.arange(count) % _EVERY == 0 if count >= FEWEST_TO_HOLD_OUT else jnp.ones(count, bool)
     learned = ~held_out if count >= FEWEST_TO_HOLD_OUT else held_out
-    take = jnp.flatnonzero(held_out)[:_MOST_HELD_OUT]
+    take = jnp.flatnonzero(held_out)[:_MAX_HELD_OUT]
     return jax.tree.map(lambda leaf: leaf[learned], poses), jax.tree.map(lambda leaf: leaf[take], poses)
 
 
@@ -129,9 +127,13 @@ def _member_keys(config: Config, key: PRNGKeyArray) -> PRNGKeyArray:
     return jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(config.members))
 
 
+def _frozen(config: Config) -> tuple:
+    """Return what a program depends on, hashable: all values but the number of steps, which is data."""
+    return dataclasses.astuple(dataclasses.replace(config, steps=1))
+
+
 @functools.cache
 def _compiled_loop(frozen: tuple) -> Callable:
-    """One program a config (which is mutable, hence the tuple of its values)."""
     return jax.jit(functools.partial(_run, Config(*frozen)))
 
 
@@ -148,13 +150,14 @@ def _run(config: Config, state: LiftingState, poses: Normalised, key, stop) -> t
         state, metrics = _step(config, state, poses, jax.random.fold_in(key, state.step))
         return state, jax.tree.map(jnp.add, totals, metrics)
 
-    if not config.average_decay:  # a copy of the trained weights is no part of what a step works on
-        state = state.replace(members=state.members.replace(generator=None))
+    if not config.average_decay:  # keep a copy of the trained weights out of the carry
+        state = dataclasses.replace(state, members=dataclasses.replace(state.members, generator=None))
     _, shapes = jax.eval_shape(functools.partial(_step, config), state, poses, key)
     start = (state, jax.tree.map(jnp.zeros_like, shapes))
     state, totals = jax.lax.fori_loop(state.step, stop, body, start)
     if not config.average_decay:
-        state = state.replace(members=state.members.replace(generator=state.members.trained_generator))
+        trained = dataclasses.replace(state.members, generator=state.members.trained_generator)
+        state = dataclasses.replace(state, members=trained)
     return state, totals
 
 
@@ -170,15 +173,15 @@ def _step(config: Config, state: LiftingState, poses: Normalised, key) -> tuple[
         batch = _draw(config, poses, draw_key)
         if config.mirror_poses:
             batch = _mirror_half(batch, jax.random.fold_in(draw_key, 1))
-        prepared, _ = completion.prepare(config, state.completer, batch.points, batch.visible)
+        prepared, _ = normalise.prepare(config, state.completer, batch.points, batch.visible)
         return adversarial.step(config, member, state.completer, state.step, prepared, step_key)
 
     keys = _member_keys(config, key)
     members, metrics = _one_after_the_other(play, (state.members, keys))
     metrics = jax.tree.map(jnp.mean, metrics)
-    state = state.replace(step=state.step + 1, members=members)
+    state = dataclasses.replace(state, step=state.step + 1, members=members)
     if config.complete:
-        state, metrics["completion"] = _learn_to_complete(config, state, _draw(config, poses, keys[0]), key)
+        state, metrics["completion_nll"] = _learn_to_complete(config, state, _draw(config, poses, keys[0]), key)
     return state, metrics
 
 
@@ -195,7 +198,7 @@ def _draw(config: Config, poses: Normalised, key) -> Normalised:
 
 
 def _mirror_half(batch: Normalised, key) -> Normalised:
-    """Show half of the poses left for right: people are as likely to do it the other way round."""
+    """Mirror half of the poses at random."""
     chosen = jax.random.bernoulli(key, shape=(len(batch.points),))
 
     def choose(mirrored: Array, given: Array) -> Array:
@@ -205,20 +208,21 @@ def _mirror_half(batch: Normalised, key) -> Normalised:
 
 
 def _learn_to_complete(config: Config, state: LiftingState, batch: Normalised, key):
-    teach = functools.partial(completion.loss, config)
+    teach = functools.partial(normalise.completion_nll, config)
     loss, gradient = jax.value_and_grad(teach)(state.completer, batch, key)
     optimizer = adversarial.regression_optimizer()
     updates, moments = optimizer.update(gradient, state.completer_optimizer, state.completer)
-    return state.replace(completer=optax.apply_updates(state.completer, updates), completer_optimizer=moments), loss
+    completer = optax.apply_updates(state.completer, updates)
+    return dataclasses.replace(state, completer=completer, completer_optimizer=moments), loss
 
 
 def _judge(config: Config, state: LiftingState, held_out: Normalised, key) -> tuple[LiftingState, dict]:
-    """Measure the members on held-out poses, and let those count that are not astray; return the trusted ones' mean."""
-    prepared, _ = completion.prepare(config, state.completer, held_out.points, held_out.visible)
+    """Measure the members on held-out poses and choose those that count; return the figures' means over these."""
+    prepared, _ = normalise.prepare(config, state.completer, held_out.points, held_out.visible)
     figures = jax.vmap(lambda member: criteria.measure(config, member, prepared, key))(state.members)
-    astray = figures["astray"]
-    best = jnp.maximum(jnp.min(astray), 1 / len(held_out.points))  # an unbiased estimate goes below 0 by chance
-    trust = (astray <= _ASTRAY * best).astype(jnp.float32)
-    trust = jnp.where(jnp.any(trust > 0), trust, 1.0)  # all astray, or not a number: nothing to choose by
-    figures = jax.tree.map(lambda values: jnp.sum(values * trust) / jnp.sum(trust), figures)
-    return state.replace(trust=trust), figures | {"trusted": jnp.sum(trust)}
+    score = figures["collapse_score"]
+    best = jnp.maximum(jnp.min(score), 1 / len(held_out.points))  # an unbiased estimate goes below 0 by chance
+    weight = (score <= _COLLAPSED * best).astype(jnp.float32)
+    weight = jnp.where(jnp.any(weight > 0), weight, 1.0)  # all collapsed, or not a number: nothing to choose by
+    figures = jax.tree.map(lambda values: jnp.sum(values * weight) / jnp.sum(weight), figures)
+    return dataclasses.replace(state, member_weight=weight), figures | {"members": jnp.sum(weight)}

@@ -1,86 +1,26 @@
-"""A run's config.json read back: a field that the file's version did not have keeps its default."""
+"""A run's folder: config.json, checkpoints/, metrics.jsonl, history.json; begun, gone on with, and read back."""
 
 import dataclasses
 import json
-import os
 import pathlib
 import shutil
-import typing
 from typing import Any
 
 from dal_jax.config import Config
 from dal_jax.deform_and_learn import LoopState, RunState
+from dal_jax.registration import priors
+from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.runtime import files
 from dal_jax.runtime.checkpoints import Checkpoints
 from dal_jax.runtime.errors import InputError
+from dal_jax.runtime.files import PathLike
 from dal_jax.runtime.metric_log import MetricLog
 
 
-def find(path: str | os.PathLike[str]) -> pathlib.Path:
-    """Return the config.json of a `deform_and_learn` run: of its folder (--workdir), or of the checkpoints/ in it.
-
-    Raises:
-      errors.InputError: there is no such folder, or it is not a run's.
-    """
-    run = pathlib.Path(path)
-    if not run.is_dir():
-        raise InputError(f"{run}: no such folder")
-    if run.name == "checkpoints" and not (run / "config.json").exists():
-        run = run.absolute().parent
-    if not (run / "config.json").exists():
-        raise InputError(f"{run}: is not the folder of a deform_and_learn run (it has no config.json)")
-    return run / "config.json"
-
-
-def read(path: pathlib.Path) -> dict[str, Any]:
-    """Return what a config.json says, unchecked but for its being one.
-
-    Raises:
-      errors.InputError: it is no JSON, or of something else than a loop.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is no JSON") from error
-    if not isinstance(content, dict) or not isinstance(content.get("regressor"), dict):
-        raise InputError(f"{path}: has no group 'regressor', so it is not the configuration of a loop")
-    return content
-
-
-def filled(path: pathlib.Path, name: str, config: Any, values: dict[str, Any]) -> Any:
-    """Return a configuration (a dataclass, of dataclasses) with the values of a file.
-
-    Args:
-      path, name: where the values stand, for the message.
-
-    Raises:
-      errors.InputError: a field is unknown, or its value of another type.
-    """
-    kinds = typing.get_type_hints(type(config))
-    changes = {}
-    for field, value in values.items():
-        if field not in kinds:
-            raise InputError(f"{path}: {name}.{field} is unknown to this version")
-        present = getattr(config, field)
-        if dataclasses.is_dataclass(present) and isinstance(value, dict):
-            changes[field] = filled(path, f"{name}.{field}", present, value)
-            continue
-        either = (one for one in typing.get_args(kinds[field]) if isinstance(one, type))  # of `float | None` both
-        allowed = tuple(dict.fromkeys([type(present), *either]))
-        if type(value) not in allowed and not (float in allowed and type(value) is int):
-            kind = " or ".join(one.__name__ for one in allowed)
-            raise InputError(f"{path}: {name}.{field} is {value!r}, not of type {kind}")
-        changes[field] = value
-    return dataclasses.replace(config, **changes)
-
-
-# --- A run's folder: config.json, checkpoints/, metrics.jsonl, history.json; opened anew or gone on with ---
-
-
 class RunFolder:
-    """Keeps one run: a `deform_and_learn.Store`."""
+    """Keeps one run: a `deform_and_learn.RunStore`."""
 
-    def __init__(self, path: str | pathlib.Path, config: Config, overwrite: bool = False):
+    def __init__(self, path: PathLike, config: Config, overwrite: bool = False):
         """Open a folder for a run of `config`.
 
         Raises:
@@ -96,22 +36,31 @@ class RunFolder:
 
     def resume(self, fresh: LoopState) -> tuple[LoopState, RunState]:
         """Return the last saved state and position, or `fresh` at the beginning."""
-        if self._checkpoints.latest_step() is None:
+        step = self._checkpoints.latest_step()
+        if step is None:
             state, position = fresh, RunState()
         else:
-            state, notes = self._checkpoints.restore(fresh)
+            objective = saved_objective(self._checkpoints, step)
+            state, notes = self._checkpoints.restore(dataclasses.replace(fresh, objective=objective), step)
+            notes["history"] = tuple(notes["history"])
             position = RunState(**notes)
-        self._log = MetricLog(self.path / "metrics.jsonl", position.saves if position.saves else None)
+        self._log = MetricLog(self.path / "metrics.jsonl", step)
         return state, position
 
-    def save(self, number: int, state: LoopState, position: dict[str, Any]) -> None:
+    def save(self, state: LoopState, position: RunState) -> None:
         """Write a checkpoint, and the history as far as it goes."""
-        self._checkpoints.save(number, state, position)
-        files.write_json(self.path / "history.json", position["history"])
+        notes = dataclasses.asdict(position) | {"history": list(position.history)}
+        self._checkpoints.save(self._next_number(), state, notes)
+        files.write_json(self.path / "history.json", position.history)
 
-    def log(self, number: int, values: dict[str, Any]) -> None:
-        """Append a line to metrics.jsonl; `number` is that of the next checkpoint."""
-        self._log.write(number, values)
+    def log(self, values: dict[str, Any]) -> None:
+        """Append a line to metrics.jsonl, under the number of the next checkpoint."""
+        if self._log is None:
+            raise ValueError("resume() opens the log")
+        self._log.write(self._next_number(), values)
+
+    def _next_number(self) -> int:
+        return (self._checkpoints.latest_step() or 0) + 1
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -174,3 +123,47 @@ def _first_difference(found: Any, wanted: Any, name: str = "config") -> str | No
                 return difference
         return None
     return None if found == wanted else f"{name}={json.dumps(found)} where {json.dumps(wanted)} is asked for"
+
+
+def find(path: PathLike) -> pathlib.Path:
+    """Return the config.json of a `deform_and_learn` run: of its folder (--workdir), or of the checkpoints/ in it.
+
+    Raises:
+      errors.InputError: there is no such folder, or it is not a run's.
+    """
+    run = pathlib.Path(path)
+    if not run.is_dir():
+        raise InputError(f"{run}: no such folder")
+    if run.name == "checkpoints" and not (run / "config.json").exists():
+        run = run.absolute().parent
+    if not (run / "config.json").exists():
+        raise InputError(f"{run}: is not the folder of a deform_and_learn run (it has no config.json)")
+    return run / "config.json"
+
+
+def read(path: pathlib.Path) -> dict[str, Any]:
+    """Return the content of a run's config.json; its fields are not checked.
+
+    Raises:
+      errors.InputError: it is no JSON, or no configuration of a run.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is no JSON") from error
+    if not isinstance(content, dict) or not isinstance(content.get("regressor"), dict):
+        raise InputError(f"{path}: has no group 'regressor', so it is not the configuration of a loop")
+    return content
+
+
+def saved_objective(checkpoints: Checkpoints, step: int) -> Objective:
+    """Return an objective with the structure of a saved one, to restore it into: the terms that are on, the prior.
+
+    Raises:
+      errors.InputError: the checkpoint is damaged.
+    """
+    saved = checkpoints.structure(step)
+    names = [field.name for field in dataclasses.fields(EnergyWeights)]
+    weights: Any = {name: 0.0 if f"objective/weights/{name}" in saved else None for name in names}
+    has_prior = any(leaf.startswith("objective/prior/") for leaf in saved)
+    return Objective(EnergyWeights(**weights), priors.population() if has_prior else None)

@@ -1,4 +1,4 @@
-"""Scores of a round against 3D truth: the fields of history.json. No phase of the loop sees what is read here."""
+"""Scores of a round against 3D truth: the fields of history.json. No phase of the loop sees this truth."""
 
 import dataclasses
 
@@ -7,13 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from dal_jax import deform_and_learn
 from dal_jax.body import cameras, kinematics, skinning
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.data.people import People, Truth
 from dal_jax.deform_and_learn import LoopState, Run
-from dal_jax.evaluation import metrics, protocols
+from dal_jax.evaluation import metrics
 from dal_jax.lifting import lift
 from dal_jax.regressor import model
 
@@ -22,18 +21,19 @@ FIELDS = (
     "regressor_test_pa_mpjpe_mm", "lifting_train_mpjpe_mm", "lifting_test_mpjpe_mm",
     "registration_train_turned_mpjpe_mm", "regressor_train_turned_mpjpe_mm", "regressor_test_turned_mpjpe_mm",
 )  # fmt: skip
-"""`turned`: the joints are first turned from the crop's frame into the camera's by the ray of the crop's centre."""
+"""Of history.json. `turned`: the joints are first rotated into the camera's frame by the ray of the crop's centre."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Judge:
     """Scores a round by Human3.6M's protocol 1; every field is None where there is no truth (or, turned, no camera).
 
-    test: the test people, whose images the ConvNet predicts; train_truth, test_truth: 3D truth or None.
+    test: the test people, whose bodies the regressor predicts from their images.
+    train_truth, test_truth: 3D truth, or None.
     """
 
-    setting: Run
-    test: People | None
+    run: Run
+    test: People
     train_truth: Truth | None
     test_truth: Truth | None
 
@@ -51,16 +51,16 @@ class Judge:
             "regressor_train_mpjpe_mm": self._mean(learned, train),
             "regressor_test_mpjpe_mm": regressor_test["mpjpe_mm"],
             "regressor_test_pa_mpjpe_mm": regressor_test["pa_mpjpe_mm"],
-            "lifting_train_mpjpe_mm": self._mean(self._lifted(state, self.setting.people), train),
+            "lifting_train_mpjpe_mm": self._mean(self._lifted(state, self.run.people), train),
             "lifting_test_mpjpe_mm": self._mean(self._lifted(state, self.test), test),
-            "registration_train_turned_mpjpe_mm": self._turned_mean(registered, self.setting.people, self.train_truth),
-            "regressor_train_turned_mpjpe_mm": self._turned_mean(learned, self.setting.people, self.train_truth),
+            "registration_train_turned_mpjpe_mm": self._turned_mean(registered, self.run.people, self.train_truth),
+            "regressor_train_turned_mpjpe_mm": self._turned_mean(learned, self.run.people, self.train_truth),
             "regressor_test_turned_mpjpe_mm": self._turned_mean(predicted, self.test, self.test_truth),
         }
 
     def predict_test(self, state: LoopState) -> BodyParameters:
-        """Return the ConvNet's bodies of the test people."""
-        return model.predict(self.setting.config.regressor, state.regressor, self.test.images)
+        """Return the regressor's bodies of the test people."""
+        return model.predict(self.run.config.regressor, state.regressor.learned, self.test.images)
 
     def test_scores(self, bodies: BodyParameters) -> dict[str, float | None]:
         """Return the mean `mpjpe_mm` and `pa_mpjpe_mm` of bodies of the test people."""
@@ -70,7 +70,7 @@ class Judge:
         scores = self._scores(self._joints(bodies), self.test_truth.joints_h36m_mm)
         return {name: float(np.mean(scores[name])) for name in names}
 
-    def errors_mm(self, bodies: BodyParameters, truth: Truth | None):
+    def errors_mm(self, bodies: BodyParameters, truth: Truth | None) -> Float[np.ndarray, "n"] | None:
         """Return each person's MPJPE (n,), or None where there is no truth."""
         return None if truth is None else self._scores(self._joints(bodies), truth.joints_h36m_mm)["mpjpe_mm"]
 
@@ -83,39 +83,50 @@ class Judge:
         return self._mean(np.repeat(mean, len(self.test_truth.joints_h36m_mm), axis=0), self.test_truth.joints_h36m_mm)
 
     def vertex_error_test_mm(self, state: LoopState) -> float | None:
-        """Return the ConvNet's mean distance of the surface's vertices on the test people, scaled as the joints are."""
+        """Return the regressor's mean vertex distance on the test people, scaled as the joints are."""
         if self.train_truth is None or self.test_truth is None or self.test_truth.vertices_mm is None:
             return None
-        canonical = protocols.canonical_bone_sum_mm(self.train_truth.joints_h36m_mm)
+        canonical = metrics.canonical_bone_sum_mm(self.train_truth.joints_h36m_mm)
         bodies = jax.tree.map(jnp.asarray, self.predict_test(state))
         truth = (self.test_truth.vertices_mm, self.test_truth.joints_h36m_mm)
-        return float(np.mean(_vertex_errors(self.setting.template, bodies, truth, canonical)))
+        return float(np.mean(_vertex_errors(self.run.template, bodies, truth, canonical)))
 
     def _joints(self, bodies: BodyParameters) -> Float[np.ndarray, "n 17 3"]:
-        return np.asarray(deform_and_learn.joints_h36m(self.setting.template, jax.tree.map(jnp.asarray, bodies)))
+        return np.asarray(_joints_h36m(self.run.template, jax.tree.map(jnp.asarray, bodies)))
 
     def _lifted(self, state: LoopState, people: People) -> Float[np.ndarray, "n 17 3"]:
-        """Return the cGAN's joints: annotated x and y, lifted depth; missing joints are its guess."""
+        """Return the lifter's joints: annotated x and y, lifted depth; missing joints are its guess."""
         observed = people.observations
         visible = observed.keypoint_confidence > 0
         lifted = lift.lift(
-            self.setting.config.lifting, state.lifting.lifter, jnp.asarray(observed.keypoint_position), visible
+            self.run.config.lifting, state.lifting.lifter, jnp.asarray(observed.keypoint_position), visible
         )
         return np.asarray(lifted.joints)
 
     def _scores(self, joints, truth) -> dict[str, np.ndarray]:
-        canonical = protocols.canonical_bone_sum_mm(self.train_truth.joints_h36m_mm)
-        return protocols.human36m_protocol_1.score(joints, truth, canonical)
+        canonical = metrics.canonical_bone_sum_mm(self.train_truth.joints_h36m_mm)
+        return metrics.human36m_protocol_1(joints, truth, canonical)
 
     def _turned_mean(self, joints, people: People, truth: Truth) -> float | None:
         """Return the mean score in the camera's frame, or None where the cameras are not known."""
         if truth.intrinsics_px is None:
             return None
-        turned = cameras.turned(joints, people.observations.box_px, truth.intrinsics_px)
+        turned = cameras.rotate_from_crop(joints, people.observations.box_px, truth.intrinsics_px)
         return self._mean(turned, truth.joints_h36m_mm)
 
     def _mean(self, joints, truth) -> float:
         return float(np.mean(self._scores(joints, truth)["mpjpe_mm"]))
+
+
+@jax.jit
+def _joints_h36m(template: Template, bodies: BodyParameters) -> Float[jax.Array, "n 17 3"]:
+    """Return Human3.6M's joints of stacked bodies, camera axes, metres."""
+
+    def one(body: BodyParameters) -> jax.Array:
+        segments = kinematics.pose_skeleton(template, body.rotation, body.pose, body.segment_scale)
+        return skinning.h36m_joints(template, segments)
+
+    return jax.vmap(one)(bodies)
 
 
 @jax.jit

@@ -1,4 +1,8 @@
-"""The ConvNet of a finished (or running) loop, loaded to predict: nothing else of its checkpoint is read."""
+"""Predict bodies from photographs with the regressor of a run.
+
+Of a checkpoint only the regressor is read. While the network works on a batch, threads read and cut the next. Every
+batch has one shape, the last is filled up. Finished batches can be kept on disk, so that a killed command goes on.
+"""
 
 import concurrent.futures
 import dataclasses
@@ -7,40 +11,39 @@ import itertools
 import os
 import pathlib
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import flax.struct
 import jax
 import numpy as np
 from jaxtyping import UInt8
 
 from dal_jax.body.parameters import BodyParameters, t_pose
 from dal_jax.fits.output import PathOf
-from dal_jax.loop.folder import filled, find, read
+from dal_jax.loop.folder import find, read
 from dal_jax.observations import photographs
 from dal_jax.observations.person import AnnotatedPerson
-from dal_jax.regressor import heads, model
-from dal_jax.regressor.heads import Statistics
-from dal_jax.regressor.model import RegressorConfig
-from dal_jax.runtime import files
+from dal_jax.regressor import model, theta
+from dal_jax.regressor.model import Learned, RegressorConfig
+from dal_jax.runtime import configs, files, progress
 from dal_jax.runtime.checkpoints import Checkpoints
 from dal_jax.runtime.errors import InputError
+from dal_jax.runtime.files import PathLike
 
-
-@flax.struct.dataclass
-class Learned:
-    """What prediction needs, on the device; a `regressor.model.Learned`."""
-
-    variables: Any
-    statistics: Statistics
+_READERS = min(8, os.cpu_count() or 1)  # decoding takes the time: of a large JPEG ten times as long as the network
+_FIELDS = tuple(field.name for field in dataclasses.fields(BodyParameters))
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained:
-    """A ConvNet and what it was trained with.
+class TrainedRegressor:
+    """The regressor of a run's checkpoint.
 
-    body: the body file of its run, '' for the free body. step: the number of its checkpoint.
+    config: that it was trained with.
+    learned: its weights and codec, on the device.
+    body: the body file of its run, '' for the free body.
+    folder: of its run.
+    step: the number of its checkpoint.
+    training_steps: that it has taken.
     """
 
     config: RegressorConfig
@@ -51,13 +54,26 @@ class Trained:
     training_steps: int
 
 
-def load(path: str | os.PathLike[str]) -> Trained:
+@dataclasses.dataclass(frozen=True)
+class Predicted:
+    """Bodies of people in photographs.
+
+    parameters: stacked over people (host arrays), NaN where there is a problem.
+    problems: for each person a line, or ''.
+    """
+
+    parameters: BodyParameters
+    problems: list[str]
+
+
+def load(path: PathLike) -> TrainedRegressor:
     """Load the last checkpoint of a `deform_and_learn` run.
 
     Args:
       path: the run's folder (--workdir), or the checkpoints/ in it.
+
     Raises:
-      errors.InputError: it is no such folder, has no checkpoint or an untrained ConvNet, or is damaged.
+      errors.InputError: it is no such folder, has no checkpoint or an untrained regressor, or is damaged.
     """
     config_path = find(path)
     config, body = _read_config(config_path)
@@ -68,9 +84,9 @@ def load(path: str | os.PathLike[str]) -> Trained:
     regressor = state["regressor"]
     steps = int(regressor["step"])
     if steps == 0:
-        raise InputError(f"{run}: its ConvNet is not trained yet; the run stands before its first epoch")
-    learned = Learned(regressor[_predicting(config)], regressor["statistics"])
-    return Trained(config, learned, body, run, step, steps)
+        raise InputError(f"{run}: its regressor is not trained yet; the run stands before its first epoch")
+    learned = Learned(regressor[_predicting(config)], regressor["codec"])
+    return TrainedRegressor(config, learned, body, run, step or 0, steps)
 
 
 def _example(config: RegressorConfig) -> dict[str, Any]:
@@ -82,23 +98,23 @@ def _example(config: RegressorConfig) -> dict[str, Any]:
         "regressor": {
             "step": jax.ShapeDtypeStruct((), "int32"),
             _predicting(config): model.variable_shapes(config),
-            "statistics": jax.eval_shape(functools.partial(heads.plain_statistics, config.rotations)),
+            "codec": jax.eval_shape(functools.partial(theta.plain_codec, config.rotations)),
         }
     }
 
 
 def _predicting(config: RegressorConfig) -> str:
-    """Return the field of `training.TrainState` that predicts (its property `variables`)."""
+    """Return the field of `training.TrainState` that predicts (see its property `learned`)."""
     return "average" if config.average_decay else "trained"
 
 
 def _read_config(path: pathlib.Path) -> tuple[RegressorConfig, str]:
-    """Return the ConvNet's configuration and the body file of a run's config.json; the rest is not looked at."""
+    """Return the regressor's configuration and the body file of a run's config.json; the rest is ignored."""
     content = read(path)
     body = content.get("body", "")
     if not isinstance(body, str):
         raise InputError(f"{path}: body is {body!r}, not the path of a file")
-    config = filled(path, "regressor", RegressorConfig(), content["regressor"])
+    config = configs.with_values(RegressorConfig(), content["regressor"], path, "config.regressor")
     try:
         model.validate(config)
     except InputError as error:
@@ -106,54 +122,45 @@ def _read_config(path: pathlib.Path) -> tuple[RegressorConfig, str]:
     return config, body
 
 
-# --- Bodies of people in photographs, a batch at a time; what is done is kept on disk, so a killed run goes on ---
-#
-# While the network works on a batch, threads read and cut the next. Every batch has one shape, the last is filled up.
-
-_READERS = min(8, os.cpu_count() or 1)  # decoding is what waits: a large JPEG takes ten times as long as the network
-_FIELDS = tuple(field.name for field in dataclasses.fields(BodyParameters))
-_EXAMPLE = jax.tree.map(np.asarray, t_pose())
-
-
-@dataclasses.dataclass(frozen=True)
-class Predicted:
-    """parameters: stacked over people (host arrays), NaN where there is a problem; problems: a line or nothing each."""
-
-    parameters: BodyParameters
-    problems: list[str]
-
-
 def predict(
-    trained: Trained,
-    path_of: PathOf,
+    trained: TrainedRegressor,
     people: Sequence[AnnotatedPerson],
-    done: pathlib.Path,
-    *,
+    path_of: PathOf,
+    done: PathLike,
     batch: int = 64,
     skip_invalid: bool = False,
-    progress: Callable[[int], object] | None = None,
 ) -> Predicted:
     """Predict the body in every person's square crop.
 
+        trained = load("runs/demo")
+        shown = photographs.listing("photos")
+        people = photographs.people(shown, None, skip_invalid=False).people
+        bodies = predict(trained, people, lambda one: shown.path(one.file_name), "bodies/predicted").parameters
+
     Args:
+      trained: the regressor.
+      people: whose `crop_px` are cut out of their photographs.
       path_of: where a person's photograph lies.
-      done: folder of the batches that are done; they are not done again.
+      done: folder of the finished batches; they are not predicted again.
       batch: people at once; fewer people make a smaller batch.
-      progress: called with the number of people of each batch that is done.
+      skip_invalid: turn a photograph that cannot be read, or a crop that cannot be cut, into a problem.
+
     Raises:
-      errors.InputError: a photograph cannot be read or a crop not be cut and, unless `skip_invalid`, the first such.
+      errors.InputError: the first such problem, unless `skip_invalid`.
     """
     batch = min(batch, 1 << (len(people) - 1).bit_length())
     chunks = [people[first : first + batch] for first in range(0, len(people), batch)]
-    paths = [done / f"{number:06d}.npz" for number in range(len(chunks))]
+    paths = [pathlib.Path(done) / f"{number:06d}.npz" for number in range(len(chunks))]
     missing = [number for number, path in enumerate(paths) if not path.exists()]
-    with concurrent.futures.ThreadPoolExecutor(_READERS) as readers:
+    with (
+        concurrent.futures.ThreadPoolExecutor(_READERS) as readers,
+        progress.bar("predict", total=len(people), unit="person") as bar,
+    ):
         ahead = _read_ahead(readers, [chunks[number] for number in missing], path_of, trained.config.image_size)
         for number, path in enumerate(paths):
             if number in missing:
                 _write(path, _predict_chunk(trained, next(ahead), batch, skip_invalid))
-            if progress is not None:
-                progress(len(chunks[number]))
+            bar.update(len(chunks[number]))
     parts = [_read(path) for path in paths]
     parameters = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(part.parameters for part in parts))
     return Predicted(parameters, [problem for part in parts for problem in part.problems])
@@ -163,7 +170,7 @@ Crop = UInt8[np.ndarray, "s s 3"]
 
 
 def _read_ahead(readers, chunks, path_of, size: int) -> Iterator[list[Crop | str]]:
-    """Yield each chunk's crops, or what is wrong with them; the next chunk is read meanwhile."""
+    """Yield each chunk's crops, or the line of their problem; the next chunk is read meanwhile."""
 
     def begin(chunk) -> list[concurrent.futures.Future]:
         groups = itertools.groupby(chunk, key=lambda one: (one.file_name, one.picture_size))
@@ -191,14 +198,14 @@ def _crop(photograph, one: AnnotatedPerson, size: int) -> Crop | str:
         return f"{one.file_name}: person {one.annotation_id}: {error}"
 
 
-def _predict_chunk(trained: Trained, crops: list[Crop | str], batch: int, skip_invalid: bool) -> Predicted:
+def _predict_chunk(trained: TrainedRegressor, crops: list[Crop | str], batch: int, skip_invalid: bool) -> Predicted:
     problems = [crop if isinstance(crop, str) else "" for crop in crops]
     if not skip_invalid and any(problems):
         raise InputError(next(filter(None, problems)))
-    parameters = jax.tree.map(lambda leaf: np.full((len(crops), *leaf.shape), np.nan, np.float32), _EXAMPLE)
+    parameters = jax.tree.map(lambda leaf: np.full((len(crops), *leaf.shape), np.nan, np.float32), t_pose())
     good = [row for row, problem in enumerate(problems) if not problem]
     if good:
-        images = np.stack([crops[row] for row in good])
+        images = np.stack([crop for crop in crops if not isinstance(crop, str)])
         bodies = model.predict(trained.config, trained.learned, images, batch)
         for name in _FIELDS:
             getattr(parameters, name)[good] = getattr(bodies, name)

@@ -11,7 +11,7 @@ from dal_jax.data.people import People, Truth
 from dal_jax.deform_and_learn import LoopState
 from dal_jax.loop import report_page
 from dal_jax.loop.judge import Judge
-from dal_jax.loop.report_page import Fits
+from dal_jax.loop.report_page import Report, Stage
 from dal_jax.observations import residuals
 from dal_jax.runtime import metric_log
 from dal_jax.viewing import plots
@@ -25,22 +25,22 @@ def write(
     log_path: pathlib.Path,
 ) -> pathlib.Path:
     """Write DIR/report and return the path of its page."""
-    setting = judge.setting
-    stages = [_stage(judge, "Registration, training people", setting.people, state.fits, judge.train_truth)]
+    run = judge.run
+    stages = [_stage(judge, "Registration, training people", run.people, state.fits, judge.train_truth)]
     if judge.test_truth is None:
-        stages.append(_stage(judge, "ConvNet, the same people", setting.people, state.predictions, None))
+        stages.append(_stage(judge, "Regressor, the same people", run.people, state.predictions, None))
     else:
         predicted = judge.predict_test(state)
-        stages.append(_stage(judge, "ConvNet, test people", judge.test, predicted, judge.test_truth))
-    return report_page.write_report(
-        directory,
-        title=f"Deform-and-learn: {setting.config.preset}",
-        config=dataclasses.asdict(setting.config),
+        stages.append(_stage(judge, "Regressor, test people", judge.test, predicted, judge.test_truth))
+    report = Report(
+        title=f"Deform-and-learn: {run.config.preset}",
+        config=dataclasses.asdict(run.config),
         history=history,
-        fits=stages,
-        template=setting.template,
+        stages=stages,
+        template=run.template,
         loss_plots=_loss_plots(log_path),
     )
+    return report_page.write_report(directory, report)
 
 
 def _stage(
@@ -49,17 +49,14 @@ def _stage(
     people: People,
     bodies: BodyParameters,
     truth: Truth | None,
-) -> Fits:
-    """Return a gallery: people sorted by MPJPE where it is known, else by the dense error in px."""
+) -> Stage:
+    """Return a stage whose people are sorted by MPJPE where it is known, else by the dense error in px."""
     errors, name, unit = judge.errors_mm(bodies, truth), "MPJPE", "mm"
     if errors is None:
-        dense, _ = residuals.errors_px(judge.setting.template, bodies, people.observations)
-        errors, name, unit = _dense_error(dense, people), "dense error", "px"
-    return Fits(title, people.names, people.images, bodies, errors, name, unit, people.observations)
-
-
-def _dense_error(dense: np.ndarray, people: People) -> np.ndarray:
-    return residuals.root_mean_square(dense, people.observations.point_confidence)
+        dense, _ = residuals.errors_px(judge.run.template, bodies, people.observations)
+        errors = residuals.root_mean_square(dense, np.asarray(people.observations.point_confidence))
+        name, unit = "dense error", "px"
+    return Stage(title, people.names, people.images, bodies, errors, name, unit, people.observations)
 
 
 def _loss_plots(log_path: pathlib.Path) -> dict[str, bytes]:
@@ -68,7 +65,7 @@ def _loss_plots(log_path: pathlib.Path) -> dict[str, bytes]:
     lifting = [line for line in lines if "lifting_step" in line]
     learning = [line for line in lines if line.get("phase") == "learn"]
     found = {}
-    for caption, chosen, axis in (("Lifting", lifting, "lifting_step"), ("ConvNet", learning, "epoch")):
+    for caption, chosen, axis in (("Lifting", lifting, "lifting_step"), ("Regressor", learning, "epoch")):
         names = sorted({name for line in chosen for name in line if "loss" in name or "realism" in name})
         series = {
             name: ([line[axis] for line in chosen if name in line], [line[name] for line in chosen if name in line])

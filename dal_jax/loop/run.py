@@ -1,25 +1,79 @@
-"""Where a run's people come from: the embedded ones, or a data set made from the user's files; truth kept apart."""
+"""One run of deform-and-learn, from a configuration to a report: load the people, run or go on, judge, show."""
 
 import dataclasses
-import os
 import pathlib
 from typing import Any
 
-from dal_jax import deform_and_learn
+from dal_jax import deform_and_learn as algorithm
 from dal_jax.body.formats.load import FREE_BODY, load_body
-from dal_jax.body.template import Template
-from dal_jax.config import REST_POSES, Config
+from dal_jax.config import Config
 from dal_jax.data import catalogue
 from dal_jax.data.people import People, Truth, load_people, load_truth
 from dal_jax.deform_and_learn import Run
+from dal_jax.loop import report
 from dal_jax.loop.folder import RunFolder
 from dal_jax.loop.judge import Judge
-from dal_jax.loop.report import write
-from dal_jax.regressor import model
 from dal_jax.runtime import files
 from dal_jax.runtime.errors import InputError
+from dal_jax.runtime.files import PathLike
 from dal_jax.synthetic.people import named, prepare
-from dal_jax.uncertainty import sample_weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a finished run has reached.
+
+    history: one entry a round, the fields of history.json.
+    scores: what the history has no field for: `mean_pose_test_mpjpe_mm`, what learning has to beat;
+      `regressor_test_vertex_error_mm` of the last round.
+    report: the path of the page.
+    """
+
+    history: list[dict[str, Any]]
+    scores: dict[str, float | None]
+    report: pathlib.Path
+
+
+def deform_and_learn(
+    config: Config, workdir: PathLike, data_dir: PathLike | None = None, overwrite: bool = False
+) -> Result:
+    """Run a configuration in a folder, or go on with the run that is there.
+
+        config = preset("demo")
+        config.rounds = 2
+        result = deform_and_learn(config, "runs/demo")
+        result.history[-1]["regressor_test_mpjpe_mm"], result.report
+
+    Writes history.json, metrics.jsonl, scores.json, checkpoints/ and report/index.html into `workdir`.
+
+    Args:
+      config: of the run; a run goes on with the configuration it began with alone.
+      workdir: folder of the run.
+      data_dir: where data sets are kept once they are rendered or prepared; None: `data` beside `workdir`.
+      overwrite: throw away the run in `workdir` and start anew.
+
+    Raises:
+      errors.InputError: the configuration, the folder or the data cannot be used; one line.
+    """
+    workdir = pathlib.Path(workdir)
+    config.check()
+    folder = RunFolder(workdir, config, overwrite)
+    template = load_body(config.body or FREE_BODY)
+    people = load(config, workdir.parent / "data" if data_dir is None else data_dir)
+    run = Run(config, template, people.train)
+    algorithm.held_out_people(run)  # refused now if no one were left, not after the first registration
+    judge = Judge(run, people.test, people.train_truth, people.test_truth)
+    with folder:
+        state, position = folder.resume(algorithm.initial_state(run))
+        state, position = algorithm.run_rounds(run, state, position, folder, judge)
+    scores = {
+        "mean_pose_test_mpjpe_mm": judge.mean_pose_test_mpjpe_mm(),
+        "regressor_test_vertex_error_mm": judge.vertex_error_test_mm(state),
+    }
+    files.write_json(workdir / "scores.json", scores)
+    history = list(position.history)
+    page = report.write(workdir / "report", judge, state, history, workdir / "metrics.jsonl")
+    return Result(history, scores, page)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +86,12 @@ class RunData:
     test_truth: Truth | None
 
 
-def load(config: Config, template: Template, data_dir: str | os.PathLike[str]) -> RunData:
-    """Load (the first time: prepare) the people that a configuration names.
+def load(config: Config, data_dir: PathLike) -> RunData:
+    """Load (the first time: render or prepare) the people that a configuration names.
 
     Args:
-      data_dir: where data sets are kept once they are prepared.
+      config: of the run.
+      data_dir: where data sets are kept once they are rendered or prepared.
 
     Raises:
       errors.InputError: the data do not exist or do not fit the configuration.
@@ -65,8 +120,8 @@ def load(config: Config, template: Template, data_dir: str | os.PathLike[str]) -
     )
 
 
-def _prepared(config: Config, data_dir: str | os.PathLike[str]) -> RunData:
-    """Return the people of a data set; to be tested on those of its first split for it, or the training people."""
+def _prepared(config: Config, data_dir: PathLike) -> RunData:
+    """Return the people of a data set; its test people are those of its first test split, or the training people."""
     builder = catalogue.open_prepared(config.data, config.files(), data_dir)
     size = config.regressor.image_size
     train = "+".join(split for split in catalogue.TRAIN_SPLITS if split in builder.info.splits)
@@ -77,57 +132,3 @@ def _prepared(config: Config, data_dir: str | os.PathLike[str]) -> RunData:
         train_truth=load_truth(builder, train),
         test_truth=load_truth(builder, test),
     )
-
-
-# --- One run from folder to report: open or go on, load, run, judge, show ---
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """history: one entry a round; scores: what the history has no field for; report: the path of the page.
-
-    scores: `mean_pose_test_mpjpe_mm`, what learning has to beat; `regressor_test_vertex_error_mm` of the last round.
-    """
-
-    history: list[dict[str, Any]]
-    scores: dict[str, float | None]
-    report: pathlib.Path
-
-
-def run(config: Config, workdir: pathlib.Path, data_dir: str | os.PathLike[str], overwrite: bool = False) -> Result:
-    """Run a configuration in a folder, or go on with the run that is there.
-
-    Raises:
-      errors.InputError: the configuration, the folder or the data cannot be used; one line.
-    """
-    check(config)
-    folder = RunFolder(workdir, config, overwrite)
-    template = load_body(config.body or FREE_BODY)
-    people = load(config, template, data_dir)
-    setting = Run(config, template, people.train)
-    deform_and_learn.held_out_people(setting)  # refused now if nobody were left, not after the first registration
-    judge = Judge(setting, people.test, people.train_truth, people.test_truth)
-    with folder:
-        state, position = folder.resume(deform_and_learn.initial_state(setting))
-        state = deform_and_learn.run(setting, state, position, folder, judge)
-    scores = {
-        "mean_pose_test_mpjpe_mm": judge.mean_pose_test_mpjpe_mm(),
-        "regressor_test_vertex_error_mm": judge.vertex_error_test_mm(state),
-    }
-    files.write_json(workdir / "scores.json", scores)
-    page = write(workdir / "report", judge, state, position.history, workdir / "metrics.jsonl")
-    return Result(position.history, scores, page)
-
-
-def check(config: Config) -> None:
-    """Refuse (`errors.InputError`) what would fail only after hours."""
-    if config.rounds < 1:
-        raise InputError(f"config.rounds is {config.rounds}: at least 1")
-    if config.trust not in sample_weights.NAMES:
-        raise InputError(f"config.trust is '{config.trust}': one of {', '.join(sample_weights.NAMES)}")
-    for name, known in REST_POSES.items():
-        if getattr(config, name) not in known:
-            raise InputError(f"config.{name} is '{getattr(config, name)}': one of {', '.join(known)}")
-    if config.in_loop and not (config.refit and config.keep_better):
-        raise InputError("config.in_loop refits and keeps the better: it needs config.refit and .keep_better")
-    model.check(config.regressor)

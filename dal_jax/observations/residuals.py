@@ -1,4 +1,12 @@
-"""How far a fitted body's points lie from where they were annotated, in the photograph's pixels."""
+"""Eq. 3 and eq. 4: how far a posed body lies from what was annotated; for registration and regressor alike.
+
+    L_dense = sum_i c_i |x_idx(i) - p_i|^2                                                                     (3)
+    L_KP    = sum_j c_j |x_j - p_j|^2 + d_j (z_j - zGAN_j)^2                                                   (4)
+
+x are projections into the crop's [-1, 1] (`cameras.project`), z depths relative to the pelvis in the same units, c and
+d confidences. Residual vectors rather than losses: a sum of squares is a loss, and Gauss-Newton wants the vector. A
+confidence c enters a residual as sqrt(c).
+"""
 
 import functools
 
@@ -15,20 +23,72 @@ from dal_jax.body.template import Template
 from dal_jax.observations.observation import Observation
 
 
+@flax.struct.dataclass
+class Target:
+    """An observation whose surface points have been looked up on the template."""
+
+    points: SurfacePoints
+    observation: Observation
+
+
+def make_target(template: Template, observation: Observation) -> Target:
+    """Look up rest positions and skinning weights of the observed surface points (works on any leading axes)."""
+    points = skinning.surface_points(template, observation.point_face, observation.point_barycentric)
+    return Target(points, observation)
+
+
+def dense_residual(
+    projected: Float[Array, "points 2"], target: Target, outlier: float | Float[Array, ""] | None = None
+) -> Float[Array, "points 2"]:
+    """Return eq. 3: sqrt(c_i) (x_idx(i) - p_i), to be summed (not averaged) over the points.
+
+    With `outlier`, a distance in crop units, it is shortened so that its square is the loss of Geman and McClure.
+    """
+    residual = projected - target.observation.point_position
+    if outlier is not None:
+        residual = residual * jax.lax.rsqrt(1.0 + jnp.sum(residual**2, axis=-1, keepdims=True) / outlier**2)
+    return jnp.sqrt(target.observation.point_confidence)[:, None] * residual
+
+
+def keypoint_residual(projected: Float[Array, "17 3"], target: Target) -> Float[Array, "17 3"]:
+    """Return eq. 4: x, y against the annotated key points, z against the lifted depth relative to the pelvis."""
+    seen = target.observation
+    planar = jnp.sqrt(seen.keypoint_confidence)[:, None] * (projected[:, :2] - seen.keypoint_position)
+    depth = jnp.sqrt(seen.depth_confidence) * (projected[:, 2] - seen.depth)
+    return jnp.concatenate([planar, depth[:, None]], axis=1)
+
+
+def robust(
+    squared: Float[Array, "*points"], outlier: float | Float[Array, ""] | None
+) -> tuple[Float[Array, "*points"], Float[Array, "*points"]]:
+    """Return Geman and McClure's loss r^2 / (1 + r^2 / outlier^2) of squared distances r^2, and its derivative by them.
+
+    The derivative is the weight of a point in iteratively reweighted least squares. Without an outlier: the squared
+    loss, whose weights are 1.
+    """
+    if outlier is None:
+        return squared, jnp.ones_like(squared)
+    mass = 1.0 / (1.0 + squared / outlier**2)
+    return squared * mass, mass**2
+
+
+# --- the same distances in the photograph's pixels: what is reported ---
+
+
 def errors_px(
     template: Template,
     parameters: BodyParameters,
     observation: Observation,
-) -> tuple[Float[np.ndarray, "k p"], Float[np.ndarray, "k 17"]]:
-    """Return the distances, px of the photograph, of dense points and of key points from where the body puts them."""
+) -> tuple[Float[np.ndarray, "people points"], Float[np.ndarray, "people 17"]]:
+    """Return the reprojection errors of dense points and of key points, px of the photograph, whatever confidence."""
     dense, keypoint = _errors_crop(template, parameters, observation)
     half_side = np.asarray(observation.box_px)[:, 2:3] / 2.0
     return np.asarray(dense) * half_side, np.asarray(keypoint) * half_side
 
 
 def root_mean_square(
-    distance: Float[np.ndarray, "k p"], confidence: Float[np.ndarray, "k p"]
-) -> Float[np.ndarray, "k"]:
+    distance: Float[np.ndarray, "people points"], confidence: Float[Array | np.ndarray, "people points"]
+) -> Float[np.ndarray, "people"]:
     """Return the root mean square over entries whose confidence is not 0; NaN where there is none."""
     counted = np.asarray(confidence) > 0
     total, count = np.sum(np.where(counted, distance**2, 0.0), axis=1), counted.sum(axis=1)
@@ -38,67 +98,11 @@ def root_mean_square(
 @jax.jit
 @functools.partial(jax.vmap, in_axes=(None, 0, 0))
 def _errors_crop(
-    template: Template,
-    parameters: BodyParameters,
-    observation: Observation,
-) -> tuple[Float[Array, "p"], Float[Array, "17"]]:
+    template: Template, parameters: BodyParameters, observation: Observation
+) -> tuple[Float[Array, "points"], Float[Array, "17"]]:
     segments = kinematics.pose_skeleton(template, parameters.rotation, parameters.pose, parameters.segment_scale)
     points = skinning.surface_points(template, observation.point_face, observation.point_barycentric)
     place = functools.partial(cameras.project, camera_scale=parameters.camera_scale, translation=parameters.translation)
     dense = place(skinning.skin_points(template, segments, points)) - observation.point_position
     keypoint = place(skinning.h36m_joints(template, segments)) - observation.keypoint_position
     return jnp.linalg.norm(dense, axis=-1), jnp.linalg.norm(keypoint, axis=-1)
-
-
-@flax.struct.dataclass
-class Target:
-    """An observation whose surface points have been looked up on the template: all that the kernels read."""
-
-    points: SurfacePoints
-    point_position: Float[Array, "*batch points 2"]
-    point_confidence: Float[Array, "*batch points"]
-    keypoint_position: Float[Array, "*batch 17 2"]
-    keypoint_confidence: Float[Array, "*batch 17"]
-    depth: Float[Array, "*batch 17"]
-    depth_confidence: Float[Array, "*batch 17"]
-
-
-def make_target(template: Template, observation: Observation) -> Target:
-    """Look up rest positions and skinning weights of the observed surface points (works on any leading axes)."""
-    return Target(
-        points=skinning.surface_points(template, observation.point_face, observation.point_barycentric),
-        point_position=observation.point_position,
-        point_confidence=observation.point_confidence,
-        keypoint_position=observation.keypoint_position,
-        keypoint_confidence=observation.keypoint_confidence,
-        depth=observation.depth,
-        depth_confidence=observation.depth_confidence,
-    )
-
-
-def robust(squared: Float[Array, "..."], outlier: float | None) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """Return Geman and McClure's loss of squared distances, and its derivative by them (the weight of a point)."""
-    if outlier is None:
-        return squared, jnp.ones_like(squared)
-    mass = 1.0 / (1.0 + squared / outlier**2)
-    return squared * mass, mass**2
-
-
-def dense_residual(
-    projected: Float[Array, "points 2"], target: Target, outlier: float | None = None
-) -> Float[Array, "points 2"]:
-    """Return eq. 3: x_idx(i) - p_i, summed (not averaged) over the valid points.
-
-    With `outlier`, shortened so that its square is the robust loss.
-    """
-    residual = projected - target.point_position
-    if outlier is not None:
-        residual = residual * jax.lax.rsqrt(1.0 + jnp.sum(residual**2, axis=-1, keepdims=True) / outlier**2)
-    return jnp.sqrt(target.point_confidence)[:, None] * residual
-
-
-def keypoint_residual(projected: Float[Array, "17 3"], target: Target) -> Float[Array, "17 3"]:
-    """Return eq. 4: x, y against the annotated key points, z against the lifted depth relative to the pelvis."""
-    planar = jnp.sqrt(target.keypoint_confidence)[:, None] * (projected[:, :2] - target.keypoint_position)
-    depth = jnp.sqrt(target.depth_confidence) * (projected[:, 2] - target.depth)
-    return jnp.concatenate([planar, depth[:, None]], axis=1)

@@ -3,10 +3,11 @@
     L = w_dense L_dense + w_KP L_KP + w_scale L_scale + w_joint L_joint + w_det L_det,   each L = sum of squares
 
 Residual vectors rather than losses, so that first-order optimisers (sum of squares) and Gauss-Newton (Jacobian) share
-them. A confidence c enters a residual as sqrt(c).
+them. A confidence c enters a residual as sqrt(c). A `Term` adds one of the user's own.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import flax.struct
 import jax
@@ -15,11 +16,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dal_jax.body import cameras, joint_limits, kinematics, rotations, skinning
+from dal_jax.body.kinematics import Segments
 from dal_jax.body.parameters import BodyParameters, fix_gauge
 from dal_jax.body.template import Template
 from dal_jax.observations.residuals import Target, dense_residual, keypoint_residual
-from dal_jax.registration import priors
-from dal_jax.registration.priors import RestPose
+from dal_jax.registration.priors import PosePrior
 
 TERMS = ("dense", "keypoint", "scale", "joint", "det", "limit")
 _DET_MARGIN = 1.0
@@ -30,11 +31,11 @@ _DET_MARGIN = 1.0
 class EnergyWeights:
     """Weights of eq. 2 in the crop's [-1, 1] units; the defaults are the paper's for every round but the first.
 
-    A pytree, so that another set of weights needs no new compilation. What is None is off, a static choice.
+    A pytree, so that another set of weights needs no new compilation. A weight of None switches its term off; that is
+    a static choice.
     limit: of the squared excess of joint angles beyond their anatomical limits, radians.
     outlier: distance in crop units at which a dense correspondence counts as wrong, the scale of Geman and McClure's
       robust loss r^2 / (1 + r^2 / outlier^2). None: the paper's squared loss.
-    rest: what L_joint pulls to. None: the T-pose, as in the paper.
     """
 
     dense: float = 1000.0
@@ -44,7 +45,6 @@ class EnergyWeights:
     det: float = 1.0
     limit: float | None = None
     outlier: float | None = None
-    rest: RestPose | None = None
 
 
 def stiff_weights() -> EnergyWeights:
@@ -52,9 +52,43 @@ def stiff_weights() -> EnergyWeights:
     return EnergyWeights(scale=100.0, joint=1.0)
 
 
-def as_arrays(weights: EnergyWeights) -> EnergyWeights:
-    """Return weights as arrays of floats: a whole number among them would be compiled anew."""
-    return jax.tree.map(lambda weight: np.asarray(weight, float), weights)
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """An energy term from outside: weight times the sum of squares of `residual`.
+
+    name: of the term, and of its row among `residuals`.
+    weight: multiplies the sum of squares, as the weights of eq. 2 do.
+    residual: maps one person's `PosedBody` to a vector of any fixed length. Pure JAX, as it is vmapped, jitted and
+      differentiated. A function, because a Term is hashed: the same function compiles once.
+
+    Every solver takes it but `lm`, whose elimination on the tree is made for the terms of eq. 2.
+    """
+
+    name: str
+    weight: float
+    residual: Callable[["PosedBody"], Float[Array, "residuals"]]
+
+
+@flax.struct.dataclass
+class Objective:
+    """Everything of eq. 2 but the data: how terms are weighted, and what L_joint pulls to.
+
+    prior: what L_joint pulls to; None: the T-pose, as in the paper.
+    terms: further terms, of the user's own.
+    """
+
+    weights: EnergyWeights = dataclasses.field(default_factory=EnergyWeights)
+    prior: PosePrior | None = None
+    terms: tuple[Term, ...] = flax.struct.field(pytree_node=False, default=())
+
+    def reweighted(self, **changes: float | None) -> "Objective":
+        """Return the same objective with some of its weights changed."""
+        return dataclasses.replace(self, weights=dataclasses.replace(self.weights, **changes))
+
+
+def as_arrays(objective: Objective) -> Objective:
+    """Return an objective whose numbers are arrays of floats: a whole number among them would be compiled anew."""
+    return jax.tree.map(lambda number: np.asarray(number, float), objective)
 
 
 @flax.struct.dataclass
@@ -91,12 +125,12 @@ def scale_residual(template: Template, log_segment_scale: Float[Array, "24"]) ->
     return log_segment_scale[1:] - log_segment_scale[jnp.array(template.parents[1:])]
 
 
-def joint_residual(pose: Float[Array, "23 3"], rest: RestPose | None = None) -> Float[Array, "23 3"]:
-    """Return the axis-angle vectors: a quadratic pull to the rest pose, or to one that was learned.
+def joint_residual(pose: Float[Array, "23 3"], prior: PosePrior | None = None) -> Float[Array, "23 3"]:
+    """Return the axis-angle vectors, a quadratic pull to the T-pose, or the standardised deviations from a prior.
 
     Note: the paper raises w_joint to make the body stiff, so we read L_joint as sum |a_j|^2.
     """
-    return pose if rest is None else priors.residual(pose, rest)
+    return pose if prior is None else prior.residual(pose)
 
 
 def limit_residual(pose: Float[Array, "23 3"]) -> Float[Array, "23 3"]:
@@ -112,41 +146,74 @@ def det_residual(raw_rotation: Float[Array, "3 3"]) -> Float[Array, "1"]:
     return jnp.maximum(0.0, _DET_MARGIN - jnp.linalg.det(raw_rotation))[None]
 
 
-def residuals(
-    template: Template, target: Target, unknowns: Unknowns, weights: EnergyWeights
-) -> dict[str, Float[Array, "..."]]:
-    """Return every term of eq. 2 as an unweighted residual array, by the name of its weight.
+@dataclasses.dataclass(frozen=True)
+class PosedBody:
+    """One person's body at given unknowns: what residuals are made of.
 
-    Args:
-      weights: read for the forms of the terms (`outlier`, `rest`) alone.
+    Camera axes (x right, y down, z away), metres, pelvis at the origin.
+    unknowns: the free numbers; scales are logarithms.
+    segments: rotation (24, 3, 3), position (24, 3) and scale (24,) of every segment.
+    joints: SMPL's; joints_h36m: Human3.6M's, regressed from the skin.
     """
+
+    template: Template
+    unknowns: Unknowns
+    segments: Segments
+    joints: Float[Array, "24 3"]
+    joints_h36m: Float[Array, "17 3"]
+
+    def project(self, points: Float[Array, "points 3"]) -> Float[Array, "points 2"]:
+        """Return eq. 1, x = s Pi(X) + t: points (camera axes, metres) in the crop's [-1, 1]."""
+        return cameras.project(points, jnp.exp(self.unknowns.log_camera_scale), self.unknowns.translation)
+
+
+def pose_body(template: Template, unknowns: Unknowns) -> PosedBody:
+    """Return the body at given unknowns."""
     rotation = rotations.gram_schmidt(unknowns.raw_rotation)
     segments = kinematics.pose_skeleton(template, rotation, unknowns.pose, jnp.exp(unknowns.log_segment_scale))
-    scale = jnp.exp(unknowns.log_camera_scale)
-    points = skinning.skin_points(template, segments, target.points)
-    joints = skinning.h36m_joints(template, segments)
-    keypoints = jnp.concatenate([cameras.project(joints, scale, unknowns.translation), scale * joints[:, 2:]], axis=1)
-    return {
-        "dense": dense_residual(cameras.project(points, scale, unknowns.translation), target, weights.outlier),
+    return PosedBody(template, unknowns, segments, segments.position, skinning.h36m_joints(template, segments))
+
+
+def residuals(
+    template: Template, target: Target, unknowns: Unknowns, objective: Objective
+) -> dict[str, Float[Array, "..."]]:
+    """Return every term of eq. 2, and the objective's own, as an unweighted residual array, by name.
+
+    The weights are read for the form of a term (`outlier`) alone.
+    """
+    posed = pose_body(template, unknowns)
+    scale, joints = jnp.exp(unknowns.log_camera_scale), posed.joints_h36m
+    points = skinning.skin_points(template, posed.segments, target.points)
+    keypoints = jnp.concatenate([posed.project(joints), scale * joints[:, 2:]], axis=1)
+    own = {
+        "dense": dense_residual(posed.project(points), target, objective.weights.outlier),
         "keypoint": keypoint_residual(keypoints, target),
         "scale": scale_residual(template, unknowns.log_segment_scale),
-        "joint": joint_residual(unknowns.pose, weights.rest),
+        "joint": joint_residual(unknowns.pose, objective.prior),
         "det": det_residual(unknowns.raw_rotation),
         "limit": limit_residual(unknowns.pose),
     }
+    return own | {term.name: term.residual(posed) for term in objective.terms}
 
 
-def weighted_residuals(terms: dict[str, Float[Array, "..."]], weights: EnergyWeights) -> Float[Array, "residuals"]:
-    """Return one flat vector whose sum of squares is eq. 2: the only place where weights are applied."""
-    if set(terms) != set(TERMS):
-        raise ValueError(f"terms {sorted(terms)} are not {sorted(TERMS)}")
-    used = {name: getattr(weights, name) for name in TERMS if getattr(weights, name) is not None}
+def weighted_residuals(terms: dict[str, Float[Array, "..."]], objective: Objective) -> Float[Array, "residuals"]:
+    """Return one flat vector whose sum of squares is eq. 2: the only place where weights are applied.
+
+    Raises:
+      ValueError: the names are not those of eq. 2 and of the objective's own terms, each once.
+    """
+    expected = [*TERMS, *(term.name for term in objective.terms)]
+    if sorted(terms) != sorted(expected):
+        raise ValueError(f"terms {sorted(terms)} are not {sorted(expected)}")
+    weights = {name: getattr(objective.weights, name) for name in TERMS}
+    weights |= {term.name: term.weight for term in objective.terms}
+    used = {name: weight for name, weight in weights.items() if weight is not None}
     return jnp.concatenate([jnp.sqrt(jnp.asarray(weight)) * terms[name].ravel() for name, weight in used.items()])
 
 
-def energy(template: Template, target: Target, unknowns: Unknowns, weights: EnergyWeights) -> Float[Array, ""]:
+def energy(template: Template, target: Target, unknowns: Unknowns, objective: Objective) -> Float[Array, ""]:
     """Return L_regist of eq. 2."""
-    return jnp.sum(weighted_residuals(residuals(template, target, unknowns, weights), weights) ** 2)
+    return jnp.sum(weighted_residuals(residuals(template, target, unknowns, objective), objective) ** 2)
 
 
 def to_parameters(unknowns: Unknowns) -> BodyParameters:
@@ -166,7 +233,7 @@ def parameter_energy(
     template: Template,
     target: Target,
     parameters: BodyParameters,
-    weights: EnergyWeights,
+    objective: Objective,
 ) -> Float[Array, ""]:
     """Return L_regist of eq. 2 at given parameters: how fits from anywhere are compared."""
-    return energy(template, target, from_parameters(parameters), weights)
+    return energy(template, target, from_parameters(parameters), objective)

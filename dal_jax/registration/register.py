@@ -1,6 +1,7 @@
 """Register people: starts -> optimiser -> the start of lowest energy; streamed in chunks of one fixed shape.
 
-Chunks are spread over devices by shard_map; people are independent, so no device waits for another.
+Written for one person and vmapped; chunks are spread over devices by shard_map. People are independent, so no device
+waits for another.
 """
 
 import collections
@@ -14,19 +15,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation
 from dal_jax.registration import schedules, starts as starts_lib
-from dal_jax.registration.energy import EnergyWeights, as_arrays, parameter_energy
+from dal_jax.registration.energy import Objective, as_arrays, parameter_energy
 from dal_jax.registration.solvers import solve
-from dal_jax.registration.solvers.solve import Solved
+from dal_jax.registration.solvers.descent import Solution, SolverOptions
+from dal_jax.registration.solvers.solve import Batch
 from dal_jax.registration.solvers.tree import model
 
-STARTS = ("tpose", "closed_form", "headings4", "headings8", "headings32", "given")
 _CONVERGED_DECREASE = 1e-2
 _CHUNKS_AHEAD = 2  # on their way while the host prepares the next: bounds memory, hides the host
 
@@ -35,12 +36,14 @@ _CHUNKS_AHEAD = 2  # on their way while the host prepares the next: bounds memor
 class RegistrationConfig:
     """How one round of registration is run.
 
-    optimizer: what `optimizers.solve` takes; the paper's is `adam`.
-    steps: iterations from every start, in every stage; learning_rate: of first-order optimisers (paper: 0.1).
-    starts: of `STARTS`; `tpose` is the paper's first round; `given` uses nothing but what the caller hands over.
-    batch: people a compiled chunk and device (paper: 10); devices: 0 is all that JAX sees.
-    tolerance: a fit is finished when a step gains less than this share of its energy; 0: it takes all steps.
-    schedule: of `schedules.NAMES`.
+    optimizer: by name, see `solvers.solve`; the paper's is `adam`.
+    steps: iterations from every start, in every stage.
+    learning_rate: of first-order optimisers (paper: 0.1).
+    starts: one of `starts.STARTS`; `tpose` is the paper's first round, `given` uses the caller's starts alone.
+    batch: people in a compiled chunk, a device (paper: 10).
+    tolerance: a fit is finished when a step lowers its energy by less than this (relative); 0: all steps are taken.
+    schedule: one of `schedules.SCHEDULES`.
+    devices: how many to use; 0: all that JAX sees.
     """
 
     optimizer: str = "lm"
@@ -55,42 +58,49 @@ class RegistrationConfig:
 
 @flax.struct.dataclass
 class Fit:
-    """A registered person (leading axis: people), host arrays.
+    """Registered people (leading axis: people); host arrays where `register` or `stream` returns it.
 
-    parameters: theta; energy: eq. 2 with the weights of the last stage; start: index of the start that won (the
-    configured ones first, then the given ones in order); converged: the last accepted step gained less than 1%;
-    steps: taken in the last stage; start_energy: of every start.
+    parameters: theta.
+    energy: eq. 2 with the objective of the last stage.
+    start: index of the start whose fit has the lowest energy: the configured ones first, then the given ones in order.
+    converged: the last accepted step lowered the energy by less than 1%.
+    steps: taken in the last stage.
+    start_energy: of the fit from every start.
     """
 
     parameters: BodyParameters
-    energy: Float[Array, "people"]
-    start: Int[Array, "people"]
-    converged: Array
-    steps: Int[Array, "people"]
-    start_energy: Float[Array, "people starts"]
+    energy: Float[Array | np.ndarray, "people"]
+    start: Int[Array | np.ndarray, "people"]
+    converged: Bool[Array | np.ndarray, "people"]
+    steps: Int[Array | np.ndarray, "people"]
+    start_energy: Float[Array | np.ndarray, "people starts"]
 
 
 def register(
     template: Template,
     observations: Observation,
     config: RegistrationConfig,
-    weights: EnergyWeights,
+    objective: Objective,
     given: Sequence[BodyParameters] = (),
     progress: Callable[[int], None] | None = None,
 ) -> Fit:
     """Fit every person from the configured starts and the `given` ones; keep the fit of lowest energy.
 
     Args:
-      observations, given: stacked over people (host or device arrays); each entry of `given` is one more start.
+      template: the body.
+      observations: stacked over people (host or device arrays).
+      config: how.
+      objective: what is minimised.
+      given: one more start each, stacked over people.
       progress: called with the number of people done so far.
 
     Raises:
       ValueError: an unknown optimiser, start or schedule, no start at all, or sizes that differ; names the value.
     """
     if len(observations.point_face) == 0:
-        raise ValueError("there is nobody to register")
+        raise ValueError("there are no people to register")
     fits, done = [], 0
-    for fit in stream(template, [(observations, tuple(given))], config, weights):
+    for fit in stream(template, [(observations, tuple(given))], config, objective):
         fits.append(fit)
         done += len(fit.energy)
         if progress is not None:
@@ -102,19 +112,22 @@ def stream(
     template: Template,
     pieces: Iterable[Observation | tuple[Observation, tuple]],
     config: RegistrationConfig,
-    weights: EnergyWeights,
+    objective: Objective,
 ) -> Iterator[Fit]:
     """Fit people piece by piece, yielding them in order, chunk by chunk; memory does not depend on their number.
 
     Args:
+      template: the body.
       pieces: observations stacked over any number of people, of the same number of points; or pairs of such and a
         tuple of given starts.
+      config: how.
+      objective: what is minimised.
 
     Raises:
       ValueError: as `register`.
     """
-    fitter = Fitter(template, config, weights)
-    on_the_way: collections.deque = collections.deque()
+    fitter = Fitter(template, config, objective)
+    on_the_way: collections.deque[tuple[Fit, int]] = collections.deque()
     for piece in pieces:
         observations, given = piece if isinstance(piece, tuple) else (piece, ())
         _check_shapes(config, observations, given)
@@ -133,20 +146,20 @@ class Fitter:
     devices: how many it spreads people over.
     """
 
-    def __init__(self, template: Template, config: RegistrationConfig, weights: EnergyWeights):
-        """Send the constants to the devices.
+    def __init__(self, template: Template, config: RegistrationConfig, objective: Objective):
+        """Send the constants to the devices; arguments as of `register`.
 
         Raises:
           ValueError: an unknown optimiser, start or schedule, more devices than there are; names the value.
         """
-        _validate(config)
+        _check_config(config)
         mesh = _mesh(config.devices)
         self.devices = mesh.size
         self._config = config
         self._fit = _compiled(config.optimizer, config.starts, int(config.steps), config.schedule, mesh)
         self._people = NamedSharding(mesh, PartitionSpec("data"))
         self._constants = jax.device_put(
-            (template, as_arrays(weights), model.build(template), float(config.learning_rate),
+            (template, as_arrays(objective), model.build(template), float(config.learning_rate),
              float(config.tolerance)),
             NamedSharding(mesh, PartitionSpec()),
         )  # fmt: skip
@@ -156,10 +169,11 @@ class Fitter:
         observations: Observation,
         given: Sequence[BodyParameters] = (),
     ) -> Fit:
-        """Fit people as `register` does, all at once; the fits stay on the devices, and nobody waits for them.
+        """Fit people as `register` does, all at once; return without waiting for the fits, which stay on the devices.
 
         Args:
-          observations, given: stacked over people, a multiple of `devices`; host arrays, or there already.
+          observations: stacked over people, a multiple of `devices`; host arrays, or on the devices already.
+          given: one more start each.
 
         Raises:
           ValueError: no start at all, or sizes that differ.
@@ -172,17 +186,17 @@ def score(
     template: Template,
     observations: Observation,
     parameters: BodyParameters,
-    weights: EnergyWeights,
-) -> Float[Array, "people"]:
+    objective: Objective,
+) -> Float[np.ndarray, "people"]:
     """Return eq. 2 of every person at given parameters."""
-    return np.asarray(_score(template, observations, parameters, as_arrays(weights)))
+    return np.asarray(_score(template, observations, parameters, as_arrays(objective)))
 
 
 @jax.jit
-def _score(template, observations, parameters, weights):
+def _score(template, observations, parameters, objective):
     target = residuals.make_target(template, observations)
     return jax.lax.map(
-        lambda pair: parameter_energy(template, pair[0], pair[1], weights), (target, parameters), batch_size=64
+        lambda pair: parameter_energy(template, pair[0], pair[1], objective), (target, parameters), batch_size=64
     )
 
 
@@ -211,17 +225,15 @@ def _arrived(fit: Fit, count: int) -> Fit:
 def _compiled(optimizer: str, starts: str, steps: int, schedule: str, mesh: Mesh):
     """Return the jitted fit of one chunk; one compilation for each of these and each shape."""
 
-    def fit_shard(template, weights, tree, learning_rate, tolerance, observations, given) -> Fit:
+    def fit_shard(template, objective, tree, learning_rate, tolerance, observations, given) -> Fit:
+        options = SolverOptions(steps, learning_rate, tolerance)
         with jax.default_matmul_precision("highest"):  # TF32 and bfloat16 products would cost millimetres
             target = residuals.make_target(template, observations)
             start = starts_lib.starts(template, target, starts, given)
-            for stage in schedules.stages(schedule, weights):
-                solved = solve.solve(
-                    optimizer, template, target, start, stage, tree,
-                    steps=steps, learning_rate=learning_rate, tolerance=tolerance,
-                )  # fmt: skip
-                start = solved.parameters
-            return _best(solved)
+            for stage in schedules.stages(schedule, objective):
+                solution = solve.solve(optimizer, Batch(template, tree, target, stage, start), options)
+                start = solution.state
+            return _best(solution)
 
     everywhere, split = PartitionSpec(), PartitionSpec("data")
     sharded = jax.shard_map(
@@ -234,18 +246,18 @@ def _compiled(optimizer: str, starts: str, steps: int, schedule: str, mesh: Mesh
     return jax.jit(sharded)
 
 
-def _best(solved: Solved) -> Fit:
+def _best(solution: Solution) -> Fit:
     """Return each person's start of lowest energy; one that is not a number loses."""
-    winner = jnp.argmin(jnp.nan_to_num(solved.energy, nan=jnp.inf), axis=0)
+    winner = jnp.argmin(jnp.nan_to_num(solution.energy, nan=jnp.inf), axis=0)
     people = jnp.arange(len(winner))
-    best = jax.tree.map(lambda leaf: leaf[winner, people], solved)
+    best = jax.tree.map(lambda leaf: leaf[winner, people], solution)
     return Fit(
-        parameters=best.parameters,
+        parameters=best.state,
         energy=best.energy,
         start=winner,
         converged=best.relative_decrease < _CONVERGED_DECREASE,
         steps=best.steps,
-        start_energy=solved.energy.T,
+        start_energy=solution.energy.T,
     )
 
 
@@ -263,9 +275,7 @@ def _check_shapes(config: RegistrationConfig, observations: Observation, given) 
             raise ValueError(f"a given start has {len(start.camera_scale)} people, the observations {people}")
 
 
-def _validate(config: RegistrationConfig) -> None:
+def _check_config(config: RegistrationConfig) -> None:
     solve.check(config.optimizer)
-    if config.starts not in STARTS:
-        raise ValueError(f"starts '{config.starts}' is not one of {', '.join(STARTS)}")
-    if config.schedule not in schedules.SCHEDULES:
-        raise ValueError(f"schedule '{config.schedule}' is not one of {', '.join(schedules.SCHEDULES)}")
+    schedules.check_choice("starts", config.starts, starts_lib.STARTS)
+    schedules.check_choice("schedule", config.schedule, schedules.SCHEDULES)

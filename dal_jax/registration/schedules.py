@@ -1,62 +1,71 @@
-"""Weights of eq. 2 by name, for flags.
+"""What registration minimises, by name, and in which order: objectives and schedules.
 
-stiff      the paper's of the first round: w_scale 100, w_joint 1, to the T-pose
-soft       the paper's of later rounds: w_scale 10, w_joint 0.001
-natural    soft, but key points, and with them lifted depths, pull thirty times harder (residuals alone, `noise`, ask
-           for more than that), and joints to how people hold them (`poses`), so that what no pixel shows is where it
-           usually is. Note: w_joint 0.1 is our choice, by points of real annotation that were left out of the fit and
-           by synthetic training people; 0.03 to 0.3 are alike
+paper_stiff    the paper's weights of the first round: w_scale 100, w_joint 1, to the T-pose
+paper_soft     the paper's of later rounds: w_scale 10, w_joint 0.001
+pose_prior     soft, but key points, and with them lifted depths, pull thirty times harder (the residuals alone,
+               `uncertainty.noise`, ask for more than that). Joints are pulled to how people hold them (`priors`), so
+               that what no pixel shows is where it usually is. Note: w_joint 0.1 is our choice, by points of real
+               annotation that were left out of the fit and by synthetic training people; 0.03 to 0.3 are alike
 """
 
-import dataclasses
-
 from dal_jax.registration import energy, priors
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import EnergyWeights, Objective
 
-WEIGHTS = ("stiff", "soft", "natural")
-
-NATURAL_KEYPOINT, NATURAL_JOINT = 30.0, 0.1
+WEIGHTS = ("paper_stiff", "paper_soft", "pose_prior")
 
 
-def weights_by_name(name: str) -> EnergyWeights:
-    """Return weights of NAMES.
+def objective_by_name(name: str) -> Objective:
+    """Return the objective of a name among WEIGHTS.
 
     Raises:
       ValueError: another name.
     """
-    if name not in WEIGHTS:
-        raise ValueError(f"weights '{name}' are not among {', '.join(WEIGHTS)}")
-    if name == "stiff":
-        return energy.stiff_weights()
-    soft = EnergyWeights()
-    if name == "soft":
-        return soft
-    return dataclasses.replace(soft, keypoint=NATURAL_KEYPOINT, joint=NATURAL_JOINT, rest=priors.usual().rest_pose())
+    check_choice("weights", name, WEIGHTS)
+    if name == "paper_stiff":
+        return Objective(energy.stiff_weights())
+    if name == "paper_soft":
+        return Objective()
+    return Objective(pose_prior_weights(), priors.population())
 
 
-# --- Schedules: the weights of eq. 2 in the order in which they are minimised, each from where the last one ended ---
+def pose_prior_weights() -> EnergyWeights:
+    """Return the weights that go with a pose prior."""
+    return EnergyWeights(keypoint=30.0, joint=0.1)
+
+
+# --- Schedules: the objectives in the order in which they are minimised, each from where the last one ended ---
 
 SCHEDULES = ("constant", "stiff_to_soft", "graduated")
 DEFAULT_OUTLIER = 0.07  # crop units, 3.5% of the crop's side
 _GRADUATION = (4.0, 2.0, 1.0)
 
 
-def stages(name: str, weights: EnergyWeights) -> tuple[EnergyWeights, ...]:
-    """Return the weights of every stage; the last are what fits are judged by.
+def stages(name: str, objective: Objective) -> tuple[Objective, ...]:
+    """Return the objective of every stage; fits are judged by the last.
 
-    constant: `weights`. stiff_to_soft: the paper's stiff w_scale and w_joint first, as its rounds have it. graduated:
-    a robust loss of dense points whose scale shrinks to `weights.outlier` (DEFAULT_OUTLIER where that is None), so
+    constant: `objective` alone. stiff_to_soft: the paper's stiff w_scale and w_joint first, as its rounds have it.
+    graduated: a robust loss of dense points whose scale shrinks to `outlier` (DEFAULT_OUTLIER where that is None), so
     that wrong correspondences lose their pull only after right ones have found their place.
 
     Raises:
       ValueError: an unknown name.
     """
+    check_choice("schedule", name, SCHEDULES)
     if name == "constant":
-        return (weights,)
+        return (objective,)
     if name == "stiff_to_soft":
         stiff = energy.stiff_weights()
-        return (dataclasses.replace(weights, scale=stiff.scale, joint=stiff.joint), weights)
-    if name == "graduated":
-        final = DEFAULT_OUTLIER if weights.outlier is None else weights.outlier
-        return tuple(dataclasses.replace(weights, outlier=factor * final) for factor in _GRADUATION)
-    raise ValueError(f"schedule '{name}' is not one of {', '.join(SCHEDULES)}")
+        return (objective.reweighted(scale=stiff.scale, joint=stiff.joint), objective)
+    outlier = objective.weights.outlier
+    final = DEFAULT_OUTLIER if outlier is None else outlier
+    return tuple(objective.reweighted(outlier=factor * final) for factor in _GRADUATION)
+
+
+def check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a value that is not among the choices.
+
+    Raises:
+      ValueError: it is not; one line that names the value and the choices.
+    """
+    if value not in choices:
+        raise ValueError(f"{what} '{value}' is not one of {', '.join(choices)}")

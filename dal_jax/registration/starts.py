@@ -1,5 +1,6 @@
-"""Where a registration starts: the T-pose, a closed-form scaled-orthographic pose, or several headings of it."""
+"""Where a registration starts: the T-pose, a closed-form scaled-orthographic pose, or several azimuths of it."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -11,9 +12,9 @@ from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.observations.residuals import Target
 
+STARTS = ("tpose", "closed_form", "headings4", "headings8", "headings32", "given")
 _PRIOR_MASS = 0.5  # points' worth of pull to "upright, facing the camera": decides only what the points leave open
 _PRIOR_SPREAD_M2 = 0.05
-_HEADINGS = 4
 
 
 def starts(
@@ -22,17 +23,20 @@ def starts(
     name: str,
     given: Sequence[BodyParameters],
 ) -> BodyParameters:
-    """Return all starts of a batch of people, axes (start, person, ...): those of `register.STARTS`, then the given."""
-    batch = target.point_confidence.shape[0]
-    found = []
+    """Return all starts of a batch of people, axes (start, person, ...): those of the name, then the given.
+
+    tpose: the paper's. closed_form: `closed_form`. headingsN: N azimuths of that. given: the given ones alone.
+    """
+    batch = target.observation.point_confidence.shape[0]
+    every = []
     if name == "tpose":
-        found.append(jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (1, batch, *leaf.shape)), parameters.t_pose()))
+        every.append(jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (1, batch, *leaf.shape)), parameters.t_pose()))
     elif name != "given":
         closed = jax.vmap(lambda one: closed_form(template, one))(target)
-        turns = int(name.removeprefix("headings")) if name.startswith("headings") else 1
-        found.append(jax.vmap(lambda one: headings(one, turns), out_axes=1)(closed))
-    found.extend(jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], start) for start in given)
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
+        count = int(name.removeprefix("headings")) if name.startswith("headings") else 1
+        every.append(jax.vmap(lambda one: azimuths(one, count), out_axes=1)(closed))
+    every.extend(jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], start) for start in given)
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *every)
 
 
 def closed_form(template: Template, target: Target) -> BodyParameters:
@@ -42,8 +46,9 @@ def closed_form(template: Template, target: Target) -> BodyParameters:
     alike. A weak prior (half a point) keeps people with few or coplanar points upright and facing the camera.
     """
     rest = jnp.concatenate([target.points.rest, jnp.asarray(template.h36m_regressor @ template.vertices)])
-    image = jnp.concatenate([target.point_position, target.keypoint_position])
-    mass = jnp.concatenate([target.point_confidence, target.keypoint_confidence])
+    seen = target.observation
+    image = jnp.concatenate([seen.point_position, seen.keypoint_position])
+    mass = jnp.concatenate([seen.point_confidence, seen.keypoint_confidence])
     total = jnp.sum(mass)
     safe_total = jnp.where(total > 0, total, 1.0)
     rest_mean = jnp.sum(mass[:, None] * rest, axis=0) / safe_total
@@ -56,13 +61,14 @@ def closed_form(template: Template, target: Target) -> BodyParameters:
     affine = _right_divide(cross + prior * start.rotation[:2], spread + prior * jnp.eye(3))
     rows, scale = _polar(affine)
     rotation = jnp.concatenate([rows, jnp.cross(rows[0], rows[1])[None]])
-    return start.replace(rotation=rotation, camera_scale=scale, translation=image_mean - scale * (rows @ rest_mean))
+    translation = image_mean - scale * (rows @ rest_mean)
+    return dataclasses.replace(start, rotation=rotation, camera_scale=scale, translation=translation)
 
 
-def headings(start: BodyParameters, count: int = _HEADINGS) -> BodyParameters:
-    """Return `count` copies of a start (a new leading axis), turned about the body's vertical in equal steps."""
+def azimuths(start: BodyParameters, count: int) -> BodyParameters:
+    """Return `count` copies of a start (a new leading axis), rotated about the body's vertical in equal steps."""
     angle = jnp.arange(count) * (2.0 * jnp.pi / count)
-    turn = rotations.axis_angle_to_matrix(angle[:, None] * jnp.array([[0.0, 1.0, 0.0]]))
+    about = rotations.axis_angle_to_matrix(angle[:, None] * jnp.array([[0.0, 1.0, 0.0]]))
 
     def repeat(leaf: Float[Array, "..."]) -> Float[Array, "..."]:
         return jnp.broadcast_to(leaf, (count, *leaf.shape))
@@ -70,7 +76,7 @@ def headings(start: BodyParameters, count: int = _HEADINGS) -> BodyParameters:
     return BodyParameters(
         pose=repeat(start.pose),
         segment_scale=repeat(start.segment_scale),
-        rotation=start.rotation @ turn,
+        rotation=start.rotation @ about,
         camera_scale=repeat(start.camera_scale),
         translation=repeat(start.translation),
     )

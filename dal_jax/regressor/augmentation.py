@@ -1,7 +1,7 @@
-"""Augmentation that keeps image, annotation and registered body in agreement: one example pure, on the device.
+"""Augmentation that keeps image, annotation and registered body in agreement: one example, pure, on the device.
 
 A geometric change of the picture is a similarity p' = zoom Q F p + shift of the crop (F a mirror or the identity, Q a
-turn). Weak perspective commutes with all of it, so the body that explains the new picture is known exactly:
+rotation). Weak perspective commutes with all of it, so the body that explains the new picture is known exactly:
 R' = Q F R F, s' = zoom s, t' = zoom Q F t + shift, with left and right exchanged under F.
 """
 
@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from dal_jax.body import skeleton
 from dal_jax.body.parameters import BodyParameters
+from dal_jax.observations.residuals import Target
 from dal_jax.regressor.batches import Sample
 
 _MIRROR = np.array([-1.0, 1.0, 1.0], np.float32)
@@ -28,20 +29,27 @@ class AugmentationConfig:
     """How far examples are changed; the defaults, as the paper, change nothing."""
 
     flip_share: float = 0.0  # of examples that are mirrored
-    turn_deg: float = 0.0  # turned in the image by up to this, either way
+    rotation_deg: float = 0.0  # rotated in the image by up to this, either way
     zoom: float = 0.0  # the log of the magnification is within this, either way
     shift: float = 0.0  # moved by up to this, either way, in the crop's [-1, 1]
     brightness: float = 0.0  # added to all pixels, of 255, either way
     contrast: float = 0.0  # the log of the factor about the image's mean, either way
     tint: float = 0.0  # the log of each channel's factor, either way
-    erase_share: float = 0.0  # of examples with a rectangle of plain colour over them
+    erase_share: float = 0.0  # of examples that get a rectangle of plain colour
     erase_side: float = 0.4  # longest side of that rectangle, of the image's
 
 
 def mild() -> AugmentationConfig:
     """Return what helps on pictures of upright people."""
     return AugmentationConfig(
-        flip_share=0.5, turn_deg=10.0, zoom=0.1, shift=0.08, brightness=0.1, contrast=0.2, tint=0.15, erase_share=0.3
+        flip_share=0.5,
+        rotation_deg=10.0,
+        zoom=0.1,
+        shift=0.08,
+        brightness=0.1,
+        contrast=0.2,
+        tint=0.15,
+        erase_share=0.3,
     )
 
 
@@ -49,11 +57,11 @@ def mild() -> AugmentationConfig:
 class Similarity:
     """A change of the crop, p' = zoom Q F p + shift.
 
-    flip: whether F mirrors left and right; turn: Q, from x towards y, radians.
+    flip: whether F mirrors left and right. angle: of Q, from x towards y, radians.
     """
 
     flip: Bool[Array, ""]
-    turn: Float[Array, ""]
+    angle: Float[Array, ""]
     zoom: Float[Array, ""]
     shift: Float[Array, "2"]
 
@@ -63,15 +71,15 @@ def augment(config: AugmentationConfig, key: PRNGKeyArray, sample: Sample) -> Sa
     geometry_key, colour_key, erase_key = jax.random.split(key, 3)
     sample = move(draw_similarity(config, geometry_key), sample)
     image = _recolour(config, colour_key, sample.image)
-    return sample.replace(image=_erase(config, erase_key, image))
+    return dataclasses.replace(sample, image=_erase(config, erase_key, image))
 
 
 def draw_similarity(config: AugmentationConfig, key: PRNGKeyArray) -> Similarity:
     """Draw a change of the crop, uniformly within the configuration's limits."""
-    flip, turn, zoom, x, y = jax.random.uniform(key, (5,))
+    flip, angle, zoom, x, y = jax.random.uniform(key, (5,))
     return Similarity(
         flip=flip < config.flip_share,
-        turn=jnp.deg2rad(config.turn_deg) * (2 * turn - 1),
+        angle=jnp.deg2rad(config.rotation_deg) * (2 * angle - 1),
         zoom=jnp.exp(config.zoom * (2 * zoom - 1)),
         shift=config.shift * (2 * jnp.stack([x, y]) - 1),
     )
@@ -79,24 +87,28 @@ def draw_similarity(config: AugmentationConfig, key: PRNGKeyArray) -> Similarity
 
 def move(similarity: Similarity, sample: Sample) -> Sample:
     """Return the example as it looks after a change of the crop: pixels, annotation and registered body."""
-    mirrored = _mirror_supervision(sample)
-    sample = jax.tree.map(
+    target, fit = jax.tree.map(
         lambda there, here: jnp.where(similarity.flip, there, here),
-        mirrored.replace(image=sample.image),  # the pixels are mirrored and turned in one resampling
-        sample,
+        (mirror_target(sample.target), mirror_parameters(sample.fit)),
+        (sample.target, sample.fit),
     )
-    turn, zoom = _turn(similarity.turn), similarity.zoom
-    fit = sample.fit
-    return sample.replace(
-        image=_resample(similarity, sample.image),
-        point_position=_place(similarity, sample.point_position),
-        keypoint_position=_place(similarity, sample.keypoint_position),
-        depth=zoom * sample.depth,
-        fit=fit.replace(
-            rotation=jax.scipy.linalg.block_diag(turn, jnp.ones((1, 1))) @ fit.rotation,
+    rotation, zoom, observation = _rotation(similarity.angle), similarity.zoom, target.observation
+    moved = dataclasses.replace(
+        observation,
+        point_position=_place(similarity, observation.point_position),
+        keypoint_position=_place(similarity, observation.keypoint_position),
+        depth=zoom * observation.depth,
+    )
+    return Sample(
+        image=_resample(similarity, sample.image),  # mirrored and rotated in one resampling
+        target=Target(target.points, moved),
+        fit=dataclasses.replace(
+            fit,
+            rotation=jax.scipy.linalg.block_diag(rotation, jnp.ones((1, 1))) @ fit.rotation,
             camera_scale=zoom * fit.camera_scale,
-            translation=zoom * turn @ fit.translation + similarity.shift,
+            translation=zoom * rotation @ fit.translation + similarity.shift,
         ),
+        weight=sample.weight,
     )
 
 
@@ -112,27 +124,29 @@ def mirror_parameters(parameters: BodyParameters) -> BodyParameters:
     )
 
 
-def _mirror_supervision(sample: Sample) -> Sample:
-    points = sample.points
-    return sample.replace(
-        points=points.replace(rest=points.rest * _MIRROR[None], weight=points.weight[:, _SMPL_MIRROR]),
-        point_position=sample.point_position * _MIRROR[None, :2],
-        keypoint_position=sample.keypoint_position[_H36M_MIRROR] * _MIRROR[None, :2],
-        keypoint_confidence=sample.keypoint_confidence[_H36M_MIRROR],
-        depth=sample.depth[_H36M_MIRROR],
-        depth_confidence=sample.depth_confidence[_H36M_MIRROR],
-        fit=mirror_parameters(sample.fit),
+def mirror_target(target: Target) -> Target:
+    """Return the annotation seen in a mirror: x -> -x in the image and on the body, left and right exchanged."""
+    points, observation = target.points, target.observation
+    mirrored = dataclasses.replace(
+        observation,
+        point_position=observation.point_position * _MIRROR[None, :2],
+        keypoint_position=observation.keypoint_position[_H36M_MIRROR] * _MIRROR[None, :2],
+        keypoint_confidence=observation.keypoint_confidence[_H36M_MIRROR],
+        depth=observation.depth[_H36M_MIRROR],
+        depth_confidence=observation.depth_confidence[_H36M_MIRROR],
     )
+    rest, weight = points.rest * _MIRROR[None], points.weight[:, _SMPL_MIRROR]
+    return Target(dataclasses.replace(points, rest=rest, weight=weight), mirrored)
 
 
-def _turn(angle: Float[Array, ""]) -> Float[Array, "2 2"]:
+def _rotation(angle: Float[Array, ""]) -> Float[Array, "2 2"]:
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
     return jnp.stack([jnp.stack([cosine, -sine]), jnp.stack([sine, cosine])])
 
 
 def _place(similarity: Similarity, points: Float[Array, "points 2"]) -> Float[Array, "points 2"]:
     """Return zoom Q p + shift (a mirror has been applied before)."""
-    return similarity.zoom * points @ _turn(similarity.turn).T + similarity.shift[None]
+    return similarity.zoom * points @ _rotation(similarity.angle).T + similarity.shift[None]
 
 
 def _resample(similarity: Similarity, image: Float[Array, "s s 3"]) -> Float[Array, "s s 3"]:
@@ -144,7 +158,7 @@ def _resample(similarity: Similarity, image: Float[Array, "s s 3"]) -> Float[Arr
     size = image.shape[0]
     centre = (jnp.arange(size) + 0.5) / size * 2.0 - 1.0
     target = jnp.stack(jnp.meshgrid(centre, centre), axis=-1).reshape(-1, 2)
-    source = (target - similarity.shift[None]) @ _turn(similarity.turn) / similarity.zoom
+    source = (target - similarity.shift[None]) @ _rotation(similarity.angle) / similarity.zoom
     source = source * jnp.where(similarity.flip, _MIRROR[:2], 1.0)[None]
     pixel = jnp.clip((source + 1.0) * size / 2.0 - 0.5, 0.0, size - 1.0)
     corner = jnp.clip(jnp.floor(pixel), 0, size - 2).astype(jnp.int32)

@@ -1,4 +1,8 @@
-"""One training example on the device: the pixels, what they were annotated with, and the body registered to them."""
+"""What a training step is fed with: which people make up each batch of an epoch, and their pictures and annotation.
+
+The order is drawn from a key alone, so a run that goes on in the middle of an epoch takes up the rest of the same
+order, whether pictures lie in memory or are decoded on the way. Batches are gathered while the device works.
+"""
 
 import concurrent.futures
 import math
@@ -11,61 +15,46 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
-from dal_jax.body import skinning
 from dal_jax.body.parameters import BodyParameters
-from dal_jax.body.skinning import SurfacePoints
 from dal_jax.body.template import Template
+from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation
-from dal_jax.runtime import pipeline
+from dal_jax.observations.residuals import Target
+from dal_jax.runtime import machine
+from dal_jax.runtime.errors import needs_extra
+
+_AHEAD = 2  # batches decoded before they are asked for
+
+Images = UInt8[np.ndarray, "people s s 3"] | Sequence
+"""Square crops: an array, or a sequence that decodes what is indexed by a number, in several threads at once."""
 
 
 @flax.struct.dataclass
 class Sample:
-    """An image with its supervision (leading axes batch). The crop's frame is [-1, 1], y down.
+    """One training example: an image with its supervision (leading axes batch). The crop's frame is [-1, 1], y down.
 
-    image: 0 to 255. points: the annotated surface points by rest position and skinning weights, which a mirror maps
-    exactly whatever the triangles are; point_* and keypoint_*, depth_* as in `observations.Observation`.
-    fit: the registered body, theta-bar of eq. 6. weight: of this example in every loss (paper: 1).
+    image: 0 to 255.
+    target: the annotation. Its surface points are rest positions and skinning weights, which a mirror maps exactly
+      whatever the triangles are.
+    fit: the registered body, theta-bar of eq. 6.
+    weight: of this example in every loss (paper: 1).
     """
 
-    image: Float[Array, "*batch s s 3"]
-    points: SurfacePoints
-    point_position: Float[Array, "*batch points 2"]
-    point_confidence: Float[Array, "*batch points"]
-    keypoint_position: Float[Array, "*batch 17 2"]
-    keypoint_confidence: Float[Array, "*batch 17"]
-    depth: Float[Array, "*batch 17"]
-    depth_confidence: Float[Array, "*batch 17"]
+    image: Float[Array | np.ndarray, "*batch s s 3"]
+    target: Target
     fit: BodyParameters
-    weight: Float[Array, "*batch"]
+    weight: Float[Array | np.ndarray, "*batch"]
 
 
 def make_sample(
     template: Template,
-    image: Array,
+    image: UInt8[Array | np.ndarray, "*batch s s 3"],
     observation: Observation,
     fit: BodyParameters,
-    weight: Float[Array, "*batch"],
+    weight: Float[Array | np.ndarray, "*batch"],
 ) -> Sample:
     """Look the observed surface points up on the template (any leading axes)."""
-    return Sample(
-        image=image.astype("float32"),
-        points=skinning.surface_points(template, observation.point_face, observation.point_barycentric),
-        point_position=observation.point_position,
-        point_confidence=observation.point_confidence,
-        keypoint_position=observation.keypoint_position,
-        keypoint_confidence=observation.keypoint_confidence,
-        depth=observation.depth,
-        depth_confidence=observation.depth_confidence,
-        fit=fit,
-        weight=weight,
-    )
-
-
-# --- What a training step is fed with: an epoch's order, and its batches, gathered while the device works ---
-#
-# The order is drawn from a key alone, so a run that goes on in the middle of an epoch takes up the rest of the same
-# order, whether pictures lie in memory or are decoded on the way.
+    return Sample(image.astype("float32"), residuals.make_target(template, observation), fit, weight)
 
 
 def epoch_order(
@@ -73,21 +62,26 @@ def epoch_order(
 ) -> Int[np.ndarray, "steps some_people"]:
     """Draw which people make up each batch of an epoch; the last batch is filled up from the first.
 
-    Who has no weight is not shown: not even batch normalisation sees them.
+    People of weight 0 are left out, so batch statistics ignore them too.
 
     Raises:
-      ValueError: nobody has a weight.
+      ValueError: all weights are 0.
     """
     shown = np.flatnonzero(weight)
     if not len(shown):
-        raise ValueError("nobody is left to learn from: all weights are 0")
+        raise ValueError("no one is left to learn from: all weights are 0")
     drawn = shown[np.asarray(jax.random.permutation(key, len(shown)))]
-    batch = min(batch, len(shown))
-    return np.resize(drawn, (math.ceil(len(shown) / batch), batch))
+    return in_batches(drawn, batch)
+
+
+def in_batches(people: Int[np.ndarray, "people"], batch: int) -> Int[np.ndarray, "steps some_people"]:
+    """Return numbers of people in rows of `batch`, or of all of them if they are fewer; the first fill up the last."""
+    batch = min(batch, len(people))
+    return np.resize(people, (math.ceil(len(people) / batch), batch))
 
 
 def images_shown(weight: Float[np.ndarray, "people"], batch: int, first: int, end: int) -> int:
-    """Return how many people an epoch's steps from `first` to before `end` show that the steps before have not."""
+    """Return how many people the steps from `first` to before `end` of an epoch show for the first time."""
     people = int(np.count_nonzero(weight))
     return min(end * batch, people) - min(first * batch, people)
 
@@ -98,22 +92,16 @@ class Feed:
     waited_s: how long the iterating thread has waited for batches so far: 0 where the input keeps up.
     """
 
-    def __init__(
-        self,
-        order: Int[np.ndarray, "steps batch"],
-        images: UInt8[np.ndarray, "people s s 3"] | Sequence,
-        rest: Any,
-    ):
+    def __init__(self, order: Int[np.ndarray, "steps batch"], images: Images, rest: tuple[Any, ...]):
         """Prepare to read.
 
         Args:
-          images: an array, or a sequence that decodes what is indexed by a number, in several threads at once.
-          rest: a tuple of pytrees of host arrays, stacked over people.
+          order: numbers of people, a row a batch.
+          images: of all people.
+          rest: pytrees of host arrays, stacked over people.
         """
         self._order, self._rest = order, rest
-        self._pictures = (
-            (images[rows] for rows in order) if isinstance(images, np.ndarray) else pipeline.batches(images, order)
-        )
+        self._pictures = (images[rows] for rows in order) if isinstance(images, np.ndarray) else decoded(images, order)
         self.waited_s = 0.0
 
     def __iter__(self) -> Iterator[tuple]:
@@ -129,3 +117,26 @@ class Feed:
 
     def _gather(self, rows: Int[np.ndarray, "batch"]) -> tuple:
         return jax.device_put((next(self._pictures), *jax.tree.map(lambda leaf: leaf[rows], self._rest)))
+
+
+def decoded(
+    images: Sequence, order: Int[np.ndarray, "steps batch"], threads: int | None = None
+) -> Iterator[UInt8[np.ndarray, "batch s s 3"]]:
+    """Return an iterator over the pictures of each row of `order`, decoded ahead in threads by Grain.
+
+    Threads are enough: decoding leaves Python's lock alone.
+
+    Args:
+      images: decodes what is indexed by a number, in several threads at once.
+      order: numbers of pictures, a row a batch.
+      threads: that decode; by default one a core.
+
+    Raises:
+      errors.InputError: Grain is not installed.
+    """
+    with needs_extra("data"):
+        import grain
+    batch = order.shape[1]
+    pictures = grain.MapDataset.source(order.ravel().tolist()).map(lambda row: images[row])
+    options = grain.ReadOptions(num_threads=threads or machine.cores(), prefetch_buffer_size=max(_AHEAD * batch, 1))
+    return iter(pictures.to_iter_dataset(options).batch(batch))

@@ -1,32 +1,31 @@
-"""Held-out training people: who they are, and the 2D losses by which a ConvNet that never saw them is chosen.
+"""Held-out training people: their draw, and the 2D losses that choose a round's best epoch and end it early.
 
-No 3D truth is read, nor the bodies that registration gave them: annotated points, key points and lifted depths alone.
+Neither 3D truth nor the registered bodies are read: annotated points, key points and lifted depths alone.
 """
 
+import dataclasses
 import functools
-import math
-from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, PRNGKeyArray, UInt8
+from jaxtyping import Bool, PRNGKeyArray
 
 from dal_jax.body import parameters
-from dal_jax.body.template import Template
-from dal_jax.observations.observation import Observation
 from dal_jax.regressor import batches, model, training
 from dal_jax.regressor.batches import Feed
-from dal_jax.regressor.model import Frozen, RegressorConfig
-from dal_jax.regressor.training import TrainState
+from dal_jax.regressor.model import RegressorConfig
+from dal_jax.regressor.training import Best, TrainingSet, TrainState
+from dal_jax.runtime.configs import cached_by_config
 from dal_jax.runtime.errors import InputError
 
 
 def draw(config: RegressorConfig, key: PRNGKeyArray, people: int) -> Bool[np.ndarray, "people"]:
-    """Draw who is never shown: the nearest whole number to `config.held_out_share` of them, at least one.
+    """Draw the held-out people: the nearest whole number to `config.held_out_share` of them, at least one.
 
     Raises:
-      errors.InputError: nobody would be left to learn from.
+      errors.InputError: all would be held out.
     """
     share = config.held_out_share
     count = max(1, round(share * people)) if share else 0
@@ -38,45 +37,52 @@ def draw(config: RegressorConfig, key: PRNGKeyArray, people: int) -> Bool[np.nda
 
 
 def judge_epoch(
-    config: RegressorConfig,
-    state: TrainState,
-    template: Template,
-    images: UInt8[np.ndarray, "people s s 3"] | Sequence,
-    observations: Observation,
-    held_out: Bool[np.ndarray, "people"],
+    config: RegressorConfig, state: TrainState, people: TrainingSet, held_out: Bool[np.ndarray, "people"]
 ) -> tuple[TrainState, dict[str, float]]:
-    """Return the state, whose best epoch is this one if its `losses` say so, and these; nothing where nobody is out."""
-    if not held_out.any():
+    """Score the held-out people and keep these weights if they are the best of the round so far.
+
+    Returns:
+      The state, and the `losses` (empty where no one is held out).
+    """
+    if state.best is None or not held_out.any():
         return state, {}
-    judged = losses(config, state, template, images, observations, held_out)
-    return state.replace(best=training.after_epoch(state.best, state.variables, judged["held_out_loss"])), judged
+    judged = losses(config, state, people, held_out)
+    return dataclasses.replace(
+        state, best=after_epoch(state.best, state.learned.variables, judged["held_out_loss"])
+    ), judged
+
+
+def after_epoch(best: Best, variables: Any, loss: float) -> Best:
+    """Return the better epoch, the earlier where they are equal; a loss that is not a number is never better."""
+    if loss < float(best.loss):
+        return Best(variables, jnp.asarray(loss, jnp.float32), jnp.zeros((), jnp.int32))
+    return dataclasses.replace(best, stale=best.stale + 1)
+
+
+def is_over(best: Best | None, patience: int) -> bool:
+    """Return whether a round's training stops before its last epoch; with a patience of 0 it never does."""
+    return best is not None and 0 < patience <= int(best.stale)
 
 
 def losses(
-    config: RegressorConfig,
-    state: TrainState,
-    template: Template,
-    images: UInt8[np.ndarray, "people s s 3"] | Sequence,
-    observations: Observation,
-    held_out: Bool[np.ndarray, "people"],
+    config: RegressorConfig, state: TrainState, people: TrainingSet, held_out: Bool[np.ndarray, "people"]
 ) -> dict[str, float]:
-    """Return the 2D terms of eq. 5 of the bodies that `state.variables` predict, means over the held-out people.
+    """Return the 2D terms of eq. 5 of the predicted bodies, means over the held-out people.
 
     Returns:
       `held_out_loss`, and its terms unweighted: `held_out_loss_dense`, `held_out_loss_keypoint`.
     """
-    people = np.flatnonzero(held_out)
-    batch = min(config.batch, len(people))
-    order = np.resize(people, (math.ceil(len(people) / batch), batch))  # the last is filled up from the first
-    counts = np.arange(order.size).reshape(order.shape) < len(people)
-    constant = jax.device_put((template, state.variables, state.statistics))
-    measure = _compiled(Frozen(config))
-    feed = Feed(order, images, (jax.tree.map(np.asarray, observations),))
+    rows = np.flatnonzero(held_out)
+    order = batches.in_batches(rows, config.batch)
+    counts = np.arange(order.size).reshape(order.shape) < len(rows)  # not twice the people that fill up the last batch
+    constant = jax.device_put((people.template, state.learned))
+    measure = _compiled(config)
+    feed = Feed(order, people.images, (jax.tree.map(np.asarray, people.observations),))
     parts = jax.device_get([
         measure(*constant, image, observation, row.astype(np.float32))
         for row, (image, observation) in zip(counts, feed, strict=True)
     ])  # fmt: skip
-    share = counts.sum(axis=1) / len(people)
+    share = counts.sum(axis=1) / len(rows)
     means = {name: float(np.dot(share, [part[name] for part in parts])) for name in _TERMS}
     loss = sum(getattr(config.weights, name) * means[name] for name in _TERMS)
     return {"held_out_loss": loss} | {f"held_out_loss_{name}": mean for name, mean in means.items()}
@@ -85,17 +91,16 @@ def losses(
 _TERMS = ("dense", "keypoint")
 
 
-@functools.cache
-def _compiled(frozen: Frozen):
+@cached_by_config
+def _compiled(config: RegressorConfig):
     """Return the jitted means of a batch's 2D terms."""
-    config = frozen.config
 
     @jax.jit
-    def measure(template, variables, statistics, image, observation, weight):
-        nobody = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(weight), *leaf.shape)), parameters.t_pose())
-        batch = jax.vmap(functools.partial(batches.make_sample, template))(image, observation, nobody, weight)
-        theta = model.apply_evaluation(config, variables, statistics, batch.image)
-        _, metrics = training.batch_loss(config, template, statistics, theta, batch)
+    def measure(template, learned, image, observation, weight):
+        anyone = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(weight), *leaf.shape)), parameters.t_pose())
+        batch = jax.vmap(functools.partial(batches.make_sample, template))(image, observation, anyone, weight)
+        predicted = learned.codec.from_output(model.apply_evaluation(config, learned.variables, batch.image))
+        _, metrics = training.batch_loss(config, template, learned.codec, predicted, batch)
         return {name: metrics[f"loss_{name}"] for name in _TERMS}  # those against a body are not computed
 
     return measure

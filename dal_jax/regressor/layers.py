@@ -46,6 +46,7 @@ class PointwiseConvolution(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 features"]:
+        """Return the convolved maps."""
         kernel = self.param("kernel", _INITIALIZER, (1, 1, x.shape[-1], self.features))
         return _product(x[:, :: self.stride, :: self.stride], kernel[0, 0].astype(x.dtype))
 
@@ -59,6 +60,7 @@ class Convolution(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 features"]:
+        """Return the convolved maps."""
         kernel = self.param("kernel", _INITIALIZER, (self.size, self.size, x.shape[-1], self.features))
         kernel = kernel.astype(x.dtype)
         if min(x.shape[1:3]) <= _SMALL_MAP * self.stride:
@@ -131,6 +133,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch c"], train: bool) -> Float[Array, "*batch c"]:
+        """Return the normalised values."""
         channels = x.shape[-1:]
         scale = self.param("scale", self.scale_init, channels)
         bias = self.param("bias", nn.initializers.zeros, channels)
@@ -140,7 +143,8 @@ class BatchNorm(nn.Module):
         if not train:
             y = _normalise(_wide(rows), *_affine(running_mean.value, running_var.value, scale, bias), self.relu)
             return y.astype(x.dtype).reshape(x.shape)
-        y, mean, var = _normalise_batch(self.relu, rows, scale, bias)
+        normalised: Any = _normalise_batch(self.relu, rows, scale, bias)
+        y, mean, var = normalised
         if not self.is_initializing():
             count = len(rows)
             running_mean.value = _MOMENTUM * running_mean.value + (1 - _MOMENTUM) * mean

@@ -1,18 +1,22 @@
-"""Eq. 5: L_conv = alpha L_regress + beta L_dense + gamma L_KP, one named term a function, each for one person.
+"""Eq. 5: L_conv = alpha L_regress + beta L_dense + gamma L_KP, one named term for one person at a time.
 
-Sums over a person's parameters, points and key points, as eq. 3, 4 and 6 are printed; means over the batch are taken
-last, weighted by the people's weights.
+Terms are sums over a person's parameters, points and key points, as eq. 3, 4 and 6 are printed. Means over the batch
+are taken last, weighted by the people's weights.
+
+To add a loss: a term in `terms` and its weight in `LossWeights`, of the same name.
 """
 
 import dataclasses
 
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 from dal_jax.body import cameras, kinematics, skinning
 from dal_jax.body.template import Template
+from dal_jax.observations.residuals import dense_residual, keypoint_residual
 from dal_jax.regressor.batches import Sample
-from dal_jax.regressor.heads import Statistics
+from dal_jax.regressor.theta import ThetaCodec
 
 
 @dataclasses.dataclass
@@ -27,32 +31,34 @@ class LossWeights:
 
 def terms(
     template: Template,
-    statistics: Statistics,
+    codec: ThetaCodec,
     predicted: Float[Array, "theta"],
     sample: Sample,
     unit: Float[Array, "theta"],
 ) -> dict[str, Float[Array, ""]]:
     """Return every term of eq. 5, unweighted, for one person.
 
+    Gram-Schmidt stands between a rotation's raw numbers and every projected point; eq. 6 compares the raw numbers.
+
     Args:
       template: the body.
-      statistics: of theta; they encode and decode it.
+      codec: of theta.
       predicted: theta from the network, its rotations as raw numbers.
       sample: one example; its annotation, its registered body.
       unit: what counts as an error of 1 in each dimension of theta (paper: 1 everywhere).
-
-    Gram-Schmidt stands between a rotation's raw numbers and every projected point; eq. 6 compares the raw numbers.
     """
-    body = statistics.decode(predicted)
-    segments = kinematics.turn_skeleton(template, body.rotation, body.turns, body.segment_scale)
-    points = skinning.skin_points(template, segments, sample.points)
+    body = codec.decode(predicted)
+    segments = kinematics.turn_skeleton(template, body.rotation, body.joint_rotation, body.segment_scale)
+    points = skinning.skin_points(template, segments, sample.target.points)
     joints = body.camera_scale * skinning.h36m_joints(template, segments)
     fit = sample.fit
     fitted = kinematics.pose_skeleton(template, fit.rotation, fit.pose, fit.segment_scale)
+    projected = cameras.project(points, body.camera_scale, body.translation)
+    keypoints = joints + jnp.pad(body.translation, (0, 1))[None]
     return {
-        "regress": regress(predicted / unit, statistics.encode(fit) / unit),
-        "dense": dense(cameras.project(points, body.camera_scale, body.translation), sample),
-        "keypoint": keypoint(joints + jnp.pad(body.translation, (0, 1))[None], sample),
+        "regress": regress(predicted / unit, codec.encode(fit) / unit),
+        "dense": jnp.sum(jnp.sum(dense_residual(projected, sample.target) ** 2, axis=-1)),
+        "keypoint": jnp.sum(keypoint_residual(keypoints, sample.target) ** 2),
         "joint": joint(segments.position, fitted.position),
     }
 
@@ -62,26 +68,12 @@ def weighted(terms: dict[str, Float[Array, "*batch"]], weights: LossWeights) -> 
     named = dataclasses.asdict(weights)
     if named.keys() != terms.keys():
         raise ValueError(f"weights {sorted(named)} do not match terms {sorted(terms)}")
-    return sum(named[name] * terms[name] for name in named)
+    return sum((named[name] * terms[name] for name in named), start=jnp.zeros(()))
 
 
 def regress(predicted: Float[Array, "theta"], annotated: Float[Array, "theta"]) -> Float[Array, ""]:
     """Return eq. 6: smooth L1 over theta, e^2 / 2 up to |e| = 1, |e| - 1/2 beyond: robust to failed registrations."""
-    error = jnp.abs(predicted - annotated)
-    return jnp.sum(jnp.where(error < 1.0, 0.5 * error**2, error - 0.5))
-
-
-def dense(projected: Float[Array, "points 2"], sample: Sample) -> Float[Array, ""]:
-    """Return eq. 3: squared distances to the annotated image points, summed over the valid ones."""
-    squared = jnp.sum((projected - sample.point_position) ** 2, axis=-1)
-    return jnp.sum(sample.point_confidence * squared)
-
-
-def keypoint(joints: Float[Array, "17 3"], sample: Sample) -> Float[Array, ""]:
-    """Return eq. 4: key points in the crop, and z against the lifted depth relative to the pelvis."""
-    planar = jnp.sum((joints[:, :2] - sample.keypoint_position) ** 2, axis=-1)
-    depth = (joints[:, 2] - sample.depth) ** 2
-    return jnp.sum(sample.keypoint_confidence * planar) + jnp.sum(sample.depth_confidence * depth)
+    return jnp.sum(optax.losses.huber_loss(predicted, annotated, delta=1.0))
 
 
 def joint(predicted: Float[Array, "24 3"], fitted: Float[Array, "24 3"]) -> Float[Array, ""]:
@@ -96,6 +88,6 @@ def joint(predicted: Float[Array, "24 3"], fitted: Float[Array, "24 3"]) -> Floa
 
 
 def batch_mean(values: Float[Array, "batch"], weight: Float[Array, "batch"]) -> Float[Array, ""]:
-    """Return the weighted mean over people; 0 if no one counts."""
+    """Return the weighted mean over people; 0 where all weights are 0."""
     total = jnp.sum(weight)
     return jnp.sum(values * weight) / jnp.where(total > 0, total, 1.0)

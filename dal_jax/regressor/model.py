@@ -1,24 +1,30 @@
-"""The ConvNet of section 5: a ResNet50 and a head that gives theta; its configuration; prediction."""
+"""The regressor of section 5 (the paper's "ConvNet"): a ResNet50 and a head that gives theta; how it predicts.
 
-import copy
+The paper's head is one linear layer that gives theta with axis-angles. Both can be changed, apart or together: six
+numbers a rotation (`theta`; Zhou et al. 2019) and iterated regression (Kanazawa et al. 2018, "HMR").
+"""
+
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Literal
 
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from dal_jax.body.parameters import BodyParameters
-from dal_jax.regressor import heads, layers
+from dal_jax.regressor import layers, theta
 from dal_jax.regressor.augmentation import AugmentationConfig, mild
-from dal_jax.regressor.heads import Statistics
+from dal_jax.regressor.batches import Images
 from dal_jax.regressor.losses import LossWeights
 from dal_jax.regressor.pretrained import load_trunk
 from dal_jax.regressor.resnet import ResNet50
+from dal_jax.regressor.theta import Rotations, ThetaCodec
+from dal_jax.runtime.configs import cached_by_config, check_choices
 from dal_jax.runtime.errors import InputError
 
 _IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of 0..255, the normalisation that pretrained weights expect
@@ -27,13 +33,13 @@ _IMAGENET_SD = (58.395, 57.12, 57.375)
 
 @dataclasses.dataclass
 class RegressorConfig:
-    """How the ConvNet is built and trained; the defaults are the paper's where it says anything."""
+    """How the regressor is built and trained; the defaults are the paper's where it says anything."""
 
     preset: str = "paper"  # which whole configuration this is
     width: int = 64  # channels of the first convolution; 64 is ResNet50 as published
     image_size: int = 224  # px; the paper does not say, 224 is what ImageNet weights were trained on
     pretrained: str = ""  # .safetensors of an ImageNet ResNet50 (torchvision, timm, Hugging Face) to start from
-    rotations: str = "axis_angle"  # what stands for a rotation: axis_angle (paper; nine numbers for R), 6d (6 for each)
+    rotations: Rotations = "axis_angle"  # of theta: axis_angle (paper; nine numbers for R), 6d (six for each)
     iterations: int = 0  # of HMR's regression (it has 3); 0: one linear layer, as in the paper
     batch: int = 30  # images a step
     epochs: int = 30  # in each round
@@ -41,10 +47,10 @@ class RegressorConfig:
     warmup_share: float = 0.0  # share of a round's steps in which the rate rises from 0
     last_rate_share: float = 1.0  # a cosine takes the rate down to this share of it; 1 = constant
     weight_decay: float = 0.0  # of AdamW, decoupled; 0 = Adam
-    held_out_share: float = 0.0  # of the training people, never shown; their 2D losses choose a round's best epoch
+    held_out_share: float = 0.0  # of the training people, held out; their 2D losses choose a round's best epoch
     patience: int = 0  # epochs without a better one after which a round's training stops; 0: all are trained
     average_decay: float = 0.0  # of the running mean of the weights that predicts; 0 = the last weights
-    compute_dtype: str = "float32"  # of the trunk's activations and products; bfloat16: for GPUs
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"  # of the trunk's products; bfloat16: for GPUs
     standardise: bool = False  # outputs in units of the first round's registrations: theta = mean + sd * output
     regress_in_sd: bool = False  # eq. 6 in those units too; else in radians, log scales and crop units, as they come
     weights: LossWeights = dataclasses.field(default_factory=LossWeights)  # eq. 5
@@ -98,62 +104,6 @@ def best() -> RegressorConfig:
     )
 
 
-class Frozen:
-    """A configuration as it is now, hashable: one compilation serves all configurations of equal values."""
-
-    def __init__(self, config: RegressorConfig):
-        self.config = copy.deepcopy(config)
-        self._values = repr(config)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Frozen) and self._values == other._values
-
-    def __hash__(self) -> int:
-        return hash(self._values)
-
-
-class Regressor(nn.Module):
-    """Images (0 to 255) to outputs, which `heads.Statistics` turns into theta: 105 of them in the paper.
-
-    Note: the last layer starts at zero, so an untrained network answers the statistics' mean. It is float32's whatever
-    the trunk computes in, as are all variables.
-    """
-
-    width: int
-    rotations: str = "axis_angle"
-    iterations: int = 0
-    compute_dtype: str = "float32"
-
-    @nn.compact
-    def __call__(self, image: Float[Array, "n s s 3"], train: bool) -> Float[Array, "n theta"]:
-        normalised = (image - jnp.array(_IMAGENET_MEAN)[None, None, None]) / jnp.array(_IMAGENET_SD)[None, None, None]
-        features = ResNet50(self.width, name="trunk")(normalised.astype(self.compute_dtype), train)
-        return heads.layers(self.rotations, self.iterations, self.width, name="theta")(features)
-
-
-class Learned(Protocol):
-    """What prediction needs; `training.TrainState` has it."""
-
-    @property
-    def variables(self) -> Any: ...
-
-    @property
-    def statistics(self) -> Statistics: ...
-
-
-def initial_variables(config: RegressorConfig, key: Array) -> Any:
-    """Draw the network's weights: {'params', 'batch_stats'}; the trunk's come from `config.pretrained` where it is set.
-
-    Raises:
-      errors.InputError: the file of pretrained weights cannot be used for a network of `config.width`.
-    """
-    drawn = layers.draw_kernels(jax.jit(_initialise(config))(key), key)
-    if not config.pretrained:
-        return drawn
-    trunk = load_trunk(config.pretrained, _trunk(drawn))
-    return {collection: leaves | {"trunk": trunk[collection]} for collection, leaves in drawn.items()}
-
-
 def check(config: RegressorConfig) -> None:
     """Refuse what `validate` does, and pretrained weights that cannot be used, before anything is begun.
 
@@ -171,20 +121,90 @@ def validate(config: RegressorConfig) -> None:
     Raises:
       errors.InputError: names the field and the value.
     """
-    heads.check(config.rotations, config.iterations)
+    name = "config.regressor"
+    check_choices(config, name)
+    if config.iterations < 0:
+        raise InputError(f"{name}.iterations is {config.iterations}: at least 0")
     if not 0 <= config.held_out_share < 1:
-        raise InputError(f"config.regressor.held_out_share is {config.held_out_share}: from 0 to below 1")
+        raise InputError(f"{name}.held_out_share is {config.held_out_share}: from 0 to below 1")
     if config.patience < 0:
-        raise InputError(f"config.regressor.patience is {config.patience}: at least 0")
+        raise InputError(f"{name}.patience is {config.patience}: at least 0")
     if config.patience and not config.held_out_share:
-        raise InputError(f"config.regressor.patience is {config.patience}: needs a held_out_share above 0")
-    if config.compute_dtype not in COMPUTE_DTYPES:
-        raise InputError(
-            f"config.regressor.compute_dtype is '{config.compute_dtype}': one of {', '.join(COMPUTE_DTYPES)}"
-        )
+        raise InputError(f"{name}.patience is {config.patience}: needs a held_out_share above 0")
 
 
-COMPUTE_DTYPES = ("float32", "bfloat16")
+class Regressor(nn.Module):
+    """Images (0 to 255) to outputs, of which `ThetaCodec.from_output` makes theta: 105 of them in the paper.
+
+    Note: the last layer starts at zero, so an untrained network answers the codec's mean. It is float32's whatever the
+    trunk computes in, as are all variables.
+    """
+
+    width: int
+    rotations: Rotations = "axis_angle"
+    iterations: int = 0
+    compute_dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, image: Float[Array, "n s s 3"], train: bool) -> Float[Array, "n theta"]:
+        """Return the outputs of images."""
+        normalised = (image - jnp.array(_IMAGENET_MEAN)[None, None, None]) / jnp.array(_IMAGENET_SD)[None, None, None]
+        features = ResNet50(self.width, name="trunk")(normalised.astype(self.compute_dtype), train)
+        return head(self.rotations, self.iterations, self.width, name="theta")(features)
+
+
+def head(rotations: Rotations, iterations: int, width: int, name: str) -> nn.Module:
+    """Return the layers from features to outputs; an output is zero at first, for any features.
+
+    Args:
+      rotations: of theta.
+      iterations: 0 is one linear layer (paper).
+      width: channels of the network's first convolution.
+      name: of the layers' variables.
+    """
+    size = theta.SIZES[rotations]
+    if iterations == 0:
+        return nn.Dense(size, kernel_init=nn.initializers.zeros, name=name)
+    return Iterated(size, iterations, _HIDDEN * width, name=name)
+
+
+class Iterated(nn.Module):
+    """HMR's regression: the output, at first zero, is changed by what the same layers make of features and output.
+
+    Note: HMR drops half of the hidden units in training; here nothing is dropped. As in HMR, only the last iteration's
+    output is compared with anything.
+    """
+
+    size: int
+    iterations: int
+    hidden: int
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "n features"]) -> Float[Array, "n size"]:
+        """Return the outputs of features."""
+        first, second = nn.Dense(self.hidden, name="hidden1"), nn.Dense(self.hidden, name="hidden2")
+        change = nn.Dense(self.size, kernel_init=nn.initializers.zeros, name="change")
+        output = jnp.zeros((len(features), self.size), features.dtype)
+        for _ in range(self.iterations):
+            hidden = nn.relu(first(jnp.concatenate([features, output], axis=-1)))
+            output = output + change(nn.relu(second(hidden)))
+        return output
+
+
+_HIDDEN = 16  # channels of a hidden layer, of the first convolution's: HMR's 1024 at ResNet50's 64
+
+
+def initial_variables(config: RegressorConfig, key: PRNGKeyArray) -> Any:
+    """Draw the network's weights: {'params', 'batch_stats'}; the trunk's come from `config.pretrained` where it is set.
+
+    Raises:
+      errors.InputError: the file of pretrained weights cannot be used for a network of `config.width`.
+    """
+    drawn = layers.draw_kernels(jax.jit(_initialise(config))(key), key)
+    if not config.pretrained:
+        return drawn
+    trunk = load_trunk(config.pretrained, _trunk(drawn))
+    return {collection: leaves | {"trunk": trunk[collection]} for collection, leaves in drawn.items()}
 
 
 def variable_shapes(config: RegressorConfig) -> Any:
@@ -192,7 +212,7 @@ def variable_shapes(config: RegressorConfig) -> Any:
     return jax.eval_shape(_initialise(config), jax.random.key(0))
 
 
-def _initialise(config: RegressorConfig) -> Any:
+def _initialise(config: RegressorConfig) -> Callable[[PRNGKeyArray], Any]:
     image = jnp.zeros((1, config.image_size, config.image_size, 3))
     return functools.partial(_network(config).init, train=False, image=image)
 
@@ -206,71 +226,73 @@ def _trunk(variables: Any) -> Any:
 
 
 def apply_training(
-    config: RegressorConfig, variables: Any, statistics: Statistics, image: Float[Array, "n s s 3"]
-) -> tuple[Float[Array, "n theta"], Any]:
-    """Return theta, normalised by the batch, and the new running statistics ('batch_stats')."""
+    config: RegressorConfig, variables: Any, image: Float[Array, "n s s 3"]
+) -> tuple[Float[Array, "n outputs"], Any]:
+    """Return the outputs, normalised by the batch, and the new running statistics ('batch_stats')."""
     output, updated = _network(config).apply(variables, image, train=True, mutable=["batch_stats"])
-    return statistics.mean[None] + statistics.sd[None] * output, updated["batch_stats"]
+    return output, updated["batch_stats"]
 
 
 def apply_evaluation(
-    config: RegressorConfig, variables: Any, statistics: Statistics, image: Float[Array, "n s s 3"]
-) -> Float[Array, "n theta"]:
-    """Return theta, normalised by the running statistics."""
-    output = _network(config).apply(variables, image, train=False)
-    return statistics.mean[None] + statistics.sd[None] * output
+    config: RegressorConfig, variables: Any, image: Float[Array, "n s s 3"]
+) -> Float[Array, "n outputs"]:
+    """Return the outputs, normalised by the running statistics."""
+    output: Any = _network(config).apply(variables, image, train=False)
+    return output
 
 
-def predict(
-    config: RegressorConfig,
-    learned: Learned,
-    images: UInt8[np.ndarray, "people s s 3"] | Sequence,
-    batch: int = 64,
-) -> BodyParameters:
-    """Return the bodies of square crops, as finished as registrations are (host arrays).
+@flax.struct.dataclass
+class Learned:
+    """What prediction needs.
+
+    variables: of the network, {'params', 'batch_stats'}. codec: of theta.
+    """
+
+    variables: Any
+    codec: ThetaCodec
+
+
+def predict(config: RegressorConfig, learned: Learned, images: Images, batch: int = 64) -> BodyParameters:
+    """Return the bodies of square crops as registration returns them (host arrays).
 
     Args:
       config: the one it was trained with.
-      learned: a training state, or anything with its variables and statistics.
-      images: an array, or a sequence that decodes what is indexed by an array of numbers.
+      learned: what training has made.
+      images: of `config.image_size` px.
       batch: images at once; the last, smaller one is filled up, so that one program serves all.
 
     Raises:
       ValueError: no image, or images of another size than the network was built for.
     """
     _check_size(config, images)
-    variables, statistics = jax.device_put((learned.variables, learned.statistics))
-    predict_batch = _predict_batch(Frozen(config))
+    learned = jax.device_put(learned)
+    predict_batch = predictor(config)
+    pictures: Any = images  # a sequence too is indexed by an array of numbers
     parts = []
     for start in range(0, len(images), batch):
         rows = np.minimum(np.arange(start, start + batch), len(images) - 1)
-        parts.append(predict_batch(variables, statistics, np.asarray(images[rows])))
+        parts.append(predict_batch(learned, np.asarray(pictures[rows])))
     bodies = jax.device_get(parts)
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(images)], *bodies)
 
 
-def predictor(config: RegressorConfig) -> Callable[[Learned, Array], BodyParameters]:
-    """Return a function that predicts as `predict` does one batch of pictures on the device, and does not wait.
+@cached_by_config
+def predictor(
+    config: RegressorConfig,
+) -> Callable[[Learned, UInt8[Array | np.ndarray, "n s s 3"]], BodyParameters]:
+    """Return a jitted function from a batch of pictures to bodies on the device; it does not wait for them."""
 
-    One compilation a size of the batch.
-    """
-    predict_batch = _predict_batch(Frozen(config))
-    return lambda learned, image: predict_batch(learned.variables, learned.statistics, image)
+    @jax.jit
+    def predict_batch(learned: Learned, image: UInt8[Array, "n s s 3"]) -> BodyParameters:
+        output = apply_evaluation(config, learned.variables, image.astype(jnp.float32))
+        return learned.codec.to_parameters(learned.codec.from_output(output))
+
+    return predict_batch
 
 
-def _check_size(config: RegressorConfig, images: UInt8[np.ndarray, "people s s 3"] | Sequence) -> None:
+def _check_size(config: RegressorConfig, images: Images) -> None:
     if len(images) == 0:
         raise ValueError("there is no image")
     expected = (config.image_size, config.image_size, 3)
     if np.shape(images[0]) != expected:
         raise ValueError(f"images are {np.shape(images[0])}, the configuration's image_size asks for {expected}")
-
-
-@functools.cache
-def _predict_batch(frozen: Frozen):
-    @jax.jit
-    def predict_batch(variables, statistics, image):
-        theta = apply_evaluation(frozen.config, variables, statistics, image.astype(jnp.float32))
-        return statistics.finish(theta)
-
-    return predict_batch

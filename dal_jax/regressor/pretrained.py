@@ -38,10 +38,9 @@ class Unit(NamedTuple):
 
 def units() -> Iterator[Unit]:
     """Yield the 53 convolutions of a ResNet50 with their names."""
-    hugging_face = ("convolution", "normalization")
 
     def named(prefix: str) -> tuple[str, str]:
-        return tuple(f"{prefix}.{name}" for name in hugging_face)
+        return f"{prefix}.convolution", f"{prefix}.normalization"
 
     yield Unit(("conv1",), ("bn1",), ("conv1", "bn1"), named("embedder.embedder"))
     for stage, blocks in enumerate(resnet.BLOCKS):
@@ -126,7 +125,8 @@ def _table(path: str | os.PathLike[str], tensors: dict[str, np.ndarray]) -> dict
 
 
 def _prefixed(prefix: str, unit: Unit) -> tuple[str, str]:
-    return tuple(prefix + name for name in unit.hugging_face)
+    convolution, normalisation = unit.hugging_face
+    return prefix + convolution, prefix + normalisation
 
 
 def _checked(path, name: str, tensor: np.ndarray, wanted: Any) -> Float[jnp.ndarray, "..."]:

@@ -26,6 +26,7 @@ class ResNet50(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w 3"], train: bool) -> Float[Array, "n features"]:
+        """Return the features of images."""
         x = Convolution(self.width, 7, 2, name="conv1")(x)
         x = BatchNorm(relu=True, name="bn1")(x, train)
         x = max_pool(x)
@@ -49,6 +50,7 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
+        """Return the maps after the block."""
         features = _EXPANSION * self.width
         normalise = functools.partial(BatchNorm, relu=False)
         y = PointwiseConvolution(self.width, name="conv1")(x)

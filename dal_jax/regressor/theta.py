@@ -1,8 +1,15 @@
-"""theta = [a, S, R, s, t] as the 105 numbers a ConvNet regresses (paper, section 5), and their statistics.
+"""theta: the numbers that stand for a body [a, S, R, s, t] while the regressor learns it (paper, section 5).
 
-What stands for the rotations is a choice (`heads`): these are the paper's axis-angles and nine numbers; `theta_6d` has
-six numbers for each. Both have a SIZE, `plain_statistics` and `measured_statistics`; the statistics encode and decode.
+`axis_angle` is the paper's: 69 radians of the joints, 24 log segment scales, nine numbers of R, the log camera scale,
+two of the translation; 105 in all. `6d` has six numbers for each of the 24 rotations (Zhou et al. 2019), 171 in all. An
+axis-angle jumps: near a half turn, neighbouring rotations have opposite vectors, and a network that regresses them must
+be wrong in between. Six numbers follow a rotation without a jump; Gram-Schmidt makes a rotation of them.
+
+Note: the paper regresses S and s themselves; as logarithms they cannot be predicted negative.
 """
+
+import dataclasses
+from typing import Literal
 
 import flax.struct
 import jax
@@ -13,15 +20,158 @@ from jaxtyping import Array, Float
 from dal_jax.body import rotations
 from dal_jax.body.parameters import UPRIGHT_FACING_CAMERA, BodyParameters, fix_gauge, t_pose
 
+Rotations = Literal["axis_angle", "6d"]
+SIZES = {"axis_angle": 105, "6d": 171}
+"""How many numbers theta has."""
+
+LEAST_SD = 0.05
+_LEAST_SINGULAR_VALUE = 0.05
+_LEAST_UNIQUE = 0.05
+
 _SPLITS = (69, 69 + 24, 69 + 24 + 9, 69 + 24 + 9 + 1)
-SIZE = 105
+_SPLITS_6D = (144, 144 + 24, 144 + 24 + 1)
+_OTHERS = np.r_[69:93, 102:105]  # dimensions of the paper's theta that are no rotation's
+_AT_FRAME = np.array([1, 0, 0, 0, 1, 0], np.float32)  # e1 and e2
+_T_POSE = np.stack([np.array(UPRIGHT_FACING_CAMERA), *[np.eye(3)] * 23]).astype(np.float32)
 
 
-def from_parameters(parameters: BodyParameters) -> Float[Array, "*batch 105"]:
-    """Return 69 radians, 24 log segment scales, 9 numbers of the rotation, the log camera scale, 2 of the translation.
+@flax.struct.dataclass
+class RotatedBody:
+    """`BodyParameters` with matrices throughout, so that no logarithm stands between theta and a projected point.
 
-    Note: the paper regresses S and s themselves; as logarithms they cannot be predicted negative.
+    joint_rotation: of the 23 joints below the pelvis, relative to the parent. rotation: orthonormal, body to camera.
     """
+
+    joint_rotation: Float[Array, "*batch 23 3 3"]
+    segment_scale: Float[Array, "*batch 24"]
+    rotation: Float[Array, "*batch 3 3"]
+    camera_scale: Float[Array, "*batch"]
+    translation: Float[Array, "*batch 2"]
+
+
+@flax.struct.dataclass
+class ThetaCodec:
+    """Encodes bodies as theta, decodes theta, and standardises it: theta = mean + sd * output of the network.
+
+    A constant of training, kept beside the weights.
+    mean, sd: of theta, by dimension.
+    frame: of 6d, the rotations that an output of zero decodes to, the whole body's first. A rotation is encoded
+      relative to it: R = frame GS(six), six being the first two columns of frame' R. None: axis-angles.
+    """
+
+    mean: Float[Array, "theta"]
+    sd: Float[Array, "theta"]
+    frame: Float[Array, "24 3 3"] | None = None
+
+    def from_output(self, output: Float[Array, "n theta"]) -> Float[Array, "n theta"]:
+        """Return theta of the network's outputs."""
+        return self.mean[None] + self.sd[None] * output
+
+    def encode(self, parameters: BodyParameters) -> Float[Array, "*batch theta"]:
+        """Return theta of bodies: eq. 6's target.
+
+        Note: eq. 6 compares six numbers as they are, as it does the paper's nine, and not the matrices made of them. It
+        is then the same for both axis-angles of a half turn. A small error costs what it costs in axis-angles (twice
+        that about the third axis). And it pulls on the columns' lengths, which Gram-Schmidt does not see, so
+        predictions stay away from where that is singular.
+        """
+        return _axis_angle(parameters) if self.frame is None else _six_numbers(self.frame, parameters)
+
+    def decode(self, theta: Float[Array, "*batch theta"]) -> RotatedBody:
+        """Return the body that is projected, every rotation proper."""
+        if self.frame is None:
+            body = _raw_parameters(theta)
+            return RotatedBody(
+                joint_rotation=rotations.axis_angle_to_matrix(body.pose),
+                segment_scale=body.segment_scale,
+                rotation=proper_rotation(body.rotation),
+                camera_scale=body.camera_scale,
+                translation=body.translation,
+            )
+        six, log_segment_scale, log_camera_scale, translation = jnp.split(theta, _SPLITS_6D, axis=-1)
+        relative = rotations.from_two_columns(six.reshape(*theta.shape[:-1], 24, 6))
+        rotation = jnp.einsum("kij,...kjl->...kil", self.frame, relative, precision="highest")
+        return RotatedBody(
+            joint_rotation=rotation[..., 1:, :, :],
+            segment_scale=jnp.exp(log_segment_scale),
+            rotation=rotation[..., 0, :, :],
+            camera_scale=jnp.exp(log_camera_scale[..., 0]),
+            translation=translation,
+        )
+
+    def to_parameters(self, theta: Float[Array, "*batch theta"]) -> BodyParameters:
+        """Return the body as registration returns it: a proper rotation, mean log S = 0; axis-angles below pi of 6d."""
+        if self.frame is None:
+            raw = _raw_parameters(theta)
+            return fix_gauge(dataclasses.replace(raw, rotation=proper_rotation(raw.rotation)))
+        body = self.decode(theta)
+        return fix_gauge(
+            BodyParameters(
+                pose=rotations.matrix_to_axis_angle(body.joint_rotation),
+                segment_scale=body.segment_scale,
+                rotation=body.rotation,
+                camera_scale=body.camera_scale,
+                translation=body.translation,
+            )
+        )
+
+
+def plain_codec(kind: Rotations) -> ThetaCodec:
+    """Return the codec before any registration: sd = 1 about the T-pose that faces the camera.
+
+    Note: at an output of zero R must be a rotation, because Gram-Schmidt cannot orthonormalise nine zeros.
+    """
+    if kind == "axis_angle":
+        return ThetaCodec(_axis_angle(t_pose()), jnp.ones(SIZES[kind]))
+    mean = np.concatenate([np.tile(_AT_FRAME, 24), np.zeros(27, np.float32)])
+    return ThetaCodec(jnp.asarray(mean), jnp.ones(SIZES[kind]), jnp.asarray(_T_POSE))
+
+
+def measured_codec(kind: Rotations, fits: BodyParameters) -> ThetaCodec:
+    """Return the codec of registered bodies (leading axis people): an output of zero is their mean.
+
+    Note: a deviation below 0.05 (3 degrees, 5%) is annotation noise, not worth a unit of output. Where the mean of the
+    rotations is nearly singular (people at any azimuth), the T-pose's stands for it: an output of zero must be
+    something that Gram-Schmidt can orthonormalise. Six numbers of a rotation spread about e1 and e2, which they are at
+    the frame, and not about their own mean, which belongs to no rotation.
+
+    Raises:
+      ValueError: a parameter is not finite.
+    """
+    on_device = jax.tree.map(jnp.asarray, fits)
+    theta = np.asarray(jax.jit(_axis_angle)(on_device))
+    if not np.all(np.isfinite(theta)):
+        raise ValueError("the mean and the spread of theta need finite parameters of all people")
+    mean, sd = theta.mean(axis=0), np.maximum(theta.std(axis=0), LEAST_SD)
+    if kind == "axis_angle":
+        rotation = mean[_SPLITS[1] : _SPLITS[2]].reshape(3, 3)
+        if np.linalg.svd(rotation, compute_uv=False)[-1] < _LEAST_SINGULAR_VALUE:
+            mean[_SPLITS[1] : _SPLITS[2]] = np.ravel(UPRIGHT_FACING_CAMERA)
+        return ThetaCodec(jnp.asarray(mean), jnp.asarray(sd))
+    every = np.asarray(jax.jit(_all_rotations)(on_device))
+    frame = _mean_rotations(every)
+    six = np.einsum("kji,nkjc->nkci", frame, every[..., :2]).reshape(len(every), 144)
+    at_frame = np.tile(_AT_FRAME, 24)
+    six_sd = np.maximum(np.sqrt(np.mean((six - at_frame[None]) ** 2, axis=0)), LEAST_SD)
+    return ThetaCodec(
+        jnp.asarray(np.concatenate([at_frame, mean[_OTHERS]])),
+        jnp.asarray(np.concatenate([six_sd, sd[_OTHERS]])),
+        jnp.asarray(frame),
+    )
+
+
+def proper_rotation(rows: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 3 3"]:
+    """Orthonormalise R's nine numbers: the first two rows by Gram-Schmidt, the third at right angles to both.
+
+    Note: where the determinant is positive this is the paper's Gram-Schmidt of three rows. Where it is negative that
+    returns a reflection, which eq. 5, unlike eq. 2, has no L_det against: with three rows a regressor learned mirrored
+    bodies (people at any azimuth: 5 of 32), which fit every loss and are no prediction.
+    """
+    six = rows[..., :2, :].reshape(*rows.shape[:-2], 6)
+    return jnp.swapaxes(rotations.from_two_columns(six), -1, -2)
+
+
+def _axis_angle(parameters: BodyParameters) -> Float[Array, "*batch 105"]:
     batch = parameters.camera_scale.shape
     return jnp.concatenate(
         [
@@ -35,8 +185,8 @@ def from_parameters(parameters: BodyParameters) -> Float[Array, "*batch 105"]:
     )
 
 
-def to_parameters(theta: Float[Array, "*batch 105"]) -> BodyParameters:
-    """Return the parameters with R's nine numbers as they are: the inverse of `from_parameters`."""
+def _raw_parameters(theta: Float[Array, "*batch 105"]) -> BodyParameters:
+    """Return the parameters with R's nine numbers as they are: the inverse of `_axis_angle`."""
     batch = theta.shape[:-1]
     pose, log_segment_scale, rotation, log_camera_scale, translation = jnp.split(theta, _SPLITS, axis=-1)
     return BodyParameters(
@@ -48,87 +198,33 @@ def to_parameters(theta: Float[Array, "*batch 105"]) -> BodyParameters:
     )
 
 
-def finish(parameters: BodyParameters) -> BodyParameters:
-    """Turn predicted parameters into a body as registration returns them: a proper rotation, mean log S = 0."""
-    return fix_gauge(parameters.replace(rotation=proper_rotation(parameters.rotation)))
+def _six_numbers(frame: Float[Array, "24 3 3"], parameters: BodyParameters) -> Float[Array, "*batch 171"]:
+    batch = parameters.camera_scale.shape
+    relative = jnp.einsum("kji,...kjl->...kil", frame, _all_rotations(parameters), precision="highest")
+    return jnp.concatenate(
+        [
+            rotations.two_columns(relative).reshape(*batch, 144),
+            jnp.log(parameters.segment_scale),
+            jnp.log(parameters.camera_scale)[..., None],
+            parameters.translation,
+        ],
+        axis=-1,
+    )
 
 
-def proper_rotation(rows: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 3 3"]:
-    """Orthonormalise R's nine numbers: the first two rows by Gram-Schmidt, the third at right angles to both.
+def _all_rotations(parameters: BodyParameters) -> Float[Array, "*batch 24 3 3"]:
+    """Return the whole body's rotation, then the joints'."""
+    joints = rotations.axis_angle_to_matrix(parameters.pose)
+    return jnp.concatenate([parameters.rotation[..., None, :, :], joints], axis=-3)
 
-    Note: where the determinant is positive this is the paper's Gram-Schmidt of three rows. Where it is negative that
-    returns a reflection, which eq. 5, unlike eq. 2, has no L_det against: with three rows a ConvNet learned mirrored
-    bodies (people at any heading: 5 of 32), which fit every loss and are no prediction.
+
+def _mean_rotations(every: Float[np.ndarray, "people 24 3 3"]) -> Float[np.ndarray, "24 3 3"]:
+    """Return the rotation nearest to each mean matrix; the T-pose's where others are as near (people at any azimuth).
+
+    The nearest is unique where the second singular value exceeds the third, taken negative where the determinant is.
     """
-    six = rows[..., :2, :].reshape(*rows.shape[:-2], 6)
-    return jnp.swapaxes(rotations.from_two_columns(six), -1, -2)
-
-
-@flax.struct.dataclass
-class TurnedBody:
-    """`BodyParameters` with matrices throughout, so that no logarithm stands between theta and a projected point.
-
-    turns: rotations of the 23 joints below the pelvis, relative to the parent; rotation: orthonormal, body to camera.
-    """
-
-    turns: Float[Array, "*batch 23 3 3"]
-    segment_scale: Float[Array, "*batch 24"]
-    rotation: Float[Array, "*batch 3 3"]
-    camera_scale: Float[Array, "*batch"]
-    translation: Float[Array, "*batch 2"]
-
-
-@flax.struct.dataclass
-class Statistics:
-    """theta = mean + sd * output of the network; a constant of training, kept beside the weights."""
-
-    mean: Float[Array, "105"]
-    sd: Float[Array, "105"]
-
-    def encode(self, parameters: BodyParameters) -> Float[Array, "*batch 105"]:
-        """Return theta of bodies: eq. 6's target."""
-        return from_parameters(parameters)
-
-    def decode(self, theta: Float[Array, "*batch 105"]) -> TurnedBody:
-        """Return the body that is projected."""
-        body = to_parameters(theta)
-        return TurnedBody(
-            turns=rotations.axis_angle_to_matrix(body.pose),
-            segment_scale=body.segment_scale,
-            rotation=proper_rotation(body.rotation),
-            camera_scale=body.camera_scale,
-            translation=body.translation,
-        )
-
-    def finish(self, theta: Float[Array, "*batch 105"]) -> BodyParameters:
-        """Return the body as registration returns them."""
-        return finish(to_parameters(theta))
-
-
-def plain_statistics() -> Statistics:
-    """Return sd = 1 about the T-pose that faces the camera, so that the network's outputs are theta but for a constant.
-
-    Note: at an output of zero R must be a rotation, because Gram-Schmidt cannot orthonormalise nine zeros.
-    """
-    return Statistics(from_parameters(t_pose()), jnp.ones(SIZE))
-
-
-def measured_statistics(fits: BodyParameters) -> Statistics:
-    """Return mean and standard deviation of registered bodies (leading axis people), by dimension.
-
-    Note: a deviation below 0.05 (3 degrees, 5%) is annotation noise, not worth a unit of output. Where the mean of the
-    rotations is nearly singular (people who face anywhere), the T-pose's stands for it: an output of zero must be
-    something that Gram-Schmidt can orthonormalise.
-    """
-    theta = np.asarray(jax.jit(from_parameters)(jax.tree.map(jnp.asarray, fits)))
-    if not np.all(np.isfinite(theta)):
-        raise ValueError("the statistics of theta need finite parameters of all people")
-    mean, sd = theta.mean(axis=0), np.maximum(theta.std(axis=0), LEAST_SD)
-    rotation = mean[_SPLITS[1] : _SPLITS[2]].reshape(3, 3)
-    if np.linalg.svd(rotation, compute_uv=False)[-1] < _LEAST_SINGULAR_VALUE:
-        mean[_SPLITS[1] : _SPLITS[2]] = np.ravel(UPRIGHT_FACING_CAMERA)
-    return Statistics(jnp.asarray(mean), jnp.asarray(sd))
-
-
-LEAST_SD = 0.05
-_LEAST_SINGULAR_VALUE = 0.05
+    mean = every.mean(axis=0)
+    singular = np.linalg.svd(mean, compute_uv=False)
+    unique = singular[:, 1] + np.sign(np.linalg.det(mean)) * singular[:, 2] > _LEAST_UNIQUE
+    nearest = np.asarray(jax.jit(rotations.nearest_rotation)(mean))
+    return np.where(unique[:, None, None], nearest, _T_POSE)

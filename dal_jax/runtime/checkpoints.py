@@ -20,6 +20,10 @@ from dal_jax.runtime.files import PathLike
 
 PyTree = Any
 
+_STATE = "state"
+_STEP = re.compile(r"0|[1-9][0-9]*")
+_UNFINISHED = ".orbax-checkpoint-tmp"
+
 
 class Checkpoints:
     """The steps saved under one folder.
@@ -54,9 +58,9 @@ class Checkpoints:
             raise ValueError(f"step {step} is not above the saved step {latest}")
         json.dumps(metadata, allow_nan=False)
         notes = {"metadata": metadata or {}, "structure": _structure(state)}
-        policy = ocp.training.preservation_policies.LatestN(self._keep)
+        policy: Any = ocp.training.preservation_policies.LatestN(self._keep)
         with ocp.training.Checkpointer(
-            self._directory, preservation_policy=policy, cleanup_tmp_directories=True
+            str(self._directory), preservation_policy=policy, cleanup_tmp_directories=True
         ) as checkpointer:
             checkpointer.save(step, state, checkpointable_name=_STATE, force=True, custom_metadata=notes)
 
@@ -65,7 +69,7 @@ class Checkpoints:
         if not self._directory.is_dir():
             return None
         steps = [int(path.name) for path in self._directory.iterdir() if _STEP.fullmatch(path.name)]
-        whole = [step for step in steps if ocp.is_orbax_checkpoint(self._directory / str(step))]
+        whole = [step for step in steps if ocp.is_orbax_checkpoint(str(self._directory / str(step)))]
         return max(whole, default=None)
 
     def restore(self, example: PyTree, step: int | None = None, partial: bool = False) -> tuple[PyTree, dict[str, Any]]:
@@ -82,22 +86,34 @@ class Checkpoints:
         Raises:
           InputError: no such step, a damaged one, or another structure; the first leaf that differs is named.
         """
-        step = self.latest_step() if step is None else step
-        path = self._directory / str(step)
-        if step is None or not ocp.is_orbax_checkpoint(path):
-            raise InputError(f"{self._directory if step is None else path}: there is no checkpoint")
+        path = self._path(step)
+        notes = self._notes(path)
         context = ocp.Context()
         context.pytree.loading.partial_load = partial
         with context, _damage_named(path):
-            notes = ocp.metadata(path).custom_metadata
             _compare(path, _structure(example), notes["structure"], partial)
-            state = ocp.load(path, _placed(example), checkpointable_name=_STATE)
+            state = ocp.load(str(path), _placed(example), checkpointable_name=_STATE)
         return state, notes["metadata"]
 
+    def structure(self, step: int | None = None) -> dict[str, str]:
+        """Return the kind of every leaf of a saved state (the latest if None), by its path: 'float32[3,4]', 'int'.
 
-_STATE = "state"
-_STEP = re.compile(r"0|[1-9][0-9]*")
-_UNFINISHED = ".orbax-checkpoint-tmp"
+        Raises:
+          InputError: no such step, or a damaged one.
+        """
+        return self._notes(self._path(step))["structure"]
+
+    def _path(self, step: int | None) -> pathlib.Path:
+        step = self.latest_step() if step is None else step
+        path = self._directory if step is None else self._directory / str(step)
+        if step is None or not ocp.is_orbax_checkpoint(str(path)):
+            raise InputError(f"{path}: there is no checkpoint")
+        return path
+
+    def _notes(self, path: pathlib.Path) -> dict[str, Any]:
+        with _damage_named(path):
+            notes: Any = ocp.metadata(str(path)).custom_metadata
+            return {"structure": dict(notes["structure"]), "metadata": notes["metadata"]}
 
 
 def _refuse_foreign_content(directory: pathlib.Path) -> None:
@@ -144,6 +160,7 @@ def _placed(example: PyTree) -> PyTree:
 
 @contextlib.contextmanager
 def _damage_named(path: pathlib.Path) -> Iterator[None]:
+    """Turn any error inside the block into one line that names the checkpoint."""
     try:
         yield
     except InputError:

@@ -1,4 +1,4 @@
-"""What every binary does at its edge: flags in; one line and a code out when something is not as it must be.
+"""How every binary begins and ends: it parses flags, and bad input ends it with one line and an exit code.
 
 A binary reads:
 

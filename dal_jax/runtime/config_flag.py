@@ -1,4 +1,4 @@
-"""A stage's configuration as flags: `--config.registration.optimizer=adam` sets one field of a nested dataclass."""
+"""A stage's configuration as flags: `--config.first.registration.steps=30` sets one field of a nested dataclass."""
 
 import ast
 import dataclasses
@@ -25,14 +25,14 @@ def define(
 
     Args:
       default: the configuration when nothing is set. The comment behind each field is its help.
-      presets: what makes whole configurations, by name, chosen by `--config.preset=NAME`; other overrides apply on top
-        of it, wherever they stand on the command line. The dataclass has a field `preset` that holds the name.
+      presets: functions that make whole configurations, by name. `--config.preset=NAME` chooses one; other overrides
+        apply on top of it, wherever they stand on the command line. The dataclass has a field `preset` for the name.
       flag_values: where the flag is defined.
 
     Returns:
       A holder whose `.value` is the configuration once flags are parsed.
 
-    Note: ml_collections reads the command line here, before `main`, so what is wrong with it must be said here.
+    Note: ml_collections reads the command line here, before `main`, so bad overrides must be refused here.
     """
     overrides = _overrides(sys.argv)
     if presets is not None and (name := overrides.get("preset")) is not None:
@@ -42,18 +42,15 @@ def define(
     fields = dict(_fields(default))
     for path in overrides:
         _refuse_unknown(path, fields)
-    for field in fields.values():
-        _register_parser(field.kind)
+    for _, kind, _ in fields.values():
+        _register_parser(kind)
     holder = config_flags.DEFINE_config_dataclass("config", default, _help(fields), flag_values)
     flag_values["config"].default_as_str = None  # the fields' own defaults are in the help
     return holder
 
 
-@dataclasses.dataclass
-class _Field:
-    value: Any
-    kind: Any
-    comment: str
+_Field = tuple[Any, Any, str]
+"""Value, type, and the comment behind the field."""
 
 
 def _fields(config: Any, prefix: str = "") -> Iterator[tuple[str, _Field]]:
@@ -63,7 +60,7 @@ def _fields(config: Any, prefix: str = "") -> Iterator[tuple[str, _Field]]:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         comment = re.search(rf"^\s+{field.name}\s*:[^\n]*?\s\s#\s*(.*)$", source, re.MULTILINE)
-        yield prefix + field.name, _Field(value, kinds[field.name], comment.group(1) if comment else "")
+        yield prefix + field.name, (value, kinds[field.name], comment.group(1) if comment else "")
         if dataclasses.is_dataclass(value):
             yield from _fields(value, f"{prefix}{field.name}.")
 
@@ -78,7 +75,7 @@ def _overrides(argv: list[str]) -> dict[str, str]:
 
 
 def _refuse_unknown(path: str, fields: Mapping[str, _Field]) -> None:
-    settable = [name for name, field in fields.items() if not dataclasses.is_dataclass(field.value)]
+    settable = [name for name, (value, *_) in fields.items() if not dataclasses.is_dataclass(value)]
     if path in settable:
         return
     if path in fields:
@@ -127,7 +124,7 @@ class _TupleParser(flags.ArgumentParser):
 
 def _help(fields: Mapping[str, _Field]) -> str:
     lines = ["Set one field by --config.FIELD=VALUE:"]
-    for path, field in fields.items():
-        if not dataclasses.is_dataclass(field.value):
-            lines.append(f"{path}={field.value!r}  {field.comment}".rstrip())
+    for path, (value, _, comment) in fields.items():
+        if not dataclasses.is_dataclass(value):
+            lines.append(f"{path}={value!r}  {comment}".rstrip())
     return "\n".join(lines)

@@ -1,4 +1,7 @@
-"""The one error a person who runs a binary can cause and mend."""
+"""The errors that a person who runs a binary can cause and mend: one line each."""
+
+import contextlib
+from collections.abc import Iterator
 
 
 class InputError(ValueError):
@@ -7,3 +10,19 @@ class InputError(ValueError):
     The message is ONE line that names the file (or flag), the entry and the value, for instance
     `people.json: annotation 17: dp_I[3] is 25, a part is 1 to 24`. `runtime.cli.run` prints it and exits with code 2.
     """
+
+
+@contextlib.contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Import packages of an optional extra, in the function that needs them.
+
+        with needs_extra("data"):
+            import grain
+
+    Raises:
+      InputError: a package is not installed; names it and the command that installs it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise InputError(f"package '{error.name}' is not installed: pip install 'dal_jax[{extra}]'") from error

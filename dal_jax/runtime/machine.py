@@ -1,9 +1,11 @@
-"""What this process may use of the machine that it runs on."""
+"""What this process may use of its machine: the cores, and a folder on disk for XLA's compiled programs."""
 
 import os
 import pathlib
 
 import jax
+
+_CACHE_OPTION = "jax_compilation_cache_dir"
 
 
 def cores() -> int:
@@ -11,20 +13,18 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-# --- XLA's compiled programs kept on disk: the second run of a binary, or of the tests, compiles next to nothing ---
-
-
 def configure() -> pathlib.Path | None:
-    """Point JAX at the cache folder, unless JAX_COMPILATION_CACHE_DIR already does; return the folder.
+    """Point JAX at the folder of compiled programs, unless JAX_COMPILATION_CACHE_DIR already does; return the folder.
 
-    The folder is $DAL_CACHE, else $XDG_CACHE_HOME/dal_jax, else ~/.cache/dal_jax. DAL_CACHE set to nothing turns the
-    cache off.
+    The second run of a binary, or of the tests, then compiles next to nothing. The folder is $DAL_CACHE, else
+    $XDG_CACHE_HOME/dal_jax, else ~/.cache/dal_jax. An empty DAL_CACHE turns the cache off.
     """
-    if jax.config.jax_compilation_cache_dir is None and (folder := _folder()) is not None:
+    folder = _folder()
+    if getattr(jax.config, _CACHE_OPTION) is None and folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update(_CACHE_OPTION, str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    chosen = jax.config.jax_compilation_cache_dir
+    chosen = getattr(jax.config, _CACHE_OPTION)
     return None if chosen is None else pathlib.Path(chosen)
 
 

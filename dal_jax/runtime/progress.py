@@ -10,7 +10,7 @@ LOG_INTERVAL_S = 10.0
 
 
 def bar(title: str, iterable: Iterable | None = None, total: int | None = None, unit: str = "it") -> tqdm.tqdm:
-    """Make a tqdm bar on stderr: iterate over it, or `with bar(...) as b: b.update(n)`; `b.set_postfix(loss=...)`.
+    """Make a tqdm bar on stderr, to iterate over or to update, as in `with progress.bar("fit", total=9) as shown`.
 
     The postfix waits for the next redrawing, or it would redraw (in a log: write a line) each time it is set.
     Work that ends sooner than the first update (a second on a terminal, ten in a log) shows nothing.

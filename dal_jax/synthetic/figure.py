@@ -309,7 +309,7 @@ def _frame(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def rotate(axes: str, *angles: float) -> Float[np.ndarray, "3 3"]:
-    """Return the rotation about moving axes, one after the other: rotate("YX", a, b) is Y(a) X(b); radians."""
+    """Return the rotation about moving axes, one after the other; radians: "YX", a, b gives Y(a) X(b)."""
     first, *others = (_about(axis, angle) for axis, angle in zip(axes, angles, strict=True))
     return functools.reduce(np.matmul, others, first)
 

@@ -9,7 +9,7 @@ from dal_jax.body.template import Template
 from dal_jax.observations import observation, residuals
 from dal_jax.observations.observation import Observation
 from dal_jax.registration import register
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import RegistrationConfig
 
 
@@ -17,7 +17,7 @@ def held_out_error_px(
     template: Template,
     observations: Observation,
     config: RegistrationConfig,
-    weights: EnergyWeights,
+    objective: Objective,
     folds: int,
     progress: Callable[[int], None] | None = None,
 ) -> Float[np.ndarray, "people"]:
@@ -34,7 +34,9 @@ def held_out_error_px(
     for fold in range(folds):
         kept, left_out = observation.hold_out(observations, fold, folds)
         report = (lambda done, before=fold * people: progress(before + done)) if progress else None
-        fit = register.register(template, observations.replace(point_confidence=kept), config, weights, progress=report)
+        fit = register.register(
+            template, observations.replace(point_confidence=kept), config, objective, progress=report
+        )
         dense, _ = residuals.errors_px(template, fit.parameters, observations)
         distance = np.where(left_out > 0, dense, distance)
     return residuals.root_mean_square(distance, observations.point_confidence)

@@ -17,7 +17,7 @@ from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.observations.observation import Observation
 from dal_jax.registration import register
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import RegistrationConfig
 
 NAMES = (
@@ -50,18 +50,20 @@ def find(
     template: Template,
     observations: Observation,
     parameters: BodyParameters,
-    weights: EnergyWeights,
+    objective: Objective,
     batch: int = 64,
 ) -> Rivals:
     """Fit every flip of every fit (leading axis: people); a millisecond or two a person.
 
     Args:
-      observations, weights: those of the fit.
+      observations, objective: those of the fit.
     """
     config = RegistrationConfig("lm", _STEPS, starts="given", batch=batch)
     starts = _starts(template, jax.tree.map(jnp.asarray, parameters))
     fits = [
-        register.register(template, observations, config, weights, [jax.tree.map(lambda leaf, k=k: leaf[:, k], starts)])
+        register.register(
+            template, observations, config, objective, [jax.tree.map(lambda leaf, k=k: leaf[:, k], starts)]
+        )
         for k in range(len(NAMES))
     ]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *[(fit.parameters, fit.energy) for fit in fits])

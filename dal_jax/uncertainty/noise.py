@@ -7,7 +7,6 @@ variances: the method of moments (Rao's MINQUE), exact where the problem is line
 joints share are seen in the residuals' products, not just in their squares, and so count as few points, not many.
 """
 
-import dataclasses
 from collections.abc import Callable
 
 import flax.struct
@@ -23,8 +22,8 @@ from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation, evenly
 from dal_jax.observations.residuals import Target
 from dal_jax.registration import priors, register
-from dal_jax.registration.energy import EnergyWeights
-from dal_jax.registration.priors import Poses
+from dal_jax.registration.energy import EnergyWeights, Objective
+from dal_jax.registration.priors import PosePrior
 from dal_jax.registration.register import Fit, RegistrationConfig
 from dal_jax.uncertainty import sandwich
 from dal_jax.uncertainty.sandwich import Bread, Linearisation, Precisions
@@ -53,7 +52,7 @@ class NoiseLevels:
     depth: Float[Array, ""]
     limb: Float[Array, ""]
     log_scale: Float[Array, ""]
-    poses: Poses
+    poses: PosePrior
     point_sharing: Float[Array, ""]
     depth_sharing: Float[Array, ""]
 
@@ -63,16 +62,16 @@ class NoiseLevels:
         return jnp.stack([jnp.asarray(level) for level in each]) ** 2
 
 
-def initial(poses: Poses | None = None) -> NoiseLevels:
+def initial(poses: PosePrior | None = None) -> NoiseLevels:
     """Return where estimation starts; it counts as two people's worth of data, so that one person has levels too.
 
     Args:
-      poses: left out: `poses.usual`.
+      poses: left out: `priors.population`.
     """
     levels = {"point": 0.005, "shape": 0.01, "keypoint": 0.02, "depth": 0.1, "limb": 0.05, "log_scale": 0.05}
     levels |= {"point_sharing": 6.0, "depth_sharing": 3.0}
     return NoiseLevels(
-        poses=priors.usual() if poses is None else poses, **{k: np.float32(v) for k, v in levels.items()}
+        poses=priors.population() if poses is None else poses, **{k: np.float32(v) for k, v in levels.items()}
     )
 
 
@@ -93,16 +92,13 @@ def precisions(noise: NoiseLevels) -> Precisions:
     )
 
 
-def weights(noise: NoiseLevels) -> EnergyWeights:
-    """Return `pulls` as weights of eq. 2, to be used on what `trusted` returns."""
+def objective(noise: NoiseLevels) -> Objective:
+    """Return `precisions` as weights of eq. 2 and a prior, to be used on what `trusted` returns."""
     found = precisions(noise)
-    return EnergyWeights(
-        dense=float(found.dense),
-        keypoint=float(found.keypoint),
-        scale=float(found.scale),
-        joint=1.0,
-        rest=noise.poses.rest_pose(),
+    weights = EnergyWeights(
+        dense=float(found.dense), keypoint=float(found.keypoint), scale=float(found.scale), joint=1.0
     )
+    return Objective(weights, noise.poses)
 
 
 def reweighted(observations: Observation, noise: NoiseLevels) -> Observation:
@@ -187,7 +183,7 @@ def alternate(
     noise, people = initial() if prior is None else prior, len(observations.point_face)
     for done in range(rounds + 1):
         report = (lambda n, before=done * people: progress(before + n)) if progress else None
-        robust = dataclasses.replace(weights(noise), outlier=outlier)
+        robust = objective(noise).reweighted(outlier=outlier)
         fit = register.register(template, reweighted(observations, noise), config, robust, progress=report)
         if done < rounds:
             used, seen = precisions(noise), robust_weights(template, observations, fit.parameters, outlier)
@@ -225,8 +221,8 @@ def _person_moments(template, observation, body, used: Precisions, previous: Noi
         "squares": _squares(linear, shape, limb) - jnp.einsum("kij,ij->k", gram, posed),
         "deviation": deviation,
         "pose": deviation[:, :, None] * deviation[:, None] + jnp.einsum("kai,ij,kbj->kab", turns, spread, turns),
-        "shared_points": _sharing(target.point_confidence, shape),
-        "shared_depths": _sharing(target.depth_confidence, limb),
+        "shared_points": _sharing(target.observation.point_confidence, shape),
+        "shared_depths": _sharing(target.observation.depth_confidence, limb),
     }
 
 
@@ -245,9 +241,9 @@ def _direct(target: Target, linear: Linearisation, shape, limb, sides: Bread):
         sides.gram[3], sides.gram[4], through_limb.T @ through_limb, sides.gram[5],
     ])  # fmt: skip
     size = jnp.stack([
-        2.0 * jnp.sum(target.point_confidence > 0), 2.0 * jnp.trace(shape), 2.0 * jnp.sum(shape**2),
-        2.0 * jnp.sum(target.keypoint_confidence > 0),
-        1.0 * jnp.sum(target.depth_confidence[1:] > 0),  # the hip's own depth is 0, exactly
+        2.0 * jnp.sum(target.observation.point_confidence > 0), 2.0 * jnp.trace(shape), 2.0 * jnp.sum(shape**2),
+        2.0 * jnp.sum(target.observation.keypoint_confidence > 0),
+        1.0 * jnp.sum(target.observation.depth_confidence[1:] > 0),  # the hip's own depth is 0, exactly
         jnp.trace(limb), jnp.sum(limb**2), 1.0 * len(linear.scale),
     ])  # fmt: skip
     pull = sides.pulls.of_kinds()[jnp.array([0, 0, 0, 2, 3, 3, 3, 5])]

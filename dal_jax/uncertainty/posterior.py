@@ -100,10 +100,10 @@ def template_bone_sum_mm(template: Template) -> float:
 
 def _energy_above(template, observations, parameters, noise, rivals: Rivals) -> np.ndarray:
     """Return by how much each rival lies above the fit, in units of noise: twice the log of its odds."""
-    trusted, weights = noise_lib.reweighted(observations, noise), noise_lib.weights(noise)
-    own = register.score(template, trusted, parameters, weights)
+    trusted, objective = noise_lib.reweighted(observations, noise), noise_lib.objective(noise)
+    own = register.score(template, trusted, parameters, objective)
     each = [
-        register.score(template, trusted, jax.tree.map(lambda leaf, k=k: leaf[:, k], rivals.parameters), weights)
+        register.score(template, trusted, jax.tree.map(lambda leaf, k=k: leaf[:, k], rivals.parameters), objective)
         for k in range(rivals.energy.shape[1])
     ]
     return np.stack(each, axis=1) - own[:, None]

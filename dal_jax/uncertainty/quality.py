@@ -9,7 +9,7 @@ from dal_jax.body import joint_limits, skeleton
 from dal_jax.body.template import Template
 from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import Fit
 from dal_jax.uncertainty import modes, noise as noise_lib, posterior
 from dal_jax.uncertainty.noise import NoiseLevels
@@ -72,21 +72,21 @@ def assess(
     observations: Observation,
     fit: Fit,
     noise: NoiseLevels,
-    weights: EnergyWeights | None = None,
+    objective: Objective | None = None,
 ) -> Quality:
     """Report on fits; about 5 ms a person, most of it for posteriors and rivals.
 
     Args:
       observations: as annotated and lifted, not as `noise.trusted`.
-      weights: of the fit (the last stage's). Left out: `noise.weights` on what `noise.trusted` returns.
+      objective: of the fit (the last stage's). Left out: `noise.objective` on what `noise.trusted` returns.
     """
-    fitted_to = noise_lib.reweighted(observations, noise) if weights is None else observations
-    used = noise_lib.precisions(noise) if weights is None else Precisions.of_weights(weights)
-    eq2 = noise_lib.weights(noise) if weights is None else weights
-    seen = noise_lib.robust_weights(template, observations, fit.parameters, eq2.outlier)
+    fitted_to = noise_lib.reweighted(observations, noise) if objective is None else observations
+    used = noise_lib.precisions(noise) if objective is None else Precisions.of_objective(objective)
+    eq2 = noise_lib.objective(noise) if objective is None else objective
+    seen = noise_lib.robust_weights(template, observations, fit.parameters, eq2.weights.outlier)
     others = modes.find(template, fitted_to, fit.parameters, eq2)
     sure = posterior.laplace_posterior(template, seen, fit.parameters, noise, used, others)
-    numbers = _errors(template, observations, fit, noise, eq2.outlier)
+    numbers = _errors(template, observations, fit, noise, eq2.weights.outlier)
     excess = np.degrees(np.max(np.abs(np.asarray(joint_limits.excess(np.asarray(fit.parameters.pose)))), axis=-1))
     factors = _factors(numbers["inlier_share"], sure, excess)
     return Quality(

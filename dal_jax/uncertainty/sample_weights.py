@@ -16,7 +16,7 @@ from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import Objective
 from dal_jax.uncertainty import posterior
 from dal_jax.uncertainty.noise import estimate, initial, robust_weights
 from dal_jax.uncertainty.sandwich import Precisions
@@ -37,14 +37,14 @@ def weigh(
     template: Template,
     observations: Observation,
     parameters: BodyParameters,
-    weights: EnergyWeights,
+    objective: Objective,
 ) -> Float[np.ndarray, "people"]:
     """Return each person's weight in training; 0 where nothing was observed or the fit is not finite.
 
     Args:
       name: of NAMES; on two cores `residual` takes 0.01 ms a person, `posterior` 3 ms.
       observations, parameters: stacked over people, host arrays; as annotated and lifted.
-      weights: of eq. 2, that the fits were made with.
+      objective: that the fits were made with.
 
     Raises:
       ValueError: another name.
@@ -57,7 +57,7 @@ def weigh(
     weight = _by_residual(template, observations, parameters)
     if name == "posterior":
         good = np.flatnonzero(usable & (weight >= _GOOD))
-        weight = weight * _by_posterior(template, observations, parameters, weights, good)
+        weight = weight * _by_posterior(template, observations, parameters, objective, good)
     return np.where(usable, np.nan_to_num(weight), 0.0).astype(np.float32)
 
 
@@ -90,10 +90,10 @@ def _by_residual(template, observations, parameters) -> np.ndarray:
     return relative(dense) * relative(keypoint)
 
 
-def _by_posterior(template, observations, parameters, weights: EnergyWeights, good: np.ndarray) -> np.ndarray:
+def _by_posterior(template, observations, parameters, objective: Objective, good: np.ndarray) -> np.ndarray:
     """Note: noise levels come from good fits alone; one lost person in 24 made everyone's deviations metres."""
-    used = Precisions.of_weights(weights)
-    seen = robust_weights(template, observations, parameters, weights.outlier)
+    used = Precisions.of_objective(objective)
+    seen = robust_weights(template, observations, parameters, objective.weights.outlier)
     noise = initial()
     if len(good):
         noise = estimate(template, *jax.tree.map(lambda leaf: np.asarray(leaf)[good], (seen, parameters)), used, noise)

@@ -15,7 +15,7 @@ from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.observations.residuals import Target
 from dal_jax.registration import energy, priors
-from dal_jax.registration.energy import EnergyWeights, Unknowns
+from dal_jax.registration.energy import Objective, Unknowns
 from dal_jax.registration.solvers import problem
 
 UNKNOWNS = problem.TANGENT_SIZE - 1
@@ -27,7 +27,7 @@ class Linearisation:
     """Residuals r and Jacobians J of one person's fit, a confidence c entering both as sqrt(c); crop units, radians.
 
     `dense` and `keypoint` keep image x and y as their second axis; `pose` is how the joints deviate from a rest pose
-    (`rest_pose.deviation`), radians.
+    (`priors.pose_deviation`), radians.
     """
 
     dense: Float[Array, "points 2"]
@@ -59,7 +59,7 @@ def linearise(
 
     def residuals(delta):
         moved = move(parameters, delta)
-        terms = energy.residuals(template, target, moved, EnergyWeights())
+        terms = energy.residuals(template, target, moved, Objective())
         kept = {name: terms[name] for name in ("dense", "keypoint", "scale")}
         kept["pose"] = priors.pose_deviation(moved.pose, rest)
         return kept, kept
@@ -122,11 +122,12 @@ class Precisions:
     rest: Float[Array, "23 3"]
 
     @classmethod
-    def of_weights(cls, weights: EnergyWeights) -> "Precisions":
+    def of_objective(cls, objective: Objective) -> "Precisions":
         """Return the pulls of a fit that used eq. 2's weights as they are."""
         joint, rest = np.eye(3, dtype=np.float32)[None].repeat(23, axis=0), np.zeros((23, 3), np.float32)
-        if weights.rest is not None:
-            rest, root = weights.rest.turn, np.asarray(weights.rest.root)
+        weights = objective.weights
+        if objective.prior is not None:
+            rest, root = objective.prior.mean, np.asarray(objective.prior.root)
             joint = np.swapaxes(root, 1, 2) @ root
         joint = np.float32(weights.joint) * joint
         return cls(weights.dense, weights.keypoint, weights.keypoint, weights.scale, joint, rest)
@@ -154,7 +155,7 @@ def shape_covariance(target: Target) -> Float[Array, "points points"]:
     """Return sqrt(c_i) K_ij sqrt(c_j) of one person's points."""
     rest, weight = target.points.rest, target.points.weight
     squared = jnp.sum((rest[:, None] - rest[None]) ** 2, axis=-1)
-    root = jnp.sqrt(target.point_confidence)
+    root = jnp.sqrt(target.observation.point_confidence)
     return root[:, None] * (weight @ weight.T) * jnp.exp(-squared / (2.0 * SHARED_LENGTH_M**2)) * root[None]
 
 
@@ -163,7 +164,7 @@ def limb_covariance(template: Template, target: Target) -> Float[Array, "17 17"]
     joints = jnp.asarray(template.h36m_regressor) @ jnp.asarray(template.vertices)
     bones = joints[1:] - joints[np.array(skeleton.H36M_PARENTS[1:])]
     length = jnp.concatenate([jnp.zeros(1), jnp.linalg.norm(bones, axis=1)])
-    root = jnp.sqrt(target.depth_confidence)
+    root = jnp.sqrt(target.observation.depth_confidence)
     return root[:, None] * ((_ways() * length[None]) @ _ways().T) * root[None]
 
 
@@ -208,7 +209,7 @@ def bread(
 
 
 def filling(sides: Bread, variance: Float[Array, "6"], pose_moment: Float[Array, "23 3 3"]) -> Float[Array, "98 98"]:
-    """Return M = J'W R W J; `pose_moment` is the mean of d d' over people, d as in `rest_pose`."""
+    """Return M = J'W R W J; `pose_moment` is the mean of d d' over people, d as in `priors`."""
     data = jnp.einsum("k,kij->ij", sides.pulls.of_kinds() ** 2 * variance, sides.gram)
     place = jnp.diag(jnp.zeros(UNKNOWNS).at[-_PLACE:].set(_PLACE_PULL))
     spread = jnp.einsum("kij,kjl->kil", pose_moment, sides.pose_pull)

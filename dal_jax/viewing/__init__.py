@@ -1,1 +1,1 @@
-"""Seeing what was fitted: ray casting, overlays, plots, the report page, mesh export. NumPy; no GL, no display."""
+"""Ray casting and plots, in NumPy: they need neither GL nor a display."""

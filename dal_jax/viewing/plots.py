@@ -1,4 +1,4 @@
-"""Curves: Fig. 2 of the paper for this run, and the losses behind it. Drawn into PNG bytes, without a display."""
+"""Plots without a display: error and loss curves (Fig. 2 of the paper) as PNG, 3D poses as stick figures."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -11,22 +11,32 @@ from matplotlib import figure, ticker
 
 from dal_jax.body import skeleton
 
+VIEWS_DEG = (0.0, 45.0, 90.0, 180.0)
+"""Rotations about the vertical of a sheet's figures: as seen, half from the side, from the side, from behind."""
+
 FIGURE_2 = (
     # field of history.json, label, colour, line width: the paper's three curves, and one more, thin
-    ("regressor_test_mpjpe_mm", "ConvNet, test people", "#1f6fd0", 2.6),
-    ("lifting_test_mpjpe_mm", "cGAN, test people", "#f07f13", 2.6),
+    ("regressor_test_mpjpe_mm", "regressor, test people", "#1f6fd0", 2.6),
+    ("lifting_test_mpjpe_mm", "lifter, test people", "#f07f13", 2.6),
     ("registration_train_mpjpe_mm", "registration, training people", "#7a7a7a", 2.6),
-    ("regressor_train_mpjpe_mm", "ConvNet, training people", "#1f6fd0", 1.0),
+    ("regressor_train_mpjpe_mm", "regressor, training people", "#1f6fd0", 1.0),
 )
+_RIGHT, _LEFT, _MIDDLE = (214, 69, 47), (31, 111, 208), (40, 40, 40)
+_FLAG, _PAPER, _LINE = (255, 176, 0), (255, 255, 255), (225, 225, 225)
+_SUPERSAMPLE = 3
+_MARGIN = 0.12  # of a cell, on each side
 
 
 def plot_history(history: Sequence[Mapping[str, float | int | None]]) -> bytes:
     """Return Fig. 2 of the paper for this run: MPJPE against the round, as PNG.
 
-    A field that is null everywhere (no truth) has no curve; single gaps interrupt theirs.
+    A field that is null everywhere (no truth) has no curve; a single null interrupts its curve.
+
+    Args:
+      history: entries of history.json.
     """
     picture, axes = _axes("round", "MPJPE [mm]")
-    rounds = [entry["round"] for entry in history]
+    rounds = [_number(entry["round"]) for entry in history]
     for field, label, colour, width in FIGURE_2:
         values = np.array([_number(entry.get(field)) for entry in history])
         if not np.isfinite(values).any():
@@ -48,7 +58,14 @@ def plot_history(history: Sequence[Mapping[str, float | int | None]]) -> bytes:
 def plot_curves(
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_label: str, y_label: str, logarithmic: bool = False
 ) -> bytes:
-    """Return named curves, each (x, y), in one plot as PNG: losses against steps, for instance."""
+    """Return named curves, each (x, y), in one plot as PNG: losses against steps, for instance.
+
+    Args:
+      curves: by name; x and y of equal length.
+      x_label: with the unit.
+      y_label: with the unit.
+      logarithmic: of the y axis.
+    """
     picture, axes = _axes(x_label, y_label)
     for name, (x, y) in curves.items():
         # A name that begins with an underscore would be left out of the legend.
@@ -92,17 +109,6 @@ def _png(picture: figure.Figure) -> bytes:
     return buffer.getvalue()
 
 
-# --- Lifted poses to look at: stick figures as given, from the side and from above, and turning round ---
-
-VIEWS_DEG = (0.0, 45.0, 90.0, 180.0)
-"""By how much a sheet's figures are turned about the vertical: as seen, half from the side, the side, behind."""
-
-_RIGHT, _LEFT, _MIDDLE = (214, 69, 47), (31, 111, 208), (40, 40, 40)
-_FLAG, _PAPER, _LINE = (255, 176, 0), (255, 255, 255), (225, 225, 225)
-_SUPERSAMPLE = 3
-_MARGIN = 0.12  # of a cell, on each side
-
-
 def sheet(
     joints: Float[np.ndarray, "n 17 3"],
     labels: Sequence[str] = (),
@@ -115,7 +121,9 @@ def sheet(
     Args:
       joints: x right, y down, z away from the camera, any unit; each pose is drawn as large as it fits.
       labels: written into each pose's first cell.
-      flagged: joints to point at.
+      flagged: joints to ring.
+      cell_px: side of one view.
+      poses_a_row: each takes as many cells as there are views.
     """
     rows = -(-len(joints) // poses_a_row)
     width = cell_px * len(VIEWS_DEG) * poses_a_row
@@ -141,7 +149,15 @@ def turntable(
     poses_a_row: int = 6,
     seconds: float = 3.6,
 ) -> bytes:
-    """Return an animated GIF of poses that turn once about the vertical."""
+    """Return an animated GIF of poses that rotate once about the vertical.
+
+    Args:
+      joints: as for `sheet`.
+      frames: of the full rotation.
+      cell_px: side of one pose's square.
+      poses_a_row: at most.
+      seconds: that the rotation takes.
+    """
     rows = -(-len(joints) // poses_a_row)
     columns = min(len(joints), poses_a_row)
     pictures = []
@@ -159,20 +175,20 @@ def turntable(
 
 
 def _figure(pose: np.ndarray, angle: float, rings: np.ndarray, cell_px: int) -> PIL.Image.Image:
-    """Draw one pose turned about the vertical through its hip; the size does not change with the angle."""
+    """Draw one pose rotated about the vertical through its hip; the size does not change with the angle."""
     centred = np.asarray(pose, np.float64) - pose[:1]
-    turned = centred[:, 0] * np.cos(angle) + centred[:, 2] * np.sin(angle)
+    across = centred[:, 0] * np.cos(angle) + centred[:, 2] * np.sin(angle)
     depth = centred[:, 2] * np.cos(angle) - centred[:, 0] * np.sin(angle)
     middle = (centred[:, 1].min() + centred[:, 1].max()) / 2
     reach = max(np.hypot(centred[:, 0], centred[:, 2]).max(), np.ptp(centred[:, 1]) / 2, 1e-9)
     size = cell_px * _SUPERSAMPLE
     scale = size * (0.5 - _MARGIN) / reach
-    place = np.stack([turned * scale + size / 2, (centred[:, 1] - middle) * scale + size / 2], axis=-1)
+    place = np.stack([across * scale + size / 2, (centred[:, 1] - middle) * scale + size / 2], axis=-1)
     picture = PIL.Image.new("RGB", (size, size), _PAPER)
     draw = PIL.ImageDraw.Draw(picture)
     bones = [(joint, parent) for joint, parent in enumerate(skeleton.H36M_PARENTS) if parent >= 0]
     for joint, parent in sorted(bones, key=lambda bone: -(depth[bone[0]] + depth[bone[1]])):  # far ones first
-        ends = [tuple(place[joint]), tuple(place[parent])]
+        ends = place[[joint, parent]].ravel().tolist()
         draw.line(ends, fill=_PAPER, width=round(0.045 * size))  # a rim, so that crossings can be read
         draw.line(ends, fill=_colour(joint), width=round(0.022 * size))
     for x, y in place[rings]:

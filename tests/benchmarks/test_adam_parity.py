@@ -17,7 +17,10 @@ from dal_jax.body.template import Template
 from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation
 from dal_jax.registration import energy
+from dal_jax.registration.energy import Objective
 from dal_jax.registration.solvers import optax_solver, solve as solve_lib
+from dal_jax.registration.solvers.descent import SolverOptions
+from dal_jax.registration.solvers.solve import Batch
 from dal_jax.registration.solvers.tree import model
 
 GOLDEN = pathlib.Path(__file__).with_name("adam_parity.npz")
@@ -64,9 +67,9 @@ def test_every_step_has_the_energy_of_the_golden_run(golden):
         target = residuals.make_target(template, observed_one)
 
         def cost(unknowns):
-            return energy.energy(template, target, unknowns, energy.stiff_weights())
+            return energy.energy(template, target, unknowns, Objective(energy.stiff_weights()))
 
-        return optax_solver.trajectory(cost, energy.from_parameters(start_one), optax.adam(0.1), steps=STEPS)
+        return optax_solver.trajectory(cost, energy.from_parameters(start_one), optax.adam(0.1), STEPS)
 
     found = np.asarray(jax.jit(jax.vmap(run, out_axes=1))(observed, start))
     assert found.dtype == np.float64 and golden["energies"][-1].max() < 0.2 * golden["energies"][0].min()
@@ -81,10 +84,9 @@ def test_the_solver_adam_ends_where_the_golden_run_ends(golden):
 
     def solve(observed, start):
         target = residuals.make_target(template, observed)
-        weights = energy.stiff_weights()
-        return solve_lib.solve(
-            "adam", template, target, start, weights, tree, steps=STEPS, learning_rate=0.1
-        ).parameters
+        objective = Objective(energy.stiff_weights())
+        batch = Batch(template, tree, target, objective, start)
+        return solve_lib.solve("adam", batch, SolverOptions(STEPS, learning_rate=0.1)).state
 
     found = jax.jit(solve)(observed, start)
     np.testing.assert_allclose(found.pose[last], golden["end_pose"][last], atol=NUMBERS)

@@ -1,4 +1,4 @@
-"""What the lifters' table says: disturbed poses, depths turned front to back, correlations, the people's sameness."""
+"""What the lifters' table says: disturbed poses, depths reversed front to back, correlations, the people's sameness."""
 
 import numpy as np
 import pytest
@@ -17,13 +17,13 @@ def _people():
     return PoseSet(_TRUE_MM[..., :2].astype(np.float32), np.ones((50, 17), bool), _TRUE_MM)
 
 
-def test_the_truth_has_no_error_and_its_reverse_is_turned():
-    """One skeleton: the canonical size is everybody's own."""
+def test_the_truth_has_no_error_and_its_reverse_is_reversed():
+    """One skeleton: the canonical size is each one's own."""
     true = _TRUE_MM - _TRUE_MM[:, :1]
     found = _SCORE.errors(true, _TRUE_MM)
     np.testing.assert_allclose([found["mpjpe_scale_matched_mm"], found["pa_mpjpe_mm"]], 0, atol=0.1)
-    assert found["turned_share"] == 0
-    assert _SCORE.errors(true * [1, 1, -1], _TRUE_MM)["turned_share"] == 1
+    assert found["reversed_share"] == 0
+    assert _SCORE.errors(true * [1, 1, -1], _TRUE_MM)["reversed_share"] == 1
 
 
 def test_no_depth_leaves_the_depth_as_error():
@@ -46,15 +46,15 @@ def test_swapping_sides_exchanges_pairs_and_nothing_else():
 
 def test_selection_is_a_rank_correlation_and_names_what_it_would_choose():
     checkpoints = [
-        {"mpjpe_mm": true, "criterion": true**2, "unrealism": -true, "mirrored": 0.0, "lift_turn_lift": 1.0,
+        {"mpjpe_mm": true, "criterion": true**2, "mmd": -true, "reflection": 0.0, "cycle_consistency": 1.0,
          "bone_spread": (-1) ** number}
         for number, true in enumerate([90.0, 70.0, 80.0, 60.0])
     ]  # fmt: skip
     whole, alone = lifters.selection({"best": checkpoints})
     assert whole["lifters"] == "all" and alone["lifters"] == "best" and whole["checkpoints"] == 4
     assert whole["rank_correlation_criterion"] == pytest.approx(1)
-    assert whole["rank_correlation_unrealism"] == pytest.approx(-1)
-    assert whole["rank_correlation_mirrored"] is None
+    assert whole["rank_correlation_mmd"] == pytest.approx(-1)
+    assert whole["rank_correlation_reflection"] is None
     assert whole["chosen_mpjpe_mm"] == whole["best_mpjpe_mm"] == 60
 
 

@@ -1,4 +1,4 @@
-"""The lifter's rates: what is counted, who is lifted; and PyTorch's program against ours, where it is installed."""
+"""The lifter's rates: what is counted, which poses; and PyTorch's program against ours, where it is installed."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def poses():
     return lifting.people(load.load_body(), 64)
 
 
-def test_people_stand_upright_at_any_heading(poses):
+def test_people_stand_upright_at_any_azimuth(poses):
     assert poses.shape == (64, 17, 2) and poses.dtype == np.float32
     feet, head = poses[:, [3, 6], 1].min(axis=1), poses[:, 10, 1]
     assert np.mean(head < feet) > 0.9, "y is down"
@@ -49,10 +49,10 @@ def test_training_goes_on_where_it_ended(poses):
 
 def test_pytorch_plays_the_same_game(poses):
     pytest.importorskip("torch", reason="PyTorch is not installed")
-    from benchmarks import kudo_comparison as kudo_race
+    from benchmarks import kudo_comparison
 
-    found = kudo_race.agreement(Config(width=64, batch=16), poses)
+    found = kudo_comparison.agreement(Config(width=64, batch=16), poses)
     assert {"lifted", "generator_gradient", "discriminator_gradient", "mirror_ambiguity"} <= set(found)
-    rows = kudo_race.rows(Config(width=16, batch=8), poses, steps=2, batches=[3], seconds=0.0)
+    rows = kudo_comparison.rows(Config(width=16, batch=8), poses, steps=2, batches=[3], seconds=0.0)
     assert [(row["what"], row["batch"]) for row in rows] == [("training", 8), ("lifting", 3)]
     assert all(row["wall_time_ratio"] > 0 and row["torch_poses_per_second"] > 0 for row in rows)

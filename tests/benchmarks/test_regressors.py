@@ -1,4 +1,4 @@
-"""What the ConvNet's variants change and what they leave alike; bad fits are somebody else's, and trust sees them."""
+"""What the regressor's variants change and what they leave alike; bad fits are somebody else's, and sample weights see them."""
 
 import dataclasses
 import json
@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import regressors
-from benchmarks.regressors import Comparison, Material
-from dal_jax.body.formats import load
+from benchmarks.regressors import Comparison, Lesson
 from dal_jax.registration import schedules
 from dal_jax.regressor import model
 from dal_jax.runtime.errors import InputError
@@ -33,7 +32,9 @@ def test_a_variant_changes_what_it_says_and_nothing_else(name):
     wanted = dict(variant.regressor) | {f"augmentation.{key}": value for key, value in variant.augmentation.items()}
     assert after == before | wanted
     changed = after != before
-    assert changed or variant.trust is not None or name == "base", "a variant that changes nothing measures nothing"
+    assert changed or variant.sample_weight is not None or name == "base", (
+        "a variant that changes nothing measures nothing"
+    )
     assert _flat(base) == _flat(model.demo()), "the base is another variant's base too"
 
 
@@ -82,30 +83,21 @@ def test_a_summary_compares_seed_with_seed():
 
 
 def _comparison(scored):
-    bodies = people.random_bodies(COUNT, seed=0)
-    images = np.random.default_rng(0).integers(0, 256, (COUNT, SIZE, SIZE, 3)).astype(np.uint8)
     config = dataclasses.replace(model.demo(), width=4, image_size=SIZE, batch=8)
-    material = Material(
-        config,
-        "none",
-        load.load_body(),
-        images,
-        people.observe(bodies, 0),
-        bodies,
-        schedules.weights_by_name("natural"),
-    )
+    shown = people.training_set(COUNT, SIZE)
+    lesson = Lesson(config, shown, "none", schedules.objective_by_name("pose_prior"))
 
     def score(config, learned):
-        scored.append(model.predict(config, learned, images))
+        scored.append(model.predict(config, learned, shown.images))
         return {"mpjpe_mm": math.nan, "pa_mpjpe_mm": 1.0, "keypoint_error_px": 1.0}
 
-    return Comparison(material, epochs=2, bad_share=0.25, score=score), material
+    return Comparison(material, epochs=2, bad_share=0.25, score=score), lesson
 
 
 def test_variants_of_one_seed_differ_in_what_they_change_alone():
     """Two epochs of 20 people in batches of 8 are 6 steps; where 5 people have no weight, 2 steps are an epoch's."""
     scored = []
-    comparison, material = _comparison(scored)
+    comparison, lesson = _comparison(scored)
     rows = {name: comparison.row(name, 0) for name in ("base", "bad_fits", "bad_fits_residual")}
     assert {row["steps"] for row in rows.values()} == {6}
     assert rows["base"]["mpjpe_mm"] is None and rows["base"]["pa_mpjpe_mm"] == 1.0
@@ -119,8 +111,8 @@ def test_variants_of_one_seed_differ_in_what_they_change_alone():
 
     weight = np.ones(COUNT, np.float32)
     weight[:5] = 0
-    config = dataclasses.replace(material.config, epochs=2)
-    state, _ = regressors.train(material, config, material.fits, weight, 0, "")
+    config = dataclasses.replace(lesson.config, epochs=2)
+    state, _ = regressors.train(config, dataclasses.replace(lesson.people, sample_weight=weight), 0, "")
     assert int(state.step) == 6
 
 

@@ -35,10 +35,8 @@ def pose_free(free_body):
 
 
 def _poser(body):
-    def pose(rotation, pose, segment_scale, *, scale_moves_children=True):
-        segments = kinematics.pose_skeleton(
-            body, rotation, pose, segment_scale, scale_moves_children=scale_moves_children
-        )
+    def pose(rotation, pose, segment_scale):
+        segments = kinematics.pose_skeleton(body, rotation, pose, segment_scale)
         return segments, skinning.skin_vertices(body, segments)
 
-    return jax.jit(pose, static_argnames="scale_moves_children")
+    return jax.jit(pose)

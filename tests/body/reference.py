@@ -33,23 +33,22 @@ def rotation(axis_angle: np.ndarray) -> np.ndarray:
     return scipy.linalg.expm(np.swapaxes(columns, -1, -2))
 
 
-def bones(joints, parents, problem: Problem, scale_moves_children: bool = True) -> np.ndarray:
+def bones(joints, parents, problem: Problem) -> np.ndarray:
     """Return A_j (24, 4, 4): joint-local rest coordinates of segment j (origin J_j) to the camera's axes."""
     joints, relative = np.asarray(joints, np.float64), rotation(problem.pose)
     world = [_homogeneous(problem.rotation, np.zeros(3))]
     for child in range(1, len(parents)):
         parent = parents[child]
-        stretch = problem.segment_scale[parent] if scale_moves_children else 1.0
-        local = _homogeneous(relative[child - 1], stretch * (joints[child] - joints[parent]))
+        local = _homogeneous(relative[child - 1], problem.segment_scale[parent] * (joints[child] - joints[parent]))
         world.append(world[parent] @ local)
     return np.stack(world)
 
 
-def skin(template, problem: Problem, scale_moves_children: bool = True) -> np.ndarray:
+def skin(template, problem: Problem) -> np.ndarray:
     """Return x_i = sum_j w_ij T_j [v_i - J_j, 1] with T_j = A_j S_j, S_j = diag(s_j, s_j, s_j, 1)."""
     joints = np.asarray(template.joints, np.float64)
     scalings = [np.diag([s, s, s, 1.0]) for s in problem.segment_scale]
-    transforms = bones(joints, template.parents, problem, scale_moves_children) @ np.stack(scalings)
+    transforms = bones(joints, template.parents, problem) @ np.stack(scalings)
     posed = []
     for vertex, weights in zip(np.asarray(template.vertices, np.float64), template.skin_weight, strict=True):
         point = np.zeros(4)

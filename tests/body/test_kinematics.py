@@ -1,5 +1,7 @@
 """Forward kinematics: an independent reference, an analytic bend, and what segment scales may and may not move."""
 
+import random
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,12 +40,11 @@ def _below(name):
     return found
 
 
-@pytest.mark.parametrize("scale_moves_children", [True, False], ids=["lengthening", "literal"])
 @pytest.mark.parametrize("seed", range(4))
-def test_segments_equal_the_homogeneous_reference(walk, seed, scale_moves_children):
+def test_segments_equal_the_homogeneous_reference(walk, seed):
     problem = reference.random_problem(seed)
-    segments = walk(problem, scale_moves_children=scale_moves_children)
-    bones = reference.bones(made_up.JOINTS, skeleton.SMPL_PARENTS, problem, scale_moves_children)
+    segments = walk(problem)
+    bones = reference.bones(made_up.JOINTS, skeleton.SMPL_PARENTS, problem)
     np.testing.assert_allclose(segments.rotation, bones[:, :3, :3], atol=2 * ROUNDING)
     np.testing.assert_allclose(segments.position, bones[:, :3, 3], atol=reference.MODEL)
     np.testing.assert_allclose(segments.scale, problem.segment_scale, rtol=ROUNDING)
@@ -119,18 +120,8 @@ def test_a_scale_does_not_compound_down_the_chain(walk):
     np.testing.assert_allclose(position, expected, atol=ROUNDING)
 
 
-def test_literal_reading_leaves_the_skeleton_alone(walk):
-    problem = reference.random_problem(5)
-    unit = Problem(problem.rotation, problem.pose, np.ones(24))
-    scaled = walk(problem, scale_moves_children=False)
-    np.testing.assert_array_equal(scaled.position, walk(unit, scale_moves_children=False).position)
-    np.testing.assert_array_equal(scaled.rotation, walk(unit).rotation)
-    np.testing.assert_allclose(scaled.scale, problem.segment_scale, rtol=ROUNDING)
-
-
-@pytest.mark.parametrize("scale_moves_children", [True, False], ids=["lengthening", "literal"])
-def test_pelvis_is_the_origin(walk, scale_moves_children):
-    segments = walk(reference.random_problem(6), scale_moves_children=scale_moves_children)
+def test_pelvis_is_the_origin(walk):
+    segments = walk(reference.random_problem(6))
     np.testing.assert_array_equal(segments.position[0], np.zeros(3))
 
 
@@ -168,10 +159,54 @@ def test_axis_angles_reach_the_joint_of_their_row(walk):
         np.testing.assert_allclose(rotation[parent].T @ rotation[child], relative[child - 1], atol=5 * ROUNDING)
 
 
-def test_turns_given_as_matrices_pose_as_their_axis_angles_do(made_up_body, walk):
-    """Matrices from the independent reference, so that half turns reach the model without an axis-angle."""
+def test_rotation_matrices_pose_as_their_axis_angles_do(made_up_body, walk):
+    """Matrices from the independent reference, so that none of 180 degrees needs an axis-angle."""
     problem = reference.random_problem(8, pose_sd=2.0)
-    turns = reference.rotation(problem.pose).astype(np.float32)
+    joint_rotation = reference.rotation(problem.pose).astype(np.float32)
     rotation, _, segment_scale = problem.single()
-    segments = jax.jit(kinematics.turn_skeleton)(made_up_body, rotation, turns, segment_scale)
+    segments = jax.jit(kinematics.turn_skeleton)(made_up_body, rotation, joint_rotation, segment_scale)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=reference.MODEL), segments, walk(problem))
+
+
+# --- the tree by depth: SMPL's skeleton, a chain, a star and random trees ---
+
+
+def _random_tree(seed, nodes=30):
+    draw = random.Random(seed)
+    return (-1, *(draw.randrange(node) for node in range(1, nodes)))
+
+
+TREES = {
+    "smpl": skeleton.SMPL_PARENTS,
+    "chain": (-1, 0, 1, 2, 3),
+    "star": (-1, 0, 0, 0, 0),
+    "root": (-1,),
+    "random 0": _random_tree(0),
+    "random 1": _random_tree(1),
+}
+every_tree = pytest.mark.parametrize("parents", TREES.values(), ids=TREES.keys())
+
+
+@every_tree
+def test_every_node_stands_once_and_one_below_its_parent(parents):
+    levels = kinematics.nodes_by_depth(parents)
+    assert levels[0] == (0,)
+    assert sorted(node for level in levels for node in level) == list(range(len(parents)))
+    depth = {node: number for number, level in enumerate(levels) for node in level}
+    assert all(depth[node] == depth[parents[node]] + 1 for node in range(1, len(parents)))
+
+
+@every_tree
+def test_parent_rows_point_to_parents(parents):
+    levels = kinematics.nodes_by_depth(parents)
+    for depth in range(1, len(levels)):
+        rows = kinematics.parent_rows(parents, levels, depth)
+        assert [levels[depth - 1][row] for row in rows] == [parents[node] for node in levels[depth]]
+
+
+def test_depths_of_the_ends_of_smpl_limbs():
+    levels = kinematics.nodes_by_depth(skeleton.SMPL_PARENTS)
+    names = [{skeleton.SMPL_JOINT_NAMES[node] for node in level} for level in levels]
+    assert names[1] == {"left_hip", "right_hip", "spine1"}
+    assert names[-1] == {"left_hand", "right_hand"}
+    assert len(levels) == 9

@@ -25,33 +25,23 @@ def skin_free(pose_free):
     return lambda *problem, **options: np.asarray(pose_free(*problem, **options)[1])
 
 
-@pytest.mark.parametrize("scale_moves_children", [True, False], ids=["lengthening", "literal"])
 @pytest.mark.parametrize("seed", range(6))
-def test_made_up_body_equals_the_reference(made_up_body, skin_made_up, seed, scale_moves_children):
+def test_made_up_body_equals_the_reference(made_up_body, skin_made_up, seed):
     problem = reference.random_problem(seed, pose_sd=0.5 + 0.3 * seed)
-    found = skin_made_up(*problem.single(), scale_moves_children=scale_moves_children)
-    expected = reference.skin(made_up_body, problem, scale_moves_children)
+    found = skin_made_up(*problem.single())
+    expected = reference.skin(made_up_body, problem)
     np.testing.assert_allclose(found, expected, atol=reference.MODEL)
 
 
-@pytest.mark.parametrize("scale_moves_children", [True, False], ids=["lengthening", "literal"])
 @pytest.mark.parametrize("seed", [10, 11])
-def test_free_body_equals_the_reference(free_body, skin_free, seed, scale_moves_children):
+def test_free_body_equals_the_reference(free_body, skin_free, seed):
     problem = reference.random_problem(seed)
-    found = skin_free(*problem.single(), scale_moves_children=scale_moves_children)
-    np.testing.assert_allclose(found, reference.skin(free_body, problem, scale_moves_children), atol=reference.MODEL)
+    found = skin_free(*problem.single())
+    np.testing.assert_allclose(found, reference.skin(free_body, problem), atol=reference.MODEL)
 
 
-def test_the_two_readings_of_the_scale_differ(skin_made_up):
-    """Else the parametrisation above would compare one thing twice."""
-    problem = reference.random_problem(0).single()
-    apart = skin_made_up(*problem) - skin_made_up(*problem, scale_moves_children=False)
-    assert np.abs(apart).max() > 0.01
-
-
-@pytest.mark.parametrize("scale_moves_children", [True, False], ids=["lengthening", "literal"])
-def test_identity_gives_the_template(free_body, skin_free, scale_moves_children):
-    found = skin_free(jnp.eye(3), jnp.zeros((23, 3)), jnp.ones(24), scale_moves_children=scale_moves_children)
+def test_identity_gives_the_template(free_body, skin_free):
+    found = skin_free(jnp.eye(3), jnp.zeros((23, 3)), jnp.ones(24))
     np.testing.assert_allclose(found, free_body.vertices, atol=ROUNDING)
 
 
@@ -67,13 +57,6 @@ def test_a_global_rotation_commutes(skin_free):
     turned_before = skin_free(turn @ rotation, pose, scale)
     turned_after = skin_free(rotation, pose, scale) @ turn.T
     np.testing.assert_allclose(turned_before, turned_after, atol=reference.MODEL)
-
-
-def test_scales_of_one_change_nothing(skin_free):
-    rotation, pose, _ = reference.random_problem(2).single()
-    lengthening = skin_free(rotation, pose, np.ones(24, np.float32))
-    literal = skin_free(rotation, pose, np.ones(24, np.float32), scale_moves_children=False)
-    np.testing.assert_allclose(lengthening, literal, atol=ROUNDING)
 
 
 def test_equal_scales_scale_the_body_about_the_pelvis(skin_made_up):

@@ -1,16 +1,17 @@
-"""Laws of the pose metrics: what each must and must not forgive."""
+"""Laws of the pose metrics: what each must and must not forgive; protocol 1 is the paper's."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.spatial import transform
 
 from dal_jax.body import skeleton
 from dal_jax.evaluation import metrics
+from dal_jax.runtime.errors import InputError
 
 _MM = 2e-3  # float32 rounding of coordinates around a metre, in mm, with some operations behind it
 _CLEARLY_WRONG_MM = 20.0
+_SAMPLING = 0.01  # of a share, over 40,000 draws: four standard errors
 
 _ALL = {
     "raw": metrics.mpjpe_mm,
@@ -143,8 +144,62 @@ def test_batch_equals_loop(name):
     np.testing.assert_allclose(batched, [_ALL[name](*pair) for pair in zip(joints, truth, strict=True)], atol=_MM)
 
 
-def test_masked_mean_reads_only_what_counts():
-    values = jnp.array([1.0, 3.0, jnp.nan])
-    assert metrics.masked_mean(values, np.array([True, True, False])) == 2.0
-    assert np.isnan(metrics.masked_mean(values))
-    assert metrics.masked_mean(values, np.zeros(3, bool)) is None
+def _poses(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(scale=300, size=(count, 17, 3)).astype(np.float32)
+
+
+def test_the_headline_of_protocol_1_is_the_bone_sum_scaled_error_in_any_unit_of_the_prediction():
+    truth, joints = _poses(5), _poses(5, seed=1)
+    canonical = metrics.canonical_bone_sum_mm(truth)
+    scores = metrics.human36m_protocol_1(joints / 1000, truth, canonical)
+    expected = [metrics.mpjpe_bone_sum_mm(*pair, canonical) for pair in zip(joints, truth, strict=True)]
+    np.testing.assert_allclose(scores["mpjpe_mm"], expected, atol=_MM)
+    assert set(scores) == {"mpjpe_mm", "mpjpe_scale_matched_mm", "pa_mpjpe_mm"}
+    assert all(values.shape == (5,) and isinstance(values, np.ndarray) for values in scores.values())
+
+
+def test_protocol_1_scores_zero_for_people_of_average_size():
+    truth = np.repeat(_poses(1), 5, axis=0)
+    scores = metrics.human36m_protocol_1(truth, truth, metrics.canonical_bone_sum_mm(truth))
+    assert max(values.max() for values in scores.values()) < _MM
+
+
+def test_canonical_size_is_the_mean_over_training_examples():
+    truth = _poses(1)
+    mixed = np.concatenate([truth, 2 * truth])
+    np.testing.assert_allclose(
+        metrics.canonical_bone_sum_mm(mixed), 1.5 * metrics.canonical_bone_sum_mm(truth), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("joints", "canonical", "message"),
+    [
+        (np.zeros((2, 16, 3)), 4000.0, r"predicted joints have shape \(2, 16, 3\)"),
+        (np.zeros((3, 17, 3)), 4000.0, r"predicted joints have shape \(3, 17, 3\)"),
+        (np.zeros((2, 17, 3)), 0.0, "canonical bone-length sum is 0.0"),
+        (np.zeros((2, 17, 3)), float("nan"), "canonical bone-length sum is nan"),
+    ],
+)
+def test_bad_input_is_named(joints, canonical, message):
+    with pytest.raises(InputError, match=message):
+        metrics.human36m_protocol_1(joints, _poses(2), canonical)
+
+
+def test_normal_errors_are_covered_as_the_normal_distribution_says():
+    random = np.random.default_rng(0)
+    deviation = random.uniform(5.0, 50.0, (2500, 16, 3))
+    coverage = metrics.coverage(random.normal(0.0, deviation), deviation)
+    for axis in metrics.AXES:
+        assert coverage[axis]["within_1_sd"] == pytest.approx(0.6827, abs=_SAMPLING)
+        assert coverage[axis]["within_2_sd"] == pytest.approx(0.9545, abs=_SAMPLING)
+
+
+def test_axes_are_kept_apart():
+    error, deviation = np.zeros((1, 2, 3)), np.ones((1, 2, 3))
+    error[0, :, 1], error[0, 0, 2], deviation[..., 0] = [3.0, 4.0], 1.5, 7.0
+    coverage = metrics.coverage(error, deviation)
+    assert coverage["x"] == {"within_1_sd": 1.0, "within_2_sd": 1.0, "mean_sd_mm": 7.0, "rms_error_mm": 0.0}
+    assert coverage["y"]["within_2_sd"] == 0.0
+    assert coverage["y"]["rms_error_mm"] == pytest.approx(np.sqrt(12.5))
+    assert (coverage["z"]["within_1_sd"], coverage["z"]["within_2_sd"]) == (0.5, 1.0)

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from dal_jax.registration.priors import Poses
+from dal_jax.registration.priors import gaussian
 
 
 def _run(*flags: object) -> subprocess.CompletedProcess:
@@ -22,7 +22,7 @@ def test_a_small_crowd_teaches_and_nothing_is_overwritten(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "left_elbow" in done.stdout
     with np.load(out, allow_pickle=False) as archive:
-        found = Poses(archive["mean"], archive["covariance"])
+        found = gaussian(archive["mean"], archive["covariance"])
     assert np.all(np.linalg.eigvalsh(found.covariance) > 0)
     left, right = found.mean[17], found.mean[18]  # elbows
     np.testing.assert_allclose(left, right * [1, -1, -1], atol=1e-3)

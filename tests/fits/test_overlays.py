@@ -5,6 +5,7 @@ import pytest
 
 from dal_jax.body import parameters
 from dal_jax.fits import overlays
+from dal_jax.observations.observation import Observation
 from dal_jax.viewing import raycast
 
 _SIZE = 96
@@ -97,11 +98,18 @@ def test_side_view_shows_what_the_cameras_right_sees(ball):
 
 
 def test_annotation_is_drawn_where_it_is_visible(photo):
-    keypoints = np.full((17, 2), np.nan)
-    keypoints[[0, 1]] = (30.0, 40.0), (60.0, 40.0)
-    visible = np.zeros(17)
+    keypoints_px = np.full((17, 2), np.nan, np.float32)
+    keypoints_px[[0, 1]] = (30.0, 40.0), (60.0, 40.0)
+    visible = np.zeros(17, np.float32)
     visible[[0, 1]] = 1.0
-    picture = overlays.draw_observation(photo, np.array([[80.0, 80.0]]), keypoints, visible)
+    points_px = np.float32([[80.0, 80.0], [10.0, 10.0]])
+    observation = Observation(
+        point_position=points_px * 2 / _SIZE - 1, point_face=np.zeros(2, np.int32),
+        point_barycentric=np.zeros((2, 3), np.float32), point_confidence=np.float32([0.5, 0.0]),
+        keypoint_position=keypoints_px * 2 / _SIZE - 1, keypoint_confidence=visible, depth=np.zeros(17, np.float32),
+        depth_confidence=np.zeros(17, np.float32), box_px=np.float32([0, 0, 1, 1]),
+    )  # fmt: skip
+    picture = overlays.draw_observation(photo, observation)
     changed = (picture != photo).any(axis=-1)
     assert changed[80, 80] and changed[40, 45] and changed[40, 30]
     assert tuple(picture[40, 60]) == overlays.SIDE_COLOURS["right"]  # joint 1 is the right hip

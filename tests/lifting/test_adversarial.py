@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dal_jax.lifting import adversarial, normalise
+from dal_jax.lifting import adversarial, networks, normalise
 from dal_jax.lifting.config import Config
-from dal_jax.lifting.networks import Completer
 from tests.lifting import stick_people
 
 _CONFIG = Config(width=16, batch=8)
@@ -27,22 +26,22 @@ _KEY = jax.random.key(1)
 _EVERYTHING = dataclasses.replace(
     _CONFIG,
     normalise_fakes=True,
-    lift_turn_lift_weight=1.0,
+    cycle_consistency_weight=1.0,
     bone_weight=1.0,
     mirror_margin=0.5,
     discriminator_bones=True,
-    matched_headings=0.5,
+    matched_azimuths=0.5,
     elevation_start_deg=5.0,
     elevation_rate=1e-3,
-    nearness_start=0.1,
-    nearness_rate=1e-4,
+    inverse_distance_start=0.1,
+    inverse_distance_rate=1e-4,
     average_decay=0.9,
-    doubt=True,
+    log_variance=True,
     complete=True,
 )
 
 
-_COMPLETER = Completer(_EVERYTHING.width).init(jax.random.key(4), jnp.zeros(51))
+_COMPLETER = networks.initial(_EVERYTHING, "completer", jax.random.key(4))
 _STATES = {True: _STATE, False: adversarial.initial_member(_EVERYTHING, jax.random.key(0))}
 
 
@@ -119,15 +118,19 @@ def test_a_step_uses_that_optimiser():
     for name in ("trained_generator", "discriminator"):
         before, after = (getattr(state, name)["params"]["mlp"]["last"]["kernel"] for state in (_STATE, moved))
         np.testing.assert_allclose(np.median(np.abs(after - before)), 2e-4, rtol=1e-2)  # Adam's epsilon; rounding
-    assert _same(moved.generator, moved.trained_generator) and moved.camera.elevation == moved.camera.nearness == 0
+    assert (
+        _same(moved.generator, moved.trained_generator) and moved.camera.elevation == moved.camera.inverse_distance == 0
+    )
 
 
 def test_everything_beyond_the_published_recipe_can_be_switched_on():
     before = _STATES[False]
     state, metrics = _step(_step(published=False)[0], published=False)
-    assert all(metrics[name] > 0 for name in ("lift_turn_lift", "turn_back", "bone_unlikeness"))
+    assert all(metrics[name] > 0 for name in ("cycle_consistency", "reprojection_consistency", "bone_unlikeness"))
     assert state.camera.elevation not in (0, before.camera.elevation)
-    assert state.camera.nearness not in (0, before.camera.nearness) and not _same(state.doubt, before.doubt)
+    assert state.camera.inverse_distance not in (0, before.camera.inverse_distance) and not _same(
+        state.log_variance, before.log_variance
+    )
     assert not _same(state.generator, state.trained_generator)
     state_leaves = jax.tree.leaves((state, metrics))
     assert all(np.isfinite(leaf).all() for leaf in state_leaves)
@@ -162,22 +165,13 @@ def test_cameras_never_look_up():
     assert min(pulled) == 0 < max(pulled)
 
 
-def test_doubt_learns_nothing_about_the_hip():
+def test_the_log_variance_of_the_hip_is_not_learned():
     """Its depth is 0 and never off; a likelihood of it would have no upper bound."""
     state = _STATES[False]
     for _ in range(3):
         state = _step(state, published=False)[0]
     moved = np.asarray(
-        state.doubt["params"]["mlp"]["last"]["bias"] != _STATES[False].doubt["params"]["mlp"]["last"]["bias"]
+        state.log_variance["params"]["mlp"]["last"]["bias"]
+        != _STATES[False].log_variance["params"]["mlp"]["last"]["bias"]
     )
     assert not moved[0] and moved[1:].all()
-
-
-def test_a_generator_without_depth_turns_into_a_line():
-    """What turning does to z = 0: seen from the side every x is 0."""
-    batch = _BATCH
-    quarter = jnp.broadcast_to(jnp.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]]), (8, 3, 3))
-    fakes = adversarial.turn_lifted(_CONFIG, jnp.zeros(()), quarter, batch, jnp.zeros((8, 17)))
-    np.testing.assert_array_equal(fakes.points[..., 0], 0)
-    np.testing.assert_allclose(fakes.depth, -batch.points[..., 0], atol=1e-6)
-    np.testing.assert_allclose(fakes.shown, fakes.points * fakes.size[:, None, None], atol=1e-5)

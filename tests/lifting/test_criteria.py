@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dal_jax.body import skeleton
-from dal_jax.lifting import adversarial, criteria, normalise
+from dal_jax.lifting import adversarial, criteria, networks, normalise
 from dal_jax.lifting.config import Config
 from tests.lifting import stick_people
 
@@ -46,21 +46,26 @@ def test_true_depth_beats_no_depth_and_reversed_depth(monkeypatch):
     found = {}
     for name, factor in (("true", 1.0), ("none", 0.0), ("reversed", -1.0)):
         answer = factor * depth
-        monkeypatch.setattr(adversarial, "generate", lambda config, parameters, points, answer=answer: answer)
+        monkeypatch.setattr(networks, "depth", lambda config, parameters, points, answer=answer: answer)
         found[name] = {
             key: float(value) for key, value in criteria.measure(_CONFIG, member, poses, jax.random.key(1)).items()
         }
-    assert found["true"]["astray"] < 0.01 < 0.05 < min(found["none"]["astray"], found["reversed"]["astray"])
+    assert (
+        found["true"]["collapse_score"]
+        < 0.01
+        < 0.05
+        < min(found["none"]["collapse_score"], found["reversed"]["collapse_score"])
+    )
     assert found["true"]["criterion"] < 0.7 * min(found["none"]["criterion"], found["reversed"]["criterion"])
-    assert found["true"]["mirrored"] < 0.01 < 0.5 < found["reversed"]["mirrored"]
+    assert found["true"]["reflection"] < 0.01 < 0.5 < found["reversed"]["reflection"]
     assert found["true"]["bone_spread"] < 0.8 * found["none"]["bone_spread"]
 
 
 def test_equal_bodies_have_no_spread_and_no_sides():
-    """One skeleton made symmetric, at any heading and size; then with a left forearm of double length."""
+    """One skeleton made symmetric, at any azimuth and size; then with a left forearm of double length."""
     person = (stick_people.STANDING + stick_people.STANDING[np.array(skeleton.H36M_MIRROR)] * [-1, 1, 1]) / 2
-    turns = stick_people.turns(np.linspace(0, 6, 9))
-    people = np.einsum("nab,jb->nja", turns, person) * np.linspace(0.5, 2, 9)[:, None, None]
+    rotations = stick_people.rotations(np.linspace(0, 6, 9))
+    people = np.einsum("nab,jb->nja", rotations, person) * np.linspace(0.5, 2, 9)[:, None, None]
     same = criteria.bone_figures(jnp.asarray(people, jnp.float32))
     assert same["bone_asymmetry"] < 1e-3 and same["bone_spread"] < 0.02  # lengths are rounded at 0
     people[:, 13] += people[:, 13] - people[:, 12]

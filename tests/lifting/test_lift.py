@@ -13,7 +13,7 @@ from tests.lifting import stick_people
 _FLOAT32 = 5e-6  # outputs of order 1 in the pose's unit, through three float32 layers
 _CONFIG = {
     "kudo": Config(width=32),
-    "best": Config(width=32, members=2, doubt=True, complete=True, mirror_poses=True),
+    "best": Config(width=32, members=2, log_variance=True, complete=True, mirror_poses=True),
 }
 _LIFTER = {
     name: jax.tree.map(lambda leaf: 10 * leaf, training.initial_state(config, jax.random.key(0)).lifter)
@@ -40,17 +40,17 @@ def test_x_and_y_are_the_given_ones_and_the_hip_is_the_origin(name):
 
 def test_joints_are_where_the_camera_sees_the_points():
     """A lifter that knows how near cameras stand gives x and y in space; what is given stays in `points`."""
-    lifter = _LIFTER["best"].replace(nearness=jnp.array([0.05, 0.15]))
+    lifter = _LIFTER["best"].replace(inverse_distance=jnp.array([0.05, 0.15]))
     lifted = jax.device_get(lift.lift(_CONFIG["best"], lifter, jnp.asarray(50 * _POSES), jnp.asarray(_ALL)))
-    np.testing.assert_allclose(lifted.nearness, 0.1 / lifted.size, rtol=1e-5)
-    distance = 1 + lifted.nearness[:, None] * lifted.depth
+    np.testing.assert_allclose(lifted.inverse_distance, 0.1 / lifted.size, rtol=1e-5)
+    distance = 1 + lifted.inverse_distance[:, None] * lifted.depth
     np.testing.assert_allclose(lifted.joints[..., :2], lifted.points * distance[..., None], atol=1e-4)  # of 50
     np.testing.assert_array_equal(lifted.depth, _lift("best", 50 * _POSES).depth)
 
 
 @both
 @pytest.mark.parametrize("factor", [4.0, 0.3, 700.0])
-def test_a_larger_pose_is_as_much_deeper_and_as_much_in_doubt(name, factor):
+def test_a_larger_pose_is_deeper_and_less_certain_by_the_same_factor(name, factor):
     small, large = _lift(name, _POSES), _lift(name, factor * _POSES)
     assert np.abs(small.depth[:, 1:]).min() > 0
     np.testing.assert_allclose(large.depth, factor * small.depth, atol=factor * _FLOAT32)
@@ -106,7 +106,7 @@ def test_a_missing_joint_is_placed_by_the_others_where_there_is_a_completer():
     np.testing.assert_allclose(best.points[:, given], (_POSES - _POSES[:, :1])[:, given], atol=1e-5)
 
 
-def test_eq_4_takes_every_depth_alike_from_kudo_and_by_its_doubt_from_best():
+def test_eq_4_takes_every_depth_alike_from_kudo_and_by_its_deviation_from_best():
     confidence = np.random.default_rng(0).random((6, 17)).astype(np.float32)
     confidence[:, 5] = 0
     for name in _CONFIG:
@@ -116,7 +116,7 @@ def test_eq_4_takes_every_depth_alike_from_kudo_and_by_its_doubt_from_best():
         if name == "kudo":
             np.testing.assert_array_equal(trusted, confidence)
         else:
-            expected = confidence / (1 + (lifted.depth_sd / lifted.size[:, None] / lift.USUAL_SD) ** 2)
+            expected = confidence / (1 + (lifted.depth_sd / lifted.size[:, None] / lift.TYPICAL_SD) ** 2)
             np.testing.assert_allclose(trusted, expected, rtol=1e-5)
 
 
@@ -132,7 +132,7 @@ def test_a_mirror_image_is_lifted_to_the_mirror_image():
     assert np.isfinite(_lift("best", image, seen).depth).all()
 
 
-def test_without_a_completer_nothing_is_surprising():
-    np.testing.assert_array_equal(lift.surprise(_CONFIG["kudo"], _LIFTER["kudo"], _POSES, _ALL), 0)
-    known = lift.surprise(_CONFIG["best"], _LIFTER["best"], jnp.asarray(_POSES), jnp.asarray(_ALL))
+def test_without_a_completer_residuals_are_0():
+    np.testing.assert_array_equal(lift.standardised_residual(_CONFIG["kudo"], _LIFTER["kudo"], _POSES, _ALL), 0)
+    known = lift.standardised_residual(_CONFIG["best"], _LIFTER["best"], jnp.asarray(_POSES), jnp.asarray(_ALL))
     assert (np.asarray(known)[:, 1:] > 0).all() and (np.asarray(known)[:, 0] == 0).all()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dal_jax.body import skeleton
-from dal_jax.lifting import losses, rotating
+from dal_jax.lifting import losses, views
 from tests.lifting import stick_people
 
 _FLOAT32 = 1e-6
@@ -15,7 +15,7 @@ _POINTS = jnp.asarray(stick_people.STANDING[:, :2], jnp.float32)
 _DEPTH = jnp.asarray(stick_people.STANDING[:, 2], jnp.float32)
 
 
-def test_someone_who_faces_the_camera_scores_1_and_with_depth_reversed_minus_1():
+def test_a_person_facing_the_camera_scores_1_and_with_depth_reversed_minus_1():
     np.testing.assert_allclose(losses.facing(_POINTS, _DEPTH), 1, atol=_FLOAT32)
     np.testing.assert_allclose(losses.facing(_POINTS, -_DEPTH), -1, atol=_FLOAT32)
     assert losses.mirror_ambiguity(_POINTS, _DEPTH, _ALL) == 0
@@ -23,8 +23,8 @@ def test_someone_who_faces_the_camera_scores_1_and_with_depth_reversed_minus_1()
 
 
 @pytest.mark.parametrize("angle", [0.4, 1.5, 3.0, -2.0])
-def test_facing_does_not_depend_on_the_heading(angle):
-    points, depth = rotating.turn_pose(rotating.turn_heading(jnp.array(angle)), _POINTS, _DEPTH)
+def test_facing_does_not_depend_on_the_azimuth(angle):
+    points, depth = views.rotate_pose(views.yaw(jnp.array(angle)), _POINTS, _DEPTH)
     np.testing.assert_allclose(losses.facing(points, depth), 1, atol=_FLOAT32)
 
 
@@ -46,33 +46,35 @@ def test_realism_is_the_softplus_gan():
     np.testing.assert_allclose(losses.discriminator_realism(jnp.asarray(real), jnp.asarray(fake)), expected, rtol=1e-5)
 
 
-def test_lift_turn_lift_is_the_distance_after_turning_back():
-    """What Chen et al. compute: turn, lift again, turn back, compare in 3D."""
+def test_cycle_consistency_is_the_distance_after_rotating_back():
+    """What Chen et al. compute: rotate, lift again, rotate back, compare in 3D."""
     random = np.random.default_rng(0)
-    turn = np.asarray(rotating.turn_heading(jnp.array(2.0)) @ rotating.tilt(jnp.array(0.2)), np.float64)
+    rotation = np.asarray(views.yaw(jnp.array(2.0)) @ views.tilt(jnp.array(0.2)), np.float64)
     pose = random.normal(size=(17, 3))
-    turned, again = pose @ turn.T, random.normal(size=17)
-    lifted_again = np.c_[turned[:, :2], again]
+    rotated, again = pose @ rotation.T, random.normal(size=17)
+    lifted_again = np.c_[rotated[:, :2], again]
     visible = np.arange(17) % 3 > 0
-    expected = np.sum((lifted_again @ turn - pose)[visible] ** 2, axis=-1).mean()
-    loss = losses.lift_turn_lift(jnp.asarray(turned[:, 2]), jnp.asarray(again), visible)
+    expected = np.sum((lifted_again @ rotation - pose)[visible] ** 2, axis=-1).mean()
+    loss = losses.cycle_consistency(jnp.asarray(rotated[:, 2]), jnp.asarray(again), visible)
     np.testing.assert_allclose(loss, expected, rtol=10 * _FLOAT32)
-    assert losses.lift_turn_lift(jnp.asarray(turned[:, 2]), jnp.asarray(again), np.zeros(17, bool)) == 0
+    assert losses.cycle_consistency(jnp.asarray(rotated[:, 2]), jnp.asarray(again), np.zeros(17, bool)) == 0
 
 
-def test_turn_back_is_the_distance_in_the_image_after_turning_back():
+def test_reprojection_consistency_is_the_distance_in_the_image_after_rotating_back():
     random = np.random.default_rng(1)
-    turn = np.asarray(rotating.tilt(jnp.array(0.3)) @ rotating.turn_heading(jnp.array(1.1)), np.float64)
+    rotation = np.asarray(views.tilt(jnp.array(0.3)) @ views.yaw(jnp.array(1.1)), np.float64)
     pose = random.normal(size=(17, 3))
-    turned, again = pose @ turn.T, random.normal(size=17)
+    rotated, again = pose @ rotation.T, random.normal(size=17)
     visible = np.arange(17) % 4 > 0
-    back = np.c_[turned[:, :2], again] @ turn
+    back = np.c_[rotated[:, :2], again] @ rotation
     expected = np.sum((back - pose)[visible, :2] ** 2, axis=-1).mean()
-    loss = losses.turn_back(jnp.asarray(turn), jnp.asarray(turned[:, 2]), jnp.asarray(again), visible)
+    loss = losses.reprojection_consistency(
+        jnp.asarray(rotation), jnp.asarray(rotated[:, 2]), jnp.asarray(again), visible
+    )
     np.testing.assert_allclose(loss, expected, rtol=10 * _FLOAT32)
 
 
-def test_a_margin_pushes_whoever_is_not_square_to_the_camera():
+def test_a_margin_pushes_a_nose_that_is_not_square_to_the_shoulders():
     for margin in (0.0, 0.4):
         np.testing.assert_allclose(losses.mirror_ambiguity(_POINTS, -_DEPTH, _ALL, margin), 1 + margin, atol=_FLOAT32)
     sideways = _DEPTH.at[9].set(_DEPTH[8])  # the nose neither before nor behind the neck
@@ -80,19 +82,19 @@ def test_a_margin_pushes_whoever_is_not_square_to_the_camera():
 
 
 def _stretched(shares):
-    """Stick people whose bones are longer by these factors, at a few headings: (n, 17, 3)."""
+    """Stick people whose bones are longer by these factors, at a few azimuths: (n, 17, 3)."""
     people = []
     for number, factor in enumerate(shares):
         joints = np.zeros((17, 3))
         for (joint, parent), stretch in zip(losses.BONES, factor, strict=True):
             bone = stick_people.STANDING[joint] - stick_people.STANDING[parent]
             joints[joint] = joints[parent] + stretch * bone
-        turn = np.asarray(rotating.turn_heading(jnp.array(0.7 * number)))
-        people.append(joints @ turn.T)
+        rotation = np.asarray(views.yaw(jnp.array(0.7 * number)))
+        people.append(joints @ rotation.T)
     return jnp.asarray(np.stack(people), jnp.float32)
 
 
-def test_equal_bodies_are_alike_whatever_their_size_and_heading():
+def test_equal_bodies_are_alike_whatever_their_size_and_azimuth():
     people = _stretched(np.ones((5, 16)) * np.array([1, 2, 1, 0.5, 3])[:, None])
     known = np.ones((5, 16), bool)
     symmetric = (people[..., :2], people[..., 2])

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dal_jax.lifting.networks import Discriminator, Generator
+from dal_jax.lifting import networks
+from dal_jax.lifting.config import Config
 
 _FLOAT32 = 2e-6  # outputs are of order 1e-2 with weights of sd 0.02; sums of 64 float32 terms
-_WIDTH = 64
+_CONFIG = Config(width=64)
 
 
 def _forward(parameters, features):
@@ -38,26 +39,24 @@ def _random_biases(parameters, seed):
 
 
 def test_generator_is_the_published_mlp_with_the_hip_subtracted():
-    network = Generator(_WIDTH)
-    poses = np.random.default_rng(0).normal(size=(5, 34))
-    parameters = _random_biases(network.init(jax.random.key(1), jnp.zeros(34)), 2)
-    raw = _forward(parameters, poses)
-    depth = network.apply(parameters, jnp.asarray(poses, jnp.float32))
+    poses = np.random.default_rng(0).normal(size=(5, 17, 2))
+    parameters = _random_biases(networks.initial(_CONFIG, "generator", jax.random.key(1)), 2)
+    raw = _forward(parameters, poses.reshape(5, 34))
+    depth = networks.depth(_CONFIG, parameters, jnp.asarray(poses, jnp.float32))
     np.testing.assert_allclose(depth, raw - raw[:, :1], atol=_FLOAT32)
     assert np.abs(raw[:, 0]).min() > 100 * _FLOAT32  # or the subtraction would not have been tested
     np.testing.assert_array_equal(depth[:, 0], 0)
 
 
 def test_discriminator_is_the_published_mlp_with_one_logit():
-    network = Discriminator(_WIDTH)
-    poses = np.random.default_rng(0).normal(size=(2, 3, 34))
-    parameters = _random_biases(network.init(jax.random.key(1), jnp.zeros(34)), 2)
-    logit = network.apply(parameters, jnp.asarray(poses, jnp.float32))
-    np.testing.assert_allclose(logit, _forward(parameters, poses)[..., 0], atol=_FLOAT32)
+    poses = np.random.default_rng(0).normal(size=(2, 3, 17, 2))
+    parameters = _random_biases(networks.initial(_CONFIG, "discriminator", jax.random.key(1)), 2)
+    logit = networks.realism_logit(_CONFIG, parameters, jnp.asarray(poses, jnp.float32))
+    np.testing.assert_allclose(logit, _forward(parameters, poses.reshape(2, 3, 34))[..., 0], atol=_FLOAT32)
 
 
 def test_weights_are_drawn_with_sd_0_02_and_biases_are_0():
-    parameters = Generator().init(jax.random.key(0), jnp.zeros(34))["params"]["mlp"]
+    parameters = networks.initial(Config(), "generator", jax.random.key(0))["params"]["mlp"]
     shapes = {name: layer["kernel"].shape for name, layer in parameters.items()}
     assert shapes == {"first": (34, 1024), "second": (1024, 1024), "third": (1024, 1024), "last": (1024, 17)}
     for layer in parameters.values():

@@ -1,5 +1,6 @@
 """Training as a whole: resumes bit for bit, learns depth it was never shown, runs on real poses."""
 
+import dataclasses
 import os
 import pathlib
 
@@ -19,19 +20,23 @@ _SMALL = Config(
     width=16,
     batch=8,
     normalise_fakes=True,
-    lift_turn_lift_weight=1.0,
+    cycle_consistency_weight=1.0,
     bone_weight=1.0,
-    matched_headings=0.5,
+    matched_azimuths=0.5,
     mirror_poses=True,
     elevation_rate=1e-3,
     average_decay=0.9,
     members=2,
-    doubt=True,
+    log_variance=True,
     complete=True,
     steps_per_call=4,
 )
 _POSES = np.asarray(stick_people.crowd(32, seed=0)[..., :2], np.float32)
 _ALL = np.ones((32, 17), bool)
+
+
+def _steps(config, steps):
+    return dataclasses.replace(config, steps=steps)
 
 
 def _assert_same_bits(one, other):
@@ -42,27 +47,23 @@ def test_stopped_anywhere_and_resumed_ends_in_the_same_bits():
     key = jax.random.key(5)
     visible = np.random.default_rng(0).random((32, 17)) < 0.9
     start = training.initial_state(_SMALL, jax.random.key(0))
-    through = training.train(start, _POSES, visible, _SMALL, key, steps=11)
+    through = training.train(start, _POSES, visible, _steps(_SMALL, 11), key)
     for stops in ((1, 11), (4, 11), (3, 6, 11)):
         state = start
         for stop in stops:
-            state = training.train(state, _POSES, visible, _SMALL, key, steps=stop)
+            state = training.train(state, _POSES, visible, _steps(_SMALL, stop), key)
             state = jax.tree.map(jnp.asarray, jax.device_get(state))  # as a checkpoint would
         _assert_same_bits(state, through)
     assert through.step == 11
-    _assert_same_bits(training.train(through, _POSES, visible, _SMALL, key, steps=7), through)
+    _assert_same_bits(training.train(through, _POSES, visible, _steps(_SMALL, 7), key), through)
 
 
-def test_progress_and_checkpoints_come_at_multiples_of_the_call():
-    seen, states = [], []
+def test_stops_come_at_multiples_of_the_call():
+    stops = []
     start = training.initial_state(_SMALL, jax.random.key(0))
-    training.train(
-        start, _POSES, _ALL, _SMALL, jax.random.key(1), steps=10,
-        progress=lambda step, losses: seen.append((step, losses)), on_checkpoint=states.append,
-    )  # fmt: skip
-    assert [step for step, _ in seen] == [4, 8, 10]
-    assert [int(state.step) for state in states] == [4, 8, 10]
-    for _, losses in seen:
+    training.train(start, _POSES, _ALL, _steps(_SMALL, 10), jax.random.key(1), lambda *each: stops.append(each))
+    assert [int(state.step) for state, _ in stops] == [4, 8, 10]
+    for _, losses in stops:
         assert 0 <= losses["accuracy"] <= 1 and all(np.isfinite(value) for value in losses.values())
 
 
@@ -71,17 +72,17 @@ def test_kudo_is_as_published():
     assert (config.width, config.batch, config.learning_rate, config.adam_b1) == (1024, 16, 2e-4, 0.5)
     assert (config.weight_decay, config.mirror_weight) == (1e-5, 1.0)
     assert (config.discriminator_gate, config.generator_gate) == (0.9, 0.1)
-    beyond = (config.lift_turn_lift_weight, config.bone_weight, config.elevation_rate, config.average_decay)
-    assert not any((*beyond, config.nearness_start, config.nearness_rate))
+    beyond = (config.cycle_consistency_weight, config.bone_weight, config.elevation_rate, config.average_decay)
+    assert not any((*beyond, config.inverse_distance_start, config.inverse_distance_rate))
     assert not config.normalise_fakes and not config.discriminator_bones
-    assert not (config.doubt or config.complete or config.matched_headings or config.mirror_margin)
-    assert (config.heading_deg, config.elevation_start_deg, config.members) == (180, 0, 1)
+    assert not (config.log_variance or config.complete or config.matched_azimuths or config.mirror_margin)
+    assert (config.azimuth_deg, config.elevation_start_deg, config.members) == (180, 0, 1)
     assert config.steps * config.batch == pytest.approx(200 * 19_919, rel=0.01)
 
 
 _QUICK = Config(
     width=64, batch=64, learning_rate=1e-3, average_decay=0.98, normalise_fakes=True, discriminator_bones=True,
-    mirror_margin=0.7, lift_turn_lift_weight=1.0, bone_weight=2.0, doubt=True, complete=True,
+    mirror_margin=0.7, cycle_consistency_weight=1.0, bone_weight=2.0, log_variance=True, complete=True,
 )  # fmt: skip
 _PEOPLE = stick_people.crowd(1000, seed=0).astype(np.float32)
 _HELD_OUT = _PEOPLE[900:]
@@ -89,10 +90,10 @@ _HELD_OUT = _PEOPLE[900:]
 
 @pytest.fixture(scope="module")
 def lifter():
-    """Some seconds of training on one skeleton at every heading."""
+    """Some seconds of training on one skeleton at every azimuth."""
     state = training.train(
-        training.initial_state(_QUICK, jax.random.key(0)), _PEOPLE[:900, :, :2], np.ones((900, 17), bool), _QUICK,
-        jax.random.key(1), steps=600,
+        training.initial_state(_QUICK, jax.random.key(0)), _PEOPLE[:900, :, :2], np.ones((900, 17), bool),
+        _steps(_QUICK, 600), jax.random.key(1),
     )  # fmt: skip
     return state.lifter
 
@@ -106,7 +107,7 @@ def test_depth_is_learned_from_2d_alone(lifter):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("width", 0), ("learning_rate", float("nan")), ("average_decay", 1.0), ("heading_deg", 181.0), ("batch", -1)],
+    [("width", 0), ("learning_rate", float("nan")), ("average_decay", 1.0), ("azimuth_deg", 181.0), ("batch", -1)],
 )
 def test_a_wrong_value_is_named(field, value):
     config = demo()
@@ -125,11 +126,11 @@ def test_presets_are_valid_and_carry_their_name(preset):
 @pytest.mark.skipif("DAL_REAL_DATA" not in os.environ, reason="needs DAL_REAL_DATA, the folder of real data")
 def test_real_poses_train_with_finite_losses():
     poses = read(pathlib.Path(os.environ["DAL_REAL_DATA"]) / "poses_2d" / "mpii_poses.npy")
-    config = Config(width=64, batch=64, normalise_fakes=True, lift_turn_lift_weight=1.0, average_decay=0.99)
+    config = Config(width=64, batch=64, normalise_fakes=True, cycle_consistency_weight=1.0, average_decay=0.99)
     losses = []
     state = training.train(
-        training.initial_state(config, jax.random.key(0)), poses.keypoints_px, poses.visible, config, jax.random.key(1),
-        steps=600, progress=lambda _, means: losses.append(means),
+        training.initial_state(config, jax.random.key(0)), poses.keypoints_px, poses.visible,
+        _steps(config, 600), jax.random.key(1), lambda _, means: losses.append(means),
     )  # fmt: skip
     assert all(np.isfinite(value) for means in losses for value in means.values())
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
@@ -153,18 +154,18 @@ def test_half_of_the_poses_are_mirrored():
     np.testing.assert_array_equal(shown.points[~changed], batch.points[~changed])
 
 
-def test_members_differ_and_the_mean_of_the_trusted_lifts():
+def test_members_differ_and_the_mean_of_those_that_count_lifts():
     state = training.train(
-        training.initial_state(_SMALL, jax.random.key(0)), _POSES, _ALL, _SMALL, jax.random.key(1), steps=4
+        training.initial_state(_SMALL, jax.random.key(0)), _POSES, _ALL, _steps(_SMALL, 4), jax.random.key(1)
     )
     one, other = (jax.tree.map(lambda leaf, m=m: leaf[m : m + 1], state.lifter.generators) for m in (0, 1))
-    lifter = state.lifter.replace(trust=jnp.ones(2))
-    alone = lifter.replace(doubts=None, trust=jnp.ones(1), nearness=jnp.zeros(1))
+    lifter = state.lifter.replace(member_weight=jnp.ones(2))
+    alone = lifter.replace(log_variances=None, member_weight=jnp.ones(1), inverse_distance=jnp.zeros(1))
     single = [lift.lift(_SMALL, alone.replace(generators=each), _POSES, _ALL).depth for each in (one, other)]
     assert np.abs(single[0] - single[1]).max() > 1e-4
     both = lift.lift(_SMALL, lifter, _POSES, _ALL)
     np.testing.assert_allclose(both.depth, (single[0] + single[1]) / 2, atol=1e-6)
-    alone = lift.lift(_SMALL, lifter.replace(trust=jnp.array([0.0, 1.0])), _POSES, _ALL)
+    alone = lift.lift(_SMALL, lifter.replace(member_weight=jnp.array([0.0, 1.0])), _POSES, _ALL)
     np.testing.assert_allclose(alone.depth, single[1], atol=1e-6)
     spread = np.asarray(both.depth_sd) ** 2 - _mean_variance(lifter)
     half = (single[0] - single[1]) ** 2 / 4
@@ -172,31 +173,31 @@ def test_members_differ_and_the_mean_of_the_trusted_lifts():
 
 
 def _mean_variance(lifter):
-    """The members' own doubt, found by lifting with equal generators."""
+    """The members' own variance, found by lifting with equal generators."""
     same = jax.tree.map(lambda leaf: leaf[:1].repeat(2, axis=0), lifter.generators)
     return np.asarray(lift.lift(_SMALL, lifter.replace(generators=same), _POSES, _ALL).depth_sd) ** 2
 
 
-def test_a_member_gone_astray_does_not_count():
-    """One whose depths are reversed shows noses behind: held-out 2D poses tell, and it is left out."""
+def test_a_collapsed_member_does_not_count():
+    """Reversed depths show noses behind, which held-out 2D poses tell."""
     config = Config(width=64, batch=64, normalise_fakes=True, average_decay=0.98, learning_rate=1e-3, members=2)
     poses = stick_people.crowd(1000, seed=0)[..., :2].astype(np.float32)
     state = training.train(
-        training.initial_state(config, jax.random.key(0)), poses, np.ones((1000, 17), bool), config, jax.random.key(1),
-        steps=400,
+        training.initial_state(config, jax.random.key(0)), poses, np.ones((1000, 17), bool),
+        _steps(config, 400), jax.random.key(1),
     )  # fmt: skip
-    assert state.trust.tolist() == [1, 1]
+    assert state.member_weight.tolist() == [1, 1]
 
     def reverse(generators):  # by itself no margin over what members of other seeds differ by after 400 steps
         last = generators["params"]["mlp"]["last"]
         return jax.tree.map(lambda leaf: leaf.at[1].multiply(-3.0), last)  # and three times as deep
 
     mlp = state.members.generator["params"]["mlp"] | {"last": reverse(state.members.generator)}
-    astray = state.replace(members=state.members.replace(
+    collapsed = state.replace(members=state.members.replace(
         generator={"params": {"mlp": mlp}}, trained_generator={"params": {"mlp": mlp}}
     ))  # fmt: skip
-    judged = training.train(astray, poses, np.ones((1000, 17), bool), config, jax.random.key(1), steps=401)
-    assert judged.trust.tolist() == [1, 0]
+    judged = training.train(collapsed, poses, np.ones((1000, 17), bool), _steps(config, 401), jax.random.key(1))
+    assert judged.member_weight.tolist() == [1, 0]
 
 
 def test_a_missing_wrist_is_placed_by_what_was_learned(lifter):
@@ -216,9 +217,11 @@ def test_predicted_deviations_have_the_size_of_the_errors(lifter):
     assert 0.3 < np.mean(error < np.asarray(lifted.depth_sd)[:, 1:]) < 0.95  # a normal one: 0.68
 
 
-def test_a_joint_clicked_wrong_is_a_surprise(lifter):
+def test_a_joint_clicked_wrong_has_a_large_residual(lifter):
     seen = jnp.ones((100, 17), bool)
     moved = _HELD_OUT[..., :2].copy()
     moved[:, 6] += np.float32([0.6, -0.5])
-    before, after = (lift.surprise(_QUICK, lifter, jnp.asarray(poses), seen) for poses in (_HELD_OUT[..., :2], moved))
+    before, after = (
+        lift.standardised_residual(_QUICK, lifter, jnp.asarray(poses), seen) for poses in (_HELD_OUT[..., :2], moved)
+    )
     assert np.median(after[:, 6]) > 4 * np.median(before[:, 6])

@@ -13,5 +13,5 @@ def config(name: str, source: str = "") -> Config:
     config.lifting.steps_per_call = config.lifting_checkpoint_steps = 20
     config.regressor.width, config.regressor.batch, config.regressor.epochs = 4, 4, 1
     config.regressor.image_size = SIZE
-    config.first_registration.steps, config.first_registration.batch = 3, 24
+    config.first.registration.steps, config.first.registration.batch = 3, 24
     return config

@@ -20,8 +20,8 @@ class _Killed(Exception):
 
 
 class _DyingFolder(RunFolder):
-    def save(self, number, state, position):
-        super().save(number, state, position)
+    def save(self, state, position):
+        super().save(state, position)
         raise _Killed
 
 
@@ -37,7 +37,7 @@ def record(data_dir: pathlib.Path) -> Run:
     source = Human36m(Files(str(made), image_size=one_round.SIZE), frame_step=1)
     preparing.prepare(source, data_dir, workers=0)
     template = load.load_body()
-    return Run(config(), template, run_lib.load(config(), template, data_dir).train)
+    return Run(config(), template, run_lib.load(config(), data_dir).train)
 
 
 def write(workdir: pathlib.Path, setting: Run) -> None:
@@ -46,6 +46,6 @@ def write(workdir: pathlib.Path, setting: Run) -> None:
     try:
         with _DyingFolder(workdir, setting.config) as run:
             run.resume(state)
-            deform_and_learn.run(setting, state, position, run, lambda *_: {})
+            deform_and_learn.run_rounds(setting, state, position, run, lambda *_: {})
     except _Killed:
         pass

@@ -1,4 +1,4 @@
-"""The folder of a run with a small ConvNet in its checkpoint: real weights, though nobody trained them."""
+"""The folder of a run with a small regressor in its checkpoint: real weights, though untrained."""
 
 import dataclasses
 import pathlib
@@ -17,14 +17,14 @@ IMAGE_SIZE = 32
 
 
 def config(**regressor) -> Config:
-    """Return the demo's configuration with a ConvNet of width 4 on 32 px."""
+    """Return the demo's configuration with a regressor of width 4 on 32 px."""
     whole = demo()
     whole.regressor = dataclasses.replace(whole.regressor, width=4, image_size=IMAGE_SIZE, **regressor)
     return whole
 
 
 def write(workdir: pathlib.Path, step: int = 5, **regressor) -> TrainState:
-    """Write config.json and a checkpoint; return the ConvNet's state, whose answers differ from picture to picture."""
+    """Write config.json and a checkpoint; return the regressor's state, whose answers differ from picture to picture."""
     whole = config(**regressor)
     state = training.initial_state(whole.regressor, jax.random.key(0)).replace(step=jnp.asarray(step, jnp.int32))
     rng = np.random.default_rng(1)
@@ -38,14 +38,14 @@ def write(workdir: pathlib.Path, step: int = 5, **regressor) -> TrainState:
     loop = LoopState(
         lifting=None,
         fits=None,
+        objective=None,
         energy=np.zeros(2, np.float32),
-        poses=None,
-        trust=None,
+        sample_weight=None,
         regressor=state,
         predictions=None,
     )
     with RunFolder(workdir, whole) as run:
-        run.save(1, loop, dataclasses.asdict(RunState(saves=1)))
+        run.save(loop, RunState())
     return state
 
 

@@ -19,7 +19,7 @@ def test_a_round_runs_and_is_judged(tmp_path):
     release.write(tmp_path / "h36m")
     source = Human36m(Files(str(tmp_path / "h36m"), image_size=one_round.SIZE), frame_step=1)
     preparing.prepare(source, tmp_path / "data", workers=0)
-    result = run.run(one_round.config("human36m"), tmp_path / "run", tmp_path / "data")
+    result = run.deform_and_learn(one_round.config("human36m"), tmp_path / "run", tmp_path / "data")
     (entry,) = json.loads((tmp_path / "run" / "history.json").read_text())
     assert all(np.isfinite(entry[field]) for field in judge.FIELDS)
     assert result.report.is_file()

@@ -1,4 +1,4 @@
-"""What a loop's ConvNet learns from comes back from its folder: bodies, lifted depths, weights; errors are named."""
+"""What a run's regressor learns from comes back from its folder: bodies, lifted depths, weights; errors are named."""
 
 import dataclasses
 import json
@@ -9,15 +9,15 @@ import pytest
 
 from benchmarks import registered_runs
 from dal_jax import deform_and_learn
-from dal_jax.config import weights
 from dal_jax.deform_and_learn import RunState
 from dal_jax.loop.folder import RunFolder
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration import priors
+from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.runtime.errors import InputError
 from tests.loop import registered_run
 from tests.regressor import people
 
-FIRM = EnergyWeights(scale=77.0)
+LATER = Objective(EnergyWeights(), priors.population())
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +26,13 @@ def setting(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     of = registered_run.record(root / "data")
     bodies = people.random_bodies(len(of.people.names), seed=3)
-    return root, of, deform_and_learn.initial_state(of).replace(fits=bodies, predictions=bodies)
+    return root, of, deform_and_learn.initial_state(of).replace(fits=bodies, predictions=bodies, objective=LATER)
 
 
 def _write(setting, name: str, round_number: int, phase: str, **changes) -> None:
     root, of, state = setting
-    position = RunState(round=round_number, phase=phase, saves=4)
-    with RunFolder(root / name, dataclasses.replace(of.config, **changes)) as run:
-        run.save(4, state, dataclasses.asdict(position))
+    with RunFolder(root / name, of.config) as run:
+        run.save(state.replace(**changes), RunState(round=round_number, phase=phase))
 
 
 @pytest.fixture(scope="module")
@@ -46,51 +45,46 @@ def test_bodies_depths_and_configuration_are_the_run_s(setting, loaded):
     """The data set is found beside the run's folder."""
     _, of, state = setting
     run = loaded
-    assert run.step == 4 and run.judge.setting.config == of.config
-    assert _same(run.weights, weights(of.config, False, state.poses))
-    jax.tree.map(np.testing.assert_array_equal, run.fits, state.fits)
-    expected = deform_and_learn.with_lifted_depth(of, state, of.people.observations)
+    assert run.step == 1 and run.judge.run.config == of.config
+    _assert_equal(run.objective, LATER)
+    _assert_equal(run.fits, state.fits)
+    expected = deform_and_learn.with_lifted_depth(of, state.lifting, of.people.observations)
     jax.tree.map(np.testing.assert_array_equal, run.observations, expected)
     assert np.any(run.observations.depth_confidence > 0)
 
 
 def test_a_score_is_the_judge_s_and_key_points_need_no_truth(setting, loaded):
     run, state = loaded, setting[2]
-    config = run.judge.setting.config.regressor
-    scores = run.score(config, state.regressor)
+    config = run.judge.run.config.regressor
+    scores = run.score(config, state.regressor.learned)
     judged = run.judge(1, state)
     assert scores["mpjpe_mm"] == judged["regressor_test_mpjpe_mm"]
     assert scores["pa_mpjpe_mm"] == judged["regressor_test_pa_mpjpe_mm"]
     assert scores["keypoint_error_px"] > 0
     blind = dataclasses.replace(run, judge=dataclasses.replace(run.judge, train_truth=None, test_truth=None))
-    assert blind.score(config, state.regressor) == scores | {"mpjpe_mm": None, "pa_mpjpe_mm": None}
+    assert blind.score(config, state.regressor.learned) == scores | {"mpjpe_mm": None, "pa_mpjpe_mm": None}
 
 
-def test_weights_are_those_of_the_last_deformation(setting):
-    _, of, state = setting
-    later = dataclasses.replace(of.config.weights, rest=state.poses.rest_pose())
-    for name, place, changes, expected in (
-        ("first", (1, "learn"), {}, FIRM),
-        ("before", (2, "deform"), {}, FIRM),
-        ("control", (3, "judge"), {"refit": False}, FIRM),
-        ("later", (3, "judge"), {}, later),
-        ("paper's", (3, "judge"), {"rest_pose": "tpose"}, of.config.weights),
-    ):
-        _write(setting, name, *place, first_weights=FIRM, **changes)
-        assert _same(registered_runs.load(setting[0] / name).weights, expected), name
+def test_the_objective_is_the_one_that_the_fits_were_scored_with(setting):
+    """With a prior and without one, a robust loss and none: a checkpoint says which."""
+    objectives = (Objective(EnergyWeights(scale=77.0)), Objective(EnergyWeights(outlier=0.1), priors.broad()))
+    for number, objective in enumerate(objectives):
+        _write(setting, f"objective{number}", 1, "learn", objective=objective)
+        _assert_equal(registered_runs.load(setting[0] / f"objective{number}").objective, objective)
 
 
-def _same(one, other) -> bool:
-    return jax.tree.all(jax.tree.map(np.array_equal, one, other))
+def _assert_equal(one, other) -> None:
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-def test_a_run_of_nobody_registered_is_one_line(setting, tmp_path):
+def test_a_run_without_registered_people_is_one_line(setting, tmp_path):
     root, of, _ = setting
     _write(setting, "tpose", 1, "deform")
     (tmp_path / "empty").mkdir()
     RunFolder(root / "begun", of.config)
     for path, told in (
-        (root / "tpose", "nobody is registered yet"),
+        (root / "tpose", "no one is registered yet"),
         (root / "begun", "has no checkpoint yet"),
         (tmp_path / "absent", "no such folder"),
         (tmp_path / "empty", "it has no config.json"),
@@ -106,15 +100,20 @@ def test_a_damaged_configuration_is_one_line(setting):
     path = root / "spoilt" / "config.json"
     whole = json.loads(path.read_text())
     for group, field, value, told in (
-        ("weights", "outlier", "far", "config.weights.outlier is 'far', not of type NoneType or float"),
+        (
+            "later",
+            "weights",
+            {"outlier": "far"},
+            "config.later.weights.outlier is 'far', not of type NoneType or float",
+        ),
         ("lifting", "layers", 3, "config.lifting.layers is unknown"),
-        (None, "trust", "hope", "config.trust is 'hope'"),
+        (None, "sample_weight", "hope", "config.sample_weight is 'hope'"),
     ):
         content = json.loads(json.dumps(whole))
         (content[group] if group else content)[field] = value
         path.write_text(json.dumps(content))
         with pytest.raises(InputError, match=told):
             registered_runs.load(root / "spoilt")
-    whole["weights"]["outlier"] = 0.05
+    whole["later"]["weights"]["outlier"] = 0.05
     path.write_text(json.dumps(whole))
-    assert registered_runs.load(root / "spoilt").weights.outlier == 0.05
+    assert registered_runs.load(root / "spoilt").judge.run.config.later.weights.outlier == 0.05

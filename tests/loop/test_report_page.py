@@ -9,7 +9,7 @@ from PIL import Image
 
 from dal_jax.body.parameters import t_pose
 from dal_jax.loop import report_page
-from dal_jax.loop.report_page import Fits, ReportConfig
+from dal_jax.loop.report_page import Report, ReportConfig, Stage
 from dal_jax.observations.observation import Observation
 from dal_jax.viewing import plots
 
@@ -45,7 +45,7 @@ def _observations() -> Observation:
     )
 
 
-def _fits(**changes) -> Fits:
+def _fits(**changes) -> Stage:
     parameters = jax.tree.map(lambda leaf: np.stack([leaf] * _PEOPLE), t_pose())
     values = {
         "title": "Registration",
@@ -55,7 +55,7 @@ def _fits(**changes) -> Fits:
         "error": np.float32([10, 50, 30, np.nan, 40]),
         "observations": _observations(),
     }
-    return Fits(**(values | changes))
+    return Stage(**(values | changes))
 
 
 def _write(directory, ball, **changes):
@@ -63,12 +63,11 @@ def _write(directory, ball, **changes):
         "title": "Run <b>1</b>",
         "config": {"seed": 3, "registration": {"optimizer": "<lm>"}},
         "history": _HISTORY,
-        "fits": [_fits()],
+        "stages": [_fits()],
         "template": ball,
         "loss_plots": {"loss & more": plots.plot_curves({"loss": ([0, 1], [2, 1])}, "step", "loss")},
-        "report_config": _CONFIG,
     }
-    return report_page.write_report(directory, **(values | changes))
+    return report_page.write_report(directory, Report(**(values | changes)), _CONFIG)
 
 
 def test_page_shows_history_config_and_worst_first(ball, tmp_path):
@@ -100,16 +99,16 @@ def test_an_older_report_is_replaced_and_a_failed_one_leaves_it(ball, tmp_path):
     path = _write(tmp_path / "report", ball)
     before = path.read_text()
     with pytest.raises(IndexError):
-        _write(tmp_path / "report", ball, fits=[_fits(images=np.zeros((1, 8, 8, 3), np.uint8))])
+        _write(tmp_path / "report", ball, stages=[_fits(images=np.zeros((1, 8, 8, 3), np.uint8))])
     assert path.read_text() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["report"]
-    _write(tmp_path / "report", ball, fits=[], history=[], loss_plots=None)
+    _write(tmp_path / "report", ball, stages=[], history=[], loss_plots={})
     assert [entry.name for entry in (tmp_path / "report").iterdir()] == ["index.html"]
 
 
 def test_without_truth_there_are_no_worst_cases_and_without_annotation_the_image_is_clean(ball, tmp_path):
     fits = _fits(error=None, observations=None)
-    page = _write(tmp_path / "report", ball, fits=[fits]).read_text()
+    page = _write(tmp_path / "report", ball, stages=[fits]).read_text()
     assert "the worst" not in page and "drawn at random" in page
     row = report_page.draw_person(fits, 2, ball, 32)
     np.testing.assert_array_equal(row[:, :32], fits.images[2])

@@ -1,4 +1,4 @@
-"""A run's ConvNet comes back from either of its folders; what is no run is named in one line."""
+"""A run's regressor comes back from either of its folders; what is no run is named in one line."""
 
 import json
 
@@ -24,12 +24,12 @@ def _images():
 
 
 @pytest.mark.parametrize("place", [".", "checkpoints"])
-def test_the_convnet_predicts_as_the_one_that_was_saved(run, place):
+def test_the_regressor_predicts_as_the_one_that_was_saved(run, place):
     workdir, state = run
     loaded = prediction.load(workdir / place)
     assert loaded.config == small_run.config().regressor and loaded.folder.samefile(workdir)
     assert (loaded.step, loaded.training_steps, loaded.body) == (1, 5, "")
-    wanted = model.predict(small_run.config().regressor, state, _images(), batch=8)
+    wanted = model.predict(small_run.config().regressor, state.learned, _images(), batch=8)
     found = model.predict(loaded.config, loaded.learned, _images(), batch=8)
     assert np.ptp(wanted.pose, axis=0).max() > 0.01
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
@@ -48,8 +48,8 @@ def test_every_head_predicts_as_the_one_that_was_saved(tmp_path, rotations, iter
     state = small_run.write(tmp_path / "run", rotations=rotations, iterations=iterations)
     loaded = prediction.load(tmp_path / "run")
     assert small_run.last_layer(loaded.learned.variables)["bias"].shape == (size,)
-    jax.tree.map(np.testing.assert_array_equal, loaded.learned.statistics, state.statistics)
-    wanted, found = (model.predict(loaded.config, one, _images(), batch=8) for one in (state, loaded.learned))
+    jax.tree.map(np.testing.assert_array_equal, loaded.learned.codec, state.codec)
+    wanted, found = (model.predict(loaded.config, one, _images(), batch=8) for one in (state.learned, loaded.learned))
     assert np.ptp(wanted.pose, axis=0).max() > 0.01
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
@@ -68,7 +68,7 @@ def test_a_configuration_from_before_a_field_existed_keeps_the_field_s_default(r
     _spoil(tmp_path / "run", lambda content: [content["regressor"].pop(field) for field in later])
     loaded = prediction.load(tmp_path / "run")
     assert [getattr(loaded.config, field) for field in later] == ["", "axis_angle", 0]
-    wanted = model.predict(small_run.config().regressor, run[1], _images(), batch=8)
+    wanted = model.predict(small_run.config().regressor, run[1].learned, _images(), batch=8)
     jax.tree.map(
         np.testing.assert_array_equal, model.predict(loaded.config, loaded.learned, _images(), batch=8), wanted
     )
@@ -83,7 +83,7 @@ def test_a_configuration_from_before_a_field_existed_keeps_the_field_s_default(r
         (lambda c: c["regressor"].update(width="wide"), "regressor.width is 'wide'"),
         (lambda c: c["regressor"]["weights"].update(dense=None), "regressor.weights.dense is None"),
         (lambda c: c["regressor"].update(width=8), "expected float32"),
-        (lambda c: c["regressor"].update(rotations="6d"), "statistics/frame is absent"),
+        (lambda c: c["regressor"].update(rotations="6d"), "codec/frame is absent"),
         (lambda c: c["regressor"].update(rotations="euler"), "config.regressor.rotations is 'euler': one of"),
         (lambda c: c["regressor"].update(iterations=-3), "config.regressor.iterations is -3"),
         (lambda c: c["regressor"].update(iterations=2), "params/theta/change/bias is absent"),

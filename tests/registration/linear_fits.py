@@ -9,7 +9,7 @@ import numpy as np
 from dal_jax.body import skeleton
 from dal_jax.observations import residuals
 from dal_jax.registration import energy
-from dal_jax.registration.priors import Poses
+from dal_jax.registration.priors import PosePrior, gaussian
 from dal_jax.uncertainty import sandwich
 from dal_jax.uncertainty.sandwich import Precisions
 from tests.registration import small_problem
@@ -18,9 +18,9 @@ NOISE = {"point": 0.003, "keypoint": 0.004, "depth": 0.01, "log_scale": 0.02, "p
 POINTS = 60
 
 
-def poses(sd=NOISE["pose"]):
+def poses(sd=NOISE["pose"]) -> PosePrior:
     """Return the T-pose, give or take `sd` radians: how these people stand."""
-    return Poses(np.zeros((23, 3), np.float32), np.tile(np.float32(sd**2) * np.eye(3, dtype=np.float32), (23, 1, 1)))
+    return gaussian(np.zeros((23, 3), np.float32), np.tile(np.float32(sd**2) * np.eye(3, dtype=np.float32), (23, 1, 1)))
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from dal_jax.body import cameras, kinematics, parameters, rotations, skeleton, s
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.observations.observation import Observation
+from dal_jax.registration.priors import PosePrior
 
 _JOINTS = np.array([
     [0, 0, 0], [0.06, -0.09, 0], [-0.06, -0.09, 0], [0, 0.11, 0], [0.1, -0.47, 0], [-0.1, -0.47, 0], [0, 0.25, 0],
@@ -89,6 +90,19 @@ def observe(people: BodyParameters, seed: int, points: int = 60, noise: float = 
     )
 
 
+def observation(**fields) -> Observation:
+    """Return an observation of these fields, stacked over people; those left out say nothing."""
+    count, points = fields["point_confidence"].shape
+    empty = {
+        "point_face": np.zeros((count, points), np.int32),
+        "point_barycentric": np.zeros((count, points, 3)),
+        "depth": np.zeros((count, 17)),
+        "depth_confidence": np.zeros((count, 17)),
+        "box_px": np.zeros((count, 4)),
+    }
+    return Observation(**(empty | fields))
+
+
 @jax.jit
 @jax.vmap
 def _project(person, face, barycentric):
@@ -98,3 +112,12 @@ def _project(person, face, barycentric):
     joints = skinning.h36m_joints(template, segments)
     place = functools.partial(cameras.project, camera_scale=person.camera_scale, translation=person.translation)
     return place(points), place(joints), person.camera_scale * joints[:, 2]
+
+
+def pose_prior(seed: int = 0) -> PosePrior:
+    """Return a prior whose mean is 10 degrees or so off the T-pose and whose pulls differ fourfold between axes."""
+    random = np.random.default_rng(seed)
+    mean = random.normal(0.0, 0.1, (23, 3)).astype(np.float32)
+    lower = np.tril(random.normal(0.0, 0.3, (23, 3, 3))) + np.diag([1.0, 2.0, 4.0])
+    root = np.swapaxes(lower, 1, 2).astype(np.float32)
+    return PosePrior(mean, np.linalg.inv(lower @ np.swapaxes(lower, 1, 2)).astype(np.float32), root)

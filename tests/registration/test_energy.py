@@ -1,6 +1,7 @@
 """Every term of eq. 2 against a plain NumPy body in float64, and the laws of the terms; one compilation in all."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.spatial import transform
@@ -9,7 +10,7 @@ from dal_jax.body import parameters, skeleton
 from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation
 from dal_jax.registration import energy
-from dal_jax.registration.energy import EnergyWeights, Unknowns
+from dal_jax.registration.energy import EnergyWeights, Objective, Term, Unknowns
 from tests.registration import small_problem
 
 FLOAT64 = 1e-11  # relative: two orders of summation
@@ -131,10 +132,10 @@ def evaluated(scenes):
 
         def evaluate(observation, unknowns):
             target = residuals.make_target(template, observation)
-            terms = energy.residuals(template, target, unknowns, EnergyWeights())
-            gradient = jax.grad(lambda at: energy.energy(template, target, at, EnergyWeights()))(unknowns)
-            sets = (EnergyWeights(), energy.stiff_weights())
-            return terms, [(energy.weighted_residuals(terms, weights) ** 2).sum() for weights in sets], gradient
+            terms = energy.residuals(template, target, unknowns, Objective())
+            gradient = jax.grad(lambda at: energy.energy(template, target, at, Objective()))(unknowns)
+            sets = (Objective(), Objective(energy.stiff_weights()))
+            return terms, [(energy.weighted_residuals(terms, objective) ** 2).sum() for objective in sets], gradient
 
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *scenes.values())
         results = jax.tree.map(np.asarray, jax.jit(jax.vmap(evaluate))(*stacked))
@@ -206,7 +207,7 @@ def test_equation_2_is_assembled_from_the_terms(scenes, evaluated, scene):
 
 def test_weights_and_terms_must_have_the_same_names():
     with pytest.raises(ValueError, match="are not"):
-        energy.weighted_residuals({"dense": np.zeros(2)}, EnergyWeights())
+        energy.weighted_residuals({"dense": np.zeros(2)}, Objective())
 
 
 def test_padding_is_never_read(evaluated):
@@ -253,3 +254,41 @@ def test_gradient_is_finite_where_the_first_round_starts(evaluated):
     gradient = evaluated["t pose"][2]
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
     assert np.all(np.linalg.norm(gradient.pose, axis=1)[[0, 1, 2]] > 0), "hips and spine feel the points"
+
+
+# --- a term of one's own ---
+
+
+def _hands_apart(posed):
+    """A residual of everything that a term may read: joints, pixels and unknowns."""
+    hands = posed.joints[22:24]
+    return jnp.concatenate([hands[0] - hands[1], posed.project(posed.joints_h36m[:1])[0], posed.unknowns.pose[3]])
+
+
+def test_a_term_of_one_s_own_is_added_with_its_weight_and_its_gradient(scenes):
+    observation, at = scenes["random 0"]
+    own = Objective(terms=(Term("hands", 40.0, _hands_apart),))
+    with jax.enable_x64(True):
+        template = _template()
+        target = residuals.make_target(template, observation)
+
+        @jax.jit
+        @jax.value_and_grad
+        def added(unknowns):
+            with_it, without = (energy.energy(template, target, unknowns, each) for each in (own, Objective()))
+            return with_it - without
+
+        value, slope = jax.device_get(added(at))
+        residual = np.asarray(_hands_apart(energy.pose_body(template, jax.tree.map(jnp.asarray, at))))
+        np.testing.assert_allclose(value, 40 * np.sum(residual**2), rtol=1e-8)
+        for seed in range(DIRECTIONS):
+            along = _unknowns(10 + seed)
+            ahead, behind = (float(added(_along(at, along, sign * STEP))[0]) for sign in (1, -1))
+            found = sum(np.sum(a * b) for a, b in zip(jax.tree.leaves(slope), jax.tree.leaves(along), strict=True))
+            np.testing.assert_allclose(found, (ahead - behind) / (2 * STEP), rtol=1e-5)
+
+
+def test_a_term_s_name_is_its_own():
+    objective = Objective(terms=(Term("dense", 1.0, _hands_apart),))
+    with pytest.raises(ValueError, match="'dense', 'dense'"):
+        energy.weighted_residuals(dict.fromkeys(energy.TERMS, np.zeros(2)), objective)

@@ -1,4 +1,4 @@
-"""Means and covariances of joints: sampled poses come back, mirrored; what is learned from fits finds hidden limbs."""
+"""The pose prior: L_joint against SciPy and finite differences; sampled poses come back; hidden limbs are found."""
 
 import jax
 import jax.numpy as jnp
@@ -7,12 +7,15 @@ import pytest
 from scipy.spatial import transform
 
 from dal_jax.body import kinematics, parameters, skeleton
-from dal_jax.registration import priors
+from dal_jax.registration import energy, priors
 from dal_jax.registration.register import RegistrationConfig
 from dal_jax.uncertainty.noise import alternate, initial
 from tests.registration import linear_fits, small_problem
 
 FLOAT32 = 1e-5
+FLOAT32_ROTATION = 8e-6
+FLOAT64 = 1e-9
+DIFFERENCES = 1e-6  # central, in float64
 ELBOWS = [skeleton.SMPL_JOINT_NAMES.index(f"{side}_elbow") - 1 for side in ("left", "right")]
 
 
@@ -26,12 +29,12 @@ def _symmetric(seed=0, sd=0.1):
     return np.concatenate([pose, pose[:, other] * np.array([1.0, -1.0, -1.0])]).astype(np.float32)
 
 
-@pytest.mark.parametrize("turn", [np.zeros((23, 3)), priors.usual().mean], ids=["T-pose", "usual"])
-def test_poses_come_back_from_deviations_from_any_rest_pose(turn):
+@pytest.mark.parametrize("rotation", [np.zeros((23, 3)), priors.population().mean], ids=["T-pose", "population"])
+def test_poses_come_back_from_deviations_from_any_pose(rotation):
     people = _symmetric()
-    away = np.asarray(jax.jit(priors.pose_deviation)(people, jnp.asarray(turn, jnp.float32)), np.float64)
+    away = np.asarray(jax.jit(priors.pose_deviation)(people, jnp.asarray(rotation, jnp.float32)), np.float64)
     moment = np.einsum("nki,nkj->kij", away, away) / len(away)
-    found = priors.learned(away.mean(axis=0), moment, turn, len(away), priors.broad(), 0.0)
+    found = priors.learned(away.mean(axis=0), moment, rotation, len(away), priors.broad(), 0.0)
     for joint in range(23):
         expected = transform.Rotation.from_rotvec(people[:, joint]).mean()
         apart = expected.inv() * transform.Rotation.from_rotvec(found.mean[joint])
@@ -50,25 +53,25 @@ def test_a_prior_counts_as_its_people():
 
 
 def test_moment_about_another_pose_adds_the_difference():
-    usual = priors.usual()
-    np.testing.assert_allclose(usual.moment_about(usual.mean), usual.covariance, atol=FLOAT32)
-    away = np.asarray(priors.pose_deviation(jnp.asarray(usual.mean), jnp.zeros((23, 3))))
+    shipped = priors.population()
+    np.testing.assert_allclose(shipped.moment_about(shipped.mean), shipped.covariance, atol=FLOAT32)
+    away = np.asarray(priors.pose_deviation(jnp.asarray(shipped.mean), jnp.zeros((23, 3))))
     np.testing.assert_allclose(
-        usual.moment_about(np.zeros((23, 3)))[3], usual.covariance[3] + np.outer(away[3], away[3]), atol=FLOAT32
+        shipped.moment_about(np.zeros((23, 3)))[3], shipped.covariance[3] + np.outer(away[3], away[3]), atol=FLOAT32
     )
 
 
-def test_rest_pose_is_the_gaussians():
-    usual = priors.usual()
-    root = usual.rest_pose().root.astype(np.float64)
+def test_root_is_that_of_the_inverse_covariance():
+    shipped = priors.population()
+    root = shipped.root.astype(np.float64)
     np.testing.assert_allclose(
-        np.swapaxes(root, 1, 2) @ root @ usual.covariance, np.tile(np.eye(3), (23, 1, 1)), atol=1e-3
+        np.swapaxes(root, 1, 2) @ root @ shipped.covariance, np.tile(np.eye(3), (23, 1, 1)), atol=1e-3
     )
 
 
-def test_usual_people_let_their_arms_hang_and_bend_knees_forward():
-    usual = priors.usual()
-    body = parameters.t_pose().replace(rotation=jnp.eye(3), pose=jnp.asarray(usual.mean))
+def test_people_let_their_arms_hang_and_bend_knees_forward():
+    shipped = priors.population()
+    body = parameters.t_pose().replace(rotation=jnp.eye(3), pose=jnp.asarray(shipped.mean))
     joints = dict(zip(skeleton.SMPL_JOINT_NAMES, _skeleton(body), strict=True))
     assert joints["left_elbow"][1] < joints["left_shoulder"][1] - 0.1
     assert joints["left_ankle"][2] < joints["left_knee"][2]
@@ -104,3 +107,47 @@ def test_a_crowd_shows_where_hidden_limbs_are():
     assert -1.0 < noise.poses.mean[ELBOWS[0], 1] < -0.6
     hidden = fit.parameters.pose[::2][:, ELBOWS, 1] * [-1.0, 1.0]
     assert 0.6 < np.median(hidden) < 1.0
+
+
+def _poses(count=4):
+    return np.random.default_rng(5).normal(0.0, 0.6, (count, 23, 3))
+
+
+def test_deviation_is_what_is_left_beyond_the_mean():
+    prior = small_problem.pose_prior()
+    for pose in _poses():
+        expected = transform.Rotation.from_rotvec(prior.mean).inv() * transform.Rotation.from_rotvec(pose)
+        found = jax.jit(priors.pose_deviation)(jnp.asarray(pose, jnp.float32), jnp.asarray(prior.mean))
+        np.testing.assert_allclose(found, expected.as_rotvec(), atol=FLOAT32_ROTATION)
+
+
+def test_energy_is_the_sum_of_the_quadratic_forms():
+    prior = small_problem.pose_prior()
+    precision = np.swapaxes(prior.root, 1, 2) @ prior.root
+    with jax.enable_x64(True):
+        for pose in _poses():
+            away = np.asarray(priors.pose_deviation(pose, np.float64(prior.mean)))
+            expected = np.einsum("ki,kij,kj->", away, np.float64(precision), away)
+            found = np.sum(np.asarray(energy.joint_residual(pose, jax.tree.map(np.float64, prior))) ** 2)
+            np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_without_one_it_is_the_papers():
+    pose = _poses()[0]
+    assert energy.joint_residual(pose) is pose
+    paper = priors.gaussian(np.zeros((23, 3)), np.eye(3)[None].repeat(23, axis=0))
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(paper.residual(pose), pose, atol=FLOAT64)
+
+
+def test_slope_is_finite_and_right_at_rest_and_away_from_it():
+    with jax.enable_x64(True):
+        prior = jax.tree.map(np.float64, small_problem.pose_prior())
+        slope = jax.jit(jax.jacfwd(lambda pose: prior.residual(pose)))
+        value = jax.jit(lambda pose: prior.residual(pose))
+        for pose in (prior.mean, _poses()[1]):
+            direction = np.random.default_rng(1).normal(size=(23, 3))
+            step = 1e-5 * direction
+            expected = (value(pose + step) - value(pose - step)) / 2e-5
+            found = np.einsum("kiab,ab->ki", slope(pose), direction)
+            np.testing.assert_allclose(found, expected, atol=DIFFERENCES * np.abs(expected).max())

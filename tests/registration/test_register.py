@@ -11,29 +11,30 @@ from scipy.spatial import transform
 from dal_jax.body import parameters
 from dal_jax.observations import residuals
 from dal_jax.registration import register, starts as starts_lib
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.registration.register import Fitter, RegistrationConfig
-from dal_jax.registration.solvers.solve import SOLVERS, Solved
+from dal_jax.registration.solvers.descent import Solution
+from dal_jax.registration.solvers.solve import SOLVERS
 from tests.registration import small_problem
 
 FLOAT32 = 1e-5
 ENERGY_FLOAT32 = 1e-4  # relative: rotations by products against exponentials; a 3 x 3 solve in float32
 PEOPLE = 7
-WEIGHTS = EnergyWeights()
+OBJECTIVE = Objective()
 
 
 # --- register's own part: a solver that stays where it starts and scores a flat cut-out, compiled in a blink ---
 
 
-def _look(batch, *, steps, learning_rate, tolerance):
+def _look(batch, options):
     """Score every start by its rigid T-pose; report the translation's x as the last decrease."""
-    del learning_rate, tolerance
     start, target = batch.start, batch.target
     planar = jnp.einsum("sbij,bpj->sbpi", start.rotation[:, :, :2], target.points.rest)
     placed = start.camera_scale[:, :, None, None] * planar + start.translation[:, :, None]
-    squares = jnp.sum((placed - target.point_position[None]) ** 2, axis=-1) * target.point_confidence[None]
-    value = batch.weights.dense * jnp.sum(squares, axis=-1)
-    return Solved(start, value, start.translation[..., 0], jnp.full(value.shape, steps))
+    seen = target.observation
+    squares = jnp.sum((placed - seen.point_position[None]) ** 2, axis=-1) * seen.point_confidence[None]
+    value = batch.objective.weights.dense * jnp.sum(squares, axis=-1)
+    return Solution(start, value, start.translation[..., 0], jnp.full(value.shape, options.steps))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,9 +42,9 @@ def traces():
     """Offer the solver as `look`; return a list that grows by one whenever it is traced."""
     seen = []
 
-    def solve(batch, *, steps, learning_rate, tolerance):
+    def solve(batch, options):
         seen.append(batch)
-        return _look(batch, steps=steps, learning_rate=learning_rate, tolerance=tolerance)
+        return _look(batch, options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SOLVERS, "look", solve)
@@ -89,7 +90,7 @@ def _energies(observed, start):
     rest = np.einsum("npc,npcd->npd", observed.point_barycentric, template.vertices[corners])
     placed = np.asarray(start.camera_scale)[:, None, None] * np.einsum("nij,npj->npi", start.rotation[:, :2], rest)
     residual = placed + np.asarray(start.translation)[:, None] - observed.point_position
-    return WEIGHTS.dense * np.sum(residual**2, axis=(1, 2))
+    return OBJECTIVE.dense * np.sum(residual**2, axis=(1, 2))
 
 
 def _assert_same_fit(found, expected, rows=slice(None)):
@@ -99,7 +100,7 @@ def _assert_same_fit(found, expected, rows=slice(None)):
 
 
 def test_the_start_of_lowest_energy_is_kept(template, observed, given):
-    fit = register.register(template, observed, _config(), WEIGHTS, given)
+    fit = register.register(template, observed, _config(), OBJECTIVE, given)
     energies = np.stack([_energies(observed, start) for start in given])
     winner = np.argmin(energies, axis=0)
     assert len(np.unique(winner)) > 1, "not always the same start"
@@ -111,7 +112,7 @@ def test_the_start_of_lowest_energy_is_kept(template, observed, given):
 
 
 def test_tpose_starts_as_the_first_round_of_the_paper(template, observed):
-    fit = register.register(template, observed, _config(starts="tpose"), WEIGHTS)
+    fit = register.register(template, observed, _config(starts="tpose"), OBJECTIVE)
     jax.tree.map(
         lambda found, one: np.testing.assert_array_equal(found, np.broadcast_to(one, found.shape)),
         fit.parameters,
@@ -120,8 +121,8 @@ def test_tpose_starts_as_the_first_round_of_the_paper(template, observed):
 
 
 def test_headings_are_the_closed_form_and_its_turns(template, observed, headings):
-    one = register.register(template, observed, _config(starts="closed_form"), WEIGHTS)
-    four = register.register(template, observed, _config(starts="headings4"), WEIGHTS)
+    one = register.register(template, observed, _config(starts="closed_form"), OBJECTIVE)
+    four = register.register(template, observed, _config(starts="headings4"), OBJECTIVE)
     energies = np.stack([_energies(observed, start) for start in headings])
     np.testing.assert_allclose(one.parameters.rotation, headings[0].rotation, atol=FLOAT32)
     np.testing.assert_allclose(one.energy, energies[0], rtol=ENERGY_FLOAT32)
@@ -134,37 +135,37 @@ def test_given_starts_come_after_the_configured_ones(template):
     perfect = small_problem.random_people(PEOPLE, seed=1, pose_sd=0.0)
     seen = small_problem.observe(perfect.replace(segment_scale=np.ones((PEOPLE, 24), np.float32)), seed=2)
     far = perfect.replace(translation=perfect.translation + np.float32(3))
-    fit = register.register(template, seen, _config(starts="headings4"), WEIGHTS, [far, perfect])
+    fit = register.register(template, seen, _config(starts="headings4"), OBJECTIVE, [far, perfect])
     np.testing.assert_array_equal(fit.start, 5)
     np.testing.assert_allclose(fit.energy, 0.0, atol=1e-4)
 
 
 def test_a_start_that_is_not_finite_never_wins(template, observed, given):
     broken = given[0].replace(translation=np.full_like(given[0].translation, np.nan))
-    fit = register.register(template, observed, _config(), WEIGHTS, [broken, *given[1:]])
+    fit = register.register(template, observed, _config(), OBJECTIVE, [broken, *given[1:]])
     assert np.all(fit.start > 0)
     assert np.all(np.isfinite(fit.energy))
 
 
 @pytest.mark.parametrize("batch", [1, PEOPLE, 8])
 def test_size_of_the_chunks_does_not_matter(template, observed, given, batch):
-    fit = register.register(template, observed, _config(batch=batch), WEIGHTS, given)
+    fit = register.register(template, observed, _config(batch=batch), OBJECTIVE, given)
     assert fit.energy.shape == (PEOPLE,)
-    _assert_same_fit(fit, register.register(template, observed, _config(batch=4), WEIGHTS, given))
+    _assert_same_fit(fit, register.register(template, observed, _config(batch=4), OBJECTIVE, given))
 
 
 def test_one_compilation_a_shape(traces, template, observed, given):
     already = len(traces)
 
-    def compiled(people, weights=WEIGHTS, **changes):
+    def compiled(people, objective=OBJECTIVE, **changes):
         config = _config(steps=2, **changes)  # steps that no other test takes: nothing is compiled yet
         rows = jax.tree.map(lambda leaf: leaf[:people], (observed, given))
-        register.register(template, rows[0], config, weights, rows[1])
+        register.register(template, rows[0], config, objective, rows[1])
         return len(traces) - already
 
     assert compiled(7) == 1, "two chunks, the last one filled up"
     assert compiled(3) == 1, "fewer people than a chunk"
-    other = EnergyWeights(dense=1.0, keypoint=2.0, scale=3.0, joint=4.0, det=5.0)
+    other = Objective(EnergyWeights(dense=1.0, keypoint=2.0, scale=3.0, joint=4.0, det=5.0))
     assert compiled(7, other, learning_rate=0.5) == 1, "weights and learning rate are values, not shapes"
     assert compiled(7, batch=8) == 2
 
@@ -172,9 +173,9 @@ def test_one_compilation_a_shape(traces, template, observed, given):
 def test_a_prepared_fitter_gives_what_register_gives(traces, template, observed, given):
     """From host arrays and from what is on the device, and it compiles once a number of people."""
     config = _config(batch=PEOPLE, steps=4)  # steps that no other test takes
-    wanted = register.register(template, observed, config, WEIGHTS, given)
+    wanted = register.register(template, observed, config, OBJECTIVE, given)
     already = len(traces)
-    fitter = Fitter(template, config, WEIGHTS)
+    fitter = Fitter(template, config, OBJECTIVE)
     for people in (observed, given), jax.device_put((observed, given)):
         jax.tree.map(np.testing.assert_array_equal, fitter(*people), wanted)
     assert len(traces) == already
@@ -186,7 +187,7 @@ def test_a_prepared_fitter_gives_what_register_gives(traces, template, observed,
 
 def test_progress_counts_people(template, observed, given):
     counts = []
-    register.register(template, observed, _config(), WEIGHTS, given, progress=counts.append)
+    register.register(template, observed, _config(), OBJECTIVE, given, progress=counts.append)
     assert counts == [4, 7]
 
 
@@ -203,23 +204,23 @@ def test_errors_name_the_value_in_one_line(template, observed, given, changes, p
     config = _config(**{"optimizer": "lm", **changes})
     starts = [] if people is None else [jax.tree.map(lambda leaf: leaf[:people], given[0])]
     with pytest.raises(ValueError, match=named) as caught:
-        register.register(template, observed, config, WEIGHTS, starts)
+        register.register(template, observed, config, OBJECTIVE, starts)
     assert "\n" not in str(caught.value)
 
 
-def test_nobody_to_register_is_an_error(template, observed):
-    nobody = jax.tree.map(lambda leaf: leaf[:0], observed)
-    with pytest.raises(ValueError, match="nobody"):
-        register.register(template, nobody, _config(optimizer="lm"), WEIGHTS)
+def test_no_people_to_register_is_an_error(template, observed):
+    empty = jax.tree.map(lambda leaf: leaf[:0], observed)
+    with pytest.raises(ValueError, match="no people to register"):
+        register.register(template, empty, _config(optimizer="lm"), OBJECTIVE)
 
 
 def test_a_prepared_fitter_spreads_people_over_devices(template, observed, given):
-    fitter = Fitter(template, _config(devices=2), WEIGHTS)
+    fitter = Fitter(template, _config(devices=2), OBJECTIVE)
     assert fitter.devices == 2
     four = jax.tree.map(lambda leaf: leaf[:4], (observed, given))
     fit = fitter(*four)
     assert len(fit.energy.sharding.device_set) == 2
-    _assert_same_fit(fit, register.register(template, observed, _config(), WEIGHTS, given), slice(4))
+    _assert_same_fit(fit, register.register(template, observed, _config(), OBJECTIVE, given), slice(4))
     with pytest.raises(ValueError, match="5 people, the observations 4"):
         fitter(four[0], [jax.tree.map(lambda leaf: leaf[:5], given[0])])
 
@@ -237,23 +238,24 @@ def four(observed):
 
 @pytest.fixture(scope="module")
 def fit(template, four):
-    return register.register(template, four, LM, WEIGHTS)
+    return register.register(template, four, LM, OBJECTIVE)
 
 
 def test_energy_is_the_score_of_the_fit(template, four, fit):
-    np.testing.assert_allclose(fit.energy, register.score(template, four, fit.parameters, WEIGHTS), rtol=ENERGY_FLOAT32)
+    scored = register.score(template, four, fit.parameters, OBJECTIVE)
+    np.testing.assert_allclose(fit.energy, scored, rtol=ENERGY_FLOAT32)
 
 
 def test_fit_is_better_than_its_starts(template, four, fit, headings):
     starts = [jax.tree.map(lambda leaf: leaf[:4], start) for start in headings]
-    scores = [register.score(template, four, start, WEIGHTS) for start in starts]
+    scores = [register.score(template, four, start, OBJECTIVE) for start in starts]
     assert np.all(fit.energy < np.min(scores, axis=0))
 
 
 def test_order_of_people_does_not_matter(template, four, fit):
     order = np.array([2, 0, 3, 1])
     shuffled = jax.tree.map(lambda leaf: leaf[order], four)
-    _assert_same_fit(register.register(template, shuffled, LM, WEIGHTS), fit, order)
+    _assert_same_fit(register.register(template, shuffled, LM, OBJECTIVE), fit, order)
 
 
 def _masked(observed, seed):
@@ -278,6 +280,6 @@ def _masked(observed, seed):
 
 
 def test_masked_entries_do_not_pull(template, four, fit):
-    one, other = (register.register(template, _masked(four, seed), LM, WEIGHTS) for seed in (8, 9))
+    one, other = (register.register(template, _masked(four, seed), LM, OBJECTIVE) for seed in (8, 9))
     jax.tree.map(np.testing.assert_array_equal, one, other)
     assert np.all(one.energy < fit.energy), "fewer terms are left to explain"

@@ -38,14 +38,18 @@ def _target(turn, scale, translation, confidence=1.0, seed=1):
 
     target = Target(
         points=SurfacePoints(rest, template.skin_weight[chosen]),
-        point_position=place(rest),
-        point_confidence=np.full((len(scale), POINTS), confidence),
-        keypoint_position=place(joints),
-        keypoint_confidence=np.full((len(scale), 17), confidence),
-        depth=np.zeros((len(scale), 17)),
-        depth_confidence=np.zeros((len(scale), 17)),
+        observation=small_problem.observation(
+            point_position=place(rest),
+            point_confidence=np.full((len(scale), POINTS), confidence),
+            keypoint_position=place(joints),
+            keypoint_confidence=np.full((len(scale), 17), confidence),
+        ),
     )
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), target)
+
+
+def _seen(target, **changes):
+    return target.replace(observation=target.observation.replace(**changes))
 
 
 @jax.jit
@@ -98,10 +102,13 @@ def test_masked_entries_are_not_read():
     confidence[:, ::3] = 0
     hidden = np.ones((PEOPLE, 17), np.float32)
     hidden[:, ::2] = 0
-    target = target.replace(point_confidence=confidence, keypoint_confidence=hidden)
-    garbage = target.replace(
-        point_position=np.where(confidence[..., None] > 0, target.point_position, np.float32(77)),
-        keypoint_position=np.where(hidden[..., None] > 0, target.keypoint_position, np.float32(-55)),
+    target = _seen(target, point_confidence=confidence, keypoint_confidence=hidden)
+    seen = target.observation
+    garbage = _seen(
+        target,
+        point_position=np.where(confidence[..., None] > 0, seen.point_position, np.float32(77)),
+        keypoint_position=np.where(hidden[..., None] > 0, seen.keypoint_position, np.float32(-55)),
+    ).replace(
         points=target.points.replace(rest=np.where(confidence[..., None] > 0, target.points.rest, np.float32(9))),
     )
     jax.tree.map(np.testing.assert_array_equal, _closed_form(target), _closed_form(garbage))
@@ -109,7 +116,7 @@ def test_masked_entries_are_not_read():
 
 def _flattened(axis):
     """Return people whose rest points lie in a plane (one axis), on a line (two) or at one place (three)."""
-    target = _target(*_people()).replace(keypoint_confidence=np.zeros((PEOPLE, 17), np.float32))
+    target = _seen(_target(*_people()), keypoint_confidence=np.zeros((PEOPLE, 17), np.float32))
     rest = target.points.rest.copy()
     rest[..., axis] = 0.1
     return target.replace(points=target.points.replace(rest=rest))
@@ -122,23 +129,21 @@ def test_too_little_spread_gives_a_usable_start(axis):
 
 def test_all_image_points_at_one_place_give_a_usable_start():
     target = _target(*_people())
-    flat = target.replace(
-        point_position=np.zeros_like(target.point_position), keypoint_position=np.zeros_like(target.keypoint_position)
-    )
-    _assert_usable(_closed_form(flat))
+    flat = {name: np.zeros_like(getattr(target.observation, name)) for name in ("point_position", "keypoint_position")}
+    _assert_usable(_closed_form(_seen(target, **flat)))
 
 
 def test_one_point_is_met_by_translation_alone():
     target = _target(*_people())
     confidence = np.zeros((PEOPLE, POINTS), np.float32)
     confidence[:, 4] = 1
-    target = target.replace(point_confidence=confidence, keypoint_confidence=np.zeros((PEOPLE, 17), np.float32))
+    target = _seen(target, point_confidence=confidence, keypoint_confidence=np.zeros((PEOPLE, 17), np.float32))
     start = _closed_form(target)
     upright = np.array(parameters.UPRIGHT_FACING_CAMERA)
     np.testing.assert_allclose(start.rotation, np.broadcast_to(upright, (PEOPLE, 3, 3)), atol=FLOAT32)
     np.testing.assert_allclose(start.camera_scale, 1.0, rtol=FLOAT32)
     met = target.points.rest[:, 4] @ upright[:2].T + start.translation
-    np.testing.assert_allclose(met, target.point_position[:, 4], atol=FLOAT32)
+    np.testing.assert_allclose(met, target.observation.point_position[:, 4], atol=FLOAT32)
 
 
 def _start():
@@ -155,7 +160,7 @@ def _start():
 
 def test_headings_are_quarter_turns_about_the_vertical_of_the_body():
     start = _start()
-    found = np.asarray(starts.headings(start).rotation)
+    found = np.asarray(starts.azimuths(start, 4).rotation)
     assert found.shape == (4, 3, 3)
     _assert_proper(found)
     relative = np.asarray(start.rotation).T @ found
@@ -165,7 +170,7 @@ def test_headings_are_quarter_turns_about_the_vertical_of_the_body():
 
 def test_first_heading_is_the_start_and_the_others_differ_in_rotation_only():
     start = _start()
-    found = starts.headings(start)
+    found = starts.azimuths(start, 4)
     np.testing.assert_allclose(found.rotation[0], start.rotation, atol=1e-7)  # a product with the unit matrix
     for name in ("pose", "segment_scale", "camera_scale", "translation"):
         one = np.asarray(getattr(start, name))

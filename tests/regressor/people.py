@@ -14,7 +14,8 @@ from dal_jax.body.skinning import SurfacePoints
 from dal_jax.observations.observation import Observation
 from dal_jax.regressor import batches
 from dal_jax.regressor.batches import Sample
-from dal_jax.regressor.theta import from_parameters
+from dal_jax.regressor.theta import plain_codec
+from dal_jax.regressor.training import TrainingSet
 
 
 def random_bodies(count: int, seed: int) -> BodyParameters:
@@ -52,6 +53,13 @@ def observe(bodies: BodyParameters, seed: int, points: int = 20) -> Observation:
     )
 
 
+def training_set(count: int, image_size: int = 32) -> TrainingSet:
+    """Return people in random poses, exactly annotated, with pictures of noise."""
+    fits = random_bodies(count, seed=0)
+    images = np.random.default_rng(0).integers(0, 256, (count, image_size, image_size, 3)).astype(np.uint8)
+    return TrainingSet(load.load_body(), images, observe(fits, seed=0), fits)
+
+
 def sample(seed: int, image_size: int = 16) -> Sample:
     """Return one example whose annotation agrees with its body exactly."""
     bodies = random_bodies(1, seed)
@@ -60,7 +68,7 @@ def sample(seed: int, image_size: int = 16) -> Sample:
     return _make_sample(*first)
 
 
-theta = jax.jit(from_parameters)
+theta = jax.jit(plain_codec("axis_angle").encode)
 
 
 def project(body: BodyParameters, points: SurfacePoints):

@@ -14,22 +14,22 @@ ROUNDING = 2e-5  # crop units; a few dozen float32 products
 SIMILARITIES = {
     "nothing": (False, 0.0, 1.0, (0.0, 0.0)),
     "mirror": (True, 0.0, 1.0, (0.0, 0.0)),
-    "turn": (False, 0.4, 1.0, (0.0, 0.0)),
+    "rotation": (False, 0.4, 1.0, (0.0, 0.0)),
     "zoom and shift": (False, 0.0, 1.3, (0.2, -0.1)),
     "all": (True, -0.3, 0.8, (-0.1, 0.15)),
 }
 
 
 def _similarity(name):
-    flip, turn, zoom, shift = SIMILARITIES[name]
-    return Similarity(jnp.array(flip), jnp.array(turn), jnp.array(zoom), jnp.array(shift))
+    flip, angle, zoom, shift = SIMILARITIES[name]
+    return Similarity(jnp.array(flip), jnp.array(angle), jnp.array(zoom), jnp.array(shift))
 
 
 def _map(name, points):
     """Return p' = zoom Q F p + shift in NumPy."""
-    flip, turn, zoom, shift = SIMILARITIES[name]
+    flip, angle, zoom, shift = SIMILARITIES[name]
     mirror = np.diag([-1.0 if flip else 1.0, 1.0])
-    q = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    q = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     return zoom * np.asarray(points) @ (q @ mirror).T + np.array(shift)
 
 
@@ -41,10 +41,10 @@ def sample():
 @pytest.mark.parametrize("name", SIMILARITIES)
 def test_the_changed_body_explains_the_changed_annotation(sample, name):
     moved = _move(_similarity(name), sample)
-    dense, joints = _project(moved.fit, moved.points)
-    np.testing.assert_allclose(dense, moved.point_position, atol=ROUNDING)
-    np.testing.assert_allclose(joints[:, :2], moved.keypoint_position, atol=ROUNDING)
-    np.testing.assert_allclose(joints[:, 2], moved.depth, atol=ROUNDING)
+    dense, joints = _project(moved.fit, moved.target.points)
+    np.testing.assert_allclose(dense, moved.target.observation.point_position, atol=ROUNDING)
+    np.testing.assert_allclose(joints[:, :2], moved.target.observation.keypoint_position, atol=ROUNDING)
+    np.testing.assert_allclose(joints[:, 2], moved.target.observation.depth, atol=ROUNDING)
     rotation = np.asarray(moved.fit.rotation)
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=ROUNDING)
     assert np.linalg.det(rotation) > 0
@@ -55,11 +55,21 @@ def test_annotation_moves_with_the_crop(sample, name):
     moved = _move(_similarity(name), sample)
     flip = SIMILARITIES[name][0]
     others = np.array([0, 4, 5, 6, 1, 2, 3, 7, 8, 9, 10, 14, 15, 16, 11, 12, 13]) if flip else np.arange(17)
-    np.testing.assert_allclose(moved.point_position, _map(name, sample.point_position), atol=ROUNDING)
-    np.testing.assert_allclose(moved.keypoint_position, _map(name, sample.keypoint_position[others]), atol=ROUNDING)
-    np.testing.assert_array_equal(moved.keypoint_confidence, sample.keypoint_confidence[others])
-    np.testing.assert_array_equal(moved.depth_confidence, sample.depth_confidence[others])
-    np.testing.assert_array_equal(moved.point_confidence, sample.point_confidence)
+    np.testing.assert_allclose(
+        moved.target.observation.point_position, _map(name, sample.target.observation.point_position), atol=ROUNDING
+    )
+    np.testing.assert_allclose(
+        moved.target.observation.keypoint_position,
+        _map(name, sample.target.observation.keypoint_position[others]),
+        atol=ROUNDING,
+    )
+    np.testing.assert_array_equal(
+        moved.target.observation.keypoint_confidence, sample.target.observation.keypoint_confidence[others]
+    )
+    np.testing.assert_array_equal(
+        moved.target.observation.depth_confidence, sample.target.observation.depth_confidence[others]
+    )
+    np.testing.assert_array_equal(moved.target.observation.point_confidence, sample.target.observation.point_confidence)
 
 
 @pytest.mark.parametrize("name", SIMILARITIES)
@@ -90,11 +100,11 @@ def test_no_change_changes_nothing_and_two_mirrors_cancel(sample):
 
 
 def test_draws_stay_within_their_limits():
-    config = AugmentationConfig(flip_share=0.3, turn_deg=20.0, zoom=0.2, shift=0.1)
+    config = AugmentationConfig(flip_share=0.3, rotation_deg=20.0, zoom=0.2, shift=0.1)
     keys = jax.random.split(jax.random.key(0), 2000)
     drawn = jax.jit(jax.vmap(lambda key: augmentation.draw_similarity(config, key)))(keys)
     assert abs(np.mean(drawn.flip) - 0.3) < 0.05  # five standard errors
-    for values, limit in ((drawn.turn, np.deg2rad(20)), (np.log(drawn.zoom), 0.2), (drawn.shift, 0.1)):
+    for values, limit in ((drawn.angle, np.deg2rad(20)), (np.log(drawn.zoom), 0.2), (drawn.shift, 0.1)):
         assert 0.99 * limit < np.max(np.abs(values)) <= limit * (1 + 1e-6)
         assert abs(np.mean(values)) < 0.1 * limit
 

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from dal_jax.body.formats import load
+from dal_jax.observations.residuals import Target
 from dal_jax.regressor import losses, theta
 from dal_jax.regressor.losses import LossWeights
 from tests.regressor import people
 
 FLOAT32 = 1e-4  # sums of up to 105 terms of order 1
-UNIT = jnp.ones(theta.SIZE)
-STATISTICS = theta.plain_statistics()
+CODEC = theta.plain_codec("axis_angle")
+UNIT = jnp.ones_like(CODEC.mean)
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +29,11 @@ def _terms(predicted, sample, unit=UNIT):
 
 @jax.jit
 def _jitted_terms(predicted, sample, unit):
-    return losses.terms(load.load_body(), STATISTICS, predicted, sample, unit)
+    return losses.terms(load.load_body(), CODEC, predicted, sample, unit)
 
 
 def _away(sample, seed=1, by=0.3):
-    step = np.random.default_rng(seed).normal(0, by, theta.SIZE).astype(np.float32)
+    step = np.random.default_rng(seed).normal(0, by, CODEC.mean.size).astype(np.float32)
     return people.theta(sample.fit) + step
 
 
@@ -43,7 +44,7 @@ def test_the_registered_body_itself_costs_nothing(sample):
 
 def test_regress_is_the_smooth_l1_of_eq_6(sample):
     predicted = _away(sample, by=1.0)
-    unit = np.random.default_rng(2).uniform(0.5, 2.0, theta.SIZE).astype(np.float32)
+    unit = np.random.default_rng(2).uniform(0.5, 2.0, CODEC.mean.size).astype(np.float32)
     error = np.abs(np.asarray(predicted, np.float64) - people.theta(sample.fit)) / unit
     assert np.any(error < 1) and np.any(error > 1)
     expected = np.sum(np.where(error < 1, error**2 / 2, error - 0.5))
@@ -52,11 +53,9 @@ def test_regress_is_the_smooth_l1_of_eq_6(sample):
 
 def test_dense_and_keypoint_terms_are_eq_3_and_eq_4(sample):
     predicted = _away(sample)
-    raw = theta.to_parameters(predicted)
-    assert np.linalg.det(raw.rotation) > 0  # else Gram-Schmidt reflects, finish does not
-    body = jax.jit(theta.finish)(raw)
-    dense, joints = jax.device_get(jax.jit(people.project)(body, sample.points))
-    terms, host = _terms(predicted, sample), jax.device_get(sample)
+    body = jax.jit(CODEC.to_parameters)(predicted)
+    dense, joints = jax.device_get(jax.jit(people.project)(body, sample.target.points))
+    terms, host = _terms(predicted, sample), jax.device_get(sample.target.observation)
     expected = host.point_confidence @ np.sum((dense - host.point_position) ** 2, axis=1)
     np.testing.assert_allclose(terms["dense"], expected, rtol=FLOAT32)
     planar = host.keypoint_confidence @ np.sum((joints[:, :2] - host.keypoint_position) ** 2, axis=1)
@@ -89,12 +88,14 @@ def _positions(body):
 
 def test_what_has_no_confidence_is_not_read(sample):
     predicted = _away(sample)
-    moved = sample.replace(
-        point_position=jnp.where(sample.point_confidence[:, None] > 0, sample.point_position, 7.0),
-        keypoint_position=jnp.where(sample.keypoint_confidence[:, None] > 0, sample.keypoint_position, 7.0),
-        depth=jnp.where(sample.depth_confidence > 0, sample.depth, 7.0),
+    seen = sample.target.observation
+    elsewhere = seen.replace(
+        point_position=jnp.where(seen.point_confidence[:, None] > 0, seen.point_position, 7.0),
+        keypoint_position=jnp.where(seen.keypoint_confidence[:, None] > 0, seen.keypoint_position, 7.0),
+        depth=jnp.where(seen.depth_confidence > 0, seen.depth, 7.0),
     )
-    assert np.any(moved.point_position != sample.point_position)
+    assert np.any(elsewhere.point_position != seen.point_position)
+    moved = sample.replace(target=Target(sample.target.points, elsewhere))
     jax.tree.map(np.testing.assert_array_equal, _terms(predicted, moved), _terms(predicted, sample))
 
 
@@ -102,9 +103,9 @@ def test_gradients_are_finite_also_where_every_term_is_zero(sample):
     @jax.jit
     @jax.grad
     def gradient(predicted):
-        return sum(losses.terms(load.load_body(), STATISTICS, predicted, sample, UNIT).values())
+        return sum(losses.terms(load.load_body(), CODEC, predicted, sample, UNIT).values())
 
-    rest = theta.plain_statistics().mean  # no rotation anywhere
+    rest = CODEC.mean  # no rotation anywhere
     for predicted in (people.theta(sample.fit), rest, _away(sample, by=2.0)):
         assert np.all(np.isfinite(gradient(predicted)))
 

@@ -12,8 +12,10 @@ from dal_jax.body.formats import load
 from dal_jax.config import demo
 from dal_jax.data.people import People, load_people
 from dal_jax.registration import register
+from dal_jax.registration.energy import Objective
 from dal_jax.regressor import model, training
 from dal_jax.regressor.augmentation import AugmentationConfig
+from dal_jax.regressor.training import TrainingSet
 from dal_jax.synthetic import people as synthetic_people
 from dal_jax.synthetic.recipe import RECIPES
 
@@ -31,21 +33,19 @@ def test_the_demo_s_network_knows_32_people_by_heart(tmp_path):
     """
     people = _people(tmp_path)
     config = demo()
-    registration = dataclasses.replace(config.first_registration, batch=COUNT)
+    registration = dataclasses.replace(config.first.registration, batch=COUNT)
     template = load.load_body()
-    fits = register.register(template, people.observations, registration, config.first_weights, []).parameters
+    fits = register.register(template, people.observations, registration, Objective(config.first.weights)).parameters
 
     learning = dataclasses.replace(config.regressor, batch=COUNT, epochs=EPOCHS, augmentation=AugmentationConfig())
     assert (learning.width, learning.image_size) == (16, 64)
     state = training.start_round(learning, training.initial_state(learning, jax.random.key(0)), fits)
-    shown = []
+    shown, shown_people = [], TrainingSet(template, people.images, people.observations, fits)
     for _ in range(EPOCHS):
-        state, metrics = training.train_epoch(
-            state, template, people.images, people.observations, fits, learning, jax.random.key(1)
-        )
+        state, metrics = training.train_epoch(learning, state, shown_people, jax.random.key(1))
         shown.append(metrics["joint_to_fit_mm"])
     assert shown[0] > 5 * NEAR_MM and shown[-1] < NEAR_MM
-    assert _apart_mm(template, model.predict(learning, state, people.images), fits) < NEAR_MM
+    assert _apart_mm(template, model.predict(learning, state.learned, people.images), fits) < NEAR_MM
 
 
 def _people(folder) -> People:

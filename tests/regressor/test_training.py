@@ -2,16 +2,18 @@
 
 import dataclasses
 import time
+from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dal_jax.body.formats import load
-from dal_jax.regressor import theta, training
+from dal_jax.regressor import model, theta, training
 from dal_jax.regressor.augmentation import AugmentationConfig
 from dal_jax.regressor.losses import LossWeights
 from dal_jax.regressor.model import RegressorConfig
+from dal_jax.regressor.training import TrainingSet
 from tests.regressor import people
 
 CONFIG = RegressorConfig(
@@ -29,29 +31,27 @@ CONFIG = RegressorConfig(
     weights=LossWeights(joint=1.0),
     augmentation=AugmentationConfig(flip_share=0.05, brightness=0.02),
 )
-SMALL_BATCHES = dataclasses.replace(CONFIG, batch=5)  # of 12 people: three steps, the last filled up
 KEY = jax.random.key(1)
-COUNT = 12
+COUNT = 20  # three steps an epoch, the last filled up
 
 
 @pytest.fixture(scope="module")
 def data():
-    fits = people.random_bodies(COUNT, seed=0)
-    images = np.random.default_rng(0).integers(0, 256, (COUNT, 32, 32, 3)).astype(np.uint8)
-    return images, people.observe(fits, seed=0), fits
+    return people.training_set(COUNT)
 
 
 @pytest.fixture(scope="module")
 def start(data):
-    return training.start_round(CONFIG, training.initial_state(CONFIG, jax.random.key(0)), data[2])
+    return training.start_round(CONFIG, training.initial_state(CONFIG, jax.random.key(0)), data.fits)
 
 
 def _epoch(state, data, config=CONFIG, **options):
-    return training.train_epoch(state, load.load_body(), *data, config, KEY, **options)
+    return training.train_epoch(config, state, data, KEY, **options)
 
 
 def _first(count, data):
-    return jax.tree.map(lambda leaf: leaf[:count], data)
+    changed = jax.tree.map(lambda leaf: leaf[:count], (data.images, data.observations, data.fits))
+    return TrainingSet(data.template, *changed)
 
 
 def _assert_equal(a, b):
@@ -78,7 +78,7 @@ def test_half_precision_is_the_trunk_s_alone(data, start):
         wide, expected = _epoch(wide, _first(8, data))
         np.testing.assert_allclose(found["loss"], expected["loss"], rtol=tolerance)
     assert jax.tree.map(lambda leaf: leaf.dtype, narrow) == jax.tree.map(lambda leaf: leaf.dtype, start)
-    moved = [leaf.dtype.name for leaf in jax.tree.leaves((narrow.variables, narrow.optimizer)) if leaf.ndim]
+    moved = [leaf.dtype.name for leaf in jax.tree.leaves((narrow.learned.variables, narrow.optimizer)) if leaf.ndim]
     assert set(moved) == {"float32"}
     assert np.any(
         narrow.trained["params"]["trunk"]["conv1"]["kernel"] != wide.trained["params"]["trunk"]["conv1"]["kernel"]
@@ -98,13 +98,13 @@ def test_a_resumed_run_is_bit_equal(data, start):
 @pytest.mark.parametrize("decoded", [False, True], ids=["held", "decoded"])
 def test_a_run_killed_inside_an_epoch_ends_with_the_same_bits(data, start, decoded):
     """Two epochs of three steps, stopped after every step and gone on with from what a checkpoint holds."""
-    pictures = (_Decoded(data[0]) if decoded else data[0], *data[1:])
+    pictures = dataclasses.replace(data, images=_Decoded(data.images)) if decoded else data
     through, stopped, lines = start, start, []
     for _ in range(2):
-        through, whole = _epoch(through, pictures, config=SMALL_BATCHES)
+        through, whole = _epoch(through, pictures)
         for part in range(3):
             assert int(stopped.epoch_step) == part
-            stopped, metrics = _epoch(_through_the_host(stopped), pictures, config=SMALL_BATCHES, steps=1)
+            stopped, metrics = _epoch(_through_the_host(stopped), pictures, steps=1)
             lines.append(metrics["loss"])
         np.testing.assert_allclose(np.mean(lines[-3:]), whole["loss"], rtol=1e-6)
     _assert_equal(through, stopped)
@@ -113,20 +113,21 @@ def test_a_run_killed_inside_an_epoch_ends_with_the_same_bits(data, start, decod
 
 def test_refitting_that_leaves_the_bodies_alone_changes_nothing(data, start):
     """Its bodies teach, not `fits`; it sees every batch as it is, with the state that the step goes on from."""
-    images, observed, fits = data
-    seen, wrong = [], fits.replace(pose=fits.pose + 1)
+    seen, wrong = [], data.fits.replace(pose=data.fits.pose + 1)
 
-    def refit(state, rows, image, observation):
-        jax.tree.map(np.testing.assert_array_equal, (image, observation), (images[rows], _rows(observed, rows)))
-        seen.append((int(state.step), rows))
-        return jax.device_put(_rows(fits, rows)), {"step_mean": state.step + 0.0}
+    def fit_batch(learned, rows, image, observation):
+        shown = (image, observation)
+        jax.tree.map(np.testing.assert_array_equal, shown, _rows((data.images, data.observations), rows))
+        seen.append((learned.variables["params"]["theta"]["bias"].copy(), rows))
+        return jax.device_put(_rows(data.fits, rows)), {"number_mean": np.float32(len(seen))}
 
-    plain, metrics = _epoch(start, data, config=SMALL_BATCHES)
-    refitted, told = _epoch(start, (images, observed, wrong), config=SMALL_BATCHES, refit=refit)
+    plain, metrics = _epoch(start, data)
+    refitted, told = _epoch(start, dataclasses.replace(data, fits=wrong), fit_batch=fit_batch)
     _assert_equal(refitted, plain)
-    assert told["loss"] == metrics["loss"] and told["step_mean"] == 1
-    assert [step for step, _ in seen] == [0, 1, 2]
-    assert all(len(np.unique(rows)) == SMALL_BATCHES.batch for _, rows in seen)
+    assert told["loss"] == metrics["loss"] and told["number_mean"] == 2
+    biases = np.stack([bias for bias, _ in seen])
+    assert len(biases) == 3 and np.all(np.any(np.diff(biases, axis=0) != 0, axis=1)), "each step's own weights"
+    assert all(len(np.unique(rows)) == CONFIG.batch for _, rows in seen)
     np.testing.assert_array_equal(np.unique([rows for _, rows in seen]), np.arange(COUNT))
 
 
@@ -134,7 +135,7 @@ def _rows(tree, rows):
     return jax.tree.map(lambda leaf: leaf[rows], tree)
 
 
-class _Decoded:
+class _Decoded(Sequence):
     """Pictures that are decoded one by one."""
 
     def __init__(self, images):
@@ -148,9 +149,8 @@ class _Decoded:
 
 
 def test_pictures_that_are_decoded_on_the_way_give_the_same_bits(data, start):
-    images, observed, fits = data
     held, _ = _epoch(start, data)
-    decoded, _ = _epoch(start, (_Decoded(images), observed, fits))
+    decoded, _ = _epoch(start, dataclasses.replace(data, images=_Decoded(data.images)))
     _assert_equal(held, decoded)
 
 
@@ -167,26 +167,26 @@ def test_the_caller_s_state_stays_usable(data, start):
 def test_every_image_counts_once_in_the_progress(data, start):
     seen = []
     state, _ = _epoch(start, data, progress=seen.append)
-    assert seen == [8, 4]
-    assert int(state.step) == int(state.round_step) == 2
+    assert seen == [8, 8, 4]
+    assert int(state.step) == int(state.round_step) == 3
 
 
 def test_people_of_no_weight_teach_nothing(data, start):
-    images, observed, fits = data
     weight = (np.arange(COUNT) < 8).astype(np.float32)
-    nonsense = fits.replace(pose=fits.pose + 3.0 * (1.0 - weight[:, None, None]))
-    right, _ = _epoch(start, (images, observed, fits), sample_weight=weight)
-    wrong, _ = _epoch(start, (images, observed, nonsense), sample_weight=weight)
+    weighted = dataclasses.replace(data, sample_weight=weight)
+    nonsense = data.fits.replace(pose=data.fits.pose + 3.0 * (1.0 - weight[:, None, None]))
+    right, _ = _epoch(start, weighted)
+    wrong, _ = _epoch(start, dataclasses.replace(weighted, fits=nonsense))
     _assert_equal(right, wrong)
 
 
 def test_who_has_no_weight_might_as_well_not_be_there(data, start):
     """Not even batch normalisation sees them, so the others alone give the same bits."""
-    absent, _ = _epoch(start, data, sample_weight=(np.arange(COUNT) < 8).astype(np.float32))
+    absent, _ = _epoch(start, dataclasses.replace(data, sample_weight=(np.arange(COUNT) < 8).astype(np.float32)))
     alone, _ = _epoch(start, _first(8, data))
     _assert_equal(absent, alone)
     with pytest.raises(ValueError, match="all weights are 0"):
-        _epoch(start, data, sample_weight=np.zeros(COUNT, np.float32))
+        _epoch(start, dataclasses.replace(data, sample_weight=np.zeros(COUNT, np.float32)))
 
 
 def test_the_input_s_share_of_the_time_is_told(data, start):
@@ -196,7 +196,9 @@ def test_the_input_s_share_of_the_time_is_told(data, start):
             return super().__getitem__(index)
 
     _epoch(start, data)  # compiled
-    held, slow = (_epoch(start, (images, *data[1:]))[1] for images in (data[0], Slow(data[0])))
+    held, slow = (
+        _epoch(start, dataclasses.replace(data, images=images))[1] for images in (data.images, Slow(data.images))
+    )
     assert 0 <= held["input_wait_share"] <= 1 and slow["input_wait_share"] <= 1
     assert slow["input_wait_share"] > 0.02  # the first batch at least has to be waited for
 
@@ -205,26 +207,63 @@ def test_a_new_round_keeps_weights_and_units_and_forgets_the_optimiser(data, sta
     state, _ = _epoch(start, data)
     following = training.start_round(CONFIG, state, people.random_bodies(COUNT, seed=9))
     _assert_equal(following.trained, state.trained)
-    _assert_equal(following.statistics, start.statistics)
-    assert int(following.round_step) == 0 and int(following.step) == 2
+    _assert_equal(following.codec, start.codec)
+    assert int(following.round_step) == 0 and int(following.step) == 3
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(following.optimizer))
     assert any(np.any(leaf) for leaf in jax.tree.leaves(state.optimizer))
 
 
 def test_the_first_round_fixes_the_units_where_they_are_asked_for(data):
     plain = dataclasses.replace(CONFIG, standardise=False)
-    for config, statistics in (
-        (CONFIG, theta.measured_statistics(data[2])),
-        (plain, theta.plain_statistics()),
+    for config, codec in (
+        (CONFIG, theta.measured_codec("axis_angle", data.fits)),
+        (plain, theta.plain_codec("axis_angle")),
     ):
-        state = training.start_round(config, training.initial_state(config, jax.random.key(0)), data[2])
-        _assert_equal(state.statistics, statistics)
+        state = training.start_round(config, training.initial_state(config, jax.random.key(0)), data.fits)
+        _assert_equal(state.codec, codec)
 
 
 def test_the_average_predicts_and_lies_between_old_and_new_weights(data, start):
     state, _ = _epoch(start, _first(8, data))  # one step
-    assert state.variables is state.average
+    assert state.learned.variables is state.average
     new, old, mean = (s["params"]["theta"]["bias"] for s in (state.trained, start.trained, state.average))
     np.testing.assert_allclose(mean, 0.1 * old + 0.9 * new, atol=1e-7)
     paper = training.initial_state(dataclasses.replace(CONFIG, average_decay=0.0), jax.random.key(0))
-    assert paper.average is None and paper.variables is paper.trained
+    assert paper.average is None and paper.learned.variables is paper.trained
+
+
+SCHEDULE = dataclasses.replace(
+    RegressorConfig(), learning_rate=1e-2, warmup_share=0.1, last_rate_share=0.1, average_decay=0.9
+)
+
+
+def test_the_rate_rises_then_falls_along_a_cosine():
+    rate = [float(training.learning_rate(SCHEDULE, jnp.asarray(step), jnp.asarray(100))) for step in range(101)]
+    np.testing.assert_allclose(rate[:10], 1e-2 * np.arange(1, 11) / 10, rtol=1e-5)
+    np.testing.assert_allclose(rate[55], 1e-2 * (0.1 + 0.9 / 2), rtol=1e-5)
+    np.testing.assert_allclose(rate[100], 1e-3, rtol=1e-5)
+    assert np.all(np.diff(rate[10:]) <= 0)
+    constant = [float(training.learning_rate(model.paper(), jnp.asarray(s), jnp.asarray(100))) for s in (0, 50, 99)]
+    np.testing.assert_allclose(constant, 1e-4, rtol=1e-6)
+
+
+def test_the_running_mean_is_numpy_s():
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(200, 3)).astype(np.float32)
+    mean, expected = jnp.zeros(3), np.zeros(3)
+    follow = jax.jit(lambda step, mean, new: training.running_mean(SCHEDULE, step, mean, new))
+    for step, new in enumerate(weights):
+        mean = follow(jnp.asarray(step, jnp.int32), mean, new)
+        decay = min(0.9, (step + 1) / (step + 10))
+        expected = decay * expected + (1 - decay) * new
+    np.testing.assert_allclose(mean, expected, atol=1e-6)
+    assert training.running_mean(SCHEDULE, jnp.asarray(0), None, weights[0]) is None
+
+
+@pytest.mark.parametrize("decay", [0.0, 1e-4])
+def test_only_kernels_decay(decay):
+    optimizer = training.make_optimizer(dataclasses.replace(SCHEDULE, weight_decay=decay))
+    params = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    np.testing.assert_allclose(updates["kernel"], decay * np.ones((2, 3)), rtol=1e-6)
+    np.testing.assert_array_equal(updates["bias"], np.zeros(3))

@@ -5,6 +5,7 @@ import pytest
 from dal_jax.body.formats import load
 from dal_jax.observations.observation import Observation
 from dal_jax.registration import energy
+from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import RegistrationConfig
 from dal_jax.uncertainty import held_out_points
 from tests.observations import posed_people
@@ -32,7 +33,7 @@ def test_points_that_were_left_out_are_found_where_they_are_and_nonsense_is_not(
     config = RegistrationConfig("adam", steps=60, learning_rate=0.05, starts="closed_form", batch=2)
     done = []
     error = held_out_points.held_out_error_px(
-        load.load_body(), observations, config, energy.stiff_weights(), folds=3, progress=done.append
+        load.load_body(), observations, config, Objective(energy.stiff_weights()), folds=3, progress=done.append
     )
     assert error[0] < EXACT_PX < WRONG_PX < error[1]
     assert done == [2, 4, 6]

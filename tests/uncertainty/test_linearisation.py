@@ -5,13 +5,13 @@ import pytest
 
 from dal_jax.observations import residuals
 from dal_jax.registration import energy, priors
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import Objective
 from dal_jax.uncertainty import sandwich
-from tests.registration import made_up_rest, small_problem
+from tests.registration import small_problem
 
 DIFFERENCES = 2e-3  # central differences in float32: rounding 1e-6 over a step of 2e-3, curvature below it
 STEP = 1e-3
-REST = made_up_rest.rest().turn
+REST = small_problem.pose_prior().mean
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ _linearise = jax.jit(sandwich.linearise)
 
 def _terms(template, target, body, delta):
     moved = sandwich.move(body, delta)
-    terms = energy.residuals(template, target, moved, EnergyWeights())
+    terms = energy.residuals(template, target, moved, Objective())
     return {
         "dense": terms["dense"],
         "keypoint": terms["keypoint"][:, :2],

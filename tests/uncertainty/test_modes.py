@@ -9,7 +9,7 @@ import pytest
 
 from dal_jax.body import kinematics, skeleton
 from dal_jax.registration import register
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import Fit
 from dal_jax.uncertainty import modes
 from tests.registration import linear_fits, small_problem
@@ -65,15 +65,14 @@ def test_a_bone_along_the_line_of_sight_has_no_flip(body):
 
 def test_every_flip_is_fitted(monkeypatch):
     _, seen, fits, _ = linear_fits.people()
-    weights = EnergyWeights()
 
-    def stay(template, observations, config, weights, given):
+    def stay(template, observations, config, objective, given):
         count = len(observations.point_face)
         rest = [np.full(count, np.asarray(given[0].pose).sum())] + [np.zeros(count)] * 20
         return Fit(jax.tree.map(np.asarray, given[0]), *rest[: len(dataclasses.fields(Fit)) - 1])
 
     monkeypatch.setattr(register, "register", stay)
-    found = modes.find(small_problem.small_template(), seen, fits, weights)
+    found = modes.find(small_problem.small_template(), seen, fits, Objective())
     assert found.energy.shape == (96, len(modes.NAMES))
     assert found.parameters.pose.shape == (96, len(modes.NAMES), 23, 3)
     one = jax.tree.map(lambda leaf: jnp.asarray(leaf)[7], fits)

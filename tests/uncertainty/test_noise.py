@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dal_jax.registration import priors, register
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import Fit, RegistrationConfig
 from dal_jax.uncertainty import noise as noise_lib
 from tests.registration import linear_fits, small_problem
@@ -67,10 +67,11 @@ def test_without_depths_their_level_stays_and_everything_is_finite():
 
 def test_weights_are_inverse_variances_and_depths_are_trusted_by_theirs():
     noise = dataclasses.replace(noise_lib.initial(), shape=np.float32(0), limb=np.float32(0))
-    weights, pulls = noise_lib.weights(noise), noise_lib.precisions(noise)
+    objective, pulls = noise_lib.objective(noise), noise_lib.precisions(noise)
+    weights, prior = objective.weights, objective.prior
     assert weights.dense == pytest.approx(noise.point**-2)
     assert weights.keypoint == pytest.approx(noise.keypoint**-2)
-    precision = weights.joint * np.swapaxes(weights.rest.root, 1, 2) @ weights.rest.root
+    precision = weights.joint * np.swapaxes(prior.root, 1, 2) @ prior.root
     np.testing.assert_allclose(precision @ noise.poses.covariance, np.eye(3)[None].repeat(23, axis=0), atol=1e-3)
     _, seen, _, _ = linear_fits.people()
     trusted = noise_lib.reweighted(seen, noise)
@@ -95,8 +96,8 @@ def test_fits_and_levels_take_turns(monkeypatch):
     _, seen, fits, _ = linear_fits.people()
     used = []
 
-    def fake(template, observations, config, weights, progress=None):
-        used.append((weights, observations.depth_confidence.max()))
+    def fake(template, observations, config, objective, progress=None):
+        used.append((objective, observations.depth_confidence.max()))
         progress(len(seen.point_face))
         return Fit(fits, *[jnp.zeros(len(seen.point_face))] * (len(dataclasses.fields(Fit)) - 1))
 
@@ -108,10 +109,8 @@ def test_fits_and_levels_take_turns(monkeypatch):
     )
     assert done == [96, 192, 288]
     for made, levels in ((used[0], noise_lib.initial()), (used[2], noise)):
-        jax.tree.map(
-            np.testing.assert_array_equal, made[0], dataclasses.replace(noise_lib.weights(levels), outlier=0.1)
-        )
-    assert isinstance(used[2][0], EnergyWeights)
+        jax.tree.map(np.testing.assert_array_equal, made[0], noise_lib.objective(levels).reweighted(outlier=0.1))
+    assert isinstance(used[2][0], Objective)
     assert used[2][1] == pytest.approx(
         float(noise_lib.precisions(noise).depth / noise_lib.precisions(noise).keypoint), rel=1e-4
     )

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dal_jax.body.formats import load
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import Objective
 from dal_jax.uncertainty import sample_weights
 from tests.regressor import people
 
@@ -29,7 +29,7 @@ def crowd():
 
 
 def _weigh(name, crowd):
-    return sample_weights.weigh(name, load.load_body(), *crowd, EnergyWeights())
+    return sample_weights.weigh(name, load.load_body(), *crowd, Objective())
 
 
 def test_without_trust_everyone_counts_alike(crowd):

@@ -1,7 +1,8 @@
-"""Levenberg-Marquardt with a dense Jacobian by automatic differentiation: generic, and the reference for the fast one.
+"""Levenberg-Marquardt and Gauss-Newton with a dense Jacobian by automatic differentiation.
 
-Knows nothing about bodies: a problem is a residual function of a state and a retraction that moves a state by a flat
-tangent vector. Any energy term works here; the price is forming J'J and its Cholesky factor.
+Generic, and the reference of the fast solver: any energy term works, at the price of forming J'J and its Cholesky
+factor. Nothing here knows about bodies. A problem is a residual function r of a state, and a retraction that moves a
+state by a flat tangent vector.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from dal_jax.registration.solvers import descent
-from dal_jax.registration.solvers.descent import Solution, State
+from dal_jax.registration.solvers.descent import Solution, SolverOptions, State
 
 Residuals = Callable[[State], Float[Array, "residuals"]]
 Retract = Callable[[State, Float[Array, "unknowns"]], State]
@@ -22,104 +23,97 @@ _ABSOLUTE_DAMPING = 1e-6  # for directions that no residual sees
 
 
 def levenberg_marquardt(
-    residual_function: Residuals,
-    retract: Retract,
-    start: State,
-    *,
-    unknowns: int,
-    steps: int,
-    tolerance: float = 0.0,
+    residuals: Residuals, retract: Retract, start: State, unknowns: int, options: SolverOptions
 ) -> Solution:
-    """Minimise the sum of squared residuals by damped Gauss-Newton steps: (J'J + lambda diag(J'J)) d = -J'r.
+    """Minimise |r|^2 by damped Gauss-Newton steps: (J'J + lambda diag(J'J)) d = -J'r.
 
-    A step that does not lower the cost is undone and the damping raised. Finished is who accepts a step that gains less
-    than the share `tolerance` (0: all `steps` are run). Nothing is read back to the host: vmap and jit it at will.
+    A step that does not lower the energy is undone and the damping raised. A person is finished once an accepted step
+    lowers its energy by less than `tolerance` (relative). Nothing is read back to the host: vmap and jit it at will.
+
+    Args:
+      residuals: of a state.
+      retract: (state, tangent vector) -> state.
+      start: where to begin.
+      unknowns: length of a tangent vector.
+      options: steps and tolerance.
     """
 
-    def cost_of(state: State) -> Float[Array, ""]:
-        return jnp.sum(residual_function(state) ** 2)
+    def energy_of(state: State) -> Float[Array, ""]:
+        return jnp.sum(residuals(state) ** 2)
 
     def body(carry):
-        state, cost, damping, decrease, _, taken = carry
-        residual, jacobian = linearise(residual_function, retract, state, unknowns)
-        delta = damped_step(residual, jacobian, damping, _ABSOLUTE_DAMPING)
+        state, energy, damping, decrease, _, taken = carry
+        residual, jacobian = _linearise(residuals, retract, state, unknowns)
+        delta = _damped_step(residual, jacobian, damping, _ABSOLUTE_DAMPING)
         candidate = retract(state, jnp.where(jnp.all(jnp.isfinite(delta)), delta, 0.0))
-        new_cost = cost_of(candidate)
-        accept = new_cost < cost
+        new_energy = energy_of(candidate)
+        accept = new_energy < energy
         state = jax.tree.map(lambda new, old: jnp.where(accept, new, old), candidate, state)
-        gain = (cost - new_cost) / jnp.maximum(cost, 1e-12)
+        gain = (energy - new_energy) / jnp.maximum(energy, 1e-12)
         damping = jnp.clip(damping * jnp.where(accept, ACCEPTED_FACTOR, REJECTED_FACTOR), *DAMPING_RANGE)
-        finished = accept & (gain < tolerance)
+        finished = accept & (gain < options.tolerance)
         decrease = jnp.where(accept, gain, decrease)
-        return state, jnp.where(accept, new_cost, cost), damping, decrease, finished, taken + 1
+        return state, jnp.where(accept, new_energy, energy), damping, decrease, finished, taken + 1
 
     def unfinished(carry) -> Bool[Array, ""]:
-        return ~carry[4] & (carry[5] < steps)
+        return ~carry[4] & (carry[5] < options.steps)
 
-    cost = cost_of(start)
+    energy = energy_of(start)
     # carries are born from data: shard_map rejects constants that later vary over devices
     carry = (
         start,
-        cost,
-        jnp.full_like(cost, INITIAL_DAMPING),
-        jnp.full_like(cost, jnp.inf),
-        jnp.zeros_like(cost, bool),
-        jnp.zeros_like(cost, jnp.int32),
+        energy,
+        jnp.full_like(energy, INITIAL_DAMPING),
+        jnp.full_like(energy, jnp.inf),
+        jnp.zeros_like(energy, bool),
+        jnp.zeros_like(energy, jnp.int32),
     )
-    state, cost, _, decrease, _, taken = jax.lax.while_loop(unfinished, body, carry)
-    return Solution(state, cost, decrease, taken)
-
-
-def linearise(
-    residual_function: Residuals, retract: Retract, state: State, unknowns: int
-) -> tuple[Float[Array, "residuals"], Float[Array, "residuals unknowns"]]:
-    """Return r and its Jacobian J by the tangent vector, at a state."""
-    residual = residual_function(state)
-    zero = jnp.zeros(unknowns, residual.dtype)
-    return residual, jax.jacfwd(lambda delta: residual_function(retract(state, delta)))(zero)
-
-
-def damped_step(
-    residual: Float[Array, "residuals"],
-    jacobian: Float[Array, "residuals unknowns"],
-    damping: Float[Array, ""],
-    absolute_damping: float,
-) -> Float[Array, "unknowns"]:
-    """Return d of (J'J + damping diag(J'J) + absolute_damping I) d = -J'r; NaN where rounding leaves no Cholesky."""
-    normal = jacobian.T @ jacobian
-    damped = normal + jnp.diag(damping * jnp.diagonal(normal) + absolute_damping)
-    return -jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(damped), jacobian.T @ residual)
-
-
-# --- Gauss-Newton with a dense Jacobian: full steps, no damping to speak of, nothing accepted or rejected ---
-#
-# Quadratic near a minimum that fits well; far from one it may go anywhere, and says so: the best state seen is
-# returned, with an infinite `relative_decrease` where the descent ended in a NaN.
+    state, energy, _, decrease, _, taken = jax.lax.while_loop(unfinished, body, carry)
+    return Solution(state, energy, decrease, taken)
 
 
 def gauss_newton(
-    residual_function: Residuals,
-    retract: Retract,
-    start: State,
-    *,
-    unknowns: int,
-    steps: int,
-    tolerance: float = 0.0,
+    residuals: Residuals, retract: Retract, start: State, unknowns: int, options: SolverOptions
 ) -> Solution:
-    """Minimise the sum of squared residuals by J'J d = -J'r; finished after one step that changes next to nothing.
+    """Minimise |r|^2 by full steps J'J d = -J'r; arguments as of `levenberg_marquardt`.
+
+    Quadratic near a minimum that fits well; far from one it may go anywhere. The best state seen is returned, with an
+    infinite `relative_decrease` where the descent ended in a NaN. A person is finished after one step that changes its
+    energy by less than `tolerance` (relative).
 
     Note: the scale of the camera and of all segments together are one freedom too many, so J'J is singular. The
     diagonal is raised by its rounding error in a Cholesky factorisation, `unknowns` x epsilon: the least that makes the
     system solvable.
     """
 
-    def cost_of(state: State) -> Float[Array, ""]:
-        return jnp.sum(residual_function(state) ** 2)
+    def energy_of(state: State) -> Float[Array, ""]:
+        return jnp.sum(residuals(state) ** 2)
 
     def step(state: State, memory: tuple):
-        residual, jacobian = linearise(residual_function, retract, state, unknowns)
-        epsilon = jnp.finfo(residual.dtype).eps
-        delta = damped_step(residual, jacobian, unknowns * epsilon, epsilon)
+        residual, jacobian = _linearise(residuals, retract, state, unknowns)
+        epsilon = float(jnp.finfo(residual.dtype).eps)
+        delta = _damped_step(residual, jacobian, unknowns * epsilon, epsilon)
         return jnp.sum(residual**2), retract(state, delta), memory
 
-    return descent.run(step, cost_of, start, (), steps=steps, tolerance=tolerance, window=1)
+    return descent.run(step, energy_of, start, (), options, window=1)
+
+
+def _linearise(
+    residuals: Residuals, retract: Retract, state: State, unknowns: int
+) -> tuple[Float[Array, "residuals"], Float[Array, "residuals unknowns"]]:
+    """Return r and its Jacobian J by the tangent vector, at a state."""
+    residual = residuals(state)
+    zero = jnp.zeros(unknowns, residual.dtype)
+    return residual, jax.jacfwd(lambda delta: residuals(retract(state, delta)))(zero)
+
+
+def _damped_step(
+    residual: Float[Array, "residuals"],
+    jacobian: Float[Array, "residuals unknowns"],
+    damping: float | Float[Array, ""],
+    absolute_damping: float,
+) -> Float[Array, "unknowns"]:
+    """Return d of (J'J + damping diag(J'J) + absolute_damping I) d = -J'r; NaN where rounding leaves no Cholesky."""
+    normal = jacobian.T @ jacobian
+    damped = normal + jnp.diag(damping * jnp.diagonal(normal) + absolute_damping)
+    return -jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(damped), jacobian.T @ residual)

@@ -9,9 +9,10 @@ from dal_jax.body import rotations
 from dal_jax.body.template import Template
 from dal_jax.observations.residuals import Target
 from dal_jax.registration import energy as energy_lib
-from dal_jax.registration.energy import EnergyWeights, Unknowns
+from dal_jax.registration.energy import Objective, Unknowns
 
 TANGENT_SIZE = 69 + 24 + 3 + 1 + 2
+"""Joint rotations, log segment scales, rotation of the body, log camera scale, translation."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,27 +21,27 @@ class Problem:
 
     template: Template
     target: Target
-    weights: EnergyWeights
+    objective: Objective
     start: Unknowns
 
     def residuals(self, unknowns: Unknowns) -> Float[Array, "residuals"]:
         """Return the weighted residuals: `energy` is the sum of their squares."""
-        terms = energy_lib.residuals(self.template, self.target, unknowns, self.weights)
-        return energy_lib.weighted_residuals(terms, self.weights)
+        terms = energy_lib.residuals(self.template, self.target, unknowns, self.objective)
+        return energy_lib.weighted_residuals(terms, self.objective)
 
     def energy(self, unknowns: Unknowns) -> Float[Array, ""]:
         """Return L_regist of eq. 2."""
-        return energy_lib.energy(self.template, self.target, unknowns, self.weights)
+        return energy_lib.energy(self.template, self.target, unknowns, self.objective)
 
 
 def move(unknowns: Unknowns, delta: Float[Array, "99"]) -> Unknowns:
-    """Retract: rotations move by exponentials (tangent space), scales in logarithms, the translation adds."""
-    turn, scale, root, camera_scale, translation = jnp.split(delta, [69, 93, 96, 97])
-    relative = rotations.axis_angle_to_matrix(turn.reshape(23, 3)) @ rotations.axis_angle_to_matrix(unknowns.pose)
+    """Retract: rotations move by exponentials (A <- exp(d) A), scales in logarithms, the translation adds."""
+    pose, scale, rotation, camera_scale, translation = jnp.split(delta, [69, 93, 96, 97])
+    relative = rotations.axis_angle_to_matrix(pose.reshape(23, 3)) @ rotations.axis_angle_to_matrix(unknowns.pose)
     return Unknowns(
         pose=rotations.matrix_to_axis_angle(relative),
         log_segment_scale=unknowns.log_segment_scale + scale,
-        raw_rotation=rotations.axis_angle_to_matrix(root) @ unknowns.raw_rotation,
+        raw_rotation=rotations.axis_angle_to_matrix(rotation) @ unknowns.raw_rotation,
         log_camera_scale=unknowns.log_camera_scale + camera_scale[0],
         translation=unknowns.translation + translation,
     )

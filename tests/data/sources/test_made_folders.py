@@ -16,7 +16,7 @@ from dal_jax.data.source import Summary
 from dal_jax.observations import densepose, observation, photographs
 from dal_jax.observations.annotations import read_annotations
 from dal_jax.observations.chart import body_chart
-from dal_jax.runtime import pipeline
+from dal_jax.regressor import batches
 from dal_jax.runtime.errors import InputError
 from tests.data import test_preparing
 from tests.data.sources import made_folders
@@ -147,7 +147,7 @@ def test_pictures_beyond_the_budget_are_decoded_in_threads_to_the_same_pixels(ma
     lazy = people_lib.load_people(made.builders["iuv_folder"], "train").images
     assert not isinstance(lazy, np.ndarray)
     order = np.random.default_rng(0).integers(0, len(held), (20, 4))
-    for rows, batch in zip(order, pipeline.batches(lazy, order, threads=4), strict=True):
+    for rows, batch in zip(order, batches.decoded(lazy, order, threads=4), strict=True):
         np.testing.assert_array_equal(batch, held[rows])
 
 

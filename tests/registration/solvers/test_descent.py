@@ -7,6 +7,7 @@ import pytest
 from jax import sharding
 
 from dal_jax.registration.solvers import descent
+from dal_jax.registration.solvers.descent import SolverOptions
 
 FLOAT32 = 1e-5
 
@@ -25,31 +26,32 @@ def _follow(states):
     return step
 
 
-def _run(states, start, memory=0, **settings):
-    run = jax.jit(lambda start: descent.run(_follow(states), _bowl, start, memory, **settings))
+def _run(states, start, steps, tolerance=0.0, **window):
+    options = SolverOptions(steps, tolerance=tolerance)
+    run = jax.jit(lambda start: descent.run(_follow(states), _bowl, start, 0, options, **window))
     return jax.tree.map(np.asarray, run(jnp.asarray(start, jnp.float32)))
 
 
 def test_the_best_state_is_kept_wherever_the_descent_ends():
     found = _run([4.0, -1.0, 2.0, 5.0], 3.0, steps=4)
     assert found.state == -1.0
-    assert found.cost == 1.0
+    assert found.energy == 1.0
     assert found.steps == 4
 
 
 @pytest.mark.parametrize("states", [[4.0, 2.0], [2.0, 1.0]], ids=["uphill first", "all the way down"])
 def test_the_last_state_counts_too(states):
-    assert _run(states, 3.0, steps=2).cost == states[-1] ** 2
+    assert _run(states, 3.0, steps=2).energy == states[-1] ** 2
 
 
 def test_the_start_counts_too():
     found = _run([4.0, 5.0], 3.0, steps=2)
-    assert (found.state, found.cost) == (3.0, 9.0)
+    assert (found.state, found.energy) == (3.0, 9.0)
 
 
 def test_no_step_returns_the_start():
     found = _run([1.0], 3.0, steps=0)
-    assert (found.state, found.cost, found.steps) == (3.0, 9.0, 0)
+    assert (found.state, found.energy, found.steps) == (3.0, 9.0, 0)
     assert found.relative_decrease == np.inf
 
 
@@ -71,7 +73,7 @@ def test_swinging_is_not_resting():
 def test_who_rests_is_finished_and_stays_put():
     found = _run([2.0, 1.0, 1.01, 1.0, 1.02, 0.1, 0.1], 3.0, steps=7, tolerance=0.05, window=3)
     assert found.steps == 5  # to 2, and then 1, 1.01, 1, 1.02 fill the window
-    assert found.cost == 1.0
+    assert found.energy == 1.0
     assert found.relative_decrease < 0.05
     assert _run([2.0, 1.0, 1.01, 1.0, 1.02, 0.1, 0.1], 3.0, steps=7, window=3).steps == 7
 
@@ -79,7 +81,7 @@ def test_who_rests_is_finished_and_stays_put():
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30], ids=["nan", "inf", "overflow"])
 def test_who_diverges_returns_the_best_finite_state_and_is_not_converged(bad):
     found = _run([2.0, 1.0, bad, 0.5, 0.1], 3.0, steps=5, tolerance=0.1, window=1)
-    assert (found.state, found.cost, found.steps) == (1.0, 1.0, 3)
+    assert (found.state, found.energy, found.steps) == (1.0, 1.0, 3)
     assert found.relative_decrease == np.inf
 
 
@@ -97,7 +99,8 @@ def _halving(start, steps, tolerance):
     def step(state, memory):
         return _bowl(state) + 1.0, 0.5 * state, memory
 
-    return descent.run(step, lambda state: _bowl(state) + 1.0, start, (), steps=steps, tolerance=tolerance, window=1)
+    options = SolverOptions(steps, tolerance=tolerance)
+    return descent.run(step, lambda state: _bowl(state) + 1.0, start, (), options, window=1)
 
 
 STARTS = np.array([[100.0, 3.0], [1.0, 1.0], [1e-3, 0.0], [10.0, 0.0]], np.float32)

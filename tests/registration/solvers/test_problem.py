@@ -8,7 +8,7 @@ from scipy.spatial import transform
 
 from dal_jax.observations.residuals import make_target
 from dal_jax.registration import energy
-from dal_jax.registration.energy import EnergyWeights, Unknowns
+from dal_jax.registration.energy import EnergyWeights, Objective, Unknowns
 from dal_jax.registration.solvers import problem as problem_lib
 from dal_jax.registration.solvers.problem import Problem
 from tests.registration import small_problem
@@ -33,11 +33,11 @@ def test_energy_is_the_sum_of_squared_residuals(changes):
     template, people = small_problem.small_template(), small_problem.random_people(1, seed=1)
     target = make_target(template, small_problem.observe(people, seed=2, noise=0.1))
     target = jax.tree.map(lambda leaf: leaf[0], target)
-    weights = EnergyWeights(**changes)
-    problem = Problem(template, target, weights, _unknowns())
+    objective = Objective(EnergyWeights(**changes))
+    problem = Problem(template, target, objective, _unknowns())
 
     def look(unknowns):
-        at_unknowns = energy.energy(template, target, unknowns, weights)
+        at_unknowns = energy.energy(template, target, unknowns, objective)
         return at_unknowns, problem.energy(unknowns), problem.residuals(unknowns)
 
     expected, value, residuals = jax.jit(look)(problem.start)

@@ -8,11 +8,13 @@ import pytest
 from dal_jax.body import cameras, kinematics, skinning
 from dal_jax.body.formats import load
 from dal_jax.observations import residuals
+from dal_jax.observations.observation import Observation
 from dal_jax.observations.residuals import Target
 from dal_jax.registration import energy
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import EnergyWeights, Objective, Term
 from dal_jax.registration.solvers import descent, solve as solve_lib
-from dal_jax.registration.solvers.descent import Solution
+from dal_jax.registration.solvers.descent import Solution, SolverOptions
+from dal_jax.registration.solvers.solve import Batch
 from dal_jax.registration.solvers.tree import model
 from tests.body import made_up
 from tests.registration import small_problem
@@ -30,7 +32,7 @@ MARGIN = {
     "optax.adabelief(b1=0.8)": 1.10,
 }
 LEARNING_RATE = 0.03
-WEIGHTS = EnergyWeights(keypoint=100.0, scale=10.0, joint=1.0)  # stiff enough for one minimum nearby
+OBJECTIVE = Objective(EnergyWeights(keypoint=100.0, scale=10.0, joint=1.0))  # stiff enough for one minimum nearby
 every_solver = pytest.mark.parametrize("name", STEPS)
 most_solvers = pytest.mark.parametrize("name", [name for name in STEPS if name != "optax.adabelief(b1=0.8)"])
 
@@ -61,13 +63,14 @@ def problem():
 
 @pytest.fixture(scope="module")
 def solve(problem):
-    """Return (name, steps, ...) -> Solved; every solver is compiled once, for all numbers of steps and tolerances."""
+    """Return (name, steps, ...) -> Solution; every solver is compiled once, for all numbers of steps and tolerances."""
     template = small_problem.small_template()
     tree = model.build(template)
 
     def compiled(name):
         def run(target, start, **settings):
-            return solve_lib.solve(name, template, target, start, WEIGHTS, tree, **settings)
+            batch = Batch(template, tree, target, OBJECTIVE, start)
+            return solve_lib.solve(name, batch, SolverOptions(**settings))
 
         return _quickly(run)
 
@@ -90,7 +93,7 @@ def score(problem):
     """Return eq. 2 of the four people as a function of their parameters."""
 
     def one(target, parameters):
-        return energy.parameter_energy(small_problem.small_template(), target, parameters, WEIGHTS)
+        return energy.parameter_energy(small_problem.small_template(), target, parameters, OBJECTIVE)
 
     score_all = _quickly(jax.vmap(one))
     return lambda parameters: np.asarray(score_all(problem[0], parameters))
@@ -115,12 +118,12 @@ def test_who_arrived_is_known_by_the_last_decrease(solved, name):
 
 @every_solver
 def test_energy_is_that_of_the_returned_parameters(solved, score, name):
-    np.testing.assert_allclose(solved[name].energy, score(solved[name].parameters), rtol=ENERGY_FLOAT32)
+    np.testing.assert_allclose(solved[name].energy, score(solved[name].state), rtol=ENERGY_FLOAT32)
 
 
 @every_solver
 def test_parameters_are_finished(solved, name):
-    parameters = solved[name].parameters
+    parameters = solved[name].state
     rotation = np.asarray(parameters.rotation, np.float64)
     np.testing.assert_allclose(rotation @ np.swapaxes(rotation, 1, 2), np.tile(np.eye(3), (4, 1, 1)), atol=FLOAT32)
     np.testing.assert_allclose(np.linalg.det(rotation), 1.0, atol=FLOAT32)
@@ -139,7 +142,7 @@ def test_who_is_finished_stays_put(solve, name, tolerance):
     for person in range(2):
         as_long = solve(name, steps=int(stopped.steps[person]))
         np.testing.assert_allclose(stopped.energy[person], as_long.energy[person], rtol=FLOAT32)
-        np.testing.assert_allclose(stopped.parameters.pose[person], as_long.parameters.pose[person], atol=FLOAT32)
+        np.testing.assert_allclose(stopped.state.pose[person], as_long.state.pose[person], atol=FLOAT32)
 
 
 def test_a_larger_tolerance_stops_earlier_and_higher(solve, solved):
@@ -161,7 +164,7 @@ def test_a_gradient_method_is_not_converged_before_it_had_a_chance(solve, name):
 def test_a_diverging_fit_returns_its_best_finite_state_and_is_not_converged(problem, solve, score, learning_rate):
     diverged = solve("adam", steps=60, learning_rate=learning_rate, tolerance=1e-3)
     np.testing.assert_allclose(diverged.energy, score(problem[1]), rtol=ENERGY_FLOAT32)
-    assert np.all(np.isfinite(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(diverged.parameters)])))
+    assert np.all(np.isfinite(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(diverged.state)])))
     assert not np.any(diverged.relative_decrease < 0.5)
 
 
@@ -179,90 +182,84 @@ def test_one_person_s_disaster_is_nobody_else_s(problem, solve, name):
 # --- solvers from outside, compiled in a blink ---
 
 
-def _stay(problem, *, steps, learning_rate, tolerance, cost=7.0):
+def _stay(problem, options):
     """Return the start; tell what was asked in what is reported."""
-    del steps
-    told = jnp.asarray(cost, jnp.float32) * problem.weights.dense
-    return Solution(problem.start, told, jnp.float32(tolerance), jnp.int32(10 * learning_rate))
+    told = jnp.float32(7.0) * problem.objective.weights.dense
+    return Solution(problem.start, told, jnp.float32(options.tolerance), jnp.int32(10 * options.learning_rate))
 
 
-def _incomplete(problem, *, steps):
-    return _stay(problem, steps=steps, learning_rate=0.0, tolerance=0.0)
+def _incomplete(problem):
+    return _stay(problem, SolverOptions(1))
 
 
-def _solve_by(spec, problem, **changes):
-    template, weights = small_problem.small_template(), changes.pop("weights", WEIGHTS)
-    moments = np.zeros((17, 24, 10), np.float32)
-    settings = {"steps": 3, "learning_rate": 0.5, "tolerance": 0.25} | changes
-    return _quickly(lambda *seen: solve_lib.solve(spec, template, *seen, weights, moments, **settings))(*problem)
+def _solve_by(optimizer, problem, objective=OBJECTIVE):
+    template = small_problem.small_template()
+    tree, options = model.build(template), SolverOptions(3, learning_rate=0.5, tolerance=0.25)
+
+    def run(target, start):
+        return solve_lib.solve(optimizer, Batch(template, tree, target, objective, start), options)
+
+    return _quickly(run)(*problem)
 
 
-@pytest.fixture
-def added(monkeypatch):
-    monkeypatch.setattr(solve_lib, "SOLVERS", dict(solve_lib.SOLVERS))
-    solve_lib.add("stay", _stay)
-
-
-@pytest.mark.parametrize("spec", ["stay", f"{__name__}:_stay", "stay(cost=2.0)"])
-@pytest.mark.usefixtures("added")
-def test_a_solver_from_outside_gets_what_was_asked(problem, score, spec):
-    solve_lib.check(spec)
-    found = _solve_by(spec, problem)
+def test_a_solver_from_outside_gets_what_was_asked(problem, score):
+    solve_lib.check(f"{__name__}:_stay")
+    found = _solve_by(f"{__name__}:_stay", problem)
     np.testing.assert_array_equal(found.relative_decrease, np.full(4, 0.25))
     np.testing.assert_array_equal(found.steps, np.full(4, 5))
     np.testing.assert_allclose(found.energy, score(problem[1]), rtol=ENERGY_FLOAT32)  # not what the solver claims
 
 
-def test_weights_may_be_whole_numbers(problem):
-    def look(one_problem, *, steps, learning_rate, tolerance):
-        del steps, learning_rate, tolerance
-        for leaf in jax.tree.leaves(one_problem.weights):
-            assert leaf.dtype == jnp.float32
-        return Solution(one_problem.start, jnp.float32(0), jnp.float32(0), jnp.int32(0))
+def _look(problem, options):
+    for leaf in jax.tree.leaves(problem.objective):
+        assert leaf.dtype == jnp.float32
+    return _stay(problem, options)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(solve_lib, "SOLVERS", {})
-        solve_lib.add("look", look)
-        whole = _solve_by("look", problem, weights=EnergyWeights(1000, 100, 10, 1, 1))
-        same = _solve_by("look", problem, weights=EnergyWeights(1000.0, 100.0, 10.0, 1.0, 1.0))
+
+def test_weights_may_be_whole_numbers(problem):
+    whole = _solve_by(f"{__name__}:_look", problem, Objective(EnergyWeights(1000, 100, 10, 1, 1)))
+    same = _solve_by(f"{__name__}:_look", problem, Objective(EnergyWeights(1000.0, 100.0, 10.0, 1.0, 1.0)))
     np.testing.assert_array_equal(whole.energy, same.energy)
 
 
-@pytest.mark.parametrize("name", ["lm", "adam", "lbfgs", "two words", "optax.adam", "a:b", ""])
-def test_a_name_that_is_taken_or_no_word_is_refused(name):
-    with pytest.raises(ValueError, match=f"optimizer '{name}'"):
-        solve_lib.add(name, _stay)
-
-
 @pytest.mark.parametrize(
-    ("spec", "told"),
+    ("optimizer", "told"),
     [
         ("nadam", "unknown; nearest: optax.nadam"),
-        ("dense-lm", "write NAME"),
+        ("dense-lm", "unknown; nearest: dense_lm"),
+        ("", "unknown"),
         ("wxyz", "there is lm, dense_lm, gauss_newton, adam, lbfgs, optax.NAME, package.module:function"),
-        ("lm(damping=1)", "lm has no argument 'damping'"),
-        ("dense_lm(steps=3)", "dense_lm has no argument 'steps'"),
+        ("lm(damping=1)", "lm takes no arguments"),
         ("adam(b3=0.9)", "optax.adam has no argument 'b3'"),
         ("adam(b1='x')", "optax refuses"),
+        ("adam(", "write NAME"),
         ("optax.nadm", "nearest: optax.nadam"),
         ("no_such_package.module:solve", "No module named 'no_such_package'"),
+        (":solve", "mpty module name"),
         (f"{__name__}:stay", "nearest: _stay"),
-        (f"{__name__}:_stay(coost=1.0)", "has no argument 'coost'; nearest: cost"),
-        (f"{__name__}:_incomplete", "is no solver: it takes no learning_rate, tolerance"),
-        (f"{__name__}:WEIGHTS", "has no function 'WEIGHTS'"),
+        (f"{__name__}:_stay(cost=1.0)", "takes no arguments"),
+        (f"{__name__}:_incomplete", "does not take (problem, options)"),
+        (f"{__name__}:OBJECTIVE", "has no function 'OBJECTIVE'"),
         ("json:dumps", "is no solver"),
     ],
 )
-def test_wrong_specs_are_one_line(spec, told):
+def test_wrong_names_are_one_line(optimizer, told):
     with pytest.raises(ValueError, match="^optimizer '") as caught:
-        solve_lib.check(spec)
+        solve_lib.check(optimizer)
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("spec", ["lm", "dense_lm", "adam", "lbfgs(memory_size=5)", "optax.contrib.muon"])
-def test_good_specs_pass(spec):
-    solve_lib.check(spec)
+def test_lm_refuses_a_term_of_one_s_own_in_one_line(problem):
+    own = Objective(terms=(Term("own", 1.0, lambda posed: posed.unknowns.translation),))
+    with pytest.raises(ValueError, match="optimizer 'lm' takes no terms but eq. 2's, not own; all other") as caught:
+        _solve_by("lm", problem, own)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("optimizer", ["lm", "dense_lm", "adam", "lbfgs(memory_size=5)", "optax.contrib.muon"])
+def test_good_names_pass(optimizer):
+    solve_lib.check(optimizer)
 
 
 # --- pose blendshapes ---
@@ -284,12 +281,17 @@ def blendshaped(tmp_path_factory):
     joints = skinning.h36m_joints(template, segments)
     target = Target(
         points=points,
-        point_position=place(skinning.skin_points(template, segments, points)),
-        point_confidence=jnp.ones(120),
-        keypoint_position=place(joints),
-        keypoint_confidence=jnp.ones(17),
-        depth=truth.camera_scale * joints[:, 2],
-        depth_confidence=jnp.ones(17),
+        observation=Observation(
+            point_position=place(skinning.skin_points(template, segments, points)),
+            point_face=face,
+            point_barycentric=barycentric,
+            point_confidence=jnp.ones(120),
+            keypoint_position=place(joints),
+            keypoint_confidence=jnp.ones(17),
+            depth=truth.camera_scale * joints[:, 2],
+            depth_confidence=jnp.ones(17),
+            box_px=jnp.ones(4),
+        ),
     )
     batch = lambda tree: jax.tree.map(lambda leaf: leaf[None], tree)  # noqa: E731
     return template, batch(target), _near(jax.tree.map(np.asarray, batch(truth)))
@@ -297,12 +299,12 @@ def blendshaped(tmp_path_factory):
 
 def test_dense_lm_fits_a_body_with_pose_blendshapes(blendshaped):
     template, target, start = blendshaped
-    weights = EnergyWeights(scale=0.1, joint=1e-4)
+    objective, tree = Objective(EnergyWeights(scale=0.1, joint=1e-4)), model.build(template)
 
     def fit(points, template):
         seen = target.replace(points=points)
-        settings = {"steps": 20, "learning_rate": 0.0}
-        return solve_lib.solve("dense_lm", template, seen, start, weights, None, **settings).energy
+        batch = Batch(template, tree, seen, objective, start)
+        return solve_lib.solve("dense_lm", batch, SolverOptions(20)).energy
 
     with_them = _quickly(fit)(target.points, template)
     plain = template.replace(pose_blendshapes=None, h36m_blendshapes=None)
@@ -314,4 +316,4 @@ def test_dense_lm_fits_a_body_with_pose_blendshapes(blendshaped):
 def test_the_tree_solver_says_that_it_knows_no_blendshapes(blendshaped):
     template, target, start = blendshaped
     with pytest.raises(ValueError, match="dense_lm"):
-        solve_lib.solve("lm", template, target, start, WEIGHTS, None, steps=1, learning_rate=0.0)
+        solve_lib.solve("lm", Batch(template, model.build(template), target, OBJECTIVE, start), SolverOptions(1))

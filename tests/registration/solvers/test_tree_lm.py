@@ -8,8 +8,9 @@ import pytest
 from dal_jax.body import joint_limits, kinematics, rotations, skeleton
 from dal_jax.observations import residuals
 from dal_jax.registration import energy, register
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.registration.register import RegistrationConfig
+from dal_jax.registration.solvers.descent import SolverOptions
 from dal_jax.registration.solvers.tree import elimination, evaluation, lm, points
 from dal_jax.registration.solvers.tree.model import build
 from dal_jax.registration.solvers.tree.state import (
@@ -20,14 +21,14 @@ from dal_jax.registration.solvers.tree.state import (
     retract,
     to_parameters,
 )
-from tests.registration import made_up_rest, small_problem
+from tests.registration import small_problem
 
 ENERGY_TOLERANCE = 1e-5  # relative: two float32 orders of summation
 STEP_TOLERANCE = 1e-8  # relative, in float64: elimination against a dense factorisation
 PARENTS = skeleton.SMPL_PARENTS
 
 
-def _problem(count=3, noise=0.02, weights=None):
+def _problem(count=3, noise=0.02, objective=None):
     template = small_problem.small_template()
     people = small_problem.random_people(count, seed=1)
     observed = small_problem.observe(people, seed=2, noise=noise)
@@ -38,15 +39,15 @@ def _problem(count=3, noise=0.02, weights=None):
         depth_confidence=rng.uniform(0, 1, observed.depth_confidence.shape).astype(np.float32),
     )
     start = small_problem.random_people(count, seed=4)
-    return template, people, observed, start, weights or EnergyWeights(1000.0, 3.0, 20.0, 7.0, 1.0)
+    return template, people, observed, start, objective or OBJECTIVES["paper's terms"]
 
 
-def _tree(template, observed, start, weights):
+def _tree(template, observed, start, objective):
     """Return the constants, the targets, a state with one start, and the problem about it."""
     model = build(template)
     target = residuals.make_target(template, observed)
     state = _with_starts(from_parameters(model, jax.tree.map(jnp.asarray, start)))
-    problem = jax.jit(evaluation.make_problem)(model, target, weights, state)
+    problem = jax.jit(evaluation.make_problem)(model, target, objective, state)
     return model, target, state, problem
 
 
@@ -54,57 +55,57 @@ def _with_starts(state):
     return jax.tree.map(lambda leaf: leaf[..., None, :], state)
 
 
-def _energy(template, observed, start, weights):
+def _energy(template, observed, start, objective):
     return np.asarray(
-        jax.vmap(lambda o, p: energy.parameter_energy(template, residuals.make_target(template, o), p, weights))(
+        jax.vmap(lambda o, p: energy.parameter_energy(template, residuals.make_target(template, o), p, objective))(
             jax.tree.map(jnp.asarray, observed), jax.tree.map(jnp.asarray, start)
         )
     )
 
 
-WEIGHTS = {
-    "paper's terms": EnergyWeights(1000.0, 3.0, 20.0, 7.0, 1.0),
-    "joint limits": EnergyWeights(1000.0, 3.0, 20.0, 7.0, 1.0, limit=50.0),
-    "robust": EnergyWeights(1000.0, 3.0, 20.0, 7.0, 1.0, outlier=0.1),
-    "rest pose": EnergyWeights(1000.0, 3.0, 20.0, 7.0, 1.0, limit=50.0, rest=made_up_rest.rest()),
+OBJECTIVES = {
+    "paper's terms": Objective(EnergyWeights(1000.0, 3.0, 20.0, 7.0, 1.0)),
+    "joint limits": Objective(EnergyWeights(1000.0, 3.0, 20.0, 7.0, 1.0, limit=50.0)),
+    "robust": Objective(EnergyWeights(1000.0, 3.0, 20.0, 7.0, 1.0, outlier=0.1)),
+    "pose prior": Objective(EnergyWeights(1000.0, 3.0, 20.0, 7.0, 1.0, limit=50.0), small_problem.pose_prior()),
 }
 
 
-@pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS.keys())
-def test_energy_is_that_of_equation_2(weights):
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES.keys())
+def test_energy_is_that_of_equation_2(objective):
     template, _people, observed, start, _ = _problem()
     start = start.replace(pose=2.5 * start.pose)  # some joints beyond their limits
-    expected = _energy(template, observed, start, weights)
-    model, target, state, problem = _tree(template, observed, start, weights)
+    expected = _energy(template, observed, start, objective)
+    model, target, state, problem = _tree(template, observed, start, objective)
     value = jax.jit(evaluation.evaluate)(model, problem, state)
     np.testing.assert_allclose(value.energy[0], expected, rtol=ENERGY_TOLERANCE)
-    exact = jax.jit(evaluation.exact_energy)(model, problem, target, weights, state)
+    exact = jax.jit(evaluation.exact_energy)(model, problem, target, objective.weights, state)
     np.testing.assert_allclose(exact[0], expected, rtol=ENERGY_TOLERANCE)
-    if weights.limit is not None:
+    if objective.weights.limit is not None:
         assert np.abs(joint_limits.excess(jnp.asarray(start.pose))).max() > 0.1
 
 
 def test_energy_away_from_the_reference():
-    template, people, observed, start, weights = _problem()
-    model, _, _, problem = _tree(template, observed, start, weights)
+    template, people, observed, start, objective = _problem()
+    model, _, _, problem = _tree(template, observed, start, objective)
     elsewhere = _with_starts(from_parameters(model, jax.tree.map(jnp.asarray, people)))
     value = jax.jit(evaluation.evaluate)(model, problem, elsewhere)
     # the difference of two numbers of the reference's size
     scale = np.asarray(problem.dense.energy[0])
-    expected = _energy(template, observed, people, weights)
+    expected = _energy(template, observed, people, objective)
     assert np.all(np.abs(np.asarray(value.energy[0]) - expected) < ENERGY_TOLERANCE * scale)
 
 
 def test_robust_energy_is_majorised():
     """About a reference the tangent quadratic touches the robust loss, and lies above it elsewhere."""
     template, people, observed, start, _ = _problem()
-    weights = WEIGHTS["robust"]
-    model, target, _state, problem = _tree(template, observed, start, weights)
+    objective = OBJECTIVES["robust"]
+    model, target, _state, problem = _tree(template, observed, start, objective)
     elsewhere = _with_starts(from_parameters(model, jax.tree.map(jnp.asarray, people)))
     above = np.asarray(jax.jit(evaluation.evaluate)(model, problem, elsewhere).energy)
-    exact = np.asarray(jax.jit(evaluation.exact_energy)(model, problem, target, weights, elsewhere))
+    exact = np.asarray(jax.jit(evaluation.exact_energy)(model, problem, target, objective.weights, elsewhere))
     assert np.all(above > exact)
-    moved = jax.jit(evaluation.recentre)(model, problem, target, weights, elsewhere)
+    moved = jax.jit(evaluation.recentre)(model, problem, target, objective.weights, elsewhere)
     touching = np.asarray(jax.jit(evaluation.evaluate)(model, moved, elsewhere).energy)
     np.testing.assert_allclose(touching, exact, rtol=ENERGY_TOLERANCE)
 
@@ -133,8 +134,8 @@ def _dense_system(model, problem, state, value):
     quadratic = np.asarray(jax.jit(evaluation.segment_quadratic)(model, problem, state, value))[..., 0, 0]
     pull, curvature = np.asarray(value.pull)[..., 0, 0], np.asarray(value.curvature)[..., 0, 0]
     turned = np.zeros((24, 4, 4))
-    if value.rest_curvature is not None:
-        turned[:, :3, :3] = np.asarray(value.rest_curvature)[..., 0, 0]
+    if value.prior_curvature is not None:
+        turned[:, :3, :3] = np.asarray(value.prior_curvature)[..., 0, 0]
     offsets = np.asarray(bone_offsets(model, state))[..., 0, 0]
     size = 98
     # rows of `reach[k]`: (dp_k, w_k, q_k) as linear functions of all unknowns
@@ -177,16 +178,16 @@ def _control(node):
     return rows
 
 
-@pytest.fixture(scope="module", params=WEIGHTS.values(), ids=WEIGHTS.keys())
+@pytest.fixture(scope="module", params=OBJECTIVES.values(), ids=OBJECTIVES.keys())
 def system(request):
     """One person near the optimum, in float64: constants, problem, undamped step, system matrix and gradient."""
     with jax.enable_x64(True):
         template, people, observed, _, _ = _problem(count=1)
         nudge = np.random.default_rng(7).normal(0, 0.03, people.pose.shape).astype(np.float32)
         start = people.replace(pose=people.pose + nudge, translation=people.translation + 0.02)
-        if request.param.limit is not None:
+        if request.param.weights.limit is not None:
             start = start.replace(pose=1.6 * start.pose)
-        if request.param.rest is not None:
+        if request.param.prior is not None:
             start = start.replace(pose=0.6 * start.pose)
         template, observed, start = _double(template), _double(observed), _double(start)
         start = start.replace(rotation=np.asarray(rotations.nearest_rotation(jnp.asarray(start.rotation))))
@@ -211,18 +212,18 @@ def test_step_solves_the_majorised_system(system):
 
 
 def test_gradient_is_exact(system):
-    weights, model, target, state, problem, _, _, gradient = system
+    objective, model, target, state, problem, _, _, gradient = system
     with jax.enable_x64(True):
 
         def along(flat):
-            return evaluation.exact_energy(model, problem, target, weights, _move(state, flat))[0, 0]
+            return evaluation.exact_energy(model, problem, target, objective.weights, _move(state, flat))[0, 0]
 
         by_autodiff = np.asarray(jax.jit(jax.grad(along))(jnp.zeros(98))) / 2
     np.testing.assert_allclose(gradient, by_autodiff, rtol=1e-7, atol=1e-7 * np.abs(by_autodiff).max())
 
 
 def test_matrix_majorises_gauss_newton(system):
-    weights, model, target, state, _, _, matrix, _ = system
+    objective, model, target, state, _, _, matrix, _ = system
     with jax.enable_x64(True):
 
         def projected(flat):
@@ -231,57 +232,58 @@ def test_matrix_majorises_gauss_newton(system):
             homogeneous = jnp.concatenate([rest, jnp.ones_like(rest[:, :1])], axis=1)
             return jnp.einsum("pk,kci,pc->pi", target.points.weight[0], maps, homogeneous)[:, :2]
 
-        distance = jnp.sum((projected(jnp.zeros(98)) - target.point_position[0]) ** 2, axis=1)
-        mass = weights.dense * target.point_confidence[0] * residuals.robust(distance, weights.outlier)[1]
+        distance = jnp.sum((projected(jnp.zeros(98)) - target.observation.point_position[0]) ** 2, axis=1)
+        weights = objective.weights
+        mass = weights.dense * target.observation.point_confidence[0] * residuals.robust(distance, weights.outlier)[1]
         jacobian = jax.jit(jax.jacfwd(lambda flat: (jnp.sqrt(mass)[:, None] * projected(flat)).ravel()))(jnp.zeros(98))
         gauss_newton = np.asarray(jacobian.T @ jacobian)
     smallest = np.linalg.eigvalsh(matrix - gauss_newton).min()
     assert smallest > -1e-8 * np.linalg.norm(matrix)
 
 
-def test_curvature_of_the_rest_pose_is_gauss_newtons(system):
-    weights, model, target, state, _, _, _, _ = system
+def test_curvature_of_the_pose_prior_is_gauss_newtons(system):
+    objective, model, target, state, _, _, _, _ = system
     with jax.enable_x64(True):
-        problem = evaluation.make_problem(model, target, weights, state)
+        problem = evaluation.make_problem(model, target, objective, state)
         value = jax.jit(evaluation.evaluate)(model, problem, state)
-        if weights.rest is None:
-            assert value.rest_curvature is None, "nobody pays for what nobody asked for"
+        if objective.prior is None:
+            assert value.prior_curvature is None, "nobody pays for what nobody asked for"
             return
-        rest = _double(weights.rest)
+        prior = _double(objective.prior)
 
         def residual(flat):
             pose = to_parameters(model, _move(state, flat)).pose[0, 0]
-            return jnp.sqrt(weights.joint) * energy.joint_residual(pose, rest).ravel()
+            return jnp.sqrt(objective.weights.joint) * energy.joint_residual(pose, prior).ravel()
 
         jacobian = jax.jit(jax.jacfwd(residual))(jnp.zeros(98))
         expected = np.asarray(jacobian.T @ jacobian)
     found = np.zeros((98, 98))
     for node in range(1, 24):
         turn = _control(node)[:3]
-        found += turn.T @ np.asarray(value.rest_curvature)[node, ..., 0, 0] @ turn
+        found += turn.T @ np.asarray(value.prior_curvature)[node, ..., 0, 0] @ turn
     np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
 
 
 def test_gradient_away_from_the_reference(system):
     """The Laplacian form of the dense term against autodiff, at another state than its reference."""
-    weights, model, target, state, problem, _, _, _ = system
+    objective, model, target, state, problem, _, _, _ = system
     with jax.enable_x64(True):
         flat = jnp.asarray(np.random.default_rng(3).normal(0, 0.1, 98))
         maps = affine_maps(model, _move(state, flat))
         # the tangent quadratic of a robust loss has the loss's gradient at its reference alone
-        robust = weights.outlier is not None
-        term = points.dense_term(model, target, weights, maps) if robust else problem.dense
+        robust = objective.weights.outlier is not None
+        term = points.dense_term(model, target, objective.weights, maps) if robust else problem.dense
         _, found = jax.jit(points.evaluate)(model, term, maps)
-        exact = jax.jit(jax.grad(lambda m: points.exact_energy(target, weights, m)[0, 0]))(maps)
+        exact = jax.jit(jax.grad(lambda m: points.exact_energy(target, objective.weights, m)[0, 0]))(maps)
     np.testing.assert_allclose(found, np.asarray(exact)[:, :, :2] / 2, rtol=1e-8, atol=1e-8 * np.abs(exact).max())
 
 
 def test_batch_and_starts_equal_one_at_a_time():
-    template, people, observed, start, weights = _problem(count=3)
-    model, target, first, _ = _tree(template, observed, start, weights)
+    template, people, observed, start, objective = _problem(count=3)
+    model, target, first, _ = _tree(template, observed, start, objective)
     second = _with_starts(from_parameters(model, jax.tree.map(jnp.asarray, people)))
     both = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=-2), first, second)
-    solve = jax.jit(lambda t, s: lm.minimise(model, t, s, weights, steps=5).energy)
+    solve = jax.jit(lambda t, s: lm.minimise(model, t, s, objective, SolverOptions(5)).energy)
     together = np.asarray(solve(target, both))
     for row, state in enumerate((first, second)):
         alone = [
@@ -293,10 +295,10 @@ def test_batch_and_starts_equal_one_at_a_time():
 
 
 def test_a_finished_fit_stays_put():
-    template, _people, observed, start, weights = _problem(count=3)
-    model, target, state, _ = _tree(template, observed, start, weights)
+    template, _people, observed, start, objective = _problem(count=3)
+    model, target, state, _ = _tree(template, observed, start, objective)
     solve = jax.jit(
-        lambda steps, tolerance: lm.minimise(model, target, state, weights, steps=steps, tolerance=tolerance)
+        lambda steps, tolerance: lm.minimise(model, target, state, objective, SolverOptions(steps, tolerance=tolerance))
     )
     early, late = solve(40, 0.02), solve(80, 0.02)
     assert np.all(np.asarray(early.steps) < 40)
@@ -310,8 +312,8 @@ def test_recovers_noiseless_people():
     people = small_problem.random_people(8, seed=5, pose_sd=0.2, turn=0.5)
     observed = small_problem.observe(people, seed=6, points=120)
     config = RegistrationConfig(optimizer="lm", steps=60, starts="closed_form", batch=8, devices=1)
-    weights = EnergyWeights(keypoint=100.0, scale=0.01, joint=1e-4)
-    fit = register.register(template, observed, config, weights)
+    objective = Objective(EnergyWeights(keypoint=100.0, scale=0.01, joint=1e-4))
+    fit = register.register(template, observed, config, objective)
     assert np.median(fit.energy) < 0.05, "a perfect explanation exists"
     segments = jax.vmap(lambda p: kinematics.pose_skeleton(template, p.rotation, p.pose, p.segment_scale).position)
     scale = np.asarray(fit.parameters.camera_scale / people.camera_scale)[:, None, None]
@@ -328,11 +330,11 @@ def test_robust_loss_forgets_wrong_correspondences():
     wrong = rng.random(clean.point_confidence.shape) < 0.1
     position = np.where(wrong[..., None], rng.uniform(-1, 1, clean.point_position.shape), clean.point_position)
     spoiled = clean.replace(point_position=position.astype(np.float32))
-    weights = EnergyWeights(keypoint=10.0)
+    objective = Objective(EnergyWeights(keypoint=10.0))
 
     def error_m(observed, schedule):
         config = RegistrationConfig("lm", 20, starts="closed_form", batch=8, devices=1, schedule=schedule)
-        found = register.register(template, observed, config, weights).parameters
+        found = register.register(template, observed, config, objective).parameters
         joints = jax.vmap(
             lambda p: p.camera_scale * kinematics.pose_skeleton(template, p.rotation, p.pose, p.segment_scale).position
         )

@@ -14,9 +14,9 @@ from dal_jax.body import kinematics
 from dal_jax.registration.solvers.tree import evaluation
 from dal_jax.registration.solvers.tree.evaluation import TreeProblem, Value
 from dal_jax.registration.solvers.tree.model import TreeModel
-from dal_jax.registration.solvers.tree.state import Increments, TreeState, bone_offsets, contract, stage
+from dal_jax.registration.solvers.tree.state import Increments, TreeState, bone_offsets, contract, stage, sum_of
 
-_MAX_TURN = 1.0  # radians a step; beyond it the linearisation of a rotation is worthless
+_MAX_ROTATION = 1.0  # radians a step; beyond it the linearisation of a rotation is worthless
 _MAX_LOG_SCALE = 0.5
 ABSOLUTE_DAMPING = 1e-3  # crop units squared: keeps twists that no point sees at rest
 _SMALLEST_PIVOT = 1e-12  # rounding can push that of a nearly singular block below zero; damping makes it positive
@@ -37,7 +37,7 @@ def solve_step(
     rows, here = {}, quadratic[levels[-1]]
     for depth in reversed(range(1, len(levels))):
         nodes, is_child = levels[depth], _is_child(model.parents, depth)
-        curvatures = jax.tree.map(lambda each, nodes=nodes: each[nodes], (value.curvature, value.rest_curvature))
+        curvatures = jax.tree.map(lambda each, nodes=nodes: each[nodes], (value.curvature, value.prior_curvature))
         system = stage(_control_rows, here, value.pull[nodes], *curvatures, damping)
         rows[depth] = _factorise(system)
         left = stage(_minimum, here, rows[depth])
@@ -56,12 +56,12 @@ def solve_step(
     return Increments(jnp.concatenate(controls), root_move)
 
 
-def _control_rows(here, pull, curvature, rest_curvature, damping):
+def _control_rows(here, pull, curvature, prior_curvature, damping):
     """Return [system | rows] of the controls r of a level's nodes, (3) of `tree_lm`, (n, 4, 12, ...)."""
     rows = here[:, 3:] + pull[:, :, None] * _constant(np.eye(8)[7:], here)
     system = here[:, 3:, 3:7] + _constant(np.eye(4), here) * curvature[:, :, None]
-    if rest_curvature is not None:
-        system = system + jnp.pad(rest_curvature, [(0, 0), (0, 1), (0, 1)] + [(0, 0)] * (here.ndim - 3))
+    if prior_curvature is not None:
+        system = system + jnp.pad(prior_curvature, [(0, 0), (0, 1), (0, 1)] + [(0, 0)] * (here.ndim - 3))
     return jnp.concatenate([_damp(system, damping), rows], axis=2)
 
 
@@ -86,7 +86,7 @@ def _pivot(system):
 def _minimum(here, rows):
     """Return the quadratic after minimising over the controls: here - (L^-1 rows)' (L^-1 rows)."""
     solved = [row[:, -8:] for row in rows]
-    return here - sum(row[:, : here.shape[1], None] * row[:, None] for row in solved)
+    return here - sum_of(row[:, : here.shape[1], None] * row[:, None] for row in solved)
 
 
 def _follow(rows, move, parent):
@@ -100,8 +100,8 @@ def _substitute(rows, known):
     solution: list[Array] = []
     for row in reversed(rows):
         later, solved = row[:, 1 : len(solution) + 1], row[:, -8:]
-        given = solved[:, 7] + sum(solved[:, i] * known[:, i] for i in range(known.shape[1]))
-        coupled = sum(later[:, i] * entry for i, entry in enumerate(solution))
+        given = solved[:, 7] + sum_of(solved[:, i] * known[:, i] for i in range(known.shape[1]))
+        coupled = sum_of(later[:, i] * entry for i, entry in enumerate(solution))
         solution.insert(0, -(given + coupled) / row[:, 0])
     return jnp.stack(solution, axis=1)
 
@@ -149,11 +149,11 @@ def _constant(matrix: np.ndarray, like) -> Array:
 
 def _product(left, right):
     """Return the matrix product over axes 1 and 2, elementwise over nodes and batch."""
-    return sum(left[:, :, k, None] * right[:, None, k] for k in range(left.shape[2]))
+    return sum_of(left[:, :, k, None] * right[:, None, k] for k in range(left.shape[2]))
 
 
 def _times(matrix, vector):
-    return sum(matrix[:, :, k] * vector[:, k, None] for k in range(matrix.shape[2]))
+    return sum_of(matrix[:, :, k] * vector[:, k, None] for k in range(matrix.shape[2]))
 
 
 def _is_child(parents: tuple[int, ...], depth: int) -> np.ndarray:
@@ -166,14 +166,14 @@ def _over_nodes(matrix: np.ndarray, values):
     """Return a constant matrix times the nodes' values: sums over children, or copies for them."""
     if np.array_equal(matrix, np.eye(len(matrix))):
         return values
-    return sum(
+    return sum_of(
         jnp.asarray(column, values.dtype).reshape(-1, *(1,) * (values.ndim - 1)) * values[k][None]
         for k, column in enumerate(matrix.T)
     )
 
 
 def _limit(control):
-    turn = control[:, :3]
-    angle = jnp.sqrt(jnp.sum(turn**2, axis=1) + 1e-12)
-    turn = turn * jnp.minimum(1.0, _MAX_TURN / angle)[:, None]
-    return jnp.concatenate([turn, jnp.clip(control[:, 3:], -_MAX_LOG_SCALE, _MAX_LOG_SCALE)], axis=1)
+    rotation = control[:, :3]
+    angle = jnp.sqrt(jnp.sum(rotation**2, axis=1) + 1e-12)
+    rotation = rotation * jnp.minimum(1.0, _MAX_ROTATION / angle)[:, None]
+    return jnp.concatenate([rotation, jnp.clip(control[:, 3:], -_MAX_LOG_SCALE, _MAX_LOG_SCALE)], axis=1)

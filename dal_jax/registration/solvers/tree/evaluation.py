@@ -1,5 +1,6 @@
 """The energy of eq. 2 over the tree's state: its value, exact gradient, and the blocks of its majoriser."""
 
+import dataclasses
 import functools
 
 import flax.struct
@@ -9,20 +10,12 @@ from jaxtyping import Array, Float
 
 from dal_jax.body import joint_limits, rotations
 from dal_jax.observations.residuals import Target
-from dal_jax.registration.energy import EnergyWeights
-from dal_jax.registration.priors import RestPose
+from dal_jax.registration.energy import EnergyWeights, Objective
+from dal_jax.registration.priors import PosePrior
 from dal_jax.registration.solvers.tree import points, state as state_lib
 from dal_jax.registration.solvers.tree.model import TreeModel
 from dal_jax.registration.solvers.tree.points import DenseTerm
 from dal_jax.registration.solvers.tree.state import TreeState
-
-
-@flax.struct.dataclass
-class Rest:
-    """The learned rest pose: Abar of every joint (the root: 1), and its P (the root: 0)."""
-
-    turn: Float[Array, "24 3 3"]
-    precision: Float[Array, "24 3 3"]
 
 
 @flax.struct.dataclass
@@ -31,6 +24,7 @@ class TreeProblem:
 
     planar_moments, depth_moments: sums of v v' a segment over what pulls on x and y, or on z.
     goal, mass: of the 17 key points; mass is their weight times confidence, by axis.
+    prior_mean, prior_precision: Abar of every joint (the root: 1), and its P (the root: 0); None without a prior.
     """
 
     dense: DenseTerm
@@ -40,36 +34,39 @@ class TreeProblem:
     mass: Float[Array, "17 3 1 people"]
     joint_weight: Float[Array, ""]
     scale_weight: Float[Array, ""]
-    limit_weight: Float[Array, ""] | None
-    rest: Rest | None
+    limit_weight: float | Float[Array, ""] | None
+    prior_mean: Float[Array, "24 3 3"] | None
+    prior_precision: Float[Array, "24 3 3"] | None
 
 
 @flax.struct.dataclass
 class Value:
     """What is known of the energy at a state.
 
-    energy: eq. 2; gradient: half of it by the affine maps of the segments; pull: by the controls r (turn, stretch);
-    curvature: of the pulls, a diagonal; rest_curvature: of the pull to a learned rest pose, by the turns.
+    energy: eq. 2; gradient: half of it by the affine maps of the segments; pull: by the controls r (rotation, stretch);
+    curvature: of the pulls, a diagonal; prior_curvature: of the pull to a pose prior, by the rotations.
     """
 
     energy: Float[Array, "starts people"]
     gradient: Float[Array, "24 4 3 starts people"]
     pull: Float[Array, "24 4 starts people"]
     curvature: Float[Array, "24 4 ..."]
-    rest_curvature: Float[Array, "24 3 3 ..."] | None
+    prior_curvature: Float[Array, "24 3 3 ..."] | None
 
 
 def make_problem(
     model: TreeModel,
     target: Target,
-    weights: EnergyWeights,
+    objective: Objective,
     reference: TreeState,
 ) -> TreeProblem:
     """Sum up targets (batch axis first) about a reference state."""
-    confidence = jnp.stack([target.keypoint_confidence.T] * 2 + [target.depth_confidence.T], axis=1)
+    weights, seen = objective.weights, target.observation
+    confidence = jnp.stack([seen.keypoint_confidence.T] * 2 + [seen.depth_confidence.T], axis=1)
     mass = weights.keypoint * confidence
-    goal = jnp.concatenate([target.keypoint_position, target.depth[..., None]], axis=-1)
+    goal = jnp.concatenate([seen.keypoint_position, seen.depth[..., None]], axis=-1)
     dense = points.dense_term(model, target, weights, state_lib.affine_maps(model, reference))
+    prior_mean, prior_precision = (None, None) if objective.prior is None else _by_segment(objective.prior)
     return TreeProblem(
         dense=dense,
         planar_moments=dense.moments + _keypoint_moments(model, mass[:, 0]),
@@ -79,15 +76,17 @@ def make_problem(
         joint_weight=jnp.asarray(weights.joint),
         scale_weight=jnp.asarray(weights.scale),
         limit_weight=weights.limit,
-        rest=None if weights.rest is None else _rest(weights.rest),
+        prior_mean=prior_mean,
+        prior_precision=prior_precision,
     )
 
 
-def _rest(learned: RestPose) -> Rest:
-    turn = rotations.axis_angle_to_matrix(learned.turn)
-    precision = jnp.einsum("kij,kil->kjl", learned.root, learned.root, precision="highest")
-    identity = jnp.eye(3, dtype=turn.dtype)[None]
-    return Rest(jnp.concatenate([identity, turn]), jnp.concatenate([jnp.zeros_like(identity), precision]))
+def _by_segment(prior: PosePrior) -> tuple[Float[Array, "24 3 3"], Float[Array, "24 3 3"]]:
+    """Return Abar and P of all segments; nothing pulls at the root."""
+    mean = rotations.axis_angle_to_matrix(prior.mean)
+    precision = jnp.einsum("kij,kil->kjl", prior.root, prior.root, precision="highest")
+    identity = jnp.eye(3, dtype=mean.dtype)[None]
+    return jnp.concatenate([identity, mean]), jnp.concatenate([jnp.zeros_like(identity), precision])
 
 
 def recentre(
@@ -100,10 +99,10 @@ def recentre(
     """Return the problem about another state; a robust loss weighs the points anew."""
     maps = state_lib.affine_maps(model, reference)
     if weights.outlier is None:
-        return problem.replace(dense=points.recentre(problem.dense, target, weights, maps))
+        return dataclasses.replace(problem, dense=points.recentre(problem.dense, target, weights, maps))
     dense = points.dense_term(model, target, weights, maps)
     planar_moments = dense.moments + _keypoint_moments(model, problem.mass[:, 0, 0])
-    return problem.replace(dense=dense, planar_moments=planar_moments)
+    return dataclasses.replace(problem, dense=dense, planar_moments=planar_moments)
 
 
 def _keypoint_moments(model: TreeModel, mass: Float[Array, "17 people"]) -> Float[Array, "24 4 4 1 people"]:
@@ -116,9 +115,9 @@ def evaluate(model: TreeModel, problem: TreeProblem, state: TreeState) -> Value:
     maps = state_lib.affine_maps(model, state)
     dense_energy, dense_gradient = points.evaluate(model, problem.dense, maps)
     keypoint_energy, keypoint_gradient = _keypoint_term(model, problem, maps)
-    pull_energy, *pulls = _pull_terms(model, problem, state)
+    pull_energy, pull, curvature, prior_curvature = _pull_terms(model, problem, state)
     gradient = keypoint_gradient + _with_depth_row(dense_gradient)
-    return Value(dense_energy + keypoint_energy + pull_energy, gradient, *pulls)
+    return Value(dense_energy + keypoint_energy + pull_energy, gradient, pull, curvature, prior_curvature)
 
 
 def exact_energy(
@@ -150,7 +149,7 @@ def _keypoint_term(model: TreeModel, problem: TreeProblem, maps: Float[Array, "2
 _SINE = 0.5 * state_lib.CROSS.transpose(2, 0, 1)  # vector of the antisymmetric part of a matrix
 
 
-def _pull_terms(model: TreeModel, problem: TreeProblem, state: TreeState):
+def _pull_terms(model: TreeModel, problem: TreeProblem, state: TreeState) -> tuple[Array, Array, Array, Array | None]:
     """Return the terms that act on the controls r alone: energy, half gradient, curvatures as in `Value`.
 
     |log A_j|^2 has the gradient G_p log A_j; (log s_j - log s_p)^2 is quadratic.
@@ -158,15 +157,15 @@ def _pull_terms(model: TreeModel, problem: TreeProblem, state: TreeState):
     parent = state_lib.over_segments(model.parent_of, state.axes)
     stretch = state.log_scale - state_lib.over_segments(model.parent_of, state.log_scale)
     total = jnp.sum(problem.scale_weight * stretch**2, axis=0)
-    pull, stiffness, rest_curvature = jnp.zeros_like(parent[:, 0]), jnp.zeros_like(stretch), None
-    if problem.rest is None or problem.limit_weight is not None:
-        world, angle = _turn_vector(parent, state.axes)
-    if problem.rest is None:
+    pull, stiffness, prior_curvature = jnp.zeros_like(parent[:, 0]), jnp.zeros_like(stretch), None
+    if problem.prior_mean is None or problem.limit_weight is not None:
+        world, angle = _rotation_vector(parent, state.axes)
+    if problem.prior_mean is None:
         total = total + jnp.sum(problem.joint_weight * angle**2, axis=0)
         pull, stiffness = problem.joint_weight * world, jnp.full_like(angle, problem.joint_weight)
     else:
-        rest_energy, pull, rest_curvature = _rest_term(problem, parent, state.axes)
-        total = total + rest_energy
+        prior_energy, pull, prior_curvature = _prior_term(problem, parent, state.axes)
+        total = total + prior_energy
     if problem.limit_weight is not None:
         excess_energy, excess_pull, beyond = _limit_term(parent, world, angle)
         total = total + problem.limit_weight * excess_energy
@@ -175,48 +174,49 @@ def _pull_terms(model: TreeModel, problem: TreeProblem, state: TreeState):
     scale_stiffness = jnp.full_like(stretch, problem.scale_weight)[:, None]
     curvature = jnp.concatenate([jnp.repeat(stiffness[:, None], 3, axis=1), scale_stiffness], axis=1)
     pull = jnp.concatenate([pull, problem.scale_weight * stretch[:, None]], axis=1)
-    return total, pull, curvature, rest_curvature
+    return total, pull, curvature, prior_curvature
 
 
-def _turn_vector(parent: Float[Array, "24 3 3 ..."], axes: Float[Array, "24 3 3 ..."]):
-    """Return log(G_j G_p') of segments and the frames that they are turned from, and its length.
+def _rotation_vector(parent: Float[Array, "24 3 3 ..."], axes: Float[Array, "24 3 3 ..."]):
+    """Return log(G_j G_p') of segments against the frames of their parents, and its length.
 
-    Half turns lose its direction (not its length); no joint gets there.
+    Rotations by 180 degrees lose its direction (not its length); no joint gets there.
     """
-    turn = sum(axes[:, c, :, None] * parent[:, c, None] for c in range(3))  # G_j G_p'
-    sine = state_lib.contract(_SINE, turn, axes=2)
+    rotation = state_lib.sum_of(axes[:, c, :, None] * parent[:, c, None] for c in range(3))  # G_j G_p'
+    sine = state_lib.contract(_SINE, rotation, axes=2)
     sine_length = jnp.sqrt(jnp.sum(sine**2, axis=1) + 1e-30)  # the root has none, and still a derivative
-    angle = jnp.arctan2(sine_length, 0.5 * (turn[:, 0, 0] + turn[:, 1, 1] + turn[:, 2, 2] - 1.0))
+    angle = jnp.arctan2(sine_length, 0.5 * (rotation[:, 0, 0] + rotation[:, 1, 1] + rotation[:, 2, 2] - 1.0))
     small = sine_length < 1e-4
     angle = jnp.where(small, sine_length, angle)
     return jnp.where(small, 1.0, angle / jnp.maximum(sine_length, 1e-4))[:, None] * sine, angle
 
 
-def _rest_term(problem: TreeProblem, parent: Float[Array, "24 3 3 ..."], axes: Float[Array, "24 3 3 ..."]):
-    """Return w_joint d' P d of the deviations d from the rest pose, its half gradient and Gauss-Newton matrix by turns.
+def _prior_term(problem: TreeProblem, parent: Float[Array, "24 3 3 ..."], axes: Float[Array, "24 3 3 ..."]):
+    """Return w_joint d' P d, its half gradient and its Gauss-Newton matrix by rotations.
 
-    d is measured in the frames G_p Abar_j.
+    d, the deviations from the prior's mean, is measured in the frames G_p Abar_j.
     """
+    assert problem.prior_mean is not None and problem.prior_precision is not None
     batch = (1,) * (axes.ndim - 3)
-    turn, precision = (each.reshape(*each.shape, *batch) for each in (problem.rest.turn, problem.rest.precision))
-    frame = sum(turn[:, d, :, None] * parent[:, d, None] for d in range(3))  # its axes, G_p Abar
-    world, angle = _turn_vector(frame, axes)
-    local = sum(frame[:, :, i] * world[:, None, i] for i in range(3))
-    force = problem.joint_weight * sum(precision[:, :, j] * local[:, None, j] for j in range(3))
+    mean, precision = (each.reshape(*each.shape, *batch) for each in (problem.prior_mean, problem.prior_precision))
+    frame = state_lib.sum_of(mean[:, d, :, None] * parent[:, d, None] for d in range(3))  # its axes, G_p Abar
+    world, angle = _rotation_vector(frame, axes)
+    local = state_lib.sum_of(frame[:, :, i] * world[:, None, i] for i in range(3))
+    force = problem.joint_weight * state_lib.sum_of(precision[:, :, j] * local[:, None, j] for j in range(3))
 
-    def by_turn(matrix):
-        return jnp.stack([_by_turn(local, angle, matrix[:, :, j]) for j in range(3)], axis=2)
+    def by_rotation(matrix):
+        return jnp.stack([_by_rotation(local, angle, matrix[:, :, j]) for j in range(3)], axis=2)
 
     def in_world(rows):
-        return sum(frame[:, c, :, None] * rows[:, c, None] for c in range(3))
+        return state_lib.sum_of(frame[:, c, :, None] * rows[:, c, None] for c in range(3))
 
-    pull = in_world(_by_turn(local, angle, force)[:, :, None])[:, :, 0]
-    curvature = problem.joint_weight * by_turn(jnp.swapaxes(by_turn(precision), 1, 2))
+    pull = in_world(_by_rotation(local, angle, force)[:, :, None])[:, :, 0]
+    curvature = problem.joint_weight * by_rotation(jnp.swapaxes(by_rotation(precision), 1, 2))
     return jnp.sum(force * local, axis=(0, 1)), pull, in_world(jnp.swapaxes(in_world(curvature), 1, 2))
 
 
-def _by_turn(local: Float[Array, "24 3 ..."], angle: Float[Array, "24 ..."], force: Float[Array, "24 3 ..."]):
-    """Take a derivative by a = log A to one by a turn r, A <- exp(r) A, both in the axes of a.
+def _by_rotation(local: Float[Array, "24 3 ..."], angle: Float[Array, "24 ..."], force: Float[Array, "24 3 ..."]):
+    """Take a derivative by a = log A to one by a rotation r, A <- exp(r) A, both in the axes of a.
 
     r moves a by the inverse left Jacobian of the rotation, I - [a]x / 2 + k [a]x^2; this is its transpose.
     """
@@ -231,14 +231,14 @@ def _limit_term(parent: Float[Array, "24 3 3 ..."], world: Float[Array, "24 3 ..
 
     h is of log A_j in the parent's axes.
     """
-    local = sum(parent[:, :, i] * world[:, None, i] for i in range(3))
+    local = state_lib.sum_of(parent[:, :, i] * world[:, None, i] for i in range(3))
     pose = jnp.moveaxis(local[1:], (0, 1), (-2, -1))
     excess = jnp.moveaxis(joint_limits.excess(pose), (-2, -1), (0, 1))
     excess = jnp.concatenate([jnp.zeros_like(excess[:1]), excess])
     squared = jnp.sum(excess**2, axis=1)
-    gradient = _by_turn(local, angle, excess)
-    turned = sum(parent[:, c] * gradient[:, c, None] for c in range(3))
-    return jnp.sum(squared, axis=0), turned, (squared > 0).astype(angle.dtype)
+    gradient = _by_rotation(local, angle, excess)
+    in_world_axes = state_lib.sum_of(parent[:, c] * gradient[:, c, None] for c in range(3))
+    return jnp.sum(squared, axis=0), in_world_axes, (squared > 0).astype(angle.dtype)
 
 
 # The derivative of a point at lever y by the control u = (w, q): [-[y]x, y] = sum_c MOTION[:, :, c] y_c.
@@ -270,9 +270,11 @@ def segment_quadratic(
 
 def _data_blocks(planar_moments, depth_moments, levers, gradient):
     """Return the blocks dp dp', dp u', u u' and the gradient by dp and u."""
-    planar_mass, planar_first, planar_second = _turned(planar_moments, levers)
-    depth_mass, depth_first, depth_second = _turned(depth_moments, levers)
-    torque = state_lib.stage(lambda y, g: sum(y[:, c, :, None] * g[:, c, None] for c in range(4)), levers, gradient)
+    planar_mass, planar_first, planar_second = _lever_moments(planar_moments, levers)
+    depth_mass, depth_first, depth_second = _lever_moments(depth_moments, levers)
+    torque = state_lib.stage(
+        lambda y, g: state_lib.sum_of(y[:, c, :, None] * g[:, c, None] for c in range(4)), levers, gradient
+    )
     contract = state_lib.contract
     mixed = contract(_mixed(_PLANAR_ROWS), planar_first) + contract(_mixed(_DEPTH_ROW), depth_first)
     control = contract(_control(_PLANAR_ROWS), planar_second, axes=2)
@@ -289,11 +291,15 @@ def _assemble(position, mixed, control, force, torque):
     return jnp.concatenate([upper, lower], axis=1)
 
 
-def _turned(moments, levers):
+def _lever_moments(moments, levers):
     """Return sum 1, sum y and sum y y' of segments whose levers are y = B' v, from sum v v'."""
-    half = state_lib.stage(lambda m, y: sum(m[:, :, c, None] * y[:, None, c] for c in range(4)), moments, levers)
+    half = state_lib.stage(
+        lambda m, y: state_lib.sum_of(m[:, :, c, None] * y[:, None, c] for c in range(4)), moments, levers
+    )
     return (
         moments[:, 3, 3:],
         half[:, 3],
-        state_lib.stage(lambda y, half: sum(y[:, c, :, None] * half[:, c, None] for c in range(4)), levers, half),
+        state_lib.stage(
+            lambda y, half: state_lib.sum_of(y[:, c, :, None] * half[:, c, None] for c in range(4)), levers, half
+        ),
     )

@@ -6,7 +6,7 @@ the present offset of child c from its parent k, a step moves the joints by
     dp_c = dp_k + w_k x o_c + q_k o_c = dp_k + M(o_c) u_k                                   (1)
 
 so the step is a linear-quadratic problem on a tree: the state that reaches node c is (dp_c, u_k), 7 numbers, and its
-control is r_c = u_c - u_k, 4 numbers: the turn and stretch of joint c itself.
+control is r_c = u_c - u_k, 4 numbers: the rotation and stretch of joint c itself.
 
 Data terms. A point is a blend x = sum_k a_k (p_k + y_k), y_k = s_k G_k (v - J_k); its derivative is sum_k a_k J_k with
 J_k = [I, -[y_k]x, y_k]. J'J couples the segments of a point. By Jensen (a_k >= 0, sum 1)
@@ -20,7 +20,7 @@ what 120 do.
 
 Pull terms act on r alone: |log A_j|^2 has the exact gradient 2 G_p log A_j, and we take its curvature as that of its
 tangent, 2; (log s_j - log s_p)^2 is quadratic. The squared excess beyond joint limits is one more, stiff beyond. A
-learned rest pose (`rest_pose.py`) pulls by a matrix, whose Gauss-Newton blocks are used as they are.
+pose prior (`priors`) pulls by a matrix, whose Gauss-Newton blocks are used as they are.
 
 Elimination. A quadratic function is an 8 x 8 symmetric matrix over (dp, u, 1). From the leaves: the children's value
 functions, carried to their parent by (1), are added to the segment's own Q; replacing u by u_parent + r and minimising
@@ -33,7 +33,7 @@ under weak perspective, and stays). Substituting back from the root gives every 
 factor of the segment scales here, and is split off by the caller; all lengths are in crop units.
 
 Layout: structure of arrays, segments first and batch axes (starts, people) last, so that every operation is elementwise
-over the batch. The parts are in `tree/`; this file is the damping, and who accepts.
+over the batch. `points`, `evaluation` and `elimination` are the parts; this file is the damping, and which fits accept.
 """
 
 import flax.struct
@@ -42,8 +42,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from dal_jax.observations.residuals import Target
-from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.energy import Objective
 from dal_jax.registration.solvers import dense
+from dal_jax.registration.solvers.descent import Solution, SolverOptions
 from dal_jax.registration.solvers.tree import elimination, evaluation
 from dal_jax.registration.solvers.tree.evaluation import TreeProblem, Value
 from dal_jax.registration.solvers.tree.model import TreeModel
@@ -51,16 +52,6 @@ from dal_jax.registration.solvers.tree.state import TreeState, retract
 
 _STEPS_A_REFERENCE = 10  # after which float32 has lost some digits of a squared loss
 _STEPS_A_WEIGHTING = 3  # of a robust loss, whose tangent quadratic is good near its reference
-
-
-@flax.struct.dataclass
-class TreeSolution:
-    """state: the best found; energy: eq. 2 there; relative_decrease: of the last accepted step; steps: taken."""
-
-    state: TreeState
-    energy: Float[Array, "starts people"]
-    relative_decrease: Float[Array, "starts people"]
-    steps: Int[Array, "starts people"]
 
 
 @flax.struct.dataclass
@@ -79,18 +70,23 @@ def minimise(
     model: TreeModel,
     target: Target,
     start: TreeState,
-    weights: EnergyWeights,
-    *,
-    steps: int,
-    tolerance: float = 0.0,
-) -> TreeSolution:
-    """Minimise eq. 2 from `start`; `target` has its people first, the state its starts and people last.
+    objective: Objective,
+    options: SolverOptions,
+) -> Solution:
+    """Minimise eq. 2 from `start`; return a solution whose state is a TreeState.
 
     Each fit has its own damping, accepts or rejects its own steps, and is finished when an accepted step gains less
-    than `tolerance` of its energy; `steps` (may be traced) bounds them all.
+    than `tolerance` of its energy; `steps` bounds them all.
+
+    Args:
+      model: constants of the body.
+      target: axes (people, ...).
+      start: axes (..., starts, people).
+      objective: has no terms but eq. 2's.
+      options: steps and tolerance.
     """
-    round_steps = _STEPS_A_REFERENCE if weights.outlier is None else _STEPS_A_WEIGHTING
-    problem = evaluation.make_problem(model, target, weights, start)
+    round_steps = _STEPS_A_REFERENCE if objective.weights.outlier is None else _STEPS_A_WEIGHTING
+    problem = evaluation.make_problem(model, target, objective, start)
     first = evaluation.evaluate(model, problem, start)
 
     # carries are born from data: shard_map rejects constants that later vary over devices
@@ -105,26 +101,26 @@ def minimise(
 
     def another(carry):
         done, iterate = carry
-        return (done < steps) & jnp.any(iterate.active)
+        return (done < options.steps) & jnp.any(iterate.active)
 
     def recentred(state):
-        here = evaluation.recentre(model, problem, target, weights, state)
+        here = evaluation.recentre(model, problem, target, objective.weights, state)
         return here, evaluation.evaluate(model, here, state)
 
     def run_round(carry):
         done, iterate = carry
         here, value = jax.lax.cond(done > 0, recentred, lambda _: (problem, first), iterate.state)
         iterate = iterate.replace(value=value)
-        count = jnp.minimum(round_steps, steps - done)
-        iterate = jax.lax.fori_loop(0, count, lambda _, one: _step(model, here, one, tolerance), iterate)
+        count = jnp.minimum(round_steps, options.steps - done)
+        iterate = jax.lax.fori_loop(0, count, lambda _, one: _step(model, here, one, options.tolerance), iterate)
         return done + count, iterate
 
     _, iterate = jax.lax.while_loop(another, run_round, (0, iterate))
-    exact = evaluation.exact_energy(model, problem, target, weights, iterate.state)
-    return TreeSolution(iterate.state, exact, iterate.relative_decrease, iterate.steps)
+    exact = evaluation.exact_energy(model, problem, target, objective.weights, iterate.state)
+    return Solution(iterate.state, exact, iterate.relative_decrease, iterate.steps)
 
 
-def _step(model: TreeModel, problem: TreeProblem, now: _Iterate, tolerance: float) -> _Iterate:
+def _step(model: TreeModel, problem: TreeProblem, now: _Iterate, tolerance: float | Float[Array, ""]) -> _Iterate:
     """Try one damped step of every fit that is not finished."""
     increments = elimination.solve_step(model, problem, now.state, now.value, now.damping)
     candidate = retract(now.state, increments)

@@ -20,13 +20,13 @@ class TreeModel:
     edges: pairs of segments that share a triangle of the skin.
     """
 
-    joints: Float[Array, "24 3"]
-    bones: Float[Array, "24 3"]
-    parent_of: Float[Array, "24 24"]
-    path_to: Float[Array, "24 24"]
-    incidence: Float[Array, "edges 24"]
-    keypoint_matrix: Float[Array, "17 96"]
-    keypoint_moments: Float[Array, "17 24 4 4"]
+    joints: Float[Array | np.ndarray, "24 3"]
+    bones: Float[Array | np.ndarray, "24 3"]
+    parent_of: Float[Array | np.ndarray, "24 24"]
+    path_to: Float[Array | np.ndarray, "24 24"]
+    incidence: Float[Array | np.ndarray, "edges 24"]
+    keypoint_matrix: Float[Array | np.ndarray, "17 96"]
+    keypoint_moments: Float[Array | np.ndarray, "17 24 4 4"]
     parents: tuple[int, ...] = flax.struct.field(pytree_node=False)
     edges: tuple[tuple[int, int], ...] = flax.struct.field(pytree_node=False)
 

@@ -11,6 +11,7 @@ share skin. Moments are summed once an image, with the residuals at a reference;
 the same for 120 points as for 10,000. A robust loss is majorised by its tangent quadratic at the reference.
 """
 
+import dataclasses
 import functools
 
 import flax.struct
@@ -69,7 +70,9 @@ def recentre(
     """Move the reference of a term whose loss is squared: its moments stay, and rounding starts afresh."""
     planar = maps[:, :, :2]
     sums = _over_people(functools.partial(_sum_residuals, weights), target, planar)
-    return term.replace(maps=planar, energy=sums["energy"].T, gradient=jnp.transpose(sums["gradient"], (4, 3, 2, 1, 0)))
+    return dataclasses.replace(
+        term, maps=planar, energy=sums["energy"].T, gradient=jnp.transpose(sums["gradient"], (4, 3, 2, 1, 0))
+    )
 
 
 def exact_energy(
@@ -90,7 +93,7 @@ def evaluate(model: TreeModel, term: DenseTerm, maps: Float[Array, "24 4 3 start
 
 
 def _times(moments, maps):
-    return sum(moments[:, :, c, None] * maps[:, None, c] for c in range(4))
+    return state.sum_of(moments[:, :, c, None] * maps[:, None, c] for c in range(4))
 
 
 def _over_people(function, target: Target, planar: Float[Array, "24 4 2 starts people"]):
@@ -101,13 +104,15 @@ def _over_people(function, target: Target, planar: Float[Array, "24 4 2 starts p
 
 def _residual(target: Target, rows: Float[Array, "starts 2 4 24"]) -> Float[Array, "starts 2 points"]:
     blended = jnp.einsum("sick,pk->sicp", rows, target.points.weight, precision="highest")
-    projected = sum(blended[:, :, c] * target.points.rest[None, None, :, c] for c in range(3)) + blended[:, :, 3]
-    return projected - target.point_position.T[None]
+    projected = (
+        state.sum_of(blended[:, :, c] * target.points.rest[None, None, :, c] for c in range(3)) + blended[:, :, 3]
+    )
+    return projected - target.observation.point_position.T[None]
 
 
 def _point_energy(weights: EnergyWeights, target: Target, rows: Float[Array, "starts 2 4 24"]):
     value, _ = residuals.robust(jnp.sum(_residual(target, rows) ** 2, axis=1), weights.outlier)
-    return jnp.sum(weights.dense * target.point_confidence[None] * value, axis=-1)
+    return jnp.sum(weights.dense * target.observation.point_confidence[None] * value, axis=-1)
 
 
 # Ten of the sixteen products of a homogeneous point are different; where each of the sixteen is found among the ten.
@@ -149,7 +154,7 @@ def _sum_residuals(weights: EnergyWeights, target: Target, rows: Float[Array, "s
     """Return a person's robust energy, its gradient by the maps, and the mass of each point in the majoriser."""
     residual = _residual(target, rows)
     value, mass = residuals.robust(jnp.sum(residual**2, axis=1), weights.outlier)
-    confidence = weights.dense * target.point_confidence[None]
+    confidence = weights.dense * target.observation.point_confidence[None]
     mass = confidence * mass
     pull = (mass[:, None] * residual)[:, :, None] * _homogeneous(target)[None, None]
     return {

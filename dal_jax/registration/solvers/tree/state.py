@@ -4,7 +4,7 @@ Structure of arrays: segment first, then components, then any number of batch ax
 elementwise over the batch. Lengths are in crop units: the camera's scale is part of the segment scales.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import flax.struct
@@ -74,16 +74,16 @@ def to_parameters(model: TreeModel, state: TreeState) -> BodyParameters:
 
 def retract(state: TreeState, step: Increments) -> TreeState:
     """Move a state by a step: G <- exp(w) G by Rodrigues' formula, s <- s exp(q)."""
-    turn = step.control[:, :3]
-    square = jnp.sum(turn**2, axis=1)
+    vector = step.control[:, :3]
+    square = jnp.sum(vector**2, axis=1)
     angle = jnp.sqrt(square + 1e-16)
     sine, half = (
         (jnp.sin(angle) / angle)[:, None, None],
         0.5 * (jnp.sin(0.5 * angle) / (0.5 * angle))[:, None, None] ** 2,
     )
-    cross = cross_matrix(turn)
-    once = _turn_axes(cross, state.axes)
-    axes = state.axes + sine * once + half * _turn_axes(cross, once)
+    cross = cross_matrix(vector)
+    once = _rotate_axes(cross, state.axes)
+    axes = state.axes + sine * once + half * _rotate_axes(cross, once)
     return TreeState(axes, state.log_scale + step.control[:, 3], state.translation + step.translation)
 
 
@@ -98,32 +98,32 @@ def contract(constant: np.ndarray, values: Float[Array, "k ..."], axes: int = 1)
     A constant linear map, elementwise over the batch; coefficients that are all zero cost nothing.
     """
     shape, inner, batch = constant.shape[:-axes], constant.shape[-axes:], values.shape[1 + axes :]
-    terms = []
+    terms: list[Array] = []
     for index in np.ndindex(inner):
         coefficient = constant[(..., *index)]
         if np.any(coefficient):
             here = values[(slice(None), *index)].reshape(-1, *(1,) * len(shape), *batch)
             terms.append(jnp.asarray(coefficient, values.dtype).reshape(1, *shape, *(1,) * len(batch)) * here)
-    return sum(terms)
+    return sum_of(terms)
 
 
-def _turn_axes(cross: Float[Array, "k 3 3 ..."], axes: Float[Array, "k 3 3 ..."]) -> Float[Array, "k 3 3 ..."]:
+def _rotate_axes(cross: Float[Array, "k 3 3 ..."], axes: Float[Array, "k 3 3 ..."]) -> Float[Array, "k 3 3 ..."]:
     """Return [w]x times each body axis."""
-    return sum(cross[:, None, :, j] * axes[:, :, None, j] for j in range(3))
+    return sum_of(cross[:, None, :, j] * axes[:, :, None, j] for j in range(3))
 
 
 def bone_offsets(model: TreeModel, state: TreeState) -> Float[Array, "24 3 ..."]:
     """Return o = s_p G_p (J_c - J_p), the present offset of each joint from its parent (zero for the root)."""
     parent = over_segments(model.parent_of, jnp.exp(state.log_scale)[:, None, None] * state.axes)
     bones = jnp.asarray(model.bones).reshape(*model.bones.shape, *(1,) * (state.axes.ndim - 3))
-    return sum(parent[:, c] * bones[:, c, None] for c in range(3))
+    return sum_of(parent[:, c] * bones[:, c, None] for c in range(3))
 
 
 def levers(model: TreeModel, state: TreeState) -> Float[Array, "24 4 3 ..."]:
     """Return [s G | -s G J]': what takes a homogeneous rest point to y = s G (v - J). Row c: coordinate c's image."""
     linear = jnp.exp(state.log_scale)[:, None, None] * state.axes
     joints = jnp.asarray(model.joints).reshape(*model.joints.shape, *(1,) * (state.axes.ndim - 3))
-    constant = -sum(linear[:, c] * joints[:, c, None] for c in range(3))
+    constant = -sum_of(linear[:, c] * joints[:, c, None] for c in range(3))
     return jnp.concatenate([linear, constant[:, None]], axis=1)
 
 
@@ -133,6 +133,11 @@ def affine_maps(model: TreeModel, state: TreeState) -> Float[Array, "24 4 3 ..."
     root = jnp.concatenate([state.translation, jnp.zeros_like(state.translation[:1])])
     position = (position + root[None])[:, None]
     return levers(model, state) + jnp.pad(position, [(0, 0), (3, 0)] + [(0, 0)] * (position.ndim - 2))
+
+
+def sum_of(terms: Iterable[Array]) -> Array:
+    """Return the sum of arrays, one after the other; 0 of none."""
+    return sum(terms)  # pyright: ignore[reportReturnType]: the int that it starts from is not all that is left
 
 
 def over_segments(matrix: Float[Array, "rows 24"], values: Float[Array, "24 ..."]) -> Float[Array, "rows ..."]:
@@ -152,7 +157,7 @@ def stage(function: Callable[..., Any], *arguments: Any) -> Any:
     """Return function(*arguments), computed once and kept, however many users the result has.
 
     XLA's fusion on CPU computes cheap producers anew in each of their users, which is exponential in a chain of small
-    steps (measured on the elimination: 100 times slower), and turns shapes inside the loops of a fused reshape. The
+    steps (measured on the elimination: 100 times slower), and computes shapes inside the loops of a fused reshape. The
     branch of a conditional is a border that it respects; the condition always holds, which the compiler cannot know.
     On other platforms this is a plain call.
     """

@@ -1,0 +1,135 @@
+"""train_lifting and lift end to end: resumed like undisturbed; the folder as a library; one line for bad input."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+
+from dal_jax.lifting import folder
+from dal_jax.runtime.errors import InputError
+from tests.lifting import stick_people
+
+_TINY = ("--config.width=8", "--config.batch=4", "--config.steps_per_call=5", "--checkpoint_seconds=0")
+
+
+def _run(name: str, *flags: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", f"experiments.{name}", *map(str, flags)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def poses(tmp_path_factory):
+    path = tmp_path_factory.mktemp("poses") / "poses.npz"
+    np.savez(path, keypoints=100 * stick_people.crowd(10, seed=0)[..., :2] + 300)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(poses):
+    workdir = poses.parent / "run"
+    done = _run("train_lifting", f"--poses={poses}", f"--workdir={workdir}", "--steps=12", "--seed=3", *_TINY)
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+def test_training_goes_on_as_if_undisturbed(poses, trained, tmp_path):
+    flags = (f"--poses={poses}", f"--workdir={tmp_path / 'run'}", "--seed=3", *_TINY)
+    first = _run("train_lifting", "--steps=7", *flags)
+    assert first.returncode == 0 and "7 steps on 10 poses" in first.stdout, first.stderr
+    second = _run("train_lifting", "--steps=12", *flags)
+    assert second.returncode == 0, second.stderr
+    _, through = folder.load(trained)
+    _, resumed = folder.load(tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, through, resumed)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [5, 7, 10, 12]
+
+
+def test_lift_writes_3d_joints(poses, trained, tmp_path):
+    flags = (
+        f"--poses={poses}",
+        f"--checkpoint={trained}",
+        f"--out={tmp_path / 'lifted.npz'}",
+        f"--pictures={tmp_path}",
+    )
+    done = _run("lift", *flags)
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "lifted.npz") as lifted:
+        assert lifted["joints"].shape == (10, 17, 3) and lifted["unit"] == "px"
+        given = np.load(poses)["keypoints"]
+        np.testing.assert_allclose(lifted["points"], given - given[:, :1], atol=1e-3)  # px around 300
+        farther = lifted["joints"][..., 2:] > 0
+        assert (np.abs(lifted["joints"][..., :2]) >= np.abs(lifted["points"]) - 1e-3)[farther[..., 0]].all()
+        assert all(np.isfinite(lifted[name]).all() for name in ("joints", "depth_sd", "points_sd", "surprise"))
+        assert lifted["entry"].tolist() == list(range(10))
+        np.testing.assert_array_equal(lifted["unusual"], lifted["surprise"] > 4)
+    with PIL.Image.open(tmp_path / "sheet.png") as sheet, PIL.Image.open(tmp_path / "turntable.gif") as turntable:
+        assert sheet.size == (1440, 480) and turntable.n_frames == 36
+    again = _run("lift", *flags)
+    assert again.returncode == 2 and "--overwrite" in again.stderr and len(again.stderr.splitlines()) == 1
+
+
+def test_the_library_lifts_as_the_binary_does(poses, trained):
+    """NumPy in, NumPy out, batch by batch."""
+    given = np.load(poses)["keypoints"]
+    lifted = folder.lift(given, trained)
+    assert all(isinstance(leaf, np.ndarray) for leaf in (lifted.joints, *jax.tree.leaves(lifted)))
+    assert lifted.joints.shape == (10, 17, 3) and lifted.depth_sd.shape == lifted.standardised_residual.shape == (
+        10,
+        17,
+    )
+    hidden = np.ones((10, 17), bool)
+    hidden[:, 13] = False
+    broken = np.where(hidden[..., None], given, np.nan)
+    partly = folder.lift(broken, folder.load(trained), hidden)
+    np.testing.assert_allclose(partly.points[hidden], lifted.points[hidden], atol=1e-3)  # px around 300
+    assert np.isfinite(partly.joints).all() and (partly.points_sd[:, 13] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("keypoints", "visible", "message"),
+    [
+        (np.zeros((2, 34)), None, r"keypoints_px has shape \(2, 34\)"),
+        (np.ones((2, 17, 2)), np.ones((2, 16), bool), r"visible has shape \(2, 16\)"),
+        (np.full((1, 17, 2), np.nan), None, r"keypoints_px\[0, 0\] is \[nan, nan\]"),
+        (np.ones((1, 17, 2)), None, r"keypoints_px\[0\] has no size"),
+    ],
+)
+def test_arrays_that_cannot_be_lifted_are_refused_by_name(keypoints, visible, message, trained):
+    with pytest.raises(InputError, match=message):
+        folder.lift(keypoints, trained, visible)
+
+
+def test_the_published_method_is_a_preset_and_lifts_without_deviations(poses, tmp_path):
+    workdir, out = tmp_path / "run", tmp_path / "lifted.npz"
+    flags = (f"--poses={poses}", f"--workdir={workdir}", "--steps=5", *_TINY)
+    done = _run("train_lifting", "--config.preset=kudo", *flags)
+    assert done.returncode == 0, done.stderr
+    config, _ = folder.load(workdir)
+    assert config.preset == "kudo" and not config.normalise_fakes and config.width == 8
+    done = _run("lift", f"--poses={poses}", f"--checkpoint={workdir}", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    with np.load(out) as lifted:
+        assert "depth_sd" not in lifted.files
+        np.testing.assert_array_equal(lifted["joints"][..., :2], lifted["points"])
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "message"),
+    [
+        ("train_lifting", ["--config.width=16"], "config.width"),
+        ("train_lifting", ["--config.preset=cudo"], "--config.preset=cudo: one of kudo, demo, best"),
+        ("train_lifting", ["--config.learning_rate=-1"], "--config.learning_rate=-1.0"),
+        ("lift", ["--checkpoint={poses.parent}", "--out={tmp_path}/out.npz"], "no folder of a trained lifter"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_exit_code_2(name, flags, message, poses, trained, tmp_path):
+    filled = [flag.format(poses=poses, tmp_path=tmp_path) for flag in flags]
+    more = [f"--workdir={trained}", "--steps=12", "--seed=3", *_TINY] if name == "train_lifting" else []
+    done = _run(name, f"--poses={poses}", *more, *filled)
+    assert done.returncode == 2 and message in done.stderr
+    assert len(done.stderr.splitlines()) == 1

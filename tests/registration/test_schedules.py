@@ -1,0 +1,17 @@
+"""Objectives by name, and the stages of every schedule."""
+
+import numpy as np
+import pytest
+
+from dal_jax.registration import energy, priors, schedules
+from dal_jax.registration.energy import EnergyWeights, Objective
+
+
+def test_names_are_the_papers_rounds_and_ours():
+    assert schedules.objective_by_name("paper_stiff") == Objective(energy.stiff_weights())
+    assert schedules.objective_by_name("paper_soft") == Objective()
+    ours = schedules.objective_by_name("pose_prior")
+    np.testing.assert_array_equal(ours.prior.mean, priors.population().mean)
+    assert (ours.weights.dense, ours.weights.scale) == (EnergyWeights().dense, EnergyWeights().scale)
+    with pytest.raises(ValueError, match="weights 'firm' is not one of paper_stiff, paper_soft, pose_prior"):
+        schedules.objective_by_name("firm")
