@@ -40,7 +40,7 @@ def main(_: list[str]) -> None:
     """Prepare the data set, say where it is and who was left out."""
     files = Files(_SOURCE.value, _CHART.value, _BODY.value, _IMAGE_SIZE.value)
     choices = {flag.name: flag.value for flag in _CHOICES if flag.value is not None}
-    name, _, recipe = _DATASET.value.partition("/")
+    name, recipe = (*_DATASET.value.split("/", 1), "")[:2]
     if name == synthetic_people.NAME:
         source = synthetic_people.source_of(recipe, choices)
     else:

@@ -13,7 +13,7 @@ import sys
 from absl import flags
 
 from dal_jax.data.motions import collection
-from dal_jax.data.motions.collection import Sampling, Views
+from dal_jax.data.motions.collection import Views
 from dal_jax.runtime import cli
 from dal_jax.runtime.errors import InputError
 
@@ -29,18 +29,17 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an existing --out.")
 
 
 def main(_: list[str]) -> None:
-    """Read, look, write."""
+    """Read the motions, project them, write the poses."""
     out = pathlib.Path(_OUT.value)
     if out.suffix != ".npz":
         raise InputError(f"--out={out}: 2D poses are written as .npz")
     if out.exists() and not _OVERWRITE.value:
         raise InputError(f"{out}: exists; --overwrite replaces it")
-    cameras = Views(_CAMERA.value, _VIEWS.value, _ELEVATION.value)
-    sampling = Sampling(cameras, _RATE.value, _SEED.value)
-    done = collection.collect(pathlib.Path(_SOURCE.value), out, sampling, _SKIP_INVALID.value)
-    for line in done.skipped:
+    views = Views(_CAMERA.value, _VIEWS.value, _ELEVATION.value, rate=_RATE.value, seed=_SEED.value)
+    poses, read, skipped = collection.collect(pathlib.Path(_SOURCE.value), out, views, _SKIP_INVALID.value)
+    for line in skipped:
         print(f"skipped: {line}", file=sys.stderr)
-    print(f"{out}: {done.poses} poses of {done.files} files, skipped {len(done.skipped)} files")
+    print(f"{out}: {poses} poses of {read} files, skipped {len(skipped)} files")
 
 
 if __name__ == "__main__":

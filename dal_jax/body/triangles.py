@@ -33,7 +33,7 @@ def containing(
 def nearest(
     point: Float[np.ndarray, "p d"],
     corner: Float[np.ndarray, "t 3 d"],
-    centres: scipy.spatial.cKDTree | None = None,
+    centres: scipy.spatial.KDTree | None = None,
     others: Int[np.ndarray, "p k"] | None = None,
     neighbours: int = NEIGHBOURS,
 ) -> tuple[Int[np.ndarray, "p"], Float[np.ndarray, "p 3"]]:
@@ -46,7 +46,7 @@ def nearest(
       others: triangles to look at besides, for each point.
       neighbours: how many triangles to look at, by nearness of their centres.
     """
-    centres = scipy.spatial.cKDTree(corner.mean(axis=1)) if centres is None else centres
+    centres = centres or scipy.spatial.KDTree(corner.mean(axis=1))
     count = min(neighbours, len(corner))
     _, candidate = centres.query(point, k=count)
     candidate = candidate.reshape(len(point), count)

@@ -16,7 +16,7 @@ from dal_jax.data.preparing import load, prepare
 from dal_jax.data.source import Source, check_choices
 from dal_jax.runtime.errors import InputError
 
-FROM_FILES: dict[str, Callable[[Files], Source]] = {
+FROM_FILES: dict[str, Callable[[Files], Any]] = {
     one.name: one
     for one in (
         DensePoseCoco,
@@ -66,7 +66,8 @@ def open_prepared(dataset: str, files: Files, data_dir: str | os.PathLike[str]) 
         builder, _ = load(dataset, "", data_dir)
     else:
         builder, _ = prepare(source_of(dataset, files), data_dir)
-    made_on = builder.info.metadata["options"]["body"]
+    metadata: Any = builder.info.metadata
+    made_on = metadata["options"]["body"]
     if made_on != body_digest(files.body):
         raise InputError(f"{builder.data_dir}: its surface points are on another body ({made_on}); name it")
     return builder

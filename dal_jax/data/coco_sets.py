@@ -26,12 +26,8 @@ _PICTURE_FIELDS = (
 )  # fmt: skip
 
 
-class Raw(NamedTuple):
-    """An annotation as it stands in its file, and where; repeated: an earlier one has the same id."""
-
-    position: int
-    entry: Any
-    repeated: bool
+Entry = tuple[int, Any, bool]
+"""An annotation's place in its file, the annotation as it stands there, and whether an earlier one has its id."""
 
 
 class Photograph(NamedTuple):
@@ -44,31 +40,13 @@ class Photograph(NamedTuple):
     annotations: str
     images: str
     picture: dict[str, Any] | None
-    entries: list[Raw]
+    entries: list[Entry]
     keypoint_names: tuple[str, ...]
     person_ids: frozenset[int]
 
 
-@dataclasses.dataclass(frozen=True)
-class Reading:
-    """How people are read: what crops look like, and what a data set's annotation means.
-
-    seen: see `densepose.parse_person`. points_needed: leave out people without dense points.
-    known: returns the features that an entry and its image tell beside the annotation (subject, video, frame).
-    """
-
-    files: Files
-    seen: int = keypoints.SEEN
-    points_needed: bool = True
-    known: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] = lambda entry, picture: {}
-
-
-class ParsedPerson(NamedTuple):
-    """A person of a photograph: the annotation, and the features that it tells beside."""
-
-    raw: Raw
-    person: AnnotatedPerson
-    known: dict[str, Any]
+Known = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
+"""Returns the features that an entry and its image tell beside the annotation (subject, video, frame)."""
 
 
 def photographs(path: pathlib.Path, images: pathlib.Path) -> list[Photograph]:
@@ -79,20 +57,22 @@ def photographs(path: pathlib.Path, images: pathlib.Path) -> list[Photograph]:
     """
     container = coco.read(path)
     seen: set[str | None] = set()
-    grouped: dict[int | str | None, list[Raw]] = {}
+    grouped: dict[int | str | None, list[Entry]] = {}
     for position, entry in enumerate(container.entries):
         picture = coco.picture_of(container, entry)
         proper = isinstance(entry, dict) and coco.is_id(entry.get("id"))
         number = str(entry["id"]) if proper else None  # names of people hold it as text
-        raw = Raw(position, _trimmed(entry, _FIELDS), number is not None and number in seen)
+        repeated = number is not None and number in seen
         seen.add(number)
-        grouped.setdefault(None if picture is None else picture["id"], []).append(raw)
+        grouped.setdefault(None if picture is None else picture["id"], []).append(
+            (position, _trimmed(entry, _FIELDS), repeated)
+        )
     in_order = [*container.pictures, *([None] if None in grouped else [])]
     return [
         Photograph(
             path.name,
             str(images),
-            _trimmed(container.pictures.get(number), _PICTURE_FIELDS),
+            _trimmed(None if number is None else container.pictures[number], _PICTURE_FIELDS),
             grouped[number],
             container.keypoint_names,
             container.person_ids,
@@ -106,70 +86,92 @@ def _trimmed(entry: Any, fields: tuple[str, ...]) -> Any:
     return {name: entry[name] for name in fields if name in entry} if isinstance(entry, dict) else entry
 
 
-def read_photograph(unit: Photograph, reading: Reading) -> Iterator[Example | Rejected | Noted]:
-    """Yield a photograph's people, whom it is rejected for what, and what is worth counting."""
-    found: list[ParsedPerson] = []
-    for raw in unit.entries:
+def read_photograph(
+    unit: Photograph,
+    files: Files,
+    *,
+    seen: int = keypoints.SEEN,
+    points_needed: bool = True,
+    known: Known = lambda entry, picture: {},
+) -> Iterator[Example | Rejected | Noted]:
+    """Yield a photograph's people, the rejected ones, and what is worth counting.
+
+    Args:
+      unit: the photograph and its annotations.
+      files: chart and size of the crops.
+      seen: least visibility of a key point that somebody saw (`densepose.parse_person`).
+      points_needed: reject people without dense points.
+      known: returns further features of a person.
+    """
+    people: list[tuple[Entry, AnnotatedPerson, dict[str, Any]]] = []
+    for one in unit.entries:
         try:
-            found.append(_parse(unit, raw, reading))
+            person = _parse(unit, one, seen, points_needed)
+            people.append((one, person, known(one[1], unit.picture or {})))
         except BadEntry as bad:
-            yield coco.reject(unit.annotations, raw.position, raw.entry, unit.picture, bad)
-    if not found:
+            yield reject(unit, one, bad)
+    if not people:
         return
-    first = found[0].person
+    first = people[0][1]
     try:
         pixels = read_picture(pathlib.Path(unit.images, first.file_name), first.picture_size)
     except InputError as error:
-        for one in found:
-            bad = BadEntry("image missing or unreadable", str(error))
-            yield coco.reject(unit.annotations, *one.raw[:2], unit.picture, bad)
+        for one, *_ in people:
+            yield reject(unit, one, BadEntry("image missing or unreadable", str(error)))
         return
     if is_grey(pixels):
         yield Noted("grey photograph")
-    if len(found) > 1:
+    if len(people) > 1:
         yield Noted("photograph of several people")
-    for one in found:
+    for one, person, features in people:
         try:  # once more: the file may not have told the photograph's size
-            densepose.require_box(one.person.bbox_px, pixels.shape[1::-1])
+            densepose.require_box(person.bbox_px, pixels.shape[1::-1])
         except BadEntry as bad:
-            yield coco.reject(unit.annotations, *one.raw[:2], unit.picture, bad)
+            yield reject(unit, one, bad)
             continue
-        yield from map(Noted, notes(one.person, pixels))
+        yield from map(Noted, notes(person, pixels))
         try:
-            mask = _mask_crop(one, pixels.shape[1::-1], reading.files.image_size)
+            mask = _mask_crop(one[1], person, pixels.shape[1::-1], files.image_size)
         except BadEntry:  # the person is good for everything else
             yield Noted("damaged mask")
             mask = None
-        yield make_example(one.person, pixels, reading.files, mask, **one.known)
+        yield make_example(person, pixels, files, mask, **features)
 
 
-def _parse(unit: Photograph, raw: Raw, reading: Reading) -> ParsedPerson:
-    """Return an entry's person; raise BadEntry where there is none to use."""
-    coco.require_ids(raw.entry)
-    entry = raw.entry
+def reject(unit: Photograph, one: Entry, bad: BadEntry) -> Rejected:
+    """Return why an entry of a photograph is left out."""
+    return coco.reject(unit.annotations, one[0], one[1], unit.picture, bad)
+
+
+def _parse(unit: Photograph, one: Entry, seen: int, points_needed: bool) -> AnnotatedPerson:
+    """Return an entry's person; raise BadEntry where it cannot be used."""
+    _, entry, repeated = one
+    coco.require_ids(entry)
     category = entry.get("category_id")
     person = not unit.person_ids or not isinstance(category, int) or category in unit.person_ids
     coco.require(person, "not a person", f"category_id is {coco.short(category)}")
-    if reading.points_needed and not densepose.has_points(entry):
+    if points_needed and not densepose.has_points(entry):
         coco.require(entry.get("iscrowd") != 1, "crowd", "is a crowd, not a person")
         coco.require(not entry.get("dp_masks"), "masks only", "has dp_masks, but no dp_I, dp_U, dp_V, dp_x, dp_y")
         raise BadEntry("without points", "has no dp_I, dp_U, dp_V, dp_x, dp_y")
-    coco.require(not raw.repeated, "duplicate id", f"id {entry['id']!r} appears twice")
-    person = densepose.parse_person(entry, unit.picture, unit.keypoint_names, seen=reading.seen)
+    coco.require(not repeated, "duplicate id", f"id {entry['id']!r} appears twice")
+    person = densepose.parse_person(entry, unit.picture, unit.keypoint_names, seen=seen)
     why = why_unusable(person)
     coco.require(why is None, "too few points", f"has {why}")
-    return ParsedPerson(raw, person, reading.known(entry, unit.picture))
+    return person
 
 
-def _mask_crop(one: ParsedPerson, picture_size: tuple[int, int], size: int) -> UInt8[np.ndarray, "s s"] | None:
+def _mask_crop(
+    entry: dict[str, Any], person: AnnotatedPerson, picture_size: tuple[int, int], size: int
+) -> UInt8[np.ndarray, "s s"] | None:
     """Return the crop of DensePose's part masks, which lie over the person's box, or of the person's silhouette."""
-    parts, box_px = masks.part_map(one.raw.entry.get("dp_masks")), one.person.bbox_px
+    parts, box_px = masks.part_map(entry.get("dp_masks")), person.bbox_px
     if parts is None:
-        silhouette = masks.segmentation(one.raw.entry.get("segmentation"), picture_size)
+        silhouette = masks.segmentation(entry.get("segmentation"), picture_size)
         if silhouette is None:
             return None
         parts, box_px = silhouette.astype(np.uint8) * 255, np.array([0, 0, *picture_size], np.float64)
-    return crop_labels(parts, box_px, one.person.crop_px, size)
+    return crop_labels(parts, box_px, person.crop_px, size)
 
 
 # --- A folder of one's own: photographs, and their 2D labels in a COCO-style file ---
@@ -206,7 +208,7 @@ class CocoFolder:
 
     def read(self, unit: Photograph) -> Iterator[Example | Rejected | Noted]:
         """Yield a photograph's people."""
-        return read_photograph(unit, Reading(self.files, points_needed=False))
+        return read_photograph(unit, self.files, points_needed=False)
 
     def _found(self) -> dict[str, pathlib.Path]:
         folder = self.files.folder
@@ -255,7 +257,7 @@ class DensePoseCoco:
 
     def read(self, unit: Photograph) -> Iterator[Example | Rejected | Noted]:
         """Yield a photograph's people."""
-        return read_photograph(unit, Reading(self.files))
+        return read_photograph(unit, self.files)
 
     def _found(self) -> dict[str, pathlib.Path]:
         """Return each split's annotation, in the folder or in annotations/ below it."""

@@ -75,7 +75,9 @@ class IuvFolder:
         inds = folder / f"{unit.stem}{_INDS}"
         where = folder / f"{unit.stem}{_IUV}"
         if not where.is_file():
-            yield from [Noted("key points without a prediction")] * len(unit.keypoints.entries)
+            yield from [Noted("key points without a prediction")] * len(
+                unit.keypoints.entries if unit.keypoints else ()
+            )
             return
         try:
             picture = photographs.of_stem(folder, unit.stem)
@@ -123,10 +125,12 @@ def _name(photograph: Photograph) -> str:
 def _labelled(photograph: Photograph | None):
     """Yield what is wrong with key points; return the good ones, each somebody's."""
     good: list[Keypoints] = []
-    for raw in photograph.entries if photograph else ():
+    if photograph is None:
+        return good
+    for _, entry, _ in photograph.entries:
         try:
-            coco.require_ids(raw.entry)
-            found = densepose.parse_keypoints(raw.entry, photograph.keypoint_names)
+            coco.require_ids(entry)
+            found = densepose.parse_keypoints(entry, photograph.keypoint_names)
         except BadEntry:
             yield Noted("key points that are damaged")
             continue

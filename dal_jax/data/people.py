@@ -172,7 +172,7 @@ def _source(builder: tfds.core.DatasetBuilder, split: str) -> Sequence:
     for name in split.split("+"):
         if name not in builder.info.splits:
             raise InputError(f"{builder.data_dir}: no split {name!r}; it has {', '.join(builder.info.splits)}")
-    return builder.as_data_source(split=split)
+    return builder.as_data_source(split=split)  # pyright: ignore[reportCallIssue]: hidden by its decorator
 
 
 def _count(source: Sequence, limit: int | None) -> int:

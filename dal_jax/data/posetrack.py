@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dal_jax.data import coco_sets
-from dal_jax.data.coco_sets import Photograph, Reading
+from dal_jax.data.coco_sets import Photograph
 from dal_jax.data.files import Files
 from dal_jax.data.source import Example, Noted
 from dal_jax.observations import coco, masks
@@ -57,10 +57,9 @@ class DensePosePoseTrack:
 
     def read(self, unit: Video) -> Items:
         """Yield a video's people: track by track, frame by frame."""
-        reading = Reading(self.files, seen=_ANNOTATED, known=_known)
         people = []
         for frame in unit:
-            for item in _read_frame(frame, reading):
+            for item in _read_frame(frame, self.files):
                 if isinstance(item, Rejected | Noted):
                     yield item
                 else:
@@ -93,7 +92,7 @@ class DensePosePoseTrack:
         return [sorted(frames, key=lambda frame: _frame(frame.picture or {})) for frames in videos.values()]
 
 
-def _read_frame(frame: Photograph, reading: Reading) -> Items:
+def _read_frame(frame: Photograph, files: Files) -> Items:
     """Yield a frame's people, those left out whose boxes lie in a region that nobody annotated with care."""
     if (frame.picture or {}).get("has_no_densepose") is True:
         yield Noted("frame without dense annotation")
@@ -104,13 +103,13 @@ def _read_frame(frame: Photograph, reading: Reading) -> Items:
         yield Noted("frame with damaged ignored regions")
         ignored = []
     kept = []
-    for raw in frame.entries:
-        if ignored and masks.hold(ignored, _middle(raw.entry)):
+    for one in frame.entries:
+        if ignored and masks.hold(ignored, _middle(one[1])):
             bad = BadEntry("in an ignored region", "lies in a region that the annotators were told to ignore")
-            yield coco.reject(frame.annotations, raw.position, raw.entry, frame.picture, bad)
+            yield coco_sets.reject(frame, one, bad)
         else:
-            kept.append(raw)
-    yield from coco_sets.read_photograph(frame._replace(entries=kept), reading)
+            kept.append(one)
+    yield from coco_sets.read_photograph(frame._replace(entries=kept), files, seen=_ANNOTATED, known=_known)
 
 
 def _middle(entry: Any) -> np.ndarray | None:

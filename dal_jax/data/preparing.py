@@ -77,13 +77,14 @@ def load(
     if not _is_prepared(folder):
         raise InputError(f"{folder}: no data set there; run experiments.prepare_data first")
     builder = tfds.builder_from_directory(folder)
-    made = builder.info.metadata["digest"]
+    metadata: Any = builder.info.metadata
+    made = metadata["digest"]
     if digest not in (None, made):
         raise InputError(
             f"{folder}: made from other files or with other options ({made}, now {digest}); remove that folder, or "
             "name another --data_dir"
         )
-    return builder, from_json(builder.info.metadata["summary"])
+    return builder, from_json(metadata["summary"])
 
 
 class Chunk(NamedTuple):
@@ -202,7 +203,7 @@ def _pack(examples: list[Example]) -> dict[str, np.ndarray]:
         if different := one.keys() ^ names:
             raise ValueError(f"the example and the schema differ in '{min(different)}'")
     for name in names if examples else ():
-        values = [one[name] for one in examples]
+        values: list[Any] = [one[name] for one in examples]
         if schema.is_bytes(name):
             values = [np.frombuffer(value, np.uint8) for value in values]
         if schema.is_ragged(name):
@@ -223,11 +224,13 @@ def _plain(value: object) -> object:
 class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Writes chunks as array_record files; what is read later needs no code of the source."""
 
-    code_path = pathlib.Path(__file__)  # TFDS would look it up through importlib_resources, which it does not require
+    code_path: Any = pathlib.Path(
+        __file__
+    )  # TFDS would look it up through importlib_resources, which it does not require
     VERSION = tfds.core.Version(schema.VERSION)
 
     def __init__(self, source: Source, data_dir: str, work: list[Chunk], summary: Summary):
-        self.name = source.name
+        self.name: str = source.name  # pyright: ignore[reportAttributeAccessIssue]: the class attribute has no setter
         self._source, self._work, self._summary = source, work, summary
         config = tfds.core.BuilderConfig(name=source.config) if source.config else None
         super().__init__(config=config, data_dir=data_dir, file_format="array_record")
@@ -244,7 +247,8 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
     def _example_writer(self) -> tfds_writer.ExampleWriter:
-        return _SameBytesWriter(self.info.file_format)
+        file_format: Any = self.info.file_format
+        return _SameBytesWriter(file_format)
 
     def _split_generators(self, _: tfds.download.DownloadManager) -> dict[str, Iterator]:
         return {split: self._generate_examples(split) for split in self._summary.prepared}
@@ -261,11 +265,14 @@ class _SameBytesWriter(tfds_writer.ExampleWriter):
     """Writes an example's features in order of their names; protobuf's own order is another in every process."""
 
     def write(self, path: PathLike, examples: Iterable[tuple[object, bytes]]) -> object:
-        return super().write(path, ((key, _in_order(example)) for key, example in examples))
+        in_order: Any = ((key, _in_order(example)) for key, example in examples)
+        return super().write(path, in_order)
 
 
 def _in_order(example: bytes) -> bytes:
-    return tf_example_pb2.Example.FromString(example).SerializeToString(deterministic=True)
+    return tf_example_pb2.Example.FromString(  # pyright: ignore[reportAttributeAccessIssue]: made at run time
+        example
+    ).SerializeToString(deterministic=True)
 
 
 def _folder(name: str, config: str, data_dir: PathLike) -> pathlib.Path:

@@ -6,6 +6,7 @@ never 0, so that nobody can score against it.
 """
 
 import functools
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -90,13 +91,14 @@ def is_bytes(name: str) -> bool:
 
 def is_ragged(name: str) -> bool:
     """Tell whether a feature's length varies."""
-    return is_bytes(name) or None in _features()[name].shape
+    shape: Any = _features()[name].shape
+    return is_bytes(name) or None in shape
 
 
 _features = functools.cache(features)
 
 
-def _nothing(feature: tfds.features.Tensor) -> np.ndarray:
+def _nothing(feature: Any) -> np.ndarray:
     return np.full(feature.shape, np.nan if feature.np_dtype == np.float32 else 0, feature.np_dtype)
 
 

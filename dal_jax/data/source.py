@@ -19,25 +19,40 @@ class Noted(NamedTuple):
 
 
 class Source(Protocol):
-    """A data set in its owner's files; it is sent to other processes, so it holds paths and options, not contents.
+    """A data set in its owner's files; it is sent to other processes, so it holds paths and options, not contents."""
 
-    name, config: how tensorflow-datasets calls it; an empty config where there is only one.
-    description: a sentence or two.
-    unit: what a unit of work is called, as in '12.3 photograph/s'.
-    units_a_chunk: how many are done and kept together; a killed run loses the chunks that were under way.
-    """
+    @property
+    def name(self) -> str:
+        """How tensorflow-datasets calls it."""
+        ...
 
-    name: str
-    config: str
-    description: str
-    unit: str
-    units_a_chunk: int
+    @property
+    def config(self) -> str:
+        """Which of its configurations it is; empty where there is only one."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """A sentence or two."""
+        ...
+
+    @property
+    def unit(self) -> str:
+        """What a unit of work is called, as in '12.3 photograph/s'."""
+        ...
+
+    @property
+    def units_a_chunk(self) -> int:
+        """How many units are read and kept together; a killed run loses the chunks that were under way."""
+        ...
 
     def digest(self) -> str:
         """Return a short name of everything the people depend on: input files, options, versions of code."""
+        ...
 
     def options(self) -> dict[str, Any]:
         """Return what is worth knowing later, as JSON: kept in the data set's metadata."""
+        ...
 
     def splits(self) -> Mapping[str, Sequence[Any]]:
         """Return each split's units of work, in order, the same whenever they are listed; a unit can be pickled.
@@ -45,12 +60,14 @@ class Source(Protocol):
         Raises:
           errors.InputError: the files are not those of this data set; one line.
         """
+        ...
 
     def read(self, unit: Any) -> Iterator[Example | Rejected | Noted]:
         """Yield a unit's people, what is wrong with those who are left out, and what else is worth counting.
 
         The same whenever and in whatever process it is read.
         """
+        ...
 
 
 def check_choices(dataset: str, choices: Iterable[str], known: Iterable[str]) -> None:

@@ -107,12 +107,12 @@ class Chart:
         return found
 
     @functools.cached_property
-    def _place_centres(self) -> scipy.spatial.cKDTree:
-        return scipy.spatial.cKDTree(self._places.mean(axis=1))
+    def _place_centres(self) -> scipy.spatial.KDTree:
+        return scipy.spatial.KDTree(self._places.mean(axis=1))
 
     @functools.cached_property
-    def _face_centres(self) -> scipy.spatial.cKDTree:
-        return scipy.spatial.cKDTree(self.body.mean(axis=1))
+    def _face_centres(self) -> scipy.spatial.KDTree:
+        return scipy.spatial.KDTree(self.body.mean(axis=1))
 
 
 def load_chart(path: str | pathlib.Path, template: Template) -> Chart:

@@ -73,20 +73,20 @@ def _keypoint_names(categories: list[dict[str, Any]]) -> tuple[str, ...]:
     return keypoints.COCO_NAMES
 
 
-def is_id(value: object) -> bool:
+def is_id(value: Any) -> bool:
     """Tell whether a value can be an image's or an annotation's id: a number, or a name that can be printed."""
     if isinstance(value, str):
         return len(value) <= 200 and value.isprintable()
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
-def require(condition: object, kind: str, detail: str) -> None:
+def require(condition: Any, kind: str, detail: str) -> None:
     """Raise `BadEntry` where a condition does not hold."""
     if not condition:
         raise BadEntry(kind, detail)
 
 
-def require_ids(entry: object) -> None:
+def require_ids(entry: Any) -> None:
     """Check that an entry is an object with an id and the id of an image."""
     require(isinstance(entry, dict), "wrong type", f"is {short(entry)}, expected an object")
     for name in ("id", "image_id"):
@@ -95,7 +95,7 @@ def require_ids(entry: object) -> None:
 
 
 def reject(
-    path: str | pathlib.Path, position: int, entry: object, picture: dict[str, Any] | None, bad: BadEntry
+    path: str | pathlib.Path, position: int, entry: Any, picture: dict[str, Any] | None, bad: BadEntry
 ) -> Rejected:
     """Return what is said of a bad entry, the `position`-th of its file, in one line."""
     fields = entry if isinstance(entry, dict) else {}
@@ -107,15 +107,15 @@ def reject(
     return Rejected(image_id, annotation_id, name if isinstance(name, str) else "", bad.kind, message)
 
 
-def picture_of(container: Container, entry: object) -> dict[str, Any] | None:
+def picture_of(container: Container, entry: Any) -> dict[str, Any] | None:
     """Return the image of an entry, None where it names none of the file's."""
     image_id = entry.get("image_id") if isinstance(entry, dict) else None
-    return container.pictures.get(image_id) if is_id(image_id) else None
+    return container.pictures.get(image_id) if is_id(image_id) and image_id is not None else None
 
 
 def picture_size(picture: dict[str, Any]) -> tuple[int, int] | None:
     """Return an image's (width, height) where the file names both as numbers that can be one's."""
-    size = picture.get("width"), picture.get("height")
+    size: Any = picture.get("width"), picture.get("height")
     known = all(isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST_PX for value in size)
     return size if known else None
 
@@ -145,6 +145,6 @@ def numbers(entry: dict[str, Any], name: str, length: int | None) -> Float[np.nd
     return np.array(value, np.float64)
 
 
-def short(value: object) -> str:
+def short(value: Any) -> str:
     """Return a value as text that fits a line."""
     return reprlib.repr(value)[:60]

@@ -70,7 +70,7 @@ def has_points(entry: dict[str, Any]) -> bool:
 
 
 def parse_person(
-    entry: object,
+    entry: Any,
     picture: dict[str, Any] | None,
     keypoint_names: tuple[str, ...] = keypoints.COCO_NAMES,
     needs_file: bool = True,
@@ -88,7 +88,8 @@ def parse_person(
       coco.BadEntry: something is not as it must be.
     """
     coco.require_ids(entry)
-    coco.require(picture is not None, "image not listed", f"image_id {entry['image_id']!r} is not in 'images'")
+    if picture is None:
+        raise BadEntry("image not listed", f"image_id {entry['image_id']!r} is not in 'images'")
     size = coco.picture_size(picture)
     file_name = coco.file_name(picture, needs_file)
     bbox = coco.numbers(entry, "bbox", 4)

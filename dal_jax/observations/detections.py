@@ -178,11 +178,12 @@ def _coco(path: Path, content: dict) -> _Entries:
         if (people and fields.get("category_id") not in people) or fields.get("iscrowd"):
             continue
         picture = pictures.get(str(fields.get("image_id")), {})
-        size = picture.get("width"), picture.get("height")
+        size: Any = picture.get("width"), picture.get("height")
         known = all(type(value) is int and value > 0 for value in size)
         where = f"{path}: annotation {fields['id']}" if "id" in fields else f"{path}: annotations[{row}]"
-        ids = fields.get("image_id"), fields.get("id", row + 1)
-        bare = Detection(picture.get("file_name"), *ids, where, picture_size=size if known else None)
+        name: Any = picture.get("file_name")
+        image_id: Any = fields.get("image_id")
+        bare = Detection(name, image_id, fields.get("id", row + 1), where, picture_size=size if known else None)
         entries.append((bare, entry))
     return entries
 
@@ -208,8 +209,8 @@ def _results(path: Path, content: list[dict], names: Sequence[str]) -> _Entries:
     for row, entry in enumerate(content):
         if entry.get("category_id", 1) != 1:  # COCO's number of a person
             continue
-        image_id = entry.get("image_id", entry.get("file_name"))
-        name = entry.get("file_name", image_id)
+        image_id: Any = entry.get("image_id", entry.get("file_name"))
+        name: Any = entry.get("file_name", image_id)
         if isinstance(name, int):
             name = numbers.get(name, str(name))
         elif isinstance(name, str) and name not in known:
@@ -220,7 +221,7 @@ def _results(path: Path, content: list[dict], names: Sequence[str]) -> _Entries:
 
 def _detection(bare: Detection, fields: Any, field: str) -> Detection | None:
     """Return what an entry tells, or None where it has no known key point."""
-    identity = [value if coco.is_id(value) else -1 for value in (bare.image_id, bare.annotation_id)]
+    image_id, annotation_id = (value if coco.is_id(value) else -1 for value in (bare.image_id, bare.annotation_id))
     name = bare.file_name if isinstance(bare.file_name, str) and bare.file_name.isprintable() else ""
     try:
         if not isinstance(fields, dict):
@@ -237,8 +238,8 @@ def _detection(bare: Detection, fields: Any, field: str) -> Detection | None:
         if field == "bbox" or "bbox" in fields:
             box = _box(fields)
     except BadEntry as bad:
-        return Detection(name, *identity, bare.where, problem=bad.detail)
-    return Detection(name, *identity, bare.where, box, keypoints, bare.picture_size)
+        return Detection(name, image_id, annotation_id, bare.where, problem=bad.detail)
+    return Detection(name, image_id, annotation_id, bare.where, box, keypoints, bare.picture_size)
 
 
 def _bad(detail: str) -> BadEntry:

@@ -18,7 +18,7 @@ _MOST_CORNERS = 100_000
 _FARTHEST_PX = 1e5
 
 
-def part_map(dp_masks: object) -> UInt8[np.ndarray, "h w"] | None:
+def part_map(dp_masks: Any) -> UInt8[np.ndarray, "h w"] | None:
     """Return DensePose's coarse part (1 to 14, 0: background) of each cell of the person's box, None where unknown.
 
     dp_masks: the field of an annotation, 14 run-length masks over the box; those that are no object are empty.
@@ -41,7 +41,7 @@ def part_map(dp_masks: object) -> UInt8[np.ndarray, "h w"] | None:
     return parts
 
 
-def segmentation(value: object, size: tuple[int, int] | None) -> Bool[np.ndarray, "h w"] | None:
+def segmentation(value: Any, size: tuple[int, int] | None) -> Bool[np.ndarray, "h w"] | None:
     """Return the pixels of a person, from polygons or run lengths over the picture; None where there are none.
 
     size: (width, height) of the picture; without it nothing can be said.
@@ -59,12 +59,12 @@ def segmentation(value: object, size: tuple[int, int] | None) -> Bool[np.ndarray
     coco.require(isinstance(value, list), "wrong mask", f"segmentation is {coco.short(value)}")
     sane = width * height <= _MOST_CELLS and len(value) <= _MOST_CORNERS
     coco.require(sane, "wrong mask", f"segmentation: {len(value)} polygons in {size} px")
-    corners = [_polygon({"segmentation": polygon}) for polygon in value]
-    filled = pycocotools.mask.merge(pycocotools.mask.frPyObjects(corners, height, width))
+    corners: Any = [_polygon({"segmentation": polygon}) for polygon in value]
+    filled: Any = pycocotools.mask.merge(pycocotools.mask.frPyObjects(corners, height, width))
     return decode({"size": [height, width], "counts": filled["counts"].decode()}, "segmentation")
 
 
-def decode(run_lengths: object, name: str) -> Bool[np.ndarray, "h w"]:
+def decode(run_lengths: Any, name: str) -> Bool[np.ndarray, "h w"]:
     """Return a mask of run lengths, `{'size': [h, w], 'counts': text or numbers}`.
 
     Raises:
@@ -82,7 +82,7 @@ def decode(run_lengths: object, name: str) -> Bool[np.ndarray, "h w"]:
     return np.repeat(on, lengths).reshape((height, width), order="F")
 
 
-def _size(size: object, name: str) -> tuple[int, int]:
+def _size(size: Any, name: str) -> tuple[int, int]:
     whole = isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size)
     fits = whole and min(size) > 0 and size[0] * size[1] <= _MOST_CELLS
     coco.require(fits, "wrong mask", f"{name}: size is {coco.short(size)}")

@@ -25,24 +25,28 @@ class Observation:
     box_px: x, y, width, height of the square crop in the photograph, px.
     """
 
-    point_position: Float[Array, "*batch points 2"]
-    point_face: Int[Array, "*batch points"]
-    point_barycentric: Float[Array, "*batch points 3"]
-    point_confidence: Float[Array, "*batch points"]
-    keypoint_position: Float[Array, "*batch 17 2"]
-    keypoint_confidence: Float[Array, "*batch 17"]
-    depth: Float[Array, "*batch 17"]
-    depth_confidence: Float[Array, "*batch 17"]
-    box_px: Float[Array, "*batch 4"]
+    point_position: Float[Array | np.ndarray, "*batch points 2"]
+    point_face: Int[Array | np.ndarray, "*batch points"]
+    point_barycentric: Float[Array | np.ndarray, "*batch points 3"]
+    point_confidence: Float[Array | np.ndarray, "*batch points"]
+    keypoint_position: Float[Array | np.ndarray, "*batch 17 2"]
+    keypoint_confidence: Float[Array | np.ndarray, "*batch 17"]
+    depth: Float[Array | np.ndarray, "*batch 17"]
+    depth_confidence: Float[Array | np.ndarray, "*batch 17"]
+    box_px: Float[Array | np.ndarray, "*batch 4"]
 
 
-def crop_from_px(points_px: Float[Array, "*batch points 2"], box_px: Float[Array, "*batch 4"]):
+def crop_from_px(
+    points_px: Float[Array | np.ndarray, "*batch points 2"], box_px: Float[Array | np.ndarray, "*batch 4"]
+):
     """Return photograph pixels in the crop's [-1, 1]."""
     corner, side = box_px[..., None, :2], box_px[..., None, 2:3]
     return (points_px - corner) / side * 2.0 - 1.0
 
 
-def px_from_crop(points_crop: Float[Array, "*batch points 2"], box_px: Float[Array, "*batch 4"]):
+def px_from_crop(
+    points_crop: Float[Array | np.ndarray, "*batch points 2"], box_px: Float[Array | np.ndarray, "*batch 4"]
+):
     """Return crop points in photograph pixels: the inverse of `crop_from_px`."""
     corner, side = box_px[..., None, :2], box_px[..., None, 2:3]
     return (points_crop + 1.0) / 2.0 * side + corner
@@ -51,7 +55,9 @@ def px_from_crop(points_crop: Float[Array, "*batch points 2"], box_px: Float[Arr
 def with_depth(observation: Observation, depth: np.ndarray, confidence: np.ndarray | None = None) -> Observation:
     """Attach lifted depths; by default they are trusted where the key point itself is (paper: all alike)."""
     trusted = observation.keypoint_confidence if confidence is None else confidence
-    return observation.replace(depth=np.asarray(depth, np.float32), depth_confidence=np.asarray(trusted, np.float32))
+    return dataclasses.replace(
+        observation, depth=np.asarray(depth, np.float32), depth_confidence=np.asarray(trusted, np.float32)
+    )
 
 
 # --- From an annotated person to the fixed-size, masked `Observation` that registration and training read ---
@@ -106,7 +112,7 @@ def evenly(count: int, limit: int) -> Int[np.ndarray, "kept"]:
     return (np.arange(limit) * count) // limit
 
 
-def _pad(values: np.ndarray, length: int, dtype: type, fill: tuple | float = 0.0) -> np.ndarray:
+def _pad(values: Array | np.ndarray, length: int, dtype: type, fill: tuple | float = 0.0) -> np.ndarray:
     padded = np.empty((length, *values.shape[1:]), dtype)
     padded[:] = fill
     padded[: len(values)] = values

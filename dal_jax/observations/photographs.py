@@ -23,7 +23,7 @@ def read_picture(path: str | pathlib.Path, size: tuple[int, int] | None = None) 
     16 bits become 8; what is transparent becomes black, as is what lies beyond the border of a crop.
 
     Args:
-      size: (width, height) the annotation was made for. Where it fits the stored pixels only, they are not turned.
+      size: (width, height) the annotation was made for. Where it fits the stored pixels only, they are not rotated.
 
     Raises:
       errors.InputError: missing, not a picture, cut off, or of another size.
@@ -52,7 +52,8 @@ def upright_size(path: str | pathlib.Path) -> tuple[int, int]:
     try:
         with PIL.Image.open(path) as stored:
             turned = stored.getexif().get(_ORIENTATION) in _QUARTER_TURNS
-            return stored.size[::-1] if turned else stored.size
+            width, height = stored.size
+            return (height, width) if turned else (width, height)
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error
 

@@ -52,8 +52,8 @@ def nearest_on_surface(rest: Float[np.ndarray, "p 3"]) -> tuple[Int[np.ndarray, 
 
 
 @functools.cache
-def _face_tree() -> scipy.spatial.cKDTree:
-    return scipy.spatial.cKDTree(shapes.corners().mean(axis=1))
+def _face_tree() -> scipy.spatial.KDTree:
+    return scipy.spatial.KDTree(shapes.corners().mean(axis=1))
 
 
 def _throw(face: np.ndarray, barycentric: np.ndarray, rate: float, random: np.random.Generator):
@@ -127,14 +127,15 @@ def _nearest_vertex(part: Int[np.ndarray, "p"], uv: Float[np.ndarray, "p 2"]) ->
 
 
 @functools.cache
-def _uv_tree(part: int) -> tuple[scipy.spatial.cKDTree, np.ndarray]:
+def _uv_tree(part: int) -> tuple[scipy.spatial.KDTree, np.ndarray]:
     faces = np.flatnonzero(shapes.surface().part == part)
-    return scipy.spatial.cKDTree(shapes.surface().uv[faces].reshape(-1, 2)), faces
+    return scipy.spatial.KDTree(shapes.surface().uv[faces].reshape(-1, 2)), faces
 
 
 def _smooth(size: int, random: np.random.Generator) -> Float[np.ndarray, "s s"]:
     """Return a smooth random field of standard deviation 1."""
-    field = scipy.ndimage.zoom(random.normal(0, 1, (8, 8)), size / 8, order=1, mode="nearest", grid_mode=True)
+    coarse = random.normal(0, 1, (8, 8))
+    field = np.asarray(scipy.ndimage.zoom(coarse, size / 8, order=1, mode="nearest", grid_mode=True))
     return field / max(field.std(), 1e-9)
 
 

@@ -244,7 +244,7 @@ class Figure:
         if palm is not None:
             forearm, _ = self.frame(f"{side}_elbow")
             wanted = forearm.T @ palm  # the palm faces -y at rest
-            twist = np.arctan2(wanted @ _cross(axis, [0.0, -1.0, 0.0]), -wanted[1])
+            twist = np.arctan2(wanted @ _cross(axis, np.array([0.0, -1.0, 0.0])), -wanted[1])
             twist = np.clip(twist, -1.4, 1.4)
         half = rotation_matrix(twist / 2 * axis)
         elbow = _INDEX[f"{side}_elbow"]
@@ -309,7 +309,7 @@ def _frame(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def rotate(axes: str, *angles: float) -> Float[np.ndarray, "3 3"]:
-    """Return the rotation about moving axes, one after the other: rotate("YX", a, b) is Y(a) X(b); radians."""
+    """Return the rotation about moving axes, one after the other; radians: "YX", a, b gives Y(a) X(b)."""
     first, *others = (_about(axis, angle) for axis, angle in zip(axes, angles, strict=True))
     return functools.reduce(np.matmul, others, first)
 

@@ -21,7 +21,7 @@ from dal_jax.runtime.errors import InputError
 from dal_jax.synthetic import annotator, motions, rendering, shapes, view as view_lib
 from dal_jax.synthetic.figure import rotate
 from dal_jax.synthetic.recipe import RECIPES, TRAIN_SUBJECTS, Recipe
-from dal_jax.synthetic.rendering import Light, Outfit
+from dal_jax.synthetic.rendering import Outfit, draw_light
 from dal_jax.synthetic.view import Camera, View
 
 NAME = "synthetic_people"
@@ -206,7 +206,7 @@ def stage(recipe: Recipe, split: str, index: int, random: np.random.Generator) -
         camera=camera,
         vertices=vertices_camera,
         joints=to_camera(joints),
-        joints_h36m=shapes.surface().h36m_regressor @ vertices_camera,
+        joints_h36m=np.asarray(shapes.surface().h36m_regressor) @ vertices_camera,
         furniture=to_camera(chair),
         feet_world=(low @ rotation.T + place)[:, [0, 2]],
         rotation=camera.rotation @ rotation @ posture.root,
@@ -225,7 +225,7 @@ def _photograph(
     """Return (picture, IUV map, mask of what is in front): both maps see the person only where nothing is in front."""
     day = np.random.default_rng((*scene.clothes_seed, _CLOTHES, int(random.integers(12))))
     outfit = Outfit(scene.subject, day)
-    light = Light(scene.camera.rotation @ np.array([0.0, 1.0, 0.0]), random)
+    light = draw_light(scene.camera.rotation @ np.array([0.0, 1.0, 0.0]), random)
     wood = random.uniform(0.1, 0.8) * np.array([1.0, random.uniform(0.7, 1.0), random.uniform(0.5, 1.0)])
     centres = view.cast(grid_px)
     person, cover = rendering.photograph(

@@ -35,9 +35,9 @@ class Outfit:
         """subject: whose skin and hair; day: draws the clothes, which a subject changes."""
         skin, hair, self._hair_style, self._beard = _LOOKS[subject]
         self._skin, self._hair = np.array(skin) / 255, np.array(hair) / 255
-        self._top, self._top_pattern = _cloth(day), _Pattern(day)
+        self._top, self._top_pattern = _cloth(day), _pattern(day)
         self._bottom = _cloth(day, dark=0.6)
-        self._bottom_pattern = _Pattern(day, plain=0.75)
+        self._bottom_pattern = _pattern(day, plain=0.75)
         self._shoe, self._sole = _cloth(day, dark=0.7), day.uniform(0.1, 0.9)
         self._sleeve = day.choice([-0.05, 0.32, 0.42, 0.70, 0.96, 0.96])  # share of the arm
         self._leg = day.choice([0.28, 0.45, 0.55, 0.92, 0.92, 0.92, 0.92])  # share of the leg
@@ -59,8 +59,8 @@ class Outfit:
         )
         bottom = trunk & ~top & (y < line["neck"] - 0.3) & (leg < self._leg)
         shoe = _FEET[part] | (leg > self._shoe_top)
-        out[top] = self._top_pattern.apply(self._top, rest[top])
-        out[bottom] = self._bottom_pattern.apply(self._bottom, rest[bottom])
+        out[top] = self._top_pattern(self._top, rest[top])
+        out[bottom] = self._bottom_pattern(self._bottom, rest[bottom])
         out[shoe] = np.where((y[shoe] < line["sole"])[:, None], self._sole, self._shoe)
         self._paint_head(out, _HEAD[part], rest, line)
         return np.clip(out, 0.02, 0.98)
@@ -90,32 +90,28 @@ class Outfit:
         out[hair] = self._hair * (0.85 + 0.3 * ((np.sin(x[hair] * 180) * np.sin(z[hair] * 140)) > 0))[:, None]
 
 
-class _Pattern:
-    """Plain, stripes, checks or a print on the chest, in a second colour."""
+def _pattern(random: np.random.Generator, plain: float = 0.45) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Draw plain cloth, stripes, checks or a print on the chest; return (colour, rest positions) -> colours."""
+    kinds = ["hoops", "pinstripe", "checks", "print", "yoke"]
+    kind = "plain" if random.random() < plain else str(random.choice(kinds))
+    second = _cloth(random)
+    width = random.uniform(0.03, 0.09)
+    shift = random.uniform(0, 1)
 
-    def __init__(self, random: np.random.Generator, plain: float = 0.45):
-        kinds = ["hoops", "pinstripe", "checks", "print", "yoke"]
-        self._kind = "plain" if random.random() < plain else str(random.choice(kinds))
-        self._second = _cloth(random)
-        self._width = random.uniform(0.03, 0.09)
-        self._shift = random.uniform(0, 1)
-
-    def apply(self, colour: np.ndarray, rest: np.ndarray) -> np.ndarray:
+    def colours(colour: np.ndarray, rest: np.ndarray) -> np.ndarray:
         x, y, z = rest.T
-        wave_y, wave_x = ((c / self._width + self._shift) % 1.0 for c in (y, x))
-        if self._kind == "hoops":
-            mask = wave_y < 0.45
-        elif self._kind == "pinstripe":
-            mask = wave_x < 0.22
-        elif self._kind == "checks":
-            mask = (wave_y < 0.5) ^ (wave_x < 0.5)
-        elif self._kind == "print":
-            mask = (np.abs(x) < 0.09) & (z > 0.02) & (np.abs(y - 0.28) < 0.07)
-        elif self._kind == "yoke":
-            mask = y > 0.27
-        else:
-            mask = np.zeros(len(x), bool)
-        return np.where(mask[:, None], self._second, colour)
+        wave_y, wave_x = ((c / width + shift) % 1.0 for c in (y, x))
+        masks = {
+            "hoops": wave_y < 0.45,
+            "pinstripe": wave_x < 0.22,
+            "checks": (wave_y < 0.5) ^ (wave_x < 0.5),
+            "print": (np.abs(x) < 0.09) & (z > 0.02) & (np.abs(y - 0.28) < 0.07),
+            "yoke": y > 0.27,
+            "plain": np.zeros(len(x), bool),
+        }
+        return np.where(masks[kind][:, None], second, colour)
+
+    return colours
 
 
 def _cloth(random: np.random.Generator, dark: float = 0.3) -> np.ndarray:
@@ -149,25 +145,29 @@ def _lines() -> dict:
 # The photograph of a person: light on skin and cloth, in front of a backdrop; and the exact map of its surface.
 
 
-class Light:
-    """A lamp, a weaker one from elsewhere, and light from all around; drawn once a picture."""
+Light = Callable[[Float[np.ndarray, "p 3"]], Float[np.ndarray, "p 3"]]
+"""Returns how much light a surface of a normal sends back, before its own colour (Lambert)."""
 
-    def __init__(self, up: Float[np.ndarray, "3"], random: np.random.Generator):
-        """up: the world's upward direction in the camera's frame."""
-        self._up = up
-        self._lamps = []
-        for strength in (random.uniform(0.45, 0.85), random.uniform(0.0, 0.3)):
-            towards = 0.6 * up + [0.0, 0.0, -0.5] + random.normal(0, 0.55, 3)
-            self._lamps.append((strength, towards / np.linalg.norm(towards)))
-        self._ambient = random.uniform(0.30, 0.55)
-        self._tint = random.normal(1.0, 0.04, 3)
 
-    def shade(self, normal: Float[np.ndarray, "p 3"]) -> Float[np.ndarray, "p 3"]:
-        """Return how much light a surface of that normal sends back, before its own colour (Lambert)."""
-        total = self._ambient * (0.75 + 0.25 * normal @ self._up)
-        for strength, towards in self._lamps:
+def draw_light(up: Float[np.ndarray, "3"], random: np.random.Generator) -> Light:
+    """Draw a picture's lamp, a weaker one from elsewhere, and light from all around.
+
+    up: the world's upward direction in the camera's frame.
+    """
+    lamps = []
+    for strength in (random.uniform(0.45, 0.85), random.uniform(0.0, 0.3)):
+        towards = 0.6 * up + [0.0, 0.0, -0.5] + random.normal(0, 0.55, 3)
+        lamps.append((strength, towards / np.linalg.norm(towards)))
+    ambient = random.uniform(0.30, 0.55)
+    tint = random.normal(1.0, 0.04, 3)
+
+    def light(normal: Float[np.ndarray, "p 3"]) -> Float[np.ndarray, "p 3"]:
+        total = ambient * (0.75 + 0.25 * normal @ up)
+        for strength, towards in lamps:
             total = total + strength * np.maximum(normal @ towards, 0.0)
-        return total[:, None] * self._tint
+        return total[:, None] * tint
+
+    return light
 
 
 def paint(
@@ -182,7 +182,7 @@ def paint(
     rest = np.einsum("pc,pcd->pd", weight, shapes.corners()[met])
     normal = np.einsum("pc,pcd->pd", weight, view.normals[surface.faces[met]])
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
-    colour[body] = outfit.colour(met, rest) * light.shade(normal)
+    colour[body] = outfit.colour(met, rest) * light(normal)
     other = np.flatnonzero(face >= view.body_faces)
     if len(other):
         shade = np.array([0.8, 0.8, 0.55, 0.65, 1.0, 0.9])[(face[other] - view.body_faces) % 12 // 2]
@@ -201,7 +201,7 @@ def photograph(
 
     centres: what the rays through the pixels' centres met; only pixels there and next to there are looked at again.
     """
-    near = scipy.ndimage.binary_dilation(centres.mask, np.ones((3, 3), bool))
+    near = np.asarray(scipy.ndimage.binary_dilation(centres.mask, np.ones((3, 3), bool)), bool)
     step = grid_px[0, 1, 0] - grid_px[0, 0, 0]
     offset = ((np.arange(fine) + 0.5) / fine - 0.5) * step
     inside = np.stack(np.meshgrid(offset, offset), axis=-1).reshape(1, -1, 2)

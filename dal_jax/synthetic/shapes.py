@@ -58,7 +58,7 @@ def subject(name: str) -> Subject:
         raise InputError(f"{SUBJECT_SHAPES}: {vertices.shape} vertices do not fit the free body")
     vertices, joints = vertices - joints[0], joints - joints[0]
     homogeneous = np.concatenate([vertices, np.ones_like(vertices[:, :1])], axis=1)
-    matrix = (surface().skin_weight[:, :, None] * homogeneous[:, None, :]).reshape(len(vertices), -1)
+    matrix = (np.asarray(surface().skin_weight)[:, :, None] * homogeneous[:, None, :]).reshape(len(vertices), -1)
     return Subject(name, joints, vertices, matrix.astype(np.float32), _landmarks(vertices, joints))
 
 
@@ -80,12 +80,12 @@ def pose(
 @functools.cache
 def template_landmarks() -> dict[str, np.ndarray]:
     """Return the landmarks of the free body itself."""
-    return _landmarks(surface().vertices, surface().joints)
+    return _landmarks(np.asarray(surface().vertices), np.asarray(surface().joints))
 
 
 def _landmarks(vertices: np.ndarray, joints: np.ndarray) -> dict[str, np.ndarray]:
     """Measure the face and the trunk: points to lead hands to, and widths to keep them outside of."""
-    regressor = surface().h36m_regressor
+    regressor = np.asarray(surface().h36m_regressor)
     nose, head_top = regressor[9] @ vertices, regressor[10] @ vertices
     head = vertices[np.unique(surface().faces[np.isin(surface().part, HEAD)])]
     trunk = vertices[np.unique(surface().faces[np.isin(surface().part, (*TORSO, 7, 8, 9, 10))])]

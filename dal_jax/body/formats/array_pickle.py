@@ -69,7 +69,9 @@ def _check_sizes(content: bytes) -> None:
     """Refuse a pickle that is cut short, or for whose claims the unpickler would make room before it looks."""
     place, name = 0, ""
     while name != "STOP":
-        code = pickletools.code2op[content[place : place + 1].decode("latin1")]
+        code = pickletools.code2op[  # pyright: ignore[reportAttributeAccessIssue]: missing in the stubs
+            content[place : place + 1].decode("latin1")
+        ]
         place, name, start = place + 1, code.name, place + 1
         kind = 0 if code.arg is None else code.arg.n
         if kind == pickletools.UP_TO_NEWLINE:

@@ -127,4 +127,4 @@ def h36m_regressor(placement: Placement, faces: Int[np.ndarray, "m 3"]) -> Float
 
 def mirror(vertices: Float[np.ndarray, "n 3"]) -> Int[np.ndarray, "n"]:
     """Return for each vertex the one nearest to its mirror image in the plane x = 0."""
-    return scipy.spatial.cKDTree(vertices).query(vertices * [-1, 1, 1])[1]
+    return np.asarray(scipy.spatial.KDTree(vertices).query(vertices * [-1, 1, 1])[1])

@@ -72,7 +72,7 @@ def _problem(vertices: np.ndarray, joints: np.ndarray, has_feet: bool) -> str | 
         return f"the skin is {height:.3g} high, expected a person in metres with y up"
     if depth < _SHORTEST_M:
         return f"the skin has no depth ({depth:.3g})"
-    at = dict(zip(skeleton.SMPL_JOINT_NAMES, joints, strict=True))
+    at: dict[str, np.ndarray] = dict(zip(skeleton.SMPL_JOINT_NAMES, joints, strict=True))
     if at["head"][1] < at["pelvis"][1]:
         return "the head lies below the pelvis, expected a person who stands upright"
     for start, end in _BONES:
@@ -143,7 +143,7 @@ def place(
     face_weights = _dense_weights(body)[body["faces"]].mean(axis=1)
     face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     face_normals /= np.linalg.norm(face_normals, axis=1, keepdims=True)
-    _, near = scipy.spatial.cKDTree(corners.mean(axis=1)).query(laid, k=_NEIGHBOURS)
+    near = np.asarray(scipy.spatial.KDTree(corners.mean(axis=1)).query(laid, k=_NEIGHBOURS)[1])
     weight, squared = triangles.closest(laid[:, None], corners[near])
     facing = (1 - np.einsum("nkx,nx->nk", face_normals[near], normals)) / 2
     foreign = np.stack([1 - np.minimum(face_weights[column], weights).sum(axis=1) for column in near.T], axis=1)

@@ -228,9 +228,9 @@ class _Reader:
 
     def _skin(self, skin: pygltflib.Skin, entry: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the transform that each of a skin's joints gives to vertices, and its node."""
-        for node in skin.joints:
+        for node in skin.joints or ():
             item(self.content.nodes, node, f"{entry}.joints")
-        nodes = np.array(skin.joints, np.int64)
+        nodes = np.array(skin.joints or (), np.int64)
         if not len(nodes):
             raise ValueError(f"{entry}.joints: is empty")
         transforms = self.transforms[nodes]

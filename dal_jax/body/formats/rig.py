@@ -169,7 +169,7 @@ def joints(heads: Float[np.ndarray, "bones 3"], nodes: dict[str, list[int]]) -> 
     proportion to the shin; a hand joint goes on from the forearm, in proportion to it. No skin hangs on them.
     """
     place = {joint: heads[its].mean(axis=0) for joint, its in nodes.items()}
-    free = dict(zip(_NAMES, carry_over.free_body()["joints"], strict=True))
+    free: dict[str, np.ndarray] = dict(zip(_NAMES, carry_over.free_body()["joints"], strict=True))
     for joint in _NAMES:
         if joint not in place and joint in _INSIDE:
             place[joint] = _between(joint, place, free)

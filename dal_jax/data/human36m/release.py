@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import av
+import av.error
 import cdflib
 import numpy as np
 from jaxtyping import Float, UInt8

@@ -84,24 +84,24 @@ def read_motion(path: pathlib.Path, skeleton: Skeleton) -> Float[np.ndarray, "fr
 
 
 def pose(skeleton: Skeleton, motion: Float[np.ndarray, "frames bones 6"]) -> Tracks:
-    """Return where each bone ends: turned about its own axes, by the angles in the order of its freedoms.
+    """Return where each bone ends: rotated about its own axes, by the angles in the order of its freedoms.
 
     The root stands where the motion says.
     """
     angle = motion[..., 3:] * skeleton.to_radians
-    turn = np.broadcast_to(np.eye(3), (*motion.shape[:2], 3, 3)).copy()
+    rotation = np.broadcast_to(np.eye(3), (*motion.shape[:2], 3, 3)).copy()
     place, rest = np.zeros((*motion.shape[:2], 3)), np.zeros((len(skeleton.bones), 3))
     for row, bone in enumerate(skeleton.bones):
         for axis in ("xyz".index(freedom[1]) for freedom in bone.freedoms if freedom[0] == "r"):
-            turn[:, row] = bvh.about(axis, angle[:, row, axis]) @ turn[:, row]
-        turn[:, row] = bone.axis @ turn[:, row] @ bone.axis.T
+            rotation[:, row] = bvh.about(axis, angle[:, row, axis]) @ rotation[:, row]
+        rotation[:, row] = bone.axis @ rotation[:, row] @ bone.axis.T
         if bone.parent < 0:
             place[:, row], rest[row] = motion[:, row, :3], bone.offset
             continue
-        turn[:, row] = turn[:, bone.parent] @ turn[:, row]
-        place[:, row] = place[:, bone.parent] + turn[:, row] @ bone.offset
+        rotation[:, row] = rotation[:, bone.parent] @ rotation[:, row]
+        place[:, row] = place[:, bone.parent] + rotation[:, row] @ bone.offset
         rest[row] = rest[bone.parent] + bone.offset
-    return Tracks(skeleton.names, tuple(bone.parent for bone in skeleton.bones), rest, place, turn)
+    return Tracks(skeleton.names, tuple(bone.parent for bone in skeleton.bones), rest, place, rotation)
 
 
 def _root(path: pathlib.Path, sections: dict, to_radians: float) -> Bone:
@@ -145,7 +145,7 @@ def _bone(path: pathlib.Path, fields: dict[str, tuple[int, list[str]]], to_radia
 
 
 def _axis(path: pathlib.Path, number: int, words: list[str], to_radians: float) -> Float[np.ndarray, "3 3"]:
-    """Return the frame of three angles and an order: of XYZ x turns first."""
+    """Return the frame of three angles and an order: of XYZ x rotates first."""
     if len(words) != 4 or sorted(words[3].upper()) != ["X", "Y", "Z"]:
         raise InputError(f"{path}: line {number}: axis is '{' '.join(words)[:60]}', not three angles and XYZ")
     angles = _numbers(path, number, words[:3], 3) * to_radians

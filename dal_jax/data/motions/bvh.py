@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from scipy.spatial.transform import Rotation
 
 from dal_jax.data.motions.tracks import Tracks
 from dal_jax.runtime.errors import InputError
@@ -21,10 +22,10 @@ _LARGEST = 1e7
 class Bvh(NamedTuple):
     """The file's content; channels: (joint, one of _CHANNELS) for each column of `values`."""
 
-    names: tuple[str, ...]
-    parents: tuple[int, ...]
-    offsets: Float[np.ndarray, "joints 3"]
-    channels: tuple[tuple[int, str], ...]
+    names: list[str]
+    parents: list[int]
+    offsets: list[list[float]]
+    channels: list[tuple[int, str]]
     values: Float[np.ndarray, "frames columns"]
     rate: float
 
@@ -37,9 +38,9 @@ def read(path: pathlib.Path) -> Bvh:
     """
     words = _Words(path)
     words.expect("HIERARCHY")
-    joints = _Joints()
     words.expect("ROOT")
-    _read_joint(words, joints, -1)
+    joints = Bvh([], [], [], [], np.zeros((0, 0)), 0.0)
+    _read_joints(words, joints)
     words.expect("MOTION")
     words.expect("Frames:")
     count = int(words.number())
@@ -49,59 +50,38 @@ def read(path: pathlib.Path) -> Bvh:
     if count < 1 or seconds <= 0:
         raise words.error(f"{count} frames of {seconds} s")
     values = words.table(count, len(joints.channels))
-    return Bvh(
-        tuple(joints.names),
-        tuple(joints.parents),
-        np.array(joints.offsets),
-        tuple(joints.channels),
-        values,
-        1 / seconds,
-    )
+    return joints._replace(values=values, rate=1 / seconds)
 
 
 def pose(bvh: Bvh, step: int = 1) -> Tracks:
-    """Return every `step`-th frame posed: a joint's turns follow one another in the order of its channels."""
-    values = bvh.values[::step]
-    turn = np.broadcast_to(np.eye(3), (len(bvh.names), len(values), 3, 3)).copy()
-    place = np.broadcast_to(bvh.offsets[:, None], (len(bvh.names), len(values), 3)).copy()
+    """Return every `step`-th frame posed: a joint's rotations follow one another in the order of its channels."""
+    values, offsets = bvh.values[::step], np.array(bvh.offsets)
+    rotation = np.broadcast_to(np.eye(3), (len(bvh.names), len(values), 3, 3)).copy()
+    place = np.broadcast_to(offsets[:, None], (len(bvh.names), len(values), 3)).copy()
     for column, (joint, channel) in enumerate(bvh.channels):
         axis = "XYZ".index(channel[0])
         if channel.endswith("position"):
             place[joint, :, axis] = values[:, column]  # it stands in for the offset
         else:
-            turn[joint] = turn[joint] @ about(axis, np.radians(values[:, column]))
-    rest = bvh.offsets.copy()
+            rotation[joint] = rotation[joint] @ about(axis, np.radians(values[:, column]))
+    rest = offsets.copy()
     for joint, parent in enumerate(bvh.parents):
         if parent >= 0:
             rest[joint] += rest[parent]
-            place[joint] = place[parent] + np.einsum("fij,fj->fi", turn[parent], place[joint])
-            turn[joint] = turn[parent] @ turn[joint]
-    return Tracks(bvh.names, bvh.parents, rest, place.swapaxes(0, 1), turn.swapaxes(0, 1))
+            place[joint] = place[parent] + np.einsum("fij,fj->fi", rotation[parent], place[joint])
+            rotation[joint] = rotation[parent] @ rotation[joint]
+    return Tracks(tuple(bvh.names), tuple(bvh.parents), rest, place.swapaxes(0, 1), rotation.swapaxes(0, 1))
 
 
 def about(axis: int, angle: Float[np.ndarray, "*b"]) -> Float[np.ndarray, "*b 3 3"]:
-    """Return right-handed turns about the x, y or z axis (0, 1, 2), radians."""
-    matrix = np.zeros((*np.shape(angle), 3, 3))
-    one, two = (axis + 1) % 3, (axis + 2) % 3
-    matrix[..., axis, axis] = 1
-    matrix[..., one, one] = matrix[..., two, two] = np.cos(angle)
-    matrix[..., two, one] = np.sin(angle)
-    matrix[..., one, two] = -matrix[..., two, one]
-    return matrix
+    """Return right-handed rotations about the x, y or z axis (0, 1, 2), radians."""
+    vectors = np.asarray(angle)[..., None] * np.eye(3)[axis]
+    return Rotation.from_rotvec(vectors.reshape(-1, 3)).as_matrix().reshape(*vectors.shape, 3)
 
 
-class _Joints:
-    def __init__(self):
-        self.names: list[str] = []
-        self.parents: list[int] = []
-        self.offsets: list[list[float]] = []
-        self.channels: list[tuple[int, str]] = []
-
-
-def _read_joint(words: "_Words", joints: _Joints, parent: int) -> None:
-    """Read NAME { OFFSET .. CHANNELS .. children } of a ROOT or JOINT whose keyword has been read."""
-    name = words.line_rest()
-    open_joints = [_open(words, joints, name, parent)]
+def _read_joints(words: "_Words", joints: Bvh) -> None:
+    """Append the joints of NAME { OFFSET .. CHANNELS .. children }, the ROOT, whose keyword has been read."""
+    open_joints = [_open(words, joints, words.line_rest(), -1)]
     while open_joints:  # not by recursion, so that no file can exhaust the stack
         row, word = open_joints[-1], words.next()
         if word == "}":
@@ -123,7 +103,7 @@ def _read_joint(words: "_Words", joints: _Joints, parent: int) -> None:
             raise words.error(f"'{word[:40]}' where OFFSET, CHANNELS, JOINT, End Site or }} must be")
 
 
-def _open(words: "_Words", joints: _Joints, name: str, parent: int) -> int:
+def _open(words: "_Words", joints: Bvh, name: str, parent: int) -> int:
     words.expect("{")
     if len(joints.names) >= _MOST_JOINTS:
         raise words.error(f"more than {_MOST_JOINTS} joints")
@@ -169,9 +149,9 @@ class _Words:
         try:
             value = float(word)
         except ValueError:
-            raise self.error(f"'{word[:40]}' is no number") from None
+            raise self.error(f"'{word[:40]}' is not a number") from None
         if not abs(value) <= _LARGEST:
-            raise self.error(f"{word[:40]} is no finite number")
+            raise self.error(f"{word[:40]} is not a finite number")
         return value
 
     def table(self, rows: int, columns: int) -> Float[np.ndarray, "rows columns"]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -20,17 +19,21 @@ _FOCAL_PX = 1146.0  # Human3.6M's cameras
 
 @dataclasses.dataclass(frozen=True)
 class Views:
-    """How people are looked at.
+    """Which moments of motions are taken, and how people are looked at.
 
     camera: 'perspective', or 'weak': as if from far away, with the size that the distance gives.
     number: of cameras a pose. elevation_deg: standard deviation of a camera's height over the horizon; Kudo et al.
     assume 0. distance_m: nearest and farthest from the hip.
+    rate: poses taken of a second of motion, at most: neighbouring frames of a recording teach little more.
+    seed: of the cameras.
     """
 
     camera: str = "perspective"
     number: int = 1
     elevation_deg: float = 10.0
     distance_m: tuple[float, float] = (3.5, 7.0)
+    rate: float = 5.0
+    seed: int = 0
 
 
 def look(
@@ -42,23 +45,23 @@ def look(
     """
     joints = np.repeat(joints - joints[:, :1], views.number, axis=0)
     count = len(joints)
-    heading = random.uniform(0, 2 * np.pi, count)
+    azimuth = random.uniform(0, 2 * np.pi, count)
     elevation = np.radians(random.normal(0, views.elevation_deg, count))
     distance = random.uniform(*views.distance_m, count)
-    camera = np.einsum("nij,nkj->nki", _rotation(heading, elevation), joints)
+    camera = np.einsum("nij,nkj->nki", _rotation(azimuth, elevation), joints)
     depth = distance[:, None]
     if views.camera == "perspective":
-        depth = np.maximum(depth + camera[..., 2], 0.5)  # nobody reaches through the lens
+        depth = np.maximum(depth + camera[..., 2], 0.5)  # no limb reaches through the lens
     return _FOCAL_PX * camera[..., :2] / depth[..., None] + _PHOTOGRAPH_PX / 2
 
 
-def _rotation(heading: np.ndarray, elevation: np.ndarray) -> Float[np.ndarray, "n 3 3"]:
-    """Return world (y up) to camera (x right, y down, z away): turned about the vertical, then looked at from above."""
-    zero, one = np.zeros_like(heading), np.ones_like(heading)
-    ch, sh, ce, se = np.cos(heading), np.sin(heading), np.cos(elevation), np.sin(elevation)
-    turn = np.stack([ch, zero, sh, zero, one, zero, -sh, zero, ch], axis=-1).reshape(-1, 3, 3)
+def _rotation(azimuth: np.ndarray, elevation: np.ndarray) -> Float[np.ndarray, "n 3 3"]:
+    """Return world (y up) to camera (x right, y down, z away): about the vertical, then tilted from above."""
+    zero, one = np.zeros_like(azimuth), np.ones_like(azimuth)
+    ca, sa, ce, se = np.cos(azimuth), np.sin(azimuth), np.cos(elevation), np.sin(elevation)
+    rotation = np.stack([ca, zero, sa, zero, one, zero, -sa, zero, ca], axis=-1).reshape(-1, 3, 3)
     tilt = np.stack([one, zero, zero, zero, -ce, se, zero, -se, -ce], axis=-1).reshape(-1, 3, 3)
-    return tilt @ turn
+    return tilt @ rotation
 
 
 # --- A folder of motions to one file of 2D poses, which a lifter learns from ---
@@ -66,54 +69,40 @@ def _rotation(heading: np.ndarray, elevation: np.ndarray) -> Float[np.ndarray, "
 ENDINGS = (".npz", ".pkl", ".bvh", ".amc")
 
 
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-    """Which moments are taken, and how they are looked at.
-
-    rate: frames a second, at most; neighbouring frames of a recording teach little more. seed: of the cameras.
-    """
-
-    views: Views = dataclasses.field(default_factory=Views)
-    rate: float = 5.0
-    seed: int = 0
-
-
-class Collected(NamedTuple):
-    """How much a folder gave: poses written, files read, and the files that could not be, with the reason of each."""
-
-    poses: int
-    files: int
-    skipped: list[str]
-
-
-def collect(source: pathlib.Path, out: pathlib.Path, sampling: Sampling, skip_invalid: bool = False) -> Collected:
+def collect(
+    source: pathlib.Path, out: pathlib.Path, views: Views, skip_invalid: bool = False
+) -> tuple[int, int, list[str]]:
     """Write `keypoints` (n, 17, 2) px and `visible` of every motion under a folder, whatever its format.
 
     Args:
       source: a folder of AMASS's or MoSh's .npz and .pkl, of .bvh, of .amc beside their .asf; or one such file.
       out: the .npz to write, whole or not at all.
-      skip_invalid: leave a file that cannot be read out, and say so, instead of ending there.
+      views: cameras and rate.
+      skip_invalid: leave out files that cannot be read, instead of ending at the first.
+
+    Returns:
+      Poses written, files read, and a line for each file that was left out.
 
     Raises:
       errors.InputError: a file cannot be read, or there is none; one line that names file and entry.
     """
     paths = find(source, out)
-    random = np.random.default_rng(sampling.seed)
+    random = np.random.default_rng(views.seed)
     keypoints, skipped = [], []
     for path in progress.bar("reading motions", paths, unit="file"):
         try:
-            joints = read(path, sampling.rate)
+            joints = read(path, views.rate)
         except InputError as error:
             if not skip_invalid:
                 raise
             skipped.append(str(error))
             continue
-        keypoints.append(look(joints, sampling.views, random).astype(np.float32))
+        keypoints.append(look(joints, views, random).astype(np.float32))
     if not keypoints:
         raise InputError(skipped[0])
     every = np.concatenate(keypoints)
     savez(out, keypoints=every, visible=np.ones(every.shape[:2], bool))
-    return Collected(len(every), len(keypoints), skipped)
+    return len(every), len(keypoints), skipped
 
 
 def find(source: pathlib.Path, out: pathlib.Path | None = None) -> list[pathlib.Path]:

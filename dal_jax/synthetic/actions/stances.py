@@ -101,8 +101,10 @@ def _roll_foot(figure: Figure, side: str, out: float, phase: float) -> None:
     figure.rotate(f"{side}_foot", rotate("X", -bend))
 
 
-def sit_chair(figure: Figure, take: Take, legs: str | None = None, flexion: float | None = None) -> str:
-    """Sit on a chair; return how the legs are: 'square', 'reached', 'tucked', 'ankles' (crossed) or 'knees' (crossed).
+def sit_chair(figure: Figure, take: Take, legs: str | None = None, flexion: float | None = None) -> None:
+    """Sit on a chair.
+
+    legs: 'square', 'reached', 'tucked', 'ankles' (crossed) or 'knees' (crossed); drawn where none is given.
 
     flexion: the trunk's, > 0 forward; by default upright to leaning back.
     """
@@ -135,7 +137,8 @@ def sit_chair(figure: Figure, take: Take, legs: str | None = None, flexion: floa
 def leg(figure: Figure, side: str) -> tuple[np.ndarray, float, float]:
     """Return where a leg's hip is now, and its lengths of thigh and shank."""
     rest = [figure.rest(f"{side}_{name}") for name in ("hip", "knee", "ankle")]
-    return figure.frame(f"{side}_hip")[1], np.linalg.norm(rest[1] - rest[0]), np.linalg.norm(rest[2] - rest[1])
+    thigh, shank = (float(np.linalg.norm(rest[row + 1] - rest[row])) for row in (0, 1))
+    return figure.frame(f"{side}_hip")[1], thigh, shank
 
 
 # --- Low down: sitting on the floor, kneeling, squatting ---

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from dal_jax.body import kinematics
 from dal_jax.body.formats import load
 from dal_jax.data.motions import collection, smpl_motion
-from dal_jax.data.motions.collection import Sampling, Views
+from dal_jax.data.motions.collection import Views
 from dal_jax.lifting import poses
 from dal_jax.runtime.errors import InputError
 from tests.body import smpl_files
@@ -69,13 +69,14 @@ def test_a_folder_of_every_format_becomes_a_lifters_poses(tmp_path):
     motion = {name: _RANDOM.uniform(-20, 20, (_FRAMES, 3)) for name in names}
     motion["root"] = np.concatenate([np.zeros((_FRAMES, 3)), motion["root"]], axis=1)
     motion_files.write_acclaim(tmp_path, motion, {name: np.zeros(3) for name in names})
-    sampling = Sampling(Views(number=2), rate=15.0)
-    done = collection.collect(tmp_path, tmp_path / "poses.npz", sampling)
-    again = collection.collect(tmp_path, tmp_path / "poses.npz", sampling)  # what was made is no motion
-    assert done.files == 3 and done.poses == 2 * (_FRAMES // 8 + _FRAMES // 2 + _FRAMES // 8)
+    views = Views(number=2, rate=15.0)
+    done = collection.collect(tmp_path, tmp_path / "poses.npz", views)
+    again = collection.collect(tmp_path, tmp_path / "poses.npz", views)  # what was made is no motion
+    written, files, skipped = done
+    assert files == 3 and not skipped and written == 2 * (_FRAMES // 8 + _FRAMES // 2 + _FRAMES // 8)
     read = poses.read(tmp_path / "poses.npz")
     assert again == done
-    assert read.keypoints_px.shape == (done.poses, 17, 2) and read.visible.all()
+    assert read.keypoints_px.shape == (written, 17, 2) and read.visible.all()
     assert np.abs(read.keypoints_px[:, 0] - 500).max() < 1e-3, "the hip is at the picture's middle"
 
 
@@ -160,7 +161,7 @@ _NAN[2, 7] = np.nan
         (_content("a.bvh", b"\xff\xfe"), "a.bvh: is no text"),
         (_content("a.bvh", b""), "a.bvh: line 0: the file ends here"),
         (_bvh(lambda text: text.replace("ROOT", "BRANCH")), "a.bvh: line 2: 'BRANCH' where ROOT must be"),
-        (_bvh(lambda text: text.replace("OFFSET 0.0", "OFFSET zero", 1)), "a.bvh: line 4: 'zero00000000' is no number"),
+        (_bvh(lambda text: text.replace("OFFSET 0.0", "OFFSET zero", 1)), "line 4: 'zero00000000' is not a number"),
         (_bvh(lambda text: text.replace("Zrotation", "Wrotation", 1)), "a.bvh: line 5: no channel 'Wrotation'"),
         (_bvh(lambda text: text.replace("Frames: 3", "Frames: 9")), "3 lines of motion follow, not 9"),
         (_bvh(lambda text: text[:-20]), "frame 2: 74 values, not 75 numbers"),
@@ -194,7 +195,7 @@ _NAN[2, 7] = np.nan
 def test_what_is_wrong_is_named_in_one_line(tmp_path, make, message):
     source = make(tmp_path)
     with pytest.raises(InputError) as caught:
-        collection.collect(source, tmp_path / "out" / "poses.npz", Sampling())
+        collection.collect(source, tmp_path / "out" / "poses.npz", Views())
     assert message in str(caught.value) and str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists(), "nothing half-written"
