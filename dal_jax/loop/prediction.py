@@ -12,7 +12,7 @@ import os
 import pathlib
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -33,9 +33,6 @@ from dal_jax.runtime import configs, files, progress
 from dal_jax.runtime.checkpoints import Checkpoints
 from dal_jax.runtime.errors import InputError
 from dal_jax.runtime.files import PathLike
-
-PathOf = Callable[[AnnotatedPerson], pathlib.Path]
-"""Returns the path of the photograph that shows a person."""
 
 _READERS = min(8, os.cpu_count() or 1)  # decoding takes the time: of a large JPEG ten times as long as the network
 _FIELDS = tuple(field.name for field in dataclasses.fields(BodyParameters))
