@@ -12,6 +12,7 @@ from absl import flags
 
 import dal_jax as dal
 from dal_jax.body.formats.npz import FREE_BODY
+from dal_jax.fits import export, output
 from dal_jax.fits.fitting import FitOptions
 from dal_jax.observations.person import Annotations
 from dal_jax.registration import schedules
