@@ -53,11 +53,11 @@ def depth(config: Config, parameters: Any, points: Float[Array, "*n 17 2"]) -> F
 
 def realism_logit(config: Config, parameters: Any, points: Float[Array, "*n 17 2"]) -> Float[Array, "*n"]:
     """Return the discriminator's logit that a pose is annotated; it does not see which pose a fake was made from."""
-    seen = _flat(points)
-    if config.discriminator_bones:
-        bones = bone_vectors(points)
-        length = jnp.sqrt(jnp.sum(bones**2, axis=-1) + 1e-4)  # rounded at 0, where the root's slope is infinite
-        seen = jnp.concatenate([seen, bones.reshape(*bones.shape[:-2], -1), length], axis=-1)
+    if not config.discriminator_bones:
+        return _apply(config, "discriminator", parameters, _flat(points))[..., 0]
+    bones = bone_vectors(points)
+    length = jnp.sqrt(jnp.sum(bones**2, axis=-1) + 1e-4)  # rounded at 0, where the root's slope is infinite
+    seen = jnp.concatenate([_flat(points), bones.reshape(*bones.shape[:-2], -1), length], axis=-1)
     return _apply(config, "discriminator", parameters, seen)[..., 0]
 
 
