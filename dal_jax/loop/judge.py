@@ -113,7 +113,7 @@ class Judge:
         """Return the mean score in the camera's frame, or None where the cameras are not known."""
         if truth.intrinsics_px is None:
             return None
-        turned = cameras.rotate_from_crop(joints, people.observations.box_px, truth.intrinsics_px)
+        turned = cameras.rotate_from_crop(joints, np.asarray(people.observations.box_px), truth.intrinsics_px)
         return self._mean(turned, truth.joints_h36m_mm)
 
     def _mean(self, joints, truth) -> float:
