@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from dal_jax.algorithm import LoopState, Run
 from dal_jax.body import cameras, kinematics, skinning
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.data.people import People, Truth
-from dal_jax.deform_and_learn import LoopState, Run
 from dal_jax.evaluation import metrics
 from dal_jax.lifting import lift
 from dal_jax.regressor import model
