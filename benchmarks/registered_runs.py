@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from dal_jax import deform_and_learn
+from dal_jax import algorithm
+from dal_jax.algorithm import Run
 from dal_jax.body import parameters
 from dal_jax.body.formats.load import FREE_BODY, load_body
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.config import Config
-from dal_jax.deform_and_learn import Run
 from dal_jax.lifting import training
 from dal_jax.loop import folder, run as run_lib
 from dal_jax.loop.judge import Judge
@@ -83,7 +83,7 @@ def load(path: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None =
     observed = people.train.observations
     return Registered(
         judge=Judge(run, people.test, people.train_truth, people.test_truth),
-        observations=deform_and_learn.with_lifted_depth(run, state["lifting"], observed),
+        observations=algorithm.with_lifted_depth(run, state["lifting"], observed),
         fits=jax.device_get(state["fits"]),
         objective=state["objective"],
         step=step,
@@ -91,7 +91,7 @@ def load(path: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None =
 
 
 def _example(run: Run, objective: Objective) -> dict[str, Any]:
-    """Return the wanted leaves of a `deform_and_learn.LoopState` as shapes, by the names they are saved under.
+    """Return the wanted leaves of a `algorithm.LoopState` as shapes, by the names they are saved under.
 
     A dict, because Orbax takes a field that is None for an empty one, not for one left out.
     """

@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from dal_jax import deform_and_learn
+from dal_jax import algorithm
+from dal_jax.algorithm import Run, RunState
 from dal_jax.body.formats import load
 from dal_jax.config import Config, demo
 from dal_jax.data.people import People
-from dal_jax.deform_and_learn import Run, RunState
 from dal_jax.loop.folder import RunFolder
 from dal_jax.regressor import model
 from dal_jax.runtime import metric_log
@@ -60,7 +60,7 @@ class _Folder(RunFolder):
 
 @pytest.fixture(scope="module")
 def fresh(setting):
-    return deform_and_learn.initial_state(setting)
+    return algorithm.initial_state(setting)
 
 
 def _run(setting, fresh, workdir, saves_to_live=0):
@@ -72,7 +72,7 @@ def _run(setting, fresh, workdir, saves_to_live=0):
     with _Folder(workdir, setting.config) as run:
         run.saves_to_live = saves_to_live
         state, position = run.resume(fresh)
-        return deform_and_learn.run_rounds(setting, state, position, run, lambda *_: {})[0]
+        return algorithm.run_rounds(setting, state, position, run, lambda *_: {})[0]
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +125,8 @@ def test_killed_at_every_checkpoint_it_ends_with_the_same_bits(setting, fresh, u
 
 
 def test_the_held_out_are_the_same_in_every_round_and_for_any_number_of_epochs(setting):
-    chosen = deform_and_learn.held_out_people(setting)
+    chosen = algorithm.held_out_people(setting)
     assert chosen.sum() == 3
     config = dataclasses.replace(setting.config, regressor=dataclasses.replace(setting.config.regressor, epochs=50))
     longer = dataclasses.replace(setting, config=config)
-    np.testing.assert_array_equal(deform_and_learn.held_out_people(longer), chosen)
+    np.testing.assert_array_equal(algorithm.held_out_people(longer), chosen)

@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from dal_jax import deform_and_learn
+from dal_jax import algorithm
+from dal_jax.algorithm import Run, RunState
 from dal_jax.body.formats import load
 from dal_jax.config import Config, Round, demo
 from dal_jax.data.people import People
-from dal_jax.deform_and_learn import Run, RunState
 from dal_jax.online_fitting import Bodies, OnlineFitter
 from dal_jax.registration import register
 from dal_jax.registration.energy import EnergyWeights
@@ -47,7 +47,7 @@ def setting():
 @pytest.fixture(scope="module")
 def start(setting):
     """Return the state in which the first round's registration leaves a run: poor fits, energies forgotten."""
-    state = deform_and_learn.initial_state(setting)
+    state = algorithm.initial_state(setting)
     rng = np.random.default_rng(1)
     poor = people.random_bodies(COUNT, seed=0)
     poor = poor.replace(pose=poor.pose + rng.normal(0, 0.2, poor.pose.shape).astype(np.float32))
@@ -144,7 +144,7 @@ class _Memory:
 
 
 def _run(setting, state, store, position):
-    return deform_and_learn.run_rounds(setting, state, position, store, lambda *_: {})[0]
+    return algorithm.run_rounds(setting, state, position, store, lambda *_: {})[0]
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_no_energy_ever_rises(undisturbed, start):
 
 def test_energies_are_those_of_the_fits_and_people_that_are_not_shown_keep_theirs(setting, undisturbed, start):
     final, _ = undisturbed
-    observed = deform_and_learn.with_lifted_depth(setting, final.lifting, setting.people.observations)
+    observed = algorithm.with_lifted_depth(setting, final.lifting, setting.people.observations)
     score = register.score(setting.template, observed, final.fits, setting.config.later.objective())
     shown = np.arange(COUNT) != UNWEIGHTED
     np.testing.assert_allclose(final.energy[shown], score[shown], rtol=ENERGY_FLOAT32)

@@ -36,7 +36,7 @@ ARROWS = {
 }
 # The algorithm, its configuration and its bookkeeping: they alone know both halves, in this order. `online_fitting` is
 # where registration meets the regressor's training step.
-WHOLE = ("config", "online_fitting", "deform_and_learn", "loop")
+WHOLE = ("config", "online_fitting", "algorithm", "loop")
 for position, name in enumerate(WHOLE):
     ARROWS[name] = set(ARROWS) | set(WHOLE[:position])
 

@@ -6,8 +6,8 @@ import pathlib
 import shutil
 from typing import Any
 
+from dal_jax.algorithm import LoopState, RunState
 from dal_jax.config import Config
-from dal_jax.deform_and_learn import LoopState, RunState
 from dal_jax.registration import priors
 from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.runtime import files
@@ -18,7 +18,7 @@ from dal_jax.runtime.metric_log import MetricLog
 
 
 class RunFolder:
-    """Keeps one run: a `deform_and_learn.RunStore`."""
+    """Keeps one run: a `algorithm.RunStore`."""
 
     def __init__(self, path: PathLike, config: Config, overwrite: bool = False):
         """Open a folder for a run of `config`.

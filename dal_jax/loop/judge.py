@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from dal_jax.algorithm import LoopState, Run
 from dal_jax.body import cameras, kinematics, skinning
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.data.people import People, Truth
-from dal_jax.deform_and_learn import LoopState, Run
 from dal_jax.evaluation import metrics
 from dal_jax.lifting import lift
 from dal_jax.regressor import model
@@ -113,7 +113,7 @@ class Judge:
         """Return the mean score in the camera's frame, or None where the cameras are not known."""
         if truth.intrinsics_px is None:
             return None
-        turned = cameras.rotate_from_crop(joints, people.observations.box_px, truth.intrinsics_px)
+        turned = cameras.rotate_from_crop(joints, np.asarray(people.observations.box_px), truth.intrinsics_px)
         return self._mean(turned, truth.joints_h36m_mm)
 
     def _mean(self, joints, truth) -> float:

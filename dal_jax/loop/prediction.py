@@ -94,7 +94,7 @@ def load(path: PathLike) -> TrainedRegressor:
 
 
 def _example(config: RegressorConfig) -> dict[str, Any]:
-    """Return the wanted leaves of a `deform_and_learn.LoopState` as shapes, by the names they are saved under.
+    """Return the wanted leaves of a `algorithm.LoopState` as shapes, by the names they are saved under.
 
     A dict, because Orbax takes a field that is None for an empty one, not for one left out.
     """

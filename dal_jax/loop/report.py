@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from dal_jax.algorithm import LoopState
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.data.people import People, Truth
-from dal_jax.deform_and_learn import LoopState
 from dal_jax.loop import report_page
 from dal_jax.loop.judge import Judge
 from dal_jax.loop.report_page import Report, Stage

@@ -4,12 +4,12 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from dal_jax import deform_and_learn as algorithm
+from dal_jax import algorithm
+from dal_jax.algorithm import Run
 from dal_jax.body.formats.load import FREE_BODY, load_body
 from dal_jax.config import Config
 from dal_jax.data import catalogue
 from dal_jax.data.people import People, Truth, load_people, load_truth
-from dal_jax.deform_and_learn import Run
 from dal_jax.loop import report
 from dal_jax.loop.folder import RunFolder
 from dal_jax.loop.judge import Judge

@@ -42,11 +42,11 @@ class RotatedBody:
     joint_rotation: of the 23 joints below the pelvis, relative to the parent. rotation: orthonormal, body to camera.
     """
 
-    joint_rotation: Float[Array, "*batch 23 3 3"]
-    segment_scale: Float[Array, "*batch 24"]
-    rotation: Float[Array, "*batch 3 3"]
-    camera_scale: Float[Array, "*batch"]
-    translation: Float[Array, "*batch 2"]
+    joint_rotation: Float[Array | np.ndarray, "*batch 23 3 3"]
+    segment_scale: Float[Array | np.ndarray, "*batch 24"]
+    rotation: Float[Array | np.ndarray, "*batch 3 3"]
+    camera_scale: Float[Array | np.ndarray, "*batch"]
+    translation: Float[Array | np.ndarray, "*batch 2"]
 
 
 @flax.struct.dataclass
@@ -160,7 +160,7 @@ def measured_codec(kind: Rotations, fits: BodyParameters) -> ThetaCodec:
     )
 
 
-def proper_rotation(rows: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 3 3"]:
+def proper_rotation(rows: Float[Array | np.ndarray, "*batch 3 3"]) -> Float[Array, "*batch 3 3"]:
     """Orthonormalise R's nine numbers: the first two rows by Gram-Schmidt, the third at right angles to both.
 
     Note: where the determinant is positive this is the paper's Gram-Schmidt of three rows. Where it is negative that

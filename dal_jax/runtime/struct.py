@@ -25,7 +25,7 @@ def dataclass(cls: type[T]) -> type[T]:
     frozen = dataclasses.dataclass(frozen=True)(cls)
     if not hasattr(frozen, "replace"):
         frozen.replace = _Struct.replace  # pyright: ignore[reportAttributeAccessIssue]
-    fields = dataclasses.fields(frozen)
+    fields = dataclasses.fields(frozen)  # pyright: ignore[reportArgumentType]: a dataclass by the line above
     return jax.tree_util.register_dataclass(
         frozen,
         data_fields=[field.name for field in fields if not field.metadata.get("static")],

@@ -2,13 +2,13 @@
 
 import pathlib
 
-from dal_jax import deform_and_learn
+from dal_jax import algorithm
+from dal_jax.algorithm import Run, RunState
 from dal_jax.body.formats import load
 from dal_jax.config import Config
 from dal_jax.data import preparing
 from dal_jax.data.files import Files
 from dal_jax.data.human36m.source import Human36m
-from dal_jax.deform_and_learn import Run, RunState
 from dal_jax.loop import run as run_lib
 from dal_jax.loop.folder import RunFolder
 from tests.data.human36m import release
@@ -42,10 +42,10 @@ def record(data_dir: pathlib.Path) -> Run:
 
 def write(workdir: pathlib.Path, setting: Run) -> None:
     """Register everybody in the run's folder."""
-    state, position = deform_and_learn.initial_state(setting), RunState(phase="deform")
+    state, position = algorithm.initial_state(setting), RunState(phase="deform")
     try:
         with _DyingFolder(workdir, setting.config) as run:
             run.resume(state)
-            deform_and_learn.run_rounds(setting, state, position, run, lambda *_: {})
+            algorithm.run_rounds(setting, state, position, run, lambda *_: {})
     except _Killed:
         pass

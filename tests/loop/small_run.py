@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dal_jax.algorithm import LoopState, RunState
 from dal_jax.config import Config, demo
-from dal_jax.deform_and_learn import LoopState, RunState
 from dal_jax.loop.folder import RunFolder
 from dal_jax.regressor import training
 from dal_jax.regressor.training import TrainState

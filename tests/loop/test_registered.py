@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks import registered_runs
-from dal_jax import deform_and_learn
-from dal_jax.deform_and_learn import RunState
+from dal_jax import algorithm
+from dal_jax.algorithm import RunState
 from dal_jax.loop.folder import RunFolder
 from dal_jax.registration import priors
 from dal_jax.registration.energy import EnergyWeights, Objective
@@ -26,7 +26,7 @@ def setting(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     of = registered_run.record(root / "data")
     bodies = people.random_bodies(len(of.people.names), seed=3)
-    return root, of, deform_and_learn.initial_state(of).replace(fits=bodies, predictions=bodies, objective=LATER)
+    return root, of, algorithm.initial_state(of).replace(fits=bodies, predictions=bodies, objective=LATER)
 
 
 def _write(setting, name: str, round_number: int, phase: str, **changes) -> None:
@@ -48,7 +48,7 @@ def test_bodies_depths_and_configuration_are_the_run_s(setting, loaded):
     assert run.step == 1 and run.judge.run.config == of.config
     _assert_equal(run.objective, LATER)
     _assert_equal(run.fits, state.fits)
-    expected = deform_and_learn.with_lifted_depth(of, state.lifting, of.people.observations)
+    expected = algorithm.with_lifted_depth(of, state.lifting, of.people.observations)
     jax.tree.map(np.testing.assert_array_equal, run.observations, expected)
     assert np.any(run.observations.depth_confidence > 0)
 

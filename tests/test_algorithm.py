@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from dal_jax import deform_and_learn
+from dal_jax import algorithm
+from dal_jax.algorithm import Run
 from dal_jax.body.formats.load import load_body
 from dal_jax.config import Config, demo
-from dal_jax.deform_and_learn import Run
 from dal_jax.loop import judge, prediction, run as run_lib
 from dal_jax.loop.folder import RunFolder
 from dal_jax.registration.energy import Objective
@@ -82,7 +82,7 @@ def test_the_regressor_of_a_finished_run_can_be_loaded_alone(undisturbed, data_d
     config = small_config()
     of = Run(config, load_body(), run_lib.load(config, data_dir).train)
     with RunFolder(workdir, config) as run:
-        state, _ = run.resume(deform_and_learn.initial_state(of))
+        state, _ = run.resume(algorithm.initial_state(of))
     found = model.predict(loaded.config, loaded.learned, of.people.images)
     jax.tree.map(np.testing.assert_array_equal, found, state.predictions)
 
@@ -200,7 +200,7 @@ def test_the_tiny_recipe_fits_the_demo_s_network():
 
 
 def test_phases_are_those_that_run_dispatches():
-    assert deform_and_learn.PHASES == ("lift", "deform", "learn", "judge")
+    assert algorithm.PHASES == ("lift", "deform", "learn", "judge")
 
 
 def test_poses_are_learned_from_fits():
@@ -210,6 +210,6 @@ def test_poses_are_learned_from_fits():
     bent[3] = bent[4] = [0.5, 0.0, 0.0]  # knees
     bodies = bodies.replace(pose=0.1 * bodies.pose + bent)
     seen = people.observe(bodies, seed=0)
-    found = deform_and_learn.learn_prior(load_body(), seen, jax.tree.map(np.asarray, bodies), Objective())
+    found = algorithm.learn_prior(load_body(), seen, jax.tree.map(np.asarray, bodies), Objective())
     np.testing.assert_allclose(found.mean[3], bent[3], atol=0.1)
     np.testing.assert_allclose(found.mean[17], 0.0, atol=0.15)  # an elbow
