@@ -158,7 +158,7 @@ def registration(
     """Yield scores of registration with no depth and with each lifter's: `lm` from four headings.
 
     With the paper's soft weights, with a pose prior (`registration.schedules`), and with weights that come from
-    the residuals (`registration.noise`).
+    the residuals (`uncertainty.noise`).
     """
     observed = problems.observations
     nothing = np.zeros_like(observed.depth)

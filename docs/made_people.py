@@ -14,8 +14,9 @@ import sys
 import numpy as np
 import PIL.Image
 
+import dal_jax as dal
 from dal_jax.body.skeleton import H36M_JOINT_NAMES
-from dal_jax.synthetic import people as synthetic_people, shapes
+from dal_jax.synthetic.people import make_person
 from dal_jax.synthetic.recipe import Recipe
 
 SIDE_PX = 384
@@ -30,20 +31,20 @@ def write(folder: pathlib.Path, people: int = 2) -> None:
     recipe = Recipe("made", people, people, SIDE_PX, seed=9, heading_spread_deg=60.0, occluder_rate=0.0)
     named = [joint for joint, name in enumerate(H36M_JOINT_NAMES) if name not in _DERIVED]
     (folder / "photos").mkdir(parents=True, exist_ok=True)
-    images, annotations = [], []
+    body, images, annotations = dal.load_body(), [], []
     for number in range(people):
-        made = synthetic_people.make_person(recipe, "train", number)
+        made = make_person(recipe, "train", number)
         name = f"person_{number}.jpg"
         PIL.Image.open(io.BytesIO(made["image"])).save(folder / "photos" / name, quality=92)
         images.append({"id": number, "file_name": name, "width": SIDE_PX, "height": SIDE_PX})
-        annotations.append({"id": number, "image_id": number, "category_id": 1} | _annotation(made, named))
+        annotations.append({"id": number, "image_id": number, "category_id": 1} | _annotation(body, made, named))
     names = [_COCO_NAME.get(H36M_JOINT_NAMES[joint], H36M_JOINT_NAMES[joint]) for joint in named]
     categories = [{"id": 1, "name": "person", "keypoints": names}]
     content = {"images": images, "annotations": annotations, "categories": categories}
     (folder / "people.json").write_text(json.dumps(content))
 
 
-def _annotation(made: dict, named: list[int]) -> dict:
+def _annotation(body, made: dict, named: list[int]) -> dict:
     """Return a person's box, dense points and key points in the pixels of its own photograph."""
     corner, to_px = made["box_px"][:2], SIDE_PX / made["box_px"][2]
     used = made["point_confidence"] > 0
@@ -53,11 +54,11 @@ def _annotation(made: dict, named: list[int]) -> dict:
     low = np.minimum([columns.min(), rows.min()], points.min(axis=0))
     high = np.maximum([columns.max() + 1, rows.max() + 1], points.max(axis=0))
     face = made["point_face"][used]
-    uv = np.einsum("pc,pcd->pd", made["point_barycentric"][used], shapes.surface().uv[face])
+    uv = np.einsum("pc,pcd->pd", made["point_barycentric"][used], np.asarray(body.uv)[face])
     in_box = (points - low) / (high - low) * 255.0  # DensePose's unit of dp_x and dp_y
     return {
         "bbox": [*low.tolist(), *(high - low).tolist()],
-        "dp_I": shapes.surface().part[face].tolist(),
+        "dp_I": np.asarray(body.part)[face].tolist(),
         "dp_U": np.clip(uv[:, 0], 0, 1).tolist(),
         "dp_V": np.clip(uv[:, 1], 0, 1).tolist(),
         "dp_x": in_box[:, 0].tolist(),

@@ -1,8 +1,8 @@
-"""Photographs in, bodies out: a trained ConvNet predicts every person, and registration refines where it is annotated.
+r"""Photographs in, bodies out: a trained ConvNet predicts every person, and registration refines where it is annotated.
 
   python -m experiments.predict --images=photos --checkpoint=runs/demo --out=bodies
   python -m experiments.predict --images=photos --boxes=boxes.json --checkpoint=runs/demo --out=bodies --export=glb
-  python -m experiments.predict --images=photos --annotations=people.json --chart=UV_Processed.mat --refine \\
+  python -m experiments.predict --images=photos --annotations=people.json --chart=UV_Processed.mat --refine \
       --checkpoint=runs/demo --out=bodies
 
 Who is where comes from --boxes, --keypoints or --annotations; with none of them each picture shows one person who fills
@@ -19,27 +19,19 @@ import hashlib
 import json
 import pathlib
 
-import jax
 import numpy as np
 from absl import flags
 
-from dal_jax.body.formats import load
-from dal_jax.body.template import Template
-from dal_jax.fits import export, file, output
-from dal_jax.fits.file import Fits
-from dal_jax.fits.output import PathOf, Results, summarise, table
+import dal_jax as dal
+from dal_jax.body.formats.load import FREE_BODY
+from dal_jax.fits import export, file, fitting, output
+from dal_jax.fits.fits import Fits
 from dal_jax.loop import prediction
-from dal_jax.loop.prediction import Predicted, TrainedRegressor
-from dal_jax.observations import detections, observation, photographs
-from dal_jax.observations.annotations import read_annotations
-from dal_jax.observations.chart import load_chart
-from dal_jax.observations.observation import Observation
-from dal_jax.observations.person import AnnotatedPerson, Annotations, Rejected
-from dal_jax.registration import register
-from dal_jax.registration.energy import Objective
-from dal_jax.registration.register import Fit, RegistrationConfig
+from dal_jax.loop.prediction import TrainedRegressor
+from dal_jax.observations import detections, photographs
+from dal_jax.observations.person import AnnotatedPerson, Annotations
 from dal_jax.registration.solvers import solve
-from dal_jax.runtime import cli, files, progress
+from dal_jax.runtime import cli, files
 from dal_jax.runtime.errors import InputError
 
 _IMAGES = flags.DEFINE_string("images", None, "Folder of the photographs, or one photograph.", required=True)
@@ -73,36 +65,30 @@ def main(_: list[str]) -> None:
     """Find the people, predict, refine, draw, write, print."""
     formats = export.parse_formats(_EXPORT.value)
     _check_flags()
-    found, path_of = _people()
-    trained = prediction.load(_CHECKPOINT.value)
-    template = load.load_body(_BODY.value or trained.body or load.FREE_BODY)
-    with files.making(_OUT.value, output.NAMES, _run(found, path_of, trained), _OVERWRITE.value) as building:
-        rows = _make(building, trained, template, found, path_of, formats)
+    people, trained = _people(), prediction.load(_CHECKPOINT.value)
+    with files.making(_OUT.value, output.NAMES, _run(people, trained), _OVERWRITE.value) as building:
+        bodies = _bodies(people, trained, building)
+        bodies.write_into(building, formats, overlays=_OVERLAYS.value)
     if _ANNOTATIONS.value or _KEYPOINTS.value:
-        print(table(rows, _SHOWN_ROWS))
+        print(output.table(bodies.report_rows(), _SHOWN_ROWS))
     print(f"wrote {_OUT.value}/fits.npz" + (f" and pictures in {_OUT.value}/overlays" if _OVERLAYS.value else ""))
 
 
-def _make(
-    building: pathlib.Path,
-    trained: TrainedRegressor,
-    template: Template,
-    found: Annotations,
-    path_of: PathOf,
-    formats: tuple[str, ...],
-) -> list[dict]:
-    """Fill the folder with all results; return what summary.json says of each person."""
-    predicted = _predict(trained, path_of, found.people, building)
-    found, predicted = _without_problems(found, predicted)
-    print(f"{found.summary()}; checkpoint {trained.step} of {trained.folder}")
-    for rejected in found.rejected[:_SHOWN_ROWS]:
+def _bodies(people: Annotations, trained: TrainedRegressor, building: pathlib.Path) -> Fits:
+    """Return predicted people, refined on request, with places in the camera's frame if its focal length is known."""
+    body = dal.load_body(_BODY.value or trained.body or FREE_BODY)
+    done = building / "predicted"
+    bodies = prediction.predict_people(trained, people, body, done, _BATCH.value, _SKIP_INVALID.value)
+    used = bodies.annotations or people
+    print(f"{used.summary()}; checkpoint {trained.step} of {trained.folder}")
+    for rejected in used.rejected[:_SHOWN_ROWS]:
         print(f"  skipped: {rejected.message}")
-    observations = observation.observe_all(found.people, load_chart(_CHART.value or "", template))
-    fits, rows = _fits(template, found, observations, predicted)
-    shown = path_of if _OVERLAYS.value else None
-    extra = _camera_fields(path_of, found, fits)
-    output.write(building, Results(template, found, observations, fits, rows, extra), shown, formats)
-    return rows
+    if _REFINE.value:
+        before, bodies = bodies.report_rows(), fitting.refine(bodies, _OPTIMIZER.value)
+        names = ("dense_error_px", "keypoint_error_px")
+        bodies.summary = {f"predicted_{name}": [row[name] for row in before] for name in names}
+    bodies.extra = _camera_fields(bodies, used)
+    return bodies
 
 
 def _check_flags() -> None:
@@ -142,27 +128,24 @@ def _principal_px() -> tuple[float, float] | None:
     return x, y
 
 
-def _people() -> tuple[Annotations, PathOf]:
-    """Return who is to be predicted, and where each one's photograph lies."""
+def _people() -> Annotations:
+    """Return who is to be predicted."""
     if _ANNOTATIONS.value:
-        found = read_annotations(_ANNOTATIONS.value, _IMAGES.value, _CHART.value, skip_invalid=_SKIP_INVALID.value)
-        return found, found.photograph
+        return dal.read_annotations(_ANNOTATIONS.value, _IMAGES.value, _CHART.value, skip_invalid=_SKIP_INVALID.value)
     pictures = detections.list_photographs(_IMAGES.value)
-    names = [path.name for path in pictures]
-    boxes = None
+    names, found = [path.name for path in pictures], None
     if _BOXES.value:
-        boxes = detections.read_boxes(_BOXES.value, names)
+        found = detections.read_boxes(_BOXES.value, names)
     elif _KEYPOINTS.value:
-        boxes = detections.read_keypoints(_KEYPOINTS.value, names)
-    people = detections.people(pictures, boxes, _SKIP_INVALID.value)
-    return people, people.photograph
+        found = detections.read_keypoints(_KEYPOINTS.value, names)
+    return detections.people(pictures, found, _SKIP_INVALID.value)
 
 
-def _run(found: Annotations, path_of: PathOf, trained: TrainedRegressor) -> dict:
-    """Return what the results depend on: another value is another run, whose unfinished work is of no use here."""
+def _run(people: Annotations, trained: TrainedRegressor) -> dict:
+    """Return what the results depend on: with another value, the unfinished work of a killed run is of no use."""
     digest = hashlib.sha256()
-    for one in found.people:
-        stat = path_of(one).stat()
+    for one in people.people:
+        stat = people.photograph(one).stat()
         identity = [one.file_name, one.annotation_id, stat.st_size, stat.st_mtime_ns]
         digest.update(json.dumps(identity).encode())
         for array in (one.crop_px, one.point_px, one.part, one.uv, *one.keypoints):
@@ -180,76 +163,16 @@ def _run(found: Annotations, path_of: PathOf, trained: TrainedRegressor) -> dict
     }
 
 
-def _predict(
-    trained: TrainedRegressor,
-    path_of: PathOf,
-    people: list[AnnotatedPerson],
-    building: pathlib.Path,
-) -> Predicted:
-    return prediction.predict(
-        trained, people, path_of, building / "predicted", _BATCH.value, skip_invalid=_SKIP_INVALID.value
-    )
-
-
-def _without_problems(found: Annotations, predicted: Predicted):
-    """Return the entries, those whose crop could not be made turned into rejected ones, and the others' bodies."""
-    problem_of = dict(zip([id(one) for one in found.people], predicted.problems, strict=True))
-    entries = [
-        Rejected(one.image_id, one.annotation_id, one.file_name, "unreadable picture", problem_of[id(one)])
-        if problem_of.get(id(one))
-        else one
-        for one in found.entries
-    ]
-    good = [row for row, problem in enumerate(predicted.problems) if not problem]
-    if not good:
-        raise InputError(f"{predicted.problems[0]} (none of {len(entries)} people can be used)")
-    parameters = jax.tree.map(lambda leaf: leaf[good], predicted.parameters)
-    return Annotations(entries, found.without_points), parameters
-
-
-def _fits(
-    template: Template,
-    found: Annotations,
-    observations: Observation,
-    predicted,
-) -> tuple[Fits, list[dict]]:
-    """Return the rows of fits.npz and what summary.json says of them; refined where that is asked for."""
-    fits = file.empty(*zip(*[(e.image_id, e.annotation_id, e.file_name) for e in found.entries], strict=True))
-    rows = np.array([isinstance(entry, AnnotatedPerson) for entry in found.entries]).nonzero()[0]
-    bbox_px = np.stack([person.bbox_px for person in found.people])
-    file.fill(fits, rows, template, predicted, observations, bbox_px)
-    summary = summarise(found, fits)
-    if not _REFINE.value:
-        return fits, summary
-    before = {f"predicted_{name}": [row[name] for row in summary] for name in ("dense_error_px", "keypoint_error_px")}
-    fit = _refine(template, observations, predicted)
-    file.fill(fits, rows, template, fit.parameters, observations, bbox_px, fit.energy, fit.converged)
-    summary = summarise(found, fits)
-    return fits, [row | {name: values[index] for name, values in before.items()} for index, row in enumerate(summary)]
-
-
-def _refine(template: Template, observations: Observation, predicted) -> Fit:
-    """Register the people from their predictions alone, with the weights of the loop's later rounds."""
-    people = len(predicted.camera_scale)
-    steps = 30 if _OPTIMIZER.value in ("lm", "dense_lm", "gauss_newton") else 300
-    batch = 64 if _OPTIMIZER.value == "lm" else min(64, 1 << (people - 1).bit_length())
-    config = RegistrationConfig(_OPTIMIZER.value, steps, starts="given", batch=batch)
-    with progress.bar("refine", total=people, unit="person") as bar:
-        return register.register(
-            template, observations, config, Objective(), [predicted], lambda n: bar.update(n - bar.n)
-        )
-
-
-def _camera_fields(path_of: PathOf, found: Annotations, fits: Fits) -> dict[str, np.ndarray]:
+def _camera_fields(bodies: Fits, people: Annotations) -> dict[str, np.ndarray]:
     if not _FOCAL.value:
         return {}
-    intrinsics_px = np.full((len(found.entries), 4), np.nan, np.float32)
-    for row, entry in enumerate(found.entries):
+    intrinsics_px = np.full((len(bodies), 4), np.nan, np.float32)
+    for row, entry in enumerate(people.entries):
         if isinstance(entry, AnnotatedPerson):
-            size = entry.picture_size or photographs.upright_size(path_of(entry))
+            size = entry.picture_size or photographs.upright_size(people.photograph(entry))
             centre = _principal_px() or (size[0] / 2, size[1] / 2)
             intrinsics_px[row] = (_FOCAL.value, _FOCAL.value, *centre)
-    return file.in_camera(fits, intrinsics_px)
+    return file.in_camera(bodies, intrinsics_px)
 
 
 if __name__ == "__main__":

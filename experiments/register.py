@@ -8,34 +8,17 @@ OUT/meshes/* with --export. Everything is written or nothing. The first run comp
 cores, later ones take seconds. A row of fits.npz whose annotation was skipped has `valid` false and holds NaN.
 """
 
-import functools
-import pathlib
-import tempfile
-
-import jax
-import numpy as np
 from absl import flags
 
-from dal_jax.body.formats import load
-from dal_jax.body.template import Template
-from dal_jax.fits import export, file, output
-from dal_jax.fits.file import Fits
-from dal_jax.fits.output import Results
-from dal_jax.lifting import folder as folder_lib, lift
-from dal_jax.observations import observation
-from dal_jax.observations.annotations import read_annotations
-from dal_jax.observations.chart import load_chart
-from dal_jax.observations.observation import Observation
-from dal_jax.observations.person import AnnotatedPerson, Annotations
-from dal_jax.registration import register, schedules, starts as starts_lib
-from dal_jax.registration.energy import Objective
-from dal_jax.registration.register import Fit, RegistrationConfig
+import dal_jax as dal
+from dal_jax.body.formats.npz import FREE_BODY
+from dal_jax.fits.fitting import FitOptions
+from dal_jax.observations.person import Annotations
+from dal_jax.registration import schedules
 from dal_jax.registration.solvers import solve
-from dal_jax.runtime import cli, files, progress
+from dal_jax.registration.starts import STARTS
+from dal_jax.runtime import cli, files
 from dal_jax.runtime.errors import InputError
-from dal_jax.uncertainty import held_out_points, noise, quality
-from dal_jax.uncertainty.noise import NoiseLevels
-from dal_jax.uncertainty.sandwich import Precisions
 
 _ANNOTATIONS = flags.DEFINE_string("annotations", None, "COCO-style JSON with bbox, dp_I, dp_U, dp_V, dp_x, dp_y.")
 _IUV = flags.DEFINE_string("iuv", None, "IUV picture as DensePose writes it, or a folder of NAME_IUV.png.")
@@ -54,7 +37,7 @@ _BLENDSHAPES = flags.DEFINE_bool(
 _LIFTING = flags.DEFINE_string("lifting", None, "Folder of a trained lifter, for the depth of key points (eq. 4).")
 _INITIAL = flags.DEFINE_string("initial", None, "An earlier fits.npz of the same people, as one more start.")
 _STARTS = flags.DEFINE_enum(
-    "starts", "headings4", [name for name in starts_lib.STARTS if name != "given"], "Where the fit starts."
+    "starts", "headings4", [name for name in STARTS if name != "given"], "Where the fit starts."
 )
 _OPTIMIZER = flags.DEFINE_string(
     "optimizer",
@@ -93,128 +76,51 @@ _SHOWN_ROWS = 40
 
 def main(_: list[str]) -> None:
     """Read, fit, measure, draw, write, print."""
-    formats = export.parse_formats(_EXPORT.value)
-    _check_flags()
-    template = load.load_body(_BODY.value or load.FREE_BODY, pose_blendshapes=_BLENDSHAPES.value)
-    chart = load_chart(_CHART.value or "", template)
-    path = _ANNOTATIONS.value or _IUV.value
-    found = read_annotations(path, _IMAGES.value, _CHART.value, _INDS.value, _SKIP_INVALID.value)
-    print(found.summary())
-    for rejected in found.rejected[:_SHOWN_ROWS]:
+    formats, options = export.parse_formats(_EXPORT.value), _options()
+    files.refuse_taken(_OUT.value, output.NAMES, _OVERWRITE.value)
+    body = dal.load_body(_BODY.value or FREE_BODY, pose_blendshapes=_BLENDSHAPES.value)
+    people = _people()
+    print(people.summary())
+    for rejected in people.rejected[:_SHOWN_ROWS]:
         print(f"  skipped: {rejected.message}")
-    observations = _with_depth(observation.observe_all(found.people, chart))
-    fits, held_out, qualities = _fit(template, found, observations)
-    rows = output.summarise(found, fits, held_out)
-    rows = [row | {"quality": report} for row, report in zip(rows, qualities, strict=True)]
-    out = pathlib.Path(_OUT.value).absolute()
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".register.", dir=out) as building:
-        path_of = found.photograph if found.images else None
-        folder = pathlib.Path(building)
-        output.write(folder, Results(template, found, observations, fits, rows), path_of, formats)
-        files.publish(folder, out, output.NAMES)
-    print(output.table(rows, _SHOWN_ROWS))
-    print(f"wrote {_OUT.value}/fits.npz" + (f" and overlays in {_OUT.value}/overlays" if found.images else ""))
+    initial = dal.load_fits(_INITIAL.value) if _INITIAL.value else None
+    fits = dal.fit(people, body, options, lifting=_LIFTING.value, initial=initial, progress=True)
+    fits.save(_OUT.value, formats, overwrite=_OVERWRITE.value)
+    print(output.table(fits.report_rows(), _SHOWN_ROWS))
+    print(f"wrote {_OUT.value}/fits.npz" + (f" and overlays in {_OUT.value}/overlays" if _IMAGES.value else ""))
 
 
-def _check_flags() -> None:
-    """Refuse before the work what would fail after it."""
+def _people() -> Annotations:
     if bool(_ANNOTATIONS.value) == bool(_IUV.value):
         raise InputError("give either --annotations=FILE.json or --iuv=PICTURE")
     if _ANNOTATIONS.value and not _ANNOTATIONS.value.lower().endswith(".json"):
         raise InputError(f"--annotations={_ANNOTATIONS.value}: not a .json file (IUV pictures go to --iuv)")
     if _ANNOTATIONS.value and _INDS.value:
         raise InputError(f"--inds={_INDS.value}: belongs to --iuv, not to --annotations")
+    path = _ANNOTATIONS.value or _IUV.value
+    return dal.read_annotations(path, _IMAGES.value, _CHART.value, _INDS.value, _SKIP_INVALID.value)
+
+
+def _options() -> FitOptions:
+    """Return the options of the fit, refused before the work where they would fail after it."""
     try:
         solve.check(_OPTIMIZER.value)
     except ValueError as error:
         raise InputError(f"--optimizer={_OPTIMIZER.value}: {str(error).split(': ', 1)[-1]}") from error
     if _BLENDSHAPES.value and _OPTIMIZER.value == "lm":
         raise InputError("--pose_blendshapes: the optimiser lm knows none; take --optimizer=dense_lm")
-    files.refuse_taken(_OUT.value, output.NAMES, _OVERWRITE.value)
-
-
-def _with_depth(observations: Observation) -> Observation:
-    """Lift the key points, where there is a lifter; without one, or without key points, eq. 4 has no z term."""
-    if not _LIFTING.value:
-        return observations
-    config, lifter = folder_lib.load(_LIFTING.value)
-    term = jax.jit(functools.partial(lift.depth_term, config))
-    depth, confidence = term(lifter, observations.keypoint_position, observations.keypoint_confidence)
-    return observation.with_depth(observations, np.asarray(depth), np.asarray(confidence))
-
-
-def _fit(
-    template: Template, found: Annotations, observations: Observation
-) -> tuple[Fits, np.ndarray | None, list[dict | None]]:
-    """Return the fits, their errors at points left out, and the report on each."""
-    people = found.people
-    steps = _STEPS.value or (30 if _OPTIMIZER.value in ("lm", "dense_lm", "gauss_newton") else 300)
-    # `lm` is so fast that one compiled shape, kept on disk, beats a smaller batch; the others are padded less
-    batch = 64 if _OPTIMIZER.value == "lm" else min(64, 1 << (len(people) - 1).bit_length())
-    config = RegistrationConfig(
-        _OPTIMIZER.value, steps, _LEARNING_RATE.value, _STARTS.value, batch, _TOLERANCE.value, _SCHEDULE.value
+    return FitOptions(
+        optimizer=_OPTIMIZER.value,
+        steps=_STEPS.value,
+        learning_rate=_LEARNING_RATE.value,
+        starts=_STARTS.value,
+        schedule=_SCHEDULE.value,
+        weights=_WEIGHTS.value,
+        joint_limits=_LIMITS.value,
+        tolerance=_TOLERANCE.value,
+        quality=_QUALITY.value,
+        held_out_share=_HOLDOUT.value,
     )
-    objective = schedules.objective_by_name(_WEIGHTS.value if _WEIGHTS.value in schedules.WEIGHTS else "paper_soft")
-    objective = objective.reweighted(limit=_LIMITS.value or None)
-    objective = schedules.stages(_SCHEDULE.value, objective)[-1]
-    observed, levels = observations, None
-    if _WEIGHTS.value == "estimated":
-        weights = objective.weights
-        _, levels = noise.alternate(template, observations, config, outlier=weights.outlier)
-        objective = noise.objective(levels).reweighted(outlier=weights.outlier, limit=weights.limit)
-        observations = noise.reweighted(observations, levels)
-    given = [_initial(people, observations)] if _INITIAL.value else []
-    with progress.bar("register", total=len(people), unit="person") as bar:
-        fit = register.register(template, observations, config, objective, given, lambda n: bar.update(n - bar.n))
-    qualities = _qualities(template, observed, fit, objective, levels)
-    fits = file.empty(*zip(*[(e.image_id, e.annotation_id, e.file_name) for e in found.entries], strict=True))
-    rows = np.array([isinstance(entry, AnnotatedPerson) for entry in found.entries]).nonzero()[0]
-    boxes = np.stack([person.bbox_px for person in people])
-    file.fill(fits, rows, template, fit.parameters, observations, boxes, fit.energy, fit.converged)
-    if not _HOLDOUT.value:
-        return fits, None, qualities
-    folds = round(1 / _HOLDOUT.value)
-    with progress.bar("held-out points", total=len(people) * folds, unit="fit") as bar:
-        update = lambda n: bar.update(n - bar.n)  # noqa: E731
-        return (
-            fits,
-            held_out_points.held_out_error_px(template, observations, config, objective, folds, update),
-            qualities,
-        )
-
-
-def _qualities(
-    template: Template,
-    observed: Observation,
-    fit: Fit,
-    objective: Objective,
-    levels: NoiseLevels | None,
-) -> list[dict | None]:
-    """Return what there is to say about each fit to what was `observed`.
-
-    levels: of the noise, where the fit was made with weights from them; else the residuals of all fits tell.
-    """
-    if not _QUALITY.value:
-        return [None] * len(fit.energy)
-    template = template.replace(pose_blendshapes=None)  # rivals are fitted by lm; a report can do without wrinkles
-    if levels is None:
-        seen = noise.robust_weights(template, observed, fit.parameters, objective.weights.outlier)
-        levels = noise.estimate(template, seen, fit.parameters, Precisions.of_objective(objective), noise.initial())
-        assessed = quality.assess(template, observed, fit, levels, objective)
-    elif objective.weights.outlier is None and objective.weights.limit is None:
-        assessed = quality.assess(template, observed, fit, levels)
-    else:  # rivals have to be fitted with these terms too, on the depths as the fit trusted them
-        assessed = quality.assess(template, noise.reweighted(observed, levels), fit, levels, objective)
-    return [quality.describe(assessed, row) for row in range(len(fit.energy))]
-
-
-def _initial(people: list[AnnotatedPerson], observations: Observation):
-    identity = [(person.image_id, person.annotation_id) for person in people]
-    try:
-        return file.starts_for(file.read(_INITIAL.value), identity, observations.box_px)
-    except InputError as error:
-        raise InputError(f"--initial={_INITIAL.value}: {error}") from error
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ from jaxtyping import Array, Float
 
 
 def project(
-    points_camera: Float[Array, "*points 3"], camera_scale: Float[Array, ""], translation: Float[Array, "2"]
+    points_camera: Float[Array, "*points 3"],
+    camera_scale: float | Float[Array | np.ndarray, ""],
+    translation: Float[Array | np.ndarray, "2"],
 ) -> Float[Array, "*points 2"]:
     """Return eq. 1: points (camera axes, metres, already rotated by R) in the crop's [-1, 1]."""
     planar = camera_scale * points_camera[..., :2]

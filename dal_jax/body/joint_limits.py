@@ -62,7 +62,7 @@ def limits_rad() -> tuple[Float[np.ndarray, "23 3"], Float[np.ndarray, "23 3"]]:
     return lower, upper
 
 
-def excess(pose: Float[Array, "*batch 23 3"]) -> Float[Array, "*batch 23 3"]:
+def excess(pose: Float[Array | np.ndarray, "*batch 23 3"]) -> Float[Array, "*batch 23 3"]:
     """Return by how much each component lies beyond its range, radians: negative below, positive above, 0 inside."""
     lower, upper = (
         jnp.asarray(bound, pose.dtype).reshape((1,) * (pose.ndim - 2) + bound.shape) for bound in limits_rad()

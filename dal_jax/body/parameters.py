@@ -4,6 +4,7 @@ import dataclasses
 
 import flax.struct
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 UPRIGHT_FACING_CAMERA = ((1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, -1.0))
@@ -22,11 +23,11 @@ class BodyParameters:
     translation: of the pelvis, in the crop's [-1, 1].
     """
 
-    pose: Float[Array, "*batch 23 3"]
-    segment_scale: Float[Array, "*batch 24"]
-    rotation: Float[Array, "*batch 3 3"]
-    camera_scale: Float[Array, "*batch"]
-    translation: Float[Array, "*batch 2"]
+    pose: Float[Array | np.ndarray, "*batch 23 3"]
+    segment_scale: Float[Array | np.ndarray, "*batch 24"]
+    rotation: Float[Array | np.ndarray, "*batch 3 3"]
+    camera_scale: Float[Array | np.ndarray, "*batch"]
+    translation: Float[Array | np.ndarray, "*batch 2"]
 
 
 def t_pose(camera_scale: float = 1.0) -> BodyParameters:

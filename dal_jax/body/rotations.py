@@ -35,7 +35,7 @@ def axis_angle_to_matrix(axis_angle: Float[Array | np.ndarray, "*batch 3"]) -> F
     return identity + sine * cross + cosine * jnp.matmul(cross, cross, precision="highest")
 
 
-def matrix_to_quaternion(matrix: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 4"]:
+def matrix_to_quaternion(matrix: Float[Array | np.ndarray, "*batch 3 3"]) -> Float[Array, "*batch 4"]:
     """Return the unit quaternion (w, x, y, z), w >= 0, of a rotation.
 
     Shepperd's method: of four algebraically equal formulas the one with the largest pivot is taken, so that no
@@ -61,7 +61,7 @@ def matrix_to_quaternion(matrix: Float[Array, "*batch 3 3"]) -> Float[Array, "*b
     return quaternion * jnp.where(quaternion[..., :1] < 0, -1.0, 1.0)
 
 
-def matrix_to_axis_angle(matrix: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 3"]:
+def matrix_to_axis_angle(matrix: Float[Array | np.ndarray, "*batch 3 3"]) -> Float[Array, "*batch 3"]:
     """Return the axis-angle vector (radians, length at most pi) of a rotation; finite gradients at 0 and at pi."""
     quaternion = matrix_to_quaternion(matrix)
     w, axis = quaternion[..., :1], quaternion[..., 1:]
@@ -73,7 +73,7 @@ def matrix_to_axis_angle(matrix: Float[Array, "*batch 3 3"]) -> Float[Array, "*b
     return axis * factor
 
 
-def gram_schmidt(matrix: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 3 3"]:
+def gram_schmidt(matrix: Float[Array | np.ndarray, "*batch 3 3"]) -> Float[Array, "*batch 3 3"]:
     """Orthonormalise the rows of nine free numbers (paper, section 3).
 
     Note: all three rows go through Gram-Schmidt, as the paper says, so the result is a reflection where the
@@ -88,13 +88,13 @@ def gram_schmidt(matrix: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 3 3
     return jnp.stack([first, second, third], axis=-2)
 
 
-def two_columns(matrix: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 6"]:
+def two_columns(matrix: Float[Array | np.ndarray, "*batch 3 3"]) -> Float[Array, "*batch 6"]:
     """Return the first column of a rotation, then the second: six numbers that determine it (Zhou et al. 2019)."""
     columns = jnp.swapaxes(matrix[..., :2], -1, -2)
     return columns.reshape(*columns.shape[:-2], 6)
 
 
-def from_two_columns(six: Float[Array, "*batch 6"]) -> Float[Array, "*batch 3 3"]:
+def from_two_columns(six: Float[Array | np.ndarray, "*batch 6"]) -> Float[Array, "*batch 3 3"]:
     """Return the proper rotation that Gram-Schmidt makes of six free numbers (Zhou et al. 2019, section 4.2).
 
     The third column is the cross product of the others, so no input gives a reflection. It is continuous but where the
@@ -110,7 +110,7 @@ def from_two_columns(six: Float[Array, "*batch 6"]) -> Float[Array, "*batch 3 3"
     return jnp.stack([first, second, jnp.cross(first, second)], axis=-1)
 
 
-def nearest_rotation(matrix: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 3 3"]:
+def nearest_rotation(matrix: Float[Array | np.ndarray, "*batch 3 3"]) -> Float[Array, "*batch 3 3"]:
     """Return the proper rotation (determinant +1) nearest to a matrix in the Frobenius norm."""
     u, _, vt = jnp.linalg.svd(matrix, full_matrices=False)
     sign = jnp.sign(jnp.linalg.det(jnp.matmul(u, vt, precision="highest")))[..., None]

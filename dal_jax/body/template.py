@@ -1,4 +1,4 @@
-"""The rigged template: mean shape, skeleton, skinning weights, chart; and how any body becomes one."""
+"""The rigged template: mean shape, skeleton, skinning weights and chart, as section 3 of the paper has them."""
 
 import flax.struct
 import numpy as np
@@ -13,7 +13,7 @@ class Template:
     """A rigged human in its rest pose: metres, y up, facing +z, its left towards +x, pelvis at the origin.
 
     skinning_matrix and h36m_matrix are the constants W (x) [v, 1] that make skinning and joint regression one matrix
-    product each (see `skinning.stacked_transforms`). pose_blendshapes (see `blendshapes`) are None where the template
+    product each (see `skinning.stacked_transforms`). pose_blendshapes (see `skinning`) are None where the template
     was loaded without them, and applied wherever it has them; h36m_blendshapes is what they do to the regressed joints:
     regressor x weights x basis, segment by segment.
     """
@@ -34,7 +34,7 @@ class Template:
 
 
 def assemble(fields: Fields, pose_blendshapes: bool = False) -> Template:
-    """Make a template of a body file's fields (checked: `body_file.check`)."""
+    """Make a template of a body file's fields (checked: `formats.npz.check`)."""
     vertices = fields["vertices"].astype(np.float32)
     regressor = fields["h36m_regressor"].astype(np.float32)
     weight = np.zeros((len(vertices), len(skeleton.SMPL_PARENTS)), np.float32)

@@ -1,4 +1,4 @@
-"""fits.npz: registered people on disk, one row a person; what `register` and `predict` write and others read."""
+"""fits.npz: people with bodies, one row each, on disk."""
 
 import dataclasses
 import functools
@@ -14,20 +14,24 @@ from dal_jax.body import cameras, kinematics, skinning
 from dal_jax.body.parameters import BodyParameters, fix_gauge
 from dal_jax.body.template import Template
 from dal_jax.observations import residuals
-from dal_jax.observations.observation import Observation, crop_from_px, px_from_crop
+from dal_jax.observations.observation import crop_from_px, px_from_crop
+from dal_jax.observations.observations import Observations
+from dal_jax.observations.person import AnnotatedPerson, Rejected
 from dal_jax.runtime import files
 from dal_jax.runtime.errors import InputError
 
 
 @dataclasses.dataclass(eq=False)
-class Fits:
-    """Rows of `fits.npz` (NumPy). A row that is not `valid` holds NaN; so do errors and energies nobody measured.
+class FitRows:
+    """Rows of `fits.npz` (NumPy), one an entry of the annotation.
+
+    A row that is not `valid` holds NaN; so do errors and energies that were not measured.
 
     image_id, annotation_id, file_name: the annotation's own.
     pose: axis-angle, radians; segment_scale: mean log 0; rotation: body to camera.
     camera_scale, translation: in the crop's [-1, 1] (eq. 1). box_px: x, y, width, height of the square crop.
     bbox_px: the annotation's own box.
-    joints, joints_h36m: camera frame, relative to the pelvis, metres; joints_px: in the photograph.
+    joints, joints_h36m: camera axes, relative to the pelvis, metres; joints_px: in the photograph.
     dense_error_px: root mean square over the dense points; keypoint_error_px: the same over the key points.
     converged: true of what was predicted and not registered.
     """
@@ -51,6 +55,10 @@ class Fits:
     energy: Float[np.ndarray, "n"]
     converged: Bool[np.ndarray, "n"]
 
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.valid)
+
     @property
     def parameters(self) -> BodyParameters:
         """The rows as batched body parameters."""
@@ -65,44 +73,55 @@ _SHAPES = {
 }  # fmt: skip
 
 
-def empty(image_id: list[int | str], annotation_id: list[int | str], file_name: list[str]) -> Fits:
-    """Return rows of which none is valid yet."""
-    count = len(file_name)
-    numbers = {name: np.full((count, *shape), np.nan, np.float32) for name, shape in _SHAPES.items()}
-    flags = {name: np.zeros(count, bool) for name in ("valid", "converged")}
-    return Fits(**(numbers | flags | {
-        "image_id": _ids(image_id), "annotation_id": _ids(annotation_id), "file_name": np.array(file_name, np.str_)
-    }))  # fmt: skip
-
-
-def fill(
-    fits: Fits,
-    rows: np.ndarray,
+def rows_of(
+    observations: Observations,
     template: Template,
     parameters: BodyParameters,
-    observation: Observation,
-    bbox_px: Float[np.ndarray, "k 4"],
     energy: Float[np.ndarray, "k"] | float = np.nan,
     converged: Bool[np.ndarray, "k"] | bool = True,
-) -> None:
-    """Write people (batched parameters and observations) into rows; a row is valid if all its parameters are finite."""
+) -> dict[str, np.ndarray]:
+    """Return the fields of rows for people with these bodies (stacked); valid where all parameters are finite."""
     parameters = jax.tree.map(np.asarray, fix_gauge(parameters))
-    for field in dataclasses.fields(parameters):
-        getattr(fits, field.name)[rows] = getattr(parameters, field.name)
-    fits.box_px[rows], fits.bbox_px[rows] = observation.box_px, bbox_px
+    observation, count = observations.stacked, len(observations)
     joints, joints_h36m, joints_crop = _joints(template, parameters)
-    fits.joints[rows], fits.joints_h36m[rows] = joints, joints_h36m
-    fits.joints_px[rows] = px_from_crop(np.asarray(joints_crop), np.asarray(observation.box_px))
     dense, keypoint = residuals.errors_px(template, parameters, observation)
-    fits.dense_error_px[rows] = residuals.root_mean_square(dense, observation.point_confidence)
-    fits.keypoint_error_px[rows] = residuals.root_mean_square(keypoint, observation.keypoint_confidence)
-    fits.energy[rows], fits.converged[rows] = energy, converged
-    leaves = [np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1) for leaf in jax.tree.leaves(parameters)]
-    fits.valid[rows] = np.all(leaves, axis=0)
+    finite = [np.isfinite(leaf).reshape(count, -1).all(axis=1) for leaf in jax.tree.leaves(parameters)]
+    return {
+        "image_id": _ids(observations.image_id),
+        "annotation_id": _ids(observations.annotation_id),
+        "file_name": np.array(observations.file_name, np.str_),
+        "valid": np.all(finite, axis=0),
+        **{field.name: getattr(parameters, field.name) for field in dataclasses.fields(parameters)},
+        "box_px": np.asarray(observation.box_px, np.float32),
+        "bbox_px": np.asarray(observations.bbox_px, np.float32),
+        "joints": np.asarray(joints),
+        "joints_h36m": np.asarray(joints_h36m),
+        "joints_px": px_from_crop(np.asarray(joints_crop), np.asarray(observation.box_px)),
+        "dense_error_px": residuals.root_mean_square(dense, observation.point_confidence),
+        "keypoint_error_px": residuals.root_mean_square(keypoint, observation.keypoint_confidence),
+        "energy": np.broadcast_to(np.asarray(energy, np.float32), count).copy(),
+        "converged": np.broadcast_to(converged, count).copy(),
+    }
+
+
+def spread(fields: dict[str, np.ndarray], entries: Sequence[AnnotatedPerson | Rejected]) -> dict[str, np.ndarray]:
+    """Return fields with a row for every entry of the annotation: NaN and not valid for those that were rejected."""
+    taken = np.array([isinstance(entry, AnnotatedPerson) for entry in entries])
+    result = {
+        "image_id": _ids([entry.image_id for entry in entries]),
+        "annotation_id": _ids([entry.annotation_id for entry in entries]),
+        "file_name": np.array([entry.file_name for entry in entries], np.str_),
+    }
+    for name, values in fields.items():
+        if name not in result:
+            missing = False if values.dtype == bool else np.nan
+            result[name] = np.full((len(entries), *values.shape[1:]), missing, values.dtype)
+            result[name][taken] = values
+    return result
 
 
 def starts_for(
-    fits: Fits,
+    fits: FitRows,
     identity: Sequence[tuple[int | str, int | str]],
     box_px: Float[np.ndarray, "k 4"],
 ) -> BodyParameters:
@@ -130,13 +149,13 @@ def starts_for(
     )
 
 
-def write(path: str | pathlib.Path, fits: Fits, extra: dict[str, np.ndarray] | None = None) -> None:
+def write(path: str | pathlib.Path, fits: FitRows, extra: dict[str, np.ndarray] | None = None) -> None:
     """Write the file whole or not at all; `extra` are more fields, which `read` passes over."""
-    fields = {field.name: getattr(fits, field.name) for field in dataclasses.fields(fits)}
+    fields = {name: getattr(fits, name) for name in _SHAPES}
     files.savez(path, **fields, **(extra or {}))
 
 
-def read(path: str | pathlib.Path) -> Fits:
+def read(path: str | pathlib.Path) -> FitRows:
     """Read and check a file.
 
     Raises:
@@ -154,7 +173,7 @@ def read(path: str | pathlib.Path) -> Fits:
         count = len(fields["image_id"]) if fields["image_id"].ndim else 0
         if fields[name].shape != (count, *shape):
             raise InputError(f"{path}: field '{name}' has shape {fields[name].shape}, not {(count, *shape)}")
-    return Fits(**fields)
+    return FitRows(**fields)
 
 
 def _ids(values: list[int | str]) -> np.ndarray:
@@ -176,7 +195,7 @@ def _joints(
 # --- What fits say about the camera's own frame once its focal length is known: extra fields of fits.npz ---
 
 
-def in_camera(fits: Fits, intrinsics_px: Float[np.ndarray, "n 4"]) -> dict[str, np.ndarray]:
+def in_camera(fits: FitRows, intrinsics_px: Float[np.ndarray, "n 4"]) -> dict[str, np.ndarray]:
     """Return `joints_camera` (n, 24, 3), `joints_h36m_camera` (n, 17, 3), `rotation_camera` (n, 3, 3), `intrinsics_px`.
 
     Joints stand at their distance from the camera, metres; the rotation is body to camera. Both are turned by the ray

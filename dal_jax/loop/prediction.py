@@ -10,25 +10,32 @@ import functools
 import itertools
 import os
 import pathlib
+import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import UInt8
 
+from dal_jax.body.formats.load import FREE_BODY, load_body
 from dal_jax.body.parameters import BodyParameters, t_pose
-from dal_jax.fits.output import PathOf
+from dal_jax.body.template import Template
+from dal_jax.fits.fits import Fits
 from dal_jax.loop.folder import find, read
-from dal_jax.observations import photographs
-from dal_jax.observations.person import AnnotatedPerson
+from dal_jax.observations import detections, photographs
+from dal_jax.observations.observations import Observations
+from dal_jax.observations.person import AnnotatedPerson, Annotations, Rejected
 from dal_jax.regressor import model, theta
 from dal_jax.regressor.model import Learned, RegressorConfig
 from dal_jax.runtime import configs, files, progress
 from dal_jax.runtime.checkpoints import Checkpoints
 from dal_jax.runtime.errors import InputError
 from dal_jax.runtime.files import PathLike
+
+PathOf = Callable[[AnnotatedPerson], pathlib.Path]
+"""Returns the path of the photograph that shows a person."""
 
 _READERS = min(8, os.cpu_count() or 1)  # decoding takes the time: of a large JPEG ten times as long as the network
 _FIELDS = tuple(field.name for field in dataclasses.fields(BodyParameters))
@@ -123,6 +130,75 @@ def _read_config(path: pathlib.Path) -> tuple[RegressorConfig, str]:
 
 
 def predict(
+    images: PathLike,
+    checkpoint: PathLike,
+    boxes: PathLike | None = None,
+    *,
+    people: Annotations | None = None,
+    batch: int = 64,
+    skip_invalid: bool = False,
+) -> Fits:
+    """Predict the bodies of people in photographs with the regressor of a run.
+
+    Example:
+        bodies = dal.predict("photos", checkpoint="runs/demo", boxes="boxes.json")
+        bodies.save("out", formats=("glb",))
+
+    Args:
+      images: folder of the photographs, or one photograph.
+      checkpoint: folder of a `deform_and_learn` run.
+      boxes: JSON with the people's boxes; None: each picture shows one person, who fills it.
+      people: from `read_annotations`, instead of `boxes`.
+      batch: people that the network sees at once.
+      skip_invalid: run the good pictures and entries where there are bad ones.
+
+    Raises:
+      errors.InputError: a picture, a box or the checkpoint cannot be used; one line.
+    """
+    if people is None:
+        pictures = detections.list_photographs(images)
+        found = None if boxes is None else detections.read_boxes(boxes, [path.name for path in pictures])
+        people = detections.people(pictures, found, skip_invalid)
+    trained = load(checkpoint)
+    with tempfile.TemporaryDirectory() as done:
+        return predict_people(trained, people, load_body(trained.body or FREE_BODY), done, batch, skip_invalid)
+
+
+def predict_people(
+    trained: TrainedRegressor,
+    people: Annotations,
+    template: Template,
+    done: PathLike,
+    batch: int = 64,
+    skip_invalid: bool = False,
+) -> Fits:
+    """Predict annotated people; finished batches stay in the folder `done`, so that a killed command goes on.
+
+    Raises:
+      errors.InputError: no photograph can be read; without `skip_invalid`, also the first that cannot.
+    """
+    predicted = predict_crops(trained, people.people, people.photograph, done, batch, skip_invalid)
+    people, parameters = _without_problems(people, predicted)
+    return Fits.of(Observations.of_annotations(people, template), template, parameters, annotations=people)
+
+
+def _without_problems(people: Annotations, predicted: Predicted) -> tuple[Annotations, BodyParameters]:
+    """Return the entries, rejecting those whose crop could not be made, and the bodies of the others."""
+    problem_of = dict(zip([id(one) for one in people.people], predicted.problems, strict=True))
+    entries = [
+        Rejected(one.image_id, one.annotation_id, one.file_name, "unreadable picture", problem_of[id(one)])
+        if problem_of.get(id(one))
+        else one
+        for one in people.entries
+    ]
+    good = [row for row, problem in enumerate(predicted.problems) if not problem]
+    if not good:
+        raise InputError(f"{predicted.problems[0]} (none of {len(entries)} people can be used)")
+    parameters = jax.tree.map(lambda leaf: leaf[good], predicted.parameters)
+    return dataclasses.replace(people, entries=entries), parameters
+
+
+def predict_crops(
     trained: TrainedRegressor,
     people: Sequence[AnnotatedPerson],
     path_of: PathOf,
@@ -131,11 +207,6 @@ def predict(
     skip_invalid: bool = False,
 ) -> Predicted:
     """Predict the body in every person's square crop.
-
-        trained = load("runs/demo")
-        shown = photographs.listing("photos")
-        people = photographs.people(shown, None, skip_invalid=False).people
-        bodies = predict(trained, people, lambda one: shown.path(one.file_name), "bodies/predicted").parameters
 
     Args:
       trained: the regressor.

@@ -38,9 +38,14 @@ class AnnotatedPerson:
     @property
     def crop_px(self) -> Float[np.ndarray, "4"]:
         """The square crop: the box's centre, the margin times its longer side; it may pass the picture's border."""
-        x, y, width, height = self.bbox_px
-        side = self.crop_margin * max(width, height)
-        return np.array([x + width / 2 - side / 2, y + height / 2 - side / 2, side, side])
+        return square_crop(self.bbox_px, self.crop_margin)
+
+
+def square_crop(bbox_px: Float[np.ndarray, "4"], margin: float = CROP_MARGIN) -> Float[np.ndarray, "4"]:
+    """Return the square around a box's centre whose side is `margin` times the longer side of the box."""
+    x, y, width, height = bbox_px
+    side = margin * max(width, height)
+    return np.array([x + width / 2 - side / 2, y + height / 2 - side / 2, side, side])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -93,17 +93,17 @@ def as_arrays(objective: Objective) -> Objective:
 
 @flax.struct.dataclass
 class Unknowns:
-    """theta = [a, S, R, s, t] as free numbers.
+    """theta = [a, S, R, s, t] as free numbers (leading axes batch).
 
     pose: axis-angle; raw_rotation: nine numbers, orthonormalised inside.
     Note: scales are optimised as logarithms, so that none can become negative (the paper does not say).
     """
 
-    pose: Float[Array, "23 3"]
-    log_segment_scale: Float[Array, "24"]
-    raw_rotation: Float[Array, "3 3"]
-    log_camera_scale: Float[Array, ""]
-    translation: Float[Array, "2"]
+    pose: Float[Array | np.ndarray, "*batch 23 3"]
+    log_segment_scale: Float[Array | np.ndarray, "*batch 24"]
+    raw_rotation: Float[Array | np.ndarray, "*batch 3 3"]
+    log_camera_scale: float | Float[Array | np.ndarray, "*batch"]
+    translation: Float[Array | np.ndarray, "*batch 2"]
 
 
 def from_parameters(parameters: BodyParameters) -> Unknowns:
@@ -117,7 +117,7 @@ def from_parameters(parameters: BodyParameters) -> Unknowns:
     )
 
 
-def scale_residual(template: Template, log_segment_scale: Float[Array, "24"]) -> Float[Array, "23"]:
+def scale_residual(template: Template, log_segment_scale: Float[Array | np.ndarray, "24"]) -> Float[Array, "23"]:
     """Return log s_child - log s_parent over the skeleton's edges.
 
     Note: L_scale is in a supplement that is not at hand. In logarithms it does not depend on the gauge of s.
@@ -125,7 +125,9 @@ def scale_residual(template: Template, log_segment_scale: Float[Array, "24"]) ->
     return log_segment_scale[1:] - log_segment_scale[jnp.array(template.parents[1:])]
 
 
-def joint_residual(pose: Float[Array, "23 3"], prior: PosePrior | None = None) -> Float[Array, "23 3"]:
+def joint_residual(
+    pose: Float[Array | np.ndarray, "23 3"], prior: PosePrior | None = None
+) -> Float[Array | np.ndarray, "23 3"]:
     """Return the axis-angle vectors, a quadratic pull to the T-pose, or the standardised deviations from a prior.
 
     Note: the paper raises w_joint to make the body stiff, so we read L_joint as sum |a_j|^2.
@@ -133,12 +135,12 @@ def joint_residual(pose: Float[Array, "23 3"], prior: PosePrior | None = None) -
     return pose if prior is None else prior.residual(pose)
 
 
-def limit_residual(pose: Float[Array, "23 3"]) -> Float[Array, "23 3"]:
+def limit_residual(pose: Float[Array | np.ndarray, "23 3"]) -> Float[Array, "23 3"]:
     """Return the joint angles' signed excess beyond anatomical limits, radians (not in the paper)."""
     return joint_limits.excess(pose)
 
 
-def det_residual(raw_rotation: Float[Array, "3 3"]) -> Float[Array, "1"]:
+def det_residual(raw_rotation: Float[Array | np.ndarray, "3 3"]) -> Float[Array, "1"]:
     """Return max(0, 1 - det) of the nine raw numbers, which keeps Gram-Schmidt from returning a reflection.
 
     Note: the form of L_det is in the supplement; a hinge at 1 is zero at every proper rotation.
@@ -196,7 +198,9 @@ def residuals(
     return own | {term.name: term.residual(posed) for term in objective.terms}
 
 
-def weighted_residuals(terms: dict[str, Float[Array, "..."]], objective: Objective) -> Float[Array, "residuals"]:
+def weighted_residuals(
+    terms: dict[str, Float[Array | np.ndarray, "..."]], objective: Objective
+) -> Float[Array, "residuals"]:
     """Return one flat vector whose sum of squares is eq. 2: the only place where weights are applied.
 
     Raises:

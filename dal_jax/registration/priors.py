@@ -81,9 +81,9 @@ def learned(
     deviation: Float[np.ndarray, "23 3"],
     moment: Float[np.ndarray, "23 3 3"],
     rotation: Float[Array | np.ndarray, "23 3"],
-    people: float,
+    people: int | float,
     prior: PosePrior,
-    prior_people: float,
+    prior_people: int | float,
 ) -> PosePrior:
     """Return the prior that people's poses speak for; their mirror images count alike.
 

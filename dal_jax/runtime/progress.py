@@ -9,7 +9,9 @@ import tqdm
 LOG_INTERVAL_S = 10.0
 
 
-def bar(title: str, iterable: Iterable | None = None, total: int | None = None, unit: str = "it") -> tqdm.tqdm:
+def bar(
+    title: str, iterable: Iterable | None = None, total: int | None = None, unit: str = "it", shown: bool = True
+) -> tqdm.tqdm:
     """Make a tqdm bar on stderr, to iterate over or to update, as in `with progress.bar("fit", total=9) as shown`.
 
     The postfix waits for the next redrawing, or it would redraw (in a log: write a line) each time it is set.
@@ -20,7 +22,10 @@ def bar(title: str, iterable: Iterable | None = None, total: int | None = None, 
       iterable: wrapped, if given.
       total: number of units, if the iterable has no length.
       unit: the name of one unit, as in '12.3 image/s'.
+      shown: False shows nothing.
     """
+    if not shown:
+        return tqdm.tqdm(iterable, total=total, disable=True)
     if sys.stderr.isatty():
         return _Bar(iterable, title, total, unit=unit, delay=1.0, dynamic_ncols=True, leave=False)
     form = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"

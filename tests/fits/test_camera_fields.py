@@ -8,6 +8,9 @@ import pytest
 from dal_jax.body import cameras
 from dal_jax.body.formats import load
 from dal_jax.fits import file
+from dal_jax.fits.file import FitRows
+from dal_jax.observations.observations import Observations
+from tests.fits import entries
 from tests.regressor import people
 
 PX = 0.02  # float32 rounding of a photograph of a thousand pixels
@@ -19,9 +22,9 @@ def fits():
     bodies = people.random_bodies(3, seed=0).replace(translation=np.zeros((3, 2), np.float32))
     box_px = np.array([[-50.0, 0.0, 120.0, 120.0], [200.0, 80.0, 100.0, 100.0], [900.0, 500.0, 90.0, 90.0]], np.float32)
     observed = people.observe(bodies, seed=0).replace(box_px=box_px)
-    fits = file.empty([0] * 4, [1, 2, 3, 4], ["a.jpg"] * 4)
-    file.fill(fits, np.array([0, 1, 3]), load.load_body(), bodies, observed, box_px)
-    return fits
+    observations = Observations(observed, box_px, [0] * 3, [1, 2, 4], ["a.jpg"] * 3)
+    rows = [entries.annotated(0, 1), entries.annotated(0, 2), entries.rejected(0, 3), entries.annotated(0, 4)]
+    return FitRows(**file.spread(file.rows_of(observations, load.load_body(), bodies), rows))
 
 
 @pytest.mark.parametrize("focal", [900.0, 50_000.0])

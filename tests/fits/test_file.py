@@ -5,9 +5,12 @@ import pytest
 from dal_jax.body.formats import load
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.fits import file
+from dal_jax.fits.file import FitRows
 from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation
+from dal_jax.observations.observations import Observations
 from dal_jax.runtime.errors import InputError
+from tests.fits import entries
 from tests.observations import posed_people
 
 PX = 1e-3
@@ -42,11 +45,18 @@ def _observation(seed, shift_crop=0.0, box=(10.0, 20.0, 100.0, 100.0)):
 
 @pytest.fixture
 def fits(template):
-    found = file.empty([1, 1, 2], [5, 6, 7], ["a.jpg", "a.jpg", "b.jpg"])
     people = _stack(posed_people.parameters(1), posed_people.parameters(2))
     seen = _stack(_observation(1), _observation(2, shift_crop=0.04))
-    file.fill(found, np.array([0, 2]), template, people, seen, np.ones((2, 4)), np.array([3.0, 4.0]))
-    return found
+    observed = Observations(seen, np.ones((2, 4)), [1, 2], [5, 7], ["a.jpg", "b.jpg"])
+    fields = file.rows_of(observed, template, people, np.array([3.0, 4.0]))
+    return FitRows(
+        **file.spread(fields, [entries.annotated(1, 5), entries.rejected(1, 6), entries.annotated(2, 7, "b.jpg")])
+    )
+
+
+def _one(person, template) -> FitRows:
+    observed = Observations(_stack(_observation(1)), np.ones((1, 4)), [1], [1], [""])
+    return FitRows(**file.rows_of(observed, template, _stack(person)))
 
 
 def test_the_file_holds_what_the_contract_says(tmp_path, fits):
@@ -83,18 +93,14 @@ def test_joints_are_relative_to_the_pelvis_and_project_into_the_photograph(fits)
 def test_the_gauge_is_fixed_whatever_came_in(template):
     person = posed_people.parameters(1)
     large = person.replace(segment_scale=person.segment_scale * 1.3, camera_scale=person.camera_scale / 1.3)
-    found = file.empty([1], [1], [""])
-    file.fill(found, np.array([0]), template, _stack(large), _stack(_observation(1)), np.ones((1, 4)))
+    found = _one(large, template)
     np.testing.assert_allclose(np.log(found.segment_scale).mean(), 0, atol=FLOAT32)
     assert found.dense_error_px[0] < PX
 
 
 def test_a_fit_that_is_not_finite_is_not_valid(template):
     person = posed_people.parameters(1)
-    broken = _stack(person.replace(pose=person.pose * np.nan))
-    found = file.empty([1], [1], [""])
-    file.fill(found, np.array([0]), template, broken, _stack(_observation(1)), np.ones((1, 4)))
-    assert not found.valid[0]
+    assert not _one(person.replace(pose=person.pose * np.nan), template).valid[0]
 
 
 def test_starts_are_carried_into_another_crop(template, fits):
@@ -109,9 +115,10 @@ def test_starts_are_carried_into_another_crop(template, fits):
         file.starts_for(fits, [(1, 6)], box[:1])
 
 
-def test_ids_may_be_names(tmp_path):
-    found = file.empty([1, "two"], ["a", 3], ["", ""])
-    file.write(tmp_path / "fits.npz", found)
+def test_ids_may_be_names(tmp_path, template):
+    people = _stack(posed_people.parameters(1), posed_people.parameters(2))
+    observed = Observations(_stack(_observation(1), _observation(2)), np.ones((2, 4)), [1, "two"], ["a", 3], ["", ""])
+    file.write(tmp_path / "fits.npz", FitRows(**file.rows_of(observed, template, people)))
     assert file.read(tmp_path / "fits.npz").image_id.tolist() == ["1", "two"]
 
 

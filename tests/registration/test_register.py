@@ -90,7 +90,7 @@ def _energies(observed, start):
     rest = np.einsum("npc,npcd->npd", observed.point_barycentric, template.vertices[corners])
     placed = np.asarray(start.camera_scale)[:, None, None] * np.einsum("nij,npj->npi", start.rotation[:, :2], rest)
     residual = placed + np.asarray(start.translation)[:, None] - observed.point_position
-    return OBJECTIVE.dense * np.sum(residual**2, axis=(1, 2))
+    return OBJECTIVE.weights.dense * np.sum(residual**2, axis=(1, 2))
 
 
 def _assert_same_fit(found, expected, rows=slice(None)):

@@ -1,1 +1,1 @@
-"""Levenberg-Marquardt by elimination on the kinematic tree: `tree_lm.py` derives it, these files are its parts."""
+"""Levenberg-Marquardt by elimination on the kinematic tree: `lm.py` derives it, the other files are its parts."""

@@ -57,7 +57,7 @@ def solve_step(
 
 
 def _control_rows(here, pull, curvature, prior_curvature, damping):
-    """Return [system | rows] of the controls r of a level's nodes, (3) of `tree_lm`, (n, 4, 12, ...)."""
+    """Return [system | rows] of the controls r of a level's nodes, (3) of `lm`, (n, 4, 12, ...)."""
     rows = here[:, 3:] + pull[:, :, None] * _constant(np.eye(8)[7:], here)
     system = here[:, 3:, 3:7] + _constant(np.eye(4), here) * curvature[:, :, None]
     if prior_curvature is not None:
@@ -107,13 +107,13 @@ def _substitute(rows, known):
 
 
 def _arrive(is_child, motion, move, control):
-    """Return the moves (dp of the node, u of its parent) that reach a level from the one above, (1) of `tree_lm`."""
+    """Return the moves (dp of the node, u of its parent) that reach a level from the one above, (1) of `lm`."""
     parent = _over_nodes(is_child, control)
     return _over_nodes(is_child, move) + _times(motion, parent), parent
 
 
 def _move_columns(value, motion):
-    """Replace dp by dp + M u in the columns of a quadratic, (1) of `tree_lm`."""
+    """Replace dp by dp + M u in the columns of a quadratic, (1) of `lm`."""
     moved = value[:, :, 3:7] + _product(value[:, :, :3], motion)
     return jnp.concatenate([value[:, :, :3], moved, value[:, :, 7:]], axis=2)
 

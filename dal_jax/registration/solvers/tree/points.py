@@ -6,7 +6,7 @@ sum_k a_k D_k' v. As A = sum_k a_k (which is 1),
     sum_p m |sum_k a_k D_k' v|^2  =  sum_k D_k' M_k D_k - sum_{k<l} (D_k - D_l)' G_kl (D_k - D_l)              (L)
     M_k = sum_p m a_k A v v',      G_kl = sum_p m a_k a_l v v'
 
-The first sum is the majoriser of `tree_lm` (Jensen); what it overestimates is a Laplacian on the graph of segments that
+The first sum is the majoriser of `lm` (Jensen); what it overestimates is a Laplacian on the graph of segments that
 share skin. Moments are summed once an image, with the residuals at a reference; values and gradients elsewhere cost
 the same for 120 points as for 10,000. A robust loss is majorised by its tangent quadratic at the reference.
 """

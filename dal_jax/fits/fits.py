@@ -1,0 +1,182 @@
+"""Fits: what `fit` and `predict` return; people with bodies, looked at, saved and exported."""
+
+import dataclasses
+import pathlib
+import tempfile
+from collections.abc import Sequence
+from typing import Any, Self
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from dal_jax.body import kinematics, skinning
+from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.template import Template
+from dal_jax.fits import file
+from dal_jax.fits.file import FitRows
+from dal_jax.observations.observations import Observations
+from dal_jax.observations.person import AnnotatedPerson, Annotations
+from dal_jax.runtime import files
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a fit is worth.
+
+    flags: warnings in plain words. sample_weight: in [0, 1], what the fit should count for in training.
+    numbers: errors by part, inliers, other modes, standard deviations: the person's `quality` in summary.json.
+    """
+
+    flags: list[str]
+    sample_weight: float
+    numbers: dict[str, Any]
+
+
+@dataclasses.dataclass(eq=False)
+class Fits(FitRows):
+    """People with bodies: the rows of `fits.npz`, and what they were made from.
+
+    body: the template; None where the fits were read without one.
+    observations: of the fitted people; None where the fits were read from a file.
+    annotations: the entries that the rows stand for, with their photographs; None where arrays were fitted.
+    quality: a `Report` a fitted person, in the order of `observations`; empty where it was not asked for.
+    held_out_error_px: (k,) of each fitted person, root mean square at points left out of a fit.
+    extra: further fields of the file, by name. summary: further fields of summary.json, a value a fitted person.
+    """
+
+    body: Template | None = None
+    observations: Observations | None = None
+    annotations: Annotations | None = None
+    quality: Sequence[Report] = ()
+    held_out_error_px: Float[np.ndarray, "k"] | None = None
+    extra: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    summary: dict[str, list] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        observations: Observations,
+        body: Template,
+        parameters: BodyParameters,
+        energy: np.ndarray | float = np.nan,
+        converged: np.ndarray | bool = True,
+        annotations: Annotations | None = None,
+    ) -> Self:
+        """Return people with these bodies (stacked), and a row that is not valid for every rejected annotation."""
+        fields = file.rows_of(observations, body, parameters, energy, converged)
+        if annotations is not None:
+            fields = file.spread(fields, annotations.entries)
+        return cls(**fields, body=body, observations=observations, annotations=annotations)
+
+    def vertices(self, row: int) -> Float[np.ndarray, "v 3"]:
+        """Return a person's posed mesh: metres, camera axes, relative to the pelvis; its faces are `body.faces`.
+
+        Raises:
+          ValueError: the fits were read from a file without a body: `load_fits(path, body)`.
+        """
+        return np.asarray(_vertices(self._body(), jax.tree.map(lambda leaf: leaf[row], self.parameters)))
+
+    def save(
+        self, folder: str | pathlib.Path, formats: Sequence[str] = (), *, overlays: bool = True, overwrite: bool = False
+    ) -> None:
+        """Write fits.npz and summary.json, overlays/ where photographs are known, meshes/ in `formats`; all or nothing.
+
+        Raises:
+          errors.InputError: results are there already (`overwrite` replaces them), or an unknown format.
+        """
+        from dal_jax.fits import output  # draws, by libraries that fitting alone does not need
+
+        out = pathlib.Path(folder).absolute()
+        files.refuse_taken(out, output.NAMES, overwrite)
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".fits.", dir=out) as building:
+            self.write_into(pathlib.Path(building), formats, overlays=overlays)
+            files.publish(pathlib.Path(building), out, output.NAMES)
+
+    def write_into(self, folder: pathlib.Path, formats: Sequence[str] = (), *, overlays: bool = True) -> None:
+        """Write what `save` does into a folder as it is; an overlay that is there already is not drawn again."""
+        from dal_jax.fits import export, output
+
+        body, parameters = self._body(), self.fitted()
+        if overlays and self.annotations is not None and self.observations is not None:
+            output.draw(folder / "overlays", body, self.annotations, self.observations.stacked, parameters)
+        if formats:
+            export.export_fits(folder / "meshes", self.names(), parameters, body, formats)
+        skipped = [] if self.annotations is None else [dataclasses.asdict(one) for one in self.annotations.rejected]
+        files.write_json(folder / "summary.json", {"people": self.report_rows(), "skipped": skipped})
+        file.write(folder / "fits.npz", self, self.extra)
+
+    def export(self, folder: str | pathlib.Path, formats: Sequence[str] = ("glb",)) -> list[pathlib.Path]:
+        """Write each person's mesh into a folder, `glb` or `obj`: y up, metres; return the paths.
+
+        Raises:
+          errors.InputError: an unknown format.
+        """
+        from dal_jax.fits import export
+
+        formats = export.parse_formats(",".join(formats))
+        return export.export_fits(pathlib.Path(folder), self.names(), self.fitted(), self._body(), formats)
+
+    def fitted(self) -> BodyParameters:
+        """Return the bodies of the fitted people, stacked, in the order of `observations`."""
+        rows = self._fitted_rows()
+        return jax.tree.map(lambda leaf: leaf[rows], self.parameters)
+
+    def names(self) -> list[str]:
+        """Return a file name without extension for each fitted person."""
+        from dal_jax.fits import export
+
+        rows = self._fitted_rows()
+        return export.file_names(
+            f"{pathlib.PurePath(name).stem or 'person'}_{number}"
+            for name, number in zip(self.file_name[rows].tolist(), self.annotation_id[rows].tolist(), strict=True)
+        )
+
+    def report_rows(self) -> list[dict[str, Any]]:
+        """Return summary.json's `people`: one dict a fitted person; None is "not measured"."""
+        from dal_jax.fits import output
+
+        result = []
+        for index, row in enumerate(self._fitted_rows()):
+            left_out = None if self.held_out_error_px is None else self.held_out_error_px[index]
+            one = output.summary_row(self, row, self._points(index), left_out)
+            if self.annotations is not None:  # its ids as they are written there: numbers may stand beside words
+                entry = self.annotations.people[index]
+                one |= {"image_id": entry.image_id, "annotation_id": entry.annotation_id}
+            one |= {name: values[index] for name, values in self.summary.items()}
+            result.append(one | {"quality": self.quality[index].numbers if self.quality else None})
+        return result
+
+    def _points(self, index: int) -> int:
+        """Return how many dense points a fitted person has."""
+        if self.annotations is not None:
+            return len(self.annotations.people[index].part)
+        return 0 if self.observations is None else int(np.sum(self.observations.stacked.point_confidence[index] > 0))
+
+    def _fitted_rows(self) -> np.ndarray:
+        """Return the rows of the people who were fitted (those of rejected annotations are left out)."""
+        if self.annotations is None:
+            return np.arange(len(self))
+        return np.flatnonzero([isinstance(entry, AnnotatedPerson) for entry in self.annotations.entries])
+
+    def _body(self) -> Template:
+        if self.body is None:
+            raise ValueError("these fits were read without a body: load_fits(path, body=load_body(...))")
+        return self.body
+
+
+def load_fits(path: str | pathlib.Path, body: Template | None = None) -> Fits:
+    """Read fits.npz, with the body that it was fitted with if meshes are wanted.
+
+    Raises:
+      errors.InputError: missing, no .npz, or a field is missing or misshaped.
+    """
+    rows = file.read(path)
+    return Fits(**{field.name: getattr(rows, field.name) for field in dataclasses.fields(rows)}, body=body)
+
+
+@jax.jit
+def _vertices(template: Template, parameters: BodyParameters) -> jax.Array:
+    segments = kinematics.pose_skeleton(template, parameters.rotation, parameters.pose, parameters.segment_scale)
+    return skinning.skin_vertices(template, segments)

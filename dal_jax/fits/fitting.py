@@ -1,0 +1,215 @@
+"""Fit the body to people (section 4), from observations to a report on every fit, in one call."""
+
+import dataclasses
+import functools
+import os
+
+import jax
+import numpy as np
+
+from dal_jax.body.formats.load import load_body
+from dal_jax.body.template import Template
+from dal_jax.fits import file
+from dal_jax.fits.file import FitRows
+from dal_jax.fits.fits import Fits, Report
+from dal_jax.lifting import folder as lifter_folder, lift
+from dal_jax.observations.observation import Observation, with_depth
+from dal_jax.observations.observations import Observations
+from dal_jax.observations.person import Annotations
+from dal_jax.registration import register, schedules
+from dal_jax.registration.energy import Objective, Term
+from dal_jax.registration.register import Fit, RegistrationConfig
+from dal_jax.registration.solvers import solve
+from dal_jax.registration.starts import STARTS
+from dal_jax.runtime import progress as bars
+from dal_jax.uncertainty import noise, quality, sandwich
+from dal_jax.uncertainty.held_out_points import held_out_error_px
+from dal_jax.uncertainty.noise import NoiseLevels
+
+WEIGHTS = (*schedules.WEIGHTS, "estimated")
+_FEW_STEPS = ("lm", "dense_lm", "gauss_newton")  # second-order methods
+_FEW, _MANY = 30, 300
+_BATCH = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class FitOptions:
+    """How people are fitted.
+
+    optimizer: `lm`, `dense_lm`, `gauss_newton`, `adam`, `lbfgs`, `optax.NAME(argument=value)` or `module:function`.
+    steps: from each start, a stage; None: 30 of `lm`, `dense_lm` and `gauss_newton`, 300 of others.
+    learning_rate: of first-order optimisers (paper: 0.1).
+    starts: `tpose`, `closed_form`, `headings4`, `headings8` or `headings32`.
+    schedule: `constant`, `stiff_to_soft` or `graduated` (a robust loss against wrong correspondences).
+    weights: of eq. 2: `paper_stiff`, `paper_soft`, `pose_prior`, or `estimated` from the residuals of all people
+      together, which needs a hundred people or more.
+    joint_limits: weight of joint angles beyond anatomical limits; 0: off.
+    tolerance: a person is finished when a step lowers its energy by less than this share; 0: all steps.
+    terms: energy terms of your own.
+    quality: whether to report on every fit. held_out_share: of points left out to measure the fit there; 0: none.
+    """
+
+    optimizer: str = "lm"
+    steps: int | None = None
+    learning_rate: float = 0.1
+    starts: str = "headings4"
+    schedule: str = "constant"
+    weights: str = "pose_prior"
+    joint_limits: float = 0.0
+    tolerance: float = 0.0
+    terms: tuple[Term, ...] = ()
+    quality: bool = True
+    held_out_share: float = 0.2
+
+    def check(self) -> None:
+        """Refuse values that cannot be used.
+
+        Raises:
+          ValueError: names the field and the value.
+        """
+        solve.check(self.optimizer)
+        schedules.stages(self.schedule, Objective())
+        if self.weights not in WEIGHTS:
+            raise ValueError(f"weights '{self.weights}' is not one of {', '.join(WEIGHTS)}")
+        if self.starts not in STARTS or self.starts == "given":
+            known = ", ".join(name for name in STARTS if name != "given")
+            raise ValueError(f"starts '{self.starts}' is not one of {known}")
+        if not 0 <= self.held_out_share <= 0.5:
+            raise ValueError(f"held_out_share is {self.held_out_share}: at least 0, at most 0.5")
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"steps is {self.steps}: at least 1")
+
+    def registration(self, people: int) -> RegistrationConfig:
+        """Return how a crowd of so many people is registered."""
+        steps = self.steps or (_FEW if self.optimizer in _FEW_STEPS else _MANY)
+        # `lm` is so fast that one compiled shape, kept on disk, beats a smaller batch; the others are padded less
+        batch = _BATCH if self.optimizer == "lm" else min(_BATCH, 1 << (people - 1).bit_length())
+        return RegistrationConfig(
+            optimizer=self.optimizer, steps=steps, learning_rate=self.learning_rate, starts=self.starts, batch=batch,
+            tolerance=self.tolerance, schedule=self.schedule,
+        )  # fmt: skip
+
+    def objective(self) -> Objective:
+        """Return what is minimised in the end (of `estimated` weights: before their estimation)."""
+        named = schedules.objective_by_name("paper_soft" if self.weights == "estimated" else self.weights)
+        named = dataclasses.replace(named.reweighted(limit=self.joint_limits or None), terms=self.terms)
+        return schedules.stages(self.schedule, named)[-1]
+
+
+def fit(
+    people: Observations | Annotations,
+    body: Template | None = None,
+    options: FitOptions | None = None,
+    *,
+    optimizer: str | None = None,
+    lifting: str | os.PathLike[str] | None = None,
+    initial: FitRows | None = None,
+    progress: bool = False,
+) -> Fits:
+    """Fit the body to every person: starts, optimiser, the start of lowest energy; and report on each fit.
+
+    Example:
+        fits = dal.fit(dal.read_annotations("people.json", images="photos"), dal.load_body())
+        fits.joints_px[0], fits.quality[0].flags
+
+    Args:
+      people: from `read_annotations` or `Observations.from_points`.
+      body: from `load_body`; None: the free body.
+      options: see `FitOptions`.
+      optimizer: the same as in `options`, which it overrides.
+      lifting: folder of a trained lifter, for the depths of key points (eq. 4); None: eq. 4 has no z term.
+      initial: earlier fits of the same people, one more start.
+      progress: show bars on stderr.
+
+    Raises:
+      ValueError: an option, or observations that do not fit the body; names the value.
+      errors.InputError: a file cannot be used.
+    """
+    options = options or FitOptions()
+    options = options if optimizer is None else dataclasses.replace(options, optimizer=optimizer)
+    options.check()
+    body = load_body() if body is None else body
+    annotations = people if isinstance(people, Annotations) else None
+    observed = Observations.of_annotations(people, body) if isinstance(people, Annotations) else people
+    _check_faces(observed.stacked, body)
+    if lifting is not None:
+        observed = observed.replace(functools.partial(lifted, lifting))
+    config, objective = options.registration(len(observed)), options.objective()
+    to_fit, levels = observed.stacked, None
+    if options.weights == "estimated":
+        _, levels = noise.alternate(body, to_fit, config, outlier=objective.weights.outlier)
+        estimated = noise.objective(levels).reweighted(outlier=objective.weights.outlier, limit=objective.weights.limit)
+        objective = dataclasses.replace(estimated, terms=options.terms)
+        to_fit = noise.reweighted(to_fit, levels)
+    given = [] if initial is None else [_start(initial, observed)]
+    with bars.bar("register", total=len(observed), unit="person", shown=progress) as bar:
+        found = register.register(body, to_fit, config, objective, given, lambda done: bar.update(done - bar.n))
+    fits = Fits.of(observed, body, found.parameters, found.energy, found.converged, annotations)
+    if options.quality:
+        fits.quality = _reports(body, observed.stacked, found, objective, levels)
+    if options.held_out_share:
+        folds = round(1 / options.held_out_share)
+        with bars.bar("held-out points", total=len(observed) * folds, unit="fit", shown=progress) as bar:
+            fits.held_out_error_px = held_out_error_px(
+                body, to_fit, config, objective, folds, lambda done: bar.update(done - bar.n)
+            )
+    return fits
+
+
+def refine(fits: Fits, optimizer: str = "lm") -> Fits:
+    """Register predicted people to their annotation, from their predictions alone, with the paper's later weights.
+
+    Raises:
+      ValueError: the fits have no observations (they were read from a file), or an unknown optimiser.
+    """
+    if fits.observations is None or fits.body is None:
+        raise ValueError("refining needs fits with observations and a body: those of `predict`")
+    observed, start = fits.observations, fits.fitted()
+    config = dataclasses.replace(FitOptions(optimizer=optimizer).registration(len(observed)), starts="given")
+    with bars.bar("refine", total=len(observed), unit="person") as bar:
+        found = register.register(
+            fits.body, observed.stacked, config, Objective(), [start], lambda done: bar.update(done - bar.n)
+        )
+    return Fits.of(observed, fits.body, found.parameters, found.energy, found.converged, fits.annotations)
+
+
+def lifted(lifter: str | os.PathLike[str], observation: Observation) -> Observation:
+    """Return stacked observations with the depths that a trained lifter gives their key points (z of eq. 4)."""
+    config, parameters = lifter_folder.load(lifter)
+    term = jax.jit(functools.partial(lift.depth_term, config))
+    depth, confidence = term(parameters, observation.keypoint_position, observation.keypoint_confidence)
+    return with_depth(observation, np.asarray(depth), np.asarray(confidence))
+
+
+def _check_faces(observation: Observation, body: Template) -> None:
+    faces = len(body.faces)
+    if (wrong := observation.point_face >= faces).any():
+        person, point = np.argwhere(wrong)[0]
+        raise ValueError(f"faces[{person}, {point}] is {observation.point_face[person, point]}: the body has {faces}")
+
+
+def _start(initial: FitRows, observed: Observations):
+    identity = list(zip(observed.image_id, observed.annotation_id, strict=True))
+    return file.starts_for(initial, identity, observed.stacked.box_px)
+
+
+def _reports(
+    body: Template, observed: Observation, found: Fit, objective: Objective, levels: NoiseLevels | None
+) -> list[Report]:
+    """Return a report on each fit to what was `observed`.
+
+    levels: of the noise, where the fit was made with weights from them; else the residuals of all fits tell.
+    """
+    body = body.replace(pose_blendshapes=None)  # modes are fitted by lm; a report can do without wrinkles
+    weights = objective.weights
+    if levels is None:
+        robust = noise.robust_weights(body, observed, found.parameters, weights.outlier)
+        precisions = sandwich.Precisions.of_objective(objective)
+        levels = noise.estimate(body, robust, found.parameters, precisions, noise.initial())
+        assessed = quality.assess(body, observed, found, levels, objective)
+    elif weights.outlier is None and weights.limit is None:
+        assessed = quality.assess(body, observed, found, levels)
+    else:  # modes have to be fitted with these terms too, to the depths as the fit weighted them
+        assessed = quality.assess(body, noise.reweighted(observed, levels), found, levels, objective)
+    described = [quality.describe(assessed, row) for row in range(len(found.energy))]
+    return [Report(one["flags"], one["weight"], one) for one in described]

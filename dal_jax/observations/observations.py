@@ -1,0 +1,193 @@
+"""Many people to be fitted: what their images say, stacked; from arrays or from annotation files."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float
+
+from dal_jax.body.template import Template
+from dal_jax.observations import observation as one_observation
+from dal_jax.observations.chart import load_chart
+from dal_jax.observations.observation import KEYPOINTS, POINTS, Observation, crop_from_px
+from dal_jax.observations.person import Annotations, square_crop
+
+_SUM_TOLERANCE = 1e-3  # of barycentric coordinates
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Observations:
+    """People, stacked: one row each.
+
+    stacked: an `Observation` whose leaves have the people first (host arrays).
+    bbox_px: x, y, width, height of each person in the photograph.
+    image_id, annotation_id, file_name: who they are, in the words of the annotation.
+    """
+
+    stacked: Observation
+    bbox_px: Float[np.ndarray, "n 4"]
+    image_id: list[int | str]
+    annotation_id: list[int | str]
+    file_name: list[str]
+
+    def __len__(self) -> int:
+        """Return the number of people."""
+        return len(self.bbox_px)
+
+    @classmethod
+    def from_points(
+        cls,
+        points_px: np.ndarray | None = None,
+        faces: np.ndarray | None = None,
+        barycentrics: np.ndarray | None = None,
+        *,
+        keypoints_px: np.ndarray | None = None,
+        box_px: np.ndarray | None = None,
+    ) -> "Observations":
+        """Make observations of arrays: dense points with the surface points they show, key points, or both.
+
+        Example:
+            obs = dal.Observations.from_points(points_px, faces, barycentrics, keypoints_px=keypoints_px)
+            fits = dal.fit(obs, body)
+
+        Args:
+          points_px: (n, p, 2) image points, px, y down; NaN where a person has fewer. One person: (p, 2).
+          faces: (n, p) faces of the body's mesh (`body.faces`) that the points show; not read where the point is NaN.
+          barycentrics: (n, p, 3) places on these faces; three shares of sum 1.
+          keypoints_px: (n, 17, 2) in Human3.6M's order, px; NaN where unknown. (n, 17, 3) adds confidences in [0, 1].
+          box_px: (n, 4) x, y, width, height of each person, px. Left out: the box round the points.
+
+        Raises:
+          ValueError: a shape, a face, a share or a box that cannot be; names the argument, the person and the value.
+        """
+        if points_px is None and keypoints_px is None:
+            raise ValueError("points_px or keypoints_px is needed")
+        points, faces, shares = _dense(points_px, faces, barycentrics)
+        keypoints, confidence = _keypoints(keypoints_px)
+        people = max(len(points), len(keypoints))
+        if points_px is None:
+            points, faces, shares = _no_points(people)
+        if keypoints_px is None:
+            keypoints, confidence = np.zeros((people, KEYPOINTS, 2)), np.zeros((people, KEYPOINTS))
+        if len(points) != len(keypoints):
+            raise ValueError(f"points_px has {len(points)} people, keypoints_px {len(keypoints)}")
+        seen = np.isfinite(points).all(axis=-1)
+        if (empty := ~seen.any(axis=1) & ~(confidence > 0).any(axis=1)).any():
+            raise ValueError(f"person {empty.argmax()} has neither a point nor a key point")
+        bbox = _boxes(box_px, points, seen, keypoints, confidence > 0)
+        crop = np.stack([square_crop(one) for one in bbox])
+        marked = seen[..., None]
+        stacked = Observation(
+            point_position=np.where(marked, crop_from_px(np.where(marked, points, 0.0), crop), 0.0).astype(np.float32),
+            point_face=np.where(seen, faces, 0).astype(np.int32),
+            point_barycentric=np.where(marked, shares, (1.0, 0.0, 0.0)).astype(np.float32),
+            point_confidence=seen.astype(np.float32),
+            keypoint_position=np.where(confidence[..., None] > 0, crop_from_px(keypoints, crop), 0.0).astype(
+                np.float32
+            ),
+            keypoint_confidence=confidence.astype(np.float32),
+            depth=np.zeros((people, KEYPOINTS), np.float32),
+            depth_confidence=np.zeros((people, KEYPOINTS), np.float32),
+            box_px=crop.astype(np.float32),
+        )
+        return cls(stacked, bbox, list(range(people)), [0] * people, [""] * people)
+
+    @classmethod
+    def of_annotations(cls, annotations: Annotations, template: Template) -> "Observations":
+        """Look up annotated people's points on a body; entries that were rejected are left out.
+
+        Raises:
+          errors.InputError: the chart cannot be read, or does not fit the body.
+        """
+        people = annotations.people
+        return cls(
+            one_observation.observe_all(people, load_chart(annotations.chart, template)),
+            np.stack([person.bbox_px for person in people]),
+            [person.image_id for person in people],
+            [person.annotation_id for person in people],
+            [person.file_name for person in people],
+        )
+
+    def replace(self, change: Callable[[Observation], Observation]) -> "Observations":
+        """Return the same people with another stacked observation."""
+        return dataclasses.replace(self, stacked=change(self.stacked))
+
+
+def _dense(points_px, faces, barycentrics) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return points (n, p, 2), faces and shares, checked and padded to the usual number of points."""
+    if points_px is None:
+        if faces is not None or barycentrics is not None:
+            raise ValueError("faces and barycentrics belong to points_px, which is missing")
+        return _no_points(0)
+    if faces is None or barycentrics is None:
+        raise ValueError("points_px needs faces and barycentrics: the surface points that they show")
+    points, faces, shares = (np.asarray(values) for values in (points_px, faces, barycentrics))
+    if points.ndim == 2:
+        points, faces, shares = points[None], faces[None], shares[None]
+    people, count = points.shape[:2]
+    for name, values, shape in (
+        ("points_px", points, (people, count, 2)),
+        ("faces", faces, (people, count)),
+        ("barycentrics", shares, (people, count, 3)),
+    ):
+        if values.shape != shape:
+            raise ValueError(f"{name} has shape {values.shape}, not {shape}")
+    points = points.astype(np.float64)
+    seen = np.isfinite(points).all(axis=-1)
+    faces = np.where(seen, faces, 0)
+    if not np.array_equal(faces, faces.astype(np.int64)) or (faces < 0).any():
+        person, point = np.argwhere((faces < 0) | (faces != np.floor(faces)))[0]
+        raise ValueError(f"faces[{person}, {point}] is {faces[person, point]}: not the number of a face")
+    wrong = seen & ~((np.abs(shares.sum(axis=-1) - 1.0) < _SUM_TOLERANCE) & (shares > -_SUM_TOLERANCE).all(axis=-1))
+    if wrong.any():
+        person, point = np.argwhere(wrong)[0]
+        raise ValueError(f"barycentrics[{person}, {point}] is {shares[person, point]}: not three shares of sum 1")
+    more = [(0, 0), (0, max(POINTS - count, 0))]
+    return (
+        np.pad(points, [*more, (0, 0)], constant_values=np.nan),
+        np.pad(faces.astype(np.int64), more),
+        np.pad(np.where(seen[..., None], shares, 0.0), [*more, (0, 0)]),
+    )
+
+
+def _no_points(people: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return np.full((people, POINTS, 2), np.nan), np.zeros((people, POINTS), np.int64), np.zeros((people, POINTS, 3))
+
+
+def _keypoints(keypoints_px) -> tuple[np.ndarray, np.ndarray]:
+    """Return positions (n, 17, 2), finite, and confidences (n, 17)."""
+    if keypoints_px is None:
+        return np.zeros((0, KEYPOINTS, 2)), np.zeros((0, KEYPOINTS))
+    keypoints = np.asarray(keypoints_px, np.float64)
+    keypoints = keypoints[None] if keypoints.ndim == 2 else keypoints
+    if keypoints.ndim != 3 or keypoints.shape[1] != KEYPOINTS or keypoints.shape[2] not in (2, 3):
+        raise ValueError(f"keypoints_px has shape {keypoints.shape}, not (n, 17, 2) or (n, 17, 3)")
+    known = np.isfinite(keypoints).all(axis=-1)
+    confidence = known.astype(np.float64)
+    if keypoints.shape[2] == 3:
+        confidence = np.where(known, keypoints[..., 2], 0.0)
+        if ((confidence < 0) | (confidence > 1)).any():
+            person, joint = np.argwhere((confidence < 0) | (confidence > 1))[0]
+            raise ValueError(
+                f"keypoints_px[{person}, {joint}, 2] is {confidence[person, joint]}: a confidence is 0 to 1"
+            )
+    return np.where(known[..., None], keypoints[..., :2], 0.0), confidence
+
+
+def _boxes(box_px, points, seen, keypoints, known) -> Float[np.ndarray, "n 4"]:
+    """Return each person's box: the given one, or the one round the points."""
+    if box_px is None:
+        places = np.concatenate([points, keypoints], axis=1)
+        marked = np.concatenate([seen, known], axis=1)[..., None]
+        low = np.min(np.where(marked, places, np.inf), axis=1)
+        high = np.max(np.where(marked, places, -np.inf), axis=1)
+        boxes = np.concatenate([low, high - low], axis=1)
+    else:
+        boxes = np.asarray(box_px, np.float64)
+        boxes = boxes[None] if boxes.ndim == 1 else boxes
+        if boxes.shape != (len(points), 4):
+            raise ValueError(f"box_px has shape {boxes.shape}, not ({len(points)}, 4)")
+    good = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:].max(axis=1) > 0) & (boxes[:, 2:] >= 0).all(axis=1)
+    if not good.all():
+        raise ValueError(f"the box of person {good.argmin()} is {boxes[good.argmin()]}: x, y, width, height, not empty")
+    return boxes
