@@ -213,9 +213,11 @@ def deform(run: Run, state: LoopState, position: RunState, save: Save, log: Log)
     objective = objective_of(run, state, plan, observed)
     given = [] if first else [state.predictions, *([state.fits] if config.keep_better else [])]
     with progress.bar(f"round {position.round}: deform", total=len(run.people.names), unit="person") as bar:
-        fit = register.register(
-            run.template, observed, plan.registration, objective, given, lambda done: bar.update(done - bar.n)
-        )
+
+        def report(done: int) -> None:
+            bar.update(done - bar.n)
+
+        fit = register.register(run.template, observed, plan.registration, objective, given, report)
     weight = sample_weights.weigh(config.sample_weight, run.template, observed, fit.parameters, objective)
     log(position, {
         "registration_energy_median": float(np.median(fit.energy)),
@@ -251,7 +253,7 @@ def learn(run: Run, state: LoopState, position: RunState, save: Save, log: Log) 
     regressor = state.regressor
     while position.epoch < before + config.epochs:
         title = f"round {position.round}: learn, epoch {position.epoch + 1}"
-        with progress.bar(title, total=np.count_nonzero(weight), unit="image") as bar:
+        with progress.bar(title, total=int(np.count_nonzero(weight)), unit="image") as bar:
             bar.update(int(regressor.epoch_step) * config.batch)
             regressor, metrics = regressor_training.train_epoch(
                 config, regressor, people, _key(run, "learn"), steps=run.config.learning_checkpoint_steps,

@@ -152,10 +152,10 @@ def _make_fakes(config: Config, number: Array, batch: Normalised, key: PRNGKeyAr
     total = config.mirror_weight * terms["mirror_ambiguity"]
     if config.cycle_consistency_weight:
         again = networks.depth(config, generator, fakes.points) * fakes.size[:, None]
-        in_3d = jax.vmap(losses.cycle_consistency)(fakes.depth, again, batch.visible)
-        in_2d = jax.vmap(losses.reprojection_consistency)(rotation, fakes.depth, again, batch.visible)
-        terms |= {"cycle_consistency": jnp.mean(in_3d), "reprojection_consistency": jnp.mean(in_2d)}
-        total += config.cycle_consistency_weight * (terms["cycle_consistency"] + terms["reprojection_consistency"])
+        in_3d = jnp.mean(jax.vmap(losses.cycle_consistency)(fakes.depth, again, batch.visible))
+        in_2d = jnp.mean(jax.vmap(losses.reprojection_consistency)(rotation, fakes.depth, again, batch.visible))
+        total += config.cycle_consistency_weight * (in_3d + in_2d)
+        terms |= {"cycle_consistency": in_3d, "reprojection_consistency": in_2d}
     if config.bone_weight:
         proportions = losses.log_proportions(joints, depth)
         terms["bone_unlikeness"] = losses.bone_unlikeness(proportions, losses.known_bones(batch.visible))

@@ -104,6 +104,8 @@ class Judge:
         return np.asarray(lifted.joints)
 
     def _scores(self, joints, truth) -> dict[str, np.ndarray]:
+        if self.train_truth is None:
+            raise ValueError("a score needs the truth of the training people")
         canonical = metrics.canonical_bone_sum_mm(self.train_truth.joints_h36m_mm)
         return metrics.human36m_protocol_1(joints, truth, canonical)
 

@@ -12,7 +12,7 @@ import os
 import pathlib
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -33,9 +33,6 @@ from dal_jax.runtime import configs, files, progress
 from dal_jax.runtime.checkpoints import Checkpoints
 from dal_jax.runtime.errors import InputError
 from dal_jax.runtime.files import PathLike
-
-PathOf = Callable[[AnnotatedPerson], pathlib.Path]
-"""Returns the path of the photograph that shows a person."""
 
 _READERS = min(8, os.cpu_count() or 1)  # decoding takes the time: of a large JPEG ten times as long as the network
 _FIELDS = tuple(field.name for field in dataclasses.fields(BodyParameters))
@@ -177,7 +174,7 @@ def predict_people(
     Raises:
       errors.InputError: no photograph can be read; without `skip_invalid`, also the first that cannot.
     """
-    predicted = predict_crops(trained, people.people, people.photograph, done, batch, skip_invalid)
+    predicted = predict_crops(trained, people, done, batch, skip_invalid)
     people, parameters = _without_problems(people, predicted)
     return Fits.of(Observations.of_annotations(people, template), template, parameters, annotations=people)
 
@@ -199,19 +196,17 @@ def _without_problems(people: Annotations, predicted: Predicted) -> tuple[Annota
 
 
 def predict_crops(
-    trained: TrainedRegressor,
-    people: Sequence[AnnotatedPerson],
-    path_of: PathOf,
-    done: PathLike,
-    batch: int = 64,
-    skip_invalid: bool = False,
+    trained: TrainedRegressor, shown: Annotations, done: PathLike, batch: int = 64, skip_invalid: bool = False
 ) -> Predicted:
     """Predict the body in every person's square crop.
 
+        shown = detections.people(detections.list_photographs("photos"))
+        predicted = predict_crops(load("runs/demo"), shown, "bodies/predicted")
+        predicted.parameters.pose[0]  # (23, 3) rad, of the first of shown.people
+
     Args:
       trained: the regressor.
-      people: whose `crop_px` are cut out of their photographs.
-      path_of: where a person's photograph lies.
+      shown: people in photographs.
       done: folder of the finished batches; they are not predicted again.
       batch: people at once; fewer people make a smaller batch.
       skip_invalid: turn a photograph that cannot be read, or a crop that cannot be cut, into a problem.
@@ -219,15 +214,17 @@ def predict_crops(
     Raises:
       errors.InputError: the first such problem, unless `skip_invalid`.
     """
+    people = shown.people
     batch = min(batch, 1 << (len(people) - 1).bit_length())
     chunks = [people[first : first + batch] for first in range(0, len(people), batch)]
     paths = [pathlib.Path(done) / f"{number:06d}.npz" for number in range(len(chunks))]
     missing = [number for number, path in enumerate(paths) if not path.exists()]
+    size, unread = trained.config.image_size, [chunks[number] for number in missing]
     with (
         concurrent.futures.ThreadPoolExecutor(_READERS) as readers,
         progress.bar("predict", total=len(people), unit="person") as bar,
     ):
-        ahead = _read_ahead(readers, [chunks[number] for number in missing], path_of, trained.config.image_size)
+        ahead = _read_ahead(readers, unread, shown.photograph, size)
         for number, path in enumerate(paths):
             if number in missing:
                 _write(path, _predict_chunk(trained, next(ahead), batch, skip_invalid))

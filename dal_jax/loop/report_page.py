@@ -19,7 +19,7 @@ from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.evaluation import tables
 from dal_jax.fits import overlays
-from dal_jax.observations.observation import Observation, px_from_crop
+from dal_jax.observations.observation import Observation
 from dal_jax.runtime import files
 from dal_jax.runtime.files import PathLike
 from dal_jax.viewing import plots
@@ -126,25 +126,15 @@ def draw_person(stage: Stage, index: int, template: Template, tile_px: int) -> n
     """Return one row of Fig. 1, (tile, 4 tiles, 3) uint8: image with its annotation, overlay, front, side."""
     image = overlays.resize(np.asarray(stage.images[index]), tile_px)
     vertices = overlays.posed_vertices(template, overlays.select(stage.parameters, index))
+    faces = np.asarray(template.faces)
     if np.isfinite(vertices).all():
-        tiles = [overlays.overlay(image, vertices, template.faces)]
-        tiles += overlays.front_and_side(vertices, template.faces, tile_px)
+        tiles = [overlays.overlay(image, vertices, faces)]
+        tiles += overlays.front_and_side(vertices, faces, tile_px)
     else:
         tiles = [np.full_like(image, 128)] * 3  # a fit that is not finite has no picture
     if stage.observations is not None:
-        image = _draw_annotation(image, overlays.select(stage.observations, index))
+        image = overlays.draw_observation(image, overlays.select(stage.observations, index))
     return np.concatenate([image, *tiles], axis=1)
-
-
-def _draw_annotation(image: np.ndarray, observation: Observation) -> np.ndarray:
-    tile = np.array([0.0, 0.0, image.shape[1], image.shape[0]])
-    points = np.asarray(observation.point_position)[np.asarray(observation.point_confidence) > 0]
-    return overlays.draw_observation(
-        image,
-        px_from_crop(points, tile),
-        px_from_crop(np.asarray(observation.keypoint_position), tile),
-        np.asarray(observation.keypoint_confidence),
-    )
 
 
 def _draw_galleries(

@@ -58,6 +58,20 @@ def keypoint_residual(projected: Float[Array, "17 3"], target: Target) -> Float[
     return jnp.concatenate([planar, depth[:, None]], axis=1)
 
 
+def dense_loss(projected: Float[Array, "points 2"], target: Target) -> Float[Array, ""]:
+    """Return eq. 3 as a loss: the sum of squares of `dense_residual`, without its square roots."""
+    squared = jnp.sum((projected - target.observation.point_position) ** 2, axis=-1)
+    return jnp.sum(target.observation.point_confidence * squared)
+
+
+def keypoint_loss(projected: Float[Array, "17 3"], target: Target) -> Float[Array, ""]:
+    """Return eq. 4 as a loss: the sum of squares of `keypoint_residual`, without its square roots."""
+    seen = target.observation
+    planar = jnp.sum((projected[:, :2] - seen.keypoint_position) ** 2, axis=-1)
+    depth = (projected[:, 2] - seen.depth) ** 2
+    return jnp.sum(seen.keypoint_confidence * planar) + jnp.sum(seen.depth_confidence * depth)
+
+
 def robust(
     squared: Float[Array, "*points"], outlier: float | Float[Array, ""] | None
 ) -> tuple[Float[Array, "*points"], Float[Array, "*points"]]:

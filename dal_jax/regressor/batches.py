@@ -40,18 +40,18 @@ class Sample:
     weight: of this example in every loss (paper: 1).
     """
 
-    image: Float[Array | np.ndarray, "*batch s s 3"]
+    image: Float[Array, "*batch s s 3"]
     target: Target
     fit: BodyParameters
-    weight: Float[Array | np.ndarray, "*batch"]
+    weight: Float[Array, "*batch"]
 
 
 def make_sample(
     template: Template,
-    image: UInt8[Array | np.ndarray, "*batch s s 3"],
+    image: UInt8[Array, "*batch s s 3"],
     observation: Observation,
     fit: BodyParameters,
-    weight: Float[Array | np.ndarray, "*batch"],
+    weight: Float[Array, "*batch"],
 ) -> Sample:
     """Look the observed surface points up on the template (any leading axes)."""
     return Sample(image.astype("float32"), residuals.make_target(template, observation), fit, weight)

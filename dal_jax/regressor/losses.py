@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from dal_jax.body import cameras, kinematics, skinning
 from dal_jax.body.template import Template
-from dal_jax.observations.residuals import dense_residual, keypoint_residual
+from dal_jax.observations.residuals import dense_loss, keypoint_loss
 from dal_jax.regressor.batches import Sample
 from dal_jax.regressor.theta import ThetaCodec
 
@@ -57,8 +57,8 @@ def terms(
     keypoints = joints + jnp.pad(body.translation, (0, 1))[None]
     return {
         "regress": regress(predicted / unit, codec.encode(fit) / unit),
-        "dense": jnp.sum(jnp.sum(dense_residual(projected, sample.target) ** 2, axis=-1)),
-        "keypoint": jnp.sum(keypoint_residual(keypoints, sample.target) ** 2),
+        "dense": dense_loss(projected, sample.target),
+        "keypoint": keypoint_loss(keypoints, sample.target),
         "joint": joint(segments.position, fitted.position),
     }
 

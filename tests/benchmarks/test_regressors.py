@@ -1,4 +1,4 @@
-"""What the regressor's variants change and what they leave alike; bad fits are somebody else's, and sample weights see them."""
+"""What variants of the regressor change and leave alike; bad fits are somebody else's, and sample weights see them."""
 
 import dataclasses
 import json

@@ -1,5 +1,7 @@
 """Laws of normalisation, and what is done about missing joints."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ from tests.lifting import stick_people
 _FLOAT32 = 1e-6  # coordinates of order 1 to 1000, divided by their mean
 _ALL = np.ones(17, bool)
 _POSE = np.asarray(stick_people.STANDING[:, :2], np.float32)
+_normalise, _normalise_all = jax.jit(normalise.normalise), jax.jit(normalise.normalise_all)
 
 
 def _without(*joints):
@@ -22,7 +25,7 @@ def _without(*joints):
 
 
 def test_hip_at_the_origin_and_mean_distance_1():
-    points, hip, scale, visible, _ = normalise.normalise(jnp.asarray(100 * _POSE + 7), _ALL)
+    points, hip, scale, visible, _ = _normalise(jnp.asarray(100 * _POSE + 7), _ALL)
     expected = _POSE - _POSE[:1]
     distance = np.linalg.norm(expected[1:], axis=-1).mean()
     np.testing.assert_allclose(points, expected / distance, atol=10 * _FLOAT32)  # the offset of 7 costs a digit
@@ -34,9 +37,9 @@ def test_hip_at_the_origin_and_mean_distance_1():
 def test_leading_axes_are_batch():
     poses = np.stack([_POSE, 2 * _POSE + 1, _POSE[:, ::-1]]).reshape(3, 1, 17, 2)
     visible = np.random.default_rng(0).random((3, 1, 17)) < 0.7
-    both = normalise.normalise_all(jnp.asarray(poses), jnp.asarray(visible))
+    both = _normalise_all(jnp.asarray(poses), jnp.asarray(visible))
     for row in range(3):
-        one = normalise.normalise(jnp.asarray(poses[row, 0]), jnp.asarray(visible[row, 0]))
+        one = _normalise(jnp.asarray(poses[row, 0]), jnp.asarray(visible[row, 0]))
         for batched, single in zip(both, one, strict=True):
             np.testing.assert_allclose(batched[row, 0], single, rtol=_FLOAT32, atol=_FLOAT32)
 
@@ -45,9 +48,9 @@ def test_a_mirror_image_is_a_person_again():
     """Normalising the mirror image is mirroring the normalised pose; twice mirrored is the pose."""
     visible = _without(3, 12, 13)
     mirror = np.array(skeleton.H36M_MIRROR)
-    poses = normalise.normalise_all(jnp.asarray(_POSE)[None], jnp.asarray(visible)[None])
+    poses = _normalise_all(jnp.asarray(_POSE)[None], jnp.asarray(visible)[None])
     image = (_POSE * np.float32([-1, 1]))[mirror]
-    expected = normalise.normalise_all(jnp.asarray(image)[None], jnp.asarray(visible[mirror])[None])
+    expected = _normalise_all(jnp.asarray(image)[None], jnp.asarray(visible[mirror])[None])
     found = normalise.mirrored(poses)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, atol=_FLOAT32)
@@ -55,8 +58,8 @@ def test_a_mirror_image_is_a_person_again():
 
 
 def test_scale_and_place_do_not_matter():
-    here = normalise.normalise(jnp.asarray(_POSE), _ALL)
-    there = normalise.normalise(jnp.asarray(64 * (_POSE + np.float32([3, -2]))), _ALL)
+    here = _normalise(jnp.asarray(_POSE), _ALL)
+    there = _normalise(jnp.asarray(64 * (_POSE + np.float32([3, -2]))), _ALL)
     np.testing.assert_allclose(there.points, here.points, atol=10 * _FLOAT32)
     np.testing.assert_allclose(there.scale, 64 * here.scale, rtol=10 * _FLOAT32)
 
@@ -65,7 +68,7 @@ def test_a_missing_joint_is_folded_onto_its_nearest_visible_ancestor_and_not_cou
     visible = _without(12, 13)  # left elbow and wrist; the shoulder, 11, is there
     broken = _POSE.copy()
     broken[[12, 13]] = np.nan
-    points, _, scale, seen, _ = normalise.normalise(jnp.asarray(broken), visible)
+    points, _, scale, seen, _ = _normalise(jnp.asarray(broken), visible)
     counted = np.flatnonzero(visible)[1:]
     np.testing.assert_allclose(scale, np.linalg.norm(_POSE[counted] - _POSE[0], axis=-1).mean(), rtol=_FLOAT32)
     np.testing.assert_array_equal(np.asarray(points)[[12, 13]], np.asarray(points)[[11, 11]])
@@ -78,26 +81,30 @@ def test_a_missing_joint_is_folded_onto_its_nearest_visible_ancestor_and_not_cou
 )
 def test_a_missing_hip_is_estimated(missing, expected):
     visible = _without(*missing)
-    points, _, scale, seen, _ = normalise.normalise(jnp.asarray(_POSE), visible)
+    points, _, scale, seen, _ = _normalise(jnp.asarray(_POSE), visible)
     hip = _POSE[expected].mean(axis=0)
     np.testing.assert_array_equal(points[0], 0)
     np.testing.assert_allclose(points[10] * scale, _POSE[10] - hip, atol=_FLOAT32)
     assert seen[0]
 
 
+_gradient = jax.jit(jax.grad(lambda pose, visible: jnp.sum(normalise.normalise(pose, visible).points)))
+
+
 @pytest.mark.parametrize("visible", [_ALL, np.arange(17) == 3, np.zeros(17, bool)])
 def test_a_pose_of_no_size_stays_finite(visible):
     pose = jnp.full((17, 2), 5.0)
-    points, _, scale, *_ = normalise.normalise(pose, visible)
+    points, _, scale, *_ = _normalise(pose, visible)
     np.testing.assert_array_equal(points, 0)
     assert scale == 0
-    gradient = jax.grad(lambda p: jnp.sum(normalise.normalise(p, visible).points))(pose)
+    gradient = _gradient(pose, visible)
     assert np.isfinite(gradient).all()
 
 
 # --- missing joints, predicted ---
 
 _CONFIG = Config(width=16, complete=True)
+_prepare = jax.jit(functools.partial(normalise.prepare, _CONFIG))
 _COMPLETER = networks.initial(_CONFIG, "completer", jax.random.key(0))
 _CROWD = jnp.asarray(stick_people.crowd(40, seed=0)[..., :2], jnp.float32)
 _WHOLE = jnp.ones((40, 17), bool)
@@ -111,8 +118,8 @@ def test_half_the_poses_hide_nothing_and_the_hip_is_never_hidden():
 
 
 def test_whole_poses_are_only_normalised():
-    poses, sd = normalise.prepare(_CONFIG, _COMPLETER, _CROWD, _WHOLE)
-    plain = normalise.normalise_all(_CROWD, _WHOLE)
+    poses, sd = _prepare(_COMPLETER, _CROWD, _WHOLE)
+    plain = _normalise_all(_CROWD, _WHOLE)
     np.testing.assert_allclose(poses.points, plain.points, atol=1e-6)
     np.testing.assert_allclose(poses.scale, plain.scale, rtol=1e-6)
     np.testing.assert_array_equal(sd, 0)
@@ -120,7 +127,7 @@ def test_whole_poses_are_only_normalised():
 
 def test_completed_poses_have_unit_size_and_keep_what_was_seen():
     visible = _WHOLE.at[:, jnp.array([3, 13])].set(False)
-    poses, sd = normalise.prepare(_CONFIG, _COMPLETER, 7 * _CROWD, visible)
+    poses, sd = _prepare(_COMPLETER, 7 * _CROWD, visible)
     distance = np.linalg.norm(poses.points[:, 1:], axis=-1).mean(axis=1)
     np.testing.assert_allclose(distance, 1, rtol=1e-5)
     back = np.asarray(poses.points * poses.scale[:, None, None])
@@ -133,7 +140,7 @@ def test_completed_poses_have_unit_size_and_keep_what_was_seen():
 
 def test_without_a_completer_joints_are_folded():
     visible = _WHOLE.at[:, 13].set(False)
-    poses, sd = normalise.prepare(_CONFIG, None, _CROWD, visible)
+    poses, sd = _prepare(None, _CROWD, visible)
     np.testing.assert_array_equal(poses.points[:, 13], poses.points[:, 12])
     np.testing.assert_array_equal(sd, 0)
 
@@ -144,7 +151,7 @@ def test_the_loss_asks_for_hidden_known_joints_only():
     visible[:, 0] = True
     broken = jnp.where(visible[..., None], _CROWD, jnp.nan)
     loss = jax.value_and_grad(lambda completer, points: normalise.completion_nll(
-        _CONFIG, completer, normalise.normalise_all(points, jnp.asarray(visible)), jax.random.key(2)
+        _CONFIG, completer, _normalise_all(points, jnp.asarray(visible)), jax.random.key(2)
     ))  # fmt: skip
     one, other = loss(_COMPLETER, _CROWD), loss(_COMPLETER, broken)
     jax.tree.map(np.testing.assert_array_equal, one, other)
@@ -154,11 +161,11 @@ def test_the_loss_asks_for_hidden_known_joints_only():
 def test_loss_is_the_likelihood_of_the_target_in_the_masked_poses_own_frame():
     """Against a slow NumPy count over poses and joints."""
     key = jax.random.key(3)
-    poses = normalise.normalise_all(_CROWD, _WHOLE)
+    poses = _normalise_all(_CROWD, _WHOLE)
     hidden = np.asarray(normalise.hide(key, _WHOLE))
     terms = []
     for row in range(40):
-        masked = normalise.normalise(poses.points[row], jnp.asarray(~hidden[row]))
+        masked = _normalise(poses.points[row], jnp.asarray(~hidden[row]))
         placed, log_sd = networks.place(_CONFIG, _COMPLETER, masked.points, jnp.asarray(~hidden[row]))
         target = (np.asarray(poses.points[row]) - np.asarray(masked.hip)) / float(masked.scale)
         away = np.sum((target - np.asarray(placed)) ** 2, axis=-1)
@@ -170,9 +177,9 @@ def test_loss_is_the_likelihood_of_the_target_in_the_masked_poses_own_frame():
 def test_degenerate_poses_stay_finite():
     flat = jnp.zeros((3, 17, 2)).at[1, 1:].set(1.0)
     for visible in (jnp.ones((3, 17), bool), jnp.zeros((3, 17), bool)):
-        poses, sd = normalise.prepare(_CONFIG, _COMPLETER, flat, visible)
+        poses, sd = _prepare(_COMPLETER, flat, visible)
         residual = normalise.standardised_residual(_CONFIG, _COMPLETER, flat, visible)
         gradient = jax.grad(lambda completer, seen=visible: normalise.completion_nll(
-            _CONFIG, completer, normalise.normalise_all(flat, seen), jax.random.key(0)
+            _CONFIG, completer, _normalise_all(flat, seen), jax.random.key(0)
         ))(_COMPLETER)  # fmt: skip
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((poses, sd, residual, gradient)))

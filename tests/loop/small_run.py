@@ -24,7 +24,7 @@ def config(**regressor) -> Config:
 
 
 def write(workdir: pathlib.Path, step: int = 5, **regressor) -> TrainState:
-    """Write config.json and a checkpoint; return the regressor's state, whose answers differ from picture to picture."""
+    """Write config.json and a checkpoint; return the regressor's state, whose answers differ between pictures."""
     whole = config(**regressor)
     state = training.initial_state(whole.regressor, jax.random.key(0)).replace(step=jnp.asarray(step, jnp.int32))
     rng = np.random.default_rng(1)

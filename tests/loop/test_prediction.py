@@ -8,8 +8,9 @@ import PIL.Image
 import pytest
 
 from dal_jax.loop import prediction
-from dal_jax.observations import photographs
+from dal_jax.observations import detections, photographs
 from dal_jax.observations.detections import Detection
+from dal_jax.observations.person import Annotations
 from dal_jax.regressor import model
 from dal_jax.runtime.errors import InputError
 from tests.loop import small_run
@@ -26,32 +27,23 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def shown(tmp_path):
-    """Return three photographs and the five people in them."""
+    """Return the five people of three photographs."""
     rng = np.random.default_rng(0)
     for name in "abc":
         PIL.Image.fromarray(rng.integers(0, 256, (60, 80, 3)).astype(np.uint8)).save(tmp_path / f"{name}.png")
-    pictures = photographs.listing(tmp_path)
     detected = [
         Detection(f"{name}.png", 0, number, "", np.array([5.0 * number, 3.0, 40.0, 30.0]))
         for number, name in enumerate("aabbc", start=1)
     ]
-    return pictures, photographs.people(pictures, detected, False).people
-
-
-def _predict(trained, shown, done, **options):
-    pictures, people = shown
-    return prediction.predict(trained, people, lambda one: pictures.path(one.file_name), done, **options)
+    return detections.people(detections.list_photographs(tmp_path), detected)
 
 
 def test_every_person_gets_the_body_of_its_own_crop(trained, shown, tmp_path):
-    pictures, people = shown
-    crops = [
-        photographs.crop(photographs.read_picture(pictures.path(one.file_name)), one.crop_px, 32) for one in people
-    ]
+    crops = [photographs.crop(photographs.read_picture(shown.photograph(p)), p.crop_px, 32) for p in shown.people]
     wanted = model.predict(trained.config, trained.learned, np.stack(crops), batch=8)
     assert np.ptp(wanted.pose, axis=0).max() > 0.01
     for batch in (2, 64):
-        found = _predict(trained, shown, tmp_path / f"done{batch}", batch=batch)
+        found = prediction.predict(trained, shown, tmp_path / f"done{batch}", batch=batch)
         assert found.problems == [""] * 5
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=FLOAT32), found.parameters, wanted)
 
@@ -61,7 +53,7 @@ class _Killed(Exception):
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(trained, shown, tmp_path, monkeypatch):
-    undisturbed = _predict(trained, shown, tmp_path / "undisturbed", batch=2)
+    undisturbed = prediction.predict(trained, shown, tmp_path / "undisturbed", batch=2)
     write, written = prediction._write, []
 
     def write_and_die(path, predicted):
@@ -72,30 +64,31 @@ def test_a_killed_run_goes_on_to_the_same_bits(trained, shown, tmp_path, monkeyp
 
     monkeypatch.setattr(prediction, "_write", write_and_die)
     with pytest.raises(_Killed):
-        _predict(trained, shown, tmp_path / "done", batch=2)
+        prediction.predict(trained, shown, tmp_path / "done", batch=2)
     for name in ("a.png", "b.png"):  # not needed any more: their people are done
-        shown[0].path(name).unlink()
-    found = _predict(trained, shown, tmp_path / "done", batch=2)
+        (tmp_path / name).unlink()
+    found = prediction.predict(trained, shown, tmp_path / "done", batch=2)
     assert len(written) == 3
     jax.tree.map(np.testing.assert_array_equal, found.parameters, undisturbed.parameters)
 
 
 def test_a_bad_photograph_is_one_line_or_a_row_of_nan(trained, shown, tmp_path):
-    pictures, people = shown
-    path = pictures.path("b.png")
+    path = tmp_path / "b.png"
     path.write_bytes(path.read_bytes()[:3000])  # the header is whole, the pixels are not
     with pytest.raises(InputError, match=r"b\.png: cannot be read as a picture"):
-        _predict(trained, shown, tmp_path / "first", batch=2)
-    found = _predict(trained, shown, tmp_path / "second", batch=2, skip_invalid=True)
+        prediction.predict(trained, shown, tmp_path / "first", batch=2)
+    found = prediction.predict(trained, shown, tmp_path / "second", batch=2, skip_invalid=True)
     assert [bool(problem) for problem in found.problems] == [False, False, True, True, False]
     assert np.isnan(found.parameters.pose[2:4]).all() and np.isfinite(found.parameters.pose[[0, 1, 4]]).all()
     without = dataclasses.replace(found, parameters=jax.tree.map(lambda leaf: leaf[[0, 1, 4]], found.parameters))
-    alone = _predict(trained, (pictures, [people[row] for row in (0, 1, 4)]), tmp_path / "third", batch=2)
+    alone = prediction.predict(
+        trained, Annotations([shown.people[row] for row in (0, 1, 4)], images=shown.images), tmp_path / "third", batch=2
+    )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=FLOAT32), without.parameters, alone.parameters)
 
 
 def test_a_damaged_batch_is_named(trained, shown, tmp_path):
-    _predict(trained, shown, tmp_path / "done", batch=2)
+    prediction.predict(trained, shown, tmp_path / "done", batch=2)
     (tmp_path / "done" / "000001.npz").write_bytes(b"PK")
     with pytest.raises(InputError, match=r"000001\.npz: is damaged"):
-        _predict(trained, shown, tmp_path / "done", batch=2)
+        prediction.predict(trained, shown, tmp_path / "done", batch=2)

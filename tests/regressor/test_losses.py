@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dal_jax.body.formats import load
+from dal_jax.observations import residuals
 from dal_jax.observations.residuals import Target
 from dal_jax.regressor import losses, theta
 from dal_jax.regressor.losses import LossWeights
@@ -61,6 +62,19 @@ def test_dense_and_keypoint_terms_are_eq_3_and_eq_4(sample):
     planar = host.keypoint_confidence @ np.sum((joints[:, :2] - host.keypoint_position) ** 2, axis=1)
     depth = host.depth_confidence @ (joints[:, 2] - host.depth) ** 2
     np.testing.assert_allclose(terms["keypoint"], planar + depth, rtol=FLOAT32)
+
+
+def test_the_losses_are_the_squares_of_registration_s_residuals(sample):
+    rng = np.random.default_rng(3)
+    confidence = rng.uniform(0, 1, 17).astype(np.float32)
+    seen = sample.target.observation.replace(keypoint_confidence=confidence, depth_confidence=confidence[::-1])
+    target = Target(sample.target.points, seen)
+    points = rng.normal(size=seen.point_position.shape).astype(np.float32)
+    keypoints = rng.normal(size=(17, 3)).astype(np.float32)
+    dense = np.sum(np.square(residuals.dense_residual(points, target)))
+    np.testing.assert_allclose(residuals.dense_loss(points, target), dense, rtol=FLOAT32)
+    keypoint = np.sum(np.square(residuals.keypoint_residual(keypoints, target)))
+    np.testing.assert_allclose(residuals.keypoint_loss(keypoints, target), keypoint, rtol=FLOAT32)
 
 
 def test_the_joint_term_is_the_distance_between_two_skeletons(sample):
