@@ -1,4 +1,4 @@
-"""Learn how people hold their joints from 2D annotation: the mean and the covariance of every joint's turn.
+"""Learn a pose prior from 2D annotation: the mean and the covariance of every joint's rotation.
 
   python -m experiments.learn_poses --out=dal_jax/registration/assets/poses.npz
 
@@ -51,8 +51,8 @@ def main(_: list[str]) -> None:
         _, noise = alternate(
             template, seen, registration, _ROUNDS.value, progress=lambda done: bar.update(done - bar.n), prior=broad
         )
-    files.savez(_OUT.value, mean=noise.poses.mean, covariance=noise.poses.covariance)
-    _show(noise.poses)
+    files.savez(_OUT.value, mean=noise.pose_prior.mean, covariance=noise.pose_prior.covariance)
+    _show(noise.pose_prior)
 
 
 def _show(found: PosePrior) -> None:
