@@ -49,9 +49,9 @@ def main(_: list[str]) -> None:
     """Load, register, predict, count, print."""
     builder = synthetic_people.load(_SYNTHETIC.value, _DATA_DIR.value)
     people = load_people(builder, _SPLIT.value, _PEOPLE.value, with_truth=True)
-    truth = people.truth.joints_h36m_mm
-    training = load_truth(builder, "train", _PEOPLE.value).joints_h36m_mm
-    canonical = metrics.canonical_bone_sum_mm(training)
+    training = load_truth(builder, "train", _PEOPLE.value)
+    assert people.truth is not None and training is not None, "synthetic people have a truth"
+    truth, canonical = people.truth.joints_h36m_mm, metrics.canonical_bone_sum_mm(training.joints_h36m_mm)
     template = load.load_body()
     observed = people.observations
     if _DEPTH_NOISE.value > 0:
@@ -79,21 +79,21 @@ def main(_: list[str]) -> None:
         files.write_json(_OUT.value, flags_given | {"noise": levels, "calibration": calibration})
 
 
-def _compare(joints_mm: np.ndarray, deviation_mm: np.ndarray, truth_mm: np.ndarray) -> dict:
-    error = joints_mm - (truth_mm - truth_mm[:, :1])
+def _compare(joints_mm, deviation_mm, truth_mm: np.ndarray) -> dict:
+    error = np.asarray(joints_mm) - (truth_mm - truth_mm[:, :1])
     mpjpe = float(np.mean(np.linalg.norm(error, axis=-1)))
-    return metrics.coverage(error[:, 1:], deviation_mm[:, 1:]) | {"mpjpe_mm": mpjpe}
+    return metrics.coverage(error[:, 1:], np.asarray(deviation_mm)[:, 1:]) | {"mpjpe_mm": mpjpe}
 
 
 def _simulate_depth(observed: Observation, truth_mm: np.ndarray, noise_m: float, seed: int):
     """Return observations with the true depth of every joint, as a lifter might give it: with independent noise."""
-    visible = observed.keypoint_confidence > 0
+    visible = np.asarray(observed.keypoint_confidence) > 0
     share = visible / np.maximum(visible.sum(axis=1, keepdims=True), 1)
 
     def centred(points: np.ndarray) -> np.ndarray:
         return (points - np.sum(share[..., None] * points, axis=1, keepdims=True)) * visible[..., None]
 
-    image, world = centred(observed.keypoint_position), centred(truth_mm[..., :2] / 1000.0)
+    image, world = centred(np.asarray(observed.keypoint_position)), centred(truth_mm[..., :2] / 1000.0)
     crop_units_a_metre = np.sum(image * world, axis=(1, 2)) / np.sum(world**2, axis=(1, 2))
     depth = (truth_mm[..., 2] - truth_mm[:, :1, 2]) / 1000.0
     depth = depth + np.random.default_rng(seed).normal(0.0, noise_m, depth.shape)

@@ -7,6 +7,7 @@ variances: the method of moments (Rao's MINQUE), exact where the problem is line
 joints share show in the products of residuals, not only in their squares, and so count as few points, not many.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import flax.struct
@@ -110,7 +111,7 @@ def reweighted(observations: Observation, noise: NoiseLevels) -> Observation:
     """
     inverse = precisions(noise)
     ratio = np.float32(inverse.depth / inverse.keypoint)
-    return observations.replace(depth_confidence=np.asarray(observations.depth_confidence) * ratio)
+    return dataclasses.replace(observations, depth_confidence=np.asarray(observations.depth_confidence) * ratio)
 
 
 def robust_weights(
@@ -131,7 +132,7 @@ def robust_weights(
     distance = residuals.errors_px(template, parameters, observations)[0]
     half_side = np.asarray(observations.box_px)[:, 2:3] / 2.0
     mass = np.asarray(residuals.robust(jnp.asarray((distance / half_side) ** 2), outlier)[1])
-    return observations.replace(point_confidence=np.asarray(observations.point_confidence) * mass)
+    return dataclasses.replace(observations, point_confidence=np.asarray(observations.point_confidence) * mass)
 
 
 def estimate(
@@ -197,7 +198,7 @@ def alternate(
     people = len(observations.point_face)
 
     def refit(noise: NoiseLevels, done: int) -> Fit:
-        report = (lambda n: progress(done * people + n)) if progress else None
+        report = (lambda n, call=progress: call(done * people + n)) if progress else None
         weighted = objective(noise).reweighted(outlier=outlier)
         return register.register(template, reweighted(observations, noise), config, weighted, progress=report)
 
@@ -215,15 +216,16 @@ def alternate(
 def _moments(template, observations, parameters, used: Precisions, previous: NoiseLevels):
     def one(person):
         with jax.default_matmul_precision("highest"):
-            return _person_moments(template, *person, used, previous)
+            return _person_moments(template, person, used, previous)
 
     each = jax.lax.map(one, (observations, parameters), batch_size=8)
     summed = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), each)
     return summed | {name: jnp.mean(each[name], axis=0) for name in ("deviation", "pose")}
 
 
-def _person_moments(template, observation, parameters, used: Precisions, previous: NoiseLevels):
+def _person_moments(template, person, used: Precisions, previous: NoiseLevels):
     """Return one person's part of the six equations, and of the second moments of poses."""
+    observation, parameters = person
     target = residuals.make_target(template, observation)
     linear = sandwich.linearise(template, target, parameters, used)
     inverse, gram, pose = linear.inverse_hessian, linear.gram, linear.pose
@@ -242,7 +244,7 @@ def _person_moments(template, observation, parameters, used: Precisions, previou
     }
 
 
-def _sharing(confidence: Float[Array, "n"], covariance: Float[Array, "n n"]) -> Float[Array, "2"]:
+def _sharing(confidence: Float[Array | np.ndarray, "n"], covariance: Float[Array, "n n"]) -> Float[Array, "2"]:
     """Return sum_ij c_i K_ij c_j and sum_i c_i."""
     root = jnp.sqrt(confidence)
     return jnp.stack([root @ covariance @ root, jnp.sum(confidence)])

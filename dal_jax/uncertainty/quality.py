@@ -1,7 +1,9 @@
 """A report on every fit: its errors, how plausible it is, what else it could be, and how certain it is."""
 
+import dataclasses
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, SupportsFloat
 
 import flax.struct
 import jax
@@ -162,7 +164,7 @@ def held_out_error_px(
         kept, left_out = hold_out(observations, fold, folds)
         report = (lambda done, before=fold * people: progress(before + done)) if progress else None
         fit = register.register(
-            template, observations.replace(point_confidence=kept), config, objective, progress=report
+            template, dataclasses.replace(observations, point_confidence=kept), config, objective, progress=report
         )
         dense, _ = residuals.errors_px(template, fit.parameters, observations)
         distance = np.where(left_out > 0, dense, distance)
@@ -252,8 +254,8 @@ def _angle_deg(one: Float[np.ndarray, "*#k 3 3"], other: Float[np.ndarray, "*#k 
     return np.degrees(np.arccos(np.clip((trace - 1.0) / 2.0, -1.0, 1.0)))
 
 
-def _number(value: float) -> float | None:
-    return round(float(value), 4) if np.isfinite(value) else None
+def _number(value: SupportsFloat) -> float | None:
+    return round(float(value), 4) if math.isfinite(value) else None
 
 
 def _extreme(scale: np.ndarray, which) -> dict:

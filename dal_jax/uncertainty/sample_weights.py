@@ -97,9 +97,8 @@ def _by_posterior(template, observations, parameters, objective: Objective, good
     robust = robust_weights(template, observations, parameters, objective.weights.outlier)
     noise = initial()
     if len(good):
-        noise = estimate(
-            template, *jax.tree.map(lambda leaf: np.asarray(leaf)[good], (robust, parameters)), used, noise
-        )
+        few, bodies = jax.tree.map(lambda leaf: np.asarray(leaf)[good], (robust, parameters))
+        noise = estimate(template, few, bodies, used, noise)
     return posterior.certainty(posterior.laplace_posterior(template, robust, parameters, noise, used))
 
 

@@ -163,7 +163,7 @@ def linearise(template: Template, target: Target, parameters: BodyParameters, pr
 
 def _bounded(joint: Float[Array | np.ndarray, "23 3 3"]) -> Float[Array, "23 3 3"]:
     missing = jnp.maximum(0.0, _LEAST_JOINT_PRECISION - jnp.min(jnp.diagonal(joint, axis1=1, axis2=2)))
-    return joint + missing * jnp.eye(3)[None]
+    return jnp.asarray(joint) + missing * jnp.eye(3)[None]
 
 
 def _hessian(gram, pose, weighted_pose, precisions: Precisions) -> Float[Array, "98 98"]:
