@@ -304,7 +304,7 @@ def learn_prior(template: Template, observed: Observation, fits: BodyParameters,
     levels = noise.initial()
     for _ in range(_ESTIMATES):
         levels = noise.estimate(template, weighted, fits, Precisions.of_objective(objective), levels)
-    return levels.poses
+    return levels.pose_prior
 
 
 _ESTIMATES = 2  # the spread of poses needs the levels of noise, and they need it

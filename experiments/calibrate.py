@@ -31,7 +31,7 @@ from dal_jax.registration.register import RegistrationConfig
 from dal_jax.runtime import cli, files
 from dal_jax.synthetic import people as synthetic_people
 from dal_jax.uncertainty import modes, noise as noise_lib, posterior
-from dal_jax.uncertainty.posterior import Posterior
+from dal_jax.uncertainty.posterior import Posterior, SizePrior
 
 _DATA_DIR = flags.DEFINE_string("data_dir", "runs/data", "Where the synthetic people are kept.")
 _SYNTHETIC = flags.DEFINE_string("synthetic", "demo", "Which of them: tiny, demo, full.")
@@ -49,51 +49,51 @@ def main(_: list[str]) -> None:
     """Load, register, predict, count, print."""
     builder = synthetic_people.load(_SYNTHETIC.value, _DATA_DIR.value)
     people = load_people(builder, _SPLIT.value, _PEOPLE.value, with_truth=True)
-    truth = people.truth.joints_h36m_mm
-    training = load_truth(builder, "train", _PEOPLE.value).joints_h36m_mm
-    canonical = metrics.canonical_bone_sum_mm(training)
+    training = load_truth(builder, "train", _PEOPLE.value)
+    assert people.truth is not None and training is not None, "synthetic people have a truth"
+    truth, canonical = people.truth.joints_h36m_mm, metrics.canonical_bone_sum_mm(training.joints_h36m_mm)
     template = load.load_body()
     observed = people.observations
     if _DEPTH_NOISE.value > 0:
         observed = _simulate_depth(observed, truth, _DEPTH_NOISE.value, _SEED.value)
     config = RegistrationConfig("lm", 30, starts="headings4")
     fit, noise = noise_lib.alternate(template, observed, config)
-    trusted, objective = noise_lib.reweighted(observed, noise), noise_lib.objective(noise)
-    rivals = modes.find(template, trusted, fit.parameters, objective)
+    used, objective = noise_lib.precisions(noise), noise_lib.objective(noise)
+    bodies = modes.find(template, noise_lib.reweighted(observed, noise), fit.parameters, objective)
 
-    def predict(**size) -> Posterior:
-        return posterior.laplace_posterior(template, observed, fit.parameters, noise, rivals=rivals, **size)
+    def predict(size: SizePrior) -> Posterior:
+        return posterior.laplace_posterior(template, observed, fit.parameters, noise, used, bodies, size)
 
     own_size = np.asarray(jax.vmap(metrics.bone_sum)(truth))[:, None, None] / canonical
     drawn = np.exp(np.random.default_rng(_SEED.value).normal(0.0, _ADULT_SPREAD, own_size.shape))
-    average, known = predict(bone_sum_mm=canonical), predict(bone_sum_mm=canonical, size_spread=0.0)
-    found = {
+    average, known = predict(SizePrior(canonical)), predict(SizePrior(canonical, spread=0.0))
+    calibration = {
         "own size": _compare(known.h36m_mm * own_size, known.h36m_sd_mm * own_size, truth),
         "adults": _compare(average.h36m_mm, average.h36m_sd_mm, truth * drawn / own_size),
         "two subjects": _compare(average.h36m_mm, average.h36m_sd_mm, truth),
     }
-    levels = {name: float(value) for name, value in vars(noise).items() if name != "poses"}
-    _show(found, levels)
+    levels = {name: float(value) for name, value in vars(noise).items() if name != "pose_prior"}
+    _show(calibration, levels)
     if _OUT.value:
         flags_given = {"split": _SPLIT.value, "people": len(truth), "depth_noise_m": _DEPTH_NOISE.value}
-        files.write_json(_OUT.value, flags_given | {"noise": levels, "calibration": found})
+        files.write_json(_OUT.value, flags_given | {"noise": levels, "calibration": calibration})
 
 
-def _compare(joints_mm: np.ndarray, deviation_mm: np.ndarray, truth_mm: np.ndarray) -> dict:
-    error = joints_mm - (truth_mm - truth_mm[:, :1])
+def _compare(joints_mm, deviation_mm, truth_mm: np.ndarray) -> dict:
+    error = np.asarray(joints_mm) - (truth_mm - truth_mm[:, :1])
     mpjpe = float(np.mean(np.linalg.norm(error, axis=-1)))
-    return metrics.coverage(error[:, 1:], deviation_mm[:, 1:]) | {"mpjpe_mm": mpjpe}
+    return metrics.coverage(error[:, 1:], np.asarray(deviation_mm)[:, 1:]) | {"mpjpe_mm": mpjpe}
 
 
 def _simulate_depth(observed: Observation, truth_mm: np.ndarray, noise_m: float, seed: int):
     """Return observations with the true depth of every joint, as a lifter might give it: with independent noise."""
-    visible = observed.keypoint_confidence > 0
+    visible = np.asarray(observed.keypoint_confidence) > 0
     share = visible / np.maximum(visible.sum(axis=1, keepdims=True), 1)
 
     def centred(points: np.ndarray) -> np.ndarray:
         return (points - np.sum(share[..., None] * points, axis=1, keepdims=True)) * visible[..., None]
 
-    image, world = centred(observed.keypoint_position), centred(truth_mm[..., :2] / 1000.0)
+    image, world = centred(np.asarray(observed.keypoint_position)), centred(truth_mm[..., :2] / 1000.0)
     crop_units_a_metre = np.sum(image * world, axis=(1, 2)) / np.sum(world**2, axis=(1, 2))
     depth = (truth_mm[..., 2] - truth_mm[:, :1, 2]) / 1000.0
     depth = depth + np.random.default_rng(seed).normal(0.0, noise_m, depth.shape)
@@ -101,9 +101,9 @@ def _simulate_depth(observed: Observation, truth_mm: np.ndarray, noise_m: float,
     return observation.with_depth(observed, depth * crop_units_a_metre[:, None], np.ones_like(depth))
 
 
-def _show(found: dict, levels: dict[str, float]) -> None:
+def _show(calibration: dict, levels: dict[str, float]) -> None:
     print("noise levels, crop units: " + json.dumps({name: round(value, 4) for name, value in levels.items()}))
-    for size, axes in found.items():
+    for size, axes in calibration.items():
         rows = [[axis, *(f"{axes[axis][name]:.3g}" for name in _COLUMNS)] for axis in metrics.AXES]
         print(f"\n{size} (MPJPE {axes['mpjpe_mm']:.1f} mm)")
         print(tables.text_table(["axis", *_COLUMNS], rows))

@@ -1,4 +1,4 @@
-"""Learn how people hold their joints from 2D annotation: the mean and the covariance of every joint's turn.
+"""Learn a pose prior from 2D annotation: the mean and the covariance of every joint's rotation.
 
   python -m experiments.learn_poses --out=dal_jax/registration/assets/poses.npz
 
@@ -8,6 +8,7 @@ points each, no depth. They are fitted from the T-pose, give or take 30 degrees;
 truth is read. About a minute.
 """
 
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -42,22 +43,23 @@ def main(_: list[str]) -> None:
         people=_PEOPLE.value, points=_POINTS, split="train", seed=_SEED, heading_spread_deg=180.0, grid_px=128,
         keypoint_noise=0.007, depth_noise_m=0.0,
     )  # fmt: skip
-    seen = problems.load(config, _DATA_DIR.value).observations
-    seen = seen.replace(depth_confidence=np.zeros_like(seen.depth_confidence))
+    observed = problems.load(config, _DATA_DIR.value).observations
+    observed = dataclasses.replace(observed, depth_confidence=np.zeros_like(observed.depth_confidence))
     template = load.load_body()
     registration = RegistrationConfig("lm", 20, starts="headings4")
     broad = initial(priors.broad())
     with progress.bar("fits", total=_PEOPLE.value * (_ROUNDS.value + 1), unit="fit") as bar:
-        _, noise = alternate(
-            template, seen, registration, _ROUNDS.value, progress=lambda done: bar.update(done - bar.n), prior=broad
+        _fit, noise = alternate(
+            template, observed, registration, _ROUNDS.value, progress=lambda done: bar.update(done - bar.n), prior=broad
         )
-    files.savez(_OUT.value, mean=noise.poses.mean, covariance=noise.poses.covariance)
-    _show(noise.poses)
+    prior = noise.pose_prior
+    files.savez(_OUT.value, mean=np.asarray(prior.mean), covariance=np.asarray(prior.covariance))
+    _show(prior)
 
 
-def _show(found: PosePrior) -> None:
-    mean = np.degrees(found.mean)
-    spread = np.degrees(np.sqrt(np.diagonal(found.covariance, axis1=1, axis2=2)))
+def _show(prior: PosePrior) -> None:
+    mean = np.degrees(prior.mean)
+    spread = np.degrees(np.sqrt(np.diagonal(prior.covariance, axis1=1, axis2=2)))
     rows = [
         [name, *(f"{value:.0f}" for value in (*mean[k], *spread[k]))]
         for k, name in enumerate(skeleton.SMPL_JOINT_NAMES[1:])

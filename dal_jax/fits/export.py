@@ -1,5 +1,6 @@
 """Fits as meshes that other programs open: one .glb or .obj a person, y up."""
 
+import dataclasses
 import os
 import pathlib
 import re
@@ -93,7 +94,9 @@ def export_fits(
 
 def viewer_vertices(template: Template, parameters: BodyParameters) -> Float[np.ndarray, "n 3"]:
     """Return one posed mesh in metres, pelvis at the origin, y up, z towards the viewer."""
-    metric = parameters.replace(
-        camera_scale=np.ones_like(parameters.camera_scale), translation=np.zeros_like(parameters.translation)
+    metric = dataclasses.replace(
+        parameters,
+        camera_scale=np.ones_like(parameters.camera_scale),
+        translation=np.zeros_like(parameters.translation),
     )
     return overlays.posed_vertices(template, metric) @ _VIEWER_FROM_CAMERA

@@ -22,8 +22,7 @@ from dal_jax.registration.register import Fit, RegistrationConfig
 from dal_jax.registration.solvers import solve
 from dal_jax.registration.starts import STARTS
 from dal_jax.runtime import progress as bars
-from dal_jax.uncertainty import noise, quality, sandwich
-from dal_jax.uncertainty.held_out_points import held_out_error_px
+from dal_jax.uncertainty import noise, quality
 from dal_jax.uncertainty.noise import NoiseLevels
 
 WEIGHTS = (*schedules.WEIGHTS, "estimated")
@@ -150,7 +149,7 @@ def fit(
     if options.held_out_share:
         folds = round(1 / options.held_out_share)
         with bars.bar("held-out points", total=len(observed) * folds, unit="fit", shown=progress) as bar:
-            fits.held_out_error_px = held_out_error_px(
+            fits.held_out_error_px = quality.held_out_error_px(
                 body, to_fit, config, objective, folds, lambda done: bar.update(done - bar.n)
             )
     return fits
@@ -201,15 +200,6 @@ def _reports(
     levels: of the noise, where the fit was made with weights from them; else the residuals of all fits tell.
     """
     body = body.replace(pose_blendshapes=None)  # modes are fitted by lm; a report can do without wrinkles
-    weights = objective.weights
-    if levels is None:
-        robust = noise.robust_weights(body, observed, found.parameters, weights.outlier)
-        precisions = sandwich.Precisions.of_objective(objective)
-        levels = noise.estimate(body, robust, found.parameters, precisions, noise.initial())
-        assessed = quality.assess(body, observed, found, levels, objective)
-    elif weights.outlier is None and weights.limit is None:
-        assessed = quality.assess(body, observed, found, levels)
-    else:  # modes have to be fitted with these terms too, to the depths as the fit weighted them
-        assessed = quality.assess(body, noise.reweighted(observed, levels), found, levels, objective)
+    assessed = quality.assess(body, observed, found, objective, levels)
     described = [quality.describe(assessed, row) for row in range(len(found.energy))]
     return [Report(one["flags"], one["weight"], one) for one in described]

@@ -7,6 +7,7 @@ RGB, (height, width, 3).
 from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw
@@ -133,7 +134,7 @@ def draw_observation(image: UInt8[np.ndarray, "h w 3"], observation: Observation
     points_px = px_from_crop(
         np.asarray(observation.point_position)[np.asarray(observation.point_confidence) > 0], box_px
     )
-    keypoints_px = px_from_crop(np.asarray(observation.keypoint_position), box_px)
+    keypoints_px = np.asarray(px_from_crop(np.asarray(observation.keypoint_position), box_px))
     visible = np.asarray(observation.keypoint_confidence) > 0
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
@@ -157,7 +158,7 @@ def resize(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "s
 @jax.jit
 def _posed_vertices(template: Template, parameters: BodyParameters) -> jax.Array:
     segments = kinematics.pose_skeleton(template, parameters.rotation, parameters.pose, parameters.segment_scale)
-    vertices = parameters.camera_scale * skinning.skin_vertices(template, segments)
+    vertices = jnp.asarray(parameters.camera_scale) * skinning.skin_vertices(template, segments)
     return vertices.at[:, :2].add(parameters.translation)
 
 

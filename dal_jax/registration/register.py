@@ -82,7 +82,7 @@ def register(
     config: RegistrationConfig,
     objective: Objective,
     given: Sequence[BodyParameters] = (),
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> Fit:
     """Fit every person from the configured starts and the `given` ones; keep the fit of lowest energy.
 

@@ -1,4 +1,4 @@
-"""Other poses that one image may show: the same bones with a limb, or the whole body, turned over in depth.
+"""Alternative modes: other poses that one image may show, with a limb or the whole body flipped in depth.
 
 Seen from far away, a limb that points towards the camera looks like one that points away. A fit that went one way says
 nothing about the other, so each of these flips is fitted too; where it ends as low, the image does not decide.
@@ -6,7 +6,6 @@ nothing about the other, so each of these flips is fitted too; where it ends as 
 
 import dataclasses
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,50 +23,41 @@ NAMES = (
     "half_turn", "whole_body", "left_hip", "right_hip", "left_knee", "right_knee", "left_shoulder", "right_shoulder",
     "left_elbow", "right_elbow",
 )  # fmt: skip
-"""half_turn: front against back. whole_body: every bone's depth at once. Else the bone below that joint."""
+"""half_turn: front against back. whole_body: the depth of every bone. All others: of the bone below that joint."""
 
 _BONES = tuple(
     (skeleton.SMPL_JOINT_NAMES.index(name), skeleton.SMPL_PARENTS.index(skeleton.SMPL_JOINT_NAMES.index(name)))
     for name in NAMES[2:]
 )
-_STEPS = 12
+_STEPS, _BATCH = 12, 64
 _AWAY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, -1.0))  # z to -z
 _HALF_TURN = ((-1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, -1.0))  # about the body's vertical
 
 
-@flax.struct.dataclass
-class Rivals:
-    """Fits that started from a flipped one, in the order of NAMES.
-
-    parameters: axes (people, rivals, ...); energy: eq. 2 there, with the weights that the fit was made with.
-    """
-
-    parameters: BodyParameters
-    energy: Float[Array, "people rivals"]
-
-
 def find(
-    template: Template,
-    observations: Observation,
-    parameters: BodyParameters,
-    objective: Objective,
-    batch: int = 64,
-) -> Rivals:
-    """Fit every flip of every fit (leading axis: people); a millisecond or two a person.
+    template: Template, observations: Observation, parameters: BodyParameters, objective: Objective
+) -> BodyParameters:
+    """Fit every flip of every fit; a millisecond or two a person.
 
     Args:
-      observations, objective: those of the fit.
+      template: the body.
+      observations: those of the fits (leading axis: people).
+      parameters: the fits.
+      objective: that of the fits.
+
+    Returns:
+      Bodies with axes (people, modes, ...), modes in the order of NAMES.
     """
-    config = RegistrationConfig("lm", _STEPS, starts="given", batch=batch)
+    optimizer = "dense_lm" if objective.terms else "lm"  # lm is made for the terms of eq. 2
+    config = RegistrationConfig(optimizer, _STEPS, starts="given", batch=_BATCH)
     starts = _starts(template, jax.tree.map(jnp.asarray, parameters))
     fits = [
         register.register(
             template, observations, config, objective, [jax.tree.map(lambda leaf, k=k: leaf[:, k], starts)]
-        )
+        ).parameters
         for k in range(len(NAMES))
     ]
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *[(fit.parameters, fit.energy) for fit in fits])
-    return Rivals(*stacked)
+    return jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *fits)
 
 
 def flip(template: Template, parameters: BodyParameters) -> BodyParameters:
@@ -75,11 +65,11 @@ def flip(template: Template, parameters: BodyParameters) -> BodyParameters:
     segments = kinematics.pose_skeleton(template, parameters.rotation, parameters.pose, parameters.segment_scale)
     world = segments.rotation
     away = jnp.array(_AWAY)
-    turned = jnp.matmul(world[0] @ jnp.array(_HALF_TURN) @ world[0].T, world)  # the whole body, as it stands
-    flipped = [turned, away @ world @ away]
+    rotated = jnp.matmul(world[0] @ jnp.array(_HALF_TURN) @ world[0].T, world)  # the whole body, as it stands
+    flipped = [rotated, away @ world @ away]
     for joint, child in _BONES:
         bone = world[joint] @ (template.joints[child] - template.joints[joint])
-        flipped.append(world.at[joint].set(_turn_between(bone, bone * jnp.array([1.0, 1.0, -1.0])) @ world[joint]))
+        flipped.append(world.at[joint].set(_rotation_between(bone, bone * jnp.array([1.0, 1.0, -1.0])) @ world[joint]))
     poses = jax.vmap(lambda one: _relative(template, one))(jnp.stack(flipped))
     repeated = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(NAMES), *leaf.shape)), parameters)
     return dataclasses.replace(repeated, pose=poses, rotation=jnp.stack(flipped)[:, 0])
@@ -93,7 +83,7 @@ def _relative(template: Template, world: Float[Array, "24 3 3"]) -> Float[Array,
     return rotations.matrix_to_axis_angle(jnp.swapaxes(world[parents], -1, -2) @ world[1:])
 
 
-def _turn_between(before: Float[Array, "3"], after: Float[Array, "3"]) -> Float[Array, "3 3"]:
+def _rotation_between(before: Float[Array, "3"], after: Float[Array, "3"]) -> Float[Array, "3 3"]:
     """Return the rotation by the smallest angle that takes one direction onto another of the same length."""
     cross = jnp.cross(before, after)
     squared = jnp.sum(before**2)
@@ -101,5 +91,5 @@ def _turn_between(before: Float[Array, "3"], after: Float[Array, "3"]) -> Float[
     sum_of_cosines = squared + jnp.sum(before * after)
     opposite = sum_of_cosines < 1e-6 * squared
     skew = rotations.skew(cross / squared)
-    turn = jnp.eye(3) + skew + skew @ skew * squared / jnp.where(opposite, 1.0, sum_of_cosines)
-    return jnp.where(opposite, jnp.eye(3), turn)
+    rotation = jnp.eye(3) + skew + skew @ skew * squared / jnp.where(opposite, 1.0, sum_of_cosines)
+    return jnp.where(opposite, jnp.eye(3), rotation)

@@ -4,9 +4,10 @@ Residuals understate noise, because a fit follows its errors: with P = J H^-1 J'
 Every sum of squares q_k = r'A_k r then has the expectation sum_l v_l tr(A_k (I - P) R_l (I - P)'), linear in the
 variances v_l of the kinds of error R_l (`sandwich`). With A_k = R_k, summed over people, that is six equations for six
 variances: the method of moments (Rao's MINQUE), exact where the problem is linear. Errors that neighbouring points or
-joints share are seen in the residuals' products, not just in their squares, and so count as few points, not many.
+joints share show in the products of residuals, not only in their squares, and so count as few points, not many.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import flax.struct
@@ -26,7 +27,7 @@ from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.registration.priors import PosePrior
 from dal_jax.registration.register import Fit, RegistrationConfig
 from dal_jax.uncertainty import sandwich
-from dal_jax.uncertainty.sandwich import Bread, Linearisation, Precisions
+from dal_jax.uncertainty.sandwich import Linearisation, Precisions, Scalar
 
 _LOOSENESS = 16.0
 _INITIAL_PEOPLE = 2.0
@@ -37,24 +38,24 @@ _SMALLEST_SD = 1e-4  # crop units, radians: no division by a level of 0
 
 @flax.struct.dataclass
 class NoiseLevels:
-    """Standard deviations at confidence 1, crop units (one component) unless said otherwise.
+    """Standard deviations at confidence 1, crop units (one component) unless another unit is given.
 
     point: of an annotated point, independent of all others; shape: of the surface, shared by neighbouring points.
     keypoint: x or y; depth: z as lifted, independent of all others; limb: of z, grown along a metre of limb.
     log_scale: of a segment against its parent, log.
-    poses: how people hold their joints.
+    pose_prior: how people hold their joints.
     point_sharing, depth_sharing: points (joints) that share one's error `shape` (`limb`), itself included.
     """
 
-    point: Float[Array, ""]
-    shape: Float[Array, ""]
-    keypoint: Float[Array, ""]
-    depth: Float[Array, ""]
-    limb: Float[Array, ""]
-    log_scale: Float[Array, ""]
-    poses: PosePrior
-    point_sharing: Float[Array, ""]
-    depth_sharing: Float[Array, ""]
+    point: Scalar
+    shape: Scalar
+    keypoint: Scalar
+    depth: Scalar
+    limb: Scalar
+    log_scale: Scalar
+    pose_prior: PosePrior
+    point_sharing: Scalar
+    depth_sharing: Scalar
 
     def variances(self) -> Float[Array, "6"]:
         """Return the variances of `sandwich.KINDS`."""
@@ -62,16 +63,17 @@ class NoiseLevels:
         return jnp.stack([jnp.asarray(level) for level in each]) ** 2
 
 
-def initial(poses: PosePrior | None = None) -> NoiseLevels:
+def initial(pose_prior: PosePrior | None = None) -> NoiseLevels:
     """Return where estimation starts; it counts as two people's worth of data, so that one person has levels too.
 
     Args:
-      poses: left out: `priors.population`.
+      pose_prior: left out: `priors.population`.
     """
     levels = {"point": 0.005, "shape": 0.01, "keypoint": 0.02, "depth": 0.1, "limb": 0.05, "log_scale": 0.05}
     levels |= {"point_sharing": 6.0, "depth_sharing": 3.0}
     return NoiseLevels(
-        poses=priors.population() if poses is None else poses, **{k: np.float32(v) for k, v in levels.items()}
+        pose_prior=priors.population() if pose_prior is None else pose_prior,
+        **{name: np.float32(level) for name, level in levels.items()},
     )
 
 
@@ -79,48 +81,58 @@ def precisions(noise: NoiseLevels) -> Precisions:
     """Return inverse variances: what a fit should weight its terms with.
 
     Note: two are not what they seem. A dense point, and a depth, counts as its share of what it shares. Log scales are
-    pulled by a sixteenth of their inverse variance: at the whole of it more fits of synthetic training people ended in
-    wrong minima (depth error 54 -> 70 mm, with a pull to the T-pose), and the levels estimated from them were too low.
+    weighted by a sixteenth of their inverse variance: with the whole of it more fits of synthetic training people ended
+    in wrong minima (depth error 54 -> 70 mm, with a pull to the T-pose), and the levels estimated from them were too
+    low.
     """
     return Precisions(
         dense=1.0 / (noise.point**2 + noise.point_sharing * noise.shape**2),
         keypoint=1.0 / noise.keypoint**2,
         depth=1.0 / (noise.depth**2 + noise.depth_sharing * noise.limb**2),
         scale=1.0 / (_LOOSENESS * noise.log_scale**2),
-        joint=jnp.linalg.inv(jnp.asarray(noise.poses.covariance)),
-        rest=jnp.asarray(noise.poses.mean),
+        joint=jnp.linalg.inv(jnp.asarray(noise.pose_prior.covariance)),
+        mean_pose=jnp.asarray(noise.pose_prior.mean),
     )
 
 
 def objective(noise: NoiseLevels) -> Objective:
-    """Return `precisions` as weights of eq. 2 and a prior, to be used on what `trusted` returns."""
-    found = precisions(noise)
+    """Return `precisions` as weights of eq. 2 and a pose prior, to be used on `reweighted` observations."""
+    inverse = precisions(noise)
     weights = EnergyWeights(
-        dense=float(found.dense), keypoint=float(found.keypoint), scale=float(found.scale), joint=1.0
+        dense=float(inverse.dense), keypoint=float(inverse.keypoint), scale=float(inverse.scale), joint=1.0
     )
-    return Objective(weights, noise.poses)
+    return Objective(weights, noise.pose_prior)
 
 
 def reweighted(observations: Observation, noise: NoiseLevels) -> Observation:
-    """Return observations whose depths are trusted less than key points by as much as they are noisier."""
-    found = precisions(noise)
-    ratio = np.float32(found.depth / found.keypoint)
-    return observations.replace(depth_confidence=np.asarray(observations.depth_confidence) * ratio)
+    """Return observations whose depths have as much less confidence than key points as they are noisier.
+
+    Eq. 2 has one weight for key points and their depths; so the ratio of their precisions enters by the confidences.
+    """
+    inverse = precisions(noise)
+    ratio = np.float32(inverse.depth / inverse.keypoint)
+    return dataclasses.replace(observations, depth_confidence=np.asarray(observations.depth_confidence) * ratio)
 
 
 def robust_weights(
-    template: Template,
-    observations: Observation,
-    parameters: BodyParameters,
-    outlier: float | None,
+    template: Template, observations: Observation, parameters: BodyParameters, outlier: float | None
 ) -> Observation:
-    """Return observations whose points are trusted as little as a robust fit trusts them (leading axis: people)."""
+    """Return observations whose points have the confidences of the last reweighted least squares of a robust fit.
+
+    A fit with the robust loss ends where a fit with these weights and squares would (IRLS).
+
+    Args:
+      template: the body.
+      observations: leading axis: people.
+      parameters: their fits.
+      outlier: scale of the robust loss, see `energy.EnergyWeights`; None: nothing changes.
+    """
     if outlier is None:
         return observations
     distance = residuals.errors_px(template, parameters, observations)[0]
     half_side = np.asarray(observations.box_px)[:, 2:3] / 2.0
     mass = np.asarray(residuals.robust(jnp.asarray((distance / half_side) ** 2), outlier)[1])
-    return observations.replace(point_confidence=np.asarray(observations.point_confidence) * mass)
+    return dataclasses.replace(observations, point_confidence=np.asarray(observations.point_confidence) * mass)
 
 
 def estimate(
@@ -134,31 +146,32 @@ def estimate(
     """Return noise levels from the residuals of fits (leading axis: people), of at most 256 of them.
 
     Args:
-      observations: as annotated and lifted, not as `trusted`.
+      template: the body.
+      observations: as annotated and lifted, not `reweighted`.
       parameters: fits made with the weights `used`.
+      used: what the fits were weighted with.
       previous: levels that the spread of poses starts from, and that stay where nothing was observed.
       prior: two people's worth of data; left out: `initial`.
     """
     rows = evenly(len(observations.point_face), _AT_MOST)
     few, bodies = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], (observations, parameters))
     moments = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), _moments(template, few, bodies, used, previous))
-    variance = _solve(moments["expected"], moments["squares"], np.asarray(previous.variances(), np.float64))
+    variances = _solve(moments["expected"], moments["squares"], np.asarray(previous.variances(), np.float64))
     people, start = len(rows), initial() if prior is None else prior
-
-    def blend(found, prior):
-        return np.sqrt((people * found + _INITIAL_PEOPLE * prior) / (people + _INITIAL_PEOPLE)).astype(np.float32)
-
-    level = np.maximum(blend(variance, np.asarray(start.variances(), np.float64)), np.float32(_SMALLEST_SD))
-    poses = priors.learned(moments["deviation"], moments["pose"], used.rest, people, start.poses, _INITIAL_PEOPLE)
+    weight = people + _INITIAL_PEOPLE
+    mean = (people * variances + _INITIAL_PEOPLE * np.asarray(start.variances(), np.float64)) / weight
+    levels = np.maximum(np.sqrt(mean).astype(np.float32), np.float32(_SMALLEST_SD))
     return NoiseLevels(
-        *level,
-        poses=poses,
+        *levels,
+        pose_prior=priors.learned(
+            moments["deviation"], moments["pose"], used.mean_pose, people, start.pose_prior, _INITIAL_PEOPLE
+        ),
         point_sharing=_ratio(moments["shared_points"], start.point_sharing),
         depth_sharing=_ratio(moments["shared_depths"], start.depth_sharing),
     )
 
 
-def _ratio(sums: np.ndarray, otherwise: np.float32) -> np.float32:
+def _ratio(sums: np.ndarray, otherwise: Scalar) -> Scalar:
     return np.float32(sums[0] / sums[1]) if sums[1] > 0 else otherwise
 
 
@@ -168,27 +181,34 @@ def alternate(
     config: RegistrationConfig,
     rounds: int = 3,
     outlier: float | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], object] | None = None,
     prior: NoiseLevels | None = None,
 ) -> tuple[Fit, NoiseLevels]:
     """Fit, estimate, and fit again with weights that come from the data; return the last fit and its noise levels.
 
     Args:
+      template: the body.
       observations: as annotated and lifted.
+      config: of every fit.
       rounds: of estimation; one more fit than that is made. Three settle.
       outlier: scale of the robust loss, see `energy.EnergyWeights`.
       progress: called with the number of fits done so far, of people * (rounds + 1).
       prior: levels of the first fit, and two people's worth of data; left out: `initial`.
     """
-    noise, people = initial() if prior is None else prior, len(observations.point_face)
-    for done in range(rounds + 1):
-        report = (lambda n, before=done * people: progress(before + n)) if progress else None
-        robust = objective(noise).reweighted(outlier=outlier)
-        fit = register.register(template, reweighted(observations, noise), config, robust, progress=report)
-        if done < rounds:
-            used, seen = precisions(noise), robust_weights(template, observations, fit.parameters, outlier)
-            for _ in range(2):  # the spread of poses needs the variances, and they need it
-                noise = estimate(template, seen, fit.parameters, used, noise, prior)
+    people = len(observations.point_face)
+
+    def refit(noise: NoiseLevels, done: int) -> Fit:
+        report = (lambda n, call=progress: call(done * people + n)) if progress else None
+        weighted = objective(noise).reweighted(outlier=outlier)
+        return register.register(template, reweighted(observations, noise), config, weighted, progress=report)
+
+    noise = initial() if prior is None else prior
+    fit = refit(noise, 0)
+    for done in range(1, rounds + 1):
+        used, robust = precisions(noise), robust_weights(template, observations, fit.parameters, outlier)
+        for _ in range(2):  # the spread of poses needs the variances, and they need it
+            noise = estimate(template, robust, fit.parameters, used, noise, prior)
+        fit = refit(noise, done)
     return fit, noise
 
 
@@ -196,71 +216,71 @@ def alternate(
 def _moments(template, observations, parameters, used: Precisions, previous: NoiseLevels):
     def one(person):
         with jax.default_matmul_precision("highest"):
-            return _person_moments(template, *person, used, previous)
+            return _person_moments(template, person, used, previous)
 
     each = jax.lax.map(one, (observations, parameters), batch_size=8)
     summed = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), each)
     return summed | {name: jnp.mean(each[name], axis=0) for name in ("deviation", "pose")}
 
 
-def _person_moments(template, observation, body, used: Precisions, previous: NoiseLevels):
+def _person_moments(template, person, used: Precisions, previous: NoiseLevels):
     """Return one person's part of the six equations, and of the second moments of poses."""
+    observation, parameters = person
     target = residuals.make_target(template, observation)
-    linear = sandwich.linearise(template, target, body, used.rest)
-    shape, limb = sandwich.shape_covariance(target), sandwich.limb_covariance(template, target)
-    sides = sandwich.bread(linear, shape, limb, used)
-    inverse, gram = sides.inverse, sides.gram
-    pose_moment = previous.poses.moment_about(used.rest)
-    followed = jnp.einsum("k,ij,kjl,lm->kim", sides.pulls.of_kinds() ** 2, inverse, gram, inverse)
-    posed = inverse @ sandwich.filling(sides, jnp.zeros(len(sandwich.KINDS)), pose_moment) @ inverse
-    spread = inverse @ sandwich.filling(sides, previous.variances(), pose_moment) @ inverse
-    turns = linear.pose_jacobian.reshape(23, 3, sandwich.UNKNOWNS)
-    deviation = linear.pose.reshape(23, 3)
+    linear = sandwich.linearise(template, target, parameters, used)
+    inverse, gram, pose = linear.inverse_hessian, linear.gram, linear.pose
+    pose_moment = previous.pose_prior.moment_about(used.mean_pose)
+    followed = jnp.einsum("k,ij,kjl,lm->kim", used.by_kind() ** 2, inverse, gram, inverse)
+    of_poses = inverse @ sandwich.score_covariance(linear, jnp.zeros(len(sandwich.KINDS)), pose_moment) @ inverse
+    covariance = inverse @ sandwich.score_covariance(linear, previous.variances(), pose_moment) @ inverse
+    spread = jnp.einsum("kai,ij,kbj->kab", linear.pose_jacobian, covariance, linear.pose_jacobian)
     return {
-        "expected": jnp.einsum("kij,lij->kl", gram, followed) + _direct(target, linear, shape, limb, sides),
-        "squares": _squares(linear, shape, limb) - jnp.einsum("kij,ij->k", gram, posed),
-        "deviation": deviation,
-        "pose": deviation[:, :, None] * deviation[:, None] + jnp.einsum("kai,ij,kbj->kab", turns, spread, turns),
-        "shared_points": _sharing(target.observation.point_confidence, shape),
-        "shared_depths": _sharing(target.observation.depth_confidence, limb),
+        "expected": jnp.einsum("kij,lij->kl", gram, followed) + _direct(target, linear),
+        "squares": _squares(linear) - jnp.einsum("kij,ij->k", gram, of_poses),
+        "deviation": pose,
+        "pose": pose[:, :, None] * pose[:, None] + spread,
+        "shared_points": _sharing(target.observation.point_confidence, linear.shape),
+        "shared_depths": _sharing(target.observation.depth_confidence, linear.limb),
     }
 
 
-def _sharing(confidence: Float[Array, "n"], covariance: Float[Array, "n n"]) -> Float[Array, "2"]:
+def _sharing(confidence: Float[Array | np.ndarray, "n"], covariance: Float[Array, "n n"]) -> Float[Array, "2"]:
     """Return sum_ij c_i K_ij c_j and sum_i c_i."""
     root = jnp.sqrt(confidence)
     return jnp.stack([root @ covariance @ root, jnp.sum(confidence)])
 
 
-def _direct(target: Target, linear: Linearisation, shape, limb, sides: Bread):
+def _direct(target: Target, linear: Linearisation) -> Float[Array, "6 6"]:
     """Return tr(A_k R_l) - 2 tr(A_k P R_l), which is 0 for kinds of error in different terms."""
-    dense, depth = linear.dense_jacobian.reshape(len(shape), -1), linear.depth_jacobian
-    through_shape, through_limb = shape @ dense, limb @ depth
+    observation, gram, shape, limb = target.observation, linear.gram, linear.shape, linear.limb
+    through_shape = shape @ linear.dense_jacobian.reshape(len(shape), -1)
+    through_limb = limb @ linear.depth_jacobian
     crossed = jnp.stack([
-        sides.gram[0], sides.gram[1], sandwich.both_axes(through_shape, through_shape), sides.gram[2],
-        sides.gram[3], sides.gram[4], through_limb.T @ through_limb, sides.gram[5],
+        gram[0], gram[1], sandwich.both_axes(through_shape, through_shape), gram[2],
+        gram[3], gram[4], through_limb.T @ through_limb, gram[5],
     ])  # fmt: skip
     size = jnp.stack([
-        2.0 * jnp.sum(target.observation.point_confidence > 0), 2.0 * jnp.trace(shape), 2.0 * jnp.sum(shape**2),
-        2.0 * jnp.sum(target.observation.keypoint_confidence > 0),
-        1.0 * jnp.sum(target.observation.depth_confidence[1:] > 0),  # the hip's own depth is 0, exactly
+        2.0 * jnp.sum(observation.point_confidence > 0), 2.0 * jnp.trace(shape), 2.0 * jnp.sum(shape**2),
+        2.0 * jnp.sum(observation.keypoint_confidence > 0),
+        1.0 * jnp.sum(observation.depth_confidence[1:] > 0),  # the hip's own depth is 0, exactly
         jnp.trace(limb), jnp.sum(limb**2), 1.0 * len(linear.scale),
     ])  # fmt: skip
-    pull = sides.pulls.of_kinds()[jnp.array([0, 0, 0, 2, 3, 3, 3, 5])]
-    point, between, shared, keypoint, lone, along, grown, scale = size - 2.0 * pull * jnp.einsum(
-        "kij,ij->k", crossed, sides.inverse
+    weight = linear.precisions.by_kind()[jnp.array([0, 0, 0, 2, 3, 3, 3, 5])]
+    point, point_shape, shared, keypoint, depth, depth_limb, grown, scale = size - 2.0 * weight * jnp.einsum(
+        "kij,ij->k", crossed, linear.inverse_hessian
     )
-    table = jnp.diag(jnp.stack([point, shared, keypoint, lone, grown, scale]))
-    return table.at[[0, 1], [1, 0]].set(between).at[[3, 4], [4, 3]].set(along)
+    table = jnp.diag(jnp.stack([point, shared, keypoint, depth, grown, scale]))
+    return table.at[[0, 1], [1, 0]].set(point_shape).at[[3, 4], [4, 3]].set(depth_limb)
 
 
-def _squares(linear: Linearisation, shape, limb) -> Float[Array, "6"]:
+def _squares(linear: Linearisation) -> Float[Array, "6"]:
+    """Return q_k = r'A_k r of every kind of error."""
     return jnp.stack([
         jnp.sum(linear.dense**2),
-        jnp.sum(linear.dense * (shape @ linear.dense)),
+        jnp.sum(linear.dense * (linear.shape @ linear.dense)),
         jnp.sum(linear.keypoint**2),
         jnp.sum(linear.depth**2),
-        linear.depth @ limb @ linear.depth,
+        linear.depth @ linear.limb @ linear.depth,
         jnp.sum(linear.scale**2),
     ])  # fmt: skip
 
@@ -268,7 +288,8 @@ def _squares(linear: Linearisation, shape, limb) -> Float[Array, "6"]:
 def _solve(expected: np.ndarray, squares: np.ndarray, previous: np.ndarray) -> np.ndarray:
     """Solve the moment equations for variances that are not negative; a kind without data keeps its own."""
     row = np.maximum(np.abs(expected) @ previous, np.finfo(np.float64).tiny)  # equations in units of what they expect
-    seen = np.flatnonzero(np.diag(expected) > _LEAST_EXPECTED)
-    variance = previous.copy()
-    variance[seen] = scipy.optimize.nnls((expected / row[:, None])[np.ix_(seen, seen)], (squares / row)[seen])[0]
-    return variance
+    known = np.flatnonzero(np.diag(expected) > _LEAST_EXPECTED)
+    variances = previous.copy()
+    solution, _ = scipy.optimize.nnls((expected / row[:, None])[np.ix_(known, known)], (squares / row)[known])
+    variances[known] = solution
+    return variances

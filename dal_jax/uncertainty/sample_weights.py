@@ -1,11 +1,11 @@
-"""How much a fit should teach: a weight in [0, 1] a person, from the annotation alone.
+"""Sample weights: how much each fit counts in training, in [0, 1], from the annotation alone.
 
     residual    1 / (1 + (z / 2)^2) for dense points, and once more for key points; z how many robust standard
-                deviations the logarithm of a fit's root mean square error lies above the crowd's median (0 below it)
-    posterior   that, and 1 / (1 + (d / 100 mm)^2), d the root mean square over joints of their standard deviations in a
-                Laplace posterior, whose noise levels come from the crowd's residuals
+                deviations the logarithm of a fit's root mean square error lies above the median over people (0 below)
+    posterior   that times `posterior.certainty`, 1 / (1 + (d / 100 mm)^2), d the root mean square over joints of their
+                standard deviations in a Laplace posterior, whose noise levels come from all people's residuals
 
-Errors are compared as shares of the crop and with the crowd's own, so that no scale has to be known beforehand.
+Errors are compared as shares of the crop and between people, so that no scale has to be known beforehand.
 """
 
 import jax
@@ -22,13 +22,12 @@ from dal_jax.uncertainty.noise import estimate, initial, robust_weights
 from dal_jax.uncertainty.sandwich import Precisions
 
 NAMES = ("none", "residual", "posterior")
-"""none: everyone teaches alike, as in the paper."""
+"""none: all people count alike, as in the paper."""
 
 _HALVED_AT = 2.0  # robust standard deviations above the median
 _MAD_TO_SD = 1.4826  # of a median absolute deviation, for a normal distribution
 _GOOD = 0.5
-_LEAST_SPREAD = 0.1  # of log errors: a crowd fitted equally well is not told apart by rounding
-_FULL_CERTAINTY_MM = 100.0  # as in `quality`
+_LEAST_SPREAD = 0.1  # of log errors: rounding does not tell people apart who are fitted equally well
 _CHUNK = 1024
 
 
@@ -43,14 +42,16 @@ def weigh(
 
     Args:
       name: of NAMES; on two cores `residual` takes 0.01 ms a person, `posterior` 3 ms.
-      observations, parameters: stacked over people, host arrays; as annotated and lifted.
-      objective: that the fits were made with.
+      template: the body.
+      observations: as annotated and lifted; leading axis: people, host arrays.
+      parameters: the fits.
+      objective: of the fits.
 
     Raises:
       ValueError: another name.
     """
     if name not in NAMES:
-        raise ValueError(f"trust '{name}' is not one of {', '.join(NAMES)}")
+        raise ValueError(f"sample_weight '{name}' is not one of {', '.join(NAMES)}")
     if name == "none":
         return np.ones(len(observations.point_face), np.float32)
     usable = _usable(observations, parameters)
@@ -62,7 +63,7 @@ def weigh(
 
 
 def relative(error: Float[np.ndarray, "people"]) -> Float[np.ndarray, "people"]:
-    """Return 1 / (1 + (z / 2)^2) of errors against their crowd's; 1 where an error is NaN: nothing was to be met."""
+    """Return 1 / (1 + (z / 2)^2) of errors against those of all people; 1 where an error is NaN (nothing observed)."""
     known = np.isfinite(error) & (error > 0)
     if not known.any():
         return np.ones_like(error)
@@ -79,12 +80,12 @@ def _by_residual(template, observations, parameters) -> np.ndarray:
     parts = []
     for first in range(0, people, size):
         rows = np.minimum(np.arange(first, first + size), people - 1)  # filled up: one program serves all chunks
-        body, seen = jax.tree.map(lambda leaf, rows=rows: np.asarray(leaf)[rows], (parameters, observations))
-        dense, keypoint = residuals.errors_px(template, body, seen)
-        side = np.asarray(seen.box_px)[:, 2] / 2.0
+        bodies, observed = jax.tree.map(lambda leaf, rows=rows: np.asarray(leaf)[rows], (parameters, observations))
+        dense, keypoint = residuals.errors_px(template, bodies, observed)
+        side = np.asarray(observed.box_px)[:, 2] / 2.0
         parts.append((
-            residuals.root_mean_square(dense, seen.point_confidence) / side,
-            residuals.root_mean_square(keypoint, seen.keypoint_confidence) / side,
+            residuals.root_mean_square(dense, observed.point_confidence) / side,
+            residuals.root_mean_square(keypoint, observed.keypoint_confidence) / side,
         ))  # fmt: skip
     dense, keypoint = (np.concatenate(each)[:people] for each in zip(*parts, strict=True))
     return relative(dense) * relative(keypoint)
@@ -93,18 +94,17 @@ def _by_residual(template, observations, parameters) -> np.ndarray:
 def _by_posterior(template, observations, parameters, objective: Objective, good: np.ndarray) -> np.ndarray:
     """Note: noise levels come from good fits alone; one lost person in 24 made everyone's deviations metres."""
     used = Precisions.of_objective(objective)
-    seen = robust_weights(template, observations, parameters, objective.weights.outlier)
+    robust = robust_weights(template, observations, parameters, objective.weights.outlier)
     noise = initial()
     if len(good):
-        noise = estimate(template, *jax.tree.map(lambda leaf: np.asarray(leaf)[good], (seen, parameters)), used, noise)
-    sure = posterior.laplace_posterior(template, seen, parameters, noise, used)
-    deviation = np.sqrt(np.mean(np.sum(sure.h36m_sd_mm**2, axis=-1), axis=-1))
-    return 1.0 / (1.0 + (deviation / _FULL_CERTAINTY_MM) ** 2)
+        few, bodies = jax.tree.map(lambda leaf: np.asarray(leaf)[good], (robust, parameters))
+        noise = estimate(template, few, bodies, used, noise)
+    return posterior.certainty(posterior.laplace_posterior(template, robust, parameters, noise, used))
 
 
 def _usable(observations, parameters) -> np.ndarray:
     people = len(observations.point_face)
-    seen = np.any(np.asarray(observations.point_confidence) > 0, axis=1)
-    seen = seen | np.any(np.asarray(observations.keypoint_confidence) > 0, axis=1)
+    observed = np.any(np.asarray(observations.point_confidence) > 0, axis=1)
+    observed = observed | np.any(np.asarray(observations.keypoint_confidence) > 0, axis=1)
     finite = [np.all(np.isfinite(np.reshape(leaf, (people, -1))), axis=1) for leaf in jax.tree.leaves(parameters)]
-    return seen & np.all(finite, axis=0)
+    return observed & np.all(finite, axis=0)

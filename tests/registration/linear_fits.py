@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dal_jax.body import skeleton
@@ -25,48 +24,49 @@ def poses(sd=NOISE["pose"]) -> PosePrior:
 
 @functools.cache
 def people(count=96, seed=0):
-    """Return (truth, observations, fits, pulls): pulls are inverse variances, noise is NOISE, so all is linear."""
+    """Return (truth, observations, fits, precisions): inverse variances of NOISE, which is small, so all is linear."""
     template, random = small_problem.small_template(), np.random.default_rng(seed)
     truth = small_problem.random_people(count, seed=seed, pose_sd=NOISE["pose"])
     log_scale = random.normal(0.0, NOISE["log_scale"], (count, 24))
     for child, parent in enumerate(skeleton.SMPL_PARENTS[1:], start=1):
         log_scale[:, child] += log_scale[:, parent]
     truth = truth.replace(segment_scale=np.exp(log_scale).astype(np.float32), camera_scale=np.ones(count, np.float32))
-    seen = small_problem.observe(truth, seed=seed + 1, points=POINTS)
+    observed = small_problem.observe(truth, seed=seed + 1, points=POINTS)
     clean = {"point_position": "point", "keypoint_position": "keypoint", "depth": "depth"}
     noisy = {
-        name: np.asarray(getattr(seen, name) + random.normal(0, NOISE[kind], getattr(seen, name).shape), np.float32)
+        name: np.asarray(
+            getattr(observed, name) + random.normal(0, NOISE[kind], getattr(observed, name).shape), np.float32
+        )
         for name, kind in clean.items()
     }
-    seen = seen.replace(**noisy)
-    pulls = Precisions(
-        dense=NOISE["point"] ** -2,
-        keypoint=NOISE["keypoint"] ** -2,
-        depth=NOISE["depth"] ** -2,
-        scale=NOISE["log_scale"] ** -2,
-        joint=NOISE["pose"] ** -2 * np.eye(3)[None].repeat(23, axis=0),
-        rest=np.zeros((23, 3)),
+    observed = observed.replace(**noisy)
+    precisions = Precisions(
+        dense=np.float32(NOISE["point"] ** -2),
+        keypoint=np.float32(NOISE["keypoint"] ** -2),
+        depth=np.float32(NOISE["depth"] ** -2),
+        scale=np.float32(NOISE["log_scale"] ** -2),
+        joint=np.float32(NOISE["pose"] ** -2 * np.eye(3)[None].repeat(23, axis=0)),
+        mean_pose=np.zeros((23, 3), np.float32),
     )
-    pulls = jax.tree.map(np.float32, pulls)
-    return truth, seen, jax.tree.map(np.asarray, _step(template, seen, truth, pulls)), pulls
+    return truth, observed, jax.tree.map(np.asarray, _step(template, observed, truth, precisions)), precisions
 
 
 @jax.jit
-def _step(template, seen, truth, pulls):
+def _step(template, observations, truth, precisions):
     def one(person):
         observation, body = person
         target = residuals.make_target(template, observation)
-        linear = sandwich.linearise(template, target, body, pulls.rest)
-        zero = jnp.zeros((POINTS, POINTS)), jnp.zeros((17, 17))
-        sides = sandwich.bread(linear, *zero, pulls)
-        dense, keypoint = (
-            getattr(linear, f"{name}_jacobian").reshape(-1, 98).T @ getattr(linear, name).reshape(-1)
-            for name in ("dense", "keypoint")
-        )
-        gradient = pulls.dense * dense + pulls.keypoint * keypoint
-        gradient += pulls.depth * linear.depth_jacobian.T @ linear.depth
-        gradient += pulls.scale * linear.scale_jacobian.T @ linear.scale
-        gradient += jnp.einsum("kil,ki->l", sides.pose_pull, linear.pose.reshape(23, 3))
-        return energy.to_parameters(sandwich.move(body, -sides.inverse @ gradient))
+        linear = sandwich.linearise(template, target, body, precisions)
+        gradient = precisions.dense * _score(linear.dense_jacobian, linear.dense)
+        gradient += precisions.keypoint * _score(linear.keypoint_jacobian, linear.keypoint)
+        gradient += precisions.depth * _score(linear.depth_jacobian, linear.depth)
+        gradient += precisions.scale * _score(linear.scale_jacobian, linear.scale)
+        gradient += _score(linear.weighted_pose_jacobian, linear.pose)
+        return energy.to_parameters(sandwich.move(body, -linear.inverse_hessian @ gradient))
 
-    return jax.lax.map(one, (seen, truth), batch_size=16)
+    return jax.lax.map(one, (observations, truth), batch_size=16)
+
+
+def _score(jacobian, residual):
+    """Return J'r; the unknowns are the Jacobian's innermost axis."""
+    return jacobian.reshape(-1, sandwich.UNKNOWNS).T @ residual.reshape(-1)

@@ -104,7 +104,7 @@ def test_a_crowd_shows_where_hidden_limbs_are():
     config = RegistrationConfig("lm", 20, starts="closed_form", batch=24, devices=1)
     fit, noise = alternate(template, seen, config, rounds=4, prior=initial(priors.broad()))
     # two people of the prior keep their elbows straight, and some of the twelve others are fitted too straight
-    assert -1.0 < noise.poses.mean[ELBOWS[0], 1] < -0.6
+    assert -1.0 < noise.pose_prior.mean[ELBOWS[0], 1] < -0.6
     hidden = fit.parameters.pose[::2][:, ELBOWS, 1] * [-1.0, 1.0]
     assert 0.6 < np.median(hidden) < 1.0
 

@@ -1,4 +1,4 @@
-"""Flips: the named bone turned over in depth and nothing else; twice is not at all."""
+"""Flips: the named bone reversed in depth and nothing else; a flip of a flip is the pose itself."""
 
 import dataclasses
 
@@ -28,7 +28,7 @@ def _segments(body):
 
 
 @pytest.mark.parametrize("name", modes.NAMES[2:])
-def test_a_flip_turns_one_bone_over_in_depth(body, name):
+def test_a_flip_reverses_one_bone_in_depth(body, name):
     flips = jax.jit(modes.flip)(small_problem.small_template(), body)
     before, after = (_segments(one) for one in (body, jax.tree.map(lambda leaf: leaf[modes.NAMES.index(name)], flips)))
     joint = skeleton.SMPL_JOINT_NAMES.index(name)
@@ -59,12 +59,12 @@ def test_a_half_turn_keeps_the_pose(body):
 
 def test_a_bone_along_the_line_of_sight_has_no_flip(body):
     """Straight towards the camera, the shortest way to its opposite is not one way; nothing is divided by 0."""
-    turn = modes._turn_between(jnp.array([0.0, 0.0, 0.3]), jnp.array([0.0, 0.0, -0.3]))
-    np.testing.assert_array_equal(turn, np.eye(3))
+    rotation = modes._rotation_between(jnp.array([0.0, 0.0, 0.3]), jnp.array([0.0, 0.0, -0.3]))
+    np.testing.assert_array_equal(rotation, np.eye(3))
 
 
 def test_every_flip_is_fitted(monkeypatch):
-    _, seen, fits, _ = linear_fits.people()
+    _, observations, fits, _ = linear_fits.people()
 
     def stay(template, observations, config, objective, given):
         count = len(observations.point_face)
@@ -72,9 +72,8 @@ def test_every_flip_is_fitted(monkeypatch):
         return Fit(jax.tree.map(np.asarray, given[0]), *rest[: len(dataclasses.fields(Fit)) - 1])
 
     monkeypatch.setattr(register, "register", stay)
-    found = modes.find(small_problem.small_template(), seen, fits, Objective())
-    assert found.energy.shape == (96, len(modes.NAMES))
-    assert found.parameters.pose.shape == (96, len(modes.NAMES), 23, 3)
+    found = modes.find(small_problem.small_template(), observations, fits, Objective())
+    assert found.pose.shape == (96, len(modes.NAMES), 23, 3)
     one = jax.tree.map(lambda leaf: jnp.asarray(leaf)[7], fits)
     expected = modes.flip(small_problem.small_template(), one)
-    np.testing.assert_allclose(found.parameters.rotation[7], expected.rotation, atol=10 * FLOAT32)
+    np.testing.assert_allclose(found.rotation[7], expected.rotation, atol=10 * FLOAT32)

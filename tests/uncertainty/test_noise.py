@@ -14,19 +14,19 @@ from dal_jax.uncertainty import noise as noise_lib
 from tests.registration import linear_fits, small_problem
 
 SAMPLING = 0.12  # of a standard deviation: 96 people
-SLOW = 0.25  # where most is prior: spreads of turns that no residual sees keep what they started from for long
+SLOW = 0.25  # where most is prior: spreads of rotations that no residual sees keep what they started from for long
 
 
 @pytest.fixture(scope="module")
 def estimated():
     """Estimate from the data alone, with no initial people among them."""
-    _, seen, fits, pulls = linear_fits.people()
-    noise = noise_lib.initial().replace(poses=linear_fits.poses(0.04))
+    _, observations, fits, precisions = linear_fits.people()
+    noise = noise_lib.initial().replace(pose_prior=linear_fits.poses(0.04))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(noise_lib, "_INITIAL_PEOPLE", 0.0)
         patch.setattr(priors, "_SMALLEST_SD", 0.001)
         for _ in range(8):
-            noise = noise_lib.estimate(small_problem.small_template(), seen, fits, pulls, noise)
+            noise = noise_lib.estimate(small_problem.small_template(), observations, fits, precisions, noise)
     return noise
 
 
@@ -36,7 +36,7 @@ def test_levels_come_back_although_fits_follow_their_noise(estimated, kind):
 
 
 def test_spread_of_poses_and_scales_comes_back(estimated):
-    spread = np.diagonal(estimated.poses.covariance, axis1=1, axis2=2)
+    spread = np.diagonal(estimated.pose_prior.covariance, axis1=1, axis2=2)
     assert np.sqrt(np.mean(spread)) == pytest.approx(linear_fits.NOISE["pose"], rel=SLOW)
     assert estimated.log_scale == pytest.approx(linear_fits.NOISE["log_scale"], rel=SAMPLING)
 
@@ -47,65 +47,65 @@ def test_errors_that_are_not_shared_are_not_taken_for_shared(estimated):
 
 
 def test_initial_levels_count_as_two_people(estimated):
-    _, seen, fits, pulls = linear_fits.people()
+    _, observations, fits, precisions = linear_fits.people()
     start = noise_lib.initial()
-    one = jax.tree.map(lambda leaf: leaf[:1], (seen, fits))
-    alone = noise_lib.estimate(small_problem.small_template(), *one, pulls, estimated)
+    one = jax.tree.map(lambda leaf: leaf[:1], (observations, fits))
+    alone = noise_lib.estimate(small_problem.small_template(), *one, precisions, estimated)
     assert alone.point == pytest.approx(np.sqrt((2 * start.point**2 + estimated.point**2) / 3), rel=0.1)
 
 
 def test_without_depths_their_level_stays_and_everything_is_finite():
-    _, seen, fits, pulls = linear_fits.people()
+    _, observations, fits, precisions = linear_fits.people()
     start = noise_lib.initial()
-    blind = seen.replace(depth_confidence=np.zeros_like(seen.depth_confidence))
-    found = noise_lib.estimate(small_problem.small_template(), blind, fits, pulls, start)
+    blind = observations.replace(depth_confidence=np.zeros_like(observations.depth_confidence))
+    found = noise_lib.estimate(small_problem.small_template(), blind, fits, precisions, start)
     assert found.depth == pytest.approx(start.depth)
     assert found.limb == pytest.approx(start.limb)
     assert found.depth_sharing == start.depth_sharing
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
 
-def test_weights_are_inverse_variances_and_depths_are_trusted_by_theirs():
+def test_weights_are_inverse_variances_and_depths_have_theirs_as_confidence():
     noise = dataclasses.replace(noise_lib.initial(), shape=np.float32(0), limb=np.float32(0))
-    objective, pulls = noise_lib.objective(noise), noise_lib.precisions(noise)
+    objective, precisions = noise_lib.objective(noise), noise_lib.precisions(noise)
     weights, prior = objective.weights, objective.prior
     assert weights.dense == pytest.approx(noise.point**-2)
     assert weights.keypoint == pytest.approx(noise.keypoint**-2)
     precision = weights.joint * np.swapaxes(prior.root, 1, 2) @ prior.root
-    np.testing.assert_allclose(precision @ noise.poses.covariance, np.eye(3)[None].repeat(23, axis=0), atol=1e-3)
-    _, seen, _, _ = linear_fits.people()
-    trusted = noise_lib.reweighted(seen, noise)
-    assert weights.keypoint * trusted.depth_confidence[0, 3] == pytest.approx(noise.depth**-2, rel=1e-5)
-    assert pulls.depth == pytest.approx(noise.depth**-2, rel=1e-5)
+    np.testing.assert_allclose(precision @ noise.pose_prior.covariance, np.eye(3)[None].repeat(23, axis=0), atol=1e-3)
+    _, observations, _, _ = linear_fits.people()
+    reweighted = noise_lib.reweighted(observations, noise)
+    assert weights.keypoint * reweighted.depth_confidence[0, 3] == pytest.approx(noise.depth**-2, rel=1e-5)
+    assert precisions.depth == pytest.approx(noise.depth**-2, rel=1e-5)
     shared = dataclasses.replace(noise, shape=noise.point)
-    assert noise_lib.precisions(shared).dense == pytest.approx(pulls.dense / (1 + noise.point_sharing), rel=1e-5)
+    assert noise_lib.precisions(shared).dense == pytest.approx(precisions.dense / (1 + noise.point_sharing), rel=1e-5)
 
 
-def test_wrong_correspondences_are_not_believed():
-    _, seen, fits, _ = linear_fits.people()
-    wrong = seen.replace(point_position=seen.point_position.copy())
+def test_wrong_correspondences_lose_their_weight():
+    _, observations, fits, _ = linear_fits.people()
+    wrong = observations.replace(point_position=observations.point_position.copy())
     wrong.point_position[:, 0] += 1.0
     template = small_problem.small_template()
-    believed = noise_lib.robust_weights(template, wrong, fits, 0.1)
-    assert believed.point_confidence[:, 0].max() < 1e-3
-    assert np.median(believed.point_confidence[:, 1:]) > 0.9
+    robust = noise_lib.robust_weights(template, wrong, fits, 0.1)
+    assert robust.point_confidence[:, 0].max() < 1e-3
+    assert np.median(robust.point_confidence[:, 1:]) > 0.9
     assert noise_lib.robust_weights(template, wrong, fits, None) is wrong
 
 
 def test_fits_and_levels_take_turns(monkeypatch):
-    _, seen, fits, _ = linear_fits.people()
+    _, observations, fits, _ = linear_fits.people()
     used = []
 
     def fake(template, observations, config, objective, progress=None):
         used.append((objective, observations.depth_confidence.max()))
-        progress(len(seen.point_face))
-        return Fit(fits, *[jnp.zeros(len(seen.point_face))] * (len(dataclasses.fields(Fit)) - 1))
+        progress(len(observations.point_face))
+        return Fit(fits, *[jnp.zeros(len(observations.point_face))] * (len(dataclasses.fields(Fit)) - 1))
 
     monkeypatch.setattr(register, "register", fake)
     done = []
     config = RegistrationConfig()
     _, noise = noise_lib.alternate(
-        small_problem.small_template(), seen, config, rounds=2, outlier=0.1, progress=done.append
+        small_problem.small_template(), observations, config, rounds=2, outlier=0.1, progress=done.append
     )
     assert done == [96, 192, 288]
     for made, levels in ((used[0], noise_lib.initial()), (used[2], noise)):

@@ -1,4 +1,4 @@
-"""The posterior is right where everything is linear, does not know the gauge, and adds what other minima mean."""
+"""The posterior is right where everything is linear, does not know the gauge, and adds what alternative modes mean."""
 
 import dataclasses
 
@@ -11,8 +11,8 @@ from dal_jax.body import kinematics, skeleton, skinning
 from dal_jax.evaluation import metrics
 from dal_jax.registration import register
 from dal_jax.uncertainty import modes, posterior
-from dal_jax.uncertainty.modes import Rivals
 from dal_jax.uncertainty.noise import initial
+from dal_jax.uncertainty.posterior import SizePrior
 from tests.registration import linear_fits, small_problem
 
 BONE_SUM_MM = 4000.0
@@ -27,16 +27,17 @@ def noise():
         **level,
         shape=np.float32(0.0),
         limb=np.float32(0.0),
-        poses=linear_fits.poses(),
+        pose_prior=linear_fits.poses(),
     )
 
 
-def _predict(noise, fits=None, **changes):
-    _, seen, found, pulls = linear_fits.people()
-    changes = {"bone_sum_mm": BONE_SUM_MM, "size_spread": 0.0, "camera_distance_mm": np.inf} | changes
+def _predict(noise, fits=None, modes=None, **size):
+    _, observations, made, precisions = linear_fits.people()
+    size = {"bone_sum_mm": BONE_SUM_MM, "spread": 0.0, "camera_distance_mm": np.inf} | size
     return posterior.laplace_posterior(
-        small_problem.small_template(), seen, found if fits is None else fits, noise, pulls, **changes
-    )
+        small_problem.small_template(), observations, made if fits is None else fits, noise, precisions, modes,
+        SizePrior(**size),
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def test_the_common_scale_of_segments_and_camera_is_no_error(noise, predicted):
 
 
 def test_size_perspective_and_shape_add_in_quadrature(noise, predicted):
-    sized = _predict(noise, size_spread=0.1)
+    sized = _predict(noise, spread=0.1)
     added = np.sqrt(np.maximum(sized.h36m_sd_mm**2 - predicted.h36m_sd_mm**2, 0))
     np.testing.assert_allclose(added, 0.1 * np.abs(predicted.h36m_mm), atol=1.0)
     near = _predict(noise, camera_distance_mm=2000.0)
@@ -95,35 +96,37 @@ def test_size_perspective_and_shape_add_in_quadrature(noise, predicted):
     assert np.all(shaped.h36m_sd_mm[:, 1:] > predicted.h36m_sd_mm[:, 1:])
 
 
-def test_a_rival_of_equal_energy_adds_half_its_squared_distance(noise, predicted, monkeypatch):
+def test_a_mode_of_equal_energy_adds_half_its_squared_distance(noise, predicted, monkeypatch):
     _, _, fits, _ = linear_fits.people()
-    turned = modes._starts(small_problem.small_template(), jax.tree.map(jnp.asarray, fits))
+    flips = modes._starts(small_problem.small_template(), jax.tree.map(jnp.asarray, fits))
     row = modes.NAMES.index("half_turn")
-    pair = jax.tree.map(lambda leaf: np.stack([np.asarray(leaf)[:, row]] * 2, axis=1), turned)  # one minimum, twice
-    monkeypatch.setattr(register, "score", lambda template, seen, bodies, weights: np.zeros(len(bodies.camera_scale)))
-    found = _predict(noise, rivals=Rivals(pair, np.zeros((96, 2))))
-    np.testing.assert_allclose(found.rival_probability, np.tile([0.5, 0.0], (96, 1)), atol=1e-6)
-    np.testing.assert_allclose(found.rival_gap, np.tile([0.0, np.inf], (96, 1)))
+    pair = jax.tree.map(lambda leaf: np.stack([np.asarray(leaf)[:, row]] * 2, axis=1), flips)  # one minimum, twice
+    monkeypatch.setattr(
+        register, "score", lambda template, observations, bodies, objective: np.zeros(len(bodies.camera_scale))
+    )
+    found = _predict(noise, modes=pair)
+    np.testing.assert_allclose(found.mode_probability, np.tile([0.5, 0.0], (96, 1)), atol=1e-6)
+    np.testing.assert_allclose(found.mode_gap, np.tile([0.0, np.inf], (96, 1)))
     other = _joints_mm(jax.tree.map(lambda leaf: leaf[:, 0], pair))
     expected = 0.5 * (other - predicted.h36m_mm) ** 2
     added = (found.h36m_sd_mm**2 - predicted.h36m_sd_mm**2)[..., 2]
     np.testing.assert_allclose(added, expected[..., 2], rtol=0.01, atol=5.0)
 
 
-def test_a_rival_that_is_the_same_pose_adds_nothing(noise, predicted):
-    np.testing.assert_array_equal(predicted.rival_probability, 0.0)
-    np.testing.assert_array_equal(predicted.rival_gap, np.inf)
-    np.testing.assert_allclose(predicted.rival_distance_mm, 0.0, atol=FLOAT32_MM)
+def test_a_mode_that_is_the_same_pose_adds_nothing(noise, predicted):
+    np.testing.assert_array_equal(predicted.mode_probability, 0.0)
+    np.testing.assert_array_equal(predicted.mode_gap, np.inf)
+    np.testing.assert_allclose(predicted.mode_distance_mm, 0.0, atol=FLOAT32_MM)
 
 
 def test_an_unobserved_person_is_as_uncertain_as_people_are_different(noise):
-    _, seen, fits, pulls = linear_fits.people()
-    blank = seen.replace(**{
-        name: np.zeros_like(getattr(seen, name))
+    _, observations, fits, precisions = linear_fits.people()
+    blank = observations.replace(**{
+        name: np.zeros_like(getattr(observations, name))
         for name in ("point_confidence", "keypoint_confidence", "depth_confidence")
     })  # fmt: skip
-    found = posterior.laplace_posterior(
-        small_problem.small_template(), blank, fits, noise, pulls, bone_sum_mm=BONE_SUM_MM
+    predicted = posterior.laplace_posterior(
+        small_problem.small_template(), blank, fits, noise, precisions, size=SizePrior(BONE_SUM_MM)
     )
-    assert np.isfinite(found.h36m_sd_mm).all()
-    assert np.all(found.h36m_sd_mm[:, 1:].mean(axis=(0, 1)) > 20.0)
+    assert np.isfinite(predicted.h36m_sd_mm).all()
+    assert np.all(predicted.h36m_sd_mm[:, 1:].mean(axis=(0, 1)) > 20.0)

@@ -1,4 +1,4 @@
-"""The report a fit: numbers against their definitions, and warnings that say what is wrong."""
+"""The report on a fit: numbers against their definitions, warnings that say what is wrong, held-out points."""
 
 import dataclasses
 import json
@@ -9,10 +9,11 @@ import pytest
 
 from dal_jax.body import skeleton
 from dal_jax.observations import residuals
-from dal_jax.registration.register import Fit
+from dal_jax.registration import register
+from dal_jax.registration.energy import Objective
+from dal_jax.registration.register import Fit, RegistrationConfig
 from dal_jax.uncertainty import modes, quality
-from dal_jax.uncertainty.modes import Rivals
-from dal_jax.uncertainty.noise import initial
+from dal_jax.uncertainty.noise import initial, objective
 from tests.registration import linear_fits, small_problem
 
 PEOPLE = 6
@@ -22,36 +23,39 @@ WELL, BENT, LONG, WRONG, EMPTY, IMPROPER = range(PEOPLE)
 @pytest.fixture(scope="module")
 def case():
     """Return observations, a fit and noise levels: people with one thing wrong each."""
-    _, seen, fits, _ = linear_fits.people()
-    seen, fits = jax.tree.map(lambda leaf: np.array(leaf[:PEOPLE]), (seen, fits))
+    _, observations, fits, _ = linear_fits.people()
+    observations, fits = jax.tree.map(lambda leaf: np.array(leaf[:PEOPLE]), (observations, fits))
     fits.pose[BENT, skeleton.SMPL_JOINT_NAMES.index("left_elbow") - 1] = [0.0, np.radians(45.0), 0.0]
     fits.segment_scale[LONG, skeleton.SMPL_JOINT_NAMES.index("right_hip")] = 1.6
-    seen.point_position[WRONG, :30] += 0.5
-    seen.point_confidence[EMPTY], seen.keypoint_confidence[EMPTY], seen.depth_confidence[EMPTY] = 0.0, 0.0, 0.0
+    observations.point_position[WRONG, :30] += 0.5
+    (
+        observations.point_confidence[EMPTY],
+        observations.keypoint_confidence[EMPTY],
+        observations.depth_confidence[EMPTY],
+    ) = 0.0, 0.0, 0.0
     fits.rotation[IMPROPER, 2] *= -1.0
-    seen.keypoint_confidence[WELL, 4:] = 0.0
+    observations.keypoint_confidence[WELL, 4:] = 0.0
     left = len(dataclasses.fields(Fit)) - 1
     fit = Fit(fits, *[np.zeros(PEOPLE, np.float32)] * left).replace(converged=np.arange(PEOPLE) != WELL)
-    return seen, fit, initial()
+    return observations, fit, initial()
 
 
 @pytest.fixture(scope="module")
 def report(case):
     """Assess with flips that are not fitted: half turns of energy as scored."""
-    seen, fit, noise = case
+    observations, fit, noise = case
 
-    def find(template, observations, parameters, weights):
-        flips = jax.tree.map(np.asarray, modes._starts(template, parameters))
-        return Rivals(flips, np.zeros((PEOPLE, len(modes.NAMES))))
+    def find(template, observations, parameters, objective):
+        return jax.tree.map(np.asarray, modes._starts(template, parameters))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(modes, "find", find)
-        return quality.assess(small_problem.small_template(), seen, fit, noise)
+        return quality.assess(small_problem.small_template(), observations, fit, objective(noise), noise)
 
 
 def test_errors_are_those_of_the_projection(case, report):
-    seen, fit, noise = case
-    dense, keypoint = residuals.errors_px(small_problem.small_template(), fit.parameters, seen)
+    observations, fit, noise = case
+    dense, keypoint = residuals.errors_px(small_problem.small_template(), fit.parameters, observations)
     assert report.dense_px[WELL] == pytest.approx(np.sqrt(np.mean(dense[WELL] ** 2)), rel=1e-5)
     assert report.dense_percent[WELL] == pytest.approx(report.dense_px[WELL])  # the box is 100 px
     assert report.keypoint_px[WELL] == pytest.approx(np.sqrt(np.mean(keypoint[WELL, :4] ** 2)), rel=1e-5)
@@ -91,7 +95,7 @@ def test_warnings_name_what_is_wrong(report):
 def test_nothing_observed_leaves_every_flip_open(report):
     flags = quality.describe(report, EMPTY)["flags"]
     assert "may face the other way (50% likely)" in flags
-    assert report.rival_turn_deg[EMPTY, modes.NAMES.index("half_turn")] == pytest.approx(180.0, abs=0.1)
+    assert report.mode_rotation_deg[EMPTY, modes.NAMES.index("half_turn")] == pytest.approx(180.0, abs=0.1)
 
 
 def test_reports_are_json(report):
@@ -101,3 +105,24 @@ def test_reports_are_json(report):
     assert quality.describe(report, LONG)["largest_segment_scale"] == {"segment": "right_hip", "scale": 1.6}
     assert quality.describe(report, BENT)["beyond_limits_deg"].keys() >= {"left_elbow"}
     assert quality.describe(report, EMPTY)["dense_px"] is None
+
+
+def test_every_point_is_left_out_of_the_fit_that_is_measured_at_it(monkeypatch):
+    """The fits are perfect: what is measured is how far each person's points were moved, 0 and 2 of a crop's 100 px."""
+    bodies = small_problem.random_people(2, seed=3)
+    observations = small_problem.observe(bodies, seed=4)
+    observations.point_position[1, :, 0] += 0.04
+    folds, done, kept = 3, [], []
+
+    def perfect(template, observations, config, objective, progress=None):
+        kept.append(observations.point_confidence > 0)
+        progress(2)
+        return Fit(bodies, *[np.zeros(2, np.float32)] * (len(dataclasses.fields(Fit)) - 1))
+
+    monkeypatch.setattr(register, "register", perfect)
+    error = quality.held_out_error_px(
+        small_problem.small_template(), observations, RegistrationConfig(), Objective(), folds, done.append
+    )
+    np.testing.assert_allclose(error, [0.0, 2.0], atol=1e-3)
+    np.testing.assert_array_equal(np.sum(kept, axis=0), folds - 1)
+    assert done == [2, 4, 6]

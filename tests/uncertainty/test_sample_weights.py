@@ -1,4 +1,4 @@
-"""A bad fit teaches little, a good one as much as another; the crowd's scale and unit do not matter."""
+"""A bad fit counts little, a good one as much as another; scale and unit of all errors do not matter."""
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ COUNT = 24
 
 
 @pytest.fixture(scope="module")
-def crowd():
+def fits():
     """Fits that are wrong by 2% of the crop; the first one's arms and legs are somewhere else."""
     bodies = people.random_bodies(COUNT, seed=0)
     observed = people.observe(bodies, seed=0)
@@ -28,16 +28,16 @@ def crowd():
     return noisy, bodies.replace(pose=pose)
 
 
-def _weigh(name, crowd):
-    return sample_weights.weigh(name, load.load_body(), *crowd, Objective())
+def _weigh(name, fits):
+    return sample_weights.weigh(name, load.load_body(), *fits, Objective())
 
 
-def test_without_trust_everyone_counts_alike(crowd):
-    np.testing.assert_array_equal(_weigh("none", crowd), np.ones(COUNT, np.float32))
+def test_without_sample_weights_everyone_counts_alike(fits):
+    np.testing.assert_array_equal(_weigh("none", fits), np.ones(COUNT, np.float32))
 
 
-def test_a_bad_fit_teaches_little(crowd):
-    weight = _weigh("residual", crowd)
+def test_a_bad_fit_counts_little(fits):
+    weight = _weigh("residual", fits)
     assert weight.dtype == np.float32 and weight.shape == (COUNT,)
     assert np.all((weight >= 0) & (weight <= 1))
     assert weight[0] < 0.05 and weight[0] < 0.1 * np.median(weight[1:])
@@ -53,22 +53,22 @@ def test_residuals_weigh_what_the_formula_says():
     np.testing.assert_allclose(sample_weights.relative(37.0 * np.exp(log_error)), expected, rtol=1e-6)
 
 
-def test_a_crowd_fitted_equally_well_is_not_told_apart_by_rounding():
+def test_people_fitted_equally_well_are_not_told_apart_by_rounding():
     weight = sample_weights.relative(1.0 + 1e-6 * np.arange(5))
     np.testing.assert_allclose(weight, np.ones(5), atol=1e-8)
     np.testing.assert_array_equal(sample_weights.relative(np.full(3, np.nan)), np.ones(3))
 
 
-def test_who_was_not_observed_or_has_no_finite_fit_teaches_nothing(crowd):
-    observed, bodies = jax.tree.map(np.copy, crowd)
+def test_people_without_observations_or_a_finite_fit_have_no_weight(fits):
+    observed, bodies = jax.tree.map(np.copy, fits)
     observed.point_confidence[1] = observed.keypoint_confidence[1] = 0
     bodies.translation[2] = np.nan
     weight = _weigh("residual", (observed, bodies))
     assert weight[1] == weight[2] == 0 and np.all(weight[3:] > 0)
 
 
-def test_the_posterior_makes_who_is_seen_less_count_less(crowd):
-    observed, bodies = jax.tree.map(np.copy, crowd)
+def test_the_posterior_lowers_the_weight_of_people_with_few_observations(fits):
+    observed, bodies = jax.tree.map(np.copy, fits)
     observed.point_confidence[3, 4:] = 0
     observed.depth_confidence[3] = 0
     weight = _weigh("posterior", (observed, bodies))
@@ -77,6 +77,6 @@ def test_the_posterior_makes_who_is_seen_less_count_less(crowd):
     assert ratio[3] < np.min(np.delete(ratio, 3))
 
 
-def test_another_name_is_refused(crowd):
-    with pytest.raises(ValueError, match="trust 'hope' is not one of none, residual, posterior"):
-        _weigh("hope", crowd)
+def test_another_name_is_refused(fits):
+    with pytest.raises(ValueError, match="sample_weight 'hope' is not one of none, residual, posterior"):
+        _weigh("hope", fits)
