@@ -10,7 +10,6 @@ import json
 import os
 import pathlib
 
-import flax.struct
 import jax
 import numpy as np
 from jaxtyping import Float
@@ -20,7 +19,7 @@ from dal_jax.data.visible_points import pixel_grid_px, spread
 from dal_jax.evaluation import metrics
 from dal_jax.observations import observation
 from dal_jax.observations.observation import Observation
-from dal_jax.runtime import files, progress
+from dal_jax.runtime import files, progress, struct
 from dal_jax.runtime.errors import InputError
 from dal_jax.synthetic import annotator, people as synthetic_people, shapes
 from dal_jax.synthetic.recipe import VERSION, Recipe
@@ -72,7 +71,7 @@ class PeopleConfig:
         )
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Problems:
     """Observed people and, for the score alone, where their joints were.
 
@@ -82,7 +81,7 @@ class Problems:
     observations: Observation
     joints_true_mm: Float[np.ndarray, "people 17 3"]
     canonical_bone_sum_mm: float
-    digest: str = flax.struct.field(pytree_node=False)
+    digest: str = struct.static()
 
     def take(self, people: int | None = None, points: int | None = None) -> "Problems":
         """Return the first people and their first points."""

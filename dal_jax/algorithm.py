@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import flax.struct
 import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -38,7 +37,7 @@ from dal_jax.registration.energy import Objective
 from dal_jax.registration.priors import PosePrior
 from dal_jax.regressor import held_out, model, training as regressor_training
 from dal_jax.regressor.training import TrainingSet, TrainState
-from dal_jax.runtime import progress
+from dal_jax.runtime import progress, struct
 from dal_jax.uncertainty import noise, sample_weights
 from dal_jax.uncertainty.sandwich import Precisions
 
@@ -54,7 +53,7 @@ class Run:
     people: People
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class LoopState:
     """All that is learned (leading axis of fits and predictions: training people; host arrays).
 

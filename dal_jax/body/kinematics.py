@@ -8,16 +8,16 @@ a depth are handled together. The tree is static Python; no array decides anythi
 
 import functools
 
-import flax.struct
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from dal_jax.body import rotations
 from dal_jax.body.template import Template
+from dal_jax.runtime import struct
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Segments:
     """The posed skeleton: `x = position_k + scale_k rotation_k (v - J_k)` carries a rest point v with segment k.
 

@@ -2,16 +2,17 @@
 
 import dataclasses
 
-import flax.struct
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+from dal_jax.runtime import struct
 
 UPRIGHT_FACING_CAMERA = ((1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, -1.0))
 """Rotation of a person who stands upright and faces the camera (body y up, camera y down)."""
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class BodyParameters:
     """Pose, segment scales and weak-perspective camera of one person (leading axes batch).
 

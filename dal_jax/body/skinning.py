@@ -10,7 +10,6 @@ B is in SMPL's files (optional in the paper). Templates without it pay nothing f
 
 import dataclasses
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,12 +18,13 @@ from jaxtyping import Array, Float, Int
 
 from dal_jax.body.kinematics import Segments
 from dal_jax.body.template import Template
+from dal_jax.runtime import struct
 
 _BLOCK_VERTICES = 128  # smaller: more calls of small products; larger: more zeros multiplied
 _WORTHWHILE = 0.5  # share of the whole matrix that the blocks may hold; above it one product is as cheap
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class SurfacePoints:
     """What skinning needs to know of surface points (leading axes batch).
 

@@ -1,14 +1,14 @@
 """The rigged template: mean shape, skeleton, skinning weights and chart, as section 3 of the paper has them."""
 
-import flax.struct
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from dal_jax.body import skeleton
 from dal_jax.body.formats.npz import Fields
+from dal_jax.runtime import struct
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Template:
     """A rigged human in its rest pose: metres, y up, facing +z, its left towards +x, pelvis at the origin.
 
@@ -30,7 +30,7 @@ class Template:
     h36m_matrix: Float[Array | np.ndarray, "17 96"]
     pose_blendshapes: Float[Array | np.ndarray, "n 3 207"] | None = None
     h36m_blendshapes: Float[Array | np.ndarray, "17 24 3 207"] | None = None
-    parents: tuple[int, ...] = flax.struct.field(pytree_node=False, default=skeleton.SMPL_PARENTS)
+    parents: tuple[int, ...] = struct.static(default=skeleton.SMPL_PARENTS)
 
 
 def assemble(fields: Fields, pose_blendshapes: bool = False) -> Template:

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Sequence
 
-import flax.struct
 import numpy as np
 import PIL.Image
 import tensorflow_datasets as tfds
@@ -11,6 +10,7 @@ from jaxtyping import Float, UInt8
 
 from dal_jax.observations import keypoints, observation
 from dal_jax.observations.observation import Observation
+from dal_jax.runtime import struct
 from dal_jax.runtime.errors import InputError
 
 IMAGES_IN_MEMORY_BYTES = 2 << 30
@@ -18,7 +18,7 @@ HIDDEN_CONFIDENCE = 0.5
 """Trust in a key point that its annotator could not see and had to guess; a seen one has 1."""
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Truth:
     """What evaluation alone may read; millimetres, the camera's frame (x right, y down, z away).
 
@@ -32,7 +32,7 @@ class Truth:
     intrinsics_px: Float[np.ndarray, "people 4"] | None = None
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class People:
     """Annotated people, stacked on the leading axis; truth is None unless it was asked for.
 
@@ -41,7 +41,7 @@ class People:
 
     observations: Observation
     images: UInt8[np.ndarray, "people s s 3"] | Sequence
-    names: list[str] = flax.struct.field(pytree_node=False)
+    names: list[str] = struct.static()
     truth: Truth | None = None
 
 

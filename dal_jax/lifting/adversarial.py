@@ -8,7 +8,6 @@ import dataclasses
 import functools
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -18,9 +17,10 @@ from dal_jax.lifting import losses, networks, normalise, views
 from dal_jax.lifting.config import Config
 from dal_jax.lifting.normalise import Normalised
 from dal_jax.lifting.views import Camera, Fakes
+from dal_jax.runtime import struct
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Member:
     """One pair of players, with its camera and its deviations.
 

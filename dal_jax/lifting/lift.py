@@ -6,7 +6,6 @@
 import math
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,11 +15,12 @@ from dal_jax.body import skeleton
 from dal_jax.lifting import networks, normalise, views
 from dal_jax.lifting.config import Config
 from dal_jax.lifting.normalise import Normalised
+from dal_jax.runtime import struct
 
 _Array = Array | np.ndarray
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Lifter:
     """What training leaves for use (leading axis of all but the completer: members).
 
@@ -37,7 +37,7 @@ class Lifter:
     completer: Any
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Lifted:
     """Lifted poses: relative to the hip, x right, y down, z away from the camera, in the unit of the key points.
 

@@ -10,7 +10,6 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,9 +21,10 @@ from dal_jax.lifting.adversarial import Member
 from dal_jax.lifting.config import Config
 from dal_jax.lifting.lift import Lifter
 from dal_jax.lifting.normalise import Normalised
+from dal_jax.runtime import struct
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class LiftingState:
     """Everything that training resumes from.
 

@@ -8,7 +8,6 @@ distance from the 2D poses.
 import math
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,11 +17,12 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from dal_jax.lifting import normalise
 from dal_jax.lifting.config import MAX_INVERSE_DISTANCE, Config
 from dal_jax.lifting.normalise import Normalised
+from dal_jax.runtime import struct
 
 _Array = Array | np.ndarray
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Fakes:
     """A batch lifted, rotated and projected.
 
@@ -57,7 +57,7 @@ def rotate_and_project(
 # --- the camera ---
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Camera:
     """What the cameras of all images have in common.
 

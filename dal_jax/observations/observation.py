@@ -2,17 +2,17 @@
 
 import dataclasses
 
-import flax.struct
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from dal_jax.observations.chart import Chart
 from dal_jax.observations.person import AnnotatedPerson
+from dal_jax.runtime import struct
 
 KEYPOINTS = 17
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Observation:
     """One person's annotation in crop coordinates: the square crop is [-1, 1], y down (leading axes batch).
 

@@ -10,7 +10,6 @@ confidence c enters a residual as sqrt(c).
 
 import functools
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,9 +20,10 @@ from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.skinning import SurfacePoints
 from dal_jax.body.template import Template
 from dal_jax.observations.observation import Observation
+from dal_jax.runtime import struct
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Target:
     """An observation whose surface points have been looked up on the template."""
 

@@ -9,7 +9,6 @@ them. A confidence c enters a residual as sqrt(c). A `Term` adds one of the user
 import dataclasses
 from collections.abc import Callable
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +20,7 @@ from dal_jax.body.parameters import BodyParameters, fix_gauge
 from dal_jax.body.template import Template
 from dal_jax.observations.residuals import Target, dense_residual, keypoint_residual
 from dal_jax.registration.priors import PosePrior
+from dal_jax.runtime import struct
 
 TERMS = ("dense", "keypoint", "scale", "joint", "det", "limit")
 _DET_MARGIN = 1.0
@@ -69,7 +69,7 @@ class Term:
     residual: Callable[["PosedBody"], Float[Array, "residuals"]]
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Objective:
     """Everything of eq. 2 but the data: how terms are weighted, and what L_joint pulls to.
 
@@ -79,7 +79,7 @@ class Objective:
 
     weights: EnergyWeights = dataclasses.field(default_factory=EnergyWeights)
     prior: PosePrior | None = None
-    terms: tuple[Term, ...] = flax.struct.field(pytree_node=False, default=())
+    terms: tuple[Term, ...] = struct.static(default=())
 
     def reweighted(self, **changes: float | None) -> "Objective":
         """Return the same objective with some of its weights changed."""
@@ -91,7 +91,7 @@ def as_arrays(objective: Objective) -> Objective:
     return jax.tree.map(lambda number: np.asarray(number, float), objective)
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Unknowns:
     """theta = [a, S, R, s, t] as free numbers (leading axes batch).
 

@@ -10,12 +10,12 @@ then hangs where limbs hang, and a knee bends about one axis only. Both are lear
 import functools
 import pathlib
 
-import flax.struct
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from dal_jax.body import rotations, skeleton
+from dal_jax.runtime import struct
 
 FILE = pathlib.Path(__file__).parent / "assets" / "poses.npz"
 """Mean and covariance of synthetic people, made by `experiments.learn_poses`."""
@@ -25,7 +25,7 @@ _SMALLEST_SD = 0.03  # radians: a narrower prior could not be corrected
 _MIRRORED = np.array([1.0, -1.0, -1.0])  # the axis-angle (a, b, c) in the mirror x = 0 is (a, -b, -c)
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class PosePrior:
     """A Gaussian over the rotations of the 23 joints, each independent of the others.
 

@@ -10,7 +10,6 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import chex
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +26,7 @@ from dal_jax.registration.solvers import solve
 from dal_jax.registration.solvers.descent import Solution, SolverOptions
 from dal_jax.registration.solvers.solve import Batch
 from dal_jax.registration.solvers.tree import model
+from dal_jax.runtime import struct
 
 _CONVERGED_DECREASE = 1e-2
 _CHUNKS_AHEAD = 2  # on their way while the host prepares the next: bounds memory, hides the host
@@ -56,7 +56,7 @@ class RegistrationConfig:
     devices: int = 0
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Fit:
     """Registered people (leading axis: people); host arrays where `register` or `stream` returns it.
 

@@ -7,7 +7,6 @@ R' = Q F R F, s' = zoom s, t' = zoom Q F t + shift, with left and right exchange
 
 import dataclasses
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +16,7 @@ from dal_jax.body import skeleton
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.observations.residuals import Target
 from dal_jax.regressor.batches import Sample
+from dal_jax.runtime import struct
 
 _MIRROR = np.array([-1.0, 1.0, 1.0], np.float32)
 _MIRROR_AXIS = np.array([1.0, -1.0, -1.0], np.float32)  # an axis-angle is a pseudo-vector
@@ -53,7 +53,7 @@ def mild() -> AugmentationConfig:
     )
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Similarity:
     """A change of the crop, p' = zoom Q F p + shift.
 

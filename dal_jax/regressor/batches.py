@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import flax.struct
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
@@ -20,7 +19,7 @@ from dal_jax.body.template import Template
 from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation
 from dal_jax.observations.residuals import Target
-from dal_jax.runtime import machine
+from dal_jax.runtime import machine, struct
 from dal_jax.runtime.errors import needs_extra
 
 _AHEAD = 2  # batches decoded before they are asked for
@@ -29,7 +28,7 @@ Images = UInt8[np.ndarray, "people s s 3"] | Sequence
 """Square crops: an array, or a sequence that decodes what is indexed by a number, in several threads at once."""
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Sample:
     """One training example: an image with its supervision (leading axes batch). The crop's frame is [-1, 1], y down.
 

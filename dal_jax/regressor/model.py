@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +23,7 @@ from dal_jax.regressor.losses import LossWeights
 from dal_jax.regressor.pretrained import load_trunk
 from dal_jax.regressor.resnet import ResNet50
 from dal_jax.regressor.theta import Rotations, ThetaCodec
+from dal_jax.runtime import struct
 from dal_jax.runtime.configs import cached_by_config, check_choices
 from dal_jax.runtime.errors import InputError
 
@@ -241,7 +241,7 @@ def apply_evaluation(
     return output
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Learned:
     """What prediction needs.
 

@@ -11,7 +11,6 @@ Note: the paper regresses S and s themselves; as logarithms they cannot be predi
 import dataclasses
 from typing import Literal
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +18,7 @@ from jaxtyping import Array, Float
 
 from dal_jax.body import rotations
 from dal_jax.body.parameters import UPRIGHT_FACING_CAMERA, BodyParameters, fix_gauge, t_pose
+from dal_jax.runtime import struct
 
 Rotations = Literal["axis_angle", "6d"]
 SIZES = {"axis_angle": 105, "6d": 171}
@@ -35,7 +35,7 @@ _AT_FRAME = np.array([1, 0, 0, 0, 1, 0], np.float32)  # e1 and e2
 _T_POSE = np.stack([np.array(UPRIGHT_FACING_CAMERA), *[np.eye(3)] * 23]).astype(np.float32)
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class RotatedBody:
     """`BodyParameters` with matrices throughout, so that no logarithm stands between theta and a projected point.
 
@@ -49,7 +49,7 @@ class RotatedBody:
     translation: Float[Array | np.ndarray, "*batch 2"]
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class ThetaCodec:
     """Encodes bodies as theta, decodes theta, and standardises it: theta = mean + sd * output of the network.
 

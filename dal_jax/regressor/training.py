@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +25,7 @@ from dal_jax.regressor.augmentation import AugmentationConfig
 from dal_jax.regressor.batches import Feed, Images, Sample
 from dal_jax.regressor.model import Learned, RegressorConfig
 from dal_jax.regressor.theta import ThetaCodec
+from dal_jax.runtime import struct
 from dal_jax.runtime.configs import cached_by_config
 
 
@@ -48,7 +48,7 @@ class TrainingSet:
     sample_weight: Float[np.ndarray, "people"] | None = None
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Best:
     """The epoch of a round whose weights served the held-out people best so far.
 
@@ -62,7 +62,7 @@ class Best:
     stale: Int[Array | np.ndarray, ""]
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class TrainState:
     """Everything that training goes on from.
 

@@ -10,7 +10,6 @@ joints share show in the products of residuals, not only in their squares, and s
 import dataclasses
 from collections.abc import Callable
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +25,7 @@ from dal_jax.registration import priors, register
 from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.registration.priors import PosePrior
 from dal_jax.registration.register import Fit, RegistrationConfig
+from dal_jax.runtime import struct
 from dal_jax.uncertainty import sandwich
 from dal_jax.uncertainty.sandwich import Linearisation, Precisions, Scalar
 
@@ -36,7 +36,7 @@ _LEAST_EXPECTED = 1e-6  # of a sum of squares at unit variance: less is no data
 _SMALLEST_SD = 1e-4  # crop units, radians: no division by a level of 0
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class NoiseLevels:
     """Standard deviations at confidence 1, crop units (one component) unless another unit is given.
 

@@ -14,7 +14,6 @@ No 3D truth of the people in question enters. How well it is calibrated: `experi
 
 import dataclasses
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +26,7 @@ from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation
 from dal_jax.registration import energy, register
 from dal_jax.registration.energy import Unknowns
+from dal_jax.runtime import struct
 from dal_jax.uncertainty import noise as noise_lib, sandwich
 from dal_jax.uncertainty.noise import NoiseLevels
 from dal_jax.uncertainty.sandwich import Precisions, Scalar
@@ -45,7 +45,7 @@ _DIFFERENT_MM = 50.0  # root mean square distance over joints from which a mode 
 _FULL_CERTAINTY_MM = 100.0
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class SizePrior:
     """How large and how far away people are, which one image does not show.
 
@@ -59,7 +59,7 @@ class SizePrior:
     camera_distance_mm: Scalar = CAMERA_DISTANCE_MM
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Posterior:
     """Joints relative to the pelvis and their standard deviations (leading axis: people).
 

@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable
 from typing import Any, SupportsFloat
 
-import flax.struct
 import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -17,6 +16,7 @@ from dal_jax.observations.observation import Observation, hold_out
 from dal_jax.registration import register
 from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import Fit, RegistrationConfig
+from dal_jax.runtime import struct
 from dal_jax.uncertainty import modes, noise as noise_lib
 from dal_jax.uncertainty.noise import NoiseLevels
 from dal_jax.uncertainty.posterior import Posterior, certainty, laplace_posterior
@@ -34,7 +34,7 @@ _INLIER_SDS = 3.0  # of one coordinate: 1% of good points lie farther (Rayleigh)
 _FULL_ANGLE_DEG = 20.0
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Quality:
     """Reports on fits (leading axis: people); NaN where nothing was observed.
 

@@ -22,7 +22,6 @@ R has six kinds of error, each with a variance of its own:
 The pose prior adds a seventh, whose "error" is the pose itself: the spread of human poses about the prior's mean.
 """
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,6 +34,7 @@ from dal_jax.observations.residuals import Target
 from dal_jax.registration import energy, priors
 from dal_jax.registration.energy import Objective, Unknowns
 from dal_jax.registration.solvers import problem
+from dal_jax.runtime import struct
 
 KINDS = ("point", "shape", "keypoint", "depth", "limb", "scale")
 UNKNOWNS = problem.TANGENT_SIZE - 1
@@ -49,7 +49,7 @@ _JITTER = 1e-6
 Scalar = float | np.floating | Float[Array | np.ndarray, ""]
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Precisions:
     """What a fit weighted its terms with: eq. 2's weights, depth apart from the key points' x and y.
 
@@ -81,7 +81,7 @@ class Precisions:
         return jnp.stack([jnp.asarray(weight) for weight in each])
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Linearisation:
     """The least-squares problem near one person's fit; crop units, radians.
 

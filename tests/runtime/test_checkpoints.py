@@ -11,18 +11,18 @@ import time
 from typing import Any
 
 import chex
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from dal_jax.runtime import struct
 from dal_jax.runtime.checkpoints import Checkpoints
 from dal_jax.runtime.errors import InputError
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class _State:
     parameters: Any
     optimiser: Any
@@ -30,7 +30,7 @@ class _State:
     fits: np.ndarray
     missing: None
     round: int
-    name: str = flax.struct.field(pytree_node=False)
+    name: str = struct.static()
 
 
 def _state(step: int = 0, width: int = 3) -> _State:

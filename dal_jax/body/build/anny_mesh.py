@@ -7,7 +7,6 @@ by indexing.
 """
 
 import anny
-import flax.struct
 import numpy as np
 import torch
 from anny import face_segmentation
@@ -15,22 +14,24 @@ from jaxtyping import Float, Int
 from scipy import sparse, spatial
 from scipy.spatial import transform
 
+from dal_jax.runtime import struct
+
 _INNER = ("mouth_cavity", "tongue", "eye_cavity.L", "eye_cavity.R")
 _INNER += ("eye_front.L", "eye_front.R", "eye_back.L", "eye_back.R")
 _SMOOTHING_ROUNDS = 6
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class AnnyBody:
     """Static part of Anny: `faces` of the closed skin, `mirror` vertex map, skinning weights, bone tree."""
 
-    model: anny.Anny = flax.struct.field(pytree_node=False)
+    model: anny.Anny = struct.static()
     triangles: Int[np.ndarray, "t 3"]  # Anny's own triangles, inner surfaces included
     faces: Int[np.ndarray, "f 3"]
     mirror: Int[np.ndarray, " v"]
     weights: Float[np.ndarray, "v bones"]
-    bones: tuple[str, ...] = flax.struct.field(pytree_node=False)
-    parents: tuple[int, ...] = flax.struct.field(pytree_node=False)
+    bones: tuple[str, ...] = struct.static()
+    parents: tuple[int, ...] = struct.static()
 
 
 def load() -> AnnyBody:

@@ -4,10 +4,11 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+from dal_jax.runtime import struct
 
 State = Any
 WINDOW = 10
@@ -28,7 +29,7 @@ class SolverOptions:
     tolerance: float | Float[Array, ""] = 0.0
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Solution:
     """What a solver returns, of one fit or (with leading axes) of many.
 

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 
-import flax.struct
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -16,9 +15,10 @@ from dal_jax.registration.solvers.tree import points, state as state_lib
 from dal_jax.registration.solvers.tree.model import TreeModel
 from dal_jax.registration.solvers.tree.points import DenseTerm
 from dal_jax.registration.solvers.tree.state import TreeState
+from dal_jax.runtime import struct
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class TreeProblem:
     """What stays fixed while people are fitted (batch axes last: starts, people).
 
@@ -39,7 +39,7 @@ class TreeProblem:
     prior_precision: Float[Array, "24 3 3"] | None
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Value:
     """What is known of the energy at a state.
 

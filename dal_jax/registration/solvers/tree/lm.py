@@ -36,7 +36,6 @@ Layout: structure of arrays, segments first and batch axes (starts, people) last
 over the batch. `points`, `evaluation` and `elimination` are the parts; this file is the damping, and which fits accept.
 """
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -49,12 +48,13 @@ from dal_jax.registration.solvers.tree import elimination, evaluation
 from dal_jax.registration.solvers.tree.evaluation import TreeProblem, Value
 from dal_jax.registration.solvers.tree.model import TreeModel
 from dal_jax.registration.solvers.tree.state import TreeState, retract
+from dal_jax.runtime import struct
 
 _STEPS_A_REFERENCE = 10  # after which float32 has lost some digits of a squared loss
 _STEPS_A_WEIGHTING = 3  # of a robust loss, whose tangent quadratic is good near its reference
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class _Iterate:
     """What a step changes, and how far the fits are."""
 

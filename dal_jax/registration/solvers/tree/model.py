@@ -1,13 +1,13 @@
 """What the tree solver knows of a body before it sees an image: constants, built once on the host."""
 
-import flax.struct
 import numpy as np
 from jaxtyping import Array, Float
 
 from dal_jax.body.template import Template
+from dal_jax.runtime import struct
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class TreeModel:
     """Constants of a template.
 
@@ -27,8 +27,8 @@ class TreeModel:
     incidence: Float[Array | np.ndarray, "edges 24"]
     keypoint_matrix: Float[Array | np.ndarray, "17 96"]
     keypoint_moments: Float[Array | np.ndarray, "17 24 4 4"]
-    parents: tuple[int, ...] = flax.struct.field(pytree_node=False)
-    edges: tuple[tuple[int, int], ...] = flax.struct.field(pytree_node=False)
+    parents: tuple[int, ...] = struct.static()
+    edges: tuple[tuple[int, int], ...] = struct.static()
 
 
 def build(template: Template) -> TreeModel:

@@ -14,7 +14,6 @@ the same for 120 points as for 10,000. A robust loss is majorised by its tangent
 import dataclasses
 import functools
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,11 +24,12 @@ from dal_jax.observations.residuals import Target
 from dal_jax.registration.energy import EnergyWeights
 from dal_jax.registration.solvers.tree import state
 from dal_jax.registration.solvers.tree.model import TreeModel
+from dal_jax.runtime import struct
 
 _PEOPLE_AT_ONCE = 16  # whose sums over points stay in the cache of a core
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class DenseTerm:
     """Eq. 3 about a reference: moments M and G of (L), reference maps, energy and half gradient there, batch last.
 

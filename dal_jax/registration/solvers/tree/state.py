@@ -7,7 +7,6 @@ elementwise over the batch. Lengths are in crop units: the camera's scale is par
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +15,7 @@ from jaxtyping import Array, Float
 from dal_jax.body import rotations
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.registration.solvers.tree.model import TreeModel
+from dal_jax.runtime import struct
 
 # [o]x of a vector o is sum_c CROSS[:, :, c] o_c
 CROSS = np.zeros((3, 3, 3), np.float32)
@@ -23,7 +23,7 @@ for _i, _j, _c in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
     CROSS[_i, _j, _c], CROSS[_j, _i, _c] = -1.0, 1.0
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class TreeState:
     """axes: [k, c, i] is component i of segment k's body axis c in the camera frame, the columns of G_k.
 
@@ -35,7 +35,7 @@ class TreeState:
     translation: Float[Array, "2 ..."]
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class Increments:
     """A step: world rotation vectors and log scales of every segment (w, q), translation of the pelvis."""
 
