@@ -9,9 +9,9 @@
   points     (n, 17, 2), x and y in the image from the pelvis on; of a missing joint where the others put it.
   depth_sd   (n, 17), standard deviation of each depth; absent from a lifter of the preset kudo, which has none.
   points_sd  (n, 17), of x and of y; 0 for a given joint.
-  surprise   (n, 17), how many standard deviations a joint is from where the others put it; `unusual` (n, 17), true
-             above 4: clicked wrong, swapped left with right, or a pose unlike the training poses (three joints in a
-             thousand of held-out poses).
+  standardised_residual  (n, 17), how many standard deviations a joint is from where the others put it; `unusual`
+             (n, 17), true above 4: clicked wrong, swapped left with right, or a pose unlike the training poses (three
+             joints in a thousand of held-out poses).
   visible    (n, 17), false where the joint was not given; `entry` (n,), the annotation's id or the row.
 --pictures: folder for sheet.png, each pose as given, half from the side, from the side and from behind, unusual joints
 ringed, and turntable.gif; of --pictured poses, evenly spaced.
@@ -19,15 +19,16 @@ ringed, and turntable.gif; of --pictured poses, evenly spaced.
 
 import pathlib
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from dal_jax.lifting import criteria, folder, lift
+import dal_jax as dal
+from dal_jax.lifting import criteria
+from dal_jax.lifting.lift import OUTLIER_RESIDUAL, Lifted
 from dal_jax.lifting.poses import Poses2D, read
 from dal_jax.observations import observation, photographs
-from dal_jax.runtime import cli, files, progress
+from dal_jax.runtime import cli, files
 from dal_jax.runtime.errors import InputError
 from dal_jax.viewing import plots
 
@@ -38,14 +39,12 @@ _PICTURES = flags.DEFINE_string("pictures", None, "Folder for sheet.png and turn
 _PICTURED = flags.DEFINE_integer("pictured", 24, "Poses in the pictures.", lower_bound=1)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the file of --out and the pictures.")
 
-_BATCH = 4096
-
 
 def main(_: list[str]) -> None:
     """Read, lift, write."""
     _check_outputs()
     poses = read(_POSES.value)
-    columns = _lift(poses)
+    columns = _columns(dal.lift(poses.keypoints_px, _CHECKPOINT.value, poses.visible))
     files.savez(_OUT.value, **columns, unit="px", visible=poses.visible, entry=poses.entry)
     skipped = f" ({poses.skipped} annotations without a usable pose skipped)" if poses.skipped else ""
     print(f"{len(poses.entry)} poses{skipped}: {_OUT.value}")
@@ -58,6 +57,14 @@ def main(_: list[str]) -> None:
         _draw(columns, poses)
 
 
+def _columns(lifted: Lifted) -> dict[str, np.ndarray]:
+    """Return the fields of the file."""
+    names = ["joints", "points", "points_sd", "standardised_residual"]
+    names += [] if lifted.depth_sd is None else ["depth_sd"]
+    columns = {name: np.asarray(getattr(lifted, name)) for name in names}
+    return columns | {"unusual": columns["standardised_residual"] > OUTLIER_RESIDUAL}
+
+
 def _check_outputs() -> None:
     if not _OUT.value.endswith(".npz"):
         raise InputError(f"--out={_OUT.value}: the name must end in .npz")
@@ -65,35 +72,6 @@ def _check_outputs() -> None:
     for path in [pathlib.Path(_OUT.value), *drawn]:
         if path.exists() and not _OVERWRITE.value:
             raise InputError(f"{path} exists; --overwrite replaces it")
-
-
-def _lift(poses: Poses2D) -> dict[str, np.ndarray]:
-    """Lift in batches of one shape."""
-    config, lifter = folder.load(_CHECKPOINT.value)
-    count = len(poses.entry)
-    batch = min(_BATCH, count)
-
-    @jax.jit
-    def run(keypoints, visible):
-        lifted = lift.lift(config, lifter, keypoints, visible)
-        surprise = lift.standardised_residual(config, lifter, keypoints, visible)
-        return lifted.joints, lifted.points, lifted.depth_sd, lifted.points_sd, surprise
-
-    parts = []
-    with progress.bar("lift", total=count, unit="pose") as bar:
-        for first in range(0, count, batch):
-            rows = np.minimum(np.arange(first, first + batch), count - 1)
-            parts.append(jax.device_get(run(poses.keypoints_px[rows], poses.visible[rows])))
-            bar.update(min(batch, count - first))
-    joints, points, depth_sd, points_sd, surprise = jax.tree.map(lambda *each: np.concatenate(each)[:count], *parts)
-    known = {} if depth_sd is None else {"depth_sd": depth_sd}
-    return known | {
-        "joints": joints,
-        "points": points,
-        "points_sd": points_sd,
-        "surprise": surprise,
-        "unusual": surprise > lift.OUTLIER_RESIDUAL,
-    }
 
 
 def _draw(columns: dict[str, np.ndarray], poses: Poses2D) -> None:

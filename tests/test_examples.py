@@ -25,6 +25,16 @@ def _source(name):
     return (pathlib.Path(__file__).parents[1] / "examples" / f"{name}.py").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if "_own_" not in name])
+def test_an_example_runs(name, monkeypatch, tmp_path, capsys):
+    """The two of one's own solver and term run below, where what they print is looked at."""
+    monkeypatch.setattr("sys.argv", [name])
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    importlib.import_module(f"examples.{name}").main()
+    assert "nan" not in capsys.readouterr().out
+
+
 def test_the_own_solver_finds_the_minimum(capsys):
     importlib.import_module("examples.05_own_solver").main()
     reference, own = _numbers(r"energy (\S+)", capsys.readouterr().out)
