@@ -39,7 +39,7 @@ def main() -> None:
     points += rng.normal(0, 0.02, points.shape)
     no = np.zeros((8, 17))
     people = Observation(points, face, corners, np.ones((8, 60)), np.zeros((8, 17, 2)), no, no, no, np.ones((8, 4)))
-    config = RegistrationConfig("lbfgs", steps=100, starts="closed_form", batch=8)
+    config = RegistrationConfig("adam", steps=300, learning_rate=0.02, starts="closed_form", batch=8)
     for terms in ((), (SYMMETRY,)):
         fit = register.register(body, people, config, Objective(EnergyWeights(joint=1.0), terms=terms))
         posed = jax.vmap(lambda one: asymmetry(energy.pose_body(body, energy.from_parameters(one))))(fit.parameters)
