@@ -64,7 +64,9 @@ def test_lift_writes_3d_joints(poses, trained, tmp_path):
         np.testing.assert_allclose(lifted["points"], given - given[:, :1], atol=1e-3)  # px around 300
         farther = lifted["joints"][..., 2:] > 0
         assert (np.abs(lifted["joints"][..., :2]) >= np.abs(lifted["points"]) - 1e-3)[farther[..., 0]].all()
-        assert all(np.isfinite(lifted[name]).all() for name in ("joints", "depth_sd", "points_sd", "standardised_residual"))
+        assert all(
+            np.isfinite(lifted[name]).all() for name in ("joints", "depth_sd", "points_sd", "standardised_residual")
+        )
         assert lifted["entry"].tolist() == list(range(10))
         np.testing.assert_array_equal(lifted["unusual"], lifted["standardised_residual"] > 4)
     with PIL.Image.open(tmp_path / "sheet.png") as sheet, PIL.Image.open(tmp_path / "turntable.gif") as turntable:

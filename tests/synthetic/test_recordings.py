@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from dal_jax.body.formats import load
 from dal_jax.config import demo
 from dal_jax.data import catalogue
 from dal_jax.data.files import Files

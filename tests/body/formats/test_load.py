@@ -4,7 +4,8 @@ import subprocess
 import sys
 
 OF_OTHERS = (
-    "flax", "optax", "absl", "pygltflib", "trimesh", "yaml", "matplotlib", "tensorflow_datasets", "grain", "PIL", "scipy",
+    "flax", "optax", "absl", "pygltflib", "trimesh", "yaml", "matplotlib", "tensorflow_datasets", "grain", "PIL",
+    "scipy",
 )  # fmt: skip
 
 PROGRAM = """
