@@ -97,16 +97,18 @@ def test_side_view_shows_what_the_cameras_right_sees(ball):
     assert (side_view((1.5, 0.3)) != side_view()).any()
 
 
-def test_annotation_is_drawn_where_it_is_visible(photo):
+def test_annotation_is_drawn_where_it_is_visible():
+    size = 128  # a power of two: whole pixels are exact in crop coordinates
+    photo = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
     keypoints_px = np.full((17, 2), np.nan, np.float32)
     keypoints_px[[0, 1]] = (30.0, 40.0), (60.0, 40.0)
     visible = np.zeros(17, np.float32)
     visible[[0, 1]] = 1.0
     points_px = np.float32([[80.0, 80.0], [10.0, 10.0]])
     observation = Observation(
-        point_position=points_px * 2 / _SIZE - 1, point_face=np.zeros(2, np.int32),
+        point_position=points_px * 2 / size - 1, point_face=np.zeros(2, np.int32),
         point_barycentric=np.zeros((2, 3), np.float32), point_confidence=np.float32([0.5, 0.0]),
-        keypoint_position=keypoints_px * 2 / _SIZE - 1, keypoint_confidence=visible, depth=np.zeros(17, np.float32),
+        keypoint_position=keypoints_px * 2 / size - 1, keypoint_confidence=visible, depth=np.zeros(17, np.float32),
         depth_confidence=np.zeros(17, np.float32), box_px=np.float32([0, 0, 1, 1]),
     )  # fmt: skip
     picture = overlays.draw_observation(photo, observation)
