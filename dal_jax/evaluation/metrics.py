@@ -30,8 +30,8 @@ _PARENTS = tuple(skeleton.H36M_PARENTS[joint] for joint in _CHILDREN)
 
 
 def human36m_protocol_1(
-    joints: Float[Array | np.ndarray, "n 17 3"],
-    joints_true_mm: Float[Array | np.ndarray, "n 17 3"],
+    joints: Float[Array | np.ndarray, "..."],
+    joints_true_mm: Float[Array | np.ndarray, "..."],
     canonical_bone_sum_mm: float,
 ) -> dict[str, Float[np.ndarray, " n"]]:
     """Score poses by Human3.6M's protocol 1, as section 6.1 of the paper does.
@@ -40,8 +40,8 @@ def human36m_protocol_1(
     S7 and S8 are for training, S9 and S11 for testing. Means are for the caller, last.
 
     Args:
-      joints: predictions, in any unit, camera axes.
-      joints_true_mm: the truth, in the same axes.
+      joints: predictions (n, 17, 3), in any unit, camera axes.
+      joints_true_mm: the truth (n, 17, 3), in the same axes.
       canonical_bone_sum_mm: size of the average training skeleton (`canonical_bone_sum_mm`).
 
     Returns:

@@ -164,9 +164,9 @@ def _posed_vertices(template: Template, parameters: BodyParameters) -> jax.Array
 
 def _render(vertices_px, faces, low, high) -> tuple[np.ndarray, np.ndarray]:
     """Return colour (h, w, 3) in [0, 1] and coverage (h, w, 1) of the pixels [low, high), from a grid of rays each."""
-    (width, height), rays = high - low, _SUPERSAMPLING
-    columns = raycast.pixel_centres(width * rays, low[0], high[0])
-    rows = raycast.pixel_centres(height * rays, low[1], high[1])
+    (width, height), rays = (high - low).tolist(), _SUPERSAMPLING
+    columns = raycast.pixel_centres(width * rays, int(low[0]), int(high[0]))
+    rows = raycast.pixel_centres(height * rays, int(low[1]), int(high[1]))
     hits = Scene(vertices_px, faces).cast_grid(columns, rows)
     corners = faces[hits.face[hits.mask]]
     normals = np.einsum("rc,rci->ri", hits.barycentric[hits.mask], _vertex_normals(vertices_px, faces)[corners])

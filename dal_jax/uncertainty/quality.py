@@ -124,7 +124,7 @@ def describe(quality: Quality, row: int) -> dict[str, Any]:
         "largest_segment_scale": _extreme(one.segment_scale, np.argmax),
         "beyond_limits_deg": {name: _number(value) for name, value in excess if value > 0},
         "mode": {
-            "kind": _ambiguity(modes.NAMES[mode], one.mode_rotation_deg[mode]),
+            "kind": _ambiguity(modes.NAMES[mode], float(one.mode_rotation_deg[mode])),
             "energy_gap": _number(gap[mode]),
             "distance_mm": _number(one.posterior.mode_distance_mm[mode]),
             "probability": _number(one.posterior.mode_probability[mode]),
@@ -200,7 +200,7 @@ def _flags(one: Quality) -> list[str]:
         modes.NAMES, one.posterior.mode_probability, one.mode_rotation_deg, strict=True
     ):
         if probability > _LIKELY:
-            flags.append(f"{_ambiguity(name, angle)} ({100 * probability:.0f}% likely)")
+            flags.append(f"{_ambiguity(name, float(angle))} ({100 * probability:.0f}% likely)")
     deviation = np.sqrt(np.sum(np.asarray(one.posterior.h36m_sd_mm) ** 2, axis=-1))
     for name, sd in zip(skeleton.H36M_JOINT_NAMES, deviation, strict=True):
         if sd > _VAGUE_MM:

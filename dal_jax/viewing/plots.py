@@ -56,7 +56,10 @@ def plot_history(history: Sequence[Mapping[str, float | int | None]]) -> bytes:
 
 
 def plot_curves(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_label: str, y_label: str, logarithmic: bool = False
+    curves: Mapping[str, tuple[Sequence[float | int], Sequence[float | int]]],
+    x_label: str,
+    y_label: str,
+    logarithmic: bool = False,
 ) -> bytes:
     """Return named curves, each (x, y), in one plot as PNG: losses against steps, for instance.
 

@@ -33,8 +33,8 @@ class Hits(NamedTuple):
 class Scene:
     """A mesh that rays can be cast at; building it takes about 20 ms for 27,000 faces, casting is faster."""
 
-    def __init__(self, vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"]):
-        """Build the search tree.
+    def __init__(self, vertices: Float[np.ndarray, "n _"], faces: Int[np.ndarray, "m _"]):
+        """Build the search tree of vertices (n, 3) and faces (m, 3).
 
         Raises:
           ValueError: a shape is wrong, a vertex is not finite, or a face names a vertex that is not there (Embree
@@ -95,6 +95,6 @@ class Scene:
         )
 
 
-def pixel_centres(size: int, low: float = -1.0, high: float = 1.0) -> Float[np.ndarray, " size"]:
+def pixel_centres(size: int, low: float | int = -1.0, high: float | int = 1.0) -> Float[np.ndarray, " size"]:
     """Return where the centres of `size` pixels lie on [low, high]: by default the square crop's own [-1, 1]."""
     return low + (np.arange(size) + 0.5) * ((high - low) / size)

@@ -35,7 +35,7 @@ def _inside(shape: tuple[int, int], box: tuple[float, ...], radius: float) -> np
 @pytest.mark.parametrize("box", [None, (40.0, -30.0, 120.0, 120.0)])
 def test_body_lies_where_the_camera_puts_it_and_nothing_else_changes(ball, photo, upright, box):
     vertices = overlays.posed_vertices(ball, upright)
-    picture = overlays.overlay(photo, vertices, ball.faces, box, opacity=1.0)
+    picture = overlays.overlay(photo, vertices, ball.faces, None if box is None else np.array(box), opacity=1.0)
     changed = (picture != photo).any(axis=-1)
     box = (0.0, 0.0, _SIZE) if box is None else box
     one_pixel = 2 / box[2] / _SCALE  # metres
