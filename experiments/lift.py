@@ -54,7 +54,7 @@ def main(_: list[str]) -> None:
         named = [str(entry) for entry in unusual[:5]] + ["..."] * (len(unusual) > 5)
         print(f"{len(unusual)} have joints where the others do not expect them: {', '.join(named)}")
     if _PICTURES.value:
-        _draw(columns, poses)
+        _draw(columns, poses, pathlib.Path(_PICTURES.value))
 
 
 def _columns(lifted: Lifted) -> dict[str, np.ndarray]:
@@ -74,9 +74,9 @@ def _check_outputs() -> None:
             raise InputError(f"{path} exists; --overwrite replaces it")
 
 
-def _draw(columns: dict[str, np.ndarray], poses: Poses2D) -> None:
+def _draw(columns: dict[str, np.ndarray], poses: Poses2D, path: pathlib.Path) -> None:
     rows = observation.evenly(len(poses.entry), _PICTURED.value)
-    joints, path = columns["joints"][rows], pathlib.Path(_PICTURES.value)
+    joints = columns["joints"][rows]
     sheet = plots.sheet(joints, [str(entry) for entry in poses.entry[rows]], columns["unusual"][rows])
     files.write_bytes(path / "sheet.png", photographs.png(sheet))
     files.write_bytes(path / "turntable.gif", plots.turntable(joints))

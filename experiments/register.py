@@ -98,7 +98,7 @@ def _people() -> Annotations:
         raise InputError(f"--annotations={_ANNOTATIONS.value}: not a .json file (IUV pictures go to --iuv)")
     if _ANNOTATIONS.value and _INDS.value:
         raise InputError(f"--inds={_INDS.value}: belongs to --iuv, not to --annotations")
-    path = _ANNOTATIONS.value or _IUV.value
+    path = _ANNOTATIONS.value or _IUV.value or ""
     return dal.read_annotations(path, _IMAGES.value, _CHART.value, _INDS.value, _SKIP_INVALID.value)
 
 

@@ -22,8 +22,8 @@ def project(
     translation: Float[Array | np.ndarray, "2"],
 ) -> Float[Array, "*points 2"]:
     """Return eq. 1: points (camera axes, metres, already rotated by R) in the crop's [-1, 1]."""
-    planar = camera_scale * points_camera[..., :2]
-    return planar + translation.reshape((1,) * (planar.ndim - 1) + (2,))
+    planar = camera_scale * jnp.asarray(points_camera)[..., :2]
+    return planar + jnp.asarray(translation).reshape((1,) * (planar.ndim - 1) + (2,))
 
 
 def photograph_from_crop(

@@ -67,4 +67,4 @@ def excess(pose: Float[Array | np.ndarray, "*batch 23 3"]) -> Float[Array, "*bat
     lower, upper = (
         jnp.asarray(bound, pose.dtype).reshape((1,) * (pose.ndim - 2) + bound.shape) for bound in limits_rad()
     )
-    return pose - jnp.clip(pose, lower, upper)
+    return jnp.asarray(pose) - jnp.clip(pose, lower, upper)

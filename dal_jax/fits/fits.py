@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import tempfile
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import jax
 import numpy as np
@@ -62,9 +62,9 @@ class Fits(FitRows):
         energy: np.ndarray | float = np.nan,
         converged: np.ndarray | bool = True,
         annotations: Annotations | None = None,
-    ) -> Self:
+    ) -> "Fits":
         """Return people with these bodies (stacked), and a row that is not valid for every rejected annotation."""
-        fields = file.rows_of(observations, body, parameters, energy, converged)
+        fields: dict[str, Any] = dict(file.rows_of(observations, body, parameters, energy, converged))
         if annotations is not None:
             fields = file.spread(fields, annotations.entries)
         return cls(**fields, body=body, observations=observations, annotations=annotations)

@@ -143,7 +143,7 @@ def fit(
     given = [] if initial is None else [_start(initial, observed)]
     with bars.bar("register", total=len(observed), unit="person", shown=progress) as bar:
         found = register.register(body, to_fit, config, objective, given, lambda done: bar.update(done - bar.n))
-    fits = Fits.of(observed, body, found.parameters, found.energy, found.converged, annotations)
+    fits = Fits.of(observed, body, found.parameters, np.asarray(found.energy), np.asarray(found.converged), annotations)
     if options.quality:
         fits.quality = _reports(body, observed.stacked, found, objective, levels)
     if options.held_out_share:
@@ -169,7 +169,8 @@ def refine(fits: Fits, optimizer: str = "lm") -> Fits:
         found = register.register(
             fits.body, observed.stacked, config, Objective(), [start], lambda done: bar.update(done - bar.n)
         )
-    return Fits.of(observed, fits.body, found.parameters, found.energy, found.converged, fits.annotations)
+    energy, converged = np.asarray(found.energy), np.asarray(found.converged)
+    return Fits.of(observed, fits.body, found.parameters, energy, converged, fits.annotations)
 
 
 def lifted(lifter: str | os.PathLike[str], observation: Observation) -> Observation:
@@ -189,7 +190,7 @@ def _check_faces(observation: Observation, body: Template) -> None:
 
 def _start(initial: FitRows, observed: Observations):
     identity = list(zip(observed.image_id, observed.annotation_id, strict=True))
-    return file.starts_for(initial, identity, observed.stacked.box_px)
+    return file.starts_for(initial, identity, np.asarray(observed.stacked.box_px))
 
 
 def _reports(
@@ -199,7 +200,7 @@ def _reports(
 
     levels: of the noise, where the fit was made with weights from them; else the residuals of all fits tell.
     """
-    body = body.replace(pose_blendshapes=None)  # modes are fitted by lm; a report can do without wrinkles
+    body = dataclasses.replace(body, pose_blendshapes=None)  # modes are fitted by lm; a report can do without wrinkles
     assessed = quality.assess(body, observed, found, objective, levels)
     described = [quality.describe(assessed, row) for row in range(len(found.energy))]
     return [Report(one["flags"], one["weight"], one) for one in described]

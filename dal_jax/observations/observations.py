@@ -71,21 +71,20 @@ class Observations:
             keypoints, confidence = np.zeros((people, KEYPOINTS, 2)), np.zeros((people, KEYPOINTS))
         if len(points) != len(keypoints):
             raise ValueError(f"points_px has {len(points)} people, keypoints_px {len(keypoints)}")
-        seen = np.isfinite(points).all(axis=-1)
-        if (empty := ~seen.any(axis=1) & ~(confidence > 0).any(axis=1)).any():
-            raise ValueError(f"person {empty.argmax()} has neither a point nor a key point")
-        bbox = _boxes(box_px, points, seen, keypoints, confidence > 0)
+        seen, known = np.all(np.isfinite(points), axis=-1), confidence > 0
+        empty = ~np.any(seen, axis=1) & ~np.any(known, axis=1)
+        if np.any(empty):
+            raise ValueError(f"person {np.argmax(empty)} has neither a point nor a key point")
+        bbox = _boxes(box_px, points, seen, keypoints, known)
         crop = np.stack([square_crop(one) for one in bbox])
-        marked = seen[..., None]
+        marked, position = seen[..., None], crop_from_px(keypoints, crop)
         stacked = Observation(
             point_position=np.where(marked, crop_from_px(np.where(marked, points, 0.0), crop), 0.0).astype(np.float32),
             point_face=np.where(seen, faces, 0).astype(np.int32),
             point_barycentric=np.where(marked, shares, (1.0, 0.0, 0.0)).astype(np.float32),
-            point_confidence=seen.astype(np.float32),
-            keypoint_position=np.where(confidence[..., None] > 0, crop_from_px(keypoints, crop), 0.0).astype(
-                np.float32
-            ),
-            keypoint_confidence=confidence.astype(np.float32),
+            point_confidence=np.asarray(seen, np.float32),
+            keypoint_position=np.where(known[..., None], position, 0.0).astype(np.float32),
+            keypoint_confidence=np.asarray(confidence, np.float32),
             depth=np.zeros((people, KEYPOINTS), np.float32),
             depth_confidence=np.zeros((people, KEYPOINTS), np.float32),
             box_px=crop.astype(np.float32),
@@ -133,7 +132,7 @@ def _dense(points_px, faces, barycentrics) -> tuple[np.ndarray, np.ndarray, np.n
         if values.shape != shape:
             raise ValueError(f"{name} has shape {values.shape}, not {shape}")
     points = points.astype(np.float64)
-    seen = np.isfinite(points).all(axis=-1)
+    seen = np.all(np.isfinite(points), axis=-1)
     faces = np.where(seen, faces, 0)
     if not np.array_equal(faces, faces.astype(np.int64)) or (faces < 0).any():
         person, point = np.argwhere((faces < 0) | (faces != np.floor(faces)))[0]
@@ -162,8 +161,8 @@ def _keypoints(keypoints_px) -> tuple[np.ndarray, np.ndarray]:
     keypoints = keypoints[None] if keypoints.ndim == 2 else keypoints
     if keypoints.ndim != 3 or keypoints.shape[1] != KEYPOINTS or keypoints.shape[2] not in (2, 3):
         raise ValueError(f"keypoints_px has shape {keypoints.shape}, not (n, 17, 2) or (n, 17, 3)")
-    known = np.isfinite(keypoints).all(axis=-1)
-    confidence = known.astype(np.float64)
+    known = np.all(np.isfinite(keypoints), axis=-1)
+    confidence = np.asarray(known, np.float64)
     if keypoints.shape[2] == 3:
         confidence = np.where(known, keypoints[..., 2], 0.0)
         if ((confidence < 0) | (confidence > 1)).any():

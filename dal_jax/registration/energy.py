@@ -7,7 +7,7 @@ them. A confidence c enters a residual as sqrt(c). A `Term` adds one of the user
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -122,7 +122,8 @@ def scale_residual(template: Template, log_segment_scale: Float[Array | np.ndarr
 
     Note: L_scale is in a supplement that is not at hand. In logarithms it does not depend on the gauge of s.
     """
-    return log_segment_scale[1:] - log_segment_scale[jnp.array(template.parents[1:])]
+    scale = jnp.asarray(log_segment_scale)
+    return scale[1:] - scale[jnp.array(template.parents[1:])]
 
 
 def joint_residual(
@@ -199,7 +200,7 @@ def residuals(
 
 
 def weighted_residuals(
-    terms: dict[str, Float[Array | np.ndarray, "..."]], objective: Objective
+    terms: Mapping[str, Float[Array | np.ndarray, "..."]], objective: Objective
 ) -> Float[Array, "residuals"]:
     """Return one flat vector whose sum of squares is eq. 2: the only place where weights are applied.
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from dal_jax.body import parameters, rotations
@@ -70,7 +71,7 @@ def azimuths(start: BodyParameters, count: int) -> BodyParameters:
     angle = jnp.arange(count) * (2.0 * jnp.pi / count)
     about = rotations.axis_angle_to_matrix(angle[:, None] * jnp.array([[0.0, 1.0, 0.0]]))
 
-    def repeat(leaf: Float[Array, "..."]) -> Float[Array, "..."]:
+    def repeat(leaf: Float[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
         return jnp.broadcast_to(leaf, (count, *leaf.shape))
 
     return BodyParameters(

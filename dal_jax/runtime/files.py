@@ -40,7 +40,7 @@ def write_json(path: PathLike, value: object, indent: int | None = 2) -> None:
     write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
 
 
-def savez(path: PathLike, **arrays: np.ndarray) -> None:
+def savez(path: PathLike, **arrays: np.ndarray | str) -> None:
     """Write a compressed .npz without pickles; an object array raises ValueError."""
     with _replacing(path) as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)

