@@ -22,7 +22,7 @@ def project(
     translation: Float[Array | np.ndarray, "2"],
 ) -> Float[Array, "*points 2"]:
     """Return eq. 1: points (camera axes, metres, already rotated by R) in the crop's [-1, 1]."""
-    planar = camera_scale * jnp.asarray(points_camera)[..., :2]
+    planar = jnp.multiply(camera_scale, points_camera[..., :2])
     return planar + jnp.asarray(translation).reshape((1,) * (planar.ndim - 1) + (2,))
 
 
