@@ -43,6 +43,7 @@ from dal_jax.runtime import cli
 from dal_jax.runtime.errors import InputError
 
 try:
+    import benchmarks
     from benchmarks import body, lifting, pipeline, registration_rows, regressor, results
     from benchmarks.problems import load, read_config
     from benchmarks.registration import Case, Patience, default_steps
@@ -53,7 +54,7 @@ except ModuleNotFoundError as error:
     cli.fail("experiments.benchmark needs a checkout: the folder benchmarks/ is not installed; run it from there")
 
 _KINDS = ("optimizers", "equal_energy", "largest_batch", "memory", "stream")
-_PEOPLE = pathlib.Path(__file__).parents[1] / "benchmarks" / "people.json"
+_PEOPLE = pathlib.Path(benchmarks.__path__[0]) / "people.json"
 
 _TARGETS = ["registration", "body", "pipeline", "lifting", "regressor"]
 _TARGET = flags.DEFINE_enum("target", "registration", _TARGETS, "What is measured.")

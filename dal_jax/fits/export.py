@@ -7,14 +7,13 @@ import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import trimesh
 from jaxtyping import Float, Int
 
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.fits import overlays
 from dal_jax.runtime import files
-from dal_jax.runtime.errors import InputError
+from dal_jax.runtime.errors import InputError, needs_extra
 
 FORMATS = ("glb", "obj")
 
@@ -56,6 +55,9 @@ def file_names(names: Iterable[str]) -> list[str]:
 
 def mesh_bytes(vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"], file_format: str) -> bytes:
     """Return a mesh as the content of a .glb or .obj file, vertices and faces in their order, with normals."""
+    with needs_extra("viewing"):
+        import trimesh
+
     mesh = trimesh.Trimesh(vertices, faces, process=False)
     content = mesh.export(file_type=file_format, include_normals=True)
     return content if isinstance(content, bytes) else str(content).encode()
