@@ -63,7 +63,7 @@ types: $(VENV)/.dev ## pyright
 	$(RUN) -m pyright --pythonpath $(RUN)
 
 docs: $(VENV)/.docs ## the guides and the API reference: site/
-	$(RUN) -m mkdocs build --strict --quiet --site-dir site
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet --site-dir site
 
 wheel: $(VENV)/bin/python ## the package as others install it: dist/*.whl
 	$(RUN) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
