@@ -91,7 +91,7 @@ def _comparison(scored):
         scored.append(model.predict(config, learned, shown.images))
         return {"mpjpe_mm": math.nan, "pa_mpjpe_mm": 1.0, "keypoint_error_px": 1.0}
 
-    return Comparison(material, epochs=2, bad_share=0.25, score=score), lesson
+    return Comparison(lesson, epochs=2, bad_share=0.25, score=score), lesson
 
 
 def test_variants_of_one_seed_differ_in_what_they_change_alone():

@@ -79,7 +79,7 @@ def test_a_network_starts_from_them_with_its_own_last_layer(torchvision, tmp_pat
     config = dataclasses.replace(CONFIG, pretrained=str(path), average_decay=0.9)
     model.check(config)
     state = training.initial_state(config, jax.random.key(0))
-    for variables in (state.trained, state.variables):
+    for variables in (state.trained, state.learned.variables):
         for collection in ("params", "batch_stats"):
             jax.tree.map(np.testing.assert_array_equal, variables[collection]["trunk"], trunk[collection])
         assert not np.any(variables["params"]["theta"]["kernel"])
