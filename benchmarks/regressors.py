@@ -119,13 +119,15 @@ class Comparison:
 
     def made_of(self, name: str, seed: int) -> dict[str, Any]:
         """Return what a variant's row depends on beside the lesson, as JSON."""
-        variant = VARIANTS[name]
+        variant, objective = VARIANTS[name], self._lesson.objective
         return {
             "config": dataclasses.asdict(variant.configure(self._base)),
             "sample_weight": self._weighting(variant),
-            "objective": dataclasses.asdict(
-                jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), self._lesson.objective)
-            ),
+            "objective": {
+                name: jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), dataclasses.asdict(part))
+                for name, part in (("weights", objective.weights), ("prior", objective.prior))
+                if part is not None
+            },
             "bad_fits": self._bad_share if variant.bad_fits else 0.0,
             "seed": seed,
         }
