@@ -137,22 +137,17 @@ class Fits(FitRows):
         """Return summary.json's `people`: one dict a fitted person; None is "not measured"."""
         from dal_jax.fits import output
 
-        result = []
+        people, result = None if self.annotations is None else self.annotations.people, []
+        counts = None if self.observations is None else np.sum(self.observations.stacked.point_confidence > 0, axis=1)
         for index, row in enumerate(self._fitted_rows()):
             left_out = None if self.held_out_error_px is None else self.held_out_error_px[index]
-            one = output.summary_row(self, row, self._points(index), left_out)
-            if self.annotations is not None:  # its ids as they are written there: numbers may stand beside words
-                entry = self.annotations.people[index]
-                one |= {"image_id": entry.image_id, "annotation_id": entry.annotation_id}
+            points = len(people[index].part) if people else 0 if counts is None else int(counts[index])
+            one = output.summary_row(self, row, points, left_out)
+            if people:  # ids as the annotation writes them: numbers may stand beside words
+                one |= {"image_id": people[index].image_id, "annotation_id": people[index].annotation_id}
             one |= {name: values[index] for name, values in self.summary.items()}
             result.append(one | {"quality": self.quality[index].numbers if self.quality else None})
         return result
-
-    def _points(self, index: int) -> int:
-        """Return how many dense points a fitted person has."""
-        if self.annotations is not None:
-            return len(self.annotations.people[index].part)
-        return 0 if self.observations is None else int(np.sum(self.observations.stacked.point_confidence[index] > 0))
 
     def _fitted_rows(self) -> np.ndarray:
         """Return the rows of the people who were fitted (those of rejected annotations are left out)."""
