@@ -76,13 +76,16 @@ class Energy:
         seen, weights = self.seen, self.weights
         dense = (scale * points[..., :2] + shift - seen["point_position"]).square().sum(-1)
         planar = (scale * joints[..., :2] + shift - seen["keypoint_position"]).square().sum(-1)
-        depth = (scale[..., 0] * joints[..., 2] - seen["depth"]).square()
+        trusted = seen["depth_confidence"]
+        depth = scale[..., 0] * joints[..., 2] - seen["depth"]
+        mean = (trusted * depth).sum(-1, keepdim=True) / trusted.sum(-1, keepdim=True).clamp(min=1e-9)
+        depth = (depth - mean).square()
         log_scale = unknowns["log_segment_scale"]
         stretch = log_scale[:, 1:] - log_scale[:, list(self.body.parents[1:])]
         lack = torch.clamp(1.0 - torch.linalg.det(unknowns["raw_rotation"]), min=0.0)
         return (
             weights.dense * (seen["point_confidence"] * dense).sum(-1)
-            + weights.keypoint * (seen["keypoint_confidence"] * planar + seen["depth_confidence"] * depth).sum(-1)
+            + weights.keypoint * (seen["keypoint_confidence"] * planar + trusted * depth).sum(-1)
             + weights.scale * stretch.square().sum(-1)
             + weights.joint * unknowns["pose"].square().sum((-1, -2))
             + weights.det * lack.square()

@@ -12,7 +12,6 @@ inside too, so a run killed at any point goes on from its last checkpoint and en
 """
 
 import dataclasses
-import functools
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -27,9 +26,9 @@ from dal_jax.body.template import Template
 from dal_jax.config import Config, Round
 from dal_jax.data.people import People
 from dal_jax.lifting import training as lifting_training
-from dal_jax.lifting.lift import depth_term
+from dal_jax.lifting.h36m import to_h36m
+from dal_jax.lifting.lift import with_lifted_depth as attach_depth
 from dal_jax.lifting.training import LiftingState
-from dal_jax.observations import observation
 from dal_jax.observations.observation import Observation
 from dal_jax.online_fitting import OnlineFitter
 from dal_jax.registration import register
@@ -175,7 +174,8 @@ def lift(run: Run, state: LoopState, position: RunState, save: Save, log: Log) -
     """
     config = run.config.lifting
     observed = run.people.observations
-    visible = np.asarray(observed.keypoint_confidence) > 0
+    keypoints, confidence = map(np.asarray, to_h36m(observed))
+    visible = confidence > 0
     usable = np.sum(visible, axis=1) >= _LIFTABLE_JOINTS
     if not usable.any():  # IUV pictures come without key points; then eq. 4 has no term to guide either
         return state, position
@@ -189,8 +189,9 @@ def lift(run: Run, state: LoopState, position: RunState, save: Save, log: Log) -
             if step % run.config.lifting_checkpoint_steps == 0:
                 save(dataclasses.replace(state, lifting=lifting), position)
 
-        keypoints = np.asarray(observed.keypoint_position)[usable]
-        lifting = lifting_training.train(state.lifting, keypoints, visible[usable], config, _key(run, "lift"), stop)
+        lifting = lifting_training.train(
+            state.lifting, keypoints[usable], visible[usable], config, _key(run, "lift"), stop
+        )
     return dataclasses.replace(state, lifting=lifting), position
 
 
@@ -285,9 +286,7 @@ def held_out_people(run: Run) -> Bool[np.ndarray, "people"]:
 
 def with_lifted_depth(run: Run, lifting: LiftingState, observed: Observation) -> Observation:
     """Attach z^GAN of eq. 4 to stacked observations, with the lifter's confidence in it where it has one."""
-    term = jax.jit(functools.partial(depth_term, run.config.lifting))
-    depth, confidence = term(lifting.lifter, observed.keypoint_position, observed.keypoint_confidence)
-    return observation.with_depth(observed, np.asarray(depth), np.asarray(confidence))
+    return attach_depth(run.config.lifting, lifting.lifter, observed)
 
 
 def objective_of(run: Run, state: LoopState, plan: Round, observed: Observation) -> Objective:

@@ -1,4 +1,4 @@
-"""The two joint sets: SMPL's 24 for the body, Human3.6M's 17 for key points and metrics."""
+"""SMPL's 24 joints for the body; the sets of key points: Human3.6M's 17, for metrics too, and BODY_25B's 25."""
 
 SMPL_JOINT_NAMES = (
     "pelvis", "left_hip", "right_hip", "spine1", "left_knee", "right_knee", "spine2", "left_ankle", "right_ankle",
@@ -12,6 +12,22 @@ H36M_JOINT_NAMES = (
     "neck_nose", "head", "left_shoulder", "left_elbow", "left_wrist", "right_shoulder", "right_elbow", "right_wrist",
 )  # fmt: skip
 H36M_PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15)
+
+COCO_NAMES = (
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+    "right_ankle",
+)  # fmt: skip
+BODY_25B_NAMES = (
+    *COCO_NAMES, "upper_neck", "head_top", "left_big_toe", "left_small_toe", "left_heel", "right_big_toe",
+    "right_small_toe", "right_heel",
+)  # fmt: skip
+"""OpenPose's: COCO's 17, upper neck and head top, and three places of each foot."""
+BODY_25B_PARENTS = (17, 0, 0, 1, 2, 17, 17, 5, 6, 7, 8, 17, 17, 11, 12, 13, 14, -1, 0, 15, 15, 15, 16, 16, 16)
+
+KEYPOINT_SETS = {"h36m": H36M_JOINT_NAMES, "body_25b": BODY_25B_NAMES}
+"""The key points that an annotation may have, by the name of their set. COCO's are BODY_25B's, the last 8 missing."""
+KEYPOINT_PARENTS = {"h36m": H36M_PARENTS, "body_25b": BODY_25B_PARENTS}
 
 
 def _mirror(names: tuple[str, ...]) -> tuple[int, ...]:
@@ -29,3 +45,4 @@ SMPL_MIRROR = _mirror(SMPL_JOINT_NAMES)
 """For each joint the index of the joint on the other side (its own for joints on the midline)."""
 
 H36M_MIRROR = _mirror(H36M_JOINT_NAMES)
+KEYPOINT_MIRROR = {name: _mirror(names) for name, names in KEYPOINT_SETS.items()}

@@ -17,7 +17,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from dal_jax.body.kinematics import Segments
-from dal_jax.body.template import Template
+from dal_jax.body.template import Template, keypoint_rows
 from dal_jax.runtime import struct
 
 _BLOCK_VERTICES = 128  # smaller: more calls of small products; larger: more zeros multiplied
@@ -92,16 +92,22 @@ def skin_vertices(template: Template, segments: Segments) -> Float[Array, "verti
 
 
 def h36m_joints(template: Template, segments: Segments) -> Float[Array, "17 3"]:
-    """Return Human3.6M's 17 joints, regressed from the posed vertices.
+    """Return Human3.6M's 17 joints, see `keypoints`."""
+    return keypoints(template, segments, "h36m")
 
-    Both the regression and the skinning are linear in the transforms, so they collapse to a constant 17 x 96 matrix;
+
+def keypoints(template: Template, segments: Segments, keypoint_set: str) -> Float[Array, "k 3"]:
+    """Return the key points of a set (`skeleton.KEYPOINT_SETS`), regressed from the posed vertices.
+
+    Both the regression and the skinning are linear in the transforms, so they collapse to a constant k x 96 matrix;
     what pose blendshapes add collapses to a constant too.
     """
+    rows = keypoint_rows(keypoint_set)
     stacked = stacked_transforms(template, segments)
-    joints = jnp.matmul(template.h36m_matrix, stacked, precision="highest")
-    if template.h36m_blendshapes is None:
+    joints = jnp.matmul(template.keypoint_matrix[rows], stacked, precision="highest")
+    if template.keypoint_blendshapes is None:
         return joints
-    moved = jnp.matmul(template.h36m_blendshapes, pose_feature(template, segments), precision="highest")
+    moved = jnp.matmul(template.keypoint_blendshapes[rows], pose_feature(template, segments), precision="highest")
     linear = stacked.reshape(-1, 4, 3)[:, :3]
     return joints + jnp.einsum("hki,kij->hj", moved, linear, precision="highest")
 

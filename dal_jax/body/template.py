@@ -12,31 +12,57 @@ from dal_jax.runtime import struct
 class Template:
     """A rigged human in its rest pose: metres, y up, facing +z, its left towards +x, pelvis at the origin.
 
-    skinning_matrix and h36m_matrix are the constants W (x) [v, 1] that make skinning and joint regression one matrix
-    product each (see `skinning.stacked_transforms`). pose_blendshapes (see `skinning`) are None where the template
-    was loaded without them, and applied wherever it has them; h36m_blendshapes is what they do to the regressed joints:
-    regressor x weights x basis, segment by segment.
+    keypoint_regressor holds the key points of all sets one after the other (`keypoint_rows`); not numbers where a body
+    file has no such set. skinning_matrix and
+    keypoint_matrix are the constants W (x) [v, 1] that make skinning and regression one matrix product each (see
+    `skinning.stacked_transforms`). pose_blendshapes (see `skinning`) are None where the template was loaded without
+    them, and applied wherever it has them; keypoint_blendshapes is what they do to the key points: regressor x weights
+    x basis, segment by segment.
     """
 
     vertices: Float[Array | np.ndarray, "n 3"]
     faces: Int[Array | np.ndarray, "m 3"]
     joints: Float[Array | np.ndarray, "24 3"]
     skin_weight: Float[Array | np.ndarray, "n 24"]
-    h36m_regressor: Float[Array | np.ndarray, "17 n"]
+    keypoint_regressor: Float[Array | np.ndarray, "42 n"]
     mirror: Int[Array | np.ndarray, "n"]
     part: Int[Array | np.ndarray, "m"]
     uv: Float[Array | np.ndarray, "m 3 2"]
     skinning_matrix: Float[Array | np.ndarray, "n 96"]
-    h36m_matrix: Float[Array | np.ndarray, "17 96"]
+    keypoint_matrix: Float[Array | np.ndarray, "42 96"]
     pose_blendshapes: Float[Array | np.ndarray, "n 3 207"] | None = None
-    h36m_blendshapes: Float[Array | np.ndarray, "17 24 3 207"] | None = None
+    keypoint_blendshapes: Float[Array | np.ndarray, "42 24 3 207"] | None = None
     parents: tuple[int, ...] = struct.static(default=skeleton.SMPL_PARENTS)
+
+    def regressor(self, keypoint_set: str) -> Float[Array | np.ndarray, "k n"]:
+        """Return the regressor of a set of key points, a name of `skeleton.KEYPOINT_SETS`."""
+        return self.keypoint_regressor[keypoint_rows(keypoint_set)]
+
+    @property
+    def h36m_regressor(self) -> Float[Array | np.ndarray, "17 n"]:
+        """The regressor of Human3.6M's 17 joints, the metrics' joints."""
+        return self.regressor("h36m")
+
+
+def keypoint_rows(keypoint_set: str) -> slice:
+    """Return where a set's key points are in `keypoint_regressor`.
+
+    Raises:
+      ValueError: there is no such set.
+    """
+    first = 0
+    for name, names in skeleton.KEYPOINT_SETS.items():
+        if name == keypoint_set:
+            return slice(first, first + len(names))
+        first += len(names)
+    raise ValueError(f"key point set '{keypoint_set}' is not one of {', '.join(skeleton.KEYPOINT_SETS)}")
 
 
 def assemble(fields: Fields, pose_blendshapes: bool = False) -> Template:
     """Make a template of a body file's fields (checked: `formats.npz.check`)."""
     vertices = fields["vertices"].astype(np.float32)
-    regressor = fields["h36m_regressor"].astype(np.float32)
+    unknown = np.full((len(skeleton.BODY_25B_NAMES), len(vertices)), np.nan)
+    regressor = np.concatenate([fields["h36m_regressor"], fields.get("body25b_regressor", unknown)]).astype(np.float32)
     weight = np.zeros((len(vertices), len(skeleton.SMPL_PARENTS)), np.float32)
     np.add.at(weight, (np.arange(len(vertices))[:, None], fields["skin_index"]), fields["skin_weight"])
     homogeneous = np.concatenate([vertices, np.ones_like(vertices[:, :1])], axis=1)
@@ -47,18 +73,18 @@ def assemble(fields: Fields, pose_blendshapes: bool = False) -> Template:
         faces=fields["faces"].astype(np.int32),
         joints=fields["joints"].astype(np.float32),
         skin_weight=weight,
-        h36m_regressor=regressor,
+        keypoint_regressor=regressor,
         mirror=fields["mirror"].astype(np.int32),
         part=fields["part"].astype(np.int32),
         uv=fields["uv"].astype(np.float32),
         skinning_matrix=skinning_matrix,
-        h36m_matrix=(regressor.astype(np.float64) @ skinning_matrix).astype(np.float32),
+        keypoint_matrix=(regressor.astype(np.float64) @ skinning_matrix).astype(np.float32),
         pose_blendshapes=basis,
-        h36m_blendshapes=None if basis is None else _regress(regressor, weight, basis),
+        keypoint_blendshapes=None if basis is None else _regress(regressor, weight, basis),
     )
 
 
 def _regress(regressor: np.ndarray, weight: np.ndarray, basis: np.ndarray) -> np.ndarray:
     """Return sum_i r_hi w_ik B_i: joint h, segment k, axis, pose feature."""
     shares = (regressor[:, None, :] * weight.T[None]).reshape(-1, len(weight)).astype(np.float64)
-    return (shares @ basis.reshape(len(weight), -1)).astype(np.float32).reshape(17, -1, *basis.shape[1:])
+    return (shares @ basis.reshape(len(weight), -1)).astype(np.float32).reshape(len(regressor), -1, *basis.shape[1:])

@@ -147,9 +147,7 @@ def make_example(
         "video": "",
         "frame": np.int32(-1),
         "box_px": person.crop_px.astype(np.float32),
-        "keypoints_px": keypoints.position_px.astype(np.float32),
-        "keypoint_visible": keypoints.flag.astype(np.uint8),
-        "keypoint_derived": keypoints.derived.astype(np.uint8),
+        **schema.keypoint_features(keypoints.keypoint_set, keypoints.position_px, keypoints.flag),
         **schema.point_features(person.point_px[kept], face, barycentric),
         "iuv": b"" if iuv is None else photographs.png(iuv),
         "mask": b"" if mask is None else photographs.png(mask),
@@ -166,8 +164,8 @@ def why_unusable(person: AnnotatedPerson) -> str | None:
 
 
 def labelled_keypoints(person: AnnotatedPerson) -> int:
-    """Return how many joints somebody has labelled, derived ones left out."""
-    return int(np.sum((person.keypoints.flag > 0) & ~person.keypoints.derived))
+    """Return how many key points are labelled."""
+    return int(np.sum(person.keypoints.flag > 0))
 
 
 def notes(person: AnnotatedPerson, photograph: UInt8[np.ndarray, "h w 3"]) -> list[str]:

@@ -8,7 +8,8 @@ import PIL.Image
 import tensorflow_datasets as tfds
 from jaxtyping import Float, UInt8
 
-from dal_jax.observations import keypoints, observation
+from dal_jax.body import skeleton
+from dal_jax.observations import observation
 from dal_jax.observations.observation import Observation
 from dal_jax.runtime import struct
 from dal_jax.runtime.errors import InputError
@@ -139,8 +140,8 @@ def _refuse_smaller(builder: tfds.core.DatasetBuilder, first: np.ndarray, size: 
 
 
 _OBSERVED = (
-    "name", "box_px", "keypoints_px", "keypoint_visible", "keypoint_derived", "point_px", "point_face",
-    "point_barycentric", "point_confidence",
+    "name", "box_px", "keypoint_set", "keypoints_px", "keypoint_visible", "point_px", "point_face", "point_barycentric",
+    "point_confidence",
 )  # fmt: skip
 _POINTS_STEP = 50  # places for points are a multiple of it, or every data set would be compiled for anew
 
@@ -153,18 +154,20 @@ def _observe(columns: dict[str, np.ndarray]) -> Observation:
     confidence = columns["point_confidence"][:, :places]
     points = observation.crop_from_px(columns["point_px"][:, :places], box)
     people = len(box)
-    trust = np.array([0.0, HIDDEN_CONFIDENCE, 1.0], np.float32)[columns["keypoint_visible"]]
-    trust = np.where(columns["keypoint_derived"] > 0, keypoints.DERIVED_CONFIDENCE * trust, trust)
+    keypoint_set = columns["keypoint_set"][0].decode()
+    keypoints = len(skeleton.KEYPOINT_SETS[keypoint_set])
+    trust = np.array([0.0, HIDDEN_CONFIDENCE, 1.0], np.float32)[columns["keypoint_visible"][:, :keypoints]]
     return Observation(
         point_position=np.where(confidence[..., None] > 0, points, 0.0).astype(np.float32),
         point_face=columns["point_face"][:, :places],
         point_barycentric=columns["point_barycentric"][:, :places],
         point_confidence=confidence,
-        keypoint_position=observation.crop_from_px(columns["keypoints_px"], box).astype(np.float32),
-        keypoint_confidence=trust.astype(np.float32),
-        depth=np.zeros((people, observation.KEYPOINTS), np.float32),
-        depth_confidence=np.zeros((people, observation.KEYPOINTS), np.float32),
+        keypoint_position=observation.crop_from_px(columns["keypoints_px"][:, :keypoints], box).astype(np.float32),
+        keypoint_confidence=trust,
+        depth=np.zeros((people, keypoints), np.float32),
+        depth_confidence=np.zeros((people, keypoints), np.float32),
         box_px=box,
+        keypoint_set=keypoint_set,
     )
 
 

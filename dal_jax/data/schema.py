@@ -12,11 +12,14 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Float, Int
 
-VERSION = "1.1.0"
+VERSION = "1.2.0"
 """Of this layout; data sets of another version are prepared anew beside the old ones."""
 
 POINTS = 200
 """Places for surface points (DensePose-COCO has at most 196); those not used have confidence 0."""
+
+KEYPOINTS = 25
+"""Places for key points: those of the largest set."""
 
 HIDDEN, SEEN = 1, 2
 """COCO's flags of an annotated key point (0: not annotated)."""
@@ -36,9 +39,9 @@ def features() -> tfds.features.FeaturesDict:
             "video": tfds.features.Text(doc="Which video; empty for a photograph. A track is a subject in a video."),
             "frame": _integers((), np.int32, "Which frame of the video; -1 for a photograph."),
             "box_px": _floats((4,), "x, y, width, height of the square crop in the photograph."),
-            "keypoints_px": _floats((17, 2), "Human3.6M's 17 joints as annotated, in the photograph."),
-            "keypoint_visible": _integers((17,), np.uint8, "0 not annotated, 1 annotated though hidden, 2 seen."),
-            "keypoint_derived": _integers((17,), np.uint8, "1 where a joint was computed from other key points."),
+            "keypoint_set": tfds.features.Text(doc="Which key points: h36m (the first 17 places) or body_25b."),
+            "keypoints_px": _floats((KEYPOINTS, 2), "Key points as annotated, in the photograph; order of the set."),
+            "keypoint_visible": _integers((KEYPOINTS,), np.uint8, "0 not annotated, 1 annotated but hidden, 2 seen."),
             "point_px": _floats((POINTS, 2), "Annotated surface points, in the photograph."),
             "point_face": _integers((POINTS,), np.int32, "The free body's face that each shows."),
             "point_barycentric": _floats((POINTS, 3), "The place on that face; sums to 1."),
@@ -81,6 +84,18 @@ def point_features(
         "point_face": pad(face, np.int32),
         "point_barycentric": pad(barycentric, np.float32),
         "point_confidence": pad(np.ones(len(face)), np.float32),
+    }
+
+
+def keypoint_features(
+    keypoint_set: str, position_px: Float[np.ndarray, "k 2"], visible: Int[np.ndarray, "k"]
+) -> dict[str, object]:
+    """Return the keypoint features of annotated key points; `visible` are flags as in the schema."""
+    more = KEYPOINTS - len(position_px)
+    return {
+        "keypoint_set": keypoint_set,
+        "keypoints_px": np.pad(position_px, [(0, more), (0, 0)]).astype(np.float32),
+        "keypoint_visible": np.pad(visible, (0, more)).astype(np.uint8),
     }
 
 

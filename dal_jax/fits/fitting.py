@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import os
 
-import jax
 import numpy as np
 
 from dal_jax.body.formats.load import load_body
@@ -13,7 +12,7 @@ from dal_jax.fits import file
 from dal_jax.fits.file import FitRows
 from dal_jax.fits.fits import Fits, Report
 from dal_jax.lifting import folder as lifter_folder, lift
-from dal_jax.observations.observation import Observation, with_depth
+from dal_jax.observations.observation import Observation
 from dal_jax.observations.observations import Observations
 from dal_jax.observations.person import Annotations
 from dal_jax.registration import register, schedules
@@ -176,9 +175,7 @@ def refine(fits: Fits, optimizer: str = "lm") -> Fits:
 def lifted(lifter: str | os.PathLike[str], observation: Observation) -> Observation:
     """Return stacked observations with the depths that a trained lifter gives their key points (z of eq. 4)."""
     config, parameters = lifter_folder.load(lifter)
-    term = jax.jit(functools.partial(lift.depth_term, config))
-    depth, confidence = term(parameters, observation.keypoint_position, observation.keypoint_confidence)
-    return with_depth(observation, np.asarray(depth), np.asarray(confidence))
+    return lift.with_lifted_depth(config, parameters, observation)
 
 
 def _check_faces(observation: Observation, body: Template) -> None:

@@ -141,12 +141,13 @@ def draw_observation(image: UInt8[np.ndarray, "h w 3"], observation: Observation
     radius = max(1.0, min(image.shape[:2]) / 200.0)
     for point in points_px:
         draw.ellipse(_disc(point, radius), fill=(40, 190, 90))
-    for joint, parent in enumerate(skeleton.H36M_PARENTS):
+    names = skeleton.KEYPOINT_SETS[observation.keypoint_set]
+    for joint, parent in enumerate(skeleton.KEYPOINT_PARENTS[observation.keypoint_set]):
         if parent >= 0 and visible[joint] and visible[parent]:
             ends = keypoints_px[[parent, joint]].ravel().tolist()
-            draw.line(ends, fill=_side_colour(joint), width=round(radius + 0.5))
+            draw.line(ends, fill=_side_colour(names[joint]), width=round(radius + 0.5))
     for joint in np.flatnonzero(visible).tolist():
-        draw.ellipse(_disc(keypoints_px[joint], 1.6 * radius), fill=_side_colour(joint))
+        draw.ellipse(_disc(keypoints_px[joint], 1.6 * radius), fill=_side_colour(names[joint]))
     return np.asarray(picture)
 
 
@@ -212,5 +213,5 @@ def _disc(centre: np.ndarray, radius: float) -> tuple[float, float, float, float
     return x - radius, y - radius, x + radius, y + radius
 
 
-def _side_colour(joint: int) -> tuple[int, int, int]:
-    return SIDE_COLOURS.get(skeleton.H36M_JOINT_NAMES[joint].partition("_")[0], SIDE_COLOURS["middle"])
+def _side_colour(name: str) -> tuple[int, int, int]:
+    return SIDE_COLOURS.get(name.partition("_")[0], SIDE_COLOURS["middle"])

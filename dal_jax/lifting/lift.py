@@ -3,6 +3,7 @@
 `folder.lift` does the same from a trained folder, with NumPy arrays.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -14,7 +15,9 @@ from jaxtyping import Array, Bool, Float
 from dal_jax.body import skeleton
 from dal_jax.lifting import networks, normalise, views
 from dal_jax.lifting.config import Config
+from dal_jax.lifting.h36m import from_h36m, to_h36m
 from dal_jax.lifting.normalise import Normalised
+from dal_jax.observations.observation import Observation, with_depth
 from dal_jax.runtime import struct
 
 _Array = Array | np.ndarray
@@ -122,6 +125,14 @@ def depth_term(
     if lifted.depth_sd is None:
         return lifted.depth, keypoint_confidence
     return lifted.depth, keypoint_confidence * confidence(lifted.depth_sd, lifted.size)
+
+
+def with_lifted_depth(config: Config, lifter: Lifter, observation: Observation) -> Observation:
+    """Return stacked observations with z^GAN of eq. 4, on the host; the lifter reads Human3.6M's joints of any set."""
+    position, known = to_h36m(observation)
+    depth, trusted = jax.jit(functools.partial(depth_term, config))(lifter, position, known)
+    depth, trusted = from_h36m(observation.keypoint_set, depth, trusted)
+    return with_depth(observation, np.asarray(depth), np.asarray(trusted))
 
 
 def confidence(depth_sd: Float[_Array, "*batch 17"], size: Float[_Array, "*batch"]) -> Float[_Array, "*batch 17"]:

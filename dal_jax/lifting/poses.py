@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dal_jax.observations.keypoints import h36m_from_coco
+from dal_jax.lifting import h36m
+from dal_jax.observations import keypoints as keypoints_lib
 from dal_jax.runtime.errors import InputError
 
 _LARGEST = 1e6  # px; beyond, squares lose their digits in float32, and no photograph is that large
@@ -162,5 +163,6 @@ def _one_coco(path: pathlib.Path, number: int, entry: Any) -> tuple[np.ndarray, 
             raise InputError(f"{path}: annotation {name}: keypoints[{place}] is {value!r}")
     coco = np.array(numbers, np.float64).reshape(17, 3)
     coco[:, 2] = np.where(coco[:, 2] > 0, 2, 0)
-    joints = h36m_from_coco(coco)
-    return joints.position_px, joints.confidence > 0, name
+    found = keypoints_lib.from_coco(coco)
+    position, confidence = h36m.h36m_places(found.position_px, found.confidence)
+    return np.asarray(position), np.asarray(confidence) > 0, name

@@ -14,6 +14,7 @@ from dal_jax.body.template import Template
 from dal_jax.data.people import People, Truth
 from dal_jax.evaluation import metrics
 from dal_jax.lifting import lift
+from dal_jax.lifting.h36m import to_h36m
 from dal_jax.regressor import model
 
 FIELDS = (
@@ -96,11 +97,8 @@ class Judge:
 
     def _lifted(self, state: LoopState, people: People) -> Float[np.ndarray, "n 17 3"]:
         """Return the lifter's joints: annotated x and y, lifted depth; missing joints are its guess."""
-        observed = people.observations
-        visible = observed.keypoint_confidence > 0
-        lifted = lift.lift(
-            self.run.config.lifting, state.lifting.lifter, jnp.asarray(observed.keypoint_position), visible
-        )
+        keypoints, confidence = to_h36m(people.observations)
+        lifted = lift.lift(self.run.config.lifting, state.lifting.lifter, keypoints, confidence > 0)
         return np.asarray(lifted.joints)
 
     def _scores(self, joints, truth) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from dal_jax.observations import keypoints
+from dal_jax.body import skeleton
 from dal_jax.observations.person import Rejected
 from dal_jax.runtime.errors import InputError
 
@@ -70,7 +70,7 @@ def _keypoint_names(categories: list[dict[str, Any]]) -> tuple[str, ...]:
         names = category.get("keypoints")
         if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
             return tuple(names)
-    return keypoints.COCO_NAMES
+    return skeleton.COCO_NAMES
 
 
 def is_id(value: Any) -> bool:

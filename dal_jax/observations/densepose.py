@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from dal_jax.body import skeleton
 from dal_jax.observations import coco, keypoints
 from dal_jax.observations.coco import BadEntry
 from dal_jax.observations.keypoints import Keypoints
@@ -72,7 +73,7 @@ def has_points(entry: dict[str, Any]) -> bool:
 def parse_person(
     entry: Any,
     picture: dict[str, Any] | None,
-    keypoint_names: tuple[str, ...] = keypoints.COCO_NAMES,
+    keypoint_names: tuple[str, ...] = skeleton.COCO_NAMES,
     needs_file: bool = True,
     seen: int = 2,
 ) -> AnnotatedPerson:
@@ -108,7 +109,7 @@ def parse_person(
     )
 
 
-def parse_keypoints(entry: dict[str, Any], names: tuple[str, ...] = keypoints.COCO_NAMES, seen: int = 2) -> Keypoints:
+def parse_keypoints(entry: dict[str, Any], names: tuple[str, ...] = skeleton.COCO_NAMES, seen: int = 2) -> Keypoints:
     """Return the key points of an entry, none of them known where it has no such field.
 
     Raises:
@@ -123,7 +124,7 @@ def parse_keypoints(entry: dict[str, Any], names: tuple[str, ...] = keypoints.CO
     wrong = values[np.argmin(known), 2]
     coco.require(known.all(), "wrong key point", f"keypoints: a visibility is {wrong:g}, expected 0, 1 or 2")
     values[:, 2] = np.where(values[:, 2] >= seen, keypoints.SEEN, values[:, 2])
-    return keypoints.h36m_from_named(names, values)
+    return keypoints.from_named(names, values)
 
 
 def require_box(box: Float[np.ndarray, "4"], size: tuple[int, int] | None) -> None:

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from dal_jax.body.skeleton import COCO_NAMES
 from dal_jax.observations import coco, photographs
 from dal_jax.observations.coco import BadEntry
-from dal_jax.observations.keypoints import COCO_NAMES, Keypoints, h36m_from_coco, missing
+from dal_jax.observations.keypoints import Keypoints, from_coco, missing
 from dal_jax.observations.person import CROP_MARGIN, AnnotatedPerson, Annotations, Rejected
 from dal_jax.runtime.errors import InputError
 
@@ -234,7 +235,7 @@ def _detection(bare: Detection, fields: Any, field: str) -> Detection | None:
             if values is None:
                 return None
             box = _box_of(values)
-            keypoints = h36m_from_coco(values)
+            keypoints = from_coco(values)
         if field == "bbox" or "bbox" in fields:
             box = _box(fields)
     except BadEntry as bad:

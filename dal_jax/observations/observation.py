@@ -2,14 +2,13 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from dal_jax.observations.chart import Chart
 from dal_jax.observations.person import AnnotatedPerson
 from dal_jax.runtime import struct
-
-KEYPOINTS = 17
 
 
 @struct.dataclass
@@ -20,20 +19,22 @@ class Observation:
 
     point_position: annotated image points p_i of eq. 3.
     point_face, point_barycentric: the surface points they show, on the template.
-    keypoint_position: x and y of eq. 4, Human3.6M order.
-    depth: z of eq. 4 from the lifting, relative to the pelvis, crop units, z away from the camera.
+    keypoint_position: x and y of eq. 4, in the order of their set.
+    depth: z of eq. 4 from the lifting, crop units, z away from the camera; from where is left open.
     box_px: x, y, width, height of the square crop in the photograph, px.
+    keypoint_set: which places on the body the key points are, a name of `skeleton.KEYPOINT_SETS`.
     """
 
     point_position: Float[Array | np.ndarray, "*batch points 2"]
     point_face: Int[Array | np.ndarray, "*batch points"]
     point_barycentric: Float[Array | np.ndarray, "*batch points 3"]
     point_confidence: Float[Array | np.ndarray, "*batch points"]
-    keypoint_position: Float[Array | np.ndarray, "*batch 17 2"]
-    keypoint_confidence: Float[Array | np.ndarray, "*batch 17"]
-    depth: Float[Array | np.ndarray, "*batch 17"]
-    depth_confidence: Float[Array | np.ndarray, "*batch 17"]
+    keypoint_position: Float[Array | np.ndarray, "*batch k 2"]
+    keypoint_confidence: Float[Array | np.ndarray, "*batch k"]
+    depth: Float[Array | np.ndarray, "*batch k"]
+    depth_confidence: Float[Array | np.ndarray, "*batch k"]
     box_px: Float[Array | np.ndarray, "*batch 4"]
+    keypoint_set: str = struct.static(default="h36m")
 
 
 def crop_from_px(
@@ -80,19 +81,17 @@ def observe(person: AnnotatedPerson, chart: Chart, points: int = POINTS) -> Obse
         point_confidence=_pad(np.ones(len(kept)), points, np.float32),
         keypoint_position=np.where(confidence[:, None] > 0, keypoint, 0.0).astype(np.float32),
         keypoint_confidence=confidence.astype(np.float32),
-        depth=np.zeros(KEYPOINTS, np.float32),
-        depth_confidence=np.zeros(KEYPOINTS, np.float32),
+        depth=np.zeros(len(confidence), np.float32),
+        depth_confidence=np.zeros(len(confidence), np.float32),
         box_px=box.astype(np.float32),
+        keypoint_set=person.keypoints.keypoint_set,
     )
 
 
 def observe_all(people: list[AnnotatedPerson], chart: Chart, points: int = POINTS) -> Observation:
-    """Return the observations of several people, stacked."""
+    """Return the observations of several people, stacked; their key points are of one set."""
     each = [observe(person, chart, points) for person in people]
-    fields = {
-        field.name: np.stack([getattr(one, field.name) for one in each]) for field in dataclasses.fields(Observation)
-    }
-    return Observation(**fields)
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *each)
 
 
 def hold_out(observation: Observation, fold: int, folds: int) -> tuple[np.ndarray, np.ndarray]:

@@ -6,10 +6,11 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
+from dal_jax.body import skeleton
 from dal_jax.body.template import Template
 from dal_jax.observations import observation as one_observation
 from dal_jax.observations.chart import load_chart
-from dal_jax.observations.observation import KEYPOINTS, POINTS, Observation, crop_from_px
+from dal_jax.observations.observation import POINTS, Observation, crop_from_px
 from dal_jax.observations.person import Annotations, square_crop
 
 _SUM_TOLERANCE = 1e-3  # of barycentric coordinates
@@ -43,6 +44,7 @@ class Observations:
         *,
         keypoints_px: np.ndarray | None = None,
         box_px: np.ndarray | None = None,
+        keypoint_set: str = "h36m",
     ) -> "Observations":
         """Make observations of arrays: dense points with the surface points they show, key points, or both.
 
@@ -54,8 +56,10 @@ class Observations:
           points_px: (n, p, 2) image points, px, y down; NaN where a person has fewer. One person: (p, 2).
           faces: (n, p) faces of the body's mesh (`body.faces`) that the points show; not read where the point is NaN.
           barycentrics: (n, p, 3) places on these faces; three shares of sum 1.
-          keypoints_px: (n, 17, 2) in Human3.6M's order, px; NaN where unknown. (n, 17, 3) adds confidences in [0, 1].
+          keypoints_px: (n, k, 2), px, in the order of `keypoint_set`; NaN where unknown. (n, k, 3) adds confidences in
+            [0, 1].
           box_px: (n, 4) x, y, width, height of each person, px. Left out: the box round the points.
+          keypoint_set: `h36m` (Human3.6M's 17), `coco` (17) or `body_25b` (OpenPose's 25, COCO's first).
 
         Raises:
           ValueError: a shape, a face, a share or a box that cannot be; names the argument, the person and the value.
@@ -63,12 +67,12 @@ class Observations:
         if points_px is None and keypoints_px is None:
             raise ValueError("points_px or keypoints_px is needed")
         points, faces, shares = _dense(points_px, faces, barycentrics)
-        keypoints, confidence = _keypoints(keypoints_px)
+        keypoints, confidence = _keypoints(keypoints_px, keypoint_set)
         people = max(len(points), len(keypoints))
         if points_px is None:
             points, faces, shares = _no_points(people)
         if keypoints_px is None:
-            keypoints, confidence = np.zeros((people, KEYPOINTS, 2)), np.zeros((people, KEYPOINTS))
+            keypoints, confidence = (np.repeat(each, people, axis=0) for each in _no_keypoints(keypoint_set))
         if len(points) != len(keypoints):
             raise ValueError(f"points_px has {len(points)} people, keypoints_px {len(keypoints)}")
         seen, known = np.all(np.isfinite(points), axis=-1), confidence > 0
@@ -85,9 +89,10 @@ class Observations:
             point_confidence=np.asarray(seen, np.float32),
             keypoint_position=np.where(known[..., None], position, 0.0).astype(np.float32),
             keypoint_confidence=np.asarray(confidence, np.float32),
-            depth=np.zeros((people, KEYPOINTS), np.float32),
-            depth_confidence=np.zeros((people, KEYPOINTS), np.float32),
+            depth=np.zeros(known.shape, np.float32),
+            depth_confidence=np.zeros(known.shape, np.float32),
             box_px=crop.astype(np.float32),
+            keypoint_set=_stored(keypoint_set),
         )
         return cls(stacked, bbox, list(range(people)), [0] * people, [""] * people)
 
@@ -153,14 +158,29 @@ def _no_points(people: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.full((people, POINTS, 2), np.nan), np.zeros((people, POINTS), np.int64), np.zeros((people, POINTS, 3))
 
 
-def _keypoints(keypoints_px) -> tuple[np.ndarray, np.ndarray]:
-    """Return positions (n, 17, 2), finite, and confidences (n, 17)."""
+def _stored(keypoint_set: str) -> str:
+    """Return the set that an observation has: COCO's key points are BODY_25B's first."""
+    return "body_25b" if keypoint_set == "coco" else keypoint_set
+
+
+def _no_keypoints(keypoint_set: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return one person's positions and confidences, none of them known."""
+    count = len(skeleton.KEYPOINT_SETS[_stored(keypoint_set)])
+    return np.zeros((1, count, 2)), np.zeros((1, count))
+
+
+def _keypoints(keypoints_px, keypoint_set: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return positions (n, k, 2), finite, and confidences (n, k)."""
+    sizes = {"coco": len(skeleton.COCO_NAMES)} | {name: len(of) for name, of in skeleton.KEYPOINT_SETS.items()}
+    if keypoint_set not in sizes:
+        raise ValueError(f"keypoint_set '{keypoint_set}' is not one of {', '.join(sorted(sizes))}")
     if keypoints_px is None:
-        return np.zeros((0, KEYPOINTS, 2)), np.zeros((0, KEYPOINTS))
+        return np.zeros((0, sizes[keypoint_set], 2)), np.zeros((0, sizes[keypoint_set]))
+    count = sizes[keypoint_set]
     keypoints = np.asarray(keypoints_px, np.float64)
     keypoints = keypoints[None] if keypoints.ndim == 2 else keypoints
-    if keypoints.ndim != 3 or keypoints.shape[1] != KEYPOINTS or keypoints.shape[2] not in (2, 3):
-        raise ValueError(f"keypoints_px has shape {keypoints.shape}, not (n, 17, 2) or (n, 17, 3)")
+    if keypoints.ndim != 3 or keypoints.shape[1] != count or keypoints.shape[2] not in (2, 3):
+        raise ValueError(f"keypoints_px has shape {keypoints.shape}, not (n, {count}, 2) or (n, {count}, 3)")
     known = np.all(np.isfinite(keypoints), axis=-1)
     confidence = np.asarray(known, np.float64)
     if keypoints.shape[2] == 3:
@@ -170,7 +190,9 @@ def _keypoints(keypoints_px) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError(
                 f"keypoints_px[{person}, {joint}, 2] is {confidence[person, joint]}: a confidence is 0 to 1"
             )
-    return np.where(known[..., None], keypoints[..., :2], 0.0), confidence
+    more = len(skeleton.KEYPOINT_SETS[_stored(keypoint_set)]) - count
+    position = np.where(known[..., None], keypoints[..., :2], 0.0)
+    return np.pad(position, [(0, 0), (0, more), (0, 0)]), np.pad(confidence, [(0, 0), (0, more)])
 
 
 def _boxes(box_px, points, seen, keypoints, known) -> Float[np.ndarray, "n 4"]:

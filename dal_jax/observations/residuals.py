@@ -3,9 +3,10 @@
     L_dense = sum_i c_i |x_idx(i) - p_i|^2                                                                     (3)
     L_KP    = sum_j c_j |x_j - p_j|^2 + d_j (z_j - zGAN_j)^2                                                   (4)
 
-x are projections into the crop's [-1, 1] (`cameras.project`), z depths relative to the pelvis in the same units, c and
-d confidences. Residual vectors rather than losses: a sum of squares is a loss, and Gauss-Newton wants the vector. A
-confidence c enters a residual as sqrt(c).
+x are projections into the crop's [-1, 1] (`cameras.project`), z depths in the same units, c and d confidences. Both
+depths are taken relative to their means under d, as the best offset between the two would have it. Note: the paper has
+them relative to the root, whose own error would then be in all of them. Residual vectors rather than losses: a sum of
+squares is a loss, and Gauss-Newton wants the vector. A confidence c enters a residual as sqrt(c).
 """
 
 import functools
@@ -50,11 +51,11 @@ def dense_residual(
     return jnp.sqrt(target.observation.point_confidence)[:, None] * residual
 
 
-def keypoint_residual(projected: Float[Array, "17 3"], target: Target) -> Float[Array, "17 3"]:
-    """Return eq. 4: x, y against the annotated key points, z against the lifted depth relative to the pelvis."""
+def keypoint_residual(projected: Float[Array, "k 3"], target: Target) -> Float[Array, "k 3"]:
+    """Return eq. 4: x, y against the annotated key points, z against the lifted depth."""
     seen = target.observation
     planar = jnp.sqrt(seen.keypoint_confidence)[:, None] * (projected[:, :2] - seen.keypoint_position)
-    depth = jnp.sqrt(seen.depth_confidence) * (projected[:, 2] - seen.depth)
+    depth = jnp.sqrt(seen.depth_confidence) * relative_depth(projected[:, 2] - seen.depth, seen.depth_confidence)
     return jnp.concatenate([planar, depth[:, None]], axis=1)
 
 
@@ -64,11 +65,20 @@ def dense_loss(projected: Float[Array | np.ndarray, "points 2"], target: Target)
     return jnp.sum(target.observation.point_confidence * squared)
 
 
-def keypoint_loss(projected: Float[Array | np.ndarray, "17 3"], target: Target) -> Float[Array, ""]:
+def relative_depth(
+    depth: Float[Array, "k *batch"], confidence: Float[Array | np.ndarray, "k *batch"]
+) -> Float[Array, "k *batch"]:
+    """Return depths less their mean under the confidences (over the first axis)."""
+    total = jnp.sum(jnp.asarray(confidence), axis=0, keepdims=True)
+    mean = jnp.sum(confidence * depth, axis=0, keepdims=True) / jnp.where(total > 0, total, 1.0)
+    return depth - mean
+
+
+def keypoint_loss(projected: Float[Array | np.ndarray, "k 3"], target: Target) -> Float[Array, ""]:
     """Return eq. 4 as a loss: the sum of squares of `keypoint_residual`, without its square roots."""
     seen = target.observation
     planar = jnp.sum((projected[:, :2] - seen.keypoint_position) ** 2, axis=-1)
-    depth = (projected[:, 2] - seen.depth) ** 2
+    depth = relative_depth(jnp.asarray(projected)[:, 2] - seen.depth, seen.depth_confidence) ** 2
     return jnp.sum(seen.keypoint_confidence * planar) + jnp.sum(seen.depth_confidence * depth)
 
 
@@ -93,7 +103,7 @@ def errors_px(
     template: Template,
     parameters: BodyParameters,
     observation: Observation,
-) -> tuple[Float[np.ndarray, "people points"], Float[np.ndarray, "people 17"]]:
+) -> tuple[Float[np.ndarray, "people points"], Float[np.ndarray, "people k"]]:
     """Return the reprojection errors of dense points and of key points, px of the photograph, whatever confidence."""
     dense, keypoint = _errors_crop(template, parameters, observation)
     half_side = np.asarray(observation.box_px)[:, 2:3] / 2.0
@@ -113,10 +123,11 @@ def root_mean_square(
 @functools.partial(jax.vmap, in_axes=(None, 0, 0))
 def _errors_crop(
     template: Template, parameters: BodyParameters, observation: Observation
-) -> tuple[Float[Array, "points"], Float[Array, "17"]]:
+) -> tuple[Float[Array, "points"], Float[Array, "k"]]:
     segments = kinematics.pose_skeleton(template, parameters.rotation, parameters.pose, parameters.segment_scale)
     points = skinning.surface_points(template, observation.point_face, observation.point_barycentric)
     place = functools.partial(cameras.project, camera_scale=parameters.camera_scale, translation=parameters.translation)
     dense = place(skinning.skin_points(template, segments, points)) - observation.point_position
-    keypoint = place(skinning.h36m_joints(template, segments)) - observation.keypoint_position
+    keypoints = skinning.keypoints(template, segments, observation.keypoint_set)
+    keypoint = place(keypoints) - observation.keypoint_position
     return jnp.linalg.norm(dense, axis=-1), jnp.linalg.norm(keypoint, axis=-1)

@@ -185,7 +185,8 @@ def residuals(
     The weights are read for the form of a term (`outlier`) alone.
     """
     posed = pose_body(template, unknowns)
-    scale, joints = jnp.exp(unknowns.log_camera_scale), posed.joints_h36m
+    scale = jnp.exp(unknowns.log_camera_scale)
+    joints = skinning.keypoints(template, posed.segments, target.observation.keypoint_set)
     points = skinning.skin_points(template, posed.segments, target.points)
     keypoints = jnp.concatenate([posed.project(joints), scale * joints[:, 2:]], axis=1)
     own = {

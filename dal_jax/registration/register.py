@@ -16,8 +16,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
+from dal_jax.body import skeleton
 from dal_jax.body.parameters import BodyParameters
-from dal_jax.body.template import Template
+from dal_jax.body.template import Template, keypoint_rows
 from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation
 from dal_jax.registration import schedules, starts as starts_lib
@@ -26,6 +27,7 @@ from dal_jax.registration.solvers import solve
 from dal_jax.registration.solvers.descent import Solution, SolverOptions
 from dal_jax.registration.solvers.solve import Batch
 from dal_jax.registration.solvers.tree import model
+from dal_jax.registration.solvers.tree.model import TreeModel
 from dal_jax.runtime import struct
 
 _CONVERGED_DECREASE = 1e-2
@@ -158,11 +160,12 @@ class Fitter:
         self._config = config
         self._fit = _compiled(config.optimizer, config.starts, int(config.steps), config.schedule, mesh)
         self._people = NamedSharding(mesh, PartitionSpec("data"))
+        self._everywhere = NamedSharding(mesh, PartitionSpec())
+        self._template = template
         self._constants = jax.device_put(
-            (template, as_arrays(objective), model.build(template), float(config.learning_rate),
-             float(config.tolerance)),
-            NamedSharding(mesh, PartitionSpec()),
-        )  # fmt: skip
+            (template, as_arrays(objective), float(config.learning_rate), float(config.tolerance)), self._everywhere
+        )
+        self._trees: dict[str, TreeModel] = {}
 
     def __call__(
         self,
@@ -176,10 +179,18 @@ class Fitter:
           given: one more start each.
 
         Raises:
-          ValueError: no start at all, or sizes that differ.
+          ValueError: no start at all, sizes that differ, or key points that the body does not have.
         """
         _check_shapes(self._config, observations, given)
-        return self._fit(*self._constants, *jax.device_put((observations, list(given)), self._people))
+        tree = self._tree(observations.keypoint_set)
+        return self._fit(tree, *self._constants, *jax.device_put((observations, list(given)), self._people))
+
+    def _tree(self, keypoint_set: str) -> TreeModel:
+        if keypoint_set not in self._trees:
+            if np.isnan(np.asarray(self._template.keypoint_matrix)[keypoint_rows(keypoint_set)]).any():
+                raise ValueError(f"the body has no key points of the set '{keypoint_set}'")
+            self._trees[keypoint_set] = jax.device_put(model.build(self._template, keypoint_set), self._everywhere)
+        return self._trees[keypoint_set]
 
 
 def score(
@@ -225,7 +236,7 @@ def _arrived(fit: Fit, count: int) -> Fit:
 def _compiled(optimizer: str, starts: str, steps: int, schedule: str, mesh: Mesh):
     """Return the jitted fit of one chunk; one compilation for each of these and each shape."""
 
-    def fit_shard(template, objective, tree, learning_rate, tolerance, observations, given) -> Fit:
+    def fit_shard(tree, template, objective, learning_rate, tolerance, observations, given) -> Fit:
         options = SolverOptions(steps, learning_rate, tolerance)
         with jax.default_matmul_precision("highest"):  # TF32 and bfloat16 products would cost millimetres
             target = residuals.make_target(template, observations)
@@ -265,8 +276,9 @@ def _check_shapes(config: RegistrationConfig, observations: Observation, given) 
     people, points = observations.point_face.shape
     chex.assert_shape(observations.point_position, (people, points, 2))
     chex.assert_shape(observations.point_barycentric, (people, points, 3))
+    keypoints = len(skeleton.KEYPOINT_SETS[observations.keypoint_set])
     chex.assert_shape(
-        [observations.keypoint_confidence, observations.depth, observations.depth_confidence], (people, 17)
+        [observations.keypoint_confidence, observations.depth, observations.depth_confidence], (people, keypoints)
     )
     if config.starts == "given" and not given:
         raise ValueError("starts 'given' needs at least one given start")

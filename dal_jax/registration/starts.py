@@ -46,8 +46,9 @@ def closed_form(template: Template, target: Target) -> BodyParameters:
     The 2 x 3 affine solution is made a scaled rotation by its polar decomposition. Dense points and key points count
     alike. A weak prior (half a point) keeps people with few or coplanar points upright and facing the camera.
     """
-    rest = jnp.concatenate([target.points.rest, jnp.asarray(template.h36m_regressor @ template.vertices)])
     seen = target.observation
+    keypoints = jnp.asarray(template.regressor(seen.keypoint_set) @ template.vertices)
+    rest = jnp.concatenate([target.points.rest, keypoints])
     image = jnp.concatenate([seen.point_position, seen.keypoint_position])
     mass = jnp.concatenate([seen.point_confidence, seen.keypoint_confidence])
     total = jnp.sum(mass)

@@ -21,7 +21,6 @@ from dal_jax.runtime import struct
 _MIRROR = np.array([-1.0, 1.0, 1.0], np.float32)
 _MIRROR_AXIS = np.array([1.0, -1.0, -1.0], np.float32)  # an axis-angle is a pseudo-vector
 _SMPL_MIRROR = np.array(skeleton.SMPL_MIRROR)
-_H36M_MIRROR = np.array(skeleton.H36M_MIRROR)
 
 
 @dataclasses.dataclass
@@ -127,13 +126,14 @@ def mirror_parameters(parameters: BodyParameters) -> BodyParameters:
 def mirror_target(target: Target) -> Target:
     """Return the annotation seen in a mirror: x -> -x in the image and on the body, left and right exchanged."""
     points, observation = target.points, target.observation
+    other = np.array(skeleton.KEYPOINT_MIRROR[observation.keypoint_set])
     mirrored = dataclasses.replace(
         observation,
         point_position=observation.point_position * _MIRROR[None, :2],
-        keypoint_position=observation.keypoint_position[_H36M_MIRROR] * _MIRROR[None, :2],
-        keypoint_confidence=observation.keypoint_confidence[_H36M_MIRROR],
-        depth=observation.depth[_H36M_MIRROR],
-        depth_confidence=observation.depth_confidence[_H36M_MIRROR],
+        keypoint_position=observation.keypoint_position[other] * _MIRROR[None, :2],
+        keypoint_confidence=observation.keypoint_confidence[other],
+        depth=observation.depth[other],
+        depth_confidence=observation.depth_confidence[other],
     )
     rest, weight = points.rest * _MIRROR[None], points.weight[:, _SMPL_MIRROR]
     return Target(dataclasses.replace(points, rest=rest, weight=weight), mirrored)

@@ -50,7 +50,7 @@ def terms(
     body = codec.decode(predicted)
     segments = kinematics.turn_skeleton(template, body.rotation, body.joint_rotation, body.segment_scale)
     points = skinning.skin_points(template, segments, sample.target.points)
-    joints = body.camera_scale * skinning.h36m_joints(template, segments)
+    joints = body.camera_scale * skinning.keypoints(template, segments, sample.target.observation.keypoint_set)
     fit = sample.fit
     fitted = kinematics.pose_skeleton(template, fit.rotation, fit.pose, fit.segment_scale)
     projected = cameras.project(points, body.camera_scale, body.translation)

@@ -94,17 +94,17 @@ class Linearisation:
     """
 
     dense: Float[Array, "points 2"]
-    keypoint: Float[Array, "17 2"]
-    depth: Float[Array, "17"]
+    keypoint: Float[Array, "k 2"]
+    depth: Float[Array, "k"]
     scale: Float[Array, "23"]
     pose: Float[Array, "23 3"]
     dense_jacobian: Float[Array, "points 2 98"]
-    keypoint_jacobian: Float[Array, "17 2 98"]
-    depth_jacobian: Float[Array, "17 98"]
+    keypoint_jacobian: Float[Array, "k 2 98"]
+    depth_jacobian: Float[Array, "k 98"]
     scale_jacobian: Float[Array, "23 98"]
     pose_jacobian: Float[Array, "23 3 98"]
     shape: Float[Array, "points points"]
-    limb: Float[Array, "17 17"]
+    limb: Float[Array, "k k"]
     gram: Float[Array, "6 98 98"]
     inverse_hessian: Float[Array, "98 98"]
     weighted_pose_jacobian: Float[Array, "23 3 98"]
@@ -204,25 +204,27 @@ def shape_covariance(target: Target) -> Float[Array, "points points"]:
     return root[:, None] * (weight @ weight.T) * jnp.exp(-squared / (2.0 * SHARED_LENGTH_M**2)) * root[None]
 
 
-def limb_covariance(template: Template, target: Target) -> Float[Array, "17 17"]:
+def limb_covariance(template: Template, target: Target) -> Float[Array, "k k"]:
     """Return sqrt(c_i) K_ij sqrt(c_j) of one person's lifted depths."""
-    joints = jnp.asarray(template.h36m_regressor) @ jnp.asarray(template.vertices)
-    bones = joints[1:] - joints[np.array(skeleton.H36M_PARENTS[1:])]
-    length = jnp.concatenate([jnp.zeros(1), jnp.linalg.norm(bones, axis=1)])
+    keypoint_set = target.observation.keypoint_set
+    parents = skeleton.KEYPOINT_PARENTS[keypoint_set]
+    joints = jnp.asarray(template.regressor(keypoint_set)) @ jnp.asarray(template.vertices)
+    bones = joints - joints[np.maximum(parents, 0)]
+    length = jnp.where(np.array(parents) < 0, 0.0, jnp.linalg.norm(bones, axis=1))
+    passes = _passes(parents)
     root = jnp.sqrt(target.observation.depth_confidence)
-    return root[:, None] * ((_PATHS * length[None]) @ _PATHS.T) * root[None]
+    return root[:, None] * ((passes * length[None]) @ passes.T) * root[None]
 
 
-def _paths() -> Float[np.ndarray, "17 17"]:
-    """Return 1 where the path from the hip to a joint (row) ends at or passes another (column)."""
-    passes = np.eye(len(skeleton.H36M_PARENTS), dtype=np.float32)
-    for joint, parent in enumerate(skeleton.H36M_PARENTS):
-        if parent >= 0:
-            passes[joint] += passes[parent]
+def _passes(parents: tuple[int, ...]) -> Float[np.ndarray, "k k"]:
+    """Return 1 where the path from the root to a key point (row) ends at or passes another (column)."""
+    passes = np.zeros((len(parents), len(parents)), np.float32)
+    for row in range(len(parents)):
+        at = row
+        while at >= 0:
+            passes[row, at] = 1.0
+            at = parents[at]
     return passes
-
-
-_PATHS = _paths()
 
 
 def both_axes(left: Float[Array, "..."], right: Float[Array, "..."]) -> Float[Array, "98 98"]:

@@ -50,7 +50,7 @@ def _template() -> Template:
     body = _double(load.load_body())
     homogeneous = np.concatenate([body.vertices, np.ones_like(body.vertices[:, :1])], axis=1)
     matrix = (body.skin_weight[:, :, None] * homogeneous[:, None]).reshape(len(body.vertices), -1)
-    return body.replace(skinning_matrix=matrix, h36m_matrix=body.h36m_regressor @ matrix)
+    return body.replace(skinning_matrix=matrix, keypoint_matrix=body.keypoint_regressor @ matrix)
 
 
 def _problem(golden):

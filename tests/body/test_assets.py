@@ -201,22 +201,19 @@ def test_chart_mirrors(body):
     np.testing.assert_allclose(image[torso] * [-1, 1] + [1, 0], body["uv"][torso], atol=ROUNDING)
 
 
-def test_h36m_regressor_is_convex_sparse_and_finds_the_joints(body, people):
-    rows = body["h36m_regressor"]
+@pytest.mark.parametrize("field", ["h36m_regressor", "body25b_regressor"])
+def test_regressors_are_convex_sparse_and_move_with_the_shape(body, people, field):
+    rows = body[field]
     assert rows.min() >= 0
     np.testing.assert_allclose(rows.sum(axis=1), 1, atol=ROUNDING)
     assert (rows > 0).sum(axis=1).max() <= 32
-    names = {"hip": "pelvis", "spine": "spine2", "left_foot": "left_ankle", "right_foot": "right_ankle"}
-    names |= {f"{s}_{j}": f"{s}_{j}" for s in ("left", "right") for j in ("hip", "knee", "shoulder", "elbow", "wrist")}
-    h36m = [skeleton.H36M_JOINT_NAMES.index(n) for n in names]
-    smpl = [skeleton.SMPL_JOINT_NAMES.index(n) for n in names.values()]
-    own = np.linalg.norm((rows @ body["vertices"])[h36m] - body["joints"][smpl], axis=1)
-    assert own.max() < 0.008  # measured 4.6 mm (hips)
-    others = np.linalg.norm((rows @ people["vertices"])[:, h36m] - people["joints"][:, smpl], axis=2)
-    assert others.mean() < 0.01
-    assert others.max() < 0.03
-    top = (rows @ body["vertices"])[skeleton.H36M_JOINT_NAMES.index("head"), 1]
-    assert top == body["vertices"][:, 1].max()
+    names = skeleton.KEYPOINT_SETS["h36m" if field == "h36m_regressor" else "body_25b"]
+    for name in (f"{s}_{j}" for s in ("left", "right") for j in ("hip", "knee", "shoulder", "elbow", "wrist")):
+        row, joint = rows[names.index(name)], skeleton.SMPL_JOINT_NAMES.index(name)
+        own = row @ body["vertices"] - body["joints"][joint]
+        others = np.einsum("n,pnx->px", row, people["vertices"]) - people["joints"][:, joint]
+        apart = np.linalg.norm(others - own, axis=1)
+        assert apart.mean() < 0.02 and apart.max() < 0.04, name
 
 
 def test_people_are_differently_shaped_adults(body, people):

@@ -74,8 +74,8 @@ def test_constants_are_weights_times_homogeneous_vertices(made_up_body):
     for vertex in (0, 40, 95):
         expected = np.kron(made_up_body.skin_weight[vertex], np.append(vertices[vertex], 1.0))
         np.testing.assert_allclose(made_up_body.skinning_matrix[vertex], expected, atol=ROUNDING)
-    regressed = made_up_body.h36m_regressor @ made_up_body.skinning_matrix
-    np.testing.assert_allclose(made_up_body.h36m_matrix, regressed, atol=ROUNDING)
+    regressed = made_up_body.keypoint_regressor @ made_up_body.skinning_matrix
+    np.testing.assert_allclose(made_up_body.keypoint_matrix, regressed, atol=ROUNDING)
 
 
 def test_the_template_passes_through_jit(made_up_body):

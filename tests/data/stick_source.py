@@ -64,9 +64,7 @@ def example(number: int, seed: int = 0) -> dict[str, object]:
         "video": "reel",
         "frame": np.int32(number),
         "box_px": np.float32([0, 0, 8, 8]),
-        "keypoints_px": random.uniform(0, 8, (17, 2)).astype(np.float32),
-        "keypoint_visible": np.full(17, 2, np.uint8),
-        "keypoint_derived": (np.arange(17) == 0).astype(np.uint8),
+        **schema.keypoint_features("h36m", random.uniform(0, 8, (17, 2)), np.full(17, 2)),
         **schema.point_features(
             random.uniform(0, 8, (points, 2)), np.arange(points), random.dirichlet(np.ones(3), points)
         ),

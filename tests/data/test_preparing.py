@@ -75,12 +75,12 @@ def test_unknown_truth_is_never_zero(prepared):
     assert people.load_people(builder, "test", with_truth=True).truth is None
 
 
-def test_places_that_nobody_uses_are_not_loaded_and_derived_joints_are_trusted_less(prepared):
+def test_unused_places_are_not_loaded(prepared):
     (builder, _), _ = prepared
     observed = people.load_people(builder, "train").observations
     assert observed.point_confidence.shape == (8, 50)
     assert observed.point_confidence.sum(axis=1).tolist() == [1, 2, 3, 4, 6, 7, 8, 9]
-    assert observed.keypoint_confidence[0].tolist() == [0.5] + [1.0] * 16
+    assert observed.keypoint_set == "h36m" and observed.keypoint_confidence[0].tolist() == [1.0] * 17
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch):

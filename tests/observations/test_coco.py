@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from dal_jax.observations import coco, keypoints
+from dal_jax.body import skeleton
+from dal_jax.observations import coco
 
 
 def _read(tmp_path, **content):
@@ -22,7 +23,7 @@ def test_the_person_s_category_names_the_key_points(tmp_path):
 @pytest.mark.parametrize("categories", [None, 7, [], [7], [{}], [{"name": "person"}], [{"id": [], "name": "person"}]])
 def test_without_proper_categories_key_points_are_coco_s_and_everybody_is_a_person(tmp_path, categories):
     found = _read(tmp_path, categories=categories)
-    assert found.keypoint_names == keypoints.COCO_NAMES and not found.person_ids
+    assert found.keypoint_names == skeleton.COCO_NAMES and not found.person_ids
 
 
 def test_a_size_that_no_picture_has_is_unknown():

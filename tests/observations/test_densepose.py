@@ -161,7 +161,7 @@ LIMBS = {  # DensePose's parts of a limb, left and right, and the Human3.6M join
     ("shoulder", "elbow"): ((15, 17), (16, 18)),
     ("elbow", "wrist"): ((19, 21), (20, 22)),
     ("hip", "knee"): ((8, 10), (7, 9)),
-    ("knee", "foot"): ((12, 14), (11, 13)),
+    ("knee", "ankle"): ((12, 14), (11, 13)),
 }
 
 
@@ -185,7 +185,7 @@ def test_left_and_right_of_real_points_agree_with_the_key_points():
 
 def _distance_to_bone(one, points, start, end):
     """Return distances (px) to the segment between two key points, None where one of them is unknown."""
-    ends = [skeleton.H36M_JOINT_NAMES.index(name) for name in (start, end)]
+    ends = [skeleton.BODY_25B_NAMES.index(name) for name in (start, end)]
     if np.any(one.keypoints.confidence[ends] == 0):
         return None
     first, last = one.keypoints.position_px[ends]

@@ -32,8 +32,8 @@ def small_template() -> Template:
     parent = np.maximum(np.array(skeleton.SMPL_PARENTS), 0)[segment]
     np.add.at(weight, (np.arange(count), segment), 1.0 - share)
     np.add.at(weight, (np.arange(count), parent), share)
-    regressor = np.zeros((17, count))
-    for row in range(17):
+    regressor = np.zeros((17 + 25, count))
+    for row in range(len(regressor)):
         regressor[row, rng.choice(count, 8, replace=False)] = 1 / 8
     homogeneous = np.concatenate([vertices, np.ones((count, 1))], axis=1)
     matrix = (weight[:, :, None] * homogeneous[:, None]).reshape(count, -1)
@@ -43,12 +43,12 @@ def small_template() -> Template:
         faces=faces.astype(np.int32),
         joints=_JOINTS.astype(np.float32),
         skin_weight=weight.astype(np.float32),
-        h36m_regressor=regressor.astype(np.float32),
+        keypoint_regressor=regressor.astype(np.float32),
         mirror=np.arange(count, dtype=np.int32),
         part=np.ones(len(faces), np.int32),
         uv=np.zeros((len(faces), 3, 2), np.float32),
         skinning_matrix=matrix.astype(np.float32),
-        h36m_matrix=(regressor @ matrix).astype(np.float32),
+        keypoint_matrix=(regressor @ matrix).astype(np.float32),
     )
 
 

@@ -32,7 +32,7 @@ def _template():
     template = _wide(small_problem.small_template())
     homogeneous = np.concatenate([template.vertices, np.ones_like(template.vertices[:, :1])], axis=1)
     matrix = (template.skin_weight[:, :, None] * homogeneous[:, None]).reshape(len(homogeneous), -1)
-    return template.replace(skinning_matrix=matrix, h36m_matrix=template.h36m_regressor @ matrix)
+    return template.replace(skinning_matrix=matrix, keypoint_matrix=template.keypoint_regressor @ matrix)
 
 
 def _observation(seed):
@@ -173,7 +173,8 @@ def _expected_terms(observation, unknowns):
     points = scale * _posed(unknowns, rest, weight)[:, :2] + unknowns.translation
     joints = scale * (template.h36m_regressor @ _posed(unknowns, template.vertices, template.skin_weight))
     xy = np.sqrt(seen.keypoint_confidence)[:, None] * (joints[:, :2] + unknowns.translation - seen.keypoint_position)
-    z = np.sqrt(seen.depth_confidence) * (joints[:, 2] - seen.depth)
+    off = joints[:, 2] - seen.depth
+    z = np.sqrt(seen.depth_confidence) * (off - np.average(off, weights=seen.depth_confidence))
     logs = unknowns.log_segment_scale
     return {
         "dense": np.sqrt(seen.point_confidence)[:, None] * (points - seen.point_position),

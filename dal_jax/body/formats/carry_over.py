@@ -12,6 +12,7 @@ from dal_jax.body.formats import npz
 from dal_jax.body.formats.npz import Fields
 
 SLOTS = 4
+REGRESSORS = ("h36m_regressor", "body25b_regressor")
 
 
 def four_largest(weights: Float[np.ndarray, "n segments"]) -> tuple[Int[np.ndarray, "n 4"], Float[np.ndarray, "n 4"]]:
@@ -26,7 +27,7 @@ def four_largest(weights: Float[np.ndarray, "n segments"]) -> tuple[Int[np.ndarr
     return np.where(kept > 0, order, 0), kept
 
 
-# What other bodies lack comes from the free body: parts, chart and the 17-joint regressor, carried over its surface.
+# What other bodies lack comes from the free body: parts, chart and regressors of key points, carried over its surface.
 #
 # A `Placement` says where each vertex of the other mesh lies on the free body's skin. SMPL's is an asset file; that of
 # a rigged glTF human is found by geometry (`fit_rig`).
@@ -79,7 +80,7 @@ def body_fields(
         "mirror": mirror(vertices),
         "part": part,
         "uv": uv,
-        "h36m_regressor": h36m_regressor(placement, faces),
+        **regressors(placement, faces),
     }
 
 
@@ -87,7 +88,7 @@ def body_fields(
 def free_body() -> Fields:
     """Return the free body's fields, positions in float64."""
     fields = npz.read(npz.FREE_BODY)
-    return fields | {name: fields[name].astype(np.float64) for name in ("vertices", "joints", "uv", "h36m_regressor")}
+    return fields | {name: fields[name].astype(np.float64) for name in ("vertices", "joints", "uv", *REGRESSORS)}
 
 
 def chart(
@@ -114,15 +115,16 @@ def chart(
     return part, np.clip(uv, 0.0, 1.0)
 
 
-def h36m_regressor(placement: Placement, faces: Int[np.ndarray, "m 3"]) -> Float[np.ndarray, "17 n"]:
-    """Return the free body's regressor over another mesh: each vertex it reads is the blend of a triangle's corners."""
+def regressors(placement: Placement, faces: Int[np.ndarray, "m 3"]) -> Fields:
+    """Return the free body's over another mesh: each vertex that they read is the blend of a triangle's corners."""
     body = free_body()
-    used = np.flatnonzero(body["h36m_regressor"].any(axis=0))
+    every = np.concatenate([body[name] for name in REGRESSORS])
+    used = np.flatnonzero(every.any(axis=0))
     face, weight = triangles.nearest(body["vertices"][used], placement.position[faces])
-    rows = np.zeros((len(body["h36m_regressor"]), len(placement.face)))
+    rows = np.zeros((len(every), len(placement.face)))
     for corner in range(3):
-        np.add.at(rows.T, faces[face, corner], (body["h36m_regressor"][:, used] * weight[:, corner]).T)
-    return rows
+        np.add.at(rows.T, faces[face, corner], (every[:, used] * weight[:, corner]).T)
+    return dict(zip(REGRESSORS, np.split(rows, [len(body[REGRESSORS[0]])]), strict=True))
 
 
 def mirror(vertices: Float[np.ndarray, "n 3"]) -> Int[np.ndarray, "n"]:

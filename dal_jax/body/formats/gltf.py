@@ -30,8 +30,9 @@ def read(path: pathlib.Path) -> Fields:
 
     Bones become joints by name (`rig_names`), joints that the rig lacks by rule (`rig_joints`); the rest pose is turned
     into the T-pose and faces +z (`rig_pose`); of more than four segments a vertex the four largest weights are kept.
-    `part`, `uv` and `h36m_regressor` are the free body's, carried over to the skin laid onto it; `mirror` is the vertex
-    nearest to the mirror image. Corners at one place with one set of weights (seams of texture) become one vertex.
+    `part`, `uv` and the regressors of key points are the free body's, carried over to the skin laid onto it; `mirror`
+    is the vertex nearest to the mirror image. Corners at one place with one set of weights (seams of texture) become
+    one vertex.
 
     Raises:
       errors.InputError: as `gltf_file.read` and `rig_names.find`; or it is no upright person in metres.

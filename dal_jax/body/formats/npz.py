@@ -20,7 +20,9 @@ FREE_BODY = ASSETS / "free_body.npz"
 _SHAPES = {
     "vertices": ("n", 3), "faces": ("m", 3), "joints": (24, 3), "parents": (24,), "skin_index": ("n", 4),
     "skin_weight": ("n", 4), "mirror": ("n",), "part": ("m",), "uv": ("m", 3, 2), "h36m_regressor": (17, "n"),
+    "body25b_regressor": (25, "n"),
 }  # fmt: skip
+_OPTIONAL = ("body25b_regressor",)  # without it the body cannot be fitted to COCO's key points
 _BLENDSHAPES = {"pose_blendshapes": ("n", 3, 207)}
 _INDICES = ("faces", "parents", "skin_index", "mirror", "part")
 
@@ -72,6 +74,8 @@ def _first_problem(fields: Fields, shapes: dict[str, tuple[int | str, ...]]) -> 
     sizes: dict[str, int] = {}
     for name, shape in shapes.items():
         if name not in fields:
+            if name in _OPTIONAL:
+                continue
             return f"field '{name}' is missing"
         problem = _shape_problem(fields[name].shape, shape, sizes) or _type_problem(name, fields[name])
         if problem:
@@ -104,7 +108,7 @@ def _value_problem(fields: Fields, count: int) -> str | None:
     for name, (low, high) in bounds.items():
         if fields[name].min() < low or fields[name].max() > high:
             return f"field '{name}' has a value outside {low}..{high}"
-    for name in ("skin_weight", "h36m_regressor"):
-        if fields[name].min() < 0 or np.abs(fields[name].sum(axis=1) - 1).max() > 1e-3:
+    for name in ("skin_weight", "h36m_regressor", "body25b_regressor"):
+        if name in fields and (fields[name].min() < 0 or np.abs(fields[name].sum(axis=1) - 1).max() > 1e-3):
             return f"field '{name}' has a row that is negative or does not sum to 1"
     return None

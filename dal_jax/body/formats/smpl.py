@@ -147,8 +147,8 @@ def read(path: pathlib.Path, pose_blendshapes: bool = False, betas: tuple[float,
     """Read a model as the fields of a body file: its mean shape, or the shape of `betas`, as far as it has such.
 
     The skeleton is `J_regressor` times the shape; the pelvis goes to the origin; SMPL's axes are ours. `mirror` is the
-    vertex nearest to the mirror image. `part`, `uv` and `h36m_regressor`, which SMPL has not, are the free body's,
-    carried over by the map of SMPL's vertices (`carry_over`): annotation in DensePose's own chart needs --chart.
+    vertex nearest to the mirror image. `part`, `uv` and the regressors of key points, which SMPL has not, are the free
+    body's, carried over by the map of SMPL's vertices (`carry_over`): annotation in DensePose's chart needs --chart.
 
     Note: SMPL-H has no hand joints but fifteen finger joints a hand. Our choice: `hand` lies midway between the bases
     of the index and the middle finger, fingers go with it and the thumb with the wrist (as the free body's), and

@@ -192,10 +192,8 @@ class Human36m:
             "video": sequence.name,
             "frame": np.int32(frame),
             "box_px": found.box_px.astype(np.float32),
-            "keypoints_px": joints_px.astype(np.float32),
             # hidden ones too have been measured, not guessed
-            "keypoint_visible": np.full(17, schema.SEEN, np.uint8),
-            "keypoint_derived": np.zeros(17, np.uint8),
+            **schema.keypoint_features("h36m", joints_px, np.full(len(joints_px), schema.SEEN)),
             **schema.point_features(found.point_px[inside], found.face[inside], found.barycentric[inside]),
             "iuv": b"",
             "mask": b"",

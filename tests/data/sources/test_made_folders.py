@@ -195,12 +195,11 @@ def test_tracks_keep_their_time(made):
 def test_posetrack_s_key_points_are_told_by_their_names(made):
     one = made.examples("densepose_posetrack")["images/train/000342_mpii_train/000000.jpg#10"]
     given = np.reshape(made_folders._posetrack_keypoints(10), (17, 3))
-    for h36m, posetrack in (("head", "head_top"), ("neck_nose", "nose"), ("left_foot", "left_ankle")):
-        joint, row = skeleton.H36M_JOINT_NAMES.index(h36m), made_folders.POSETRACK_NAMES.index(posetrack)
+    assert one["keypoint_set"] == b"body_25b"
+    for name, posetrack in (("head_top", "head_top"), ("upper_neck", "head_bottom"), ("left_ankle", "left_ankle")):
+        joint, row = skeleton.BODY_25B_NAMES.index(name), made_folders.POSETRACK_NAMES.index(posetrack)
         np.testing.assert_allclose(one["keypoints_px"][joint], given[row, :2])
-        assert one["keypoint_visible"][joint] == 2 and not one["keypoint_derived"][joint]
-    derived = {skeleton.H36M_JOINT_NAMES[joint] for joint in np.flatnonzero(one["keypoint_derived"])}
-    assert derived == {"hip", "spine", "thorax"}
+        assert one["keypoint_visible"][joint] == 2
 
 
 def test_part_masks_lie_over_the_box(made):
@@ -243,7 +242,7 @@ def test_grey_photographs_get_three_equal_channels(made):
 
 def test_key_points_go_to_the_person_that_they_lie_on(made):
     examples = made.examples("iuv_folder")
-    nose = skeleton.H36M_JOINT_NAMES.index("neck_nose")
+    nose = skeleton.BODY_25B_NAMES.index("nose")
     np.testing.assert_array_equal(examples["a.jpg#1"]["keypoints_px"][nose], [20, 60])
     np.testing.assert_array_equal(examples["a.jpg#2"]["keypoints_px"][nose], [70, 60])
     assert not examples["b.jpg#1"]["keypoint_visible"].any()

@@ -307,7 +307,7 @@ def test_dense_lm_fits_a_body_with_pose_blendshapes(blendshaped):
         return solve_lib.solve("dense_lm", batch, SolverOptions(20)).energy
 
     with_them = _quickly(fit)(target.points, template)
-    plain = template.replace(pose_blendshapes=None, h36m_blendshapes=None)
+    plain = template.replace(pose_blendshapes=None, keypoint_blendshapes=None)
     without = _quickly(fit)(target.points.replace(pose_blendshapes=None), plain)
     assert with_them < 0.1, "the truth costs no more than its priors"
     assert without > 10 * with_them

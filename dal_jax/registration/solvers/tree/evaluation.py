@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dal_jax.body import joint_limits, rotations
+from dal_jax.observations import residuals
 from dal_jax.observations.residuals import Target
 from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.registration.priors import PosePrior
@@ -23,15 +24,15 @@ class TreeProblem:
     """What stays fixed while people are fitted (batch axes last: starts, people).
 
     planar_moments, depth_moments: sums of v v' a segment over what pulls on x and y, or on z.
-    goal, mass: of the 17 key points; mass is their weight times confidence, by axis.
+    goal, mass: of the key points; mass is their weight times confidence, by axis.
     prior_mean, prior_precision: Abar of every joint (the root: 1), and its P (the root: 0); None without a prior.
     """
 
     dense: DenseTerm
     planar_moments: Float[Array, "24 4 4 starts people"]
     depth_moments: Float[Array, "24 4 4 1 people"]
-    goal: Float[Array, "17 3 1 people"]
-    mass: Float[Array, "17 3 1 people"]
+    goal: Float[Array, "k 3 1 people"]
+    mass: Float[Array, "k 3 1 people"]
     joint_weight: Float[Array, ""]
     scale_weight: Float[Array, ""]
     limit_weight: float | Float[Array, ""] | None
@@ -105,7 +106,7 @@ def recentre(
     return dataclasses.replace(problem, dense=dense, planar_moments=planar_moments)
 
 
-def _keypoint_moments(model: TreeModel, mass: Float[Array, "17 people"]) -> Float[Array, "24 4 4 1 people"]:
+def _keypoint_moments(model: TreeModel, mass: Float[Array, "k people"]) -> Float[Array, "24 4 4 1 people"]:
     constant = jnp.asarray(model.keypoint_moments).reshape(len(mass), -1).T
     return jnp.matmul(constant, mass, precision="highest").reshape(-1, 4, 4, 1, mass.shape[1])
 
@@ -138,9 +139,14 @@ def _with_depth_row(planar: Float[Array, "24 4 2 ..."]) -> Float[Array, "24 4 3 
 
 
 def _keypoint_term(model: TreeModel, problem: TreeProblem, maps: Float[Array, "24 4 3 starts people"]):
-    """Eq. 4 and its half gradient; the joints are a constant 17 x 96 matrix times the maps."""
+    """Eq. 4 and its half gradient; the key points are a constant matrix times the maps.
+
+    Depths are relative to their mean, which the majoriser does not know: without it, it only lies higher.
+    """
     joints = state_lib.over_segments(model.keypoint_matrix, maps.reshape(-1, *maps.shape[2:]))
     residual = joints - problem.goal
+    depth = residuals.relative_depth(residual[:, 2], problem.mass[:, 2])
+    residual = jnp.concatenate([residual[:, :2], depth[:, None]], axis=1)
     pull = problem.mass * residual
     gradient = state_lib.over_segments(model.keypoint_matrix.T, pull).reshape(maps.shape)
     return jnp.sum(pull * residual, axis=(0, 1)), gradient

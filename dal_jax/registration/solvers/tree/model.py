@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Array, Float
 
-from dal_jax.body.template import Template
+from dal_jax.body.template import Template, keypoint_rows
 from dal_jax.runtime import struct
 
 
@@ -15,8 +15,8 @@ class TreeModel:
     parent_of: one-hot rows that pick a segment's parent (the root: itself).
     path_to: row k marks the bones between the root and joint k, so that joint positions are one matrix product.
     incidence: row e is +1 at segment k and -1 at segment l of the edge e = (k, l).
-    keypoint_matrix: the 17 joints as a linear function of the stacked affine maps of the segments.
-    keypoint_moments: sums of v v' a segment over what makes up each of the 17 joints.
+    keypoint_matrix: the key points as a linear function of the stacked affine maps of the segments.
+    keypoint_moments: sums of v v' a segment over what makes up each key point.
     edges: pairs of segments that share a triangle of the skin.
     """
 
@@ -25,14 +25,14 @@ class TreeModel:
     parent_of: Float[Array | np.ndarray, "24 24"]
     path_to: Float[Array | np.ndarray, "24 24"]
     incidence: Float[Array | np.ndarray, "edges 24"]
-    keypoint_matrix: Float[Array | np.ndarray, "17 96"]
-    keypoint_moments: Float[Array | np.ndarray, "17 24 4 4"]
+    keypoint_matrix: Float[Array | np.ndarray, "k 96"]
+    keypoint_moments: Float[Array | np.ndarray, "k 24 4 4"]
     parents: tuple[int, ...] = struct.static()
     edges: tuple[tuple[int, int], ...] = struct.static()
 
 
-def build(template: Template) -> TreeModel:
-    """Return the constants of a template (concrete arrays), in its precision."""
+def build(template: Template, keypoint_set: str = "h36m") -> TreeModel:
+    """Return the constants of a template (concrete arrays) and of a set of key points, in the template's precision."""
     parents = np.maximum(template.parents, 0)
     joints = np.asarray(template.joints)
     kind = joints.dtype
@@ -50,8 +50,8 @@ def build(template: Template) -> TreeModel:
         parent_of=parent_of.astype(kind),
         path_to=path_to.astype(kind),
         incidence=incidence.astype(kind),
-        keypoint_matrix=np.asarray(template.h36m_matrix),
-        keypoint_moments=_keypoint_moments(template).astype(kind),
+        keypoint_matrix=np.asarray(template.keypoint_matrix)[keypoint_rows(keypoint_set)],
+        keypoint_moments=_keypoint_moments(template, keypoint_set).astype(kind),
         parents=template.parents,
         edges=edges,
     )
@@ -66,12 +66,12 @@ def _edges(template: Template) -> tuple[tuple[int, int], ...]:
     return tuple((int(k), int(m)) for k, m in np.argwhere(together))
 
 
-def _keypoint_moments(template: Template) -> Float[np.ndarray, "17 24 4 4"]:
-    """Return each Human3.6M joint's moments v v' a segment, v homogeneous, as if its vertices were points.
+def _keypoint_moments(template: Template, keypoint_set: str) -> Float[np.ndarray, "k 24 4 4"]:
+    """Return each key point's moments v v' a segment, v homogeneous, as if its vertices were points.
 
     Weights enter by magnitude, times their sum, which keeps the majoriser one for signed regressors too.
     """
-    magnitude = np.abs(np.asarray(template.h36m_regressor, np.float64))
+    magnitude = np.abs(np.asarray(template.regressor(keypoint_set), np.float64))
     used = magnitude.any(axis=0)  # a few hundred vertices of thousands
     magnitude = magnitude[:, used] * magnitude.sum(axis=1, keepdims=True)
     vertices = np.asarray(template.vertices, np.float64)[used]

@@ -1,0 +1,109 @@
+"""Single views of a real person before four calibrated cameras, scored against triangulated joints.
+
+    python -m benchmarks.several_cameras --data=DIR [--lifting=DIR] --out=several_cameras.json
+
+DIR holds `cameras.json` (K, distortion, world to camera), `openpose_body25b.npz` (`keypoints_px`, cameras x frames x 25
+x (x, y, score)) and `triangulated.npz` (`joints_m`, frames x 25 x 3, world; NaN where unknown). Every view is fitted by
+itself, from its key points alone; nothing here reads the triangulated joints but the scores. Minutes on two cores.
+"""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+from absl import flags
+from jaxtyping import Float
+
+import dal_jax as dal
+from benchmarks import results
+from dal_jax.body import kinematics, skeleton, skinning
+from dal_jax.evaluation import metrics
+from dal_jax.runtime import cli
+
+_DATA = flags.DEFINE_string("data", None, "Folder of the recording.", required=True)
+_OUT = flags.DEFINE_string("out", None, "JSON to write.", required=True)
+_LIFTING = flags.DEFINE_string("lifting", None, "Folder of a trained lifter, for depths.")
+_EVERY = flags.DEFINE_integer("every", 5, "Which frames: every so many.", lower_bound=1)
+_WEIGHTS = flags.DEFINE_string("weights", "pose_prior", "See experiments.register.")
+
+LIMBS = tuple(
+    f"{side}_{name}"
+    for name in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+    for side in ("left", "right")
+)
+"""The 12 joints that are scored: those whose place annotators agree on."""
+
+_ROWS = [skeleton.BODY_25B_NAMES.index(name) for name in LIMBS]
+_SHOULDERS, _HIPS = [0, 1], [6, 7]
+
+
+def main(_: list[str]) -> None:
+    """Fit all views, score them, write one JSON object."""
+    folder = pathlib.Path(_DATA.value)
+    cameras = json.loads((folder / "cameras.json").read_text())
+    with np.load(folder / "openpose_body25b.npz") as archive:
+        detected = archive["keypoints_px"][:, :: _EVERY.value]
+    with np.load(folder / "triangulated.npz") as archive:
+        world = archive["joints_m"][:: _EVERY.value]
+    views, frames = detected.shape[:2]
+    people = dal.Observations.from_points(keypoints_px=detected.reshape(views * frames, 25, 3), keypoint_set="body_25b")
+    fits = dal.fit(people, options=dal.FitOptions(weights=_WEIGHTS.value), lifting=_LIFTING.value, progress=True)
+    joints = limb_joints(fits)
+    truth = np.concatenate([1000 * (world @ np.array(one["R_world_to_camera"]).T) for one in cameras])[:, _ROWS]
+    each = scores(joints, truth)
+    scale = fits.segment_scale / np.exp(np.log(fits.segment_scale).mean(axis=1, keepdims=True))
+    row = {
+        "views": views * frames,
+        "lifting": _LIFTING.value is not None,
+        "weights": _WEIGHTS.value,
+        **{name: float(np.mean(values)) for name, values in each.items()},
+        "by_camera": {
+            one["name"]: float(np.mean(each["scale_matched_mm"].reshape(views, frames)[view]))
+            for view, one in enumerate(cameras)
+        },
+        "segment_scale": [float(scale.min()), float(scale.max())],
+    }
+    results.emit([row], _OUT.value)
+
+
+def limb_joints(fits: dal.Fits) -> Float[np.ndarray, "n 12 3"]:
+    """Return the 12 joints of fits, camera axes, metres."""
+
+    @jax.jit
+    @jax.vmap
+    def place(one):
+        segments = kinematics.pose_skeleton(fits.body, one.rotation, one.pose, one.segment_scale)
+        return skinning.keypoints(fits.body, segments, "body_25b")
+
+    return np.asarray(place(fits.fitted()))[:, _ROWS]
+
+
+def scores(joints: Float[np.ndarray, "n 12 3"], truth_mm: Float[np.ndarray, "n 12 3"]) -> dict[str, np.ndarray]:
+    """Return the errors of each view over the joints whose truth is known.
+
+    Scale-matched about the middle of the hips; PA; the angle between the trunks, true and found; and the share along
+    the optical axis and across it of the first.
+    """
+    rows = [_score(*(np.asarray(each, np.float64) for each in pair)) for pair in zip(joints, truth_mm, strict=True)]
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+def _score(joints: Float[np.ndarray, "12 3"], truth_mm: Float[np.ndarray, "12 3"]) -> dict[str, float]:
+    known = np.isfinite(truth_mm).all(axis=1)
+    centred, true = (each - each[_HIPS].mean(axis=0) for each in (joints, truth_mm))
+    scale = max(np.sum(centred[known] * true[known]), 0.0) / np.sum(centred[known] ** 2)
+    apart = (scale * centred - true)[known]
+    trunk, trunk_true = (each[_SHOULDERS].mean(axis=0) for each in (centred, true))
+    cosine = trunk @ trunk_true / np.linalg.norm(trunk) / np.linalg.norm(trunk_true)
+    return {
+        "scale_matched_mm": np.linalg.norm(apart, axis=1).mean(),
+        "pa_mm": float(metrics.pa_mpjpe_mm(joints[known].astype(np.float32), truth_mm[known].astype(np.float32))),
+        "trunk_degrees": np.degrees(np.arccos(np.clip(cosine, -1, 1))),
+        "rms_z_mm": np.sqrt(np.mean(apart[:, 2] ** 2)),
+        "rms_xy_mm": np.sqrt(np.mean(np.sum(apart[:, :2] ** 2, axis=1))),
+    }
+
+
+if __name__ == "__main__":
+    cli.run(main)
