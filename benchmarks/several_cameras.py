@@ -28,9 +28,7 @@ _EVERY = flags.DEFINE_integer("every", 5, "Which frames: every so many.", lower_
 _WEIGHTS = flags.DEFINE_string("weights", "pose_prior", "See experiments.register.")
 
 LIMBS = tuple(
-    f"{side}_{name}"
-    for name in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
-    for side in ("left", "right")
+    f"{side}_{name}" for name in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle") for side in ("left", "right")
 )
 """The 12 joints that are scored: those whose place annotators agree on."""
 

@@ -21,7 +21,9 @@ from dal_jax.registration.starts import STARTS
 from dal_jax.runtime import cli, files
 from dal_jax.runtime.errors import InputError
 
-_ANNOTATIONS = flags.DEFINE_string("annotations", None, "COCO-style JSON with bbox, dp_I, dp_U, dp_V, dp_x, dp_y.")
+_ANNOTATIONS = flags.DEFINE_string(
+    "annotations", None, "COCO-style JSON with bbox and dp_I, dp_U, dp_V, dp_x, dp_y, keypoints, or both."
+)
 _IUV = flags.DEFINE_string("iuv", None, "IUV picture as DensePose writes it, or a folder of NAME_IUV.png.")
 _INDS = flags.DEFINE_string("inds", None, "INDS picture (one id a person), or a folder of NAME_INDS.png.")
 _IMAGES = flags.DEFINE_string("images", None, "Folder of the photographs, or the one photograph: for overlays.")
@@ -36,6 +38,13 @@ _BLENDSHAPES = flags.DEFINE_bool(
     "pose_blendshapes", False, "Use the pose blendshapes of --body (SMPL's); not with the optimiser lm."
 )
 _LIFTING = flags.DEFINE_string("lifting", None, "Folder of a trained lifter, for the depth of key points (eq. 4).")
+_FOCAL = flags.DEFINE_float(
+    "focal_px",
+    None,
+    "Focal length of the camera, px of the photograph: full perspective, with joints in the camera's axes. Left out: "
+    "weak perspective, as in the paper.",
+    1,
+)
 _INITIAL = flags.DEFINE_string("initial", None, "An earlier fits.npz of the same people, as one more start.")
 _STARTS = flags.DEFINE_enum(
     "starts", "headings4", [name for name in STARTS if name != "given"], "Where the fit starts."
@@ -118,6 +127,7 @@ def _options() -> FitOptions:
         schedule=_SCHEDULE.value,
         weights=_WEIGHTS.value,
         joint_limits=_LIMITS.value,
+        focal_px=_FOCAL.value,
         tolerance=_TOLERANCE.value,
         quality=_QUALITY.value,
         held_out_share=_HOLDOUT.value,

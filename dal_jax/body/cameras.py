@@ -15,15 +15,53 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from dal_jax.runtime import struct
+
+
+@struct.dataclass
+class Pinhole:
+    """Full perspective, as a crop sees it (leading axes batch).
+
+    focal: length, in half sides of the crop.
+    centre: the principal point, in the crop's [-1, 1]; it may lie outside.
+    """
+
+    focal: Float[Array | np.ndarray, "*batch"]
+    centre: Float[Array | np.ndarray, "*batch 2"]
+
 
 def project(
     points_camera: Float[Array, "*points 3"],
     camera_scale: float | Float[Array | np.ndarray, ""],
     translation: Float[Array | np.ndarray, "2"],
+    pinhole: Pinhole | None = None,
 ) -> Float[Array, "*points 2"]:
-    """Return eq. 1: points (camera axes, metres, already rotated by R) in the crop's [-1, 1]."""
+    """Return eq. 1: points (camera axes, metres, relative to the pelvis) in the crop's [-1, 1].
+
+    Under full perspective the camera's axes are those of the photograph, s is the scale at the pelvis' depth f / s and
+    t still the pelvis' place:  x = c + (s Pi(X) + t - c) / (1 + s Z / f).
+    """
     planar = jnp.multiply(camera_scale, points_camera[..., :2])
-    return planar + jnp.asarray(translation).reshape((1,) * (planar.ndim - 1) + (2,))
+    leading = (1,) * (planar.ndim - 1)
+    weak = planar + jnp.asarray(translation).reshape(*leading, 2)
+    if pinhole is None:
+        return weak
+    centre = jnp.asarray(pinhole.centre).reshape(*leading, 2)
+    stretch = foreshortening(camera_scale * points_camera[..., 2:], pinhole.focal)
+    return centre + (weak - centre) / stretch
+
+
+def foreshortening(
+    depth: Float[Array, "*points"], focal: float | Float[Array | np.ndarray, "*points"]
+) -> Float[Array, "*points"]:
+    """Return a point's distance over the pelvis': 1 + z / f, z relative to the pelvis in crop units.
+
+    Bounded below: what comes near the camera, or behind it, is on its way to somewhere else.
+    """
+    return jnp.maximum(1.0 + depth / focal, _NEAREST)
+
+
+_NEAREST = 0.1
 
 
 def photograph_from_crop(

@@ -16,6 +16,7 @@ from dal_jax.body.formats import load
 from dal_jax.data import schema
 from dal_jax.observations import observation, photographs
 from dal_jax.observations.chart import Chart, load_chart
+from dal_jax.observations.densepose import FEWEST_KEYPOINTS
 from dal_jax.observations.person import AnnotatedPerson
 from dal_jax.runtime.errors import InputError
 
@@ -112,9 +113,6 @@ def _sizes(folder: pathlib.Path) -> Iterator[tuple[str, int]]:
 
 FEWEST_POINTS = 10
 """Dense points below which a person needs key points."""
-
-FEWEST_KEYPOINTS = 5
-"""Labelled key points below which a person needs dense points; as many as lifting needs."""
 
 _FEW_POINTS = 30
 

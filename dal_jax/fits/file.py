@@ -11,10 +11,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from dal_jax.body import cameras, kinematics, skinning
+from dal_jax.body.cameras import Pinhole
 from dal_jax.body.parameters import BodyParameters, fix_gauge
 from dal_jax.body.template import Template
 from dal_jax.observations import residuals
-from dal_jax.observations.observation import crop_from_px, px_from_crop
+from dal_jax.observations.observation import Observation, crop_from_px, px_from_crop
 from dal_jax.observations.observations import Observations
 from dal_jax.observations.person import AnnotatedPerson, Rejected
 from dal_jax.runtime import files
@@ -31,6 +32,7 @@ class FitRows:
     pose: axis-angle, radians; segment_scale: mean log 0; rotation: body to camera.
     camera_scale, translation: in the crop's [-1, 1] (eq. 1). box_px: x, y, width, height of the square crop.
     bbox_px: the annotation's own box.
+    focal_px, principal_px: of a camera of full perspective, in the photograph; NaN: weak perspective.
     joints, joints_h36m: camera axes, relative to the pelvis, metres; joints_px: in the photograph.
     dense_error_px: root mean square over the dense points; keypoint_error_px: the same over the key points.
     converged: true of what was predicted and not registered.
@@ -54,6 +56,8 @@ class FitRows:
     keypoint_error_px: Float[np.ndarray, "n"]
     energy: Float[np.ndarray, "n"]
     converged: Bool[np.ndarray, "n"]
+    focal_px: Float[np.ndarray, "n"]
+    principal_px: Float[np.ndarray, "n 2"]
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -69,7 +73,7 @@ _SHAPES = {
     "image_id": (), "annotation_id": (), "file_name": (), "valid": (), "pose": (23, 3), "segment_scale": (24,),
     "rotation": (3, 3), "camera_scale": (), "translation": (2,), "box_px": (4,), "bbox_px": (4,), "joints": (24, 3),
     "joints_h36m": (17, 3), "joints_px": (24, 2), "dense_error_px": (), "keypoint_error_px": (), "energy": (),
-    "converged": (),
+    "converged": (), "focal_px": (), "principal_px": (2,),
 }  # fmt: skip
 
 
@@ -83,7 +87,7 @@ def rows_of(
     """Return the fields of rows for people with these bodies (stacked); valid where all parameters are finite."""
     parameters = jax.tree.map(np.asarray, fix_gauge(parameters))
     observation, count = observations.stacked, len(observations)
-    joints, joints_h36m, joints_crop = _joints(template, parameters)
+    joints, joints_h36m, joints_crop = _joints(template, parameters, observation.pinhole)
     dense, keypoint = residuals.errors_px(template, parameters, observation)
     finite = [np.isfinite(leaf).reshape(count, -1).all(axis=1) for leaf in jax.tree.leaves(parameters)]
     return {
@@ -101,7 +105,18 @@ def rows_of(
         "keypoint_error_px": residuals.root_mean_square(keypoint, observation.keypoint_confidence),
         "energy": np.broadcast_to(np.asarray(energy, np.float32), count).copy(),
         "converged": np.broadcast_to(converged, count).copy(),
+        **_camera(observation),
     }
+
+
+def _camera(observation: Observation) -> dict[str, np.ndarray]:
+    """Return the photograph's camera of stacked people, NaN where it is weak."""
+    count, pinhole = len(observation.box_px), observation.pinhole
+    if pinhole is None:
+        return {"focal_px": np.full(count, np.nan, np.float32), "principal_px": np.full((count, 2), np.nan, np.float32)}
+    box = np.asarray(observation.box_px, np.float32)
+    centre = px_from_crop(np.asarray(pinhole.centre)[:, None], box)[:, 0]
+    return {"focal_px": np.asarray(pinhole.focal) * box[:, 2] / 2.0, "principal_px": centre}
 
 
 def spread(fields: dict[str, np.ndarray], entries: Sequence[AnnotatedPerson | Rejected]) -> dict[str, np.ndarray]:
@@ -167,6 +182,9 @@ def read(path: str | pathlib.Path) -> FitRows:
     except (OSError, ValueError, zipfile.BadZipFile, AttributeError, TypeError, EOFError) as error:
         text = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())[:200]
         raise InputError(f"{path}: not a readable fits.npz: {text}") from error
+    if "image_id" in fields:  # files of before had weak cameras alone
+        for name in ("focal_px", "principal_px"):
+            fields.setdefault(name, np.full((fields["image_id"].size, *_SHAPES[name]), np.nan, np.float32))
     for name, shape in _SHAPES.items():
         if name not in fields:
             raise InputError(f"{path}: field '{name}' is missing")
@@ -183,12 +201,12 @@ def _ids(values: list[int | str]) -> np.ndarray:
 
 
 @jax.jit
-@functools.partial(jax.vmap, in_axes=(None, 0))
+@functools.partial(jax.vmap, in_axes=(None, 0, 0))
 def _joints(
-    template: Template, parameters: BodyParameters
+    template: Template, parameters: BodyParameters, pinhole: Pinhole | None
 ) -> tuple[Float[Array, "24 3"], Float[Array, "17 3"], Float[Array, "24 2"]]:
     segments = kinematics.pose_skeleton(template, parameters.rotation, parameters.pose, parameters.segment_scale)
-    projected = cameras.project(segments.position, parameters.camera_scale, parameters.translation)
+    projected = cameras.project(segments.position, parameters.camera_scale, parameters.translation, pinhole)
     return segments.position, skinning.h36m_joints(template, segments), projected
 
 

@@ -43,6 +43,9 @@ class FitOptions:
       together, which needs a hundred people or more.
     joint_limits: weight of joint angles beyond anatomical limits; 0: off.
     tolerance: a person is finished when a step lowers its energy by less than this share; 0: all steps.
+    focal_px: focal length of the camera, px of the photograph, its principal point at the photograph's middle: full
+      perspective, and joints in that camera's axes; None: weak perspective, as in the paper. Arrays have
+      `Observations.with_camera` instead.
     terms: energy terms of your own.
     quality: whether to report on every fit. held_out_share: of points left out to measure the fit there; 0: none.
     """
@@ -55,6 +58,7 @@ class FitOptions:
     weights: str = "pose_prior"
     joint_limits: float = 0.0
     tolerance: float = 0.0
+    focal_px: float | None = None
     terms: tuple[Term, ...] = ()
     quality: bool = True
     held_out_share: float = 0.2
@@ -74,6 +78,8 @@ class FitOptions:
             raise ValueError(f"starts '{self.starts}' is not one of {known}")
         if not 0 <= self.held_out_share <= 0.5:
             raise ValueError(f"held_out_share is {self.held_out_share}: at least 0, at most 0.5")
+        if self.focal_px is not None and not 0 < self.focal_px < np.inf:
+            raise ValueError(f"focal_px is {self.focal_px}: positive, in pixels")
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps is {self.steps}: at least 1")
 
@@ -130,6 +136,12 @@ def fit(
     annotations = people if isinstance(people, Annotations) else None
     observed = Observations.of_annotations(people, body) if isinstance(people, Annotations) else people
     _check_faces(observed.stacked, body)
+    if options.focal_px is not None:
+        if annotations is None:
+            raise ValueError("focal_px needs the photographs' sizes; arrays have Observations.with_camera")
+        observed = observed.with_camera(
+            options.focal_px, np.array([annotations.middle_px(one) for one in annotations.people])
+        )
     if lifting is not None:
         observed = observed.replace(functools.partial(lifted, lifting))
     config, objective = options.registration(len(observed)), options.objective()

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw
 
-from dal_jax.body import kinematics, skeleton, skinning
+from dal_jax.body import cameras, kinematics, skeleton, skinning
+from dal_jax.body.cameras import Pinhole
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.observations.observation import Observation, px_from_crop
@@ -48,7 +49,7 @@ def fit_picture(
       parameters: one person's. Of a body that is not finite the crop alone is returned.
       observation: the same person's.
     """
-    vertices = posed_vertices(template, parameters)
+    vertices = posed_vertices(template, parameters, observation.pinhole)
     if not np.isfinite(vertices).all():
         return crop
     faces = np.asarray(template.faces)
@@ -58,9 +59,11 @@ def fit_picture(
     )
 
 
-def posed_vertices(template: Template, parameters: BodyParameters) -> Float[np.ndarray, "n 3"]:
+def posed_vertices(
+    template: Template, parameters: BodyParameters, pinhole: Pinhole | None = None
+) -> Float[np.ndarray, "n 3"]:
     """Return the posed mesh in the crop's frame (eq. 1; z in the same unit, relative to the pelvis)."""
-    return np.asarray(_posed_vertices(template, parameters))
+    return np.asarray(_posed_vertices(template, parameters, pinhole))
 
 
 def select(batch: Batch, index: int) -> Batch:
@@ -157,10 +160,11 @@ def resize(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "s
 
 
 @jax.jit
-def _posed_vertices(template: Template, parameters: BodyParameters) -> jax.Array:
+def _posed_vertices(template: Template, parameters: BodyParameters, pinhole: Pinhole | None) -> jax.Array:
     segments = kinematics.pose_skeleton(template, parameters.rotation, parameters.pose, parameters.segment_scale)
-    vertices = jnp.asarray(parameters.camera_scale) * skinning.skin_vertices(template, segments)
-    return vertices.at[:, :2].add(parameters.translation)
+    vertices = skinning.skin_vertices(template, segments)
+    planar = cameras.project(vertices, parameters.camera_scale, parameters.translation, pinhole)
+    return jnp.concatenate([planar, jnp.asarray(parameters.camera_scale) * vertices[:, 2:]], axis=1)
 
 
 def _render(vertices_px, faces, low, high) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from dal_jax.body import skeleton
+from dal_jax.body import cameras, skeleton
+from dal_jax.body.cameras import Pinhole
 from dal_jax.lifting import networks, normalise, views
 from dal_jax.lifting.config import Config
 from dal_jax.lifting.h36m import from_h36m, to_h36m
@@ -128,11 +129,38 @@ def depth_term(
 
 
 def with_lifted_depth(config: Config, lifter: Lifter, observation: Observation) -> Observation:
-    """Return stacked observations with z^GAN of eq. 4, on the host; the lifter reads Human3.6M's joints of any set."""
-    position, known = to_h36m(observation)
-    depth, trusted = jax.jit(functools.partial(depth_term, config))(lifter, position, known)
-    depth, trusted = from_h36m(observation.keypoint_set, depth, trusted)
+    """Return stacked observations with z^GAN of eq. 4, on the host; the lifter reads Human3.6M's joints of any set.
+
+    Where the camera is known, key points are lifted as a camera would see them that looks at the person, and the
+    depths are those along the true camera's axis.
+    """
+    depth, trusted = jax.jit(functools.partial(_observed_depth, config))(lifter, observation)
     return with_depth(observation, np.asarray(depth), np.asarray(trusted))
+
+
+def _observed_depth(config: Config, lifter: Lifter, observation: Observation) -> tuple[Array, Array]:
+    position, known = to_h36m(observation)
+    pinhole = observation.pinhole
+    if pinhole is None:
+        return from_h36m(observation.keypoint_set, *depth_term(config, lifter, position, known))
+    looking, rotation = jax.vmap(_look_at)(pinhole, position, known)
+    lifted = lift(config, lifter, looking, known > 0)
+    in_camera = jnp.einsum("nij,nkj->nki", rotation, lifted.joints, precision="highest")
+    depth = in_camera[..., 2] / rotation[:, 2, 2, None]  # in the crop's units, which are those at the person's depth
+    trusted = known if lifted.depth_sd is None else known * confidence(lifted.depth_sd, lifted.size)
+    return from_h36m(observation.keypoint_set, depth, trusted)
+
+
+def _look_at(
+    pinhole: Pinhole, position: Float[Array, "17 2"], known: Float[Array, "17"]
+) -> tuple[Float[Array, "17 2"], Float[Array, "3 3"]]:
+    """Return key points as seen by a camera at the same place that looks at their middle, and the way back."""
+    middle = jnp.sum(known[:, None] * position, axis=0) / jnp.maximum(jnp.sum(known), 1e-6)
+    intrinsics = jnp.concatenate([jnp.full(2, pinhole.focal), jnp.asarray(pinhole.centre)])
+    rotation = cameras.ray_rotation(middle, intrinsics)
+    rays = jnp.concatenate([(position - pinhole.centre[None]) / pinhole.focal, jnp.ones((len(position), 1))], axis=1)
+    rotated = jnp.matmul(rays, rotation, precision="highest")
+    return pinhole.focal * rotated[:, :2] / rotated[:, 2:], rotation
 
 
 def confidence(depth_sd: Float[_Array, "*batch 17"], size: Float[_Array, "*batch"]) -> Float[_Array, "*batch 17"]:

@@ -28,7 +28,9 @@ PictureCheck = Callable[[str, tuple[int, int] | None], str | None]
 def read(
     path: str | pathlib.Path, check_picture: PictureCheck | None = None, skip_invalid: bool = False
 ) -> Annotations:
-    """Read a COCO-style file with dp_I, dp_U, dp_V, dp_x, dp_y, bbox and (optional) keypoints.
+    """Read a COCO-style file with dp_I, dp_U, dp_V, dp_x, dp_y and bbox, keypoints and bbox, or all of them.
+
+    An entry needs dense points or five labelled key points; groups of people (`iscrowd`) are left out.
 
     Args:
       check_picture: asked about every person's photograph; without it photographs are not needed.
@@ -41,7 +43,7 @@ def read(
     container = coco.read(path)
     entries, seen, without = [], set(), 0
     for position, raw in enumerate(container.entries):
-        if isinstance(raw, dict) and not has_points(raw):
+        if isinstance(raw, dict) and not has_points(raw) and not _has_keypoints(raw):
             without += 1
             continue
         picture = coco.picture_of(container, raw)
@@ -61,13 +63,27 @@ def read(
     if not annotations.people:
         if entries:
             raise InputError(f"{entries[0].message} (none of {len(entries)} people can be used)")
-        raise InputError(f"{path}: no annotation has dense points (dp_I, dp_U, dp_V, dp_x, dp_y)")
+        raise InputError(
+            f"{path}: no annotation has dense points (dp_I, dp_U, dp_V, dp_x, dp_y) or {FEWEST_KEYPOINTS} key points"
+        )
     return annotations
 
 
 def has_points(entry: dict[str, Any]) -> bool:
     """Tell whether an entry says anything of dense points, right or wrong."""
     return any(name in entry for name in _DENSE_FIELDS)
+
+
+FEWEST_KEYPOINTS = 5
+"""Labelled key points below which a person needs dense points; as many as lifting needs."""
+
+
+def _has_keypoints(entry: dict[str, Any]) -> bool:
+    """Tell whether an entry has key points enough; whether they are right is for `parse_keypoints` to say."""
+    values = entry.get("keypoints")
+    if not isinstance(values, list) or entry.get("iscrowd") == 1:
+        return False
+    return sum(isinstance(value, int | float) and value > 0 for value in values[2::3]) >= FEWEST_KEYPOINTS
 
 
 def parse_person(

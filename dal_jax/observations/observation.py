@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from dal_jax.body.cameras import Pinhole
 from dal_jax.observations.chart import Chart
 from dal_jax.observations.person import AnnotatedPerson
 from dal_jax.runtime import struct
@@ -22,6 +23,7 @@ class Observation:
     keypoint_position: x and y of eq. 4, in the order of their set.
     depth: z of eq. 4 from the lifting, crop units, z away from the camera; from where is left open.
     box_px: x, y, width, height of the square crop in the photograph, px.
+    pinhole: the camera, if it is known; None: weak perspective, as in the paper.
     keypoint_set: which places on the body the key points are, a name of `skeleton.KEYPOINT_SETS`.
     """
 
@@ -34,6 +36,7 @@ class Observation:
     depth: Float[Array | np.ndarray, "*batch k"]
     depth_confidence: Float[Array | np.ndarray, "*batch k"]
     box_px: Float[Array | np.ndarray, "*batch 4"]
+    pinhole: Pinhole | None = None
     keypoint_set: str = struct.static(default="h36m")
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dal_jax.body import skeleton
+from dal_jax.body.cameras import Pinhole
 from dal_jax.body.template import Template
 from dal_jax.observations import observation as one_observation
 from dal_jax.observations.chart import load_chart
@@ -111,6 +112,29 @@ class Observations:
             [person.annotation_id for person in people],
             [person.file_name for person in people],
         )
+
+    def with_camera(
+        self, focal_px: float | Float[np.ndarray, "n"], principal_px: Float[np.ndarray, "*n 2"]
+    ) -> "Observations":
+        """Return the same people before a camera of full perspective; without it the camera is weak (eq. 1).
+
+        Args:
+          focal_px: focal length, px; one, or one a person.
+          principal_px: principal point in the photograph, px, usually its middle; one, or one a person.
+
+        Raises:
+          ValueError: a focal length that is not positive, or a shape that does not fit.
+        """
+        focal = np.broadcast_to(np.asarray(focal_px, np.float64), len(self))
+        if not (np.isfinite(focal) & (focal > 0)).all():
+            raise ValueError(f"focal_px is {focal_px}: positive, in pixels")
+        principal = np.broadcast_to(np.asarray(principal_px, np.float64), (len(self), 2))
+        box = np.asarray(self.stacked.box_px, np.float64)
+        pinhole = Pinhole(
+            focal=(focal / box[:, 2] * 2.0).astype(np.float32),
+            centre=crop_from_px(principal[:, None], box)[:, 0].astype(np.float32),
+        )
+        return self.replace(lambda stacked: dataclasses.replace(stacked, pinhole=pinhole))
 
     def replace(self, change: Callable[[Observation], Observation]) -> "Observations":
         """Return the same people with another stacked observation."""

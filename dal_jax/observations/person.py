@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
+from dal_jax.observations import photographs
 from dal_jax.observations.keypoints import Keypoints
+from dal_jax.runtime.errors import InputError
 
 CROP_MARGIN = 1.2
 """Side of the square crop over the longer side of the person's box."""
@@ -63,7 +65,7 @@ class Rejected:
 class Annotations:
     """The people of an annotation file, of IUV pictures or of a detector.
 
-    entries: in the file's order. without_points: how many further entries have no dense points at all.
+    entries: in the file's order. without_points: how many further entries have neither dense nor key points enough.
     images: folder of the photographs, or the one photograph; '' where none are given.
     chart: DensePose's UV_Processed.mat; '': the dense points are in the body's own chart.
     """
@@ -88,6 +90,20 @@ class Annotations:
         images = pathlib.Path(self.images)
         return images if images.is_file() else images / person.file_name
 
+    def middle_px(self, person: AnnotatedPerson) -> tuple[float, float]:
+        """Return the middle of a person's photograph, px.
+
+        Raises:
+          errors.InputError: neither the annotation nor a photograph says how large it is.
+        """
+        size = person.picture_size
+        if size is None and self.images:
+            size = photographs.upright_size(self.photograph(person))
+        if size is None:
+            where = f"image_id {person.image_id}, annotation {person.annotation_id}"
+            raise InputError(f"{where}: the photograph's size is not known, which its camera needs")
+        return size[0] / 2.0, size[1] / 2.0
+
     def summary(self) -> str:
         """Return one line for the terminal: `2 people, skipped 3: 2 not finite, 1 image missing`."""
         line = f"{len(self.people)} people"
@@ -95,5 +111,5 @@ class Annotations:
             kinds = collections.Counter(entry.kind for entry in self.rejected).most_common()
             line += f", skipped {len(self.rejected)}: " + ", ".join(f"{count} {kind}" for kind, count in kinds)
         if self.without_points:
-            line += f"; left out {self.without_points} without dense points"
+            line += f"; left out {self.without_points} without dense points or five key points"
         return line

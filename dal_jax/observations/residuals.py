@@ -126,7 +126,12 @@ def _errors_crop(
 ) -> tuple[Float[Array, "points"], Float[Array, "k"]]:
     segments = kinematics.pose_skeleton(template, parameters.rotation, parameters.pose, parameters.segment_scale)
     points = skinning.surface_points(template, observation.point_face, observation.point_barycentric)
-    place = functools.partial(cameras.project, camera_scale=parameters.camera_scale, translation=parameters.translation)
+    place = functools.partial(
+        cameras.project,
+        camera_scale=parameters.camera_scale,
+        translation=parameters.translation,
+        pinhole=observation.pinhole,
+    )
     dense = place(skinning.skin_points(template, segments, points)) - observation.point_position
     keypoints = skinning.keypoints(template, segments, observation.keypoint_set)
     keypoint = place(keypoints) - observation.keypoint_position

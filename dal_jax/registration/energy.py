@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dal_jax.body import cameras, joint_limits, kinematics, rotations, skinning
+from dal_jax.body.cameras import Pinhole
 from dal_jax.body.kinematics import Segments
 from dal_jax.body.parameters import BodyParameters, fix_gauge
 from dal_jax.body.template import Template
@@ -157,6 +158,7 @@ class PosedBody:
     unknowns: the free numbers; scales are logarithms.
     segments: rotation (24, 3, 3), position (24, 3) and scale (24,) of every segment.
     joints: SMPL's; joints_h36m: Human3.6M's, regressed from the skin.
+    pinhole: the camera, if it is known.
     """
 
     template: Template
@@ -164,17 +166,20 @@ class PosedBody:
     segments: Segments
     joints: Float[Array, "24 3"]
     joints_h36m: Float[Array, "17 3"]
+    pinhole: Pinhole | None = None
 
     def project(self, points: Float[Array, "points 3"]) -> Float[Array, "points 2"]:
         """Return eq. 1, x = s Pi(X) + t: points (camera axes, metres) in the crop's [-1, 1]."""
-        return cameras.project(points, jnp.exp(self.unknowns.log_camera_scale), self.unknowns.translation)
+        scale = jnp.exp(self.unknowns.log_camera_scale)
+        return cameras.project(points, scale, self.unknowns.translation, self.pinhole)
 
 
-def pose_body(template: Template, unknowns: Unknowns) -> PosedBody:
-    """Return the body at given unknowns."""
+def pose_body(template: Template, unknowns: Unknowns, pinhole: Pinhole | None = None) -> PosedBody:
+    """Return the body at given unknowns, before a camera."""
     rotation = rotations.gram_schmidt(unknowns.raw_rotation)
     segments = kinematics.pose_skeleton(template, rotation, unknowns.pose, jnp.exp(unknowns.log_segment_scale))
-    return PosedBody(template, unknowns, segments, segments.position, skinning.h36m_joints(template, segments))
+    joints_h36m = skinning.h36m_joints(template, segments)
+    return PosedBody(template, unknowns, segments, segments.position, joints_h36m, pinhole)
 
 
 def residuals(
@@ -184,7 +189,7 @@ def residuals(
 
     The weights are read for the form of a term (`outlier`) alone.
     """
-    posed = pose_body(template, unknowns)
+    posed = pose_body(template, unknowns, target.observation.pinhole)
     scale = jnp.exp(unknowns.log_camera_scale)
     joints = skinning.keypoints(template, posed.segments, target.observation.keypoint_set)
     points = skinning.skin_points(template, posed.segments, target.points)

@@ -47,14 +47,15 @@ def terms(
       sample: one example; its annotation, its registered body.
       unit: what counts as an error of 1 in each dimension of theta (paper: 1 everywhere).
     """
-    body = codec.decode(predicted)
+    body, pinhole = codec.decode(predicted), sample.target.observation.pinhole
     segments = kinematics.turn_skeleton(template, body.rotation, body.joint_rotation, body.segment_scale)
     points = skinning.skin_points(template, segments, sample.target.points)
-    joints = body.camera_scale * skinning.keypoints(template, segments, sample.target.observation.keypoint_set)
+    joints = skinning.keypoints(template, segments, sample.target.observation.keypoint_set)
     fit = sample.fit
     fitted = kinematics.pose_skeleton(template, fit.rotation, fit.pose, fit.segment_scale)
-    projected = cameras.project(points, body.camera_scale, body.translation)
-    keypoints = joints + jnp.pad(body.translation, (0, 1))[None]
+    projected = cameras.project(points, body.camera_scale, body.translation, pinhole)
+    planar = cameras.project(joints, body.camera_scale, body.translation, pinhole)
+    keypoints = jnp.concatenate([planar, body.camera_scale * joints[:, 2:]], axis=1)
     return {
         "regress": regress(predicted / unit, codec.encode(fit) / unit),
         "dense": dense_loss(projected, sample.target),

@@ -186,7 +186,9 @@ def _flags(one: Quality) -> list[str]:
         flags.append("had not converged when its steps were used up")
     if abs(one.determinant - 1.0) > 0.01:
         flags.append(f"rotation is not proper (determinant {one.determinant:.2f})")
-    if one.points < _FEW_POINTS:
+    if not one.points:
+        flags.append("has key points alone: shape and depth are the priors' guess")
+    elif one.points < _FEW_POINTS:
         flags.append(f"leans on {one.points} points and {one.keypoints} key points")
     if one.inlier_share < _FEW_INLIERS:
         flags.append(f"{one.points - one.inliers} of {one.points} points lie too far from the body")

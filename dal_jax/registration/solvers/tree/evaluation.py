@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dal_jax.body import joint_limits, rotations
+from dal_jax.body import cameras, joint_limits, rotations
 from dal_jax.observations import residuals
 from dal_jax.observations.residuals import Target
 from dal_jax.registration.energy import EnergyWeights, Objective
@@ -24,15 +24,16 @@ class TreeProblem:
     """What stays fixed while people are fitted (batch axes last: starts, people).
 
     planar_moments, depth_moments: sums of v v' a segment over what pulls on x and y, or on z.
-    goal, mass: of the key points; mass is their weight times confidence, by axis.
+    goal, mass: of the key points; mass is their weight times confidence, by axis. Before a pinhole both are those of
+      the reference's depths, as of the points (`points`).
     prior_mean, prior_precision: Abar of every joint (the root: 1), and its P (the root: 0); None without a prior.
     """
 
     dense: DenseTerm
     planar_moments: Float[Array, "24 4 4 starts people"]
-    depth_moments: Float[Array, "24 4 4 1 people"]
-    goal: Float[Array, "k 3 1 people"]
-    mass: Float[Array, "k 3 1 people"]
+    depth_moments: Float[Array, "24 4 4 starts people"]
+    goal: Float[Array, "k 3 starts people"]
+    mass: Float[Array, "k 3 starts people"]
     joint_weight: Float[Array, ""]
     scale_weight: Float[Array, ""]
     limit_weight: float | Float[Array, ""] | None
@@ -62,18 +63,17 @@ def make_problem(
     reference: TreeState,
 ) -> TreeProblem:
     """Sum up targets (batch axis first) about a reference state."""
-    weights, seen = objective.weights, target.observation
-    confidence = jnp.stack([seen.keypoint_confidence.T] * 2 + [seen.depth_confidence.T], axis=1)
-    mass = weights.keypoint * confidence
-    goal = jnp.concatenate([seen.keypoint_position, seen.depth[..., None]], axis=-1)
-    dense = points.dense_term(model, target, weights, state_lib.affine_maps(model, reference))
+    weights = objective.weights
+    maps = state_lib.affine_maps(model, reference)
+    goal, mass = _keypoint_goal(model, target, weights, maps)
+    dense = points.dense_term(model, target, weights, maps)
     prior_mean, prior_precision = (None, None) if objective.prior is None else _by_segment(objective.prior)
     return TreeProblem(
         dense=dense,
         planar_moments=dense.moments + _keypoint_moments(model, mass[:, 0]),
         depth_moments=_keypoint_moments(model, mass[:, 2]),
-        goal=jnp.moveaxis(goal, 0, -1)[:, :, None],
-        mass=mass[:, :, None],
+        goal=goal,
+        mass=mass,
         joint_weight=jnp.asarray(weights.joint),
         scale_weight=jnp.asarray(weights.scale),
         limit_weight=weights.limit,
@@ -97,18 +97,44 @@ def recentre(
     weights: EnergyWeights,
     reference: TreeState,
 ) -> TreeProblem:
-    """Return the problem about another state; a robust loss weighs the points anew."""
+    """Return the problem about another state; a robust loss weighs the points anew, a pinhole moves them."""
     maps = state_lib.affine_maps(model, reference)
-    if weights.outlier is None:
+    if points.alike_for_starts(target, weights):
         return dataclasses.replace(problem, dense=points.recentre(problem.dense, target, weights, maps))
     dense = points.dense_term(model, target, weights, maps)
-    planar_moments = dense.moments + _keypoint_moments(model, problem.mass[:, 0, 0])
-    return dataclasses.replace(problem, dense=dense, planar_moments=planar_moments)
+    goal, mass = _keypoint_goal(model, target, weights, maps)
+    planar_moments = dense.moments + _keypoint_moments(model, mass[:, 0])
+    return dataclasses.replace(problem, dense=dense, planar_moments=planar_moments, goal=goal, mass=mass)
 
 
-def _keypoint_moments(model: TreeModel, mass: Float[Array, "k people"]) -> Float[Array, "24 4 4 1 people"]:
-    constant = jnp.asarray(model.keypoint_moments).reshape(len(mass), -1).T
-    return jnp.matmul(constant, mass, precision="highest").reshape(-1, 4, 4, 1, mass.shape[1])
+def _keypoint_goal(
+    model: TreeModel, target: Target, weights: EnergyWeights, maps: Float[Array, "24 4 3 starts people"]
+) -> tuple[Float[Array, "k 3 starts people"], Float[Array, "k 3 starts people"]]:
+    """Return where the key points should be, and how hard they pull, by axis; one start stands for all if it can."""
+    seen = target.observation
+    confidence = jnp.stack([seen.keypoint_confidence.T] * 2 + [seen.depth_confidence.T], axis=1)
+    goal = jnp.concatenate([seen.keypoint_position, seen.depth[..., None]], axis=-1)
+    goal, mass = jnp.moveaxis(goal, 0, -1)[:, :, None], (weights.keypoint * confidence)[:, :, None]
+    if seen.pinhole is None:
+        return goal, mass
+    depth = _keypoint_places(model, maps)[:, 2]
+    stretch = cameras.foreshortening(depth, seen.pinhole.focal[None, None])[:, None]
+    centre = seen.pinhole.centre.T[None, :, None]
+    planar = centre + (goal[:, :2] - centre) * stretch
+    depth_goal, depth_mass = (jnp.broadcast_to(each[:, 2:], stretch.shape) for each in (goal, mass))
+    return jnp.concatenate([planar, depth_goal], axis=1), jnp.concatenate(
+        [mass[:, :2] / stretch**2, depth_mass], axis=1
+    )
+
+
+def _keypoint_places(model: TreeModel, maps: Float[Array, "24 4 3 starts people"]) -> Float[Array, "k 3 starts people"]:
+    return state_lib.over_segments(model.keypoint_matrix, maps.reshape(-1, *maps.shape[2:]))
+
+
+def _keypoint_moments(model: TreeModel, mass: Float[Array, "k starts people"]) -> Float[Array, "24 4 4 starts people"]:
+    return state_lib.over_segments(jnp.asarray(model.keypoint_moments).reshape(len(mass), -1).T, mass).reshape(
+        -1, 4, 4, *mass.shape[1:]
+    )
 
 
 def evaluate(model: TreeModel, problem: TreeProblem, state: TreeState) -> Value:
@@ -131,6 +157,8 @@ def exact_energy(
     """Return eq. 2 from the points themselves, free of the rounding of (L)."""
     maps = state_lib.affine_maps(model, state)
     dense = points.exact_energy(target, weights, maps)
+    goal, mass = _keypoint_goal(model, target, weights, maps)
+    problem = dataclasses.replace(problem, goal=goal, mass=mass)
     return dense + _keypoint_term(model, problem, maps)[0] + _pull_terms(model, problem, state)[0]
 
 
@@ -143,8 +171,7 @@ def _keypoint_term(model: TreeModel, problem: TreeProblem, maps: Float[Array, "2
 
     Depths are relative to their mean, which the majoriser does not know: without it, it only lies higher.
     """
-    joints = state_lib.over_segments(model.keypoint_matrix, maps.reshape(-1, *maps.shape[2:]))
-    residual = joints - problem.goal
+    residual = _keypoint_places(model, maps) - problem.goal
     depth = residuals.relative_depth(residual[:, 2], problem.mass[:, 2])
     residual = jnp.concatenate([residual[:, :2], depth[:, None]], axis=1)
     pull = problem.mass * residual

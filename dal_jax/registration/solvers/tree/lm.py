@@ -44,14 +44,14 @@ from dal_jax.observations.residuals import Target
 from dal_jax.registration.energy import Objective
 from dal_jax.registration.solvers import dense
 from dal_jax.registration.solvers.descent import Solution, SolverOptions
-from dal_jax.registration.solvers.tree import elimination, evaluation
+from dal_jax.registration.solvers.tree import elimination, evaluation, points
 from dal_jax.registration.solvers.tree.evaluation import TreeProblem, Value
 from dal_jax.registration.solvers.tree.model import TreeModel
 from dal_jax.registration.solvers.tree.state import TreeState, retract
 from dal_jax.runtime import struct
 
 _STEPS_A_REFERENCE = 10  # after which float32 has lost some digits of a squared loss
-_STEPS_A_WEIGHTING = 3  # of a robust loss, whose tangent quadratic is good near its reference
+_STEPS_A_WEIGHTING = 3  # of a robust loss or a pinhole, whose quadratic is good near its reference
 
 
 @struct.dataclass
@@ -85,7 +85,8 @@ def minimise(
       objective: has no terms but eq. 2's.
       options: steps and tolerance.
     """
-    round_steps = _STEPS_A_REFERENCE if objective.weights.outlier is None else _STEPS_A_WEIGHTING
+    settled = points.alike_for_starts(target, objective.weights)
+    round_steps = _STEPS_A_REFERENCE if settled else _STEPS_A_WEIGHTING
     problem = evaluation.make_problem(model, target, objective, start)
     first = evaluation.evaluate(model, problem, start)
 

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from dal_jax.body import cameras
 from dal_jax.observations import residuals
 from dal_jax.observations.residuals import Target
 from dal_jax.registration.energy import EnergyWeights
@@ -50,15 +51,19 @@ def dense_term(
     maps: Float[Array, "24 4 3 starts people"],
 ) -> DenseTerm:
     """Sum the moments, and the residuals at the reference `maps`, over the points."""
-    planar = maps[:, :, :2]
-    sums = _over_people(functools.partial(_sum_points, model, weights), target, planar)
+    sums = _over_people(functools.partial(_sum_points, model, weights), target, maps)
     return DenseTerm(
         moments=_batch_last(sums["moments"]),
         edge_moments=_batch_last(sums["edge_moments"]),
-        maps=planar,
+        maps=maps[:, :, :2],
         energy=sums["energy"].T,
         gradient=jnp.transpose(sums["gradient"], (4, 3, 2, 1, 0)),
     )
+
+
+def alike_for_starts(target: Target, weights: EnergyWeights) -> bool:
+    """Return whether the majoriser depends on the points alone: neither a robust loss nor a pinhole weighs them."""
+    return weights.outlier is None and target.observation.pinhole is None
 
 
 def recentre(
@@ -67,11 +72,10 @@ def recentre(
     weights: EnergyWeights,
     maps: Float[Array, "24 4 3 starts people"],
 ) -> DenseTerm:
-    """Move the reference of a term whose loss is squared: its moments stay, and rounding starts afresh."""
-    planar = maps[:, :, :2]
-    sums = _over_people(functools.partial(_sum_residuals, weights), target, planar)
+    """Move the reference of a term that is `alike_for_starts`: its moments stay, and rounding starts afresh."""
+    sums = _over_people(functools.partial(_sum_residuals, weights), target, maps)
     return dataclasses.replace(
-        term, maps=planar, energy=sums["energy"].T, gradient=jnp.transpose(sums["gradient"], (4, 3, 2, 1, 0))
+        term, maps=maps[:, :, :2], energy=sums["energy"].T, gradient=jnp.transpose(sums["gradient"], (4, 3, 2, 1, 0))
     )
 
 
@@ -79,7 +83,7 @@ def exact_energy(
     target: Target, weights: EnergyWeights, maps: Float[Array, "24 4 3 starts people"]
 ) -> Float[Array, "starts people"]:
     """Return eq. 3 from the points themselves."""
-    return _over_people(functools.partial(_point_energy, weights), target, maps[:, :, :2]).T
+    return _over_people(functools.partial(_point_energy, weights), target, maps).T
 
 
 def evaluate(model: TreeModel, term: DenseTerm, maps: Float[Array, "24 4 3 starts people"]):
@@ -96,22 +100,42 @@ def _times(moments, maps):
     return state.sum_of(moments[:, :, c, None] * maps[:, None, c] for c in range(4))
 
 
-def _over_people(function, target: Target, planar: Float[Array, "24 4 2 starts people"]):
-    """Map a function of one person's target and maps (starts, 2, 4, 24) over the people."""
-    rows = jnp.transpose(planar, (4, 3, 2, 1, 0))
+def _over_people(function, target: Target, maps: Float[Array, "24 4 3 starts people"]):
+    """Map a function of one person's target and maps (starts, axes, 4, 24) over the people.
+
+    The axes are x and y under weak perspective, which has no use for depths, and x, y and z before a pinhole.
+    """
+    axes = 2 if target.observation.pinhole is None else 3
+    rows = jnp.transpose(maps[:, :, :axes], (4, 3, 2, 1, 0))
     return jax.lax.map(lambda pair: function(*pair), (target, rows), batch_size=min(_PEOPLE_AT_ONCE, len(rows)))
 
 
-def _residual(target: Target, rows: Float[Array, "starts 2 4 24"]) -> Float[Array, "starts 2 points"]:
+def _residual(
+    target: Target, rows: Float[Array, "starts axes 4 24"]
+) -> tuple[Float[Array, "starts 2 points"], Float[Array, "starts points"] | None]:
+    """Return s Pi(X) + t less the annotated points, and what makes residuals in the image of it.
+
+    Before a pinhole the points are moved to where weak perspective would have them at their present depths (POSIT,
+    DeMenthon and Davis 1995), x' = c + (x - c)(1 + z / f); a residual in the image is that one over 1 + z / f.
+    """
     blended = jnp.einsum("sick,pk->sicp", rows, target.points.weight, precision="highest")
-    projected = (
-        state.sum_of(blended[:, :, c] * target.points.rest[None, None, :, c] for c in range(3)) + blended[:, :, 3]
-    )
-    return projected - target.observation.point_position.T[None]
+    placed = state.sum_of(blended[:, :, c] * target.points.rest[None, None, :, c] for c in range(3)) + blended[:, :, 3]
+    position, pinhole = target.observation.point_position.T[None], target.observation.pinhole
+    if pinhole is None:
+        return placed - position, None
+    stretch = cameras.foreshortening(placed[:, 2], pinhole.focal)
+    centre = pinhole.centre[None, :, None]
+    return placed[:, :2] - centre - (position - centre) * stretch[:, None], stretch
 
 
-def _point_energy(weights: EnergyWeights, target: Target, rows: Float[Array, "starts 2 4 24"]):
-    value, _ = residuals.robust(jnp.sum(_residual(target, rows) ** 2, axis=1), weights.outlier)
+def _squares(residual: Float[Array, "starts 2 points"], stretch: Float[Array, "starts points"] | None):
+    """Return the squared distances in the image."""
+    squared = jnp.sum(residual**2, axis=1)
+    return squared if stretch is None else squared / stretch**2
+
+
+def _point_energy(weights: EnergyWeights, target: Target, rows: Float[Array, "starts axes 4 24"]):
+    value, _ = residuals.robust(_squares(*_residual(target, rows)), weights.outlier)
     return jnp.sum(weights.dense * target.observation.point_confidence[None] * value, axis=-1)
 
 
@@ -131,12 +155,12 @@ def _sum_points(
     model: TreeModel,
     weights: EnergyWeights,
     target: Target,
-    rows: Float[Array, "starts 2 4 24"],
+    rows: Float[Array, "starts axes 4 24"],
 ) -> dict[str, Array]:
     """Return a person's sums: the robust energy, its gradient, the unique moments of segments and edges."""
     sums = _sum_residuals(weights, target, rows)
     mass = sums.pop("mass")
-    if weights.outlier is None:
+    if alike_for_starts(target, weights):
         mass = mass[:1]
     rest = _homogeneous(target)
     squares = jnp.stack([rest[i] * rest[j] for i, j in _PAIRS], axis=1)
@@ -150,12 +174,12 @@ def _sum_points(
     }
 
 
-def _sum_residuals(weights: EnergyWeights, target: Target, rows: Float[Array, "starts 2 4 24"]) -> dict[str, Array]:
+def _sum_residuals(weights: EnergyWeights, target: Target, rows: Float[Array, "starts axes 4 24"]) -> dict[str, Array]:
     """Return a person's robust energy, its gradient by the maps, and the mass of each point in the majoriser."""
-    residual = _residual(target, rows)
-    value, mass = residuals.robust(jnp.sum(residual**2, axis=1), weights.outlier)
+    residual, stretch = _residual(target, rows)
+    value, mass = residuals.robust(_squares(residual, stretch), weights.outlier)
     confidence = weights.dense * target.observation.point_confidence[None]
-    mass = confidence * mass
+    mass = confidence * mass if stretch is None else confidence * mass / stretch**2
     pull = (mass[:, None] * residual)[:, :, None] * _homogeneous(target)[None, None]
     return {
         "energy": jnp.sum(confidence * value, axis=-1),

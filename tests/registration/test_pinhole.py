@@ -1,0 +1,102 @@
+"""Full perspective: what is projected, what `lm` minimises, and bodies near a camera."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dal_jax.body import cameras, kinematics, skinning
+from dal_jax.body.cameras import Pinhole
+from dal_jax.registration import register
+from dal_jax.registration.energy import EnergyWeights, Objective
+from dal_jax.registration.register import RegistrationConfig
+from tests.registration import small_problem
+
+PEOPLE = 8
+OBJECTIVE = Objective(EnergyWeights(scale=0.1, joint=1e-4))
+
+
+@functools.cache
+def _near_people(focal=4.0):
+    """Return people before a camera of `focal` half sides, and exact annotation of theirs."""
+    template, people = small_problem.small_template(), small_problem.random_people(PEOPLE, 1, turn=1.0)
+    seen = small_problem.observe(people, 2)
+    pinhole = Pinhole(np.full(PEOPLE, focal, np.float32), np.tile(np.float32([0.3, -0.5]), (PEOPLE, 1)))
+
+    @jax.jit
+    @jax.vmap
+    def place(one, face, barycentric, pinhole):
+        segments = kinematics.pose_skeleton(template, one.rotation, one.pose, one.segment_scale)
+        points = skinning.skin_points(template, segments, skinning.surface_points(template, face, barycentric))
+        project = functools.partial(
+            cameras.project, camera_scale=one.camera_scale, translation=one.translation, pinhole=pinhole
+        )
+        return project(points), project(skinning.h36m_joints(template, segments))
+
+    points, keypoints = place(people, seen.point_face, seen.point_barycentric, pinhole)
+    return people, dataclasses.replace(
+        seen, point_position=np.asarray(points), keypoint_position=np.asarray(keypoints), pinhole=pinhole
+    )
+
+
+@functools.cache
+def _fit(optimizer, weak=False):
+    observed = dataclasses.replace(_near_people()[1], pinhole=None) if weak else _near_people()[1]
+    config = RegistrationConfig(optimizer=optimizer, steps=60, starts="headings4", batch=PEOPLE, devices=1)
+    return observed, register.register(small_problem.small_template(), observed, config, OBJECTIVE)
+
+
+@jax.jit
+@jax.vmap
+def _joints(person):
+    template = small_problem.small_template()
+    segments = kinematics.pose_skeleton(template, person.rotation, person.pose, person.segment_scale)
+    return person.camera_scale * skinning.h36m_joints(template, segments)
+
+
+def test_a_pinhole_in_a_crop_is_the_photograph_s_perspective():
+    """The crop's formula against f X / Z + c in pixels, in a box beside the centre."""
+    random = np.random.default_rng(0)
+    intrinsics = np.float32([900.0, 900.0, 320.0, 240.0])
+    box = np.float32([400.0, 100.0, 200.0, 200.0])
+    position, points = np.float32([0.4, -0.2, 3.0]), random.normal(0, 0.5, (20, 3)).astype(np.float32)
+    exact = cameras.project_perspective(points + position[None], jnp.asarray(intrinsics))
+    scale, place = cameras.weak_from_position(jnp.asarray(position), jnp.asarray(intrinsics))
+    camera_scale, translation = cameras.crop_from_photograph(scale, place, jnp.asarray(box))
+    half = box[2] / 2
+    pinhole = Pinhole(intrinsics[0] / half, (intrinsics[2:] - box[:2]) / half - 1)
+    found = cameras.project(points, camera_scale, translation, pinhole)
+    np.testing.assert_allclose((found + 1) * half + box[None, :2], exact, atol=2e-3)
+
+
+def test_far_away_it_is_weak_perspective():
+    points = np.random.default_rng(1).normal(0, 0.5, (20, 3)).astype(np.float32)
+    far = cameras.project(points, 0.8, np.float32([0.1, 0.2]), Pinhole(jnp.float32(1e6), jnp.zeros(2)))
+    np.testing.assert_allclose(far, cameras.project(points, 0.8, np.float32([0.1, 0.2])), atol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["lm", "dense_lm"])
+def test_the_energy_that_a_solver_returns_is_that_of_the_image(optimizer):
+    observed, fit = _fit(optimizer)
+    exact = register.score(small_problem.small_template(), observed, fit.parameters, OBJECTIVE)
+    np.testing.assert_allclose(fit.energy, exact, rtol=1e-3, atol=1e-5)
+
+
+def test_lm_ends_near_the_minimum_of_the_energy_in_the_image():
+    """It lowers the energy of points moved to weak perspective (POSIT), not quite that of the image."""
+    ratio = np.asarray(_fit("lm")[1].energy) / np.asarray(_fit("dense_lm")[1].energy)
+    assert np.median(ratio) < 2.0
+
+
+@pytest.mark.parametrize("optimizer", ["lm", "dense_lm"])
+def test_a_known_camera_halves_the_error_of_bodies_near_it(optimizer):
+    truth = np.asarray(_joints(_near_people()[0]))
+
+    def error(weak):
+        found = np.asarray(_joints(_fit(optimizer, weak)[1].parameters))
+        return np.median(np.linalg.norm(found - truth, axis=-1).mean(axis=1))
+
+    assert error(weak=False) < 0.6 * error(weak=True)
