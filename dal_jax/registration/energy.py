@@ -2,6 +2,8 @@
 
     L = w_dense L_dense + w_KP L_KP + w_scale L_scale + w_joint L_joint + w_det L_det,   each L = sum of squares
 
+and, of our own, w_limit L_limit (joint limits) and w_shape L_shape (`priors.ShapePrior`).
+
 Residual vectors rather than losses, so that first-order optimisers (sum of squares) and Gauss-Newton (Jacobian) share
 them. A confidence c enters a residual as sqrt(c). A `Term` adds one of the user's own.
 """
@@ -20,10 +22,10 @@ from dal_jax.body.kinematics import Segments
 from dal_jax.body.parameters import BodyParameters, fix_gauge
 from dal_jax.body.template import Template
 from dal_jax.observations.residuals import Target, dense_residual, keypoint_residual
-from dal_jax.registration.priors import PosePrior
+from dal_jax.registration.priors import PosePrior, ShapePrior
 from dal_jax.runtime import struct
 
-TERMS = ("dense", "keypoint", "scale", "joint", "det", "limit")
+TERMS = ("dense", "keypoint", "scale", "joint", "det", "limit", "shape")
 _DET_MARGIN = 1.0
 
 
@@ -37,6 +39,7 @@ class EnergyWeights:
     limit: of the squared excess of joint angles beyond their anatomical limits, radians.
     outlier: distance in crop units at which a dense correspondence counts as wrong, the scale of Geman and McClure's
       robust loss r^2 / (1 + r^2 / outlier^2). None: the paper's squared loss.
+    shape: of the squared deviation from the objective's shape prior, in its standard deviations.
     """
 
     dense: float = 1000.0
@@ -46,6 +49,7 @@ class EnergyWeights:
     det: float = 1.0
     limit: float | None = None
     outlier: float | None = None
+    shape: float | None = None
 
 
 def stiff_weights() -> EnergyWeights:
@@ -72,19 +76,33 @@ class Term:
 
 @struct.dataclass
 class Objective:
-    """Everything of eq. 2 but the data: how terms are weighted, and what L_joint pulls to.
+    """Everything of eq. 2 but the data: how terms are weighted, and what L_joint and L_shape pull to.
 
     prior: what L_joint pulls to; None: the T-pose, as in the paper.
+    shape: what L_shape pulls to where the weights have a `shape`.
     terms: further terms, of the user's own.
     """
 
     weights: EnergyWeights = dataclasses.field(default_factory=EnergyWeights)
     prior: PosePrior | None = None
+    shape: ShapePrior | None = None
     terms: tuple[Term, ...] = struct.static(default=())
 
     def reweighted(self, **changes: float | None) -> "Objective":
         """Return the same objective with some of its weights changed."""
         return dataclasses.replace(self, weights=dataclasses.replace(self.weights, **changes))
+
+    def active_shape(self) -> ShapePrior | None:
+        """Return the shape prior, or None where the weights switch its term off.
+
+        Raises:
+          ValueError: there is a weight but no prior.
+        """
+        if self.weights.shape is None:
+            return None
+        if self.shape is None:
+            raise ValueError(f"weights.shape is {self.weights.shape}, but the objective has no shape prior")
+        return self.shape
 
 
 def as_arrays(objective: Objective) -> Objective:
@@ -137,6 +155,13 @@ def joint_residual(
     return pose if prior is None else prior.residual(pose)
 
 
+def shape_residual(
+    template: Template, log_segment_scale: Float[Array | np.ndarray, "24"], prior: ShapePrior | None
+) -> Float[Array | np.ndarray, "residuals"]:
+    """Return how proportions deviate from a prior, whitened: 23 numbers, none without a prior (not in the paper)."""
+    return np.zeros(0) if prior is None else prior.residual(scale_residual(template, log_segment_scale))
+
+
 def limit_residual(pose: Float[Array | np.ndarray, "23 3"]) -> Float[Array, "23 3"]:
     """Return the joint angles' signed excess beyond anatomical limits, radians (not in the paper)."""
     return joint_limits.excess(pose)
@@ -184,7 +209,7 @@ def pose_body(template: Template, unknowns: Unknowns, pinhole: Pinhole | None = 
 
 def residuals(
     template: Template, target: Target, unknowns: Unknowns, objective: Objective
-) -> dict[str, Float[Array, "..."]]:
+) -> dict[str, Float[Array | np.ndarray, "..."]]:
     """Return every term of eq. 2, and the objective's own, as an unweighted residual array, by name.
 
     The weights are read for the form of a term (`outlier`) alone.
@@ -201,6 +226,7 @@ def residuals(
         "joint": joint_residual(unknowns.pose, objective.prior),
         "det": det_residual(unknowns.raw_rotation),
         "limit": limit_residual(unknowns.pose),
+        "shape": shape_residual(template, unknowns.log_segment_scale, objective.active_shape()),
     }
     return own | {term.name: term.residual(posed) for term in objective.terms}
 

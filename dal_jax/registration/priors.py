@@ -1,10 +1,21 @@
-"""How people hold their joints: a Gaussian prior on joint rotations, in place of the paper's pull to the T-pose.
+"""What is known of people before they are seen: how they hold their joints, and how their proportions vary.
+
+A Gaussian prior on joint rotations, in place of the paper's pull to the T-pose:
 
     L_joint = sum_j d_j' P_j d_j,        d_j = log(Abar_j' A_j)
 
 Abar_j is the mean rotation of joint j over people and P_j the inverse covariance about it. A limb that no pixel shows
 then hangs where limbs hang, and a knee bends about one axis only. Both are learned from fits to 2D annotation
-(`uncertainty.noise.estimate`). The paper's |a_j|^2 is Abar = 1, P = 1. This prior is not in the paper.
+(`uncertainty.noise.estimate`). The paper's |a_j|^2 is Abar = 1, P = 1.
+
+A Gaussian prior on proportions, in place of the paper's L_scale, which counts every edge of the skeleton alike:
+
+    L_shape = (r - m)' (L L' + D)^-1 (r - m) = min_z sum_e (r_e - m_e - (L z)_e)^2 / D_e + |z|^2
+
+r_e = log s_child - log s_parent over the 23 edges, D diagonal, L a few factors that people have in common. Legs are
+long or short together, and left as right, so both cost as much as one factor; one hand alone costs its small D.
+
+Neither prior is in the paper.
 """
 
 import functools
@@ -59,6 +70,40 @@ def broad() -> PosePrior:
     """Return a broad prior for bodies without learned poses: the T-pose with a spread of 30 degrees."""
     covariance = np.tile(_BROAD_SD**2 * np.eye(3, dtype=np.float32), (23, 1, 1))
     return gaussian(np.zeros((23, 3), np.float32), covariance)
+
+
+@struct.dataclass
+class ShapePrior:
+    """A Gaussian over r, the log scales of the 23 segments that have a parent, against those of their parents.
+
+    mean: of r against the template.
+    factors: L; r moves by L z, z standard normal.
+    variance: D, of each edge apart from the factors.
+    root: R with R' R = (L L' + D)^-1. `shape_gaussian` computes it.
+    """
+
+    mean: Float[Array | np.ndarray, "23"]
+    factors: Float[Array | np.ndarray, "23 factors"]
+    variance: Float[Array | np.ndarray, "23"]
+    root: Float[Array | np.ndarray, "23 23"]
+
+    def residual(self, stretch: Float[Array | np.ndarray, "23"]) -> Float[Array, "23"]:
+        """Return R (r - m), whose squares sum up to L_shape."""
+        return jnp.matmul(jnp.asarray(self.root), stretch - self.mean, precision="highest")
+
+    def covariance(self) -> Float[np.ndarray, "23 23"]:
+        """Return L L' + D, in float64 on the host."""
+        factors = np.asarray(self.factors, np.float64)
+        return factors @ factors.T + np.diag(np.asarray(self.variance, np.float64))
+
+
+def shape_gaussian(
+    mean: Float[np.ndarray, "23"], factors: Float[np.ndarray, "23 factors"], variance: Float[np.ndarray, "23"]
+) -> ShapePrior:
+    """Return the prior of this mean and covariance, in float32; its root is computed in float64 on the host."""
+    prior = ShapePrior(*(np.asarray(each, np.float32) for each in (mean, factors, variance)), np.zeros((23, 23)))
+    lower = np.linalg.cholesky(np.linalg.inv(prior.covariance()))
+    return prior.replace(root=lower.T.astype(np.float32))
 
 
 @functools.cache

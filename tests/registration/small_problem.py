@@ -10,7 +10,8 @@ from dal_jax.body import cameras, kinematics, parameters, rotations, skeleton, s
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.observations.observation import Observation
-from dal_jax.registration.priors import PosePrior
+from dal_jax.registration import priors
+from dal_jax.registration.priors import PosePrior, ShapePrior
 
 _JOINTS = np.array([
     [0, 0, 0], [0.06, -0.09, 0], [-0.06, -0.09, 0], [0, 0.11, 0], [0.1, -0.47, 0], [-0.1, -0.47, 0], [0, 0.25, 0],
@@ -121,3 +122,10 @@ def pose_prior(seed: int = 0) -> PosePrior:
     lower = np.tril(random.normal(0.0, 0.3, (23, 3, 3))) + np.diag([1.0, 2.0, 4.0])
     root = np.swapaxes(lower, 1, 2).astype(np.float32)
     return PosePrior(mean, np.linalg.inv(lower @ np.swapaxes(lower, 1, 2)).astype(np.float32), root)
+
+
+def shape_prior(seed: int = 0) -> ShapePrior:
+    """Return a prior with two factors beside edges that vary by 2 to 6 per cent of themselves."""
+    random = np.random.default_rng(seed)
+    factors, variance = random.normal(0.0, 0.1, (23, 2)), random.uniform(0.02, 0.06, 23) ** 2
+    return priors.shape_gaussian(random.normal(0.0, 0.05, 23), factors, variance)

@@ -1,5 +1,7 @@
 """The tree solver against a dense solve of the same system in float64, autodiff, and the generic reference."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,6 +70,9 @@ OBJECTIVES = {
     "joint limits": Objective(EnergyWeights(1000.0, 3.0, 20.0, 7.0, 1.0, limit=50.0)),
     "robust": Objective(EnergyWeights(1000.0, 3.0, 20.0, 7.0, 1.0, outlier=0.1)),
     "pose prior": Objective(EnergyWeights(1000.0, 3.0, 20.0, 7.0, 1.0, limit=50.0), small_problem.pose_prior()),
+    "shape prior": Objective(
+        EnergyWeights(1000.0, 3.0, 2.0, 7.0, 1.0, shape=3.0), small_problem.pose_prior(), small_problem.shape_prior()
+    ),
 }
 
 
@@ -129,10 +134,13 @@ def _move(state, flat):
     return retract(state, Increments(control, flat[96:].reshape(2, 1, 1)))
 
 
-def _dense_system(model, problem, state, value):
-    """Assemble the majorised system over the 24 x 4 controls and the root's translation as one matrix (one image)."""
+def _dense_system(model, problem, state, value, objective):
+    """Assemble the majorised system over the 24 x 4 controls and the root's translation as one matrix (one image).
+
+    A prior on proportions enters by the inverse of its covariance, which knows no factors.
+    """
     quadratic = np.asarray(jax.jit(evaluation.segment_quadratic)(model, problem, state, value))[..., 0, 0]
-    pull, curvature = np.asarray(value.pull)[..., 0, 0], np.asarray(value.curvature)[..., 0, 0]
+    pull, curvature = np.asarray(value.pull)[..., 0, 0], np.array(value.curvature)[..., 0, 0]
     turned = np.zeros((24, 4, 4))
     if value.prior_curvature is not None:
         turned[:, :3, :3] = np.asarray(value.prior_curvature)[..., 0, 0]
@@ -154,8 +162,12 @@ def _dense_system(model, problem, state, value):
         gradient += reach[node].T @ force[:, 0]
         if node:
             difference = _control(node)
+            curvature[node, 3] = objective.weights.scale
             matrix += difference.T @ (np.diag(curvature[node]) + turned[node]) @ difference
             gradient += difference.T @ pull[node]
+    if objective.shape is not None:
+        stretch = np.stack([_control(node)[3] for node in range(1, 24)])
+        matrix += objective.weights.shape * stretch.T @ np.linalg.inv(objective.shape.covariance()) @ stretch
     return matrix, gradient
 
 
@@ -190,11 +202,13 @@ def system(request):
         if request.param.prior is not None:
             start = start.replace(pose=0.6 * start.pose)
         template, observed, start = _double(template), _double(observed), _double(start)
+        objective = dataclasses.replace(request.param, shape=_double(request.param.shape))
         start = start.replace(rotation=np.asarray(rotations.nearest_rotation(jnp.asarray(start.rotation))))
-        model, target, state, problem = _tree(template, observed, start, request.param)
+        model, target, state, problem = _tree(template, observed, start, objective)
         value = jax.jit(evaluation.evaluate)(model, problem, state)
         step = jax.jit(elimination.solve_step)(model, problem, state, value, jnp.zeros_like(value.energy))
-        return request.param, model, target, state, problem, step, *_dense_system(model, problem, state, value)
+        system = _dense_system(model, problem, state, value, objective)
+        return objective, model, target, state, problem, step, *system
 
 
 def test_step_solves_the_majorised_system(system):

@@ -1,5 +1,6 @@
 """The step of the majorised, damped system: up the tree (eliminate), down the tree (substitute).
 
+Quadratics have columns (dp, u, 1), and after them those of the factors z where there is a prior on proportions.
 Nodes of a level are handled together; batch axes come last.
 """
 
@@ -12,7 +13,7 @@ from jaxtyping import Array, Float
 
 from dal_jax.body import kinematics
 from dal_jax.registration.solvers.tree import evaluation
-from dal_jax.registration.solvers.tree.evaluation import TreeProblem, Value
+from dal_jax.registration.solvers.tree.evaluation import ShapeTerm, TreeProblem, Value
 from dal_jax.registration.solvers.tree.model import TreeModel
 from dal_jax.registration.solvers.tree.state import Increments, TreeState, bone_offsets, contract, stage, sum_of
 
@@ -31,34 +32,68 @@ def solve_step(
 ) -> Increments:
     """Return the minimiser of the majoriser plus damping."""
     levels = [slice(level[0], level[-1] + 1) for level in kinematics.nodes_by_depth(model.parents)]
-    quadratic = evaluation.segment_quadratic(model, problem, state, value)
+    quadratic, shape = evaluation.segment_quadratic(model, problem, state, value), problem.shape
+    widen = functools.partial(_widen, 0 if shape is None else shape.factors.shape[1])
     motion = stage(functools.partial(contract, evaluation.MOTION), bone_offsets(model, state))
 
-    rows, here = {}, quadratic[levels[-1]]
+    rows, here = {}, widen(quadratic[levels[-1]])
+    of_factors = None if shape is None else _factors_alone(shape, damping)
     for depth in reversed(range(1, len(levels))):
         nodes, is_child = levels[depth], _is_child(model.parents, depth)
         curvatures = jax.tree.map(lambda each, nodes=nodes: each[nodes], (value.curvature, value.prior_curvature))
-        system = stage(_control_rows, here, value.pull[nodes], *curvatures, damping)
+        coupling = None if shape is None else shape.coupling()[nodes]
+        system = stage(_control_rows, here, value.pull[nodes], *curvatures, coupling, damping)
         rows[depth] = _factorise(system)
+        if of_factors is not None:
+            of_factors = of_factors - stage(_factors_given, rows[depth], of_factors)
         left = stage(_minimum, here, rows[depth])
         columns = stage(_move_columns, left, motion[nodes])
         hand_up = functools.partial(_hand_up, is_child)
-        here = stage(hand_up, quadratic[levels[depth - 1]], columns, motion[nodes])
-    move, control = _solve_root(here, damping)
+        here = stage(hand_up, widen(quadratic[levels[depth - 1]]), columns, motion[nodes])
+    move, control, factors = _solve_root(here, of_factors, damping)
 
     root_move, controls = move[0, :2], [control]
     for depth in range(1, len(levels)):
         is_child = _is_child(model.parents, depth).T
         arrive = functools.partial(_arrive, is_child)
         move, parent = stage(arrive, motion[levels[depth]], move, control)
-        control = stage(_follow, rows[depth], move, parent)
+        control = stage(_follow, rows[depth], move, parent, factors)
         controls.append(control)
     return Increments(jnp.concatenate(controls), root_move)
 
 
-def _control_rows(here, pull, curvature, prior_curvature, damping):
-    """Return [system | rows] of the controls r of a level's nodes, (3) of `lm`, (n, 4, 12, ...)."""
-    rows = here[:, 3:] + pull[:, :, None] * _constant(np.eye(8)[7:], here)
+def _widen(factors: int, quadratic):
+    """Return a quadratic over (dp, u, 1) as one over (dp, u, 1, z)."""
+    return (
+        jnp.pad(quadratic, [(0, 0), (0, 0), (0, factors)] + [(0, 0)] * (quadratic.ndim - 3)) if factors else quadratic
+    )
+
+
+def _factors_alone(shape: ShapeTerm, damping):
+    """Return rows z, columns (1, z) of the prior's own quadratic, (1, m, 1 + m, ...): its minimum is at z = 0.
+
+    Damping multiplies the whole quadratic of the prior, so that a move along the factors is damped by what it costs.
+    """
+    block = jnp.pad(shape.stiffness(), ((0, 0), (1, 0)))
+    return block.reshape(1, *block.shape, *(1,) * damping.ndim) * (1.0 + damping[None, None, None])
+
+
+def _factors_given(rows, of_factors):
+    """Return what minimising over a level's controls takes from the quadratic of the factors."""
+    width = of_factors.shape[2]
+    solved = [row[:, -width:] for row in rows]
+    return jnp.sum(sum_of(row[:, 1:, None] * row[:, None] for row in solved), axis=0, keepdims=True)
+
+
+def _control_rows(here, pull, curvature, prior_curvature, coupling, damping):
+    """Return [system | rows] of the controls r of a level's nodes, (3) of `lm`, (n, 4, 12 + m, ...)."""
+    width = here.shape[2]
+    rows = here[:, 3:] + pull[:, :, None] * _constant(np.eye(width)[7:8], here)
+    if coupling is not None:
+        of_stretch = _constant(np.eye(4)[:, 3:], here) * jnp.pad(coupling, ((0, 0), (8, 0))).reshape(
+            -1, 1, width, *(1,) * (here.ndim - 3)
+        )
+        rows = rows + of_stretch * (1.0 + damping[None, None, None])
     system = here[:, 3:, 3:7] + _constant(np.eye(4), here) * curvature[:, :, None]
     if prior_curvature is not None:
         system = system + jnp.pad(prior_curvature, [(0, 0), (0, 1), (0, 1)] + [(0, 0)] * (here.ndim - 3))
@@ -85,22 +120,25 @@ def _pivot(system):
 
 def _minimum(here, rows):
     """Return the quadratic after minimising over the controls: here - (L^-1 rows)' (L^-1 rows)."""
-    solved = [row[:, -8:] for row in rows]
+    solved = [row[:, -here.shape[2] :] for row in rows]
     return here - sum_of(row[:, : here.shape[1], None] * row[:, None] for row in solved)
 
 
-def _follow(rows, move, parent):
-    """Return u = u_parent + r of a level from dp and u_parent, r limited to what the linearisation can bear."""
+def _follow(rows, move, parent, factors):
+    """Return u = u_parent + r of a level from dp, u_parent and z, r limited to what the linearisation can bear."""
     known = jnp.concatenate([move, parent], axis=1)
-    return parent + _limit(_substitute(rows, known))
+    return parent + _limit(_substitute(rows, known, factors))
 
 
-def _substitute(rows, known):
-    """Solve L' r = -(L^-1 rows)(known, 1) from the last unknown to the first."""
+def _substitute(rows, known, factors):
+    """Solve L' r = -(L^-1 rows)(known, 1, factors) from the last unknown to the first."""
     solution: list[Array] = []
+    width = 8 if factors is None else 8 + factors.shape[1]
     for row in reversed(rows):
-        later, solved = row[:, 1 : len(solution) + 1], row[:, -8:]
+        later, solved = row[:, 1 : len(solution) + 1], row[:, -width:]
         given = solved[:, 7] + sum_of(solved[:, i] * known[:, i] for i in range(known.shape[1]))
+        if factors is not None:
+            given = given + sum_of(solved[:, 8 + i] * factors[:, i] for i in range(factors.shape[1]))
         coupled = sum_of(later[:, i] * entry for i, entry in enumerate(solution))
         solution.insert(0, -(given + coupled) / row[:, 0])
     return jnp.stack(solution, axis=1)
@@ -124,16 +162,22 @@ def _hand_up(is_child, above, value, motion):
     return above + _over_nodes(is_child, jnp.concatenate(rows, axis=1))
 
 
-def _solve_root(root, damping):
-    """Solve the root's 6 x 6 system over (dp_x, dp_y, u); dp_z stays. Return dp (1, 3, ...) and u (1, 4, ...)."""
+def _solve_root(root, of_factors, damping):
+    """Solve the root's system over (dp_x, dp_y, u, z); dp_z stays. Return dp (1, 3, ...), u (1, 4, ...), z or None."""
     unknown = np.array([0, 1, 3, 4, 5, 6])
 
-    def assemble(root):
-        system = _damp(root[:, unknown][:, :, unknown], damping)
-        return jnp.concatenate([system, root[:, unknown]], axis=2)
+    def assemble(root, of_factors):
+        system, given = _damp(root[:, unknown][:, :, unknown], damping), root[:, unknown]
+        if of_factors is None:
+            return jnp.concatenate([system, given], axis=2)
+        upper = jnp.concatenate([system, given[:, :, 8:], given[:, :, :8]], axis=2)
+        left = [jnp.swapaxes(given[:, :, 8:], 1, 2), of_factors[:, :, 1:]]
+        right = [jnp.zeros_like(of_factors[:, :, :1])] * 7 + [of_factors[:, :, :1]]
+        return jnp.concatenate([upper, jnp.concatenate(left + right, axis=2)], axis=1)
 
-    solution = _substitute(_factorise(stage(assemble, root)), root[:, 0, :0])
-    return jnp.concatenate([solution[:, :2], jnp.zeros_like(solution[:, :1])], axis=1), _limit(solution[:, 2:])
+    solution = _substitute(_factorise(stage(assemble, root, of_factors)), root[:, 0, :0], None)
+    move = jnp.concatenate([solution[:, :2], jnp.zeros_like(solution[:, :1])], axis=1)
+    return move, _limit(solution[:, 2:6]), None if of_factors is None else solution[:, 6:]
 
 
 def _damp(system, damping):

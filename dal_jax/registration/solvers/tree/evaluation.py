@@ -20,6 +20,27 @@ from dal_jax.runtime import struct
 
 
 @struct.dataclass
+class ShapeTerm:
+    """The prior on proportions by segments, the root's row zero: its weight, and m, R, L and 1 / D of `priors`."""
+
+    weight: Float[Array, ""]
+    mean: Float[Array, "24"]
+    root: Float[Array, "24 24"]
+    factors: Float[Array, "24 factors"]
+    precision: Float[Array, "24"]
+
+    def coupling(self) -> Float[Array, "24 factors"]:
+        """Return the block of the quadratic by a segment's stretch and the factors z, -w D^-1 L."""
+        return -self.weight * self.precision[:, None] * self.factors
+
+    def stiffness(self) -> Float[Array, "factors factors"]:
+        """Return its block by the factors, w (I + L' D^-1 L)."""
+        size = self.factors.shape[1]
+        of_edges = jnp.matmul(self.factors.T, self.precision[:, None] * self.factors, precision="highest")
+        return self.weight * (jnp.eye(size, dtype=of_edges.dtype) + of_edges)
+
+
+@struct.dataclass
 class TreeProblem:
     """What stays fixed while people are fitted (batch axes last: starts, people).
 
@@ -27,6 +48,7 @@ class TreeProblem:
     goal, mass: of the key points; mass is their weight times confidence, by axis. Before a pinhole both are those of
       the reference's depths, as of the points (`points`).
     prior_mean, prior_precision: Abar of every joint (the root: 1), and its P (the root: 0); None without a prior.
+    shape: the prior on proportions; None without one.
     """
 
     dense: DenseTerm
@@ -39,6 +61,7 @@ class TreeProblem:
     limit_weight: float | Float[Array, ""] | None
     prior_mean: Float[Array, "24 3 3"] | None
     prior_precision: Float[Array, "24 3 3"] | None
+    shape: ShapeTerm | None
 
 
 @struct.dataclass
@@ -79,6 +102,21 @@ def make_problem(
         limit_weight=weights.limit,
         prior_mean=prior_mean,
         prior_precision=prior_precision,
+        shape=_shape_term(objective),
+    )
+
+
+def _shape_term(objective: Objective) -> ShapeTerm | None:
+    prior = objective.active_shape()
+    if prior is None:
+        return None
+    mean, root, factors = (jnp.asarray(each) for each in (prior.mean, prior.root, prior.factors))
+    return ShapeTerm(
+        weight=jnp.asarray(objective.weights.shape),
+        mean=jnp.pad(mean, (1, 0)),
+        root=jnp.pad(root, (1, 0)),
+        factors=jnp.pad(factors, ((1, 0), (0, 0))),
+        precision=jnp.pad(1.0 / jnp.asarray(prior.variance), (1, 0)),
     )
 
 
@@ -185,7 +223,8 @@ _SINE = 0.5 * state_lib.CROSS.transpose(2, 0, 1)  # vector of the antisymmetric 
 def _pull_terms(model: TreeModel, problem: TreeProblem, state: TreeState) -> tuple[Array, Array, Array, Array | None]:
     """Return the terms that act on the controls r alone: energy, half gradient, curvatures as in `Value`.
 
-    |log A_j|^2 has the gradient G_p log A_j; (log s_j - log s_p)^2 is quadratic.
+    |log A_j|^2 has the gradient G_p log A_j; (log s_j - log s_p)^2 is quadratic. A prior on proportions has its energy
+    and gradient where its factors are at their minimum, and its curvature where they are held.
     """
     parent = state_lib.over_segments(model.parent_of, state.axes)
     stretch = state.log_scale - state_lib.over_segments(model.parent_of, state.log_scale)
@@ -205,9 +244,24 @@ def _pull_terms(model: TreeModel, problem: TreeProblem, state: TreeState) -> tup
         pull = pull + problem.limit_weight * excess_pull
         stiffness = stiffness + problem.limit_weight * beyond
     scale_stiffness = jnp.full_like(stretch, problem.scale_weight)[:, None]
+    if problem.shape is not None:
+        shape_energy, shape_pull, shape_stiffness = _proportions(problem.shape, stretch)
+        total = total + shape_energy
+        scale_stiffness = scale_stiffness + shape_stiffness[:, None]
     curvature = jnp.concatenate([jnp.repeat(stiffness[:, None], 3, axis=1), scale_stiffness], axis=1)
-    pull = jnp.concatenate([pull, problem.scale_weight * stretch[:, None]], axis=1)
+    scale_pull = problem.scale_weight * stretch[:, None]
+    if problem.shape is not None:
+        scale_pull = scale_pull + shape_pull[:, None]
+    pull = jnp.concatenate([pull, scale_pull], axis=1)
     return total, pull, curvature, prior_curvature
+
+
+def _proportions(shape: ShapeTerm, stretch: Float[Array, "24 ..."]):
+    """Return w |R (r - m)|^2, its half gradient by r, and w / D."""
+    mean, precision = (each.reshape(-1, *(1,) * (stretch.ndim - 1)) for each in (shape.mean, shape.precision))
+    whitened = state_lib.over_segments(shape.root, stretch - mean)
+    pull = shape.weight * state_lib.over_segments(shape.root.T, whitened)
+    return jnp.sum(shape.weight * whitened**2, axis=0), pull, shape.weight * precision
 
 
 def _rotation_vector(parent: Float[Array, "24 3 3 ..."], axes: Float[Array, "24 3 3 ..."]):

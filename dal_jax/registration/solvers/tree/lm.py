@@ -29,8 +29,15 @@ over r leaves
     V = Q - R' (Q_uu + D + damping)^-1 R,      R = rows u of Q, plus the pull's gradient in the last column    (3)
 
 over (dp, u_parent, 1): Featherstone's articulated inertia, with springs. The root has 6 unknowns (its depth is free
-under weak perspective, and stays). Substituting back from the root gives every r. The camera's scale is the common
-factor of the segment scales here, and is split off by the caller; all lengths are in crop units.
+under weak perspective, and stays).
+
+A prior on proportions couples all stretches, but through m factors z alone (`priors`). They are held while the tree is
+eliminated, which gives every quadratic m more columns and adds up their own m x (m + 1) block, and are solved with the
+root's unknowns: its Hessian is used as it is. Energy and gradient are those at the best z, by the constant inverse of
+the covariance.
+
+Substituting back from the root gives every r. The camera's scale is the common factor of the segment scales here, and
+is split off by the caller; all lengths are in crop units.
 
 Layout: structure of arrays, segments first and batch axes (starts, people) last, so that every operation is elementwise
 over the batch. `points`, `evaluation` and `elimination` are the parts; this file is the damping, and which fits accept.
