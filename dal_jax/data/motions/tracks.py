@@ -71,9 +71,11 @@ ACCLAIM = Names(
 def h36m_joints(tracks: Tracks, names: Names, file_name: str) -> Float[np.ndarray, "frames 17 3"]:
     """Return Human3.6M's joints; the hip is between the hips, the spine half-way along the back.
 
-    The thorax is between the shoulders, where the chest carries their middle on average: files begin a neck anywhere.
-    Nose and top of the head sit on the head as they do on the free body, in proportion to the trunk: files end a head
-    anywhere.
+    A file has the ends of bones. The joints lie beside them as they do on the free body in its T-pose, in proportion
+    to the trunk, halfway between the frames of the bones above and below; those of the head beside the head's, the
+    thorax beside the middle of the shoulders, where the chest carries it on average: files begin a neck anywhere.
+    Note: the frames are those of the file's rest pose, taken for a T-pose; of arms that hang in it elbows and wrists
+    are some 2 cm off.
 
     Raises:
       errors.InputError: a joint is not there under any of its names.
@@ -85,21 +87,35 @@ def h36m_joints(tracks: Tracks, names: Names, file_name: str) -> Float[np.ndarra
         for joint in ("hip", "knee", "foot", "shoulder", "elbow", "wrist")
     }
     neck, head, face = find(names.points["neck"]), find(names.points["head"]), find((names.face,))
-    points = {joint: tracks.positions[:, row] for joint, row in rows.items()}
-    points["hip"] = (points["right_hip"] + points["left_hip"]) / 2
+    ends = {joint: tracks.positions[:, row] for joint, row in rows.items()}
     chest = tracks.rotations[:, neck if names.ends else max(tracks.parents[neck], 0)]
-    points["thorax"] = _carried(
-        (points["right_shoulder"] + points["left_shoulder"]) / 2, tracks.positions[:, neck], chest
-    )
-    back = tracks.positions[:, _between(tracks.parents, neck)]
-    points["spine"] = _half_way(points["hip"], back, points["thorax"])
+    shoulders = _carried((ends["right_shoulder"] + ends["left_shoulder"]) / 2, tracks.positions[:, neck], chest)
+    hips = (ends["right_hip"] + ends["left_hip"]) / 2
     across = tracks.rest[rows["left_hip"]] - tracks.rest[rows["right_hip"]]
     up = tracks.rest[neck] - (tracks.rest[rows["left_hip"]] + tracks.rest[rows["right_hip"]]) / 2
-    size = np.linalg.norm(points["thorax"] - points["hip"], axis=-1).mean()
-    turn = tracks.rotations[:, face] @ _frame(up, across, file_name)
-    for joint, place in _on_the_head().items():
-        points[joint] = tracks.positions[:, head] + size * turn @ place
+    frame, size = _frame(up, across, file_name), np.linalg.norm(shoulders - hips, axis=-1).mean()
+
+    def beside(end: np.ndarray, rotation: np.ndarray, joint: str) -> np.ndarray:
+        return end + size * rotation @ frame @ _beside_bones()[joint]
+
+    points = {joint: beside(ends[joint], _about(tracks, names, row), joint) for joint, row in rows.items()}
+    points |= {joint: beside(tracks.positions[:, head], tracks.rotations[:, face], joint) for joint in _ON_THE_HEAD}
+    points["thorax"] = beside(shoulders, chest, "thorax")
+    points["hip"] = (points["right_hip"] + points["left_hip"]) / 2
+    back = tracks.positions[:, _between(tracks.parents, neck)]
+    points["spine"] = _half_way(points["hip"], back, points["thorax"])
     return np.stack([points[name] for name in skeleton.H36M_JOINT_NAMES], axis=1)
+
+
+_ON_THE_HEAD = ("neck_nose", "head")
+
+
+def _about(tracks: Tracks, names: Names, row: int) -> Float[np.ndarray, "frames 3 3"]:
+    """Return the mean rotation of the bones above and below a joint: of a hip the pelvis' alone."""
+    above = row if names.ends else max(tracks.parents[row], 0)
+    below = next((child for child, parent in enumerate(tracks.parents) if parent == row), row) if names.ends else row
+    pelvis = row in (_find(tracks.names, names.points["hip"], side, file_name="") for side in ("right", "left"))
+    return tracks.rotations[:, above] if pelvis else (tracks.rotations[:, above] + tracks.rotations[:, below]) / 2
 
 
 def bone_sum(joints: Float[np.ndarray, "*b 17 3"]) -> Float[np.ndarray, "*b"]:
@@ -160,11 +176,14 @@ def _frame(up: np.ndarray, left: np.ndarray, file_name: str) -> Float[np.ndarray
 
 
 @functools.cache
-def _on_the_head() -> dict[str, np.ndarray]:
-    """Return where joints are from the head's: left, up, forward, in lengths of the trunk, hip to thorax."""
+def _beside_bones() -> dict[str, np.ndarray]:
+    """Return where joints are from the ends of bones: left, up, forward, in lengths of the trunk, hips to shoulders."""
     body = load.load_body()
     places = np.asarray(body.h36m_regressor, np.float64) @ np.asarray(body.vertices, np.float64)
-    rows = {name: row for row, name in enumerate(skeleton.H36M_JOINT_NAMES)}
-    head = np.asarray(body.joints[skeleton.SMPL_JOINT_NAMES.index("head")], np.float64)
-    trunk = np.linalg.norm(places[rows["thorax"]] - places[rows["hip"]])
-    return {name: (places[rows[name]] - head) / trunk for name in ("neck_nose", "head")}
+    ends = dict(zip(skeleton.SMPL_JOINT_NAMES, np.asarray(body.joints, np.float64), strict=True))
+    shoulders = (ends["left_shoulder"] + ends["right_shoulder"]) / 2
+    trunk = np.linalg.norm(shoulders - (ends["left_hip"] + ends["right_hip"]) / 2)
+    ends |= {"left_foot": ends["left_ankle"], "right_foot": ends["right_ankle"], "thorax": shoulders}
+    ends |= dict.fromkeys(_ON_THE_HEAD, ends["head"])
+    rows = zip(skeleton.H36M_JOINT_NAMES, places, strict=True)
+    return {name: (place - ends[name]) / trunk for name, place in rows if name in ends}

@@ -56,7 +56,7 @@ def test_joints_are_the_bodys_kinematics():
         segments = pose_skeleton(Rotation.from_rotvec(_ROOT[frame]).as_matrix(), _POSE[frame])
         for ours, smpl in pairs:
             off = np.linalg.norm(joints[frame, ours] - np.asarray(segments.position[smpl]))
-            assert off == pytest.approx(np.linalg.norm(rest[ours] - np.asarray(body.joints[smpl])), abs=0.01)
+            assert off == pytest.approx(np.linalg.norm(rest[ours] - np.asarray(body.joints[smpl])), abs=0.015)
 
 
 def test_a_folder_of_every_format_becomes_a_lifters_poses(tmp_path):
