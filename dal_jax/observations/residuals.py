@@ -6,6 +6,9 @@
 x are projections into the crop's [-1, 1] (`cameras.project`), z depths relative to the pelvis in the same units, c and
 d confidences. Residual vectors rather than losses: a sum of squares is a loss, and Gauss-Newton wants the vector. A
 confidence c enters a residual as sqrt(c).
+
+The optimiser `lm` sums both in a form of its own (`registration.solvers.tree`), which an edit of a residual here does
+not reach.
 """
 
 import functools
