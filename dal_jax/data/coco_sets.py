@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from dal_jax.data.files import Files, make_example, notes, why_unusable
-from dal_jax.data.source import Example, Noted
+from dal_jax.data.source import Item
 from dal_jax.observations import coco, densepose, keypoints, masks
 from dal_jax.observations.coco import BadEntry
 from dal_jax.observations.person import AnnotatedPerson, Rejected
@@ -93,7 +93,7 @@ def read_photograph(
     seen: int = keypoints.SEEN,
     points_needed: bool = True,
     known: Known = lambda entry, picture: {},
-) -> Iterator[Example | Rejected | Noted]:
+) -> Iterator[Item]:
     """Yield a photograph's people, the rejected ones, and what is worth counting.
 
     Args:
@@ -120,20 +120,20 @@ def read_photograph(
             yield reject(unit, one, BadEntry("image missing or unreadable", str(error)))
         return
     if is_grey(pixels):
-        yield Noted("grey photograph")
+        yield "grey photograph"
     if len(people) > 1:
-        yield Noted("photograph of several people")
+        yield "photograph of several people"
     for one, person, features in people:
         try:  # once more: the file may not have told the photograph's size
             densepose.require_box(person.bbox_px, pixels.shape[1::-1])
         except BadEntry as bad:
             yield reject(unit, one, bad)
             continue
-        yield from map(Noted, notes(person, pixels))
+        yield from notes(person, pixels)
         try:
             mask = _mask_crop(one[1], person, pixels.shape[1::-1], files.image_size)
         except BadEntry:  # the person is good for everything else
-            yield Noted("damaged mask")
+            yield "damaged mask"
             mask = None
         yield make_example(person, pixels, files, mask, **features)
 
@@ -206,7 +206,7 @@ class CocoFolder:
         self.files.require_pictures(self._images(), self.files.folder / "images")
         return found
 
-    def read(self, unit: Photograph) -> Iterator[Example | Rejected | Noted]:
+    def read(self, unit: Photograph) -> Iterator[Item]:
         """Yield a photograph's people."""
         return read_photograph(unit, self.files, points_needed=False)
 
@@ -255,7 +255,7 @@ class DensePoseCoco:
         """Return the photographs of the splits whose file is there."""
         return {split: photographs(path, self._images(split)) for split, path in self._found().items()}
 
-    def read(self, unit: Photograph) -> Iterator[Example | Rejected | Noted]:
+    def read(self, unit: Photograph) -> Iterator[Item]:
         """Yield a photograph's people."""
         return read_photograph(unit, self.files)
 

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from dal_jax.data import coco_sets
 from dal_jax.data.coco_sets import Photograph
 from dal_jax.data.files import Files, make_example, notes, why_unusable
-from dal_jax.data.source import Example, Noted
+from dal_jax.data.source import Item
 from dal_jax.observations import coco, densepose, iuv, photographs
 from dal_jax.observations.coco import BadEntry
 from dal_jax.observations.keypoints import Keypoints
@@ -21,8 +21,6 @@ from dal_jax.runtime.errors import InputError
 
 _IUV, _INDS = "_IUV.png", "_INDS.png"
 _KEYPOINTS = "keypoints.json"
-
-Items = Iterator[Example | Rejected | Noted]
 
 
 class Prediction(NamedTuple):
@@ -69,15 +67,13 @@ class IuvFolder:
         every = stems + sorted(by_stem.keys() - set(stems))
         return {"train": [Prediction(stem, number, by_stem.get(stem)) for number, stem in enumerate(every)]}
 
-    def read(self, unit: Prediction) -> Items:
+    def read(self, unit: Prediction) -> Iterator[Item]:
         """Yield a photograph's people."""
         folder = self.files.folder
         inds = folder / f"{unit.stem}{_INDS}"
         where = folder / f"{unit.stem}{_IUV}"
         if not where.is_file():
-            yield from [Noted("key points without a prediction")] * len(
-                unit.keypoints.entries if unit.keypoints else ()
-            )
+            yield from ["key points without a prediction"] * len(unit.keypoints.entries if unit.keypoints else ())
             return
         try:
             picture = photographs.of_stem(folder, unit.stem)
@@ -88,23 +84,23 @@ class IuvFolder:
             return
         found = iuv.people_of(pixels, owner, where.name, file_name=picture.name, image_id=unit.number)
         if not found.entries:
-            yield Noted("photograph of nobody")
+            yield "photograph of nobody"
         yield from found.rejected
         labelled = yield from _labelled(unit.keypoints)
         yield from self._people(found.people, photograph, pixels, owner, labelled)
 
-    def _people(self, people, photograph, pixels, owner, labelled) -> Items:
+    def _people(self, people, photograph, pixels, owner, labelled) -> Iterator[Item]:
         if is_grey(photograph):
-            yield Noted("grey photograph")
+            yield "grey photograph"
         if len(people) > 1:
-            yield Noted("photograph of several people")
+            yield "photograph of several people"
         for one in _with_keypoints(people, owner, labelled):
             why = why_unusable(one)
             if why is not None:
                 message = f"{one.file_name}: person {one.annotation_id}: has {why}"
                 yield Rejected(one.image_id, one.annotation_id, one.file_name, "too few points", message)
                 continue
-            yield from map(Noted, notes(one, photograph))
+            yield from notes(one, photograph)
             yield make_example(one, photograph, self.files, *self._maps(one, pixels, owner))
 
     def _maps(self, one: AnnotatedPerson, pixels: np.ndarray, owner: np.ndarray) -> tuple:
@@ -132,7 +128,7 @@ def _labelled(photograph: Photograph | None):
             coco.require_ids(entry)
             found = densepose.parse_keypoints(entry, photograph.keypoint_names)
         except BadEntry:
-            yield Noted("key points that are damaged")
+            yield "key points that are damaged"
             continue
         if (found.flag > 0).any():
             good.append(found)

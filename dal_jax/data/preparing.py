@@ -24,7 +24,7 @@ from tensorflow_datasets.core import writer as tfds_writer
 from tensorflow_datasets.proto import tf_example_pb2
 
 from dal_jax.data import schema
-from dal_jax.data.source import Example, Noted, Source, Summary, count, from_json, total
+from dal_jax.data.source import Example, Source, Summary, count, from_json, total
 from dal_jax.observations.person import Rejected
 from dal_jax.runtime import files, machine, progress
 from dal_jax.runtime.errors import InputError
@@ -136,7 +136,7 @@ def _prepare_chunks(work: list[Chunk], workers: int | None = None) -> None:
 def prepare_chunk(chunk: Chunk) -> int:
     """Read one chunk's units and write their people; return how many units."""
     items = [item for unit in chunk.units for item in chunk.source.read(unit)]
-    examples = [item for item in items if not isinstance(item, Rejected | Noted)]
+    examples = [item for item in items if not isinstance(item, Rejected | str)]
     write_chunk(chunk.path, examples, count(chunk.split, items))
     return len(chunk.units)
 

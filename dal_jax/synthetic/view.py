@@ -99,11 +99,9 @@ class View:
 
     def cast(self, points_px: Float[np.ndarray, "*b 2"]) -> Hits:
         """Look along photograph pixels; `distance` is the depth z, metres; furniture's faces come after the body's."""
-        directions = rays(points_px).reshape(-1, 3)
+        directions = rays(points_px)
         hits = self._scene.cast(np.zeros_like(directions), directions)
-        face = np.where(hits.mask, self._number[hits.face], raycast.MISS)
-        shape = points_px.shape[:-1]
-        return Hits(face.reshape(shape), hits.barycentric.reshape(*shape, 3), hits.distance.reshape(shape))
+        return hits._replace(face=np.where(hits.mask, self._number[hits.face], raycast.MISS))
 
     def sees_keypoints(self, joints: Float[np.ndarray, "17 3"]) -> np.ndarray:
         """Return which joints, in the camera's frame, lie just behind the first surface met on the way to them."""
