@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from dal_jax.data.coco_sets import CocoFolder, DensePoseCoco
+from dal_jax.data.coco_sets import coco_folder, densepose_coco
 from dal_jax.data.files import Files, body_digest
 from dal_jax.data.human36m.source import Human36m
 from dal_jax.data.iuv_folder import IuvFolder
@@ -17,14 +17,11 @@ from dal_jax.data.source import Source, check_choices
 from dal_jax.runtime.errors import InputError
 
 FROM_FILES: dict[str, Callable[[Files], Any]] = {
-    one.name: one
-    for one in (
-        DensePoseCoco,
-        DensePosePoseTrack,
-        IuvFolder,
-        CocoFolder,
-        Human36m,
-    )
+    "densepose_coco": densepose_coco,
+    "densepose_posetrack": DensePosePoseTrack,
+    "iuv_folder": IuvFolder,
+    "coco_folder": coco_folder,
+    "human36m": Human36m,
 }
 """What makes the source of a data set from its files."""
 

@@ -49,15 +49,6 @@ class Files:
             raise InputError(f"{self.source}: no such folder")
         return folder
 
-    def require_pictures(self, folder: pathlib.Path, wanted: pathlib.Path) -> None:
-        """Refuse a folder without any picture in it or below it; `wanted` is where they are expected.
-
-        Raises:
-          errors.InputError: there is none; the line says how photographs that lie elsewhere are linked.
-        """
-        if next(_sizes(folder), None) is None:
-            raise InputError(f"{folder}: holds no photographs; if they lie elsewhere: ln -s PHOTOGRAPHS {wanted}")
-
     def load_chart(self) -> Chart:
         """Return the chart that dense points are read in; once a process."""
         return _load_chart(self.chart, self.body)
@@ -78,6 +69,16 @@ class Files:
             for name, size in sorted(_sizes(folder)):
                 found.update(f"{name} {size}\n".encode())
         return found.hexdigest()[:12]
+
+
+def require_pictures(folder: pathlib.Path, wanted: pathlib.Path) -> None:
+    """Refuse a folder without any picture in it or below it; `wanted` is where they are expected.
+
+    Raises:
+      errors.InputError: there is none; the line says how photographs that lie elsewhere are linked.
+    """
+    if next(_sizes(folder), None) is None:
+        raise InputError(f"{folder}: holds no photographs; if they lie elsewhere: ln -s PHOTOGRAPHS {wanted}")
 
 
 def body_digest(body: str) -> str:
