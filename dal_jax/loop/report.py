@@ -27,11 +27,11 @@ def write(
     """Write DIR/report and return the path of its page."""
     run = judge.run
     stages = [_stage(judge, "Registration, training people", run.people, state.fits, judge.train_truth)]
-    if judge.test_truth is None:
+    if judge.test.truth is None:
         stages.append(_stage(judge, "Regressor, the same people", run.people, state.predictions, None))
     else:
         predicted = judge.predict_test(state)
-        stages.append(_stage(judge, "Regressor, test people", judge.test, predicted, judge.test_truth))
+        stages.append(_stage(judge, "Regressor, test people", judge.test, predicted, judge.test.truth))
     report = Report(
         title=f"Deform-and-learn: {run.config.preset}",
         config=dataclasses.asdict(run.config),
