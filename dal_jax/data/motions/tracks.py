@@ -28,66 +28,63 @@ class Tracks(NamedTuple):
     rotations: Float[np.ndarray, "frames points 3 3"]
 
 
-class Names(NamedTuple):
-    """How a file format calls Human3.6M's joints: alternatives in order, of which the first that is there is meant.
+Names = dict[str, tuple[str, ...]]
+"""How a file format calls Human3.6M's joints, sides together: alternatives, of which the first that is there is meant.
 
-    points: by joint, sides together; * is the side: right, r, left, l. face: whose frame nose and top of the head turn
-    with. ends: whether a point, and the frame of its name, belong to the bone that ends there, else to the one that
-    begins.
-    """
+* is the side: right, r, left, l.
+"""
 
-    points: dict[str, tuple[str, ...]]
-    face: str
-    ends: bool
-
-
-BVH = Names(
-    points={
-        "hip": ("*upleg", "*thigh", "*upperleg", "upperleg*", "thigh*", "*hip"),
-        "knee": ("*leg", "*shin", "*lowerleg", "lowerleg*", "calf*", "*calf", "*knee"),
-        "foot": ("*ankle", "*foot", "foot*"),
-        "shoulder": ("*arm", "*shldr", "*upperarm", "upperarm*", "*shoulder"),
-        "elbow": ("*forearm", "*lowerarm", "lowerarm*", "forearm*", "*elbow"),
-        "wrist": ("*wrist", "*hand", "hand*"),
-        "neck": ("neck",),
-        "head": ("head",),
-    },
-    face="head",
-    ends=False,
-)
+BVH: Names = {
+    "hip": ("*upleg", "*thigh", "*upperleg", "upperleg*", "thigh*", "*hip"),
+    "knee": ("*leg", "*shin", "*lowerleg", "lowerleg*", "calf*", "*calf", "*knee"),
+    "foot": ("*ankle", "*foot", "foot*"),
+    "shoulder": ("*arm", "*shldr", "*upperarm", "upperarm*", "*shoulder"),
+    "elbow": ("*forearm", "*lowerarm", "lowerarm*", "forearm*", "*elbow"),
+    "wrist": ("*wrist", "*hand", "hand*"),
+    "neck": ("neck",),
+    "head": ("head",),
+}
 """Of CMU's BVH conversions, Mixamo, LaFAN1, 100STYLE, Bandai Namco's and SMPL's."""
 
-ACCLAIM = Names(
-    points={
-        "hip": ("*hipjoint",), "knee": ("*femur",), "foot": ("*tibia",), "shoulder": ("*clavicle",),
-        "elbow": ("*humerus",), "wrist": ("*radius",), "neck": ("thorax",), "head": ("upperneck",),
-    },
-    face="head",
-    ends=True,
-)  # fmt: skip
+ACCLAIM: Names = {
+    "hip": ("*hipjoint",), "knee": ("*femur",), "foot": ("*tibia",), "shoulder": ("*clavicle",),
+    "elbow": ("*humerus",), "wrist": ("*radius",), "neck": ("thorax",), "head": ("upperneck",),
+}  # fmt: skip
 """Of CMU's .asf skeletons."""
 
 
-def h36m_joints(tracks: Tracks, names: Names, file_name: str) -> Float[np.ndarray, "frames 17 3"]:
+_FACE = ("head",)  # with whose frame nose and top of the head move, in every format
+
+
+def h36m_joints(
+    tracks: Tracks, names: Names, file_name: str, bones_end: bool = False
+) -> Float[np.ndarray, "frames 17 3"]:
     """Return Human3.6M's joints; the hip is between the hips, the spine half-way along the back.
 
     The thorax is between the shoulders, where the chest carries their middle on average: files begin a neck anywhere.
     Nose and top of the head sit on the head as they do on the free body, in proportion to the trunk: files end a head
     anywhere.
 
+    Args:
+      tracks: the moving skeleton.
+      names: of its points.
+      file_name: as errors name it.
+      bones_end: whether a point, and the frame of its name, belong to the bone that ends there, else to the one that
+        begins.
+
     Raises:
       errors.InputError: a joint is not there under any of its names.
     """
     find = functools.partial(_find, tracks.names, file_name=file_name)
     rows = {
-        f"{side}_{joint}": find(names.points[joint], side)
+        f"{side}_{joint}": find(names[joint], side)
         for side in ("right", "left")
         for joint in ("hip", "knee", "foot", "shoulder", "elbow", "wrist")
     }
-    neck, head, face = find(names.points["neck"]), find(names.points["head"]), find((names.face,))
+    neck, head, face = find(names["neck"]), find(names["head"]), find(_FACE)
     points = {joint: tracks.positions[:, row] for joint, row in rows.items()}
     points["hip"] = (points["right_hip"] + points["left_hip"]) / 2
-    chest = tracks.rotations[:, neck if names.ends else max(tracks.parents[neck], 0)]
+    chest = tracks.rotations[:, neck if bones_end else max(tracks.parents[neck], 0)]
     points["thorax"] = _carried(
         (points["right_shoulder"] + points["left_shoulder"]) / 2, tracks.positions[:, neck], chest
     )
