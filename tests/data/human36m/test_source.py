@@ -220,7 +220,7 @@ def _pickle_that_runs(root):
         (_shrunk_video, 0, "unreadable file", "Photo 1.54138969.mp4: 500x502 px, but the cameras' pictures have about"),
         (_other_camera, 0, "unreadable file", "D2_Positions/Photo 1.54138969.cdf: 57 px from the 3D joints"),
         (_other_moment, 2, "parameters do not fit", "Photo 1.npz: frame 5 of S1/Photo 1.54138969: joints are"),
-        (_pickle_that_runs, 0, "unreadable file", "Photo 1.pkl: no readable pickle of arrays: names '"),
+        (_pickle_that_runs, 0, "unreadable file", "Photo 1.pkl: names '"),
     ],
 )
 def test_damage_is_counted_and_named(source, tmp_path, damage, people, kind, message):
