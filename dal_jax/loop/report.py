@@ -1,6 +1,5 @@
 """The report of a run: Fig. 2 of this run, Fig. 1 for its people, the worst cases, what learning had to beat."""
 
-import dataclasses
 import pathlib
 from typing import Any
 
@@ -11,7 +10,7 @@ from dal_jax.body.parameters import BodyParameters
 from dal_jax.data.people import People, Truth
 from dal_jax.loop import report_page
 from dal_jax.loop.judge import Judge
-from dal_jax.loop.report_page import Report, Stage
+from dal_jax.loop.report_page import Stage
 from dal_jax.observations import residuals
 from dal_jax.runtime import metric_log
 from dal_jax.viewing import plots
@@ -32,15 +31,7 @@ def write(
     else:
         predicted = judge.predict_test(state)
         stages.append(_stage(judge, "Regressor, test people", judge.test, predicted, judge.test.truth))
-    report = Report(
-        title=f"Deform-and-learn: {run.config.preset}",
-        config=dataclasses.asdict(run.config),
-        history=history,
-        stages=stages,
-        template=run.template,
-        loss_plots=_loss_plots(log_path),
-    )
-    return report_page.write_report(directory, report)
+    return report_page.write_report(directory, run, history, stages, _loss_plots(log_path))
 
 
 def _stage(

@@ -15,6 +15,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
+from dal_jax.algorithm import Run
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.evaluation import tables
@@ -25,6 +26,10 @@ from dal_jax.runtime.files import PathLike
 from dal_jax.viewing import plots
 
 PLOT_NAME = "history.png"
+EXAMPLES = 6
+"""People a gallery: as many are drawn at random, the same ones in every round, as have the largest errors."""
+TILE_PX = 256
+"""Side of each of a person's four pictures."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,73 +55,45 @@ class Stage:
     observations: Observation | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """What a report shows.
-
-    title: of the page.
-    config: of the run; nested mappings are shown with dotted names.
-    history: the entries of history.json.
-    stages: two galleries each (random people, the worst fits), in this order.
-    template: the body of the stages' parameters.
-    loss_plots: PNG bytes by caption (`plots.plot_curves`).
-    """
-
-    title: str
-    config: Mapping[str, object]
-    history: Sequence[Mapping[str, float | int | None]]
-    stages: Sequence[Stage]
-    template: Template
-    loss_plots: Mapping[str, bytes]
-
-
-@dataclasses.dataclass(frozen=True)
-class ReportConfig:
-    """How much a report shows.
-
-    examples, worst: people a gallery, drawn at random and by largest error.
-    tile_px: side of each of a person's four pictures.
-    seed: of the random choice, the same in every round so that one can compare.
-    """
-
-    examples: int = 6
-    worst: int = 6
-    tile_px: int = 256
-    seed: int = 0
-
-
-def write_report(directory: PathLike, report: Report, config: ReportConfig | None = None) -> pathlib.Path:
+def write_report(
+    directory: PathLike,
+    run: Run,
+    history: Sequence[Mapping[str, float | int | None]],
+    stages: Sequence[Stage],
+    loss_plots: Mapping[str, bytes],
+) -> pathlib.Path:
     """Draw and write everything; an older report in `directory` is replaced as a whole.
 
     Args:
       directory: becomes the report's folder; its old content is removed.
-      report: to show.
-      config: how much to draw.
+      run: its configuration is shown, field by field under dotted names; its template is the stages' body.
+      history: the entries of history.json.
+      stages: two galleries each (random people, the worst fits), in this order.
+      loss_plots: PNG bytes by caption (`plots.plot_curves`).
 
     Returns:
       The path of index.html.
     """
-    config = config or ReportConfig()
-    plot_files = [(f"plot-{index}.png", caption) for index, caption in enumerate(report.loss_plots)]
+    plot_files = [(f"plot-{index}.png", caption) for index, caption in enumerate(loss_plots)]
     with files.directory(directory, overwrite=True) as folder:
-        if report.history:
-            files.write_bytes(folder / PLOT_NAME, plots.plot_history(report.history))
+        if history:
+            files.write_bytes(folder / PLOT_NAME, plots.plot_history(history))
         for name, caption in plot_files:
-            files.write_bytes(folder / name, report.loss_plots[caption])
+            files.write_bytes(folder / name, loss_plots[caption])
         galleries = [
             gallery
-            for number, stage in enumerate(report.stages)
-            for gallery in _draw_galleries(folder, f"stage-{number}", stage, report.template, config)
+            for number, stage in enumerate(stages)
+            for gallery in _draw_galleries(folder, f"stage-{number}", stage, run.template)
         ]
         page = _PAGE.render(
-            title=report.title,
-            config=_flatten(report.config),
+            title=f"Deform-and-learn: {run.config.preset}",
+            config=_flatten(dataclasses.asdict(run.config)),
             columns=tables.HISTORY_COLUMNS,
-            history=report.history,
-            plot_name=PLOT_NAME if report.history else None,
+            history=history,
+            plot_name=PLOT_NAME if history else None,
             plot_files=plot_files,
             galleries=galleries,
-            tile_px=config.tile_px,
+            tile_px=TILE_PX,
         )
         files.write_text(folder / "index.html", page)
     return pathlib.Path(directory) / "index.html"
@@ -137,16 +114,14 @@ def draw_person(stage: Stage, index: int, template: Template, tile_px: int) -> n
     return np.concatenate([image, *tiles], axis=1)
 
 
-def _draw_galleries(
-    folder: pathlib.Path, prefix: str, stage: Stage, template: Template, config: ReportConfig
-) -> list[dict[str, Any]]:
+def _draw_galleries(folder: pathlib.Path, prefix: str, stage: Stage, template: Template) -> list[dict[str, Any]]:
     """Draw people under two headings; return each heading's title and rows for the page."""
     galleries = []
-    for kind, chosen in _choose(stage, config).items():
+    for kind, chosen in _choose(stage).items():
         rows = []
         for rank, index in enumerate(chosen):
             file = f"{prefix}-{kind}-{rank}.png"  # not the person's name: that comes from outside
-            files.write_bytes(folder / file, _png(draw_person(stage, index, template, config.tile_px)))
+            files.write_bytes(folder / file, _png(draw_person(stage, index, template, TILE_PX)))
             rows.append({"file": file, "name": str(stage.names[index]), "error": _error_text(stage, index)})
         galleries.append({"title": f"{stage.title}: {_KINDS[kind]}", "rows": rows})
     return galleries
@@ -155,15 +130,15 @@ def _draw_galleries(
 _KINDS = {"random": "drawn at random", "worst": "the worst"}
 
 
-def _choose(stage: Stage, config: ReportConfig) -> dict[str, list[int]]:
+def _choose(stage: Stage) -> dict[str, list[int]]:
     count = len(stage.names)
-    drawn = np.random.default_rng(config.seed).permutation(count)[: config.examples]
+    drawn = np.random.default_rng(0).permutation(count)[:EXAMPLES]
     chosen = {"random": sorted(drawn.tolist())}
-    if stage.error is not None and config.worst:
+    if stage.error is not None:
         error = np.asarray(stage.error, np.float64)
         # a fit that is not finite is the worst
         order = np.argsort(-np.where(np.isfinite(error), error, np.inf), kind="stable")
-        chosen["worst"] = order[: config.worst].tolist()
+        chosen["worst"] = order[:EXAMPLES].tolist()
     return chosen
 
 
