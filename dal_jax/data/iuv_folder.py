@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -23,15 +23,11 @@ _IUV, _INDS = "_IUV.png", "_INDS.png"
 _KEYPOINTS = "keypoints.json"
 
 
-class Prediction(NamedTuple):
-    """A unit of work: a photograph's stem, its number, and the key points that somebody gave for it.
+Unit = tuple[int, str, Photograph | None]
+"""A unit of work: a photograph's number, its stem, and its annotated key points, if any.
 
-    Key points without a prediction are a unit, too: they are counted.
-    """
-
-    stem: str
-    number: int
-    keypoints: Photograph | None
+Key points without a prediction are a unit, too: they are counted.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +51,7 @@ class IuvFolder:
         """Return chart, body and size of the crops."""
         return self.files.options()
 
-    def splits(self) -> Mapping[str, list[Prediction]]:
+    def splits(self) -> Mapping[str, list[Unit]]:
         """Return the photographs: all of them train."""
         folder = self.files.folder
         stems = sorted(path.name.removesuffix(_IUV) for path in folder.glob(f"*{_IUV}"))
@@ -65,28 +61,28 @@ class IuvFolder:
         labelled = coco_sets.photographs(labels, folder) if labels.is_file() else []
         by_stem = {pathlib.PurePath(_name(one)).stem: one for one in labelled}
         every = stems + sorted(by_stem.keys() - set(stems))
-        return {"train": [Prediction(stem, number, by_stem.get(stem)) for number, stem in enumerate(every)]}
+        return {"train": [(number, stem, by_stem.get(stem)) for number, stem in enumerate(every)]}
 
-    def read(self, unit: Prediction) -> Iterator[Item]:
+    def read(self, unit: Unit) -> Iterator[Item]:
         """Yield a photograph's people."""
+        number, stem, keypoints = unit
         folder = self.files.folder
-        inds = folder / f"{unit.stem}{_INDS}"
-        where = folder / f"{unit.stem}{_IUV}"
+        inds, where = folder / f"{stem}{_INDS}", folder / f"{stem}{_IUV}"
         if not where.is_file():
-            yield from ["key points without a prediction"] * len(unit.keypoints.entries if unit.keypoints else ())
+            yield from ["key points without a prediction"] * len(keypoints.entries if keypoints else ())
             return
         try:
-            picture = photographs.of_stem(folder, unit.stem)
+            picture = photographs.of_stem(folder, stem)
             pixels, owner = iuv.read_pictures(where, inds if inds.is_file() else None)
             photograph = read_picture(picture, (pixels.shape[1], pixels.shape[0]))
         except InputError as error:
-            yield Rejected(unit.number, -1, where.name, "image missing or unreadable", str(error))
+            yield Rejected(number, -1, where.name, "image missing or unreadable", str(error))
             return
-        found = iuv.people_of(pixels, owner, where.name, file_name=picture.name, image_id=unit.number)
+        found = iuv.people_of(pixels, owner, where.name, file_name=picture.name, image_id=number)
         if not found.entries:
             yield "photograph of nobody"
         yield from found.rejected
-        labelled = yield from _labelled(unit.keypoints)
+        labelled = yield from _labelled(keypoints)
         yield from self._people(found.people, photograph, pixels, owner, labelled)
 
     def _people(self, people, photograph, pixels, owner, labelled) -> Iterator[Item]:
