@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import PIL.Image
-import tensorflow_datasets as tfds
 from jaxtyping import Float, UInt8
 
+from dal_jax.data.schema import DatasetBuilder
 from dal_jax.observations import keypoints, observation
 from dal_jax.observations.observation import Observation
 from dal_jax.runtime import struct
@@ -46,7 +46,7 @@ class People:
 
 
 def load_people(
-    builder: tfds.core.DatasetBuilder,
+    builder: DatasetBuilder,
     split: str,
     limit: int | None = None,
     with_truth: bool = False,
@@ -84,7 +84,7 @@ def load_people(
     )
 
 
-def load_truth(builder: tfds.core.DatasetBuilder, split: str, limit: int | None = None) -> Truth | None:
+def load_truth(builder: DatasetBuilder, split: str, limit: int | None = None) -> Truth | None:
     """Return what is true of a split's people (the first `limit`), None unless known of all; for evaluation only."""
     source = _source(builder, split)
     joints_h36m, joints, vertices, intrinsics = [], [], [], []
@@ -131,7 +131,7 @@ def decode(encoded: bytes, size: int | None = None) -> UInt8[np.ndarray, "h w 3"
         return np.asarray(colour)
 
 
-def _refuse_smaller(builder: tfds.core.DatasetBuilder, first: np.ndarray, size: int | None) -> None:
+def _refuse_smaller(builder: DatasetBuilder, first: np.ndarray, size: int | None) -> None:
     if size is not None and len(first) < size:
         raise InputError(
             f"{builder.data_dir}: its crops have {len(first)} px, {size} are asked for; prepare it with --image_size"
@@ -168,7 +168,7 @@ def _observe(columns: dict[str, np.ndarray]) -> Observation:
     )
 
 
-def _source(builder: tfds.core.DatasetBuilder, split: str) -> Sequence:
+def _source(builder: DatasetBuilder, split: str) -> Sequence:
     for name in split.split("+"):
         if name not in builder.info.splits:
             raise InputError(f"{builder.data_dir}: no split {name!r}; it has {', '.join(builder.info.splits)}")

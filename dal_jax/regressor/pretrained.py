@@ -12,11 +12,10 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 from jaxtyping import Float
 
 from dal_jax.regressor import resnet
-from dal_jax.runtime.errors import InputError
+from dal_jax.runtime.errors import InputError, needs_extra
 
 HEADS = ("fc.weight", "fc.bias", "classifier.1.weight", "classifier.1.bias")
 """The classifiers of torchvision and timm, and of Hugging Face: not part of the trunk, ignored."""
@@ -99,6 +98,8 @@ def names(layout: Layout, prefix: str = "") -> Iterator[tuple[str, tuple[str, ..
 
 def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Read all tensors but classifiers and counters."""
+    with needs_extra("data"):
+        import safetensors
     if pathlib.Path(path).is_dir():
         raise InputError(f"{path}: is a folder, not a .safetensors file")
     try:

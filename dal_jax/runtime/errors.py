@@ -25,4 +25,5 @@ def needs_extra(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise InputError(f"package '{error.name}' is not installed: pip install 'dal_jax[{extra}]'") from error
+        package = str(error.name).partition(".")[0]
+        raise InputError(f"package '{package}' is not installed: pip install 'dal_jax[{extra}]'") from error

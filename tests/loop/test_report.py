@@ -10,8 +10,8 @@ from PIL import Image
 from dal_jax.algorithm import Run
 from dal_jax.body.parameters import t_pose
 from dal_jax.config import demo
-from dal_jax.loop import report_page
-from dal_jax.loop.report_page import Stage
+from dal_jax.loop import report
+from dal_jax.loop.report import Stage
 from dal_jax.observations.observation import Observation
 from dal_jax.viewing import plots
 
@@ -21,8 +21,8 @@ _HISTORY = [{"round": 1, "regressor_test_mpjpe_mm": 170.25, "seconds": 9.0}, {"r
 
 @pytest.fixture(autouse=True)
 def _small_page(monkeypatch):
-    monkeypatch.setattr(report_page, "EXAMPLES", 3)
-    monkeypatch.setattr(report_page, "TILE_PX", 48)
+    monkeypatch.setattr(report, "EXAMPLES", 3)
+    monkeypatch.setattr(report, "TILE_PX", 48)
 
 
 class _Links(html.parser.HTMLParser):
@@ -73,7 +73,7 @@ def _write(directory, ball, **changes):
     }
     config = demo()
     config.preset, config.later.registration.optimizer = "Run <b>1</b>", "<lm>"
-    return report_page.write_report(directory, Run(config, ball, None), **(values | changes))
+    return report.write_page(directory, Run(config, ball, None), **(values | changes))
 
 
 def test_page_shows_history_config_and_worst_first(ball, tmp_path):
@@ -116,13 +116,13 @@ def test_without_truth_there_are_no_worst_cases_and_without_annotation_the_image
     fits = _fits(error=None, observations=None)
     page = _write(tmp_path / "report", ball, stages=[fits]).read_text()
     assert "the worst" not in page and "drawn at random" in page
-    row = report_page.draw_person(fits, 2, ball, 32)
+    row = report.draw_person(fits, 2, ball, 32)
     np.testing.assert_array_equal(row[:, :32], fits.images[2])
 
 
 def test_a_row_is_image_overlay_front_side(ball):
     fits = _fits()
-    row = report_page.draw_person(fits, 0, ball, 64)
+    row = report.draw_person(fits, 0, ball, 64)
     assert row.shape == (64, 256, 3)
     image, over, front, side = np.split(row.astype(int), 4, axis=1)
     assert (image != over).any()
@@ -135,5 +135,5 @@ def test_a_row_is_image_overlay_front_side(ball):
 def test_a_fit_that_is_not_finite_is_shown_without_a_body(ball):
     fits = _fits()
     fits.parameters.camera_scale[0] = np.nan
-    row = report_page.draw_person(fits, 0, ball, 32)
+    row = report.draw_person(fits, 0, ball, 32)
     assert (row[:, 32:] == 128).all()
