@@ -50,7 +50,7 @@ Known = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
 
 
 def photographs(path: pathlib.Path, images: pathlib.Path) -> list[Photograph]:
-    """Return a file's photographs that anybody is annotated in, in the file's order.
+    """Return a file's photographs that show annotated people, in the file's order.
 
     Raises:
       errors.InputError: the file is no such JSON.
@@ -99,7 +99,7 @@ def read_photograph(
     Args:
       unit: the photograph and its annotations.
       files: chart and size of the crops.
-      seen: least visibility of a key point that somebody saw (`densepose.parse_person`).
+      seen: least visibility of a key point that its annotator saw (`densepose.parse_person`).
       points_needed: reject people without dense points.
       known: returns further features of a person.
     """
@@ -124,7 +124,7 @@ def read_photograph(
     if len(people) > 1:
         yield "photograph of several people"
     for one, person, features in people:
-        try:  # once more: the file may not have told the photograph's size
+        try:  # once more: the file may not state the photograph's size
             densepose.require_box(person.bbox_px, pixels.shape[1::-1])
         except BadEntry as bad:
             yield reject(unit, one, bad)

@@ -1,4 +1,4 @@
-"""What a data set made from somebody's files is made of: their folder, the chart, the body, the size of the crops."""
+"""The files that a data set is made from: their folder, the chart, the body, the size of the crops."""
 
 import dataclasses
 import functools
@@ -159,7 +159,7 @@ def make_example(
 
 
 def why_unusable(person: AnnotatedPerson) -> str | None:
-    """Say why nobody could fit a body to a person, None where one can: points or key points are enough."""
+    """Return why no body can be fitted to a person, None where one can: points or key points are enough."""
     points, labelled = len(person.part), labelled_keypoints(person)
     if points >= FEWEST_POINTS or labelled >= FEWEST_KEYPOINTS:
         return None
@@ -167,12 +167,12 @@ def why_unusable(person: AnnotatedPerson) -> str | None:
 
 
 def labelled_keypoints(person: AnnotatedPerson) -> int:
-    """Return how many joints somebody has labelled, derived ones left out."""
+    """Return how many joints are labelled, derived ones left out."""
     return int(np.sum((person.keypoints.flag > 0) & ~person.keypoints.derived))
 
 
 def notes(person: AnnotatedPerson, photograph: UInt8[np.ndarray, "h w 3"]) -> list[str]:
-    """Return what is worth counting about a person who is used."""
+    """Return what is worth counting about a person in use."""
     x, y, width, height = person.bbox_px
     limit = photograph.shape[1::-1]
     over = x < 0 or y < 0 or x + width > limit[0] + 1 or y + height > limit[1] + 1  # COCO's boxes round to a pixel

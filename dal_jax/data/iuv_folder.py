@@ -80,7 +80,7 @@ class IuvFolder:
             return
         found = iuv.people_of(pixels, owner, where.name, file_name=picture.name, image_id=number)
         if not found.entries:
-            yield "photograph of nobody"
+            yield "photograph without a person"
         yield from found.rejected
         labelled = yield from _labelled(keypoints)
         yield from self._people(found.people, photograph, pixels, owner, labelled)
@@ -115,7 +115,7 @@ def _name(photograph: Photograph) -> str:
 
 
 def _labelled(photograph: Photograph | None):
-    """Yield what is wrong with key points; return the good ones, each somebody's."""
+    """Yield what is wrong with key points; return the good ones, one for each person."""
     good: list[Keypoints] = []
     if photograph is None:
         return good
@@ -138,7 +138,7 @@ def _with_keypoints(
 ) -> list[AnnotatedPerson]:
     """Give each person the key points of which most lie on their pixels, at least half of the labelled ones.
 
-    The best pair goes first; nobody gets two, and no key points go to two.
+    The best pair goes first; each person gets at most one set of key points, and each set goes to one person.
     """
     share = np.array([[_share_on(owner == one.annotation_id, keys) for keys in labelled] for one in people])
     given = list(people)

@@ -15,7 +15,7 @@ from dal_jax.runtime.errors import InputError
 
 IMAGES_IN_MEMORY_BYTES = 2 << 30
 HIDDEN_CONFIDENCE = 0.5
-"""Trust in a key point that its annotator could not see and had to guess; a seen one has 1."""
+"""Confidence of a key point that its annotator could not see and had to guess; a seen one has 1."""
 
 
 @struct.dataclass
@@ -146,22 +146,22 @@ _POINTS_STEP = 50  # places for points are a multiple of it, or every data set w
 
 
 def _observe(columns: dict[str, np.ndarray]) -> Observation:
-    """Turn photograph pixels into the crop's [-1, 1], and leave out places for points that nobody uses."""
+    """Turn photograph pixels into the crop's [-1, 1], and leave out places for points that no person uses."""
     box = columns["box_px"]
     used = np.flatnonzero(np.any(columns["point_confidence"] > 0, axis=0))
     places = _POINTS_STEP * -(-(1 + used.max(initial=0)) // _POINTS_STEP)
     confidence = columns["point_confidence"][:, :places]
     points = observation.crop_from_px(columns["point_px"][:, :places], box)
     people = len(box)
-    trust = np.array([0.0, HIDDEN_CONFIDENCE, 1.0], np.float32)[columns["keypoint_visible"]]
-    trust = np.where(columns["keypoint_derived"] > 0, keypoints.DERIVED_CONFIDENCE * trust, trust)
+    keypoint_confidence = np.array([0.0, HIDDEN_CONFIDENCE, 1.0], np.float32)[columns["keypoint_visible"]]
+    derived = np.where(columns["keypoint_derived"] > 0, keypoints.DERIVED_CONFIDENCE, 1.0)
     return Observation(
         point_position=np.where(confidence[..., None] > 0, points, 0.0).astype(np.float32),
         point_face=columns["point_face"][:, :places],
         point_barycentric=columns["point_barycentric"][:, :places],
         point_confidence=confidence,
         keypoint_position=observation.crop_from_px(columns["keypoints_px"], box).astype(np.float32),
-        keypoint_confidence=trust.astype(np.float32),
+        keypoint_confidence=(derived * keypoint_confidence).astype(np.float32),
         depth=np.zeros((people, observation.KEYPOINTS), np.float32),
         depth_confidence=np.zeros((people, observation.KEYPOINTS), np.float32),
         box_px=box,

@@ -92,7 +92,7 @@ class DensePosePoseTrack:
 
 
 def _read_frame(frame: Photograph, files: Files) -> Iterator[Item]:
-    """Yield a frame's people, those left out whose boxes lie in a region that nobody annotated with care."""
+    """Yield a frame's people, without those whose boxes lie in a region that was not annotated with care."""
     if (frame.picture or {}).get("has_no_densepose") is True:
         yield "frame without dense annotation"
         return
@@ -112,7 +112,7 @@ def _read_frame(frame: Photograph, files: Files) -> Iterator[Item]:
 
 
 def _middle(entry: Any) -> np.ndarray | None:
-    """Return the middle of an entry's box, None where it has no proper one: that is somebody else's to say."""
+    """Return the middle of an entry's box, None where it has no proper one, which is refused elsewhere."""
     try:
         box = coco.numbers(entry, "bbox", 4) if isinstance(entry, dict) else None
     except BadEntry:

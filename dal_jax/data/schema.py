@@ -2,7 +2,7 @@
 
 Training reads no feature whose name starts with `truth_`; evaluation reads nothing else but the names. Photograph
 pixels: x right, y down, the first pixel covers [0, 1] x [0, 1]. What is not known of the truth is not a number (NaN),
-never 0, so that nobody can score against it.
+never 0, so that nothing can be scored against it.
 """
 
 import functools
@@ -55,7 +55,7 @@ def features() -> Any:
         {
             "image": picture("The person's square crop, RGB, as PNG or JPEG."),
             "name": tfds.features.Text(doc="Unique in the data set."),
-            "subject": tfds.features.Text(doc="Who it is; people of one subject look alike."),
+            "subject": tfds.features.Text(doc="Whose body it is; people of one subject look alike."),
             "action": tfds.features.Text(doc="What is being done; empty where unknown."),
             "video": tfds.features.Text(doc="Which video; empty for a photograph. A track is a subject in a video."),
             "frame": integers((), np.int32, "Which frame of the video; -1 for a photograph."),
@@ -84,7 +84,7 @@ def features() -> Any:
 
 
 def unknown_truth() -> dict[str, object]:
-    """Return the truth_ features of somebody of whom nothing is known in 3D; update with what is."""
+    """Return the truth_ features of a person without any 3D truth; update with what is known."""
     return {
         name: np.zeros((0, 3), np.int16) if is_ragged(name) else _nothing(feature)
         for name, feature in features().items()

@@ -110,8 +110,8 @@ def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
                     raise InputError(f"{path}: tensor '{name}' is of type {kind}, not {', '.join(_READABLE)}")
             return {name: file.get_tensor(name) for name in names}
     except (OSError, safetensors.SafetensorError) as error:
-        told = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: not a readable .safetensors file: {told}") from error
+        why = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: not a readable .safetensors file: {why}") from error
 
 
 def _table(path: str | os.PathLike[str], tensors: dict[str, np.ndarray]) -> dict[str, tuple[str, ...]]:

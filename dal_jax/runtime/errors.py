@@ -1,4 +1,4 @@
-"""The errors that a person who runs a binary can cause and mend: one line each."""
+"""The errors that the user of a binary can cause and mend: one line each."""
 
 import contextlib
 from collections.abc import Iterator

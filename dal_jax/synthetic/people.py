@@ -172,7 +172,7 @@ def make_person(recipe: Recipe, split: str, index: int) -> dict[str, object]:
 
 
 def stage(recipe: Recipe, split: str, index: int, random: np.random.Generator) -> Scene:
-    """Choose who does what where, and pose them: subjects and actions in turn, so that any prefix is balanced."""
+    """Choose subject, action and place, and pose the person; any prefix is balanced in subjects and actions."""
     names, actions = recipe.subjects(split), tuple(motions.ACTIONS)
     actor = shapes.subject(names[index % len(names)])
     action = actions[index // len(names) % len(actions)]

@@ -44,7 +44,7 @@ def numbers(values: object, count: int, entry: str) -> Float[np.ndarray, "count"
     return array
 
 
-# --- The nodes of a glTF file: who hangs on whom, and where each is in the scene ---
+# --- The nodes of a glTF file: their tree, and where each is in the scene ---
 
 
 def parents(nodes: list[pygltflib.Node]) -> Int[np.ndarray, "nodes"]:

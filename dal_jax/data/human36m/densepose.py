@@ -65,7 +65,7 @@ def annotate(
         except InputError as error:
             found = Rejected(sequence.name, frame, pictures[frame].name, "unreadable picture", str(error))
         if found is None:
-            yield "frame in which the network saw nobody"
+            yield "frame in which the network found no person"
         elif isinstance(found, Rejected):
             yield found
         else:
@@ -75,7 +75,7 @@ def annotate(
 def read(path: pathlib.Path, joints_px: Float[np.ndarray, "17 2"]) -> AnnotatedPerson | Rejected | None:
     """Return the person of a picture (beside it NUMBER_INDS.png, if there are more) whose box holds most of the joints.
 
-    None where nobody was found, as a network does; of people who are too small, one.
+    None where the network found no person; where all are too small, one of them, rejected.
 
     Raises:
       errors.InputError: the picture, or that of ids, cannot be read.

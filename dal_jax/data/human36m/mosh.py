@@ -190,8 +190,8 @@ def _bodies(
 
 @jax.jit
 def _vertices(template: Template, root: Float[Array, "k 3"], angles: Float[Array, "k 23 3"]) -> Float[Array, "k n 3"]:
-    def one(turn, pose):
-        return skinning.skin_vertices(template, smpl_motion.segments_of(template, turn, pose))
+    def one(rotation, pose):
+        return skinning.skin_vertices(template, smpl_motion.segments_of(template, rotation, pose))
 
     return jax.vmap(one)(root, angles)
 

@@ -135,14 +135,14 @@ class Human36m:
         if len(behind):
             raise InputError(f"{sequence.name}: frame {behind[0, 0]}: a joint is behind the camera")
         joints_px = lens.project(truth_mm)
-        told = sequence.positions("D2_Positions")
-        if told.is_file():
-            own = release.read(told, 2)
+        path = sequence.positions("D2_Positions")
+        if path.is_file():
+            own = release.read(path, 2)
             count = min(len(own), len(truth_mm))
             joints_px, truth_mm, projected = own[:count], truth_mm[:count], joints_px[:count]
             apart = float(np.median(np.linalg.norm(joints_px - projected, axis=-1)))
             if not apart < _DISAGREEMENT_PX:
-                raise InputError(f"{told}: {apart:.0f} px from the 3D joints that camera {sequence.camera} sees")
+                raise InputError(f"{path}: {apart:.0f} px from the 3D joints that camera {sequence.camera} sees")
         return joints_px, truth_mm
 
     def _truth(self, sequence: Sequence) -> Float[np.ndarray, "frames 17 3"]:

@@ -60,7 +60,7 @@ def read_skeleton(path: pathlib.Path) -> Skeleton:
 
 
 def read_motion(path: pathlib.Path, skeleton: Skeleton) -> Float[np.ndarray, "frames bones 6"]:
-    """Read an .amc: tx, ty, tz (the file's length), rx, ry, rz (the file's angle) of each bone and frame, 0 if untold.
+    """Read an .amc: tx, ty, tz (the file's length), rx, ry, rz (the file's angle) of each bone and frame, else 0.
 
     Raises:
       errors.InputError: one line that names file, line and bone.

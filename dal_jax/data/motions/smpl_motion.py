@@ -39,7 +39,7 @@ class SmplMotion(NamedTuple):
 def read(path: pathlib.Path) -> SmplMotion:
     """Read `poses` (frames, 72, 156 or 165), `trans`, `betas` and `mocap_framerate` of an .npz or a .pkl.
 
-    MoSh's files that were turned into a camera's frame call the poses `new_poses` and have no `trans`. A pickle that
+    MoSh's files that were rotated into a camera's frame call the poses `new_poses` and have no `trans`. A pickle that
     names anything but arrays is refused (`body.array_pickle`).
 
     Raises:
@@ -56,8 +56,8 @@ def read(path: pathlib.Path) -> SmplMotion:
     if trans is not None and trans.shape != (len(poses), 3):
         raise InputError(f"{path}: trans has shape {trans.shape}, not {(len(poses), 3)}")
     pose = np.zeros((len(poses), 23, 3))
-    told = 23 if poses.shape[1] == 72 else _BODY
-    pose[:, :told] = poses[:, 3 : 3 + 3 * told].reshape(-1, told, 3)
+    count = 23 if poses.shape[1] == 72 else _BODY
+    pose[:, :count] = poses[:, 3 : 3 + 3 * count].reshape(-1, count, 3)
     betas = _checked(path, "betas", fields["betas"], None).ravel() if "betas" in fields else np.zeros(0)
     return SmplMotion(poses[:, :3], pose, trans, betas, _rate(path, fields))
 

@@ -15,7 +15,7 @@ from dal_jax.runtime.errors import InputError
 
 
 class Tracks(NamedTuple):
-    """Named points and the frames that turn with them; y up, any unit of length.
+    """Named points and the frames that rotate with them; y up, any unit of length.
 
     rotations: each point's frame to the world, the identity in the rest pose.
     rest: the points in the rest pose; parents: -1 for the root; a parent comes before its children.
@@ -93,9 +93,9 @@ def h36m_joints(
     across = tracks.rest[rows["left_hip"]] - tracks.rest[rows["right_hip"]]
     up = tracks.rest[neck] - (tracks.rest[rows["left_hip"]] + tracks.rest[rows["right_hip"]]) / 2
     size = np.linalg.norm(points["thorax"] - points["hip"], axis=-1).mean()
-    turn = tracks.rotations[:, face] @ _frame(up, across, file_name)
+    face_rotation = tracks.rotations[:, face] @ _frame(up, across, file_name)
     for joint, place in _on_the_head().items():
-        points[joint] = tracks.positions[:, head] + size * turn @ place
+        points[joint] = tracks.positions[:, head] + size * face_rotation @ place
     return np.stack([points[name] for name in skeleton.H36M_JOINT_NAMES], axis=1)
 
 
@@ -124,11 +124,13 @@ def _between(parents: tuple[int, ...], neck: int) -> list[int]:
 
 
 def _carried(
-    moving: Float[np.ndarray, "frames 3"], origin: Float[np.ndarray, "frames 3"], turn: Float[np.ndarray, "frames 3 3"]
+    moving: Float[np.ndarray, "frames 3"],
+    origin: Float[np.ndarray, "frames 3"],
+    rotation: Float[np.ndarray, "frames 3 3"],
 ) -> Float[np.ndarray, "frames 3"]:
     """Return the point that a frame carries where a moving point is on average, seen from it."""
-    place = np.einsum("fji,fj->fi", turn, moving - origin).mean(axis=0)
-    return origin + turn @ place
+    place = np.einsum("fji,fj->fi", rotation, moving - origin).mean(axis=0)
+    return origin + rotation @ place
 
 
 def _half_way(

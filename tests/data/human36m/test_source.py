@@ -150,7 +150,7 @@ def test_predictions_of_densepose_are_the_other_route(source, recorded, tmp_path
         _at(source, root).splits()
     builder, summary = prepare(_at(source, root, dense="iuv"), tmp_path / "data", workers=0)
     assert summary.prepared == {"train": 2, "test": 1}
-    assert summary.noted == {"frame without a prediction": 2, "frame in which the network saw nobody": 1}
+    assert summary.noted == {"frame without a prediction": 2, "frame in which the network found no person": 1}
     template = load.load_body()
     example = builder.as_data_source("train")[1]
     used = example["point_confidence"] > 0

@@ -46,7 +46,8 @@ SUMMARIES = {
         {"train": 6},
         {},
         {
-            "photograph of several people": 2, "photograph of nobody": 1, "grey photograph": 1, "without key points": 4
+            "photograph of several people": 2, "photograph without a person": 1, "grey photograph": 1,
+            "without key points": 4,
         },
         {},
     ),
