@@ -11,7 +11,7 @@ import PIL.Image
 from jaxtyping import UInt8
 
 from benchmarks import measure
-from dal_jax.data.coco_sets import CocoFolder
+from dal_jax.data.coco_sets import coco_folder
 from dal_jax.data.files import Files
 from dal_jax.data.people import LazyImages
 from dal_jax.data.preparing import prepare
@@ -33,7 +33,7 @@ def rows(batch: int, photographs: int, seconds: float) -> list[dict[str, object]
     with tempfile.TemporaryDirectory() as place:
         folder = pathlib.Path(place)
         _write_folder(folder / "photographs", photographs)
-        source = CocoFolder(Files(str(folder / "photographs"), image_size=CROP_PX))
+        source = coco_folder(Files(str(folder / "photographs"), image_size=CROP_PX))
         list(source.read(source.splits()["train"][0]))  # loads the chart
         items = source.splits()["train"]
         recording = measure.rates({"record": lambda: [list(source.read(one)) for one in items]}, None, seconds)

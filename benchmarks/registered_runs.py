@@ -75,14 +75,14 @@ def load(path: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None =
     step = saved.latest_step()
     if step is None:
         raise InputError(f"{workdir}: has no checkpoint yet")
-    people = run_lib.load(config, data_dir or workdir.parent / "data")
-    run = Run(config, load_body(config.body or FREE_BODY), people.train)
+    train, test = run_lib.load(config, data_dir or workdir.parent / "data")
+    run = Run(config, load_body(config.body or FREE_BODY), dataclasses.replace(train, truth=None))
     state, position = saved.restore(_example(run, folder.saved_objective(saved, step)), step, partial=True)
     if position["round"] == 1 and position["phase"] in ("lift", "deform"):
         raise InputError(f"{workdir}: no one is registered yet, all stand in the T-pose; round 1 is before 'learn'")
-    observed = people.train.observations
+    observed = train.observations
     return Registered(
-        judge=Judge(run, people.test, people.train_truth, people.test_truth),
+        judge=Judge(run, train.truth, test),
         observations=algorithm.with_lifted_depth(run, state["lifting"], observed),
         fits=jax.device_get(state["fits"]),
         objective=state["objective"],

@@ -103,7 +103,7 @@ def _state_dict(variables: dict) -> dict[str, torch.Tensor]:
     """Return our variables under PyTorch's names, kernels as it has them."""
     trunk = {collection: leaves["trunk"] for collection, leaves in variables.items()}
     found = {}
-    for name, place in pretrained.names(lambda unit: unit.torchvision):
+    for name, place in pretrained.names(pretrained.torchvision):
         leaf = trunk
         for part in place:
             leaf = leaf[part]

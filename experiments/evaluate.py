@@ -5,7 +5,7 @@
 Both files are .npz with `joints` (n, 17, 3), Human3.6M order, the same people in the same order, and `unit`, 'mm' or
 'px'. The truth may name an `action` (n,) for a table by action. Errors are in the unit of the truth; the raw MPJPE is
 left out unless both files are in mm. Where the truth has `intrinsics_px` (n, 4: fx, fy, cx, cy) and one of the files
-`box_px` (n, 4: the square crops the poses were seen in), every MPJPE is also given `turned`: of the poses turned from
+`box_px` (n, 4: the square crops the poses were seen in), every MPJPE is also given `turned`: of the poses rotated from
 their crops' frames into the cameras'. Takes seconds for 100,000 poses.
 """
 

@@ -3,8 +3,8 @@
   python -m experiments.learn_poses --out=dal_jax/registration/assets/poses.npz
 
 What `experiments.register --weights=pose_prior` pulls joints to, and what --weights=estimated starts from before it has
-seen a crowd. People are synthetic ones of the training subjects, who face anywhere: 120 dense points and visible key
-points each, no depth. They are fitted from the T-pose, give or take 30 degrees; then fits and poses take turns. No 3D
+seen many people. They are synthetic ones of the training subjects, at any azimuth: 120 dense points and visible key
+points each, no depth. They are fitted from the T-pose, give or take 30 degrees; then fits and poses alternate. No 3D
 truth is read. About a minute.
 """
 
@@ -28,7 +28,7 @@ from dal_jax.uncertainty.noise import alternate, initial
 
 _DATA_DIR = flags.DEFINE_string("data_dir", "runs/data", "Where the people are kept.")
 _PEOPLE = flags.DEFINE_integer("people", 512, "How many of them.", 1)
-_ROUNDS = flags.DEFINE_integer("rounds", 8, "How often fits and poses take turns.", 1)
+_ROUNDS = flags.DEFINE_integer("rounds", 8, "How often fits and poses alternate.", 1)
 _OUT = flags.DEFINE_string("out", None, "The file to write, .npz.", required=True)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the file of --out.")
 

@@ -5,9 +5,9 @@ r"""Photographs in, bodies out: a trained ConvNet predicts every person, and reg
   python -m experiments.predict --images=photos --annotations=people.json --chart=UV_Processed.mat --refine \
       --checkpoint=runs/demo --out=bodies
 
-Who is where comes from --boxes, --keypoints or --annotations; with none of them each picture shows one person who fills
+Boxes come from --boxes, --keypoints or --annotations; with none of them each picture shows one person who fills
 it. --boxes: JSON, {"a.jpg": [[x, y, width, height], ...]}, a list of boxes for one picture, a detector's list of
-{"image_id", "bbox"}, or COCO's. --keypoints: the same with COCO's 17 key points. Pictures are turned upright as their
+{"image_id", "bbox"}, or COCO's. --keypoints: the same with COCO's 17 key points. Pictures are rotated upright as their
 EXIF says; files named *_IUV.png and *_INDS.png are passed over.
 
 Writes OUT/fits.npz (one row a person, as `register` does), summary.json, overlays/*.png and, with --export, meshes/*.
@@ -98,7 +98,7 @@ def _check_flags() -> None:
     named = {"boxes": _BOXES.value, "keypoints": _KEYPOINTS.value, "annotations": _ANNOTATIONS.value}
     given = [f"--{name}" for name, value in named.items() if value]
     if len(given) > 1:
-        raise InputError(f"{given[0]} and {given[1]} both say who is where; give one")
+        raise InputError(f"{given[0]} and {given[1]} both say where people are; give one")
     for name in ("refine", "chart"):
         if flags.FLAGS[name].value and not _ANNOTATIONS.value:
             raise InputError(f"--{name}: needs --annotations=FILE.json")
@@ -129,7 +129,7 @@ def _principal_px() -> tuple[float, float] | None:
 
 
 def _people() -> Annotations:
-    """Return who is to be predicted."""
+    """Return the people to predict."""
     if _ANNOTATIONS.value:
         return dal.read_annotations(_ANNOTATIONS.value, _IMAGES.value, _CHART.value, skip_invalid=_SKIP_INVALID.value)
     pictures = detections.list_photographs(_IMAGES.value)

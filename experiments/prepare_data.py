@@ -4,7 +4,7 @@
     python -m experiments.prepare_data --dataset=densepose_coco --source=coco --data_dir=DIR --chart=UV_Processed.mat
     python -m experiments.prepare_data --dataset=human36m --source=h36m --data_dir=DIR --frame_step=5 --dense=mosh
 
-What a data set's folder must hold is told in docs/NAME.md. The last line counts who was left out, and why.
+What a data set's folder must hold stands in docs/NAME.md. The last line counts the people left out, and why.
 """
 
 import sys
@@ -37,7 +37,7 @@ _WORKERS = flags.DEFINE_integer("workers", None, "Processes; by default one a co
 
 
 def main(_: list[str]) -> None:
-    """Prepare the data set, say where it is and who was left out."""
+    """Prepare the data set, say where it is and how many people were left out."""
     files = Files(_SOURCE.value, _CHART.value, _BODY.value, _IMAGE_SIZE.value)
     choices = {flag.name: flag.value for flag in _CHOICES if flag.value is not None}
     name, recipe = (*_DATASET.value.split("/", 1), "")[:2]

@@ -1,4 +1,4 @@
-"""Turn motion capture into 2D poses that a lifter learns from (docs/poses.md).
+"""Make motion capture into 2D poses that a lifter learns from (docs/poses.md).
 
     python -m experiments.prepare_poses --source=amass --out=poses.npz
     python -m experiments.train_lifting --poses=poses.npz --workdir=runs/lifting

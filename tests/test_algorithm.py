@@ -80,7 +80,8 @@ def test_the_regressor_of_a_finished_run_can_be_loaded_alone(undisturbed, data_d
     loaded = prediction.load(workdir / "checkpoints")
     assert loaded.training_steps > 0 and loaded.folder == workdir
     config = small_config()
-    of = Run(config, load_body(), run_lib.load(config, data_dir).train)
+    train, _ = run_lib.load(config, data_dir)
+    of = Run(config, load_body(), train)
     with RunFolder(workdir, config) as run:
         state, _ = run.resume(algorithm.initial_state(of))
     found = model.predict(loaded.config, loaded.learned, of.people.images)
@@ -143,9 +144,9 @@ def test_training_does_not_depend_on_truth(undisturbed, data_dir, tmp_path, monk
     load = run_lib.load
 
     def load_with_false_truth(*arguments):
-        loaded = load(*arguments)
-        false = loaded.train_truth.replace(joints_h36m_mm=copy.deepcopy(loaded.train_truth.joints_h36m_mm[::-1]))
-        return dataclasses.replace(loaded, train_truth=false)
+        train, test = load(*arguments)
+        false = train.truth.replace(joints_h36m_mm=copy.deepcopy(train.truth.joints_h36m_mm[::-1]))
+        return train.replace(truth=false), test
 
     monkeypatch.setattr(run_lib, "load", load_with_false_truth)
     lied_to = run_lib.deform_and_learn(small_config(), tmp_path / "run", data_dir)

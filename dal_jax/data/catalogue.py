@@ -5,26 +5,22 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import tensorflow_datasets as tfds
-
-from dal_jax.data.coco_sets import CocoFolder, DensePoseCoco
+from dal_jax.data.coco_sets import coco_folder, densepose_coco
 from dal_jax.data.files import Files, body_digest
 from dal_jax.data.human36m.source import Human36m
 from dal_jax.data.iuv_folder import IuvFolder
 from dal_jax.data.posetrack import DensePosePoseTrack
 from dal_jax.data.preparing import load, prepare
+from dal_jax.data.schema import DatasetBuilder
 from dal_jax.data.source import Source, check_choices
 from dal_jax.runtime.errors import InputError
 
 FROM_FILES: dict[str, Callable[[Files], Any]] = {
-    one.name: one
-    for one in (
-        DensePoseCoco,
-        DensePosePoseTrack,
-        IuvFolder,
-        CocoFolder,
-        Human36m,
-    )
+    "densepose_coco": densepose_coco,
+    "densepose_posetrack": DensePosePoseTrack,
+    "iuv_folder": IuvFolder,
+    "coco_folder": coco_folder,
+    "human36m": Human36m,
 }
 """What makes the source of a data set from its files."""
 
@@ -56,7 +52,7 @@ def source_of(dataset: str, files: Files, choices: Mapping[str, Any] | None = No
     return dataclasses.replace(source, **choices or {})
 
 
-def open_prepared(dataset: str, files: Files, data_dir: str | os.PathLike[str]) -> tfds.core.DatasetBuilder:
+def open_prepared(dataset: str, files: Files, data_dir: str | os.PathLike[str]) -> DatasetBuilder:
     """Return a data set made from files, prepared first if it is not; without `files.source` only what is there.
 
     Raises:

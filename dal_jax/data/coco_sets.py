@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from dal_jax.data.files import Files, make_example, notes, why_unusable
-from dal_jax.data.source import Example, Noted
+from dal_jax.data.files import Files, make_example, notes, require_pictures, why_unusable
+from dal_jax.data.source import Item
 from dal_jax.observations import coco, densepose, keypoints, masks
 from dal_jax.observations.coco import BadEntry
 from dal_jax.observations.person import AnnotatedPerson, Rejected
@@ -50,7 +50,7 @@ Known = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
 
 
 def photographs(path: pathlib.Path, images: pathlib.Path) -> list[Photograph]:
-    """Return a file's photographs that anybody is annotated in, in the file's order.
+    """Return a file's photographs that show annotated people, in the file's order.
 
     Raises:
       errors.InputError: the file is no such JSON.
@@ -93,13 +93,13 @@ def read_photograph(
     seen: int = keypoints.SEEN,
     points_needed: bool = True,
     known: Known = lambda entry, picture: {},
-) -> Iterator[Example | Rejected | Noted]:
+) -> Iterator[Item]:
     """Yield a photograph's people, the rejected ones, and what is worth counting.
 
     Args:
       unit: the photograph and its annotations.
       files: chart and size of the crops.
-      seen: least visibility of a key point that somebody saw (`densepose.parse_person`).
+      seen: least visibility of a key point that its annotator saw (`densepose.parse_person`).
       points_needed: reject people without dense points.
       known: returns further features of a person.
     """
@@ -120,20 +120,20 @@ def read_photograph(
             yield reject(unit, one, BadEntry("image missing or unreadable", str(error)))
         return
     if is_grey(pixels):
-        yield Noted("grey photograph")
+        yield "grey photograph"
     if len(people) > 1:
-        yield Noted("photograph of several people")
+        yield "photograph of several people"
     for one, person, features in people:
-        try:  # once more: the file may not have told the photograph's size
+        try:  # once more: the file may not state the photograph's size
             densepose.require_box(person.bbox_px, pixels.shape[1::-1])
         except BadEntry as bad:
             yield reject(unit, one, bad)
             continue
-        yield from map(Noted, notes(person, pixels))
+        yield from notes(person, pixels)
         try:
             mask = _mask_crop(one[1], person, pixels.shape[1::-1], files.image_size)
         except BadEntry:  # the person is good for everything else
-            yield Noted("damaged mask")
+            yield "damaged mask"
             mask = None
         yield make_example(person, pixels, files, mask, **features)
 
@@ -174,107 +174,87 @@ def _mask_crop(
     return crop_labels(parts, box_px, person.crop_px, size)
 
 
-# --- A folder of one's own: photographs, and their 2D labels in a COCO-style file ---
+# --- The data sets ---
+
+Layout = Callable[[pathlib.Path], dict[str, tuple[pathlib.Path, pathlib.Path]]]
+"""Returns, of a data set's folder, each split's annotation file and the folder that its file names are meant in."""
 
 
 @dataclasses.dataclass(frozen=True)
-class CocoFolder:
-    """train.json (and test.json), photographs beside them or in images/; a `Source`. docs/coco_folder.md.
+class CocoSet:
+    """Photographs and their annotation in COCO's container, laid out in some way; a `Source`.
 
-    Note: dense points or key points are enough; key points alone leave the shape and much of the pose to the priors.
+    points_needed: reject people without dense points.
     """
 
     files: Files
+    name: str
+    description: str
+    layout: Layout
+    points_needed: bool
     units_a_chunk: int = 100
 
-    name = "coco_folder"
     config = ""
     unit = "photograph"
+
+    def digest(self) -> str:
+        """Return a name of annotation, chart, body, options, and the photographs' names and sizes."""
+        annotations, images = zip(*self.layout(self.files.folder).values(), strict=True)
+        return self.files.digest(annotations, sorted(set(images)))
+
+    def options(self) -> dict[str, Any]:
+        """Return chart, body and size of the crops."""
+        return self.files.options()
+
+    def splits(self) -> Mapping[str, list[Photograph]]:
+        """Return the photographs of the splits whose annotation is there."""
+        return {split: photographs(*places) for split, places in self.layout(self.files.folder).items()}
+
+    def read(self, unit: Photograph) -> Iterator[Item]:
+        """Yield a photograph's people."""
+        return read_photograph(unit, self.files, points_needed=self.points_needed)
+
+
+def coco_folder(files: Files) -> CocoSet:
+    """Return the source of one's own photographs with 2D labels in COCO's form. docs/coco_folder.md.
+
+    Note: dense points or key points are enough; key points alone leave the shape and much of the pose to the priors.
+    """
     description = "One's own photographs with 2D labels in COCO's form."
-
-    def digest(self) -> str:
-        """Return a name of annotation, chart, body, options, and the photographs' names and sizes."""
-        return self.files.digest(self._found().values(), [self._images()])
-
-    def options(self) -> dict[str, Any]:
-        """Return chart, body and size of the crops."""
-        return self.files.options()
-
-    def splits(self) -> Mapping[str, list[Photograph]]:
-        """Return the photographs of train and, where there is a test.json, of test."""
-        found = {split: photographs(path, self._images()) for split, path in self._found().items()}
-        self.files.require_pictures(self._images(), self.files.folder / "images")
-        return found
-
-    def read(self, unit: Photograph) -> Iterator[Example | Rejected | Noted]:
-        """Yield a photograph's people."""
-        return read_photograph(unit, self.files, points_needed=False)
-
-    def _found(self) -> dict[str, pathlib.Path]:
-        folder = self.files.folder
-        train, test = folder / "train.json", folder / "test.json"
-        if not train.is_file():
-            other = next((path.name for path in sorted(folder.glob("*.json"))), "LABELS.json")
-            raise InputError(f"{folder}: has no train.json (2D labels in COCO's form); ln -s {other} {train}")
-        return {"train": train, "test": test} if test.is_file() else {"train": train}
-
-    def _images(self) -> pathlib.Path:
-        below = self.files.folder / "images"
-        return below if below.is_dir() else self.files.folder
+    return CocoSet(files, "coco_folder", description, _own_layout, points_needed=False)
 
 
-# DensePose-COCO by its official files: densepose_coco_2014_{train,minival,valminusminival}.json, COCO's pictures.
+def _own_layout(folder: pathlib.Path) -> dict[str, tuple[pathlib.Path, pathlib.Path]]:
+    """train.json (and test.json), photographs beside them or in images/."""
+    train, test, images = folder / "train.json", folder / "test.json", folder / "images"
+    if not train.is_file():
+        other = next((path.name for path in sorted(folder.glob("*.json"))), "LABELS.json")
+        raise InputError(f"{folder}: has no train.json (2D labels in COCO's form); ln -s {other} {train}")
+    place = images if images.is_dir() else folder
+    require_pictures(place, images)
+    return {path.stem: (path, place) for path in (train, test) if path.is_file()}
 
-_SPLITS = {"train": "train2014", "minival": "val2014", "valminusminival": "val2014"}
-"""The folder of each split's pictures."""
+
+_IMAGES = {"train": "train2014", "minival": "val2014", "valminusminival": "val2014"}
+"""The folder of each split's pictures in DensePose-COCO."""
 
 
-@dataclasses.dataclass(frozen=True)
-class DensePoseCoco:
-    """About 50,000 annotated people of COCO 2014; a `Source`. docs/densepose_coco.md."""
-
-    files: Files
-    units_a_chunk: int = 100
-
-    name = "densepose_coco"
-    config = ""
-    unit = "photograph"
+def densepose_coco(files: Files) -> CocoSet:
+    """Return the source of about 50,000 annotated people of COCO 2014. docs/densepose_coco.md."""
     description = "People of COCO 2014 with surface points, part masks and key points that humans annotated."
+    return CocoSet(files, "densepose_coco", description, _official_layout, points_needed=True)
 
-    def digest(self) -> str:
-        """Return a name of annotation, chart, body, options, and the photographs' names and sizes."""
-        found = self._found()
-        folders = {self._images(split) for split in found}
-        return self.files.digest(found.values(), sorted(folders))
 
-    def options(self) -> dict[str, Any]:
-        """Return chart, body and size of the crops."""
-        return self.files.options()
-
-    def splits(self) -> Mapping[str, list[Photograph]]:
-        """Return the photographs of the splits whose file is there."""
-        return {split: photographs(path, self._images(split)) for split, path in self._found().items()}
-
-    def read(self, unit: Photograph) -> Iterator[Example | Rejected | Noted]:
-        """Yield a photograph's people."""
-        return read_photograph(unit, self.files)
-
-    def _found(self) -> dict[str, pathlib.Path]:
-        """Return each split's annotation, in the folder or in annotations/ below it."""
-        folder = self.files.folder
-        names = {split: f"densepose_coco_2014_{split}.json" for split in _SPLITS}
-        places = {split: [folder / name, folder / "annotations" / name] for split, name in names.items()}
-        found = {
-            split: next(path for path in paths if path.is_file())
-            for split, paths in places.items()
-            if any(path.is_file() for path in paths)
-        }
-        if not found:
-            raise InputError(f"{folder}: has none of {', '.join(names.values())}, nor has annotations/")
-        return found
-
-    def _images(self, split: str) -> pathlib.Path:
-        folder = self.files.folder / _SPLITS[split]
-        if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder; COCO's photographs of '{split}' lie in {folder.name}/")
-        return folder
+def _official_layout(folder: pathlib.Path) -> dict[str, tuple[pathlib.Path, pathlib.Path]]:
+    """densepose_coco_2014_{train,minival,valminusminival}.json in the folder or annotations/, and COCO's pictures."""
+    found = {}
+    for split, pictures in _IMAGES.items():
+        name = f"densepose_coco_2014_{split}.json"
+        paths = [path for path in (folder / name, folder / "annotations" / name) if path.is_file()]
+        if paths and not (folder / pictures).is_dir():
+            raise InputError(f"{folder / pictures}: no such folder; COCO's photographs of '{split}' lie in {pictures}/")
+        found |= {split: (paths[0], folder / pictures)} if paths else {}
+    if not found:
+        names = ", ".join(f"densepose_coco_2014_{split}.json" for split in _IMAGES)
+        raise InputError(f"{folder}: has none of {names}, nor has annotations/")
+    return found

@@ -1,4 +1,4 @@
-"""What a data set made from somebody's files is made of: their folder, the chart, the body, the size of the crops."""
+"""The files that a data set is made from: their folder, the chart, the body, the size of the crops."""
 
 import dataclasses
 import functools
@@ -50,15 +50,6 @@ class Files:
             raise InputError(f"{self.source}: no such folder")
         return folder
 
-    def require_pictures(self, folder: pathlib.Path, wanted: pathlib.Path) -> None:
-        """Refuse a folder without any picture in it or below it; `wanted` is where they are expected.
-
-        Raises:
-          errors.InputError: there is none; the line says how photographs that lie elsewhere are linked.
-        """
-        if next(_sizes(folder), None) is None:
-            raise InputError(f"{folder}: holds no photographs; if they lie elsewhere: ln -s PHOTOGRAPHS {wanted}")
-
     def load_chart(self) -> Chart:
         """Return the chart that dense points are read in; once a process."""
         return _load_chart(self.chart, self.body)
@@ -79,6 +70,16 @@ class Files:
             for name, size in sorted(_sizes(folder)):
                 found.update(f"{name} {size}\n".encode())
         return found.hexdigest()[:12]
+
+
+def require_pictures(folder: pathlib.Path, wanted: pathlib.Path) -> None:
+    """Refuse a folder without any picture in it or below it; `wanted` is where they are expected.
+
+    Raises:
+      errors.InputError: there is none; the line says how photographs that lie elsewhere are linked.
+    """
+    if next(_sizes(folder), None) is None:
+        raise InputError(f"{folder}: holds no photographs; if they lie elsewhere: ln -s PHOTOGRAPHS {wanted}")
 
 
 def body_digest(body: str) -> str:
@@ -154,7 +155,7 @@ def make_example(
 
 
 def why_unusable(person: AnnotatedPerson) -> str | None:
-    """Say why nobody could fit a body to a person, None where one can: points or key points are enough."""
+    """Return why no body can be fitted to a person, None where one can: points or key points are enough."""
     points, labelled = len(person.part), labelled_keypoints(person)
     if points >= FEWEST_POINTS or labelled >= FEWEST_KEYPOINTS:
         return None
@@ -167,7 +168,7 @@ def labelled_keypoints(person: AnnotatedPerson) -> int:
 
 
 def notes(person: AnnotatedPerson, photograph: UInt8[np.ndarray, "h w 3"]) -> list[str]:
-    """Return what is worth counting about a person who is used."""
+    """Return what is worth counting about a person in use."""
     x, y, width, height = person.bbox_px
     limit = photograph.shape[1::-1]
     over = x < 0 or y < 0 or x + width > limit[0] + 1 or y + height > limit[1] + 1  # COCO's boxes round to a pixel

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from dal_jax.data import coco_sets
 from dal_jax.data.coco_sets import Photograph
 from dal_jax.data.files import Files, make_example, notes, why_unusable
-from dal_jax.data.source import Example, Noted
+from dal_jax.data.source import Item
 from dal_jax.observations import coco, densepose, iuv, photographs
 from dal_jax.observations.coco import BadEntry
 from dal_jax.observations.keypoints import Keypoints
@@ -22,18 +22,12 @@ from dal_jax.runtime.errors import InputError
 _IUV, _INDS = "_IUV.png", "_INDS.png"
 _KEYPOINTS = "keypoints.json"
 
-Items = Iterator[Example | Rejected | Noted]
 
+Unit = tuple[int, str, Photograph | None]
+"""A unit of work: a photograph's number, its stem, and its annotated key points, if any.
 
-class Prediction(NamedTuple):
-    """A unit of work: a photograph's stem, its number, and the key points that somebody gave for it.
-
-    Key points without a prediction are a unit, too: they are counted.
-    """
-
-    stem: str
-    number: int
-    keypoints: Photograph | None
+Key points without a prediction are a unit, too: they are counted.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +51,7 @@ class IuvFolder:
         """Return chart, body and size of the crops."""
         return self.files.options()
 
-    def splits(self) -> Mapping[str, list[Prediction]]:
+    def splits(self) -> Mapping[str, list[Unit]]:
         """Return the photographs: all of them train."""
         folder = self.files.folder
         stems = sorted(path.name.removesuffix(_IUV) for path in folder.glob(f"*{_IUV}"))
@@ -67,44 +61,42 @@ class IuvFolder:
         labelled = coco_sets.photographs(labels, folder) if labels.is_file() else []
         by_stem = {pathlib.PurePath(_name(one)).stem: one for one in labelled}
         every = stems + sorted(by_stem.keys() - set(stems))
-        return {"train": [Prediction(stem, number, by_stem.get(stem)) for number, stem in enumerate(every)]}
+        return {"train": [(number, stem, by_stem.get(stem)) for number, stem in enumerate(every)]}
 
-    def read(self, unit: Prediction) -> Items:
+    def read(self, unit: Unit) -> Iterator[Item]:
         """Yield a photograph's people."""
+        number, stem, keypoints = unit
         folder = self.files.folder
-        inds = folder / f"{unit.stem}{_INDS}"
-        where = folder / f"{unit.stem}{_IUV}"
+        inds, where = folder / f"{stem}{_INDS}", folder / f"{stem}{_IUV}"
         if not where.is_file():
-            yield from [Noted("key points without a prediction")] * len(
-                unit.keypoints.entries if unit.keypoints else ()
-            )
+            yield from ["key points without a prediction"] * len(keypoints.entries if keypoints else ())
             return
         try:
-            picture = photographs.of_stem(folder, unit.stem)
+            picture = photographs.of_stem(folder, stem)
             pixels, owner = iuv.read_pictures(where, inds if inds.is_file() else None)
             photograph = read_picture(picture, (pixels.shape[1], pixels.shape[0]))
         except InputError as error:
-            yield Rejected(unit.number, -1, where.name, "image missing or unreadable", str(error))
+            yield Rejected(number, -1, where.name, "image missing or unreadable", str(error))
             return
-        found = iuv.people_of(pixels, owner, where.name, file_name=picture.name, image_id=unit.number)
+        found = iuv.people_of(pixels, owner, where.name, file_name=picture.name, image_id=number)
         if not found.entries:
-            yield Noted("photograph of nobody")
+            yield "photograph without a person"
         yield from found.rejected
-        labelled = yield from _labelled(unit.keypoints)
+        labelled = yield from _labelled(keypoints)
         yield from self._people(found.people, photograph, pixels, owner, labelled)
 
-    def _people(self, people, photograph, pixels, owner, labelled) -> Items:
+    def _people(self, people, photograph, pixels, owner, labelled) -> Iterator[Item]:
         if is_grey(photograph):
-            yield Noted("grey photograph")
+            yield "grey photograph"
         if len(people) > 1:
-            yield Noted("photograph of several people")
+            yield "photograph of several people"
         for one in _with_keypoints(people, owner, labelled):
             why = why_unusable(one)
             if why is not None:
                 message = f"{one.file_name}: person {one.annotation_id}: has {why}"
                 yield Rejected(one.image_id, one.annotation_id, one.file_name, "too few points", message)
                 continue
-            yield from map(Noted, notes(one, photograph))
+            yield from notes(one, photograph)
             yield make_example(one, photograph, self.files, *self._maps(one, pixels, owner))
 
     def _maps(self, one: AnnotatedPerson, pixels: np.ndarray, owner: np.ndarray) -> tuple:
@@ -123,7 +115,7 @@ def _name(photograph: Photograph) -> str:
 
 
 def _labelled(photograph: Photograph | None):
-    """Yield what is wrong with key points; return the good ones, each somebody's."""
+    """Yield what is wrong with key points; return the good ones, one for each person."""
     good: list[Keypoints] = []
     if photograph is None:
         return good
@@ -132,7 +124,7 @@ def _labelled(photograph: Photograph | None):
             coco.require_ids(entry)
             found = densepose.parse_keypoints(entry, photograph.keypoint_names)
         except BadEntry:
-            yield Noted("key points that are damaged")
+            yield "key points that are damaged"
             continue
         if (found.flag > 0).any():
             good.append(found)
@@ -146,7 +138,7 @@ def _with_keypoints(
 ) -> list[AnnotatedPerson]:
     """Give each person the key points of which most lie on their pixels, at least half of the labelled ones.
 
-    The best pair goes first; nobody gets two, and no key points go to two.
+    The best pair goes first; each person gets at most one set of key points, and each set goes to one person.
     """
     share = np.array([[_share_on(owner == one.annotation_id, keys) for keys in labelled] for one in people])
     given = list(people)

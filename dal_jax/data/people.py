@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import PIL.Image
-import tensorflow_datasets as tfds
 from jaxtyping import Float, UInt8
 
 from dal_jax.body import skeleton
+from dal_jax.data.schema import DatasetBuilder
 from dal_jax.observations import observation
 from dal_jax.observations.observation import Observation
 from dal_jax.runtime import struct
@@ -16,7 +16,7 @@ from dal_jax.runtime.errors import InputError
 
 IMAGES_IN_MEMORY_BYTES = 2 << 30
 HIDDEN_CONFIDENCE = 0.5
-"""Trust in a key point that its annotator could not see and had to guess; a seen one has 1."""
+"""Confidence of a key point that its annotator could not see and had to guess; a seen one has 1."""
 
 
 @struct.dataclass
@@ -47,7 +47,7 @@ class People:
 
 
 def load_people(
-    builder: tfds.core.DatasetBuilder,
+    builder: DatasetBuilder,
     split: str,
     limit: int | None = None,
     with_truth: bool = False,
@@ -85,7 +85,7 @@ def load_people(
     )
 
 
-def load_truth(builder: tfds.core.DatasetBuilder, split: str, limit: int | None = None) -> Truth | None:
+def load_truth(builder: DatasetBuilder, split: str, limit: int | None = None) -> Truth | None:
     """Return what is true of a split's people (the first `limit`), None unless known of all; for evaluation only."""
     source = _source(builder, split)
     joints_h36m, joints, vertices, intrinsics = [], [], [], []
@@ -132,7 +132,7 @@ def decode(encoded: bytes, size: int | None = None) -> UInt8[np.ndarray, "h w 3"
         return np.asarray(colour)
 
 
-def _refuse_smaller(builder: tfds.core.DatasetBuilder, first: np.ndarray, size: int | None) -> None:
+def _refuse_smaller(builder: DatasetBuilder, first: np.ndarray, size: int | None) -> None:
     if size is not None and len(first) < size:
         raise InputError(
             f"{builder.data_dir}: its crops have {len(first)} px, {size} are asked for; prepare it with --image_size"
@@ -147,7 +147,7 @@ _POINTS_STEP = 50  # places for points are a multiple of it, or every data set w
 
 
 def _observe(columns: dict[str, np.ndarray]) -> Observation:
-    """Turn photograph pixels into the crop's [-1, 1], and leave out places for points that nobody uses."""
+    """Turn photograph pixels into the crop's [-1, 1], and leave out places for points that no person uses."""
     box = columns["box_px"]
     used = np.flatnonzero(np.any(columns["point_confidence"] > 0, axis=0))
     places = _POINTS_STEP * -(-(1 + used.max(initial=0)) // _POINTS_STEP)
@@ -171,7 +171,7 @@ def _observe(columns: dict[str, np.ndarray]) -> Observation:
     )
 
 
-def _source(builder: tfds.core.DatasetBuilder, split: str) -> Sequence:
+def _source(builder: DatasetBuilder, split: str) -> Sequence:
     for name in split.split("+"):
         if name not in builder.info.splits:
             raise InputError(f"{builder.data_dir}: no split {name!r}; it has {', '.join(builder.info.splits)}")

@@ -10,7 +10,7 @@ import numpy as np
 from dal_jax.data import coco_sets
 from dal_jax.data.coco_sets import Photograph
 from dal_jax.data.files import Files
-from dal_jax.data.source import Example, Noted
+from dal_jax.data.source import Item
 from dal_jax.observations import coco, masks
 from dal_jax.observations.coco import BadEntry
 from dal_jax.observations.person import Rejected
@@ -24,7 +24,6 @@ _ANNOTATED = 1  # PoseTrack's only flag of a labelled key point
 _PACKED = 10_000  # PoseTrack's frame_id is 1, six digits of the video, four of the frame
 _LARGEST_FRAME = 2**31 - 1
 
-Items = Iterator[Example | Rejected | Noted]
 Video = list[Photograph]
 
 
@@ -55,12 +54,12 @@ class DensePosePoseTrack:
         """Return the videos of the splits whose file is there: each a list of its frames in time."""
         return {split: self._videos(path) for split, path in self._found().items()}
 
-    def read(self, unit: Video) -> Items:
+    def read(self, unit: Video) -> Iterator[Item]:
         """Yield a video's people: track by track, frame by frame."""
         people = []
         for frame in unit:
             for item in _read_frame(frame, self.files):
-                if isinstance(item, Rejected | Noted):
+                if isinstance(item, Rejected | str):
                     yield item
                 else:
                     people.append(item)
@@ -92,15 +91,15 @@ class DensePosePoseTrack:
         return [sorted(frames, key=lambda frame: _frame(frame.picture or {})) for frames in videos.values()]
 
 
-def _read_frame(frame: Photograph, files: Files) -> Items:
-    """Yield a frame's people, those left out whose boxes lie in a region that nobody annotated with care."""
+def _read_frame(frame: Photograph, files: Files) -> Iterator[Item]:
+    """Yield a frame's people, without those whose boxes lie in a region that was not annotated with care."""
     if (frame.picture or {}).get("has_no_densepose") is True:
-        yield Noted("frame without dense annotation")
+        yield "frame without dense annotation"
         return
     try:
         ignored = masks.regions(frame.picture or {}, "ignore_regions_x", "ignore_regions_y")
     except BadEntry:
-        yield Noted("frame with damaged ignored regions")
+        yield "frame with damaged ignored regions"
         ignored = []
     kept = []
     for one in frame.entries:
@@ -113,7 +112,7 @@ def _read_frame(frame: Photograph, files: Files) -> Items:
 
 
 def _middle(entry: Any) -> np.ndarray | None:
-    """Return the middle of an entry's box, None where it has no proper one: that is somebody else's to say."""
+    """Return the middle of an entry's box, None where it has no proper one, which is refused elsewhere."""
     try:
         box = coco.numbers(entry, "bbox", 4) if isinstance(entry, dict) else None
     except BadEntry:

@@ -14,27 +14,25 @@ import os
 import pathlib
 import shutil
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow_datasets as tfds
-from tensorflow_datasets.core import writer as tfds_writer
-from tensorflow_datasets.proto import tf_example_pb2
 
 from dal_jax.data import schema
-from dal_jax.data.source import Example, Noted, Source, Summary, count, from_json, total
+from dal_jax.data.schema import DatasetBuilder
+from dal_jax.data.source import Example, Source, Summary, count, from_json, total
 from dal_jax.observations.person import Rejected
 from dal_jax.runtime import files, machine, progress
-from dal_jax.runtime.errors import InputError
+from dal_jax.runtime.errors import InputError, needs_extra
 
 PathLike = str | os.PathLike[str]
 _ENDS = "__ends"
 _COUNTS = "__counts"
 
 
-def prepare(source: Source, data_dir: PathLike, workers: int | None = None) -> tuple[tfds.core.DatasetBuilder, Summary]:
+def prepare(source: Source, data_dir: PathLike, workers: int | None = None) -> tuple[DatasetBuilder, Summary]:
     """Return a data set that is on disk, and its counts; prepared first if it is not; a killed run is resumed.
 
     Args:
@@ -46,6 +44,8 @@ def prepare(source: Source, data_dir: PathLike, workers: int | None = None) -> t
       errors.InputError: the source's files are not what they must be, none of a split's people can be used, or the
         folder holds a data set of this name made differently.
     """
+    with needs_extra("data"):
+        from dal_jax.data import array_record
     if _is_prepared(_folder(source.name, source.config, data_dir)):
         return load(source.name, source.config, data_dir, source.digest())
     partial = pathlib.Path(data_dir) / ".partial" / source.name / f"{source.config or 'all'}-{source.digest()}"
@@ -53,16 +53,14 @@ def prepare(source: Source, data_dir: PathLike, workers: int | None = None) -> t
     _prepare_chunks(work, workers)
     summary = total(_read_counts(chunk.path) for chunk in work)
     _refuse_empty_splits(source, summary)
-    with _quiet_tfds():
-        _Builder(source, os.fspath(data_dir), work, summary).download_and_prepare(file_format="array_record")
+    examples = {split: _examples_of(split, work) for split in summary.prepared}
+    array_record.write(source, data_dir, examples, summary.to_json())
     shutil.rmtree(partial, ignore_errors=True)
     builder, _ = load(source.name, source.config, data_dir)
     return builder, summary
 
 
-def load(
-    name: str, config: str, data_dir: PathLike, digest: str | None = None
-) -> tuple[tfds.core.DatasetBuilder, Summary]:
+def load(name: str, config: str, data_dir: PathLike, digest: str | None = None) -> tuple[DatasetBuilder, Summary]:
     """Return a data set that has been prepared, and its counts.
 
     Args:
@@ -76,6 +74,8 @@ def load(
     folder = _folder(name, config, data_dir)
     if not _is_prepared(folder):
         raise InputError(f"{folder}: no data set there; run experiments.prepare_data first")
+    with needs_extra("data"):
+        import tensorflow_datasets as tfds
     builder = tfds.builder_from_directory(folder)
     metadata: Any = builder.info.metadata
     made = metadata["digest"]
@@ -94,6 +94,12 @@ class Chunk(NamedTuple):
     split: str
     units: Sequence[Any]
     path: pathlib.Path
+
+
+def _examples_of(split: str, work: list[Chunk]) -> Iterator[Example]:
+    for chunk in work:
+        if chunk.split == split:
+            yield from read_chunk(chunk.path)
 
 
 def _cut(source: Source, folder: pathlib.Path) -> list[Chunk]:
@@ -136,7 +142,7 @@ def _prepare_chunks(work: list[Chunk], workers: int | None = None) -> None:
 def prepare_chunk(chunk: Chunk) -> int:
     """Read one chunk's units and write their people; return how many units."""
     items = [item for unit in chunk.units for item in chunk.source.read(unit)]
-    examples = [item for item in items if not isinstance(item, Rejected | Noted)]
+    examples = [item for item in items if not isinstance(item, Rejected | str)]
     write_chunk(chunk.path, examples, count(chunk.split, items))
     return len(chunk.units)
 
@@ -218,63 +224,6 @@ def _plain(value: object) -> object:
     return str(value) if isinstance(value, np.str_) else value
 
 
-# --- From chunks to array_record files ---
-
-
-class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Writes chunks as array_record files; what is read later needs no code of the source."""
-
-    code_path: Any = pathlib.Path(
-        __file__
-    )  # TFDS would look it up through importlib_resources, which it does not require
-    VERSION = tfds.core.Version(schema.VERSION)
-
-    def __init__(self, source: Source, data_dir: str, work: list[Chunk], summary: Summary):
-        self.name: str = source.name  # pyright: ignore[reportAttributeAccessIssue]: the class attribute has no setter
-        self._source, self._work, self._summary = source, work, summary
-        config = tfds.core.BuilderConfig(name=source.config) if source.config else None
-        super().__init__(config=config, data_dir=data_dir, file_format="array_record")
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=self._source.description,
-            features=schema.features(),
-            disable_shuffling=True,  # the source's order means something: prefixes, tracks; training shuffles itself
-            metadata=tfds.core.MetadataDict(
-                digest=self._source.digest(), options=self._source.options(), summary=self._summary.to_json()
-            ),
-        )
-
-    def _example_writer(self) -> tfds_writer.ExampleWriter:
-        file_format: Any = self.info.file_format
-        return _SameBytesWriter(file_format)
-
-    def _split_generators(self, _: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        return {split: self._generate_examples(split) for split in self._summary.prepared}
-
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, Example]]:
-        index = 0
-        for chunk in self._work:
-            for example in read_chunk(chunk.path) if chunk.split == split else ():
-                yield index, example
-                index += 1
-
-
-class _SameBytesWriter(tfds_writer.ExampleWriter):
-    """Writes an example's features in order of their names; protobuf's own order is another in every process."""
-
-    def write(self, path: PathLike, examples: Iterable[tuple[object, bytes]]) -> object:
-        in_order: Any = ((key, _in_order(example)) for key, example in examples)
-        return super().write(path, in_order)
-
-
-def _in_order(example: bytes) -> bytes:
-    return tf_example_pb2.Example.FromString(  # pyright: ignore[reportAttributeAccessIssue]: made at run time
-        example
-    ).SerializeToString(deterministic=True)
-
-
 def _folder(name: str, config: str, data_dir: PathLike) -> pathlib.Path:
     return pathlib.Path(data_dir) / name / config / schema.VERSION
 
@@ -288,14 +237,3 @@ def _refuse_empty_splits(source: Source, summary: Summary) -> None:
         if not people:
             why = f": {next(iter(summary.first.values()))}" if summary.first else ""
             raise InputError(f"{source.name}: no person of '{split}' can be used ({summary}){why}")
-
-
-@contextlib.contextmanager
-def _quiet_tfds() -> Iterator[None]:
-    """Keep TFDS from printing: our own bar has shown the work."""
-    tfds.disable_progress_bar()
-    try:
-        with contextlib.redirect_stdout(None):
-            yield
-    finally:
-        tfds.enable_progress_bar()

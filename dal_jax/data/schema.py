@@ -2,15 +2,21 @@
 
 Training reads no feature whose name starts with `truth_`; evaluation reads nothing else but the names. Photograph
 pixels: x right, y down, the first pixel covers [0, 1] x [0, 1]. What is not known of the truth is not a number (NaN),
-never 0, so that nobody can score against it.
+never 0, so that nothing can be scored against it.
 """
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 from jaxtyping import Float, Int
+
+from dal_jax.runtime.errors import needs_extra
+
+if TYPE_CHECKING:
+    from tensorflow_datasets.core import DatasetBuilder
+else:
+    DatasetBuilder = Any  # annotations alone name it: tensorflow-datasets is loaded where a data set is
 
 VERSION = "1.2.0"
 """Of this layout; data sets of another version are prepared anew beside the old ones."""
@@ -25,37 +31,55 @@ HIDDEN, SEEN = 1, 2
 """COCO's flags of an annotated key point (0: not annotated)."""
 
 
-def features() -> tfds.features.FeaturesDict:
+def features() -> Any:
     """Return the features, each with its meaning, shape and unit.
 
     Pictures are encoded bytes, not `Image` features, because those need TensorFlow.
+
+    Returns:
+      A `tfds.features.FeaturesDict`.
+
+    Raises:
+      errors.InputError: tensorflow-datasets is not installed.
     """
+    with needs_extra("data"):
+        import tensorflow_datasets as tfds
+
+    def floats(shape: tuple[int, ...], doc: str) -> tfds.features.Tensor:
+        return tfds.features.Tensor(shape=shape, dtype=np.float32, doc=doc)
+
+    def integers(shape: tuple[int | None, ...], kind: type, doc: str) -> tfds.features.Tensor:
+        return tfds.features.Tensor(shape=shape, dtype=kind, doc=doc)
+
+    def picture(doc: str) -> tfds.features.Tensor:
+        return tfds.features.Tensor(shape=(), dtype=np.object_, doc=doc)
+
     return tfds.features.FeaturesDict(
         {
-            "image": _bytes("The person's square crop, RGB, as PNG or JPEG."),
+            "image": picture("The person's square crop, RGB, as PNG or JPEG."),
             "name": tfds.features.Text(doc="Unique in the data set."),
-            "subject": tfds.features.Text(doc="Who it is; people of one subject look alike."),
+            "subject": tfds.features.Text(doc="Whose body it is; people of one subject look alike."),
             "action": tfds.features.Text(doc="What is being done; empty where unknown."),
             "video": tfds.features.Text(doc="Which video; empty for a photograph. A track is a subject in a video."),
-            "frame": _integers((), np.int32, "Which frame of the video; -1 for a photograph."),
-            "box_px": _floats((4,), "x, y, width, height of the square crop in the photograph."),
+            "frame": integers((), np.int32, "Which frame of the video; -1 for a photograph."),
+            "box_px": floats((4,), "x, y, width, height of the square crop in the photograph."),
             "keypoint_set": tfds.features.Text(doc="Which key points: h36m (the first 17 places) or body_25b."),
-            "keypoints_px": _floats((KEYPOINTS, 2), "Key points as annotated, in the photograph; order of the set."),
-            "keypoint_visible": _integers((KEYPOINTS,), np.uint8, "0 not annotated, 1 annotated but hidden, 2 seen."),
-            "point_px": _floats((POINTS, 2), "Annotated surface points, in the photograph."),
-            "point_face": _integers((POINTS,), np.int32, "The free body's face that each shows."),
-            "point_barycentric": _floats((POINTS, 3), "The place on that face; sums to 1."),
-            "point_confidence": _floats((POINTS,), "1 for an annotated point, 0 for an unused place."),
-            "iuv": _bytes("PNG of the crop: part, u * 255, v * 255 of each pixel, 0 off the body; may be empty."),
-            "mask": _bytes("PNG: 0 off the person, 1 to 14 DensePose's coarse part, 255 part unknown; may be empty."),
-            "truth_joints_known": _integers((), np.uint8, "1 where Human3.6M's joints are known, 0: they are NaN."),
-            "truth_body_known": _integers((), np.uint8, "1 where SMPL's joints, rotation and pose are known."),
-            "truth_intrinsics_px": _floats((4,), "Focal lengths and principal point: fx, fy, cx, cy."),
-            "truth_joints_mm": _floats((24, 3), "SMPL's 24 joints in the camera's frame: x right, y down, z away."),
-            "truth_joints_h36m_mm": _floats((17, 3), "Human3.6M's 17 joints in the camera's frame."),
-            "truth_rotation": _floats((3, 3), "Rotation of the pelvis: body (y up, facing +z) to camera."),
-            "truth_pose": _floats((23, 3), "Rotation vectors of the other joints in their parents' frames, radians."),
-            "truth_vertices_tenth_mm": _integers(
+            "keypoints_px": floats((KEYPOINTS, 2), "Key points as annotated, in the photograph; order of the set."),
+            "keypoint_visible": integers((KEYPOINTS,), np.uint8, "0 not annotated, 1 annotated but hidden, 2 seen."),
+            "point_px": floats((POINTS, 2), "Annotated surface points, in the photograph."),
+            "point_face": integers((POINTS,), np.int32, "The free body's face that each shows."),
+            "point_barycentric": floats((POINTS, 3), "The place on that face; sums to 1."),
+            "point_confidence": floats((POINTS,), "1 for an annotated point, 0 for an unused place."),
+            "iuv": picture("PNG of the crop: part, u * 255, v * 255 of each pixel, 0 off the body; may be empty."),
+            "mask": picture("PNG: 0 off the person, 1 to 14 DensePose's coarse part, 255 part unknown; may be empty."),
+            "truth_joints_known": integers((), np.uint8, "1 where Human3.6M's joints are known, 0: they are NaN."),
+            "truth_body_known": integers((), np.uint8, "1 where SMPL's joints, rotation and pose are known."),
+            "truth_intrinsics_px": floats((4,), "Focal lengths and principal point: fx, fy, cx, cy."),
+            "truth_joints_mm": floats((24, 3), "SMPL's 24 joints in the camera's frame: x right, y down, z away."),
+            "truth_joints_h36m_mm": floats((17, 3), "Human3.6M's 17 joints in the camera's frame."),
+            "truth_rotation": floats((3, 3), "Rotation of the pelvis: body (y up, facing +z) to camera."),
+            "truth_pose": floats((23, 3), "Rotation vectors of the other joints in their parents' frames, radians."),
+            "truth_vertices_tenth_mm": integers(
                 (None, 3), np.int16, "Vertices less the pelvis, camera's axes, tenths of a millimetre; may be empty."
             ),
         }
@@ -63,7 +87,7 @@ def features() -> tfds.features.FeaturesDict:
 
 
 def unknown_truth() -> dict[str, object]:
-    """Return the truth_ features of somebody of whom nothing is known in 3D; update with what is."""
+    """Return the truth_ features of a person without any 3D truth; update with what is known."""
     return {
         name: np.zeros((0, 3), np.int16) if is_ragged(name) else _nothing(feature)
         for name, feature in features().items()
@@ -101,7 +125,10 @@ def keypoint_features(
 
 def is_bytes(name: str) -> bool:
     """Tell whether a feature is an encoded picture."""
-    return _features()[name].np_dtype == np.object_ and not isinstance(_features()[name], tfds.features.Text)
+    feature = _features()[name]
+    import tensorflow_datasets as tfds  # there, or `features` would have said so
+
+    return feature.np_dtype == np.object_ and not isinstance(feature, tfds.features.Text)
 
 
 def is_ragged(name: str) -> bool:
@@ -115,15 +142,3 @@ _features = functools.cache(features)
 
 def _nothing(feature: Any) -> np.ndarray:
     return np.full(feature.shape, np.nan if feature.np_dtype == np.float32 else 0, feature.np_dtype)
-
-
-def _bytes(doc: str) -> tfds.features.Tensor:
-    return tfds.features.Tensor(shape=(), dtype=np.object_, doc=doc)
-
-
-def _floats(shape: tuple[int, ...], doc: str) -> tfds.features.Tensor:
-    return tfds.features.Tensor(shape=shape, dtype=np.float32, doc=doc)
-
-
-def _integers(shape: tuple[int | None, ...], kind: type, doc: str) -> tfds.features.Tensor:
-    return tfds.features.Tensor(shape=shape, dtype=kind, doc=doc)

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from dal_jax.observations.person import Rejected
 from dal_jax.runtime.errors import InputError
@@ -11,11 +11,8 @@ from dal_jax.runtime.errors import InputError
 Example = dict[str, object]
 """One person, a value for each of `schema.features()`."""
 
-
-class Noted(NamedTuple):
-    """Something to count that is no person: a grey photograph, a crowd, a box over the border."""
-
-    kind: str
+Item = Example | Rejected | str
+"""A person, a rejected one, or the kind of something else to count: a grey photograph, a box over the border."""
 
 
 class Source(Protocol):
@@ -62,7 +59,7 @@ class Source(Protocol):
         """
         ...
 
-    def read(self, unit: Any) -> Iterator[Example | Rejected | Noted]:
+    def read(self, unit: Any) -> Iterator[Item]:
         """Yield a unit's people, what is wrong with those who are left out, and what else is worth counting.
 
         The same whenever and in whatever process it is read.
@@ -112,7 +109,7 @@ def from_json(counts: dict[str, Any]) -> Summary:
     return Summary(counts["prepared"], counts["skipped"], counts["noted"], {})
 
 
-def count(split: str, items: Iterable[Example | Rejected | Noted]) -> Summary:
+def count(split: str, items: Iterable[Item]) -> Summary:
     """Count what a source has yielded."""
     prepared, first = 0, {}
     skipped, noted = collections.Counter(), collections.Counter()
@@ -120,8 +117,8 @@ def count(split: str, items: Iterable[Example | Rejected | Noted]) -> Summary:
         if isinstance(item, Rejected):
             skipped[item.kind] += 1
             first.setdefault(item.kind, item.message)
-        elif isinstance(item, Noted):
-            noted[item.kind] += 1
+        elif isinstance(item, str):
+            noted[item] += 1
         else:
             prepared += 1
     return Summary({split: prepared}, dict(skipped), dict(noted), first)

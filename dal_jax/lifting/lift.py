@@ -173,7 +173,7 @@ def confidence(depth_sd: Float[_Array, "*batch 17"], size: Float[_Array, "*batch
 
 
 TYPICAL_SD = 0.1
-"""Deviation of a good depth, of the pose's size: about 4.5 cm for somebody upright."""
+"""Deviation of a good depth, of the pose's size: about 4.5 cm for an upright person."""
 
 
 def _lift(config: Config, lifter: Lifter, keypoints: _Array, visible: Array) -> Lifted:

@@ -29,20 +29,19 @@ FIELDS = (
 class Judge:
     """Scores a round by Human3.6M's protocol 1; every field is None where there is no truth (or, turned, no camera).
 
-    test: the test people, whose bodies the regressor predicts from their images.
-    train_truth, test_truth: 3D truth, or None.
+    train_truth: what is true of the run's people, who are stripped of it; or None.
+    test: the test people, whose bodies the regressor predicts from their images, with their truth.
     """
 
     run: Run
-    test: People
     train_truth: Truth | None
-    test_truth: Truth | None
+    test: People
 
     def __call__(self, round_number: int, state: LoopState) -> dict[str, float | None]:
         """Return the mean scores of a round."""
-        if self.train_truth is None or self.test_truth is None:
+        if self.train_truth is None or self.test.truth is None:
             return dict.fromkeys(FIELDS)
-        train, test = self.train_truth.joints_h36m_mm, self.test_truth.joints_h36m_mm
+        train, test = self.train_truth.joints_h36m_mm, self.test.truth.joints_h36m_mm
         registered, learned = self._joints(state.fits), self._joints(state.predictions)
         bodies = self.predict_test(state)
         predicted = self._joints(bodies)
@@ -56,7 +55,7 @@ class Judge:
             "lifting_test_mpjpe_mm": self._mean(self._lifted(state, self.test), test),
             "registration_train_turned_mpjpe_mm": self._turned_mean(registered, self.run.people, self.train_truth),
             "regressor_train_turned_mpjpe_mm": self._turned_mean(learned, self.run.people, self.train_truth),
-            "regressor_test_turned_mpjpe_mm": self._turned_mean(predicted, self.test, self.test_truth),
+            "regressor_test_turned_mpjpe_mm": self._turned_mean(predicted, self.test, self.test.truth),
         }
 
     def predict_test(self, state: LoopState) -> BodyParameters:
@@ -66,9 +65,9 @@ class Judge:
     def test_scores(self, bodies: BodyParameters) -> dict[str, float | None]:
         """Return the mean `mpjpe_mm` and `pa_mpjpe_mm` of bodies of the test people."""
         names = ("mpjpe_mm", "pa_mpjpe_mm")
-        if self.train_truth is None or self.test_truth is None:
+        if self.train_truth is None or self.test.truth is None:
             return dict.fromkeys(names)
-        scores = self._scores(self._joints(bodies), self.test_truth.joints_h36m_mm)
+        scores = self._scores(self._joints(bodies), self.test.truth.joints_h36m_mm)
         return {name: float(np.mean(scores[name])) for name in names}
 
     def errors_mm(self, bodies: BodyParameters, truth: Truth | None) -> Float[np.ndarray, "n"] | None:
@@ -77,19 +76,19 @@ class Judge:
 
     def mean_pose_test_mpjpe_mm(self) -> float | None:
         """Return the score of answering every test image with the mean training pose: what learning must beat."""
-        if self.train_truth is None or self.test_truth is None:
+        if self.train_truth is None or self.test.truth is None:
             return None
         train = self.train_truth.joints_h36m_mm
         mean = np.mean(train - train[:, :1], axis=0, keepdims=True)
-        return self._mean(np.repeat(mean, len(self.test_truth.joints_h36m_mm), axis=0), self.test_truth.joints_h36m_mm)
+        return self._mean(np.repeat(mean, len(self.test.truth.joints_h36m_mm), axis=0), self.test.truth.joints_h36m_mm)
 
     def vertex_error_test_mm(self, state: LoopState) -> float | None:
         """Return the regressor's mean vertex distance on the test people, scaled as the joints are."""
-        if self.train_truth is None or self.test_truth is None or self.test_truth.vertices_mm is None:
+        if self.train_truth is None or self.test.truth is None or self.test.truth.vertices_mm is None:
             return None
         canonical = metrics.canonical_bone_sum_mm(self.train_truth.joints_h36m_mm)
         bodies = jax.tree.map(jnp.asarray, self.predict_test(state))
-        truth = (self.test_truth.vertices_mm, self.test_truth.joints_h36m_mm)
+        truth = (self.test.truth.vertices_mm, self.test.truth.joints_h36m_mm)
         return float(np.mean(_vertex_errors(self.run.template, bodies, truth, canonical)))
 
     def _joints(self, bodies: BodyParameters) -> Float[np.ndarray, "n 17 3"]:

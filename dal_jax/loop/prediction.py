@@ -58,16 +58,8 @@ class TrainedRegressor:
     training_steps: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Predicted:
-    """Bodies of people in photographs.
-
-    parameters: stacked over people (host arrays), NaN where there is a problem.
-    problems: for each person a line, or ''.
-    """
-
-    parameters: BodyParameters
-    problems: list[str]
+Predicted = tuple[BodyParameters, list[str]]
+"""Bodies of people in photographs (host arrays), NaN where there is a problem; for each person its line, or ''."""
 
 
 def load(path: PathLike) -> TrainedRegressor:
@@ -174,25 +166,25 @@ def predict_people(
     Raises:
       errors.InputError: no photograph can be read; without `skip_invalid`, also the first that cannot.
     """
-    predicted = predict_crops(trained, people, done, batch, skip_invalid)
-    people, parameters = _without_problems(people, predicted)
+    people, parameters = _without_problems(people, *predict_crops(trained, people, done, batch, skip_invalid))
     return Fits.of(Observations.of_annotations(people, template), template, parameters, annotations=people)
 
 
-def _without_problems(people: Annotations, predicted: Predicted) -> tuple[Annotations, BodyParameters]:
+def _without_problems(
+    people: Annotations, parameters: BodyParameters, problems: list[str]
+) -> tuple[Annotations, BodyParameters]:
     """Return the entries, rejecting those whose crop could not be made, and the bodies of the others."""
-    problem_of = dict(zip([id(one) for one in people.people], predicted.problems, strict=True))
+    problem_of = dict(zip([id(one) for one in people.people], problems, strict=True))
     entries = [
         Rejected(one.image_id, one.annotation_id, one.file_name, "unreadable picture", problem_of[id(one)])
         if problem_of.get(id(one))
         else one
         for one in people.entries
     ]
-    good = [row for row, problem in enumerate(predicted.problems) if not problem]
+    good = [row for row, problem in enumerate(problems) if not problem]
     if not good:
-        raise InputError(f"{predicted.problems[0]} (none of {len(entries)} people can be used)")
-    parameters = jax.tree.map(lambda leaf: leaf[good], predicted.parameters)
-    return dataclasses.replace(people, entries=entries), parameters
+        raise InputError(f"{problems[0]} (none of {len(entries)} people can be used)")
+    return dataclasses.replace(people, entries=entries), jax.tree.map(lambda leaf: leaf[good], parameters)
 
 
 def predict_crops(
@@ -201,8 +193,8 @@ def predict_crops(
     """Predict the body in every person's square crop.
 
         shown = detections.people(detections.list_photographs("photos"))
-        predicted = predict_crops(load("runs/demo"), shown, "bodies/predicted")
-        predicted.parameters.pose[0]  # (23, 3) rad, of the first of shown.people
+        parameters, _ = predict_crops(load("runs/demo"), shown, "bodies/predicted")
+        parameters.pose[0]  # (23, 3) rad, of the first of shown.people
 
     Args:
       trained: the regressor.
@@ -227,11 +219,10 @@ def predict_crops(
         ahead = _read_ahead(readers, unread, shown.photograph, size)
         for number, path in enumerate(paths):
             if number in missing:
-                _write(path, _predict_chunk(trained, next(ahead), batch, skip_invalid))
+                _write(path, *_predict_chunk(trained, next(ahead), batch, skip_invalid))
             bar.update(len(chunks[number]))
-    parts = [_read(path) for path in paths]
-    parameters = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(part.parameters for part in parts))
-    return Predicted(parameters, [problem for part in parts for problem in part.problems])
+    bodies, problems = zip(*(_read(path) for path in paths), strict=True)
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *bodies), list(itertools.chain(*problems))
 
 
 Crop = UInt8[np.ndarray, "s s 3"]
@@ -277,18 +268,18 @@ def _predict_chunk(trained: TrainedRegressor, crops: list[Crop | str], batch: in
         bodies = model.predict(trained.config, trained.learned, images, batch)
         for name in _FIELDS:
             getattr(parameters, name)[good] = getattr(bodies, name)
-    return Predicted(parameters, problems)
+    return parameters, problems
 
 
-def _write(path: pathlib.Path, predicted: Predicted) -> None:
-    arrays = {name: getattr(predicted.parameters, name) for name in _FIELDS}
-    files.savez(path, problems=np.array(predicted.problems, np.str_), **arrays)
+def _write(path: pathlib.Path, parameters: BodyParameters, problems: list[str]) -> None:
+    arrays = {name: getattr(parameters, name) for name in _FIELDS}
+    files.savez(path, problems=np.array(problems, np.str_), **arrays)
 
 
 def _read(path: pathlib.Path) -> Predicted:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             parameters = BodyParameters(**{name: archive[name] for name in _FIELDS})
-            return Predicted(parameters, archive["problems"].tolist())
+            return parameters, archive["problems"].tolist()
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: is damaged ({type(error).__name__}); run the command again") from error

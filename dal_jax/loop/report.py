@@ -1,20 +1,61 @@
-"""The report of a run: Fig. 2 of this run, Fig. 1 for its people, the worst cases, what learning had to beat."""
+"""The report of a run: the history, Fig. 2, and Fig. 1 for random people and for the worst fits.
+
+Pictures lie beside the page as PNG, so the folder can be moved or zipped; the page loads nothing from elsewhere. All
+text from outside is escaped. The page is built under another name and then renamed, so that a reader never meets half
+a report.
+"""
 
 import dataclasses
+import io
 import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from dal_jax.algorithm import LoopState
+from dal_jax.algorithm import LoopState, Run
 from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.template import Template
 from dal_jax.data.people import People, Truth
-from dal_jax.loop import report_page
+from dal_jax.evaluation import tables
+from dal_jax.fits import overlays
 from dal_jax.loop.judge import Judge
-from dal_jax.loop.report_page import Report, Stage
 from dal_jax.observations import residuals
-from dal_jax.runtime import metric_log
+from dal_jax.observations.observation import Observation
+from dal_jax.runtime import files, metric_log
+from dal_jax.runtime.errors import needs_extra
+from dal_jax.runtime.files import PathLike
 from dal_jax.viewing import plots
+
+PLOT_NAME = "history.png"
+EXAMPLES = 6
+"""People a gallery: as many are drawn at random, the same ones in every round, as have the largest errors."""
+TILE_PX = 256
+"""Side of each of a person's four pictures."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """The bodies that one stage of a run has made of a set of people.
+
+    title: "Registration, training people", for instance.
+    names: (n,) of the people; shown as they are.
+    images: (n, S, S, 3) uint8 crops, an array or a sequence that decodes what is indexed.
+    parameters: (n, ...), in those crops.
+    error: (n,) what makes a fit bad, or None; sorts the worst cases.
+    error_name, error_unit: what `error` is.
+    observations: (n, ...); drawn on the image, or None.
+    """
+
+    title: str
+    names: Sequence[str]
+    images: Any
+    parameters: BodyParameters
+    error: np.ndarray | None = None
+    error_name: str = "MPJPE"
+    error_unit: str = "mm"
+    observations: Observation | None = None
 
 
 def write(
@@ -27,20 +68,12 @@ def write(
     """Write DIR/report and return the path of its page."""
     run = judge.run
     stages = [_stage(judge, "Registration, training people", run.people, state.fits, judge.train_truth)]
-    if judge.test_truth is None:
+    if judge.test.truth is None:
         stages.append(_stage(judge, "Regressor, the same people", run.people, state.predictions, None))
     else:
         predicted = judge.predict_test(state)
-        stages.append(_stage(judge, "Regressor, test people", judge.test, predicted, judge.test_truth))
-    report = Report(
-        title=f"Deform-and-learn: {run.config.preset}",
-        config=dataclasses.asdict(run.config),
-        history=history,
-        stages=stages,
-        template=run.template,
-        loss_plots=_loss_plots(log_path),
-    )
-    return report_page.write_report(directory, report)
+        stages.append(_stage(judge, "Regressor, test people", judge.test, predicted, judge.test.truth))
+    return write_page(directory, run, history, stages, _loss_plots(log_path))
 
 
 def _stage(
@@ -74,3 +107,192 @@ def _loss_plots(log_path: pathlib.Path) -> dict[str, bytes]:
         if series:
             found[caption] = plots.plot_curves(series, axis.replace("_", " "), "loss")
     return found
+
+
+# --- The page ---
+
+
+def write_page(
+    directory: PathLike,
+    run: Run,
+    history: Sequence[Mapping[str, float | int | None]],
+    stages: Sequence[Stage],
+    loss_plots: Mapping[str, bytes],
+) -> pathlib.Path:
+    """Draw and write everything; an older report in `directory` is replaced as a whole.
+
+    Args:
+      directory: becomes the report's folder; its old content is removed.
+      run: its configuration is shown, field by field under dotted names; its template is the stages' body.
+      history: the entries of history.json.
+      stages: two galleries each (random people, the worst fits), in this order.
+      loss_plots: PNG bytes by caption (`plots.plot_curves`).
+
+    Returns:
+      The path of index.html.
+    """
+    plot_files = [(f"plot-{index}.png", caption) for index, caption in enumerate(loss_plots)]
+    with files.directory(directory, overwrite=True) as folder:
+        if history:
+            files.write_bytes(folder / PLOT_NAME, plots.plot_history(history))
+        for name, caption in plot_files:
+            files.write_bytes(folder / name, loss_plots[caption])
+        galleries = [
+            gallery
+            for number, stage in enumerate(stages)
+            for gallery in _draw_galleries(folder, f"stage-{number}", stage, run.template)
+        ]
+        page = _render(
+            title=f"Deform-and-learn: {run.config.preset}",
+            config=_flatten(dataclasses.asdict(run.config)),
+            columns=tables.HISTORY_COLUMNS,
+            history=history,
+            plot_name=PLOT_NAME if history else None,
+            plot_files=plot_files,
+            galleries=galleries,
+            tile_px=TILE_PX,
+        )
+        files.write_text(folder / "index.html", page)
+    return pathlib.Path(directory) / "index.html"
+
+
+def draw_person(stage: Stage, index: int, template: Template, tile_px: int) -> np.ndarray:
+    """Return one row of Fig. 1, (tile, 4 tiles, 3) uint8: image with its annotation, overlay, front, side."""
+    image = overlays.resize(np.asarray(stage.images[index]), tile_px)
+    vertices = overlays.posed_vertices(template, overlays.select(stage.parameters, index))
+    faces = np.asarray(template.faces)
+    if np.isfinite(vertices).all():
+        tiles = [overlays.overlay(image, vertices, faces)]
+        tiles += overlays.front_and_side(vertices, faces, tile_px)
+    else:
+        tiles = [np.full_like(image, 128)] * 3  # a fit that is not finite has no picture
+    if stage.observations is not None:
+        image = overlays.draw_observation(image, overlays.select(stage.observations, index))
+    return np.concatenate([image, *tiles], axis=1)
+
+
+def _draw_galleries(folder: pathlib.Path, prefix: str, stage: Stage, template: Template) -> list[dict[str, Any]]:
+    """Draw people under two headings; return each heading's title and rows for the page."""
+    galleries = []
+    for kind, chosen in _choose(stage).items():
+        rows = []
+        for rank, index in enumerate(chosen):
+            file = f"{prefix}-{kind}-{rank}.png"  # not the person's name: that comes from outside
+            files.write_bytes(folder / file, _png(draw_person(stage, index, template, TILE_PX)))
+            rows.append({"file": file, "name": str(stage.names[index]), "error": _error_text(stage, index)})
+        galleries.append({"title": f"{stage.title}: {_KINDS[kind]}", "rows": rows})
+    return galleries
+
+
+_KINDS = {"random": "drawn at random", "worst": "the worst"}
+
+
+def _choose(stage: Stage) -> dict[str, list[int]]:
+    count = len(stage.names)
+    drawn = np.random.default_rng(0).permutation(count)[:EXAMPLES]
+    chosen = {"random": sorted(drawn.tolist())}
+    if stage.error is not None:
+        error = np.asarray(stage.error, np.float64)
+        # a fit that is not finite is the worst
+        order = np.argsort(-np.where(np.isfinite(error), error, np.inf), kind="stable")
+        chosen["worst"] = order[:EXAMPLES].tolist()
+    return chosen
+
+
+def _error_text(stage: Stage, index: int) -> str:
+    if stage.error is None:
+        return ""
+    return f"{stage.error_name} {float(stage.error[index]):.1f} {stage.error_unit}"
+
+
+def _flatten(config: Mapping[str, object], prefix: str = "") -> list[tuple[str, object]]:
+    rows = []
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            rows += _flatten(value, f"{prefix}{name}.")
+        else:
+            rows.append((f"{prefix}{name}", value))
+    return rows
+
+
+def _png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _render(**values: Any) -> str:
+    with needs_extra("viewing"):
+        import jinja2
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["cell"] = tables.cell_text
+    return environment.from_string(_PAGE).render(**values)
+
+
+_PAGE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title>
+<style>
+  body { font: 15px/1.5 system-ui, sans-serif; color: #222; margin: 2rem auto; max-width: 1120px; padding: 0 1rem; }
+  h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
+  table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+  th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #e4e4e4; vertical-align: bottom; }
+  th { font-weight: 600; } .config td { text-align: left; }
+  .wide { overflow-x: auto; } img { max-width: 100%; height: auto; }
+  figure { margin: 0 0 .9rem; } figcaption { color: #555; font-size: .9rem; overflow-wrap: anywhere; }
+  figcaption b { color: #222; }
+  .heads { display: grid; grid-template-columns: repeat(4, 1fr); text-align: center; color: #555; font-size: .9rem;
+           max-width: {{ 4 * tile_px }}px; }
+  .strip { border: 1px solid #e4e4e4; display: block; }
+</style>
+</head>
+<body>
+<h1>{{ title }}</h1>
+{% if history %}
+<h2>History</h2>
+<p>MPJPE in mm over 17 joints, pelvis aligned, bone-sum scaled; PA after Procrustes alignment.</p>
+<div class="wide"><table>
+<tr>{% for label in columns.values() %}<th>{{ label }}</th>{% endfor %}</tr>
+{% for entry in history %}
+<tr>{% for field in columns %}<td>{{ entry.get(field) | cell }}</td>{% endfor %}</tr>
+{% endfor %}
+</table></div>
+<figure><img src="{{ plot_name }}" alt="MPJPE in mm against the round"></figure>
+{% endif %}
+{% if galleries %}
+<p>Image: left limbs orange, right limbs blue, annotated surface points green, where there is annotation. Side: from the
+camera's right, so what is nearer to the camera is on the left.</p>
+{% endif %}
+{% for gallery in galleries %}
+<h2>{{ gallery.title }}</h2>
+<div class="heads"><span>image</span><span>overlay</span><span>front</span><span>side</span></div>
+{% for row in gallery.rows %}
+<figure>
+<img class="strip" src="{{ row.file }}" width="{{ 4 * tile_px }}" height="{{ tile_px }}" loading="lazy" \
+alt="{{ row.name }}: image, overlay, front and side view">
+<figcaption>{{ row.name }}{% if row.error %} <b>{{ row.error }}</b>{% endif %}</figcaption>
+</figure>
+{% endfor %}
+{% endfor %}
+{% if plot_files %}
+<h2>Training</h2>
+{% for file, caption in plot_files %}
+<figure><img src="{{ file }}" alt="{{ caption }}"><figcaption>{{ caption }}</figcaption></figure>
+{% endfor %}
+{% endif %}
+<h2>Configuration</h2>
+<details><summary>{{ config | length }} values</summary>
+<table class="config">
+{% for name, value in config %}
+<tr><td>{{ name }}</td><td>{{ value }}</td></tr>
+{% endfor %}
+</table></details>
+</body>
+</html>
+"""

@@ -9,7 +9,7 @@ from dal_jax.algorithm import Run
 from dal_jax.body.formats.load import FREE_BODY, load_body
 from dal_jax.config import Config
 from dal_jax.data import catalogue
-from dal_jax.data.people import People, Truth, load_people, load_truth
+from dal_jax.data.people import People, load_people
 from dal_jax.loop import report
 from dal_jax.loop.folder import RunFolder
 from dal_jax.loop.judge import Judge
@@ -59,10 +59,10 @@ def deform_and_learn(
     config.check()
     folder = RunFolder(workdir, config, overwrite)
     template = load_body(config.body or FREE_BODY)
-    people = load(config, workdir.parent / "data" if data_dir is None else data_dir)
-    run = Run(config, template, people.train)
+    train, test = load(config, workdir.parent / "data" if data_dir is None else data_dir)
+    run = Run(config, template, dataclasses.replace(train, truth=None))
     algorithm.held_out_people(run)  # refused now if no one were left, not after the first registration
-    judge = Judge(run, people.test, people.train_truth, people.test_truth)
+    judge = Judge(run, train.truth, test)
     with folder:
         state, position = folder.resume(algorithm.initial_state(run))
         state, position = algorithm.run_rounds(run, state, position, folder, judge)
@@ -76,18 +76,10 @@ def deform_and_learn(
     return Result(history, scores, page)
 
 
-@dataclasses.dataclass(frozen=True)
-class RunData:
-    """Training and test people, and what is true of them where that is known (for the judge alone)."""
+def load(config: Config, data_dir: PathLike) -> tuple[People, People]:
+    """Load (the first time: render or prepare) the training and the test people that a configuration names.
 
-    train: People
-    test: People
-    train_truth: Truth | None
-    test_truth: Truth | None
-
-
-def load(config: Config, data_dir: PathLike) -> RunData:
-    """Load (the first time: render or prepare) the people that a configuration names.
+    Both carry their truth where it is known. It is for the judge alone: a run's own people are stripped of it.
 
     Args:
       config: of the run.
@@ -112,23 +104,14 @@ def load(config: Config, data_dir: PathLike) -> RunData:
             f"config.regressor.image_size is {config.regressor.image_size}, "
             f"the people of '{config.synthetic}' have {size} px"
         )
-    return RunData(
-        train=load_people(builder, "train"),
-        test=load_people(builder, "test"),
-        train_truth=load_truth(builder, "train"),
-        test_truth=load_truth(builder, "test"),
-    )
+    return load_people(builder, "train", with_truth=True), load_people(builder, "test", with_truth=True)
 
 
-def _prepared(config: Config, data_dir: PathLike) -> RunData:
+def _prepared(config: Config, data_dir: PathLike) -> tuple[People, People]:
     """Return the people of a data set; its test people are those of its first test split, or the training people."""
     builder = catalogue.open_prepared(config.data, config.files(), data_dir)
     size = config.regressor.image_size
     train = "+".join(split for split in catalogue.TRAIN_SPLITS if split in builder.info.splits)
     test = next((split for split in catalogue.TEST_SPLITS if split in builder.info.splits), train)
-    return RunData(
-        train=load_people(builder, train, image_size=size),
-        test=load_people(builder, test, image_size=size),
-        train_truth=load_truth(builder, train),
-        test_truth=load_truth(builder, test),
-    )
+    loaded = [load_people(builder, split, with_truth=True, image_size=size) for split in (train, test)]
+    return loaded[0], loaded[1]

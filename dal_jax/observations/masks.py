@@ -7,11 +7,11 @@ that somebody has made up, pycocotools 2.0.11 writes beyond its memory.
 from typing import Any
 
 import numpy as np
-import pycocotools.mask
 from jaxtyping import Bool, Float, UInt8
 
 from dal_jax.observations import coco
 from dal_jax.observations.coco import BadEntry
+from dal_jax.runtime.errors import needs_extra
 
 _MOST_CELLS = 1 << 28
 _MOST_CORNERS = 100_000
@@ -60,6 +60,8 @@ def segmentation(value: Any, size: tuple[int, int] | None) -> Bool[np.ndarray, "
     sane = width * height <= _MOST_CELLS and len(value) <= _MOST_CORNERS
     coco.require(sane, "wrong mask", f"segmentation: {len(value)} polygons in {size} px")
     corners: Any = [_polygon({"segmentation": polygon}) for polygon in value]
+    with needs_extra("data"):
+        import pycocotools.mask
     filled: Any = pycocotools.mask.merge(pycocotools.mask.frPyObjects(corners, height, width))
     return decode({"size": [height, width], "counts": filled["counts"].decode()}, "segmentation")
 

@@ -7,6 +7,9 @@ x are projections into the crop's [-1, 1] (`cameras.project`), z depths in the s
 depths are taken relative to their means under d, as the best offset between the two would have it. Note: the paper has
 them relative to the root, whose own error would then be in all of them. Residual vectors rather than losses: a sum of
 squares is a loss, and Gauss-Newton wants the vector. A confidence c enters a residual as sqrt(c).
+
+The optimiser `lm` sums both in a form of its own (`registration.solvers.tree`), which an edit of a residual here does
+not reach.
 """
 
 import functools

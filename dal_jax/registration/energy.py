@@ -6,6 +6,8 @@ and, of our own, w_limit L_limit (joint limits) and w_shape L_shape (`priors.Sha
 
 Residual vectors rather than losses, so that first-order optimisers (sum of squares) and Gauss-Newton (Jacobian) share
 them. A confidence c enters a residual as sqrt(c). A `Term` adds one of the user's own.
+
+The optimiser `lm` has its own copy of the terms (`solvers.tree.evaluation`): an edit here does not reach it.
 """
 
 import dataclasses

@@ -85,37 +85,32 @@ def images_shown(weight: Float[np.ndarray, "people"], batch: int, first: int, en
     return min(end * batch, people) - min(first * batch, people)
 
 
-class Feed:
-    """Iterate over (images, *rest) of each batch, on the device; the next one is gathered meanwhile.
+def feed(
+    order: Int[np.ndarray, "steps batch"], images: Images, rest: tuple[Any, ...]
+) -> Iterator[tuple[tuple[Any, ...], float]]:
+    """Yield each batch, (images, *rest), on the device, and the seconds that the iterating thread has waited for it.
 
-    waited_s: how long the iterating thread has waited for batches so far: 0 where the input keeps up.
+    The next batch is gathered meanwhile, so the wait is 0 where the input keeps up.
+
+    Args:
+      order: numbers of people, a row a batch.
+      images: of all people.
+      rest: pytrees of host arrays, stacked over people.
     """
+    pictures = (images[rows] for rows in order) if isinstance(images, np.ndarray) else decoded(images, order)
 
-    def __init__(self, order: Int[np.ndarray, "steps batch"], images: Images, rest: tuple[Any, ...]):
-        """Prepare to read.
+    def gather(rows: Int[np.ndarray, "batch"]) -> tuple[Any, ...]:
+        return jax.device_put((next(pictures), *jax.tree.map(lambda leaf: leaf[rows], rest)))
 
-        Args:
-          order: numbers of people, a row a batch.
-          images: of all people.
-          rest: pytrees of host arrays, stacked over people.
-        """
-        self._order, self._rest = order, rest
-        self._pictures = (images[rows] for rows in order) if isinstance(images, np.ndarray) else decoded(images, order)
-        self.waited_s = 0.0
-
-    def __iter__(self) -> Iterator[tuple]:
-        with concurrent.futures.ThreadPoolExecutor(max_workers=1) as worker:
-            following = worker.submit(self._gather, self._order[0])
-            for rows in [*self._order[1:], None]:
-                asked = time.monotonic()
-                ready = following.result()
-                self.waited_s += time.monotonic() - asked
-                if rows is not None:
-                    following = worker.submit(self._gather, rows)
-                yield ready
-
-    def _gather(self, rows: Int[np.ndarray, "batch"]) -> tuple:
-        return jax.device_put((next(self._pictures), *jax.tree.map(lambda leaf: leaf[rows], self._rest)))
+    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as worker:
+        following = worker.submit(gather, order[0])
+        for rows in [*order[1:], None]:
+            asked = time.monotonic()
+            ready = following.result()
+            waited_s = time.monotonic() - asked
+            if rows is not None:
+                following = worker.submit(gather, rows)
+            yield ready, waited_s
 
 
 def decoded(

@@ -14,7 +14,6 @@ from jaxtyping import Bool, PRNGKeyArray
 
 from dal_jax.body import parameters
 from dal_jax.regressor import batches, model, training
-from dal_jax.regressor.batches import Feed
 from dal_jax.regressor.model import RegressorConfig
 from dal_jax.regressor.training import Best, TrainingSet, TrainState
 from dal_jax.runtime.configs import cached_by_config
@@ -77,10 +76,10 @@ def losses(
     counts = np.arange(order.size).reshape(order.shape) < len(rows)  # not twice the people that fill up the last batch
     constant = jax.device_put((people.template, state.learned))
     measure = _compiled(config)
-    feed = Feed(order, people.images, (jax.tree.map(np.asarray, people.observations),))
+    feed = batches.feed(order, people.images, (jax.tree.map(np.asarray, people.observations),))
     parts = jax.device_get([
         measure(*constant, image, observation, row.astype(np.float32))
-        for row, (image, observation) in zip(counts, feed, strict=True)
+        for row, ((image, observation), _) in zip(counts, feed, strict=True)
     ])  # fmt: skip
     share = counts.sum(axis=1) / len(rows)
     means = {name: float(np.dot(share, [part[name] for part in parts])) for name in _TERMS}

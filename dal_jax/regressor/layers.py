@@ -38,19 +38,6 @@ def draw_kernels(variables: Any, key: PRNGKeyArray) -> Any:
     return jax.tree.unflatten(tree, leaves)
 
 
-class PointwiseConvolution(nn.Module):
-    """A 1x1 convolution without bias; a stride drops rows and columns before the product."""
-
-    features: int
-    stride: int = 1
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 features"]:
-        """Return the convolved maps."""
-        kernel = self.param("kernel", _INITIALIZER, (1, 1, x.shape[-1], self.features))
-        return _product(x[:, :: self.stride, :: self.stride], kernel[0, 0].astype(x.dtype))
-
-
 class Convolution(nn.Module):
     """A square convolution without bias, zeros around the image: output pixels = ceil(input pixels / stride)."""
 
@@ -63,7 +50,7 @@ class Convolution(nn.Module):
         """Return the convolved maps."""
         kernel = self.param("kernel", _INITIALIZER, (self.size, self.size, x.shape[-1], self.features))
         kernel = kernel.astype(x.dtype)
-        if min(x.shape[1:3]) <= _SMALL_MAP * self.stride:
+        if self.size == 1 or min(x.shape[1:3]) <= _SMALL_MAP * self.stride:
             return _product(_patches(x, self.size, self.stride), kernel.reshape(-1, self.features))
         around = (self.size // 2, self.size // 2)
         return lax.conv_general_dilated(

@@ -8,15 +8,14 @@ pixels less ImageNet's mean over its deviation, which is what `model.Regressor` 
 import os
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 from jaxtyping import Float
 
 from dal_jax.regressor import resnet
-from dal_jax.runtime.errors import InputError
+from dal_jax.runtime.errors import InputError, needs_extra
 
 HEADS = ("fc.weight", "fc.bias", "classifier.1.weight", "classifier.1.bias")
 """The classifiers of torchvision and timm, and of Hugging Face: not part of the trunk, ignored."""
@@ -27,32 +26,42 @@ _NORMALISATION = (("weight", "params", "scale"), ("bias", "params", "bias"),
 _READABLE = ("F16", "F32", "F64")
 
 
-class Unit(NamedTuple):
-    """A convolution and its normalisation: where ours stand in the trunk's variables, and what others call them."""
-
-    convolution: tuple[str, ...]
-    normalisation: tuple[str, ...]
-    torchvision: tuple[str, str]
-    hugging_face: tuple[str, str]
+Layout = Callable[[], Iterator[tuple[str, str]]]
+"""Yields the names of the 53 convolutions of a ResNet50 and of their normalisations."""
 
 
-def units() -> Iterator[Unit]:
-    """Yield the 53 convolutions of a ResNet50 with their names."""
+def torchvision() -> Iterator[tuple[str, str]]:
+    """Yield torchvision's and timm's names."""
+    yield "conv1", "bn1"
+    for stage, block, layer in _units():
+        place = f"layer{stage + 1}.{block}"
+        shortcut = f"{place}.downsample.0", f"{place}.downsample.1"
+        yield (f"{place}.conv{layer}", f"{place}.bn{layer}") if layer else shortcut
 
-    def named(prefix: str) -> tuple[str, str]:
-        return f"{prefix}.convolution", f"{prefix}.normalization"
 
-    yield Unit(("conv1",), ("bn1",), ("conv1", "bn1"), named("embedder.embedder"))
+def hugging_face() -> Iterator[tuple[str, str]]:
+    """Yield Hugging Face's names."""
+    places = [
+        f"encoder.stages.{stage}.layers.{block}." + (f"layer.{layer - 1}" if layer else "shortcut")
+        for stage, block, layer in _units()
+    ]
+    for place in ["embedder.embedder", *places]:
+        yield f"{place}.convolution", f"{place}.normalization"
+
+
+def _ours() -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Yield where the convolutions and their normalisations stand in the trunk's variables."""
+    yield ("conv1",), ("bn1",)
+    for stage, block, layer in _units():
+        names = (f"conv{layer}", f"bn{layer}") if layer else ("downsample_conv", "downsample_bn")
+        yield (f"layer{stage + 1}_{block}", names[0]), (f"layer{stage + 1}_{block}", names[1])
+
+
+def _units() -> Iterator[tuple[int, int, int]]:
+    """Yield (stage, block, layer) of all but the first convolution; layers 1 to 3, and 0, the shortcut."""
     for stage, blocks in enumerate(resnet.BLOCKS):
         for block in range(blocks):
-            ours, theirs = f"layer{stage + 1}_{block}", f"layer{stage + 1}.{block}"
-            place = f"encoder.stages.{stage}.layers.{block}"
-            for layer in (1, 2, 3):
-                names = (f"{theirs}.conv{layer}", f"{theirs}.bn{layer}")
-                yield Unit((ours, f"conv{layer}"), (ours, f"bn{layer}"), names, named(f"{place}.layer.{layer - 1}"))
-            if block == 0:
-                names = (f"{theirs}.downsample.0", f"{theirs}.downsample.1")
-                yield Unit((ours, "downsample_conv"), (ours, "downsample_bn"), names, named(f"{place}.shortcut"))
+            yield from ((stage, block, layer) for layer in ((1, 2, 3) if block else (1, 2, 3, 0)))
 
 
 def load_trunk(path: str | os.PathLike[str], shapes: Any) -> Any:
@@ -79,17 +88,18 @@ def load_trunk(path: str | os.PathLike[str], shapes: Any) -> Any:
     return trunk
 
 
-def names(choose: Callable[[Unit], tuple[str, str]]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield (name of a tensor, its place in the trunk's variables), where `choose` gives a unit's two names."""
-    for unit in units():
-        convolution, normalisation = choose(unit)
-        yield f"{convolution}.weight", ("params", *unit.convolution, "kernel")
+def names(layout: Layout, prefix: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield (name of a tensor, its place in the trunk's variables) of a layout, the name behind a prefix."""
+    for (convolution, normalisation), place in zip(layout(), _ours(), strict=True):
+        yield f"{prefix}{convolution}.weight", ("params", *place[0], "kernel")
         for theirs, collection, ours in _NORMALISATION:
-            yield f"{normalisation}.{theirs}", (collection, *unit.normalisation, ours)
+            yield f"{prefix}{normalisation}.{theirs}", (collection, *place[1], ours)
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Read all tensors but classifiers and counters."""
+    with needs_extra("data"):
+        import safetensors
     if pathlib.Path(path).is_dir():
         raise InputError(f"{path}: is a folder, not a .safetensors file")
     try:
@@ -100,33 +110,23 @@ def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
                     raise InputError(f"{path}: tensor '{name}' is of type {kind}, not {', '.join(_READABLE)}")
             return {name: file.get_tensor(name) for name in names}
     except (OSError, safetensors.SafetensorError) as error:
-        told = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: not a readable .safetensors file: {told}") from error
+        why = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: not a readable .safetensors file: {why}") from error
 
 
 def _table(path: str | os.PathLike[str], tensors: dict[str, np.ndarray]) -> dict[str, tuple[str, ...]]:
     """Return {the file's name of a tensor: its place in our variables} in the layout that the file has."""
-    first = next(units())
-    layouts = [
-        (f"{first.torchvision[0]}.weight", lambda unit: unit.torchvision),
-        *[
-            (f"{prefix}{first.hugging_face[0]}.weight", lambda unit, prefix=prefix: _prefixed(prefix, unit))
-            for prefix in ("resnet.", "")
-        ],
-    ]
-    for name, choose in layouts:
-        if name in tensors:
-            return dict(names(choose))
+    layouts = (torchvision, ""), (hugging_face, "resnet."), (hugging_face, "")
+    tables = [dict(names(layout, prefix)) for layout, prefix in layouts]
+    firsts = [next(iter(table)) for table in tables]
+    for first, table in zip(firsts, tables, strict=True):
+        if first in tensors:
+            return table
     begins = f"it begins with '{min(tensors)}'" if tensors else "it is empty"
     raise InputError(
         f"{path}: is no ResNet50 of torchvision, timm or Hugging Face: it has none of "
-        f"{', '.join(repr(name) for name, _ in layouts)}; {begins}"
+        f"{', '.join(map(repr, firsts))}; {begins}"
     )
-
-
-def _prefixed(prefix: str, unit: Unit) -> tuple[str, str]:
-    convolution, normalisation = unit.hugging_face
-    return prefix + convolution, prefix + normalisation
 
 
 def _checked(path, name: str, tensor: np.ndarray, wanted: Any) -> Float[jnp.ndarray, "..."]:

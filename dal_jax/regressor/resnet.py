@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from dal_jax.regressor.layers import BatchNorm, Convolution, PointwiseConvolution
+from dal_jax.regressor.layers import BatchNorm, Convolution
 
 BLOCKS = (3, 4, 6, 3)
 """Bottlenecks of each stage."""
@@ -53,14 +53,14 @@ class Bottleneck(nn.Module):
         """Return the maps after the block."""
         features = _EXPANSION * self.width
         normalise = functools.partial(BatchNorm, relu=False)
-        y = PointwiseConvolution(self.width, name="conv1")(x)
+        y = Convolution(self.width, 1, name="conv1")(x)
         y = normalise(relu=True, name="bn1")(y, train)
         y = Convolution(self.width, 3, self.stride, name="conv2")(y)
         y = normalise(relu=True, name="bn2")(y, train)
-        y = PointwiseConvolution(features, name="conv3")(y)
+        y = Convolution(features, 1, name="conv3")(y)
         y = normalise(scale_init=nn.initializers.zeros, name="bn3")(y, train)
         if self.stride != 1 or x.shape[-1] != features:
-            x = PointwiseConvolution(features, self.stride, name="downsample_conv")(x)
+            x = Convolution(features, 1, self.stride, name="downsample_conv")(x)
             x = normalise(name="downsample_bn")(x, train)
         return nn.relu(x + y)
 

@@ -22,7 +22,7 @@ from dal_jax.body.template import Template
 from dal_jax.observations.observation import Observation
 from dal_jax.regressor import augmentation, batches, losses, model, theta
 from dal_jax.regressor.augmentation import AugmentationConfig
-from dal_jax.regressor.batches import Feed, Images, Sample
+from dal_jax.regressor.batches import Images, Sample
 from dal_jax.regressor.model import Learned, RegressorConfig
 from dal_jax.regressor.theta import ThetaCodec
 from dal_jax.runtime import struct
@@ -212,14 +212,16 @@ def train_epoch(
     order = batches.epoch_order(jax.random.fold_in(key, int(state.step) - began), weight, config.batch)
     taken = order[began : began + steps if steps else None]
     step = _compiled_step(config)
-    feed = Feed(taken, people.images, jax.tree.map(np.asarray, (people.observations, people.fits, weight)))
+    feed = batches.feed(taken, people.images, jax.tree.map(np.asarray, (people.observations, people.fits, weight)))
 
     started = time.monotonic()
     template = jax.device_put(people.template)
     state = jax.device_put(state, jax.devices()[0])  # named, so that all calls place it alike and one program serves
     state = jax.tree.map(jnp.copy, state)  # a step consumes its state; the caller's is not ours to give
     collected: list[dict[str, Array]] = []
-    for rows, (image, observation, fit, batch_weight) in zip(taken, feed, strict=True):
+    waited_s = 0.0
+    for rows, ((image, observation, fit, batch_weight), waited) in zip(taken, feed, strict=True):
+        waited_s += waited
         registered = {}
         if fit_batch is not None:
             fit, registered = fit_batch(state.learned, rows, image, observation)
@@ -235,7 +237,7 @@ def train_epoch(
     means = _means(collected)
     seconds = time.monotonic() - started
     shown = batches.images_shown(weight, config.batch, began, began + len(taken))
-    return state, means | {"images_per_second": shown / seconds, "input_wait_share": feed.waited_s / seconds}
+    return state, means | {"images_per_second": shown / seconds, "input_wait_share": waited_s / seconds}
 
 
 def _means(collected: list[dict[str, Array]]) -> dict[str, float]:

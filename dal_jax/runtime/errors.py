@@ -1,4 +1,4 @@
-"""The errors that a person who runs a binary can cause and mend: one line each."""
+"""The errors that the user of a binary can cause and mend: one line each."""
 
 import contextlib
 from collections.abc import Iterator
@@ -25,4 +25,5 @@ def needs_extra(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise InputError(f"package '{error.name}' is not installed: pip install 'dal_jax[{extra}]'") from error
+        package = str(error.name).partition(".")[0]
+        raise InputError(f"package '{package}' is not installed: pip install 'dal_jax[{extra}]'") from error

@@ -14,7 +14,6 @@ def bar(
 ) -> tqdm.tqdm:
     """Make a tqdm bar on stderr, to iterate over or to update, as in `with progress.bar("fit", total=9) as shown`.
 
-    The postfix waits for the next redrawing, or it would redraw (in a log: write a line) each time it is set.
     Work that ends sooner than the first update (a second on a terminal, ten in a log) shows nothing.
 
     Args:
@@ -27,9 +26,9 @@ def bar(
     if not shown:
         return tqdm.tqdm(iterable, total=total, disable=True)
     if sys.stderr.isatty():
-        return _Bar(iterable, title, total, unit=unit, delay=1.0, dynamic_ncols=True, leave=False)
+        return tqdm.tqdm(iterable, title, total, unit=unit, delay=1.0, dynamic_ncols=True, leave=False)
     form = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
-    return _Bar(
+    return tqdm.tqdm(
         iterable,
         title,
         total,
@@ -39,11 +38,6 @@ def bar(
         mininterval=LOG_INTERVAL_S,
         bar_format=form,
     )
-
-
-class _Bar(tqdm.tqdm):
-    def set_postfix(self, ordered_dict=None, refresh=False, **values) -> None:
-        super().set_postfix(ordered_dict, refresh=refresh, **values)
 
 
 class _LineEach:

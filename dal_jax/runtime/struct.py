@@ -1,17 +1,11 @@
 """Frozen dataclasses that are pytrees, by JAX alone: bodies and observations load without the network library."""
 
 import dataclasses
-from typing import Any, Self, TypeVar, dataclass_transform
+from typing import Any, TypeVar, dataclass_transform
 
 import jax
 
 T = TypeVar("T")
-
-
-class _Struct:
-    def replace(self, **changes: Any) -> Self:
-        """Return a copy with other values of the named fields."""
-        return dataclasses.replace(self, **changes)  # pyright: ignore[reportArgumentType]: every user is a dataclass
 
 
 def static(**options: Any) -> Any:
@@ -24,7 +18,7 @@ def dataclass(cls: type[T]) -> type[T]:
     """Make a class a frozen dataclass and a pytree whose leaves are its fields, in order, but for `static` ones."""
     frozen = dataclasses.dataclass(frozen=True)(cls)
     if not hasattr(frozen, "replace"):
-        frozen.replace = _Struct.replace  # pyright: ignore[reportAttributeAccessIssue]
+        frozen.replace = dataclasses.replace  # pyright: ignore[reportAttributeAccessIssue]
     fields = dataclasses.fields(frozen)  # pyright: ignore[reportArgumentType]: a dataclass by the line above
     return jax.tree_util.register_dataclass(
         frozen,

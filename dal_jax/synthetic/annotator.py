@@ -1,4 +1,4 @@
-"""A person who annotates: clicks spread over what is seen of each part, each a little off; key points likewise."""
+"""A human annotator: clicks spread over what is seen of each part, each a little off; key points likewise."""
 
 import functools
 

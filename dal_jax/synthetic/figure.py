@@ -118,11 +118,11 @@ class Figure:
         return position + rotation @ (rest_point - self.rest(joint))
 
     def pelvis(self, flexion: float = 0.0, lean: float = 0.0, twist: float = 0.0) -> None:
-        """Tilt the pelvis forward, sideways (to the left) and turn it (to the left)."""
+        """Tilt the pelvis forward and sideways (to the left), and rotate it (to the left)."""
         self.local[0] = rotate("YZX", twist, -lean, flexion)
 
     def trunk(self, flexion: float = 0.0, lean: float = 0.0, twist: float = 0.0) -> None:
-        """Bend the spine forward, to the left, and turn it to the left: a share to each of three joints."""
+        """Bend the spine forward, to the left, and rotate it to the left: a share to each of three joints."""
         for joint, share in (("spine1", 0.3), ("spine2", 0.35), ("spine3", 0.35)):
             self.rotate(
                 joint,
@@ -130,7 +130,7 @@ class Figure:
             )
 
     def look(self, yaw: float, pitch: float, roll: float = 0.0) -> None:
-        """Turn the head in the figure's frame: to the left, down, and tilted to the left; neck and head share it.
+        """Rotate the head in the figure's frame: to the left, down, and tilted to the left; neck and head share it.
 
         What the neck cannot do against the chest stays undone.
         """
@@ -148,8 +148,8 @@ class Figure:
     ) -> None:  # fmt: skip
         """Lead the ankle to a point, the knee pointing towards the direction `knee`.
 
-        The foot ends flat (foot_pitch 0; > 0: toes down) and turned out by `toe_out`, or, with foot_pitch None, bent by
-        ankle_flexion (> 0: toes down) against the shank.
+        The foot ends flat (foot_pitch 0; > 0: toes down) and rotated out by `toe_out`, or, with foot_pitch None, bent
+        by ankle_flexion (> 0: toes down) against the shank.
         """
         self._two_bones(side, ("hip", "knee", "ankle"), ankle, knee, np.array([1.0, 0.0, 0.0]))
         shank, _ = self.frame(f"{side}_knee")
@@ -162,7 +162,7 @@ class Figure:
     def leg_bent(
         self, side: str, hip: float, knee: float, ankle: float = 0.0, abduction: float = 0.0, out: float = 0.0
     ) -> None:
-        """Bend a leg by anatomical angles: hip and knee flexion, toes down, abduction, outward turn."""
+        """Bend a leg by anatomical angles: hip and knee flexion, toes down, abduction, outward rotation."""
         sign = outward(side)
         self.rotate(f"{side}_hip", rotate("ZXY", sign * abduction, -hip, sign * out))
         self.rotate(f"{side}_knee", rotate("X", knee))
@@ -188,7 +188,7 @@ class Figure:
     def arm_bent(
         self, side: str, flexion: float, abduction: float, elbow: float, inward: float = 0.0, curl: float = 0.4
     ) -> None:
-        """Let an arm hang or swing: forward and sideways from straight down, elbow flexion, forearm turned inwards."""
+        """Let an arm hang or swing: forward and sideways from straight down, elbow flexion, forearm rotated inwards."""
         sign = outward(side)
         down = rotate("XZ", -flexion, sign * abduction) @ np.array([0.0, -1.0, 0.0])
         chest, _ = self.frame("spine3")
@@ -207,7 +207,7 @@ class Figure:
     def _two_bones(
         self, side: str, chain: tuple[str, str, str], target: np.ndarray, pole: np.ndarray, hinge: np.ndarray
     ) -> None:
-        """Solve the two-bone chain exactly: |a + R(hinge, phi) b| = distance, then turn it onto the target."""
+        """Solve the two-bone chain exactly: |a + R(hinge, phi) b| = distance, then rotate it onto the target."""
         first, second, last = (f"{side}_{name}" for name in chain)
         parent, start = self.frame(skeleton.SMPL_JOINT_NAMES[skeleton.SMPL_PARENTS[_INDEX[first]]])
         start = start + parent @ (self.rest(first) - self.joints[skeleton.SMPL_PARENTS[_INDEX[first]]])
@@ -237,7 +237,7 @@ class Figure:
         self.rotate(f"{side}_collar", rotate("YZ", -sign * (forward + across), sign * up))
 
     def _hand(self, side: str, palm: np.ndarray | None, curl: float, bend: float) -> None:
-        """Turn the palm by the forearm (up to 80 degrees, half at the elbow), bend the wrist, close the fingers."""
+        """Rotate the palm by the forearm (up to 80 degrees, half at the elbow), bend the wrist, close the fingers."""
         sign = outward(side)
         axis = _unit(self.rest(f"{side}_wrist") - self.rest(f"{side}_elbow"))
         twist = 0.0
@@ -264,7 +264,7 @@ class Figure:
 
 
 def largest_angle() -> Float[np.ndarray, "23"]:
-    """Return the most that each joint (without the pelvis) may turn from the T-pose, about any axis."""
+    """Return the most that each joint (without the pelvis) may rotate from the T-pose, about any axis."""
     names = (name.removeprefix("left_").removeprefix("right_") for name in skeleton.SMPL_JOINT_NAMES[1:])
     return np.array([_MOST[name] for name in names])
 

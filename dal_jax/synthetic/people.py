@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow_datasets as tfds
 from jaxtyping import Float
 
 from dal_jax.data import preparing, schema
+from dal_jax.data.schema import DatasetBuilder
 from dal_jax.data.source import Example, check_choices
 from dal_jax.data.visible_points import Points, exact_points, pixel_grid_px
 from dal_jax.observations import photographs
@@ -64,9 +64,7 @@ class SyntheticPeople:
         yield make_person(self.recipe, *unit)
 
 
-def prepare(
-    recipe: str | Recipe, data_dir: str | os.PathLike[str], workers: int | None = None
-) -> tfds.core.DatasetBuilder:
+def prepare(recipe: str | Recipe, data_dir: str | os.PathLike[str], workers: int | None = None) -> DatasetBuilder:
     """Return a data set that is on disk, rendered first if it is not; a killed run is resumed.
 
     Args:
@@ -81,7 +79,7 @@ def prepare(
     return builder
 
 
-def load(recipe: str | Recipe, data_dir: str | os.PathLike[str]) -> tfds.core.DatasetBuilder:
+def load(recipe: str | Recipe, data_dir: str | os.PathLike[str]) -> DatasetBuilder:
     """Return a data set that has been rendered.
 
     Raises:
@@ -172,7 +170,7 @@ def make_person(recipe: Recipe, split: str, index: int) -> dict[str, object]:
 
 
 def stage(recipe: Recipe, split: str, index: int, random: np.random.Generator) -> Scene:
-    """Choose who does what where, and pose them: subjects and actions in turn, so that any prefix is balanced."""
+    """Choose subject, action and place, and pose the person; any prefix is balanced in subjects and actions."""
     names, actions = recipe.subjects(split), tuple(motions.ACTIONS)
     actor = shapes.subject(names[index % len(names)])
     action = actions[index // len(names) % len(actions)]

@@ -285,9 +285,9 @@ def _wall(size: int, clutter: float, random: np.random.Generator) -> np.ndarray:
 def _floor(ground: np.ndarray, random: np.random.Generator) -> np.ndarray:
     base = random.uniform(0.15, 0.75) + random.normal(0, 0.05, 3)
     step = random.uniform(0.15, 0.9)
-    turn = random.uniform(0, np.pi)
-    along = (np.cos(turn) * ground[..., 0] + np.sin(turn) * ground[..., 2]) / step
-    across = (-np.sin(turn) * ground[..., 0] + np.cos(turn) * ground[..., 2]) / step
+    azimuth = random.uniform(0, np.pi)
+    along = (np.cos(azimuth) * ground[..., 0] + np.sin(azimuth) * ground[..., 2]) / step
+    across = (-np.sin(azimuth) * ground[..., 0] + np.cos(azimuth) * ground[..., 2]) / step
     kind = random.choice(["plain", "planks", "tiles"])
     light = 1.0 + random.normal(0, 0.03) * np.clip(ground[..., 2], -4, 4)
     if kind == "planks":
@@ -308,11 +308,11 @@ def _stains(size: int, random: np.random.Generator, amplitude: float) -> np.ndar
     return rows[:, low] * (1 - part) + rows[:, low + 1] * part
 
 
-# --- The chair under somebody who sits: boxes that fit the person, for they were sat on before they were built ---
+# --- The chair under a sitting person: boxes that fit the person, for they were sat on before they were built ---
 
 
 def chair(vertices: Float[np.ndarray, "n 3"], random: np.random.Generator) -> Float[np.ndarray, "b 8 3"]:
-    """Return the corners of a chair's boxes, in the figure's frame (y up, heading +z), for a posed body.
+    """Return the corners of a chair's boxes, in the figure's frame (y up, facing +z), for a posed body.
 
     The seat touches the lowest point of trunk and thighs, the back the hindmost of the trunk; it may be a stool.
     """

@@ -63,7 +63,7 @@ def square_box(points_px: Float[np.ndarray, "p 2"], random: np.random.Generator)
     return np.array([*(centre - side / 2), side, side])
 
 
-# --- What a camera sees of a posed body: for each pixel of the crop the face and the place on it; who hides whom ---
+# --- What a camera sees of a posed body: for each pixel of the crop the face and the place on it; what hides what ---
 
 _KEYPOINT_DEPTH_M = np.array(
     [0.20, 0.17, 0.10, 0.10, 0.17, 0.10, 0.10, 0.22, 0.16, 0.06, 0.14, 0.12, 0.08, 0.07, 0.12, 0.08, 0.07]
@@ -74,7 +74,7 @@ _KEYPOINT_DEPTH_M = np.array(
 class View:
     """One body, ready to be looked at from the camera.
 
-    Only the faces turned to the camera are kept: the surface is closed, so no other can be met first, and building the
+    Only the faces towards the camera are kept: the surface is closed, so no other can be met first, and building the
     search tree, which is most of the cost, takes half the time.
     """
 
@@ -99,11 +99,9 @@ class View:
 
     def cast(self, points_px: Float[np.ndarray, "*b 2"]) -> Hits:
         """Look along photograph pixels; `distance` is the depth z, metres; furniture's faces come after the body's."""
-        directions = rays(points_px).reshape(-1, 3)
+        directions = rays(points_px)
         hits = self._scene.cast(np.zeros_like(directions), directions)
-        face = np.where(hits.mask, self._number[hits.face], raycast.MISS)
-        shape = points_px.shape[:-1]
-        return Hits(face.reshape(shape), hits.barycentric.reshape(*shape, 3), hits.distance.reshape(shape))
+        return hits._replace(face=np.where(hits.mask, self._number[hits.face], raycast.MISS))
 
     def sees_keypoints(self, joints: Float[np.ndarray, "17 3"]) -> np.ndarray:
         """Return which joints, in the camera's frame, lie just behind the first surface met on the way to them."""

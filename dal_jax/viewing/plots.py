@@ -7,9 +7,9 @@ import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 from jaxtyping import Bool, Float, UInt8
-from matplotlib import figure, ticker
 
 from dal_jax.body import skeleton
+from dal_jax.runtime.errors import needs_extra
 
 VIEWS_DEG = (0.0, 45.0, 90.0, 180.0)
 """Rotations about the vertical of a sheet's figures: as seen, half from the side, from the side, from behind."""
@@ -48,7 +48,7 @@ def plot_history(history: Sequence[Mapping[str, float | int | None]]) -> bytes:
             f"{values[last]:.0f}", (rounds[last], values[last]), (8, 0), textcoords="offset points",
             va="center", color=colour, fontsize=9,
         )  # fmt: skip
-    axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    axes.locator_params(axis="x", integer=True)
     axes.margins(x=0.08)
     _from_zero(axes)
     _legend(axes)
@@ -80,6 +80,8 @@ def plot_curves(
 
 
 def _axes(x_label: str, y_label: str):
+    with needs_extra("viewing"):
+        from matplotlib import figure
     picture = figure.Figure(figsize=(7.2, 4.4), dpi=120, layout="constrained")
     axes = picture.add_subplot()
     axes.set_xlabel(x_label)
@@ -105,7 +107,7 @@ def _number(value: float | int | None) -> float:
     return np.nan if value is None else float(value)
 
 
-def _png(picture: figure.Figure) -> bytes:
+def _png(picture) -> bytes:
     buffer = io.BytesIO()
     # Metadata off: the same numbers give the same bytes.
     picture.savefig(buffer, format="png", metadata={"Software": None})

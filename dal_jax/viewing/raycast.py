@@ -58,23 +58,23 @@ class Scene:
         self._nearest_z = float(vertices[:, 2].min())
         self._depth = float(np.ptp(vertices[:, 2]))
 
-    def cast(self, origins: Float[np.ndarray, "r 3"], directions: Float[np.ndarray, "r 3"]) -> Hits:
+    def cast(self, origins: Float[np.ndarray, "*rays 3"], directions: Float[np.ndarray, "*rays 3"]) -> Hits:
         """Follow each ray to the first face it meets, from either side.
 
         `barycentric` weighs the face's corners in their order; the point met is `origin + distance * direction`, so
         the distance is in units of the direction's own length.
         """
-        answer = self._scene.run(
-            np.ascontiguousarray(origins, np.float32), np.ascontiguousarray(directions, np.float32), output=1
+        rows = (np.ascontiguousarray(rays.reshape(-1, 3), np.float32) for rays in (origins, directions))
+        answer = self._scene.run(*rows, output=1)
+        face, second, third, distance = (
+            answer[name].reshape(directions.shape[:-1]) for name in ("primID", "u", "v", "tfar")
         )
-        face = answer["primID"]
-        second, third = answer["u"], answer["v"]
         barycentric = np.stack([1.0 - second - third, second, third], axis=-1)
         mask = face != MISS
         return Hits(
             face=face,
-            barycentric=np.where(mask[:, None], barycentric, 0.0).astype(np.float32),
-            distance=np.where(mask, answer["tfar"], np.inf).astype(np.float32),
+            barycentric=np.where(mask[..., None], barycentric, 0.0).astype(np.float32),
+            distance=np.where(mask, distance, np.inf).astype(np.float32),
         )
 
     def cast_grid(self, columns: Float[np.ndarray, " w"], rows: Float[np.ndarray, " h"]) -> Hits:
@@ -86,13 +86,9 @@ class Scene:
         margin = 0.01 * self._depth + 1e-3
         start = self._nearest_z - margin
         x, y = np.meshgrid(columns, rows)
-        origins = np.stack([x, y, np.full_like(x, start)], axis=-1).reshape(-1, 3)
+        origins = np.stack([x, y, np.full_like(x, start)], axis=-1)
         hits = self.cast(origins, np.broadcast_to(np.array([0.0, 0.0, 1.0], np.float32), origins.shape))
-        return Hits(
-            face=hits.face.reshape(x.shape),
-            barycentric=hits.barycentric.reshape(*x.shape, 3),
-            distance=hits.distance.reshape(x.shape) + np.float32(start),
-        )
+        return hits._replace(distance=hits.distance + np.float32(start))
 
 
 def pixel_centres(size: int, low: float | int = -1.0, high: float | int = 1.0) -> Float[np.ndarray, " size"]:

@@ -38,7 +38,7 @@ def _shapes(width: int):
 
 def _names() -> dict[str, tuple[str, ...]]:
     """Return {torchvision's name of a tensor: its place in our variables}."""
-    return dict(pretrained.names(lambda unit: unit.torchvision))
+    return dict(pretrained.names(pretrained.torchvision))
 
 
 def _at(tree, place):

@@ -8,7 +8,6 @@ import numpy as np
 import PIL.Image
 
 from dal_jax.data import schema
-from dal_jax.data.source import Noted
 from dal_jax.observations.person import Rejected
 
 
@@ -43,7 +42,7 @@ class Sticks:
         if 2 <= unit < self.people:
             time.sleep(self.pause_s)
         if unit % 3 == 0:
-            yield Noted("threes")
+            yield "threes"
         if unit % 5 == 0:
             yield Rejected(unit, unit, "", "fives", f"stick {unit}: is a multiple of five")
         else:

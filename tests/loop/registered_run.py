@@ -37,7 +37,8 @@ def record(data_dir: pathlib.Path) -> Run:
     source = Human36m(Files(str(made), image_size=one_round.SIZE), frame_step=1)
     preparing.prepare(source, data_dir, workers=0)
     template = load.load_body()
-    return Run(config(), template, run_lib.load(config(), data_dir).train)
+    train, _ = run_lib.load(config(), data_dir)
+    return Run(config(), template, train)
 
 
 def write(workdir: pathlib.Path, setting: Run) -> None:

@@ -61,7 +61,8 @@ def test_a_score_is_the_judge_s_and_key_points_need_no_truth(setting, loaded):
     assert scores["mpjpe_mm"] == judged["regressor_test_mpjpe_mm"]
     assert scores["pa_mpjpe_mm"] == judged["regressor_test_pa_mpjpe_mm"]
     assert scores["keypoint_error_px"] > 0
-    blind = dataclasses.replace(run, judge=dataclasses.replace(run.judge, train_truth=None, test_truth=None))
+    judge = dataclasses.replace(run.judge, train_truth=None, test=run.judge.test.replace(truth=None))
+    blind = dataclasses.replace(run, judge=judge)
     assert blind.score(config, state.regressor.learned) == scores | {"mpjpe_mm": None, "pa_mpjpe_mm": None}
 
 

@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 from dal_jax.regressor import layers
-from dal_jax.regressor.layers import BatchNorm, Convolution, PointwiseConvolution
+from dal_jax.regressor.layers import BatchNorm, Convolution
 
 ROUNDING = 2e-5  # sums of up to 144 products of unit normals in float32, in another order
 
@@ -28,8 +28,7 @@ def _normal(seed, shape):
 ])  # fmt: skip
 def test_equals_xla_and_so_do_the_gradients(pixels, size, stride):
     kernel, x = _normal(0, (size, size, 16, 12)), _normal(1, (2, pixels, pixels + 1, 16))
-    pointwise, square = PointwiseConvolution(12, stride), Convolution(12, size, stride)
-    layer = pointwise if size == 1 else square
+    layer = Convolution(12, size, stride)
     gradient = _normal(2, (2, -(-pixels // stride), -(-(pixels + 1) // stride), 12))
 
     @jax.jit
@@ -48,7 +47,7 @@ HALF = 2.0**-7  # relative to the largest value: the roundings of kernel and res
 @pytest.mark.parametrize(("pixels", "size"), [(5, 1), (8, 3), (2, 3)])
 def test_in_half_precision_only_the_kernel_and_its_gradient_stay_wide(pixels, size):
     kernel, x = _normal(0, (size, size, 16, 12)), _normal(1, (2, pixels, pixels, 16)).astype(jnp.bfloat16)
-    layer = PointwiseConvolution(12) if size == 1 else Convolution(12, size)
+    layer = Convolution(12, size)
     gradient = _normal(2, (2, pixels, pixels, 12)).astype(jnp.bfloat16)
 
     @jax.jit

@@ -30,7 +30,7 @@ def _shape(place):
 @pytest.fixture(scope="module")
 def torchvision():
     """Random weights under torchvision's names, as a file of theirs has them: with counters and classifier."""
-    names = pretrained.names(lambda unit: unit.torchvision)
+    names = pretrained.names(pretrained.torchvision)
     drawn = state_dict.random_state_dict({name: _shape(place) for name, place in names}, seed=0)
     counters = {f"{name.removesuffix('.running_mean')}.num_batches_tracked": np.array(7) for name in drawn
                 if name.endswith(".running_mean")}  # fmt: skip

@@ -1,8 +1,14 @@
 """A missing optional package is one line with the command that installs it."""
 
+import pathlib
+import subprocess
+import sys
+
 import pytest
 
 from dal_jax.runtime.errors import InputError, needs_extra
+
+_ROOT = pathlib.Path(__file__).parents[2]
 
 
 def test_a_missing_package_names_its_extra():
@@ -11,3 +17,54 @@ def test_a_missing_package_names_its_extra():
         needs_extra("data"),
     ):
         import no_such_package  # noqa: F401
+
+
+_PACKAGES = (
+    "array_record", "av", "cdflib", "grain", "jinja2", "matplotlib", "pycocotools", "pygltflib", "safetensors",
+    "tensorflow_datasets", "trimesh",
+)  # fmt: skip
+_HIDDEN = f"import sys; sys.modules.update(dict.fromkeys({_PACKAGES!r}))"
+_NEED_THEM = (
+    "dal_jax.body.build", "dal_jax.body.formats.gltf", "dal_jax.body.formats.rig", "dal_jax.data.array_record",
+)  # fmt: skip
+"""Modules that are imported where they are needed, and not before."""
+
+
+def _without_extras(code: str) -> subprocess.CompletedProcess:
+    """Run code in a process in which the packages of all extras cannot be imported."""
+    command = [sys.executable, "-c", f"{_HIDDEN}\n{code}"]
+    return subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
+
+
+def test_everything_can_be_imported_without_the_extras():
+    files = sorted((_ROOT / "dal_jax").rglob("*.py"))
+    names = [".".join(path.relative_to(_ROOT).with_suffix("").parts).removesuffix(".__init__") for path in files]
+    names = [name for name in names if not name.startswith(_NEED_THEM)]
+    done = _without_extras(f"import importlib\nfor name in {names!r}:\n    importlib.import_module(name)")
+    assert done.returncode == 0, done.stderr
+    assert len(names) > 100
+
+
+@pytest.mark.parametrize(("extra", "package", "call"), [
+    ("data", "tensorflow_datasets", "from dal_jax.data import schema; schema.features()"),
+    ("data", "tensorflow_datasets", "from dal_jax.data import preparing; preparing.prepare(None, '.')"),
+    ("data", "cdflib", "from dal_jax.data.human36m import release; release.read(here, 3)"),
+    ("data", "av", "from dal_jax.data.human36m import release; list(release.frames(here, 1))"),
+    ("data", "safetensors", "from dal_jax.regressor import pretrained; pretrained.load_trunk(here, {})"),
+    ("data", "pycocotools", "from dal_jax.observations import masks; masks.segmentation([[0, 0, 4, 0, 4, 4]], (8, 8))"),
+    ("gltf", "trimesh", "from dal_jax.body.formats import load; load.load_body('rig.glb')"),
+    ("viewing", "matplotlib", "from dal_jax.viewing import plots; plots.plot_history([])"),
+    ("viewing", "jinja2", "from dal_jax.loop import report; report._render()"),
+])  # fmt: skip
+def test_what_needs_an_extra_says_so_in_one_line(extra, package, call):
+    done = _without_extras(f"import pathlib; here = pathlib.Path({__file__!r}); {call}")
+    wanted = f"InputError: package '{package}' is not installed: pip install 'dal_jax[{extra}]'"
+    assert done.stderr.splitlines()[-1].endswith(wanted)
+
+
+def test_a_binary_ends_with_the_line_and_code_2(tmp_path):
+    flags = ["--dataset=synthetic_people/tiny", f"--data_dir={tmp_path}"]
+    code = f"import runpy; sys.argv[1:] = {flags!r}; runpy.run_module('experiments.prepare_data', run_name='__main__')"
+    done = _without_extras(code)
+    line = "error: package 'tensorflow_datasets' is not installed: pip install 'dal_jax[data]'\n"
+    assert (done.returncode, done.stderr) == (2, line)

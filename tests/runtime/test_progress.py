@@ -18,7 +18,7 @@ def _show(monkeypatch, stream, clock_step_s):
     with progress.bar("deform", total=30, unit="fit") as bar:
         bar._time = lambda: bar.start_t + clock_step_s * next(now)
         for count in range(30):
-            bar.set_postfix(energy=count)
+            bar.set_postfix(energy=count, refresh=False)
             bar.update(1)
     return stream.getvalue()
 

@@ -79,8 +79,8 @@ def test_the_loop_takes_them(folder, tmp_path):
     config.synthetic, config.motions = "tiny", folder
     source = synthetic_people.source_of("tiny", {"motions": folder})
     prepare(source, tmp_path, workers=0)
-    people = run.load(config, tmp_path)
-    assert len(people.train.names) == 24 and all("Recorded" in name for name in people.train.names)
+    train, _ = run.load(config, tmp_path)
+    assert len(train.names) == 24 and all("Recorded" in name for name in train.names)
     assert (tmp_path / "synthetic_people" / "tiny_recorded").is_dir()
 
 

@@ -8,7 +8,6 @@ import pathlib
 import zipfile
 
 import numpy as np
-import trimesh
 from absl import flags
 from jaxtyping import Float, Int
 
@@ -16,6 +15,8 @@ from dal_jax.runtime import cli, files
 from dal_jax.runtime.errors import InputError
 
 try:
+    import trimesh
+
     from dal_jax.body.build import anny_mesh, free_body, people
     from dal_jax.body.build.anny_mesh import AnnyBody
     from dal_jax.body.build.free_body import FreeBody

@@ -159,32 +159,32 @@ def t_pose(
     body: AnnyBody, vertices: Float[np.ndarray, "v 3"], heads: Float[np.ndarray, "bones 3"]
 ) -> tuple[Float[np.ndarray, "v 3"], Float[np.ndarray, "bones 3"]]:
     """Arms along +-x with palms down, legs nearly vertical, feet flat."""
-    turn = _bone_turns(body, heads)
+    rotation = _bone_rotations(body, heads)
     moved = heads.copy()
     for b, p in enumerate(body.parents):
         if p >= 0:
-            moved[b] = moved[p] + turn[p] @ (heads[b] - heads[p])
+            moved[b] = moved[p] + rotation[p] @ (heads[b] - heads[p])
     posed = np.zeros_like(vertices)
     for b in range(len(heads)):
         w = body.weights[:, b]
         on = w > 0
-        posed[on] += w[on, None] * ((vertices[on] - heads[b]) @ turn[b].T + moved[b])
+        posed[on] += w[on, None] * ((vertices[on] - heads[b]) @ rotation[b].T + moved[b])
     return posed, moved
 
 
-def _bone_turns(body: AnnyBody, heads: np.ndarray) -> Float[np.ndarray, "bones 3 3"]:
+def _bone_rotations(body: AnnyBody, heads: np.ndarray) -> Float[np.ndarray, "bones 3 3"]:
     """World rotation of every bone relative to Anny's rest pose; the right side mirrors the left."""
     at = {name: heads[i] for i, name in enumerate(body.bones)}
     chosen = _left_arm(at) | _left_leg(at)
-    turns = np.tile(np.eye(3), (len(body.bones), 1, 1))
+    rotations = np.tile(np.eye(3), (len(body.bones), 1, 1))
     flip = np.diag([-1.0, 1.0, 1.0])
     for b, (name, parent) in enumerate(zip(body.bones, body.parents, strict=True)):
         left = name[:-2] + ".L" if name.endswith(".R") else name
         if left in chosen:
-            turns[b] = chosen[left] if left == name else flip @ chosen[left] @ flip
+            rotations[b] = chosen[left] if left == name else flip @ chosen[left] @ flip
         elif parent >= 0:
-            turns[b] = turns[parent]
-    return turns
+            rotations[b] = rotations[parent]
+    return rotations
 
 
 def _left_arm(at: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -207,7 +207,7 @@ def _left_arm(at: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         "shoulder01.L": shoulder,
         "upperarm01.L": upperarm,
         "lowerarm01.L": _about("x", twist / 4) @ forearm,
-        "lowerarm02.L": _about("x", twist * 0.7) @ forearm,  # the radius turns about the ulna along the forearm
+        "lowerarm02.L": _about("x", twist * 0.7) @ forearm,  # the radius rotates about the ulna along the forearm
         "wrist.L": _about("x", twist) @ wrist,
     }
 
@@ -223,7 +223,7 @@ def _about(axis: str, angle: float) -> np.ndarray:
 
 
 def _align(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Smallest rotation that turns direction a into direction b."""
+    """Smallest rotation that takes direction a into direction b."""
     a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
     axis = np.cross(a, b)
     angle = np.arctan2(np.linalg.norm(axis), a @ b)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 # Weight of the squared edge length beside the quadric error: keeps flat skin evenly sampled.
 _LENGTH_COST = 2e-3
-_FLIP_COSINE = 0.35  # a collapse may turn no face by more than about 70 degrees
+_FLIP_COSINE = 0.35  # a collapse may rotate no face by more than about 70 degrees
 _SLIVER = 0.12  # smallest allowed 4 sqrt(3) area / sum of squared edges (1 = equilateral)
 _MIDDLE_WEIGHT = 10.0  # planes that hold the middle line's silhouette
 

@@ -81,7 +81,7 @@ _MIDDLE = {"root": "pelvis", "spine05": "pelvis", "spine04": "spine1", "spine03"
 _MIDDLE |= {"spine01": "spine3", "neck01": "neck", "neck02": "neck", "neck03": "neck", "head": "head"}
 _SIDE = {"pelvis": "pelvis", "upperleg": "hip", "lowerleg": "knee", "foot": "ankle", "toe": "foot"}
 _SIDE |= {"clavicle": "collar", "shoulder": "collar", "upperarm": "shoulder", "lowerarm": "elbow"}
-# The thumb leaves the hand before the knuckles, about which SMPL's `hand` joint turns: it goes with the palm.
+# The thumb leaves the hand before the knuckles, about which SMPL's `hand` joint rotates: it goes with the palm.
 _SIDE |= {"wrist": "wrist", "metacarpal": "wrist", "finger1": "wrist", "finger": "hand", "eye": "head"}
 
 

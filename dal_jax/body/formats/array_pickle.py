@@ -9,16 +9,19 @@ arrays from the records, checking every number that says how much or where.
 
 import io
 import math
+import pathlib
 import pickle
 import pickletools
 import re
 import struct
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import scipy.sparse
+
+from dal_jax.runtime.errors import InputError
 
 UNREADABLE = (
     pickle.UnpicklingError, ValueError, TypeError, AttributeError, LookupError, EOFError, OverflowError, MemoryError,
@@ -63,6 +66,36 @@ def array_of(value: object, depth: int = 0) -> np.ndarray:
         if array.dtype.kind in "biuf":
             return array
     raise ValueError(f"holds a {type(value).__name__}, expected an array")
+
+
+def read_fields(path: pathlib.Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return those of a file's named arrays that are there; the file is a pickled dictionary of them.
+
+    Raises:
+      errors.InputError: it cannot be read, is no such pickle, or names anything but arrays; one line.
+    """
+    entry = ""
+    try:
+        content = load(path.read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError(f"holds a {type(content).__name__}, expected a dictionary of arrays")
+        fields = {}
+        for name in names:
+            if name in content:
+                entry = f"field '{name}': "
+                fields[name] = array_of(content[name])
+    except (OSError, *UNREADABLE) as error:
+        raise InputError(f"{path}: {entry}{reason(error)}") from error
+    return fields
+
+
+def reason(error: BaseException) -> str:
+    """Return in a line why a file of arrays could not be read."""
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror or error}"
+    text = " ".join(str(error).split())[:200] or type(error).__name__
+    # A refusal is a sentence of its own; what a damaged file raises is not.
+    return text if isinstance(error, pickle.UnpicklingError) and "names '" in text else f"not a readable file: {text}"
 
 
 def _check_sizes(content: bytes) -> None:

@@ -1,4 +1,7 @@
-"""Arrays of a glTF file: accessors over buffer views over buffers, every offset checked against what is there."""
+"""A glTF file (`.glb`, `.gltf`, VRM included) to one skinned mesh and its bones, as a viewer shows them at rest.
+
+The JSON is read by pygltflib; what it says of sizes and places is checked here before a number is read.
+"""
 
 import base64
 import binascii
@@ -17,49 +20,6 @@ from dal_jax.runtime.errors import InputError
 
 _COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTH = {"SCALAR": 1, "VEC3": 3, "VEC4": 4, "MAT4": 16}
-
-
-class Accessors:
-    """The arrays of one file.
-
-    buffers: the bytes of each of its buffers.
-    """
-
-    def __init__(self, content: pygltflib.GLTF2, buffers: list[bytes]):
-        self._content, self._buffers = content, buffers
-
-    def read(self, index: object, entry: str, kind: str) -> Float[np.ndarray, "count width"]:
-        """Return an accessor's numbers as float64, normalised integers in [-1, 1].
-
-        Raises:
-          ValueError: it is of another kind or leaves its buffer, or a number is not finite; names `entry`.
-        """
-        accessor = item(self._content.accessors, index, entry)
-        where = f"{entry}: accessors[{index}]"
-        if accessor.type != kind or accessor.componentType not in _COMPONENTS:
-            raise ValueError(f"{where} is {accessor.type} of type {accessor.componentType}, expected {kind}")
-        if accessor.sparse is not None or accessor.bufferView is None:
-            raise ValueError(f"{where} is sparse, which is not read")
-        stored = self._stored(accessor, np.dtype(_COMPONENTS[accessor.componentType]), _WIDTH[kind], where)
-        values = stored.astype(np.float64)
-        if accessor.normalized and stored.dtype.kind in "iu":
-            values = np.maximum(values / np.iinfo(stored.dtype).max, -1.0)
-        if not np.all(np.isfinite(values)):
-            raise ValueError(f"{where} holds values that are not finite")
-        return values
-
-    def _stored(self, accessor: pygltflib.Accessor, dtype: np.dtype, width: int, where: str) -> np.ndarray:
-        view = item(self._content.bufferViews, accessor.bufferView, f"{where}.bufferView")
-        buffer = item(self._buffers, view.buffer, f"{where}: bufferViews[{accessor.bufferView}].buffer")
-        count = whole(accessor.count, f"{where}.count")
-        offset = whole(accessor.byteOffset or 0, f"{where}.byteOffset")
-        start, length = (whole(value or 0, f"{where}: its view") for value in (view.byteOffset, view.byteLength))
-        size = width * dtype.itemsize
-        stride = whole(view.byteStride or size, f"{where}: its stride")
-        end = offset + (stride * (count - 1) + size if count else 0)
-        if end > length or start + length > len(buffer):
-            raise ValueError(f"{where} ends beyond its buffer")
-        return np.ndarray((count, width), dtype, buffer, start + offset, (stride, dtype.itemsize))
 
 
 def item(items: Sequence, index: object, entry: str):
@@ -84,7 +44,7 @@ def numbers(values: object, count: int, entry: str) -> Float[np.ndarray, "count"
     return array
 
 
-# --- The nodes of a glTF file: who hangs on whom, and where each is in the scene ---
+# --- The nodes of a glTF file: their tree, and where each is in the scene ---
 
 
 def parents(nodes: list[pygltflib.Node]) -> Int[np.ndarray, "nodes"]:
@@ -130,9 +90,7 @@ def _local(node: pygltflib.Node, entry: str) -> Float[np.ndarray, "4 4"]:
     return transform
 
 
-# A glTF file (`.glb`, `.gltf`, VRM included) to one skinned mesh and its bones, as a viewer shows them at rest.
-#
-# The JSON is read by pygltflib; what it says of sizes and places is checked here before a number is read.
+# --- The file ---
 
 _UNREADABLE = (
     OSError, ValueError, TypeError, AttributeError, LookupError, OverflowError, MemoryError, RecursionError,
@@ -200,12 +158,11 @@ def _load(path: pathlib.Path) -> pygltflib.GLTF2:
 
 
 class _Reader:
-    """One file's nodes, buffers and skins."""
+    """One file's nodes, buffers, accessors and skins."""
 
     def __init__(self, path: pathlib.Path, content: pygltflib.GLTF2):
         self.content = content
-        buffers = [_buffer(path.parent, content, number) for number in range(len(content.buffers))]
-        self.accessors = Accessors(content, buffers)
+        self.buffers = [_buffer(path.parent, content, number) for number in range(len(content.buffers))]
         self.parents = parents(content.nodes)
         self.transforms = transforms(content.nodes, self.parents)
 
@@ -236,14 +193,14 @@ class _Reader:
         transforms = self.transforms[nodes]
         if skin.inverseBindMatrices is None:
             return transforms, nodes
-        inverse = self.accessors.read(skin.inverseBindMatrices, f"{entry}.inverseBindMatrices", "MAT4")
+        inverse = self._numbers(skin.inverseBindMatrices, f"{entry}.inverseBindMatrices", "MAT4")
         if len(inverse) < len(nodes):
             raise ValueError(f"{entry}.inverseBindMatrices: has {len(inverse)} matrices for {len(nodes)} joints")
         return transforms @ inverse[: len(nodes)].reshape(-1, 4, 4).transpose(0, 2, 1), nodes  # stored by columns
 
     def _primitive(self, primitive: pygltflib.Primitive, matrices: np.ndarray, nodes: np.ndarray, entry: str):
         """Return (vertices, faces, skin_node, skin_weight)."""
-        read, attributes = self.accessors.read, primitive.attributes
+        read, attributes = self._numbers, primitive.attributes
         for name in ("POSITION", "JOINTS_0", "WEIGHTS_0"):
             if getattr(attributes, name, None) is None:
                 raise ValueError(f"{entry}: attribute {name} is missing")
@@ -266,7 +223,7 @@ class _Reader:
     def _faces(self, primitive: pygltflib.Primitive, count: int, entry: str) -> Int[np.ndarray, "m 3"]:
         corners = np.arange(count)
         if primitive.indices is not None:
-            corners = self.accessors.read(primitive.indices, f"{entry}.indices", "SCALAR")[:, 0].astype(np.int64)
+            corners = self._numbers(primitive.indices, f"{entry}.indices", "SCALAR")[:, 0].astype(np.int64)
         _check_range(corners, count, f"{entry}.indices")
         if len(corners) % 3:
             raise ValueError(f"{entry}.indices: {len(corners)} corners are no triangles")
@@ -292,6 +249,39 @@ class _Reader:
             is_joint=tuple(number in joints for number in range(len(names))),
             humanoid=_humanoid(self.content),
         )
+
+    def _numbers(self, index: object, entry: str, kind: str) -> Float[np.ndarray, "count width"]:
+        """Return an accessor's numbers as float64, normalised integers in [-1, 1].
+
+        Raises:
+          ValueError: it is of another kind or leaves its buffer, or a number is not finite; names `entry`.
+        """
+        accessor = item(self.content.accessors, index, entry)
+        where = f"{entry}: accessors[{index}]"
+        if accessor.type != kind or accessor.componentType not in _COMPONENTS:
+            raise ValueError(f"{where} is {accessor.type} of type {accessor.componentType}, expected {kind}")
+        if accessor.sparse is not None or accessor.bufferView is None:
+            raise ValueError(f"{where} is sparse, which is not read")
+        stored = self._stored(accessor, np.dtype(_COMPONENTS[accessor.componentType]), _WIDTH[kind], where)
+        values = stored.astype(np.float64)
+        if accessor.normalized and stored.dtype.kind in "iu":
+            values = np.maximum(values / np.iinfo(stored.dtype).max, -1.0)
+        if not np.all(np.isfinite(values)):
+            raise ValueError(f"{where} holds values that are not finite")
+        return values
+
+    def _stored(self, accessor: pygltflib.Accessor, dtype: np.dtype, width: int, where: str) -> np.ndarray:
+        view = item(self.content.bufferViews, accessor.bufferView, f"{where}.bufferView")
+        buffer = item(self.buffers, view.buffer, f"{where}: bufferViews[{accessor.bufferView}].buffer")
+        count = whole(accessor.count, f"{where}.count")
+        offset = whole(accessor.byteOffset or 0, f"{where}.byteOffset")
+        start, length = (whole(value or 0, f"{where}: its view") for value in (view.byteOffset, view.byteLength))
+        size = width * dtype.itemsize
+        stride = whole(view.byteStride or size, f"{where}: its stride")
+        end = offset + (stride * (count - 1) + size if count else 0)
+        if end > length or start + length > len(buffer):
+            raise ValueError(f"{where} ends beyond its buffer")
+        return np.ndarray((count, width), dtype, buffer, start + offset, (stride, dtype.itemsize))
 
 
 def _skinned(position: np.ndarray, index: np.ndarray, weight: np.ndarray, matrices: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from dal_jax.body import template
 from dal_jax.body.formats import npz
 from dal_jax.body.formats.npz import Fields
 from dal_jax.body.template import Template
+from dal_jax.runtime.errors import needs_extra
 
 FREE_BODY = npz.FREE_BODY
 _GLTF = (".glb", ".gltf", ".vrm")
@@ -40,7 +41,7 @@ def load_smpl_shape(path: str | pathlib.Path, betas: tuple[float, ...]) -> Templ
     Raises:
       errors.InputError: as `load_body`, or the file is not such a model.
     """
-    from dal_jax.body.formats import smpl  # needs SciPy and trimesh
+    from dal_jax.body.formats import smpl  # needs SciPy
 
     path = pathlib.Path(path)
     fields = smpl.read(path, True, betas)
@@ -63,11 +64,12 @@ def is_smpl(path: str | pathlib.Path) -> bool:
 def _read(path: pathlib.Path, pose_blendshapes: bool) -> Fields:
     """Read the fields by the reader of the file's format."""
     if path.suffix.lower() in _GLTF:
-        from dal_jax.body.formats import gltf  # needs pygltflib, trimesh, SciPy and yaml
+        with needs_extra("gltf"):
+            from dal_jax.body.formats import gltf  # needs pygltflib, trimesh, SciPy and yaml
 
         fields = gltf.read(path)
     elif is_smpl(path):
-        from dal_jax.body.formats import smpl  # needs SciPy and trimesh
+        from dal_jax.body.formats import smpl  # needs SciPy
 
         fields = smpl.read(path, pose_blendshapes)
     else:

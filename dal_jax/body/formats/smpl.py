@@ -2,7 +2,6 @@
 
 import io
 import pathlib
-import pickle
 import zipfile
 
 import numpy as np
@@ -31,7 +30,7 @@ def read_model(path: pathlib.Path, pose_blendshapes: bool = False, shapes: int =
         is missing, misshaped or not finite; one line with file and field.
     """
     names = _NEEDED + ("posedirs",) * pose_blendshapes + ("shapedirs",) * bool(shapes)
-    fields = _read_pickle(path, names) if path.suffix.lower() == ".pkl" else _read_archive(path, names)
+    fields = (array_pickle.read_fields if path.suffix.lower() == ".pkl" else _read_archive)(path, names)
     for name in names:
         if name not in fields:
             raise InputError(f"{path}: field '{name}' is missing; expected a model of SMPL or SMPL-H")
@@ -40,22 +39,6 @@ def read_model(path: pathlib.Path, pose_blendshapes: bool = False, shapes: int =
         raise InputError(f"{path}: {problem}")
     if shapes:
         fields["shapedirs"] = fields["shapedirs"][..., :shapes]
-    return fields
-
-
-def _read_pickle(path: pathlib.Path, names: tuple[str, ...]) -> Fields:
-    entry = ""
-    try:
-        model = array_pickle.load(path.read_bytes())
-        if not isinstance(model, dict):
-            raise ValueError(f"holds a {type(model).__name__}, expected a dictionary of fields")
-        fields = {}
-        for name in names:
-            if name in model:
-                entry = f"field '{name}': "
-                fields[name] = array_pickle.array_of(model[name])
-    except _UNREADABLE as error:
-        raise InputError(f"{path}: {entry}{_reason(error)}") from error
     return fields
 
 
@@ -69,7 +52,7 @@ def _read_archive(path: pathlib.Path, names: tuple[str, ...]) -> Fields:
                     entry = f"field '{name}': "
                     fields[name] = _array(archive.read(f"{name}.npy"))
     except _UNREADABLE as error:
-        raise InputError(f"{path}: {entry}{_reason(error)}") from error
+        raise InputError(f"{path}: {entry}{array_pickle.reason(error)}") from error
     return fields
 
 
@@ -86,14 +69,6 @@ def _array(content: bytes) -> np.ndarray:
             return array_pickle.array_of(array_pickle.load(stream.read()))
     stream.seek(0)
     return np.lib.format.read_array(stream, allow_pickle=False)
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, OSError):
-        return f"cannot be read: {error.strerror or error}"
-    text = " ".join(str(error).split())[:200] or type(error).__name__
-    # A refusal is a sentence of its own; what a damaged file raises is not.
-    return text if isinstance(error, pickle.UnpicklingError) and "names '" in text else f"not a readable file: {text}"
 
 
 def _first_problem(fields: Fields) -> str | None:

@@ -61,15 +61,13 @@ class Lens(NamedTuple):
         return factor[..., None], squared[..., None] * self.tangential[::-1]
 
 
-class Placement(NamedTuple):
-    """Where a camera stood for one subject: world (mm, z up) to camera is `rotation @ (x - position)`."""
+Extrinsics = Float[np.ndarray, "3 4"]
+"""Where a camera stood for one subject, [R | t]: world (mm, z up) to camera is R x + t."""
 
-    rotation: Float[np.ndarray, "3 3"]
-    position_mm: Float[np.ndarray, "3"]
 
-    def to_camera(self, world_mm: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 3"]:
-        """Return world points in the camera's frame."""
-        return (world_mm - self.position_mm) @ self.rotation.T
+def to_camera(extrinsics: Extrinsics, world_mm: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 3"]:
+    """Return world points in the camera's frame."""
+    return world_mm @ extrinsics[:, :3].T + extrinsics[:, 3]
 
 
 def published() -> dict[str, Lens]:
@@ -82,8 +80,8 @@ def published() -> dict[str, Lens]:
     return {name: _lens(row) for name, row in zip(NAMES, rows, strict=True)}
 
 
-def read_metadata(path: pathlib.Path) -> tuple[dict[str, Lens], dict[tuple[str, str], Placement]]:
-    """Return (lenses by camera, placements by subject and camera) of the release's `metadata.xml`.
+def read_metadata(path: pathlib.Path) -> tuple[dict[str, Lens], dict[tuple[str, str], Extrinsics]]:
+    """Return (lenses by camera, extrinsics by subject and camera) of the release's `metadata.xml`.
 
     `w0` holds 300 numbers, `dbcameras/index2id` the names of the cameras.
 
@@ -97,12 +95,12 @@ def read_metadata(path: pathlib.Path) -> tuple[dict[str, Lens], dict[tuple[str, 
     numbers = _numbers(path, root.findtext("w0"))
     poses = numbers[:_POSES].reshape(len(NAMES), SUBJECTS, 6)
     lenses = numbers[_POSES:].reshape(len(NAMES), 9)
-    placements = {
-        (f"S{subject + 1}", name): Placement(_rotation(poses[row, subject, :3]), poses[row, subject, 3:])
+    extrinsics = {
+        (f"S{subject + 1}", name): _extrinsics(poses[row, subject])
         for row, name in enumerate(names)
         for subject in range(SUBJECTS)
     }
-    return {name: _lens(lenses[row]) for row, name in enumerate(names)}, placements
+    return {name: _lens(lenses[row]) for row, name in enumerate(names)}, extrinsics
 
 
 def _parse(path: pathlib.Path) -> ElementTree.Element:
@@ -137,9 +135,10 @@ def _lens(row: Float[np.ndarray, "9"]) -> Lens:
     return Lens(row[:2], row[2:4], row[4:7], row[7:9])
 
 
-def _rotation(angles: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
-    """Return R = X Y Z, as the release writes it."""
-    return Rotation.from_euler("XYZ", angles).as_matrix()
+def _extrinsics(pose: Float[np.ndarray, "6"]) -> Extrinsics:
+    """Return R and t of the release's numbers: the angles of R = X Y Z, and the camera's position in the world."""
+    rotation = Rotation.from_euler("XYZ", pose[:3]).as_matrix()
+    return np.concatenate([rotation, -rotation @ pose[3:, None]], axis=1)
 
 
 # fx, fy, cx, cy, k1, k2, k3, p1, p2 of each camera, in the order of NAMES

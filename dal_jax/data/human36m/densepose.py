@@ -3,26 +3,19 @@
 import pathlib
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from dal_jax.data.human36m.release import Sequence
-from dal_jax.data.source import Noted
+from dal_jax.data.visible_points import Points
 from dal_jax.observations import iuv
 from dal_jax.observations.chart import Chart
 from dal_jax.observations.person import AnnotatedPerson, Rejected
 from dal_jax.runtime.errors import InputError
 
-
-class Dense(NamedTuple):
-    """A person's square crop and annotated surface points, on the free body."""
-
-    box_px: Float[np.ndarray, "4"]
-    point_px: Float[np.ndarray, "p 2"]
-    face: Int[np.ndarray, "p"]
-    barycentric: Float[np.ndarray, "p 3"]
+Dense = tuple[Float[np.ndarray, "4"], Points]
+"""A person's square crop, px, and annotated surface points, on the free body."""
 
 
 # --- Dense correspondences from a DensePose network's predictions (paper, 6.1): an IUV picture a video frame ---
@@ -56,7 +49,7 @@ def annotate(
     chart: Chart,
     joints_px: Float[np.ndarray, "frames 17 2"],
     wanted: Int[np.ndarray, "k"],
-) -> Iterator[Dense | Rejected | Noted]:
+) -> Iterator[Dense | Rejected | str]:
     """Yield for each wanted frame the points of its picture, on the chart's body.
 
     Raises:
@@ -65,24 +58,24 @@ def annotate(
     pictures = find(folder, sequence)
     for frame in wanted.tolist():
         if frame not in pictures:
-            yield Noted("frame without a prediction")
+            yield "frame without a prediction"
             continue
         try:
             found = read(pictures[frame], joints_px[frame])
         except InputError as error:
             found = Rejected(sequence.name, frame, pictures[frame].name, "unreadable picture", str(error))
         if found is None:
-            yield Noted("frame in which the network saw nobody")
+            yield "frame in which the network found no person"
         elif isinstance(found, Rejected):
             yield found
         else:
-            yield Dense(found.crop_px, found.point_px, *chart.to_surface(found.part, found.uv))
+            yield found.crop_px, Points(found.point_px, *chart.to_surface(found.part, found.uv))
 
 
 def read(path: pathlib.Path, joints_px: Float[np.ndarray, "17 2"]) -> AnnotatedPerson | Rejected | None:
     """Return the person of a picture (beside it NUMBER_INDS.png, if there are more) whose box holds most of the joints.
 
-    None where nobody was found, as a network does; of people who are too small, one.
+    None where the network found no person; where all are too small, one of them, rejected.
 
     Raises:
       errors.InputError: the picture, or that of ids, cannot be read.

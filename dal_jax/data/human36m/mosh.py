@@ -19,8 +19,7 @@ from dal_jax.data.human36m.cameras import Lens
 from dal_jax.data.human36m.densepose import Dense
 from dal_jax.data.human36m.release import FRAMES_PER_SECOND, Sequence
 from dal_jax.data.motions import smpl_motion
-from dal_jax.data.source import Noted
-from dal_jax.data.visible_points import exact_points, pixel_grid_px
+from dal_jax.data.visible_points import Points, exact_points, pixel_grid_px
 from dal_jax.observations import person
 from dal_jax.observations.person import Rejected
 from dal_jax.runtime.errors import InputError
@@ -115,7 +114,7 @@ def annotate(
     lens: Lens,
     truth_mm: Float[np.ndarray, "frames 17 3"],
     wanted: Int[np.ndarray, "k"],
-) -> Iterator[Dense | Rejected | Noted]:
+) -> Iterator[Dense | Rejected | str]:
     """Yield for each wanted frame 100 to 150 surface points that the camera sees, each at its exact projection.
 
     truth_mm: the sequence's joints in the camera's frame. They say where the parameters' world is (and how large a
@@ -135,7 +134,7 @@ def annotate(
     posed = zip(places, joints, truth, _bodies(template, motion.root[kept], motion.pose[kept]), strict=True)
     for frame, row in zip(wanted.tolist(), rows, strict=True):
         if row < 0:
-            yield Noted("frame without parameters")
+            yield "frame without parameters"
             continue
         similarity, own, true, vertices = next(posed)
         error_mm = 1000 * float(np.sqrt(np.mean(np.sum((similarity(own) - true) ** 2, axis=-1))))
@@ -144,9 +143,8 @@ def annotate(
             yield Rejected(sequence.name, frame, sequence.video.name, "parameters do not fit", message)
         else:
             random = np.random.default_rng((zlib.crc32(sequence.name.encode()), frame))
-            seen = look(similarity(vertices), template, lens, random)
-            face, barycentric = bodies.carry(template, seen.face, seen.barycentric)
-            yield seen._replace(face=face, barycentric=barycentric)
+            box_px, seen = look(similarity(vertices), template, lens, random)
+            yield box_px, Points(seen.px, *bodies.carry(template, seen.face, seen.barycentric))
 
 
 def look(
@@ -164,8 +162,7 @@ def look(
     grid_px = pixel_grid_px(box_px, _GRID)
     face = cast(grid_px).face
     part = np.where(face >= 0, np.asarray(template.part)[face], 0)
-    points = exact_points(cast, len(template.faces), part, grid_px, random)
-    return Dense(box_px, points.px, points.face, points.barycentric)
+    return box_px, exact_points(cast, len(template.faces), part, grid_px, random)
 
 
 def _caster(
@@ -175,10 +172,8 @@ def _caster(
     scene = Scene(vertices.astype(np.float32), faces)
 
     def cast(points_px: Float[np.ndarray, "*b 2"]) -> Hits:
-        directions = lens.rays(points_px).reshape(-1, 3)
-        hits = scene.cast(np.zeros_like(directions), directions)
-        shape = points_px.shape[:-1]
-        return Hits(hits.face.reshape(shape), hits.barycentric.reshape(*shape, 3), hits.distance.reshape(shape))
+        directions = lens.rays(points_px)
+        return scene.cast(np.zeros_like(directions), directions)
 
     return cast
 
@@ -195,8 +190,8 @@ def _bodies(
 
 @jax.jit
 def _vertices(template: Template, root: Float[Array, "k 3"], angles: Float[Array, "k 23 3"]) -> Float[Array, "k n 3"]:
-    def one(turn, pose):
-        return skinning.skin_vertices(template, smpl_motion.segments_of(template, turn, pose))
+    def one(rotation, pose):
+        return skinning.skin_vertices(template, smpl_motion.segments_of(template, rotation, pose))
 
     return jax.vmap(one)(root, angles)
 

@@ -5,14 +5,11 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import av
-import av.error
-import cdflib
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from dal_jax.data.human36m import cameras
-from dal_jax.runtime.errors import InputError
+from dal_jax.runtime.errors import InputError, needs_extra
 
 JOINTS = 32
 MOVING = (0, 1, 2, 3, 6, 7, 8, 12, 13, 14, 15, 17, 18, 19, 25, 26, 27)
@@ -34,6 +31,8 @@ def read(path: pathlib.Path, axes: int) -> Float[np.ndarray, "frames 17 axes"]:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    with needs_extra("data"):
+        import cdflib
     try:
         pose = np.asarray(cdflib.CDF(path).varget("Pose"))
     except Exception as error:  # cdflib raises a dozen types on files that are no CDF
@@ -62,6 +61,9 @@ def frames(path: pathlib.Path, step: int) -> Iterator[tuple[int, UInt8[np.ndarra
     Raises:
       errors.InputError: the file is missing, is no video or is damaged; names the frame reached.
     """
+    with needs_extra("data"):
+        import av
+        import av.error
     number = 0
     try:
         with av.open(str(path), metadata_errors="ignore") as container:

@@ -14,11 +14,11 @@ from jaxtyping import Float, Int, UInt8
 from dal_jax.data import schema
 from dal_jax.data.files import Files
 from dal_jax.data.human36m import cameras, densepose, mosh, release
-from dal_jax.data.human36m.cameras import Lens, Placement
+from dal_jax.data.human36m.cameras import Extrinsics, Lens
 from dal_jax.data.human36m.densepose import Dense
 from dal_jax.data.human36m.mosh import SubjectBodies
 from dal_jax.data.human36m.release import Sequence
-from dal_jax.data.source import Example, Noted
+from dal_jax.data.source import Example, Item
 from dal_jax.observations import photographs
 from dal_jax.observations.person import Rejected
 from dal_jax.runtime.errors import InputError
@@ -32,8 +32,6 @@ VERSION = "1"
 _METADATA = "metadata.xml"
 _PHOTOGRAPH_PX, _SIZE_SLACK_PX = 1000, 10  # two cameras' pictures are 1002 high
 _DISAGREEMENT_PX = 10.0  # median, of D2_Positions from the projected D3_Positions; the release's own agree far better
-
-Items = Iterator[Example | Rejected | Noted]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +82,7 @@ class Human36m:
             raise InputError(f"{self.files.source}: no D3_Positions_mono; D3_Positions need {_METADATA}")
         return found
 
-    def read(self, sequence: Sequence) -> Items:
+    def read(self, sequence: Sequence) -> Iterator[Item]:
         """Yield a video's people; a damaged file takes with it what hangs on it, and is counted."""
         if sequence.fault:
             yield _rejected(sequence, "video known to be bad", f"{sequence.name}: left out: {sequence.fault}")
@@ -97,8 +95,8 @@ class Human36m:
             shown = itertools.chain(release.frames(sequence.video, self.frame_step), itertools.repeat(None))
             for frame, found, picture in zip(frames.tolist(), annotated, shown, strict=False):
                 if picture is None:
-                    yield Noted("frame beyond the video's end")
-                elif isinstance(found, Dense):
+                    yield "frame beyond the video's end"
+                elif isinstance(found, tuple):
                     truth = {"truth_joints_h36m_mm": truth_mm[frame], "truth_intrinsics_px": lens.intrinsics_px}
                     yield self._example(sequence, frame, picture[1], found, joints_px[frame], truth)
                 else:
@@ -116,7 +114,7 @@ class Human36m:
             raise InputError(f"{self.files.source}: no folder {self.dense or ' or '.join(ROUTES)} in it")
         raise InputError(f"{self.files.source}: has folders {' and '.join(there)}; name one by --dense")
 
-    def _cameras(self) -> tuple[dict[str, Lens], dict[tuple[str, str], Placement]]:
+    def _cameras(self) -> tuple[dict[str, Lens], dict[tuple[str, str], Extrinsics]]:
         metadata = self.files.folder / _METADATA
         return cameras.read_metadata(metadata) if metadata.exists() else (cameras.published(), {})
 
@@ -137,24 +135,24 @@ class Human36m:
         if len(behind):
             raise InputError(f"{sequence.name}: frame {behind[0, 0]}: a joint is behind the camera")
         joints_px = lens.project(truth_mm)
-        told = sequence.positions("D2_Positions")
-        if told.is_file():
-            own = release.read(told, 2)
+        path = sequence.positions("D2_Positions")
+        if path.is_file():
+            own = release.read(path, 2)
             count = min(len(own), len(truth_mm))
             joints_px, truth_mm, projected = own[:count], truth_mm[:count], joints_px[:count]
             apart = float(np.median(np.linalg.norm(joints_px - projected, axis=-1)))
             if not apart < _DISAGREEMENT_PX:
-                raise InputError(f"{told}: {apart:.0f} px from the 3D joints that camera {sequence.camera} sees")
+                raise InputError(f"{path}: {apart:.0f} px from the 3D joints that camera {sequence.camera} sees")
         return joints_px, truth_mm
 
     def _truth(self, sequence: Sequence) -> Float[np.ndarray, "frames 17 3"]:
         mono = sequence.positions("D3_Positions_mono")
         if mono.is_file():
             return release.read(mono, 3)
-        placement = self._cameras()[1].get((sequence.subject, sequence.camera))
-        if placement is None:
+        extrinsics = self._cameras()[1].get((sequence.subject, sequence.camera))
+        if extrinsics is None:
             raise InputError(f"{mono}: no such file; D3_Positions need {_METADATA}")
-        return placement.to_camera(release.read(sequence.positions("D3_Positions"), 3))
+        return cameras.to_camera(extrinsics, release.read(sequence.positions("D3_Positions"), 3))
 
     def _annotated(
         self,
@@ -163,7 +161,7 @@ class Human36m:
         joints_px: Float[np.ndarray, "frames 17 2"],
         truth_mm: Float[np.ndarray, "frames 17 3"],
         frames: Int[np.ndarray, "k"],
-    ) -> Iterator[Dense | Rejected | Noted]:
+    ) -> Iterator[Dense | Rejected | str]:
         folder = self.files.folder / self._route()
         if folder.name == "iuv":
             return densepose.annotate(folder, sequence, self.files.load_chart(), joints_px, frames)
@@ -182,19 +180,20 @@ class Human36m:
         height, width = picture.shape[:2]
         if abs(width - _PHOTOGRAPH_PX) > _SIZE_SLACK_PX or abs(height - _PHOTOGRAPH_PX) > _SIZE_SLACK_PX:
             raise InputError(f"{sequence.video}: {width}x{height} px, but the cameras' pictures have about 1000")
-        inside = ((found.point_px >= 0) & (found.point_px < (width, height))).all(axis=1)
+        box_px, points = found
+        inside = ((points.px >= 0) & (points.px < (width, height))).all(axis=1)
         return {
             **schema.unknown_truth(),
-            "image": photographs.jpeg(photographs.crop(picture, found.box_px, self.files.image_size)),
+            "image": photographs.jpeg(photographs.crop(picture, box_px, self.files.image_size)),
             "name": f"{sequence.subject}_{sequence.stem}.{sequence.camera}_{frame:06d}",
             "subject": sequence.subject,
             "action": sequence.action,
             "video": sequence.name,
             "frame": np.int32(frame),
-            "box_px": found.box_px.astype(np.float32),
+            "box_px": box_px.astype(np.float32),
             # hidden ones too have been measured, not guessed
             **schema.keypoint_features("h36m", joints_px, np.full(len(joints_px), schema.SEEN)),
-            **schema.point_features(found.point_px[inside], found.face[inside], found.barycentric[inside]),
+            **schema.point_features(*(values[inside] for values in points)),
             "iuv": b"",
             "mask": b"",
             "truth_joints_known": np.uint8(1),

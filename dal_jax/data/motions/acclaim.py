@@ -20,21 +20,22 @@ _FREEDOMS = ("tx", "ty", "tz", "rx", "ry", "rz")
 _LARGEST = 1e7
 
 
-class Bone(NamedTuple):
-    """A bone in its rest pose; axis: its frame; freedoms: what an .amc tells of it, in order."""
-
-    parent: int
-    offset: Float[np.ndarray, "3"]
-    axis: Float[np.ndarray, "3 3"]
-    freedoms: tuple[str, ...]
-
-
 class Skeleton(NamedTuple):
-    """An .asf; bone 0 is the root. to_radians: of the file's unit of angles."""
+    """An .asf: bones in the rest pose, parents first; bone 0 is the root, whose parent is -1.
+
+    axes: the bones' frames; freedoms: what an .amc tells of each, in order; to_radians: of the file's unit of angles.
+    """
 
     names: tuple[str, ...]
-    bones: tuple[Bone, ...]
+    parents: tuple[int, ...]
+    offsets: Float[np.ndarray, "bones 3"]
+    axes: Float[np.ndarray, "bones 3 3"]
+    freedoms: tuple[tuple[str, ...], ...]
     to_radians: float
+
+
+_Bone = tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3 3"], tuple[str, ...]]
+"""A bone's offset, axis and freedoms."""
 
 
 def read_skeleton(path: pathlib.Path) -> Skeleton:
@@ -52,13 +53,14 @@ def read_skeleton(path: pathlib.Path) -> Skeleton:
             to_radians = 1.0
     bones = {"root": _root(path, sections, to_radians)} | _bones(path, sections, to_radians)
     parents = _parents(path, sections, bones)
-    names = ["root", *parents]
-    ordered = [bones[name]._replace(parent=names.index(parents[name]) if name in parents else -1) for name in names]
-    return Skeleton(tuple(names), tuple(ordered), to_radians)
+    names = ("root", *parents)
+    offsets, axes, freedoms = zip(*(bones[name] for name in names), strict=True)
+    rows = (-1, *(names.index(parent) for parent in parents.values()))
+    return Skeleton(names, rows, np.stack(offsets), np.stack(axes), freedoms, to_radians)
 
 
 def read_motion(path: pathlib.Path, skeleton: Skeleton) -> Float[np.ndarray, "frames bones 6"]:
-    """Read an .amc: tx, ty, tz (the file's length), rx, ry, rz (the file's angle) of each bone and frame, 0 if untold.
+    """Read an .amc: tx, ty, tz (the file's length), rx, ry, rz (the file's angle) of each bone and frame, else 0.
 
     Raises:
       errors.InputError: one line that names file, line and bone.
@@ -75,7 +77,7 @@ def read_motion(path: pathlib.Path, skeleton: Skeleton) -> Float[np.ndarray, "fr
             raise InputError(f"{path}: line {number}: the skeleton has no bone '{words[0][:40]}'")
         if not frames:
             raise InputError(f"{path}: line {number}: bone '{words[0]}' before the first frame's number")
-        freedoms = skeleton.bones[rows[words[0]]].freedoms
+        freedoms = skeleton.freedoms[rows[words[0]]]
         values = _numbers(path, number, words[1:], len(freedoms))
         frames[-1][rows[words[0]], [_FREEDOMS.index(freedom) for freedom in freedoms]] = values
     if not frames:
@@ -90,21 +92,20 @@ def pose(skeleton: Skeleton, motion: Float[np.ndarray, "frames bones 6"]) -> Tra
     """
     angle = motion[..., 3:] * skeleton.to_radians
     rotation = np.broadcast_to(np.eye(3), (*motion.shape[:2], 3, 3)).copy()
-    place, rest = np.zeros((*motion.shape[:2], 3)), np.zeros((len(skeleton.bones), 3))
-    for row, bone in enumerate(skeleton.bones):
-        for axis in ("xyz".index(freedom[1]) for freedom in bone.freedoms if freedom[0] == "r"):
+    place, rest = np.zeros((*motion.shape[:2], 3)), skeleton.offsets.copy()
+    place[:, 0] = motion[:, 0, :3]
+    for row, (parent, frame) in enumerate(zip(skeleton.parents, skeleton.axes, strict=True)):
+        for axis in ("xyz".index(freedom[1]) for freedom in skeleton.freedoms[row] if freedom[0] == "r"):
             rotation[:, row] = bvh.about(axis, angle[:, row, axis]) @ rotation[:, row]
-        rotation[:, row] = bone.axis @ rotation[:, row] @ bone.axis.T
-        if bone.parent < 0:
-            place[:, row], rest[row] = motion[:, row, :3], bone.offset
-            continue
-        rotation[:, row] = rotation[:, bone.parent] @ rotation[:, row]
-        place[:, row] = place[:, bone.parent] + rotation[:, row] @ bone.offset
-        rest[row] = rest[bone.parent] + bone.offset
-    return Tracks(skeleton.names, tuple(bone.parent for bone in skeleton.bones), rest, place, rotation)
+        rotation[:, row] = frame @ rotation[:, row] @ frame.T
+        if parent >= 0:
+            rotation[:, row] = rotation[:, parent] @ rotation[:, row]
+            place[:, row] = place[:, parent] + rotation[:, row] @ skeleton.offsets[row]
+            rest[row] += rest[parent]
+    return Tracks(skeleton.names, skeleton.parents, rest, place, rotation)
 
 
-def _root(path: pathlib.Path, sections: dict, to_radians: float) -> Bone:
+def _root(path: pathlib.Path, sections: dict, to_radians: float) -> _Bone:
     fields = {words[0]: (number, words[1:]) for number, words in sections.get("root", ())}
     number, order = fields.get("order", (0, []))
     freedoms = tuple(word.lower() for word in order)
@@ -112,10 +113,10 @@ def _root(path: pathlib.Path, sections: dict, to_radians: float) -> Bone:
         raise InputError(f"{path}: line {number}: the root's order is '{' '.join(order)[:40]}'")
     axis_line, axis = fields.get("axis", (0, ["XYZ"]))
     _, angles = fields.get("orientation", (axis_line, ["0", "0", "0"]))
-    return Bone(-1, np.zeros(3), _axis(path, axis_line, [*angles, *axis], to_radians), freedoms)
+    return np.zeros(3), _axis(path, axis_line, [*angles, *axis], to_radians), freedoms
 
 
-def _bones(path: pathlib.Path, sections: dict, to_radians: float) -> dict[str, Bone]:
+def _bones(path: pathlib.Path, sections: dict, to_radians: float) -> dict[str, _Bone]:
     bones, fields = {}, {}
     for number, words in sections.get("bonedata", ()):
         if words[0] == "begin":
@@ -134,14 +135,14 @@ def _bones(path: pathlib.Path, sections: dict, to_radians: float) -> dict[str, B
     return bones
 
 
-def _bone(path: pathlib.Path, fields: dict[str, tuple[int, list[str]]], to_radians: float) -> Bone:
+def _bone(path: pathlib.Path, fields: dict[str, tuple[int, list[str]]], to_radians: float) -> _Bone:
     direction = _numbers(path, *fields["direction"], 3)
     length = _numbers(path, *fields["length"], 1)[0]
     number, dof = fields.get("dof", (0, []))
     freedoms = tuple(word.lower() for word in dof)
     if not set(freedoms) <= set(_FREEDOMS):
         raise InputError(f"{path}: line {number}: dof is '{' '.join(dof)[:40]}'")
-    return Bone(-1, length * direction, _axis(path, *fields["axis"], to_radians), freedoms)
+    return length * direction, _axis(path, *fields["axis"], to_radians), freedoms
 
 
 def _axis(path: pathlib.Path, number: int, words: list[str], to_radians: float) -> Float[np.ndarray, "3 3"]:
@@ -155,7 +156,7 @@ def _axis(path: pathlib.Path, number: int, words: list[str], to_radians: float) 
     return frame
 
 
-def _parents(path: pathlib.Path, sections: dict, bones: dict[str, Bone]) -> dict[str, str]:
+def _parents(path: pathlib.Path, sections: dict, bones: dict[str, _Bone]) -> dict[str, str]:
     """Return each bone's parent, parents first."""
     parents: dict[str, str] = {}
     for number, words in sections.get("hierarchy", ()):

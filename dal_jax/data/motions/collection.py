@@ -138,7 +138,8 @@ def read(path: pathlib.Path, rate: float) -> Float[np.ndarray, "frames 17 3"]:
         skeleton_file = _skeleton_of(path)
         skeleton = acclaim.read_skeleton(skeleton_file)
         motion = acclaim.read_motion(path, skeleton)[:: _step(acclaim.RATE, rate)]
-        joints = tracks.h36m_joints(acclaim.pose(skeleton, motion), tracks.ACCLAIM, str(skeleton_file))
+        posed = acclaim.pose(skeleton, motion)
+        joints = tracks.h36m_joints(posed, tracks.ACCLAIM, str(skeleton_file), bones_end=True)
     else:
         raise InputError(f"{path}: motions are {', '.join(ENDINGS)}, not '{path.suffix}'")
     length = tracks.bone_sum(joints).mean()

@@ -1,8 +1,6 @@
 """Motions as SMPL's parameters: AMASS's .npz, MoSh's .pkl; and Human3.6M's joints of them, through a body."""
 
 import pathlib
-import zipfile
-import zlib
 from typing import NamedTuple
 
 import jax
@@ -11,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dal_jax.body import kinematics, rotations, skinning
-from dal_jax.body.formats import array_pickle
+from dal_jax.body.formats import array_pickle, npz
 from dal_jax.body.kinematics import Segments
 from dal_jax.body.template import Template
 from dal_jax.runtime.errors import InputError
@@ -41,13 +39,13 @@ class SmplMotion(NamedTuple):
 def read(path: pathlib.Path) -> SmplMotion:
     """Read `poses` (frames, 72, 156 or 165), `trans`, `betas` and `mocap_framerate` of an .npz or a .pkl.
 
-    MoSh's files that were turned into a camera's frame call the poses `new_poses` and have no `trans`. A pickle that
+    MoSh's files that were rotated into a camera's frame call the poses `new_poses` and have no `trans`. A pickle that
     names anything but arrays is refused (`body.array_pickle`).
 
     Raises:
       errors.InputError: one line that names file, entry and value.
     """
-    fields = (_read_pickle if path.suffix.lower() == ".pkl" else _read_npz)(path)
+    fields = array_pickle.read_fields(path, _ENTRIES) if path.suffix.lower() == ".pkl" else _read_npz(path)
     name = "poses" if "poses" in fields else "new_poses"
     if name not in fields:
         raise InputError(f"{path}: no 'poses'; it has {', '.join(fields) or 'none of the entries known'}")
@@ -58,8 +56,8 @@ def read(path: pathlib.Path) -> SmplMotion:
     if trans is not None and trans.shape != (len(poses), 3):
         raise InputError(f"{path}: trans has shape {trans.shape}, not {(len(poses), 3)}")
     pose = np.zeros((len(poses), 23, 3))
-    told = 23 if poses.shape[1] == 72 else _BODY
-    pose[:, :told] = poses[:, 3 : 3 + 3 * told].reshape(-1, told, 3)
+    count = 23 if poses.shape[1] == 72 else _BODY
+    pose[:, :count] = poses[:, 3 : 3 + 3 * count].reshape(-1, count, 3)
     betas = _checked(path, "betas", fields["betas"], None).ravel() if "betas" in fields else np.zeros(0)
     return SmplMotion(poses[:, :3], pose, trans, betas, _rate(path, fields))
 
@@ -94,39 +92,14 @@ def _rate(path: pathlib.Path, fields: dict[str, np.ndarray]) -> float | None:
 
 _ENTRIES = ("poses", "new_poses", "trans", "betas", *_RATES)
 
-_UNREADABLE_NPZ = (
-    OSError, ValueError, TypeError, AttributeError, EOFError, RuntimeError, MemoryError, SyntaxError, KeyError,
-    zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
-
 
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         # Opened here: given a path, NumPy leaves the file of a broken archive open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: np.asarray(archive[name]) for name in _ENTRIES if name in archive.files}
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except _UNREADABLE_NPZ as error:
-        raise InputError(f"{path}: no readable .npz: {_one_line(error)}") from error
-
-
-def _read_pickle(path: pathlib.Path) -> dict[str, np.ndarray]:
-    entry = ""
-    try:
-        content = array_pickle.load(path.read_bytes())
-        if not isinstance(content, dict):
-            raise ValueError(f"holds a {type(content).__name__}, expected a dictionary")
-        fields = {}
-        for name in _ENTRIES:
-            if name in content:
-                entry = f"{name}: "
-                fields[name] = array_pickle.array_of(content[name])
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (*array_pickle.UNREADABLE, OSError) as error:
-        raise InputError(f"{path}: {entry}no readable pickle of arrays: {_one_line(error)}") from error
-    return fields
+    except (*npz.UNREADABLE, KeyError) as error:
+        raise InputError(f"{path}: {array_pickle.reason(error)}") from error
 
 
 def _checked(path: pathlib.Path, name: str, values: np.ndarray, dimensions: int | None) -> np.ndarray:
@@ -137,7 +110,3 @@ def _checked(path: pathlib.Path, name: str, values: np.ndarray, dimensions: int 
         place = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise InputError(f"{path}: {name}{list(place)} is {values[place]}")
     return values.astype(np.float64)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

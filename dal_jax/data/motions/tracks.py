@@ -15,7 +15,7 @@ from dal_jax.runtime.errors import InputError
 
 
 class Tracks(NamedTuple):
-    """Named points and the frames that turn with them; y up, any unit of length.
+    """Named points and the frames that rotate with them; y up, any unit of length.
 
     rotations: each point's frame to the world, the identity in the rest pose.
     rest: the points in the rest pose; parents: -1 for the root; a parent comes before its children.
@@ -28,47 +28,37 @@ class Tracks(NamedTuple):
     rotations: Float[np.ndarray, "frames points 3 3"]
 
 
-class Names(NamedTuple):
-    """How a file format calls Human3.6M's joints: alternatives in order, of which the first that is there is meant.
+Names = dict[str, tuple[str, ...]]
+"""How a file format calls Human3.6M's joints, sides together: alternatives, of which the first that is there is meant.
 
-    points: by joint, sides together; * is the side: right, r, left, l. face: whose frame nose and top of the head turn
-    with. ends: whether a point, and the frame of its name, belong to the bone that ends there, else to the one that
-    begins.
-    """
+* is the side: right, r, left, l.
+"""
 
-    points: dict[str, tuple[str, ...]]
-    face: str
-    ends: bool
-
-
-BVH = Names(
-    points={
-        "hip": ("*upleg", "*thigh", "*upperleg", "upperleg*", "thigh*", "*hip"),
-        "knee": ("*leg", "*shin", "*lowerleg", "lowerleg*", "calf*", "*calf", "*knee"),
-        "foot": ("*ankle", "*foot", "foot*"),
-        "shoulder": ("*arm", "*shldr", "*upperarm", "upperarm*", "*shoulder"),
-        "elbow": ("*forearm", "*lowerarm", "lowerarm*", "forearm*", "*elbow"),
-        "wrist": ("*wrist", "*hand", "hand*"),
-        "neck": ("neck",),
-        "head": ("head",),
-    },
-    face="head",
-    ends=False,
-)
+BVH: Names = {
+    "hip": ("*upleg", "*thigh", "*upperleg", "upperleg*", "thigh*", "*hip"),
+    "knee": ("*leg", "*shin", "*lowerleg", "lowerleg*", "calf*", "*calf", "*knee"),
+    "foot": ("*ankle", "*foot", "foot*"),
+    "shoulder": ("*arm", "*shldr", "*upperarm", "upperarm*", "*shoulder"),
+    "elbow": ("*forearm", "*lowerarm", "lowerarm*", "forearm*", "*elbow"),
+    "wrist": ("*wrist", "*hand", "hand*"),
+    "neck": ("neck",),
+    "head": ("head",),
+}
 """Of CMU's BVH conversions, Mixamo, LaFAN1, 100STYLE, Bandai Namco's and SMPL's."""
 
-ACCLAIM = Names(
-    points={
-        "hip": ("*hipjoint",), "knee": ("*femur",), "foot": ("*tibia",), "shoulder": ("*clavicle",),
-        "elbow": ("*humerus",), "wrist": ("*radius",), "neck": ("thorax",), "head": ("upperneck",),
-    },
-    face="head",
-    ends=True,
-)  # fmt: skip
+ACCLAIM: Names = {
+    "hip": ("*hipjoint",), "knee": ("*femur",), "foot": ("*tibia",), "shoulder": ("*clavicle",),
+    "elbow": ("*humerus",), "wrist": ("*radius",), "neck": ("thorax",), "head": ("upperneck",),
+}  # fmt: skip
 """Of CMU's .asf skeletons."""
 
 
-def h36m_joints(tracks: Tracks, names: Names, file_name: str) -> Float[np.ndarray, "frames 17 3"]:
+_FACE = ("head",)  # with whose frame nose and top of the head move, in every format
+
+
+def h36m_joints(
+    tracks: Tracks, names: Names, file_name: str, bones_end: bool = False
+) -> Float[np.ndarray, "frames 17 3"]:
     """Return Human3.6M's joints; the hip is between the hips, the spine half-way along the back.
 
     A file has the ends of bones. The joints lie beside them as they do on the free body in its T-pose, in proportion
@@ -77,18 +67,25 @@ def h36m_joints(tracks: Tracks, names: Names, file_name: str) -> Float[np.ndarra
     Note: the frames are those of the file's rest pose, taken for a T-pose; of arms that hang in it elbows and wrists
     are some 2 cm off.
 
+    Args:
+      tracks: the moving skeleton.
+      names: of its points.
+      file_name: as errors name it.
+      bones_end: whether a point, and the frame of its name, belong to the bone that ends there, else to the one that
+        begins.
+
     Raises:
       errors.InputError: a joint is not there under any of its names.
     """
     find = functools.partial(_find, tracks.names, file_name=file_name)
     rows = {
-        f"{side}_{joint}": find(names.points[joint], side)
+        f"{side}_{joint}": find(names[joint], side)
         for side in ("right", "left")
         for joint in ("hip", "knee", "foot", "shoulder", "elbow", "wrist")
     }
-    neck, head, face = find(names.points["neck"]), find(names.points["head"]), find((names.face,))
+    neck, head, face = find(names["neck"]), find(names["head"]), find(_FACE)
     ends = {joint: tracks.positions[:, row] for joint, row in rows.items()}
-    chest = tracks.rotations[:, neck if names.ends else max(tracks.parents[neck], 0)]
+    chest = tracks.rotations[:, neck if bones_end else max(tracks.parents[neck], 0)]
     shoulders = _carried((ends["right_shoulder"] + ends["left_shoulder"]) / 2, tracks.positions[:, neck], chest)
     hips = (ends["right_hip"] + ends["left_hip"]) / 2
     across = tracks.rest[rows["left_hip"]] - tracks.rest[rows["right_hip"]]
@@ -98,7 +95,7 @@ def h36m_joints(tracks: Tracks, names: Names, file_name: str) -> Float[np.ndarra
     def beside(end: np.ndarray, rotation: np.ndarray, joint: str) -> np.ndarray:
         return end + size * rotation @ frame @ _beside_bones()[joint]
 
-    points = {joint: beside(ends[joint], _about(tracks, names, row), joint) for joint, row in rows.items()}
+    points = {joint: beside(ends[joint], _about(tracks, row, bones_end, joint), joint) for joint, row in rows.items()}
     points |= {joint: beside(tracks.positions[:, head], tracks.rotations[:, face], joint) for joint in _ON_THE_HEAD}
     points["thorax"] = beside(shoulders, chest, "thorax")
     points["hip"] = (points["right_hip"] + points["left_hip"]) / 2
@@ -110,12 +107,12 @@ def h36m_joints(tracks: Tracks, names: Names, file_name: str) -> Float[np.ndarra
 _ON_THE_HEAD = ("neck_nose", "head")
 
 
-def _about(tracks: Tracks, names: Names, row: int) -> Float[np.ndarray, "frames 3 3"]:
+def _about(tracks: Tracks, row: int, bones_end: bool, joint: str) -> Float[np.ndarray, "frames 3 3"]:
     """Return the mean rotation of the bones above and below a joint: of a hip the pelvis' alone."""
-    above = row if names.ends else max(tracks.parents[row], 0)
-    below = next((child for child, parent in enumerate(tracks.parents) if parent == row), row) if names.ends else row
-    pelvis = row in (_find(tracks.names, names.points["hip"], side, file_name="") for side in ("right", "left"))
-    return tracks.rotations[:, above] if pelvis else (tracks.rotations[:, above] + tracks.rotations[:, below]) / 2
+    above = row if bones_end else max(tracks.parents[row], 0)
+    below = next((child for child, parent in enumerate(tracks.parents) if parent == row), row) if bones_end else row
+    hip = joint.endswith("hip")
+    return tracks.rotations[:, above] if hip else (tracks.rotations[:, above] + tracks.rotations[:, below]) / 2
 
 
 def bone_sum(joints: Float[np.ndarray, "*b 17 3"]) -> Float[np.ndarray, "*b"]:
@@ -143,11 +140,13 @@ def _between(parents: tuple[int, ...], neck: int) -> list[int]:
 
 
 def _carried(
-    moving: Float[np.ndarray, "frames 3"], origin: Float[np.ndarray, "frames 3"], turn: Float[np.ndarray, "frames 3 3"]
+    moving: Float[np.ndarray, "frames 3"],
+    origin: Float[np.ndarray, "frames 3"],
+    rotation: Float[np.ndarray, "frames 3 3"],
 ) -> Float[np.ndarray, "frames 3"]:
     """Return the point that a frame carries where a moving point is on average, seen from it."""
-    place = np.einsum("fji,fj->fi", turn, moving - origin).mean(axis=0)
-    return origin + turn @ place
+    place = np.einsum("fji,fj->fi", rotation, moving - origin).mean(axis=0)
+    return origin + rotation @ place
 
 
 def _half_way(

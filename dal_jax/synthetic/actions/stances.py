@@ -25,7 +25,7 @@ def stand(
     figure.trunk(
         0.65 * flexion + take.between(-0.08, 0.05) + take.drift(0.02), 0.11 * weight + take.drift(0.02), -0.5 * twist
     )
-    back = 0.35 * np.sin(flexion)  # who bends forward moves the hips back, to stay above the feet
+    back = 0.35 * np.sin(flexion)  # bending forward moves the hips back, to stay above the feet
     feet = {}
     for side, out in zip(SIDES, toe_out, strict=True):
         sign = outward(side)

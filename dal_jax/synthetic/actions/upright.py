@@ -225,7 +225,7 @@ def walk_dog(figure: Figure, take: Take) -> None:
 
 
 def walk_together(figure: Figure, take: Take) -> None:
-    """Walk beside somebody: turned towards them, talking, or arm in arm."""
+    """Walk beside another person: facing them, talking, or arm in arm."""
     side = take.pick(*SIDES)  # where the other person is
     sign = outward(side)
     phase = stances.walk(figure, take, vigour=0.8)

@@ -53,16 +53,17 @@ def _x_y_z(angles):
 
 def test_metadata_tells_every_subject_and_camera(tmp_path):
     poses, lenses = release.camera_numbers()
-    lens, placements = cameras.read_metadata(release.write_metadata(tmp_path / "metadata.xml"))
-    assert len(placements) == 44
+    lens, extrinsics = cameras.read_metadata(release.write_metadata(tmp_path / "metadata.xml"))
+    assert len(extrinsics) == 44
     for row, name in enumerate(cameras.NAMES):
         assert lens[name].focal_px.tolist() == lenses[row, :2].tolist()
         assert lens[name].tangential.tolist() == lenses[row, 7:].tolist()
         for subject in (1, 11):
-            placement = placements[f"S{subject}", name]
-            assert placement.rotation == pytest.approx(_x_y_z(poses[row, subject - 1, :3]), abs=1e-12)
-            assert placement.to_camera(placement.position_mm) == pytest.approx(np.zeros(3), abs=1e-9)
-            assert placement.to_camera(np.array([0.0, 0.0, 900.0]))[2] > 3000, "the laboratory is before the camera"
+            camera, pose = extrinsics[f"S{subject}", name], poses[row, subject - 1]
+            assert camera[:, :3] == pytest.approx(_x_y_z(pose[:3]), abs=1e-12)
+            assert cameras.to_camera(camera, pose[3:]) == pytest.approx(np.zeros(3), abs=1e-9)
+            middle = np.array([0.0, 0.0, 900.0])
+            assert cameras.to_camera(camera, middle)[2] > 3000, "the laboratory is before the camera"
 
 
 def test_cameras_in_another_order_are_told_apart(tmp_path):

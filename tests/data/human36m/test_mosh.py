@@ -31,7 +31,7 @@ def _before_the_camera(template):
 def free_body():
     template = load.load_body()
     vertices = _before_the_camera(template)
-    return template, vertices, mosh.look(vertices, template, LENS, np.random.default_rng(0))
+    return template, vertices, *mosh.look(vertices, template, LENS, np.random.default_rng(0))
 
 
 def _points(template, vertices, found):
@@ -39,14 +39,14 @@ def _points(template, vertices, found):
 
 
 def test_points_are_exact_projections_spread_over_the_body(free_body):
-    template, vertices, found = free_body
+    template, vertices, box_px, found = free_body
     assert 100 <= len(found.face) <= 150
     assert len(np.unique(np.asarray(template.part)[found.face])) >= 10
     projected = LENS.project(_points(template, vertices, found))
-    assert found.point_px == pytest.approx(projected, abs=RAY_PX)
+    assert found.px == pytest.approx(projected, abs=RAY_PX)
     outline = LENS.project(vertices)
-    assert found.box_px[2] == pytest.approx(person.CROP_MARGIN * np.ptp(outline, axis=0).max())
-    assert found.box_px[:2] + found.box_px[2:] / 2 == pytest.approx((outline.min(axis=0) + outline.max(axis=0)) / 2)
+    assert box_px[2] == pytest.approx(person.CROP_MARGIN * np.ptp(outline, axis=0).max())
+    assert box_px[:2] + box_px[2:] / 2 == pytest.approx((outline.min(axis=0) + outline.max(axis=0)) / 2)
 
 
 def _nearest_distance(direction, corners):
@@ -64,7 +64,7 @@ def _nearest_distance(direction, corners):
 
 
 def test_nothing_of_the_body_is_in_front_of_a_point(free_body):
-    template, vertices, found = free_body
+    template, vertices, _, found = free_body
     corners = vertices[np.asarray(template.faces)]
     points = _points(template, vertices, found)
     for point in points[::10]:
@@ -76,7 +76,7 @@ def test_points_of_a_smpl_body_come_over_to_the_free_body(tmp_path):
     whose = SubjectBodies(smpl=path)
     template, shaped = whose.of(())
     assert not shaped
-    seen = mosh.look(_before_the_camera(template), template, LENS, np.random.default_rng(0))
+    _, seen = mosh.look(_before_the_camera(template), template, LENS, np.random.default_rng(0))
     face, barycentric = whose.carry(template, seen.face, seen.barycentric)
     free = load.load_body()
     assert face.max() < len(free.faces) and barycentric.sum(axis=1) == pytest.approx(1.0)

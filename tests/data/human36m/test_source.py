@@ -150,7 +150,7 @@ def test_predictions_of_densepose_are_the_other_route(source, recorded, tmp_path
         _at(source, root).splits()
     builder, summary = prepare(_at(source, root, dense="iuv"), tmp_path / "data", workers=0)
     assert summary.prepared == {"train": 2, "test": 1}
-    assert summary.noted == {"frame without a prediction": 2, "frame in which the network saw nobody": 1}
+    assert summary.noted == {"frame without a prediction": 2, "frame in which the network found no person": 1}
     template = load.load_body()
     example = builder.as_data_source("train")[1]
     used = example["point_confidence"] > 0
@@ -220,7 +220,7 @@ def _pickle_that_runs(root):
         (_shrunk_video, 0, "unreadable file", "Photo 1.54138969.mp4: 500x502 px, but the cameras' pictures have about"),
         (_other_camera, 0, "unreadable file", "D2_Positions/Photo 1.54138969.cdf: 57 px from the 3D joints"),
         (_other_moment, 2, "parameters do not fit", "Photo 1.npz: frame 5 of S1/Photo 1.54138969: joints are"),
-        (_pickle_that_runs, 0, "unreadable file", "Photo 1.pkl: no readable pickle of arrays: names '"),
+        (_pickle_that_runs, 0, "unreadable file", "Photo 1.pkl: names '"),
     ],
 )
 def test_damage_is_counted_and_named(source, tmp_path, damage, people, kind, message):
@@ -243,7 +243,7 @@ def test_a_video_that_ends_early_leaves_out_the_frames_beyond(source, tmp_path):
     short = _at(source, tmp_path)
     items = [item for unit in short.splits()["train"] for item in short.read(unit)]
     assert [isinstance(item, dict) for item in items] == [True, True, False]
-    assert items[2].kind == "frame beyond the video's end"
+    assert items[2] == "frame beyond the video's end"
 
 
 @pytest.mark.parametrize(

@@ -46,17 +46,17 @@ def test_mosh_of_python_2_is_read(tmp_path):
 
 
 def test_joints_are_the_bodys_kinematics():
-    """The hips, knees and shoulders of the 17 stand at the joints that `kinematics` poses, as they do at rest."""
+    """Knees and wrists of the 17 stand beside the joints that `kinematics` poses, as far as they do at rest."""
     body = load.load_body()
     joints = smpl_motion.h36m_joints(body, _ROOT, _POSE)
     rest = np.asarray(body.h36m_regressor, np.float64) @ np.asarray(body.vertices)
-    pairs = ((4, 1), (1, 2), (5, 4), (2, 5), (12, 18), (15, 19))  # ours of the 17, SMPL's of the 24
+    pairs = ((5, 4), (2, 5), (12, 18), (15, 19))  # ours of the 17, SMPL's of the 24
     pose_skeleton = jax.jit(lambda root, pose: kinematics.pose_skeleton(body, root, pose, jnp.ones(24)))
     for frame in (0, 11, _FRAMES - 1):
         segments = pose_skeleton(Rotation.from_rotvec(_ROOT[frame]).as_matrix(), _POSE[frame])
         for ours, smpl in pairs:
             off = np.linalg.norm(joints[frame, ours] - np.asarray(segments.position[smpl]))
-            assert off == pytest.approx(np.linalg.norm(rest[ours] - np.asarray(body.joints[smpl])), abs=0.015)
+            assert off == pytest.approx(np.linalg.norm(rest[ours] - np.asarray(body.joints[smpl])), abs=0.01)
 
 
 def test_a_folder_of_every_format_becomes_a_lifters_poses(tmp_path):
@@ -181,11 +181,11 @@ _NAN[2, 7] = np.nan
         (_npz(poses=_NAN), "a.npz: poses[2, 7] is nan"),
         (_npz(trans=np.zeros((5, 3))), "a.npz: trans has shape (5, 3), not (4, 3)"),
         (_npz(mocap_framerate=0.0), "a.npz: mocap_framerate is 0.0, not a number of frames a second"),
-        (_npz(betas=np.array([None])), "a.npz: no readable .npz: Object arrays cannot be loaded"),
-        (_content("a.npz", b"PK\x03\x04"), "a.npz: no readable .npz"),
-        (_content("a.pkl", b"\x80\x04"), "a.pkl: no readable pickle of arrays"),
-        (_content("a.pkl", pickle.dumps([1])), "a.pkl: no readable pickle of arrays: holds a list"),
-        (_content("a.pkl", pickle.dumps({"poses": print})), "names '"),
+        (_npz(betas=np.array([None])), "a.npz: not a readable file: Object arrays cannot be loaded"),
+        (_content("a.npz", b"PK\x03\x04"), "a.npz: not a readable file"),
+        (_content("a.pkl", b"\x80\x04"), "a.pkl: not a readable file"),
+        (_content("a.pkl", pickle.dumps([1])), "a.pkl: not a readable file: holds a list"),
+        (_content("a.pkl", pickle.dumps({"poses": print})), "a.pkl: names '"),
         (_content("a.fbx", b""), "a.fbx: motions are .npz, .pkl, .bvh, .amc, not '.fbx'"),
         (_content("a.amc", b""), "a.amc: no skeleton .asf beside it, and 0 other .asf files"),
         (lambda folder: folder / "absent.npz", "absent.npz: no such file or folder"),

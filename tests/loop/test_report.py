@@ -7,15 +7,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dal_jax.algorithm import Run
 from dal_jax.body.parameters import t_pose
-from dal_jax.loop import report_page
-from dal_jax.loop.report_page import Report, ReportConfig, Stage
+from dal_jax.config import demo
+from dal_jax.loop import report
+from dal_jax.loop.report import Stage
 from dal_jax.observations.observation import Observation
 from dal_jax.viewing import plots
 
 _PEOPLE = 5
 _HISTORY = [{"round": 1, "regressor_test_mpjpe_mm": 170.25, "seconds": 9.0}, {"round": 2}]
-_CONFIG = ReportConfig(examples=2, worst=3, tile_px=48)
+
+
+@pytest.fixture(autouse=True)
+def _small_page(monkeypatch):
+    monkeypatch.setattr(report, "EXAMPLES", 3)
+    monkeypatch.setattr(report, "TILE_PX", 48)
 
 
 class _Links(html.parser.HTMLParser):
@@ -60,19 +67,18 @@ def _fits(**changes) -> Stage:
 
 def _write(directory, ball, **changes):
     values = {
-        "title": "Run <b>1</b>",
-        "config": {"seed": 3, "registration": {"optimizer": "<lm>"}},
         "history": _HISTORY,
         "stages": [_fits()],
-        "template": ball,
         "loss_plots": {"loss & more": plots.plot_curves({"loss": ([0, 1], [2, 1])}, "step", "loss")},
     }
-    return report_page.write_report(directory, Report(**(values | changes)), _CONFIG)
+    config = demo()
+    config.preset, config.later.registration.optimizer = "Run <b>1</b>", "<lm>"
+    return report.write_page(directory, Run(config, ball, None), **(values | changes))
 
 
 def test_page_shows_history_config_and_worst_first(ball, tmp_path):
     page = _write(tmp_path / "report", ball).read_text()
-    assert "170.2" in page and "registration.optimizer" in page
+    assert "170.2" in page and "later.registration.optimizer" in page
     worst = page[page.index("the worst") :]
     shown = [f"person {index} " for index in (3, 1, 4)]
     assert [worst.index(name) for name in shown] == sorted(worst.index(name) for name in shown)
@@ -89,7 +95,7 @@ def test_text_from_outside_is_escaped(ball, tmp_path):
 def test_every_picture_lies_beside_the_page_and_none_is_left_over(ball, tmp_path):
     path = _write(tmp_path / "report", ball)
     links = _Links(path.read_text()).links
-    assert len(links) == 1 + 2 + 3 + 1
+    assert len(links) == 1 + 3 + 3 + 1
     assert {*links, "index.html"} == {file.name for file in path.parent.iterdir()}
     for link in links:
         Image.open(path.parent / link).verify()
@@ -110,13 +116,13 @@ def test_without_truth_there_are_no_worst_cases_and_without_annotation_the_image
     fits = _fits(error=None, observations=None)
     page = _write(tmp_path / "report", ball, stages=[fits]).read_text()
     assert "the worst" not in page and "drawn at random" in page
-    row = report_page.draw_person(fits, 2, ball, 32)
+    row = report.draw_person(fits, 2, ball, 32)
     np.testing.assert_array_equal(row[:, :32], fits.images[2])
 
 
 def test_a_row_is_image_overlay_front_side(ball):
     fits = _fits()
-    row = report_page.draw_person(fits, 0, ball, 64)
+    row = report.draw_person(fits, 0, ball, 64)
     assert row.shape == (64, 256, 3)
     image, over, front, side = np.split(row.astype(int), 4, axis=1)
     assert (image != over).any()
@@ -129,5 +135,5 @@ def test_a_row_is_image_overlay_front_side(ball):
 def test_a_fit_that_is_not_finite_is_shown_without_a_body(ball):
     fits = _fits()
     fits.parameters.camera_scale[0] = np.nan
-    row = report_page.draw_person(fits, 0, ball, 32)
+    row = report.draw_person(fits, 0, ball, 32)
     assert (row[:, 32:] == 128).all()
