@@ -13,11 +13,13 @@ Measure of a segment's scale: the log of a length over the template's, left and 
     head, fingers, toes  the root mean square distance of the segment's skin from its joint
 
 Covariance: L L' + D by maximum likelihood for a known D (probabilistic PCA, Tipping and Bishop 1999): the three largest
-principal components of the edges (hips against shoulders and trunk, as between the sexes; legs against the trunk;
-forearms and hands against upper arms). D is one number, `_OWN_SD` squared, by which an edge varies of itself: the
-generator's left is its right, and its few phenotypes drive all. Note: 1.5% is our choice. Left and right bones of one
-person differ by about 1%, and a scale of the model stands for flesh as well as bone. A free D would take up what three
-factors leave, as if that were another on the left than on the right.
+principal components of the edges (hips against shoulders, as between the sexes; thighs and shoulders against the rest;
+forearms against upper arms and hands, with shins and trunk against thighs and pelvis). D is one number, `_OWN_SD`
+squared, by which an edge varies of itself: the generator's left is its right, and its few phenotypes drive all.
+
+Note: 1.5% is our choice. Left and right bones of one person differ by about 1%, and a scale of the model stands for
+flesh as well as bone. A free D would take up what three factors leave, as if that were another on the left than on the
+right.
 """
 
 import numpy as np
