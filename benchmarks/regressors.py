@@ -125,7 +125,11 @@ class Comparison:
             "sample_weight": self._weighting(variant),
             "objective": {
                 name: jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), dataclasses.asdict(part))
-                for name, part in (("weights", objective.weights), ("prior", objective.prior))
+                for name, part in (
+                    ("weights", objective.weights),
+                    ("prior", objective.prior),
+                    ("shape", objective.shape),
+                )
                 if part is not None
             },
             "bad_fits": self._bad_share if variant.bad_fits else 0.0,

@@ -27,14 +27,15 @@ class Round:
     prior: Literal["tpose", "population", "learned"] = "tpose"  # what L_joint pulls to; learned: from the last fits
 
     def objective(self, learned: PosePrior | None = None) -> Objective:
-        """Return what the round minimises.
+        """Return what the round minimises; a weight `shape` asks for the shipped prior on proportions.
 
         Args:
           learned: how the run's own people held their joints in the last round's fits; read where `prior` asks for it.
         """
         weights: Any = {name: _float(value) for name, value in dataclasses.asdict(self.weights).items()}
         prior = {"tpose": None, "population": priors.population(), "learned": learned}[self.prior]
-        return Objective(EnergyWeights(**weights), prior)
+        shape = None if self.weights.shape is None else priors.population_shapes()
+        return Objective(EnergyWeights(**weights), prior, shape)
 
 
 def _float(weight: float | None) -> float | None:

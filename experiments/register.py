@@ -70,7 +70,8 @@ _LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.1, "Of first-order optimi
 _WEIGHTS = flags.DEFINE_enum(
     "weights", "pose_prior", [*schedules.WEIGHTS, "estimated"],
     "Of eq. 2: paper_stiff, the paper's of the first round; paper_soft, those of later rounds; pose_prior, soft with a "
-    "pull to how people hold their joints instead of to the T-pose; estimated: the inverse variances that the "
+    "pull to how people hold their joints and to the proportions they have, instead of to the T-pose of the template; "
+    "estimated: the inverse variances that the "
     "residuals of all people together speak for, and how they hold their joints (three rounds of fits; give it a "
     "hundred or more).",
 )  # fmt: skip

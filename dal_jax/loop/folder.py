@@ -157,7 +157,7 @@ def read(path: pathlib.Path) -> dict[str, Any]:
 
 
 def saved_objective(checkpoints: Checkpoints, step: int) -> Objective:
-    """Return an objective with the structure of a saved one, to restore it into: the terms that are on, the prior.
+    """Return an objective with the structure of a saved one, to restore it into: the terms that are on, the priors.
 
     Raises:
       errors.InputError: the checkpoint is damaged.
@@ -165,5 +165,9 @@ def saved_objective(checkpoints: Checkpoints, step: int) -> Objective:
     saved = checkpoints.structure(step)
     names = [field.name for field in dataclasses.fields(EnergyWeights)]
     weights: Any = {name: 0.0 if f"objective/weights/{name}" in saved else None for name in names}
-    has_prior = any(leaf.startswith("objective/prior/") for leaf in saved)
-    return Objective(EnergyWeights(**weights), priors.population() if has_prior else None)
+    has_prior, has_shape = (any(leaf.startswith(f"objective/{name}/") for leaf in saved) for name in ("prior", "shape"))
+    return Objective(
+        EnergyWeights(**weights),
+        priors.population() if has_prior else None,
+        priors.population_shapes() if has_shape else None,
+    )

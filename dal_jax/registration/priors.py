@@ -30,6 +30,8 @@ from dal_jax.runtime import struct
 
 FILE = pathlib.Path(__file__).parent / "assets" / "poses.npz"
 """Mean and covariance of synthetic people, made by `experiments.learn_poses`."""
+SHAPES = FILE.with_name("proportions.npz")
+"""Mean, factors and variance of `ShapePrior`, made by `body.build.proportions`: MakeHuman's bodies, CC0."""
 
 _BROAD_SD = 0.5  # radians, about the T-pose
 _SMALLEST_SD = 0.03  # radians: a narrower prior could not be corrected
@@ -93,17 +95,21 @@ class ShapePrior:
 
     def covariance(self) -> Float[np.ndarray, "23 23"]:
         """Return L L' + D, in float64 on the host."""
-        factors = np.asarray(self.factors, np.float64)
-        return factors @ factors.T + np.diag(np.asarray(self.variance, np.float64))
+        return _covariance(self.factors, self.variance)
 
 
 def shape_gaussian(
     mean: Float[np.ndarray, "23"], factors: Float[np.ndarray, "23 factors"], variance: Float[np.ndarray, "23"]
 ) -> ShapePrior:
     """Return the prior of this mean and covariance, in float32; its root is computed in float64 on the host."""
-    prior = ShapePrior(*(np.asarray(each, np.float32) for each in (mean, factors, variance)), np.zeros((23, 23)))
-    lower = np.linalg.cholesky(np.linalg.inv(prior.covariance()))
-    return prior.replace(root=lower.T.astype(np.float32))
+    mean, factors, variance = (np.asarray(each, np.float32) for each in (mean, factors, variance))
+    lower = np.linalg.cholesky(np.linalg.inv(_covariance(factors, variance)))
+    return ShapePrior(mean, factors, variance, lower.T.astype(np.float32))
+
+
+def _covariance(factors, variance) -> Float[np.ndarray, "23 23"]:
+    factors = np.asarray(factors, np.float64)
+    return factors @ factors.T + np.diag(np.asarray(variance, np.float64))
 
 
 @functools.cache
@@ -111,6 +117,13 @@ def population() -> PosePrior:
     """Return the shipped prior: synthetic people of the training subjects, at any azimuth, learned from 2D alone."""
     with np.load(FILE, allow_pickle=False) as archive:
         return gaussian(archive["mean"], archive["covariance"])
+
+
+@functools.cache
+def population_shapes() -> ShapePrior:
+    """Return the shipped prior on proportions: adults that the free body's generator makes, no image among them."""
+    with np.load(SHAPES, allow_pickle=False) as archive:
+        return shape_gaussian(archive["mean"], archive["factors"], archive["variance"])
 
 
 def pose_deviation(

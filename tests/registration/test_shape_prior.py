@@ -1,0 +1,142 @@
+"""The shape prior: L_shape against NumPy, its minimum over factors, and what the shipped covariance says of bodies."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dal_jax.body import skeleton
+from dal_jax.registration import energy, priors, register
+from dal_jax.registration.energy import EnergyWeights, Objective
+from dal_jax.registration.register import RegistrationConfig
+from dal_jax.uncertainty.sandwich import Precisions
+from tests.registration import small_problem
+
+FLOAT64 = 1e-6  # relative: the root is kept in float32
+NAMES = skeleton.SMPL_JOINT_NAMES
+PARENTS = np.array(skeleton.SMPL_PARENTS[1:])
+OTHER_SIDE = np.array(skeleton.SMPL_MIRROR[1:]) - 1
+
+
+def _stretches(count=5):
+    return np.random.default_rng(2).normal(0.0, 0.2, (count, 23))
+
+
+def _edge(name):
+    return NAMES.index(name) - 1
+
+
+def _segment_covariance():
+    """Return the covariance of the log scales of the 24 segments, each against their mean."""
+    reach = np.zeros((24, 23))
+    for segment in range(1, 24):
+        reach[segment] = reach[PARENTS[segment - 1]] + np.eye(23)[segment - 1]
+    centred = reach - reach.mean(axis=0)
+    return centred @ priors.population_shapes().covariance() @ centred.T
+
+
+def test_energy_is_the_quadratic_form_of_the_inverse_covariance():
+    prior = small_problem.shape_prior()
+    inverse = np.linalg.inv(np.diag(prior.variance) + np.float64(prior.factors) @ prior.factors.T)
+    with jax.enable_x64(True):
+        for stretch in _stretches():
+            away = stretch - np.float64(prior.mean)
+            found = np.sum(np.asarray(prior.residual(jnp.asarray(stretch))) ** 2)
+            np.testing.assert_allclose(found, away @ inverse @ away, rtol=FLOAT64)
+
+
+def test_energy_is_that_of_the_best_factors():
+    prior = small_problem.shape_prior()
+    spread = np.sqrt(np.float64(prior.variance))
+    for stretch in _stretches():
+        rows = np.concatenate([prior.factors / spread[:, None], np.eye(prior.factors.shape[1])])
+        goal = np.concatenate([(stretch - prior.mean) / spread, np.zeros(prior.factors.shape[1])])
+        _, least, _, _ = np.linalg.lstsq(rows, goal)
+        np.testing.assert_allclose(np.sum(np.asarray(prior.residual(stretch)) ** 2), least[0], rtol=1e-4)
+
+
+def test_common_scale_costs_nothing():
+    template, prior = small_problem.small_template(), small_problem.shape_prior()
+    scale = np.random.default_rng(0).normal(0.0, 0.1, 24)
+    here, there = (energy.shape_residual(template, scale + common, prior) for common in (0.0, 0.7))
+    np.testing.assert_allclose(here, there, atol=1e-4)
+
+
+def test_weight_without_a_prior_is_refused_and_a_prior_without_weight_is_off():
+    with pytest.raises(ValueError, match="weights.shape is 1.0, but the objective has no shape prior"):
+        Objective(EnergyWeights(shape=1.0)).active_shape()
+    assert Objective(shape=small_problem.shape_prior()).active_shape() is None
+
+
+def test_left_and_right_cost_alike():
+    shipped = priors.population_shapes()
+    for stretch in _stretches():
+        here, there = (np.sum(np.asarray(shipped.residual(each)) ** 2) for each in (stretch, stretch[OTHER_SIDE]))
+        np.testing.assert_allclose(here, there, rtol=1e-3)
+
+
+def test_shipped_people_are_made_as_people_are():
+    covariance = _segment_covariance()
+    deviation = np.sqrt(np.diag(covariance))
+    assert np.all((deviation > 0.015) & (deviation < 0.1))
+    correlation = covariance / np.outer(deviation, deviation)
+    edges = priors.population_shapes().covariance()
+    for name in ("hip", "knee", "collar", "shoulder", "elbow", "wrist"):
+        left, right = (_edge(f"{side}_{name}") for side in ("left", "right"))
+        assert edges[left, right] / edges[left, left] > 0.8, name
+    # limbs of the two sides differ by the chain of edges' own spread alone
+    apart = [
+        np.sqrt(covariance[k, k] + covariance[m, m] - 2 * covariance[k, m]) for k, m in enumerate(OTHER_SIDE + 1, 1)
+    ]
+    assert max(apart) < 0.06
+    for one, other in (("wrist", "hand"), ("ankle", "foot")):
+        first, second = (NAMES.index(f"left_{name}") for name in (one, other))
+        assert correlation[first, second] > 0.7, "a hand is large or small as a whole"
+    alone = np.eye(23)[_edge("left_wrist")] * np.log(6.3)
+    shipped = priors.population_shapes()
+    assert np.sum(np.asarray(shipped.residual(shipped.mean + alone)) ** 2) > 500.0
+    both = np.zeros(24)
+    both[[NAMES.index("left_hip"), NAMES.index("right_hip")]] = 0.1
+    one = both * (np.arange(24) == NAMES.index("left_hip"))
+    cost_both, cost_one = (
+        np.sum(np.asarray(shipped.residual(shipped.mean + each[1:] - each[PARENTS])) ** 2) for each in (both, one)
+    )
+    assert cost_both < 0.5 * cost_one, "both thighs are rather long than one"
+
+
+@pytest.mark.slow
+def test_lm_and_dense_lm_have_the_same_minimum():
+    template = small_problem.small_template()
+    people = small_problem.random_people(4, seed=5, pose_sd=0.15, turn=0.4)
+    observed = small_problem.observe(people, seed=6, points=100, noise=0.01)
+    objective = Objective(
+        EnergyWeights(keypoint=30.0, scale=0.0, joint=0.1, shape=3.0),
+        small_problem.pose_prior(),
+        small_problem.shape_prior(),
+    )
+
+    def fit(optimizer, steps, starts, given=()):
+        config = RegistrationConfig(optimizer, steps, starts=starts, batch=4, devices=1)
+        return register.register(template, observed, config, objective, given)
+
+    by_tree = fit("lm", 80, "closed_form")
+    by_dense = fit("dense_lm", 20, "given", [by_tree.parameters])
+    # steps of a majoriser converge linearly: this is what 80 leave
+    np.testing.assert_allclose(by_tree.energy, by_dense.energy, rtol=1e-3)
+    np.testing.assert_allclose(by_tree.parameters.segment_scale, by_dense.parameters.segment_scale, atol=0.02)
+
+
+def test_precisions_of_a_fit_know_the_prior():
+    """In the coordinates of the linearisation one weight stands for both terms, with the size of a log scale."""
+    objective = Objective(EnergyWeights(scale=2.0, shape=3.0), shape=small_problem.shape_prior())
+    used = Precisions.of_objective(objective)
+    whitening = used.proportions
+    root, prior = np.float64(whitening.root), objective.shape
+    slope = 3.0 * np.linalg.inv(prior.covariance())
+    np.testing.assert_allclose(used.scale * root.T @ root, slope + 2.0 * np.eye(23), rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(np.trace(np.linalg.inv(root.T @ root)) / 23, 1.0, rtol=1e-4)
+    # the minimum of both terms together
+    np.testing.assert_allclose(slope @ (whitening.mean - prior.mean) + 2.0 * whitening.mean, 0.0, atol=0.05)
+    assert Precisions.of_objective(dataclasses.replace(objective, shape=None).reweighted(shape=None)).scale == 2.0
