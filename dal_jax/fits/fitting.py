@@ -146,6 +146,8 @@ def fit(
         observed = observed.replace(functools.partial(lifted, lifting))
     config, objective = options.registration(len(observed)), options.objective()
     to_fit, levels = observed.stacked, None
+    if options.weights == "pose_prior":
+        to_fit = schedules.trust_keypoints_alone(to_fit)
     if options.weights == "estimated":
         _, levels = noise.alternate(body, to_fit, config, outlier=objective.weights.outlier)
         estimated = noise.objective(levels).reweighted(outlier=objective.weights.outlier, limit=objective.weights.limit)
@@ -156,7 +158,7 @@ def fit(
         found = register.register(body, to_fit, config, objective, given, lambda done: bar.update(done - bar.n))
     fits = Fits.of(observed, body, found.parameters, np.asarray(found.energy), np.asarray(found.converged), annotations)
     if options.quality:
-        fits.quality = _reports(body, observed.stacked, found, objective, levels)
+        fits.quality = _reports(body, to_fit if levels is None else observed.stacked, found, objective, levels)
     if options.held_out_share:
         folds = round(1 / options.held_out_share)
         with bars.bar("held-out points", total=len(observed) * folds, unit="fit", shown=progress) as bar:
