@@ -1,6 +1,6 @@
 """Single views of a real person before four calibrated cameras, scored against triangulated joints.
 
-    python -m benchmarks.several_cameras --data=DIR [--lifting=DIR] --out=several_cameras.json
+    python -m benchmarks.several_cameras --data=DIR [--lifting=DIR] [--camera=weak] --out=several_cameras.json
 
 DIR holds `cameras.json` (K, distortion, world to camera), `openpose_body25b.npz` (`keypoints_px`, cameras x frames x 25
 x (x, y, score)) and `triangulated.npz` (`joints_m`, frames x 25 x 3, world; NaN where unknown). Every view is fitted by
@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from absl import flags
 from jaxtyping import Float
+from scipy import stats
 
 import dal_jax as dal
 from benchmarks import results
@@ -24,6 +25,7 @@ from dal_jax.runtime import cli
 _DATA = flags.DEFINE_string("data", None, "Folder of the recording.", required=True)
 _OUT = flags.DEFINE_string("out", None, "JSON to write.", required=True)
 _LIFTING = flags.DEFINE_string("lifting", None, "Folder of a trained lifter, for depths.")
+_CAMERA = flags.DEFINE_enum("camera", "perspective", ["perspective", "weak"], "weak: as if no calibration were known.")
 _EVERY = flags.DEFINE_integer("every", 5, "Which frames: every so many.", lower_bound=1)
 _WEIGHTS = flags.DEFINE_string("weights", "pose_prior", "See experiments.register.")
 
@@ -45,8 +47,13 @@ def main(_: list[str]) -> None:
     with np.load(folder / "triangulated.npz") as archive:
         world = archive["joints_m"][:: _EVERY.value]
     views, frames = detected.shape[:2]
-    people = dal.Observations.from_points(keypoints_px=detected.reshape(views * frames, 25, 3), keypoint_set="body_25b")
-    fits = dal.fit(people, options=dal.FitOptions(weights=_WEIGHTS.value), lifting=_LIFTING.value, progress=True)
+    straight = np.stack([undistorted(view, one) for view, one in zip(detected, cameras, strict=True)])
+    people = dal.Observations.from_points(keypoints_px=straight.reshape(-1, 25, 3), keypoint_set="body_25b")
+    if _CAMERA.value == "perspective":
+        matrices = np.repeat([one["K"] for one in cameras], frames, axis=0)
+        people = people.with_camera(matrices[:, 0, 0], matrices[:, :2, 2])
+    options = dal.FitOptions(weights=_WEIGHTS.value, held_out_share=0.0)
+    fits = dal.fit(people, options=options, lifting=_LIFTING.value, progress=True)
     joints = limb_joints(fits)
     truth = np.concatenate([1000 * (world @ np.array(one["R_world_to_camera"]).T) for one in cameras])[:, _ROWS]
     each = scores(joints, truth)
@@ -54,6 +61,7 @@ def main(_: list[str]) -> None:
     row = {
         "views": views * frames,
         "lifting": _LIFTING.value is not None,
+        "camera": _CAMERA.value,
         "weights": _WEIGHTS.value,
         **{name: float(np.mean(values)) for name, values in each.items()},
         "by_camera": {
@@ -61,8 +69,29 @@ def main(_: list[str]) -> None:
             for view, one in enumerate(cameras)
         },
         "segment_scale": [float(scale.min()), float(scale.max())],
+        "spearman_of_sample_weight": float(
+            stats.spearmanr([1 - one.sample_weight for one in fits.quality], each["scale_matched_mm"]).statistic
+        ),
     }
     results.emit([row], _OUT.value)
+
+
+def undistorted(keypoints_px: Float[np.ndarray, "... 3"], camera: dict) -> Float[np.ndarray, "... 3"]:
+    """Return detections (x, y, score) as a lens without Brown's distortion has them, by fixed-point iteration."""
+    matrix = np.array(camera["K"])
+    k1, k2, p1, p2, k3 = camera["distortion_k1k2p1p2k3"]
+    focal, centre = matrix[[0, 1], [0, 1]], matrix[:2, 2]
+    seen = (keypoints_px[..., :2] - centre) / focal
+    place = seen
+    for _ in range(10):
+        x, y = place[..., 0], place[..., 1]
+        square = x**2 + y**2
+        radial = 1 + k1 * square + k2 * square**2 + k3 * square**3
+        tangential = np.stack(
+            [2 * p1 * x * y + p2 * (square + 2 * x**2), p1 * (square + 2 * y**2) + 2 * p2 * x * y], axis=-1
+        )
+        place = (seen - tangential) / radial[..., None]
+    return np.concatenate([place * focal + centre, keypoints_px[..., 2:]], axis=-1)
 
 
 def limb_joints(fits: dal.Fits) -> Float[np.ndarray, "n 12 3"]:

@@ -1,0 +1,44 @@
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import several_cameras
+from tests.observations import annotation_files
+
+
+def _pose(seed=0):
+    return np.random.default_rng(seed).normal(0, 0.3, (1, 12, 3))
+
+
+def test_size_and_place_cost_nothing_and_rotation_costs_only_what_pa_forgives():
+    truth, angle = 1000 * _pose(), np.radians(20)
+    found = several_cameras.scores(0.3 * truth + 5, truth)
+    assert found["scale_matched_mm"] == pytest.approx(0, abs=1e-6)
+    assert found["pa_mm"] == pytest.approx(0, abs=0.1) and found["trunk_degrees"] == pytest.approx(0, abs=1e-4)
+    rotation = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
+    turned = several_cameras.scores(truth @ rotation.T, truth)
+    assert turned["pa_mm"] == pytest.approx(0, abs=0.1) and turned["scale_matched_mm"] > 10
+
+
+def test_a_joint_without_truth_is_left_out():
+    truth = 1000 * _pose()
+    found = truth.copy()
+    found[0, 3] += 500
+    truth[0, 3] = np.nan
+    assert several_cameras.scores(found, truth)["scale_matched_mm"] == pytest.approx(0, abs=1e-6)
+
+
+def test_distortion_is_undone():
+    """Brown's formula applied to straight points, and undone."""
+    camera = json.loads(annotation_files.real("several_cameras/cameras.json").read_text())[0]
+    matrix, (k1, k2, p1, p2, k3) = np.array(camera["K"]), camera["distortion_k1k2p1p2k3"]
+    straight = np.random.default_rng(0).uniform((100, 100), (950, 1800), (30, 2))
+    x, y = ((straight - matrix[:2, 2]) / matrix[[0, 1], [0, 1]]).T
+    square = x**2 + y**2
+    radial = 1 + k1 * square + k2 * square**2 + k3 * square**3
+    bent = np.stack(
+        [x * radial + 2 * p1 * x * y + p2 * (square + 2 * x**2), y * radial + p1 * (square + 2 * y**2) + 2 * p2 * x * y]
+    ).T
+    seen = np.column_stack([bent * matrix[[0, 1], [0, 1]] + matrix[:2, 2], np.ones(len(bent))])
+    np.testing.assert_allclose(several_cameras.undistorted(seen, camera)[:, :2], straight, atol=1e-3)
