@@ -41,7 +41,8 @@ def main(_: list[str]) -> None:
     runs = [_run(Energy(body, observed, vertex, Weights(), mesh)) for mesh in ("full", "points")]
     (energies, end), (other, _) = runs
     assert np.allclose(energies, other, rtol=1e-9, atol=0), "full mesh and points differ"
-    fields = {f"observed_{name}": np.asarray(value) for name, value in vars(observed).items()}
+    arrays = {name: value for name, value in vars(observed).items() if isinstance(value, np.ndarray)}
+    fields = {f"observed_{name}": value for name, value in arrays.items()}
     files.savez(_OUT.value, energies=energies, learning_rate=np.float64(_RATE), **fields, **end)
     print(f"{_OUT.value}: energies of the first person {energies[0, 0]:.3f} to {energies[-1, 0]:.3f}")
 

@@ -15,7 +15,7 @@ from dal_jax.lifting import folder as lifter_folder, lift
 from dal_jax.observations.observation import Observation
 from dal_jax.observations.observations import Observations
 from dal_jax.observations.person import Annotations
-from dal_jax.registration import register, schedules
+from dal_jax.registration import register, schedules, single_views
 from dal_jax.registration.energy import Objective, Term
 from dal_jax.registration.register import Fit, RegistrationConfig
 from dal_jax.registration.solvers import solve
@@ -147,7 +147,7 @@ def fit(
     config, objective = options.registration(len(observed)), options.objective()
     to_fit, levels = observed.stacked, None
     if options.weights == "pose_prior":
-        to_fit = schedules.trust_keypoints_alone(to_fit)
+        to_fit = single_views.complete(to_fit)
     if options.weights == "estimated":
         _, levels = noise.alternate(body, to_fit, config, outlier=objective.weights.outlier)
         estimated = noise.objective(levels).reweighted(outlier=objective.weights.outlier, limit=objective.weights.limit)

@@ -12,11 +12,6 @@ pose_prior     soft, but key points, and with them lifted depths, pull thirty ti
                joints of synthetic training people by 38 mm (aligned) instead of 35, and by 42 with weight 1
 """
 
-import dataclasses
-
-import numpy as np
-
-from dal_jax.observations.observation import Observation
 from dal_jax.registration import energy, priors
 from dal_jax.registration.energy import EnergyWeights, Objective
 
@@ -40,21 +35,6 @@ def objective_by_name(name: str) -> Objective:
 def pose_prior_weights() -> EnergyWeights:
     """Return the weights that go with a pose prior and a shape prior."""
     return EnergyWeights(keypoint=30.0, scale=0.0, joint=0.1, shape=0.25)
-
-
-def trust_keypoints_alone(observations: Observation) -> Observation:
-    """Return stacked observations whose key points, but not depths, pull harder on people without dense points.
-
-    Note: 3.3 times, our choice, for the weights `pose_prior`. Beside dense points key points pull by 30, because their
-    places differ from person to person by more than those of the skin; alone they are all there is. On synthetic
-    training people with trusted depths the joint error falls from 77 to 63 mm.
-    """
-    alone = ~np.any(np.asarray(observations.point_confidence) > 0, axis=-1, keepdims=True)
-    confidence = np.asarray(observations.keypoint_confidence)
-    return dataclasses.replace(observations, keypoint_confidence=np.where(alone, _ALONE * confidence, confidence))
-
-
-_ALONE = np.float32(10.0 / 3.0)
 
 
 # --- Schedules: the objectives in the order in which they are minimised, each from where the last one ended ---

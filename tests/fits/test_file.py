@@ -20,7 +20,7 @@ FIELDS = {
     "image_id": (), "annotation_id": (), "file_name": (), "valid": (), "pose": (23, 3), "segment_scale": (24,),
     "rotation": (3, 3), "camera_scale": (), "translation": (2,), "box_px": (4,), "bbox_px": (4,), "joints": (24, 3),
     "joints_h36m": (17, 3), "joints_px": (24, 2), "dense_error_px": (), "keypoint_error_px": (), "energy": (),
-    "converged": (),
+    "converged": (), "focal_px": (), "principal_px": (2,),
 }  # fmt: skip
 
 
@@ -73,6 +73,15 @@ def test_reading_gives_back_what_was_written(tmp_path, fits):
     again = file.read(tmp_path / "fits.npz")
     for name in FIELDS:
         np.testing.assert_array_equal(getattr(again, name), getattr(fits, name))
+
+
+def test_files_of_before_full_perspective_are_weak(tmp_path, fits):
+    file.write(tmp_path / "fits.npz", fits)
+    with np.load(tmp_path / "fits.npz", allow_pickle=False) as archive:
+        old = {name: archive[name] for name in archive.files if name not in ("focal_px", "principal_px")}
+    np.savez(tmp_path / "old.npz", **old)
+    again = file.read(tmp_path / "old.npz")
+    assert np.isnan(again.focal_px).all() and again.principal_px.shape == (3, 2)
 
 
 def test_errors_are_root_mean_squares_in_pixels(fits):
