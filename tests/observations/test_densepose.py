@@ -32,11 +32,22 @@ def test_the_square_crop_holds_the_box_with_a_margin(write):
     np.testing.assert_allclose([x + width / 2, y + height / 2], [45.5, 81])
 
 
-def test_people_without_dense_points_are_left_out_and_counted(write):
+def test_people_who_have_too_little_are_left_out_and_counted(write):
     plain = {"id": 9, "image_id": 10, "bbox": [1, 2, 30, 40], "keypoints": [0] * 51}
     found = densepose.read(write(annotation_files.content([annotation_files.entry(), plain])))
     assert len(found.entries) == 1 and found.without_points == 1
-    assert found.summary() == "1 people; left out 1 without dense points"
+    assert found.summary() == "1 people; left out 1 without dense points or five key points"
+
+
+def test_five_key_points_are_enough_but_not_of_a_crowd(write):
+    keypoints = np.zeros((17, 3))
+    keypoints[5:10] = np.column_stack([np.arange(5) + 5, np.arange(5) + 10, np.full(5, 2)])
+    plain = {"id": 9, "image_id": 10, "bbox": [1, 2, 30, 40], "keypoints": keypoints.ravel().tolist()}
+    crowd = plain | {"id": 8, "iscrowd": 1}
+    found = densepose.read(write(annotation_files.content([annotation_files.entry(), plain, crowd])))
+    assert [one.annotation_id for one in found.people] == [1, 9] and found.without_points == 1
+    alone = found.people[1]
+    assert len(alone.part) == 0 and alone.keypoints.confidence.sum() == 5
 
 
 def test_no_key_points_is_fine(write):
