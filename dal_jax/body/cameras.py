@@ -47,7 +47,7 @@ def project(
     if pinhole is None:
         return weak
     centre = jnp.asarray(pinhole.centre).reshape(*leading, 2)
-    stretch = foreshortening(camera_scale * points_camera[..., 2:], pinhole.focal)
+    stretch = foreshortening(jnp.multiply(camera_scale, points_camera[..., 2:]), pinhole.focal)
     return centre + (weak - centre) / stretch
 
 

@@ -115,7 +115,7 @@ def _camera(observation: Observation) -> dict[str, np.ndarray]:
     if pinhole is None:
         return {"focal_px": np.full(count, np.nan, np.float32), "principal_px": np.full((count, 2), np.nan, np.float32)}
     box = np.asarray(observation.box_px, np.float32)
-    centre = px_from_crop(np.asarray(pinhole.centre)[:, None], box)[:, 0]
+    centre = np.asarray(px_from_crop(np.asarray(pinhole.centre)[:, None], box))[:, 0]
     return {"focal_px": np.asarray(pinhole.focal) * box[:, 2] / 2.0, "principal_px": centre}
 
 

@@ -74,7 +74,7 @@ def from_h36m(
     if keypoint_set == "h36m":
         return depth, confidence
     row = {name: joint for joint, name in enumerate(skeleton.H36M_JOINT_NAMES)}
-    source = [row.get(h36m) for h36m in map(_H36M_NAME.get, skeleton.BODY_25B_NAMES)]
+    source = [row.get(_H36M_NAME.get(name, "")) for name in skeleton.BODY_25B_NAMES]
     known = np.array([joint is not None for joint in source])
     rows = np.array([joint or 0 for joint in source])
     return jnp.where(known, depth[..., rows], 0.0), jnp.where(known, confidence[..., rows], 0.0)

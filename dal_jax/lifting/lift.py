@@ -160,7 +160,7 @@ def _look_at(
     rotation = cameras.ray_rotation(middle, intrinsics)
     rays = jnp.concatenate([(position - pinhole.centre[None]) / pinhole.focal, jnp.ones((len(position), 1))], axis=1)
     rotated = jnp.matmul(rays, rotation, precision="highest")
-    return pinhole.focal * rotated[:, :2] / rotated[:, 2:], rotation
+    return jnp.asarray(pinhole.focal) * rotated[:, :2] / rotated[:, 2:], rotation
 
 
 def confidence(depth_sd: Float[_Array, "*batch 17"], size: Float[_Array, "*batch"]) -> Float[_Array, "*batch 17"]:

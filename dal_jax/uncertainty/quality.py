@@ -186,7 +186,7 @@ def _flags(one: Quality) -> list[str]:
         flags.append("had not converged when its steps were used up")
     if abs(one.determinant - 1.0) > 0.01:
         flags.append(f"rotation is not proper (determinant {one.determinant:.2f})")
-    if not one.points:
+    if not one.points and one.keypoints:
         flags.append("has key points alone: shape and depth are the priors' guess")
     elif one.points < _FEW_POINTS:
         flags.append(f"leans on {one.points} points and {one.keypoints} key points")

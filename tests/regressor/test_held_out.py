@@ -57,7 +57,9 @@ def test_the_losses_are_eq_3_and_eq_4_of_what_would_be_predicted(data, state):
     shown = people.observe(bodies, seed=0)  # the same surface points and joints, where the prediction puts them
     dense = np.sum(observed.point_confidence * np.sum((shown.point_position - observed.point_position) ** 2, -1), 1)
     planar = np.sum((shown.keypoint_position - observed.keypoint_position) ** 2, axis=-1)
-    depth = (shown.depth - observed.depth) ** 2
+    off = shown.depth - observed.depth
+    mean = np.sum(observed.depth_confidence * off, axis=1) / np.sum(observed.depth_confidence, axis=1)
+    depth = (off - mean[:, None]) ** 2
     keypoint = np.sum(observed.keypoint_confidence * planar + observed.depth_confidence * depth, axis=1)
     for batch in (4, 8):  # two batches, the last filled up; one
         found = held_out.losses(dataclasses.replace(CONFIG, batch=batch), state, data, chosen)

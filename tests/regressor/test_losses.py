@@ -60,7 +60,8 @@ def test_dense_and_keypoint_terms_are_eq_3_and_eq_4(sample):
     expected = host.point_confidence @ np.sum((dense - host.point_position) ** 2, axis=1)
     np.testing.assert_allclose(terms["dense"], expected, rtol=FLOAT32)
     planar = host.keypoint_confidence @ np.sum((joints[:, :2] - host.keypoint_position) ** 2, axis=1)
-    depth = host.depth_confidence @ (joints[:, 2] - host.depth) ** 2
+    off = joints[:, 2] - host.depth
+    depth = host.depth_confidence @ (off - np.average(off, weights=host.depth_confidence)) ** 2
     np.testing.assert_allclose(terms["keypoint"], planar + depth, rtol=FLOAT32)
 
 
