@@ -7,12 +7,13 @@ import sys
 
 import pytest
 
+from tests.experiments import binaries
+
 CONFIG = pathlib.Path(__file__).parents[2] / "benchmarks" / "people.json"
 
 
 def _run(*flags: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "experiments.benchmark", *map(str, flags)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return binaries.run("experiments.benchmark", *flags)
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,14 @@
 
 import json
 import subprocess
-import sys
 
 import pytest
 
+from tests.experiments import binaries
+
 
 def _run(*flags: object, binary: str = "calibrate") -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", f"experiments.{binary}", *map(str, flags)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return binaries.run(f"experiments.{binary}", *flags)
 
 
 @pytest.mark.slow

@@ -2,14 +2,14 @@
 
 import json
 import subprocess
-import sys
 
 import pytest
 
+from tests.experiments import binaries
+
 
 def _run(*flags: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "experiments.compare_lifters", *map(str, flags)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    return binaries.run("experiments.compare_lifters", *flags)
 
 
 @pytest.mark.slow

@@ -2,16 +2,15 @@
 
 import json
 import subprocess
-import sys
 
 import pytest
 
+from tests.experiments import binaries
 from tests.loop import registered_run
 
 
 def _run(*flags: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "experiments.compare_regressors", *map(str, flags)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    return binaries.run("experiments.compare_regressors", *flags)
 
 
 @pytest.mark.slow

@@ -2,17 +2,17 @@
 
 import json
 import subprocess
-import sys
 
 import numpy as np
 import pytest
+
+from tests.experiments import binaries
 
 _MM = 2e-3  # float32 rounding around a metre, in mm
 
 
 def _run(*flags: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "experiments.evaluate", *map(str, flags)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return binaries.run("experiments.evaluate", *flags)
 
 
 @pytest.fixture

@@ -1,17 +1,16 @@
 """Learning how people hold their joints, end to end."""
 
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from dal_jax.registration.priors import gaussian
+from tests.experiments import binaries
 
 
 def _run(*flags: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "experiments.learn_poses", *map(str, flags)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return binaries.run("experiments.learn_poses", *flags)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 
 from dal_jax.fits import file
+from tests.experiments import binaries
 from tests.loop import small_run
 from tests.observations import annotation_files, posed_people
 
@@ -22,7 +23,7 @@ def _command(*flags: object) -> list[str]:
 
 
 def _run(*flags: object) -> subprocess.CompletedProcess:
-    return subprocess.run(_command(*flags), capture_output=True, text=True, timeout=600, check=False)
+    return binaries.run("experiments.predict", *flags)
 
 
 def _refused(done: subprocess.CompletedProcess, told: str) -> None:

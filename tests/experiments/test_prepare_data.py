@@ -1,15 +1,13 @@
 import json
-import subprocess
-import sys
 
 import pytest
 
 from tests.data.sources import made_folders
+from tests.experiments import binaries
 
 
 def _run(*flags):
-    command = [sys.executable, "-m", "experiments.prepare_data", *flags]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return binaries.run("experiments.prepare_data", *flags)
 
 
 def test_tiny_is_prepared_and_named(tmp_path):

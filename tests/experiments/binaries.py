@@ -1,0 +1,67 @@
+"""Runs binaries as a user does, each in a process of its own; what they import is imported once.
+
+Importing takes most of the time of a run that only refuses its flags. So a process imports a binary's module and forks
+for every run. A module whose import starts threads cannot be forked safely; its runs begin from nothing.
+"""
+
+import atexit
+import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+_SERVER = """
+import importlib, json, os, pathlib, sys
+name = sys.argv[1]
+module = importlib.import_module(name)
+tasks = pathlib.Path("/proc/self/task")
+forks = tasks.exists() and len(list(tasks.iterdir())) == 1
+print("ready" if forks else "threads", flush=True)
+for line in sys.stdin if forks else ():
+    flags, out, err, folder = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        for path, stream in ((out, 1), (err, 2)):
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(file, stream)
+        os.close(0)
+        os.chdir(folder)
+        from dal_jax.runtime import cli
+        sys.argv = [name, *flags]
+        cli.run(module.main)
+    _, status = os.waitpid(child, 0)
+    print(os.waitstatus_to_exitcode(status), flush=True)
+"""
+
+
+def run(name: str, *flags: object) -> subprocess.CompletedProcess:
+    """Run `python -m NAME FLAGS` and return what it printed and its exit code."""
+    command = [sys.executable, "-m", name, *map(str, flags)]
+    server = _server(name)
+    if server is None:
+        return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert server.stdin is not None and server.stdout is not None
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = pathlib.Path(folder, "out"), pathlib.Path(folder, "err")
+        job = [list(map(str, flags)), str(out), str(err), str(pathlib.Path.cwd())]
+        server.stdin.write(json.dumps(job) + "\n")
+        server.stdin.flush()
+        code = int(server.stdout.readline())
+        return subprocess.CompletedProcess(command, code, out.read_text(), err.read_text())
+
+
+@functools.cache
+def _server(name: str) -> subprocess.Popen | None:
+    command = [sys.executable, "-c", _SERVER, name]
+    alone = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # NumPy's BLAS starts threads when it is imported
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=alone)
+    assert server.stdout is not None
+    if server.stdout.readline().strip() == "ready":
+        atexit.register(server.kill)
+        return server
+    server.kill()
+    server.wait()
+    return None
