@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import zipfile
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from dal_jax.lifting import h36m
 from dal_jax.observations import keypoints as keypoints_lib
+from dal_jax.runtime import archives
 from dal_jax.runtime.errors import InputError
 
 _LARGEST = 1e6  # px; beyond, squares lose their digits in float32, and no photograph is that large
@@ -75,7 +75,7 @@ def checked(name: str, keypoints: np.ndarray, visible: np.ndarray) -> Poses2D:
 
 
 def _read_npz(path: pathlib.Path) -> Poses2D:
-    fields = _load(path)
+    fields = archives.read(path)
     if "keypoints" not in fields:
         raise InputError(f"{path}: no field 'keypoints'; it has {', '.join(fields) or 'none'}")
     keypoints = fields["keypoints"]
@@ -91,24 +91,11 @@ def _read_npz(path: pathlib.Path) -> Poses2D:
 
 
 def _read_npy(path: pathlib.Path) -> Poses2D:
-    keypoints = _load(path)[""]
+    keypoints = archives.read_npy(path)
     if keypoints.ndim not in (2, 3) or keypoints.shape[1:] not in ((34,), (17, 2)):
         raise InputError(f"{path}: has shape {keypoints.shape}, not (n, 34) or (n, 17, 2)")
     keypoints = keypoints.reshape(-1, 17, 2)
     return checked(f"{path}: pose", keypoints, np.ones(keypoints.shape[:2], bool))
-
-
-def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Load every array of an .npz, or the one of an .npy under the name ''."""
-    try:
-        # Opened here: given a path, NumPy leaves the file of a broken archive open.
-        with path.open("rb") as file:
-            content = np.load(file, allow_pickle=False)
-            return {"": content} if isinstance(content, np.ndarray) else {name: content[name] for name in content}
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: no readable {path.suffix} ({type(error).__name__})") from error
 
 
 def _has_size(keypoints: np.ndarray, visible: np.ndarray) -> np.ndarray:

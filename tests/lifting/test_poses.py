@@ -101,7 +101,7 @@ def _text(name, text):
         (lambda path: path / "absent.npz", "absent.npz: no such file"),
         (lambda path: path / "absent.json", "absent.json: no such file"),
         (_text("poses.txt", ""), "poses.txt: 2D poses are .npz, .npy or .json (COCO), not '.txt'"),
-        (_text("poses.npz", "no archive"), "poses.npz: no readable .npz"),
+        (_text("poses.npz", "no archive"), "poses.npz: not a readable .npz"),
         (_npz(points=_KEYPOINTS), "no field 'keypoints'; it has points"),
         (_npz(keypoints=_KEYPOINTS[:, :14]), "keypoints has shape (4, 14, 2), not (n, 17, 2)"),
         (_npz(keypoints=_KEYPOINTS[:0]), "holds no pose"),
