@@ -14,14 +14,17 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str):
-        text = " ".join(message.split())
-        text = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
-        if len(text) > _LONGEST:
-            text = f"{text[: _LONGEST - _LAST]} ... {text[-_LAST:]}"
-        super().__init__(text)
+        super().__init__(one_line(message))
 
 
-_LONGEST, _LAST = 1000, 200
+def one_line(message: str) -> str:
+    """Return a message as a line of less than a thousand characters, all of which can be printed."""
+    text = " ".join(message.split())
+    text = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - _LAST]} ... {text[-_LAST:]}"
+
+
+_LONGEST, _LAST = 900, 200
 """Characters of a message, and how many of them are its end."""
 
 

@@ -112,7 +112,7 @@ def _text(name, text):
         (_change((2, 5, 0), np.nan), "keypoints[2, 5] is [nan,"),
         (_change((2, 5, 1), 1e30), "keypoints[2, 5] is ["),
         (_change(3, 7.0), "keypoints[3] has no size"),
-        (_text("people.json", '{"annotations": ['), "people.json: is no JSON: line 1"),
+        (_text("people.json", '{"annotations": ['), "people.json: not valid JSON: Expecting value: line 1"),
         (_text("people.json", "[1]"), "has no list 'annotations'"),
         (_text("people.json", '{"annotations": [1]}'), "annotation number 0 is no object"),
         (_json(lambda people: people[1]["keypoints"].pop()), "annotation 71: keypoints is 50 numbers, not 17 x"),
