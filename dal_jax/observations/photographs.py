@@ -33,10 +33,10 @@ def read_picture(path: str | pathlib.Path, size: tuple[int, int] | None = None) 
       errors.InputError: missing, not a picture, cut off, or of another size.
     """
     with opened(path) as stored:
-        picture = PIL.ImageOps.exif_transpose(stored)
-        if size is not None and picture.size != size == stored.size:
-            picture = stored
-        pixels = _rgb(picture)
+        if stored.getexif().get(_ORIENTATION, 1) == 1 or size == stored.size != _upright(stored):
+            pixels = _rgb(stored)
+        else:
+            pixels = _rgb(PIL.ImageOps.exif_transpose(stored))
     if size is not None and (pixels.shape[1], pixels.shape[0]) != tuple(size):
         raise InputError(
             f"{path}: {pixels.shape[1]}x{pixels.shape[0]} px, but its annotation is for {size[0]}x{size[1]} px"
@@ -51,9 +51,13 @@ def upright_size(path: str | pathlib.Path) -> tuple[int, int]:
       errors.InputError: missing, or not a picture.
     """
     with opened(path) as stored:
-        turned = stored.getexif().get(_ORIENTATION) in _QUARTER_TURNS
-        width, height = stored.size
-        return (height, width) if turned else (width, height)
+        return _upright(stored)
+
+
+def _upright(stored: PIL.Image.Image) -> tuple[int, int]:
+    turned = stored.getexif().get(_ORIENTATION) in _QUARTER_TURNS
+    width, height = stored.size
+    return (height, width) if turned else (width, height)
 
 
 @contextlib.contextmanager
@@ -98,7 +102,7 @@ def of_stem(folder: pathlib.Path, stem: str) -> pathlib.Path:
 _ORIENTATION, _QUARTER_TURNS = 0x0112, (5, 6, 7, 8)  # EXIF
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-_MOST_PX = 1 << 26  # of a picture: fifteen bytes a pixel, until it is upright and in RGB, are a gigabyte
+_MOST_PX = 61_000_000  # what cameras take; fifteen bytes a pixel, until it is upright and in RGB, are a gigabyte
 _UNREADABLE = (
     OSError, ValueError, SyntaxError, LookupError, TypeError, EOFError, OverflowError, MemoryError, struct.error,
     RuntimeError, PIL.Image.DecompressionBombError,
@@ -111,9 +115,10 @@ def _rgb(picture: PIL.Image.Image) -> UInt8[np.ndarray, "h w 3"]:
         grey = (np.clip(np.asarray(picture, np.int32), 0, 65535) + 128) // 257
         return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
     if picture.mode in _WITH_ALPHA or "transparency" in picture.info:
-        seen = picture.convert("RGBA")
-        picture = PIL.Image.alpha_composite(PIL.Image.new("RGBA", seen.size, (0, 0, 0, 255)), seen)
-    return np.asarray(picture.convert("RGB"))
+        seen = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+        picture = PIL.Image.new("RGB", seen.size)
+        picture.paste(seen, mask=seen.getchannel("A"))
+    return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 def crop(pixels: UInt8[np.ndarray, "h w 3"], box_px: Float[np.ndarray, "4"], size: int) -> UInt8[np.ndarray, "s s 3"]:
