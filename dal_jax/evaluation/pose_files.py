@@ -2,14 +2,13 @@
 
 import dataclasses
 import os
-import pathlib
-import zipfile
 
 import jax
 import numpy as np
 
 from dal_jax.body import cameras
 from dal_jax.evaluation import metrics
+from dal_jax.runtime import archives
 from dal_jax.runtime.errors import InputError
 
 UNITS = ("mm", "px")
@@ -39,12 +38,7 @@ def read(path: str | os.PathLike[str]) -> PoseFile:
       errors.InputError: the file is missing or no .npz, or a field is missing, misshaped or not finite; the line names
         file and field.
     """
-    try:
-        # Opened here: given a path, NumPy leaves the file of a broken archive open.
-        with pathlib.Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            fields = {name: archive[name] for name in _FIELDS if name in archive}
-    except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: no readable .npz ({type(error).__name__})") from error
+    fields = archives.read(path, _FIELDS)
     for name in ("joints", "unit"):
         if name not in fields:
             raise InputError(f"{path}: no field '{name}'")

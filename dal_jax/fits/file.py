@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import pathlib
-import zipfile
 from collections.abc import Sequence
 
 import jax
@@ -18,7 +17,7 @@ from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation, crop_from_px, px_from_crop
 from dal_jax.observations.observations import Observations
 from dal_jax.observations.person import AnnotatedPerson, Rejected
-from dal_jax.runtime import files
+from dal_jax.runtime import archives, files
 from dal_jax.runtime.errors import InputError
 
 
@@ -176,12 +175,7 @@ def read(path: str | pathlib.Path) -> FitRows:
     Raises:
       errors.InputError: missing, no .npz, or a field is missing or misshaped.
     """
-    try:
-        with pathlib.Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            fields = {name: archive[name] for name in _SHAPES if name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, AttributeError, TypeError, EOFError) as error:
-        text = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: not a readable fits.npz: {text}") from error
+    fields = archives.read(path, _SHAPES)
     if "image_id" in fields:  # files of before had weak cameras alone
         for name in ("focal_px", "principal_px"):
             fields.setdefault(name, np.full((fields["image_id"].size, *_SHAPES[name]), np.nan, np.float32))
@@ -191,7 +185,20 @@ def read(path: str | pathlib.Path) -> FitRows:
         count = len(fields["image_id"]) if fields["image_id"].ndim else 0
         if fields[name].shape != (count, *shape):
             raise InputError(f"{path}: field '{name}' has shape {fields[name].shape}, not {(count, *shape)}")
+        kinds = _KINDS.get(name, "f")
+        if fields[name].dtype.kind not in kinds:
+            raise InputError(f"{path}: field '{name}' holds {fields[name].dtype}, expected {_CALLED[kinds]}")
+    for name in _FINITE:
+        wrong = fields["valid"] & ~np.isfinite(fields[name].reshape(count, -1)).all(axis=1)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise InputError(f"{path}: {name}[{row}] is {fields[name][row].tolist()} in a row that is valid")
     return FitRows(**fields)
+
+
+_KINDS = {"image_id": "iU", "annotation_id": "iU", "file_name": "U", "valid": "b", "converged": "b"}
+_CALLED = {"iU": "numbers or names", "U": "names", "b": "true or false", "f": "numbers with a fraction"}
+_FINITE = (*(field.name for field in dataclasses.fields(BodyParameters)), "box_px")
 
 
 def _ids(values: list[int | str]) -> np.ndarray:

@@ -3,8 +3,8 @@
 import dataclasses
 import functools
 import hashlib
-import json
 import pathlib
+import reprlib
 import shutil
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from dal_jax.lifting import lift as lift_arrays, training
-from dal_jax.lifting.config import Config
+from dal_jax.lifting.config import Config, validate
 from dal_jax.lifting.lift import Lifted, Lifter
 from dal_jax.lifting.poses import Poses2D, checked
 from dal_jax.lifting.training import LiftingState
@@ -86,10 +86,26 @@ def load(path: PathLike) -> tuple[Config, Lifter]:
     known = {field.name for field in dataclasses.fields(Config)}
     if not isinstance(fields, dict) or set(fields) != known:
         raise InputError(f"{file}: is no configuration of a lifter")
-    config = Config(**fields)
+    config = _config(file, fields)
     example = jax.eval_shape(functools.partial(training.initial_state, config), jax.random.key(0))
     state, _ = Checkpoints(path / "checkpoints").restore(example)
     return config, state.lifter
+
+
+def _config(file: pathlib.Path, fields: dict[str, Any]) -> Config:
+    """Return a configuration from fields that may still be anything."""
+    for field in dataclasses.fields(Config):
+        value, expected = fields[field.name], type(field.default)
+        # True is an int, too; a number with a fraction may have none.
+        good = type(value) is expected or (expected is float and type(value) is int)
+        if not good:
+            raise InputError(f"{file}: {field.name} is {reprlib.repr(value)}, expected {expected.__name__}")
+    config = Config(**fields)
+    try:
+        validate(config)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+    return config
 
 
 def train(
@@ -185,10 +201,7 @@ def _refuse_other_content(path: pathlib.Path) -> None:
 
 
 def _read_json(file: pathlib.Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        content = None
+    content = files.read_json(file)
     if not isinstance(content, dict):
         raise InputError(f"{file}: is no JSON object")
     return content

@@ -1,10 +1,9 @@
 """Files of 2D poses: .npz, .npy, or COCO key point JSON; read into one array, checked, in Human3.6M's order."""
 
 import dataclasses
-import json
 import os
 import pathlib
-import zipfile
+import reprlib
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from dal_jax.lifting import h36m
 from dal_jax.observations import keypoints as keypoints_lib
+from dal_jax.runtime import archives, files
 from dal_jax.runtime.errors import InputError
 
 _LARGEST = 1e6  # px; beyond, squares lose their digits in float32, and no photograph is that large
@@ -75,7 +75,7 @@ def checked(name: str, keypoints: np.ndarray, visible: np.ndarray) -> Poses2D:
 
 
 def _read_npz(path: pathlib.Path) -> Poses2D:
-    fields = _load(path)
+    fields = archives.read(path)
     if "keypoints" not in fields:
         raise InputError(f"{path}: no field 'keypoints'; it has {', '.join(fields) or 'none'}")
     keypoints = fields["keypoints"]
@@ -91,24 +91,11 @@ def _read_npz(path: pathlib.Path) -> Poses2D:
 
 
 def _read_npy(path: pathlib.Path) -> Poses2D:
-    keypoints = _load(path)[""]
+    keypoints = archives.read_npy(path)
     if keypoints.ndim not in (2, 3) or keypoints.shape[1:] not in ((34,), (17, 2)):
         raise InputError(f"{path}: has shape {keypoints.shape}, not (n, 34) or (n, 17, 2)")
     keypoints = keypoints.reshape(-1, 17, 2)
     return checked(f"{path}: pose", keypoints, np.ones(keypoints.shape[:2], bool))
-
-
-def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Load every array of an .npz, or the one of an .npy under the name ''."""
-    try:
-        # Opened here: given a path, NumPy leaves the file of a broken archive open.
-        with path.open("rb") as file:
-            content = np.load(file, allow_pickle=False)
-            return {"": content} if isinstance(content, np.ndarray) else {name: content[name] for name in content}
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: no readable {path.suffix} ({type(error).__name__})") from error
 
 
 def _has_size(keypoints: np.ndarray, visible: np.ndarray) -> np.ndarray:
@@ -129,15 +116,7 @@ def _read_coco(path: pathlib.Path) -> Poses2D:
 
 
 def _annotations(path: pathlib.Path) -> list:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is no text") from None
-    except (json.JSONDecodeError, RecursionError) as error:
-        where = f": line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else ""
-        raise InputError(f"{path}: is no JSON{where}") from None
+    content = files.read_json(path)
     annotations = content.get("annotations") if isinstance(content, dict) else None
     if not isinstance(annotations, list):
         raise InputError(f"{path}: has no list 'annotations'")
@@ -150,17 +129,17 @@ def _one_coco(path: pathlib.Path, number: int, entry: Any) -> tuple[np.ndarray, 
         raise InputError(f"{path}: annotation number {number} is no object")
     name = entry.get("id", number)
     if not isinstance(name, int):
-        raise InputError(f"{path}: annotation number {number}: id is {name!r}, not a whole number")
+        raise InputError(f"{path}: annotation number {number}: id is {reprlib.repr(name)}, not a whole number")
     if "keypoints" not in entry:
         return None
     numbers = entry["keypoints"]
     if not isinstance(numbers, list) or len(numbers) != 51:
-        length = f"{len(numbers)} numbers" if isinstance(numbers, list) else repr(numbers)
+        length = f"{len(numbers)} numbers" if isinstance(numbers, list) else reprlib.repr(numbers)
         raise InputError(f"{path}: annotation {name}: keypoints is {length}, not 17 x (x, y, v)")
     for place, value in enumerate(numbers):
         # bool is an int in Python, and Python's JSON reads NaN and Infinity
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
-            raise InputError(f"{path}: annotation {name}: keypoints[{place}] is {value!r}")
+            raise InputError(f"{path}: annotation {name}: keypoints[{place}] is {reprlib.repr(value)}")
     coco = np.array(numbers, np.float64).reshape(17, 3)
     coco[:, 2] = np.where(coco[:, 2] > 0, 2, 0)
     found = keypoints_lib.from_coco(coco)

@@ -76,9 +76,9 @@ class RunFolder:
             files.write_json(path, wanted)
             return
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: is no JSON; --overwrite starts anew") from error
+            found = files.read_json(path)
+        except InputError as error:
+            raise InputError(f"{error}; --overwrite starts anew") from error
         different = _first_difference(found, wanted)
         if different:
             raise InputError(
@@ -147,10 +147,7 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     Raises:
       errors.InputError: it is no JSON, or no configuration of a run.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is no JSON") from error
+    content = files.read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("regressor"), dict):
         raise InputError(f"{path}: has no group 'regressor', so it is not the configuration of a loop")
     return content

@@ -11,7 +11,6 @@ import itertools
 import os
 import pathlib
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,7 +28,7 @@ from dal_jax.observations.observations import Observations
 from dal_jax.observations.person import AnnotatedPerson, Annotations, Rejected
 from dal_jax.regressor import model, theta
 from dal_jax.regressor.model import Learned, RegressorConfig
-from dal_jax.runtime import configs, files, progress
+from dal_jax.runtime import archives, configs, files, progress
 from dal_jax.runtime.checkpoints import Checkpoints
 from dal_jax.runtime.errors import InputError
 from dal_jax.runtime.files import PathLike
@@ -278,8 +277,7 @@ def _write(path: pathlib.Path, parameters: BodyParameters, problems: list[str]) 
 
 def _read(path: pathlib.Path) -> Predicted:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            parameters = BodyParameters(**{name: archive[name] for name in _FIELDS})
-            return parameters, archive["problems"].tolist()
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        arrays = archives.read(path)
+        return BodyParameters(**{name: arrays[name] for name in _FIELDS}), arrays["problems"].tolist()
+    except (InputError, KeyError) as error:
         raise InputError(f"{path}: is damaged ({type(error).__name__}); run the command again") from error

@@ -5,16 +5,17 @@ import functools
 import pathlib
 
 import numpy as np
-import scipy.io
 import scipy.spatial
 from jaxtyping import Float, Int
 
 from dal_jax.body import triangles
 from dal_jax.body.formats import carry_over, load, smpl
 from dal_jax.body.template import Template
+from dal_jax.observations import mat_file
 from dal_jax.runtime.errors import InputError
 
 PARTS = 24
+_LARGEST = 1e9  # of numbers in a chart's file, before they are taken for whole ones
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -143,7 +144,7 @@ def load_densepose_chart(path: str | pathlib.Path, template: Template) -> Chart:
       errors.InputError: the file is missing or is no such chart, or SMPL's vertices are not known on this body.
     """
     fields = _read_mat(path)
-    faces = fields["All_Faces"].reshape(-1, 3).astype(np.int64) - 1
+    faces = fields["All_Faces"].astype(np.int64) - 1
     vertex = fields["All_vertices"].ravel().astype(np.int64) - 1
     uv = np.stack([fields["All_U_norm"].ravel(), fields["All_V_norm"].ravel()], axis=-1).astype(np.float64)
     part = fields["All_FaceIndices"].ravel().astype(np.int64)
@@ -160,29 +161,26 @@ def _rest_corners(template: Template) -> Float[np.ndarray, "m 3 3"]:
 
 def _read_mat(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     names = ("All_Faces", "All_FaceIndices", "All_U_norm", "All_V_norm", "All_vertices")
-    try:
-        fields = scipy.io.loadmat(path, variable_names=names)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # scipy raises a dozen types on files that are no .mat
-        raise InputError(f"{path}: not a MATLAB file: {_one_line(error)}") from error
+    fields = mat_file.read(path, names)
     for name in names:
         if name not in fields:
             raise InputError(f"{path}: field '{name}' is missing; expected DensePose's UV_Processed.mat")
-        if not np.issubdtype(fields[name].dtype, np.number) or not np.all(np.isfinite(fields[name])):
-            raise InputError(f"{path}: field '{name}' holds values that are not finite numbers")
+        if not np.all(np.abs(fields[name].astype(np.float64)) < _LARGEST):
+            raise InputError(f"{path}: field '{name}' holds values that are not finite, or beyond {_LARGEST:g}")
+    if fields["All_Faces"].ndim != 2 or fields["All_Faces"].shape[1] != 3:
+        raise InputError(f"{path}: field 'All_Faces' has shape {fields['All_Faces'].shape}, expected (faces, 3)")
+    for name in ("All_U_norm", "All_V_norm"):
+        if fields[name].size != fields["All_vertices"].size:
+            raise InputError(
+                f"{path}: field '{name}' has {fields[name].size} entries for {fields['All_vertices'].size} "
+                "chart vertices"
+            )
     return fields
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def _chart_problem(faces: np.ndarray, part: np.ndarray, uv: np.ndarray, vertex: np.ndarray) -> str | None:
     if len(part) != len(faces):
         return f"All_FaceIndices has {len(part)} entries for {len(faces)} faces"
-    if len(uv) != len(vertex):
-        return f"All_U_norm has {len(uv)} entries for {len(vertex)} chart vertices"
     for name, values, low, high in (
         ("All_Faces", faces + 1, 1, len(vertex)), ("All_FaceIndices", part, 1, PARTS),
         ("All_U_norm / All_V_norm", uv, 0, 1), ("All_vertices", vertex + 1, 1, smpl.VERTICES),

@@ -1,6 +1,5 @@
 """The JSON container of COCO: images, annotations, categories; read, and its fields checked as untrusted input."""
 
-import json
 import pathlib
 import reprlib
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from jaxtyping import Float
 
 from dal_jax.body import skeleton
 from dal_jax.observations.person import Rejected
+from dal_jax.runtime import files
 from dal_jax.runtime.errors import InputError
 
 _LARGEST_PX = 100_000
@@ -41,12 +41,7 @@ def read(path: str | pathlib.Path) -> Container:
     Raises:
       errors.InputError: no such JSON, no lists 'images' and 'annotations', or an image without an id of its own.
     """
-    try:
-        content = json.loads(pathlib.Path(path).read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # truncated, not UTF-8, nested too deep
-        raise InputError(f"{path}: not valid JSON: {' '.join(str(error).split())[:200]}") from error
+    content = files.read_json(path)
     for name in ("images", "annotations"):
         if not isinstance(content, dict) or not isinstance(content.get(name), list):
             raise InputError(f"{path}: field '{name}' is missing or not a list")

@@ -112,6 +112,8 @@ def parse_person(
     bbox = coco.numbers(entry, "bbox", 4)
     require_box(bbox, size)
     part, uv, inside = _dense(entry) if has_points(entry) else _no_points()
+    labelled = parse_keypoints(entry, keypoint_names, seen)
+    _require_near(labelled, size)
     return AnnotatedPerson(
         image_id=entry["image_id"],
         annotation_id=entry["id"],
@@ -121,7 +123,7 @@ def parse_person(
         point_px=bbox[:2] + inside / _BOX_UNITS * bbox[2:],
         part=part,
         uv=uv,
-        keypoints=parse_keypoints(entry, keypoint_names, seen),
+        keypoints=labelled,
     )
 
 
@@ -158,6 +160,14 @@ def require_box(box: Float[np.ndarray, "4"], size: tuple[int, int] | None) -> No
     coco.require(within, "box outside", f"bbox {box.tolist()} lies outside {place}")
     large = np.any(box[2:] > _LARGEST_BOX * limit)
     coco.require(not large, "box outside", f"bbox {box.tolist()} dwarfs {place}")
+
+
+def _require_near(labelled: Keypoints, size: tuple[int, int] | None) -> None:
+    """Check that labelled key points lie as near the picture of (width, height) as a box must."""
+    limit = _LARGEST_BOX * np.array(size or (1e5, 1e5))
+    far = (labelled.flag > keypoints.UNLABELLED) & (np.abs(labelled.position_px) > limit).any(axis=1)
+    place = labelled.position_px[np.argmax(far)].tolist()
+    coco.require(not far.any(), "wrong key point", f"keypoints: {place} lies far outside the image")
 
 
 def _dense(entry: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

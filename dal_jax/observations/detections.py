@@ -10,7 +10,6 @@ Without a file each photograph shows one person.
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 import reprlib
@@ -25,6 +24,7 @@ from dal_jax.observations import coco, photographs
 from dal_jax.observations.coco import BadEntry
 from dal_jax.observations.keypoints import Keypoints, from_coco, missing
 from dal_jax.observations.person import CROP_MARGIN, AnnotatedPerson, Annotations, Rejected
+from dal_jax.runtime import files
 from dal_jax.runtime.errors import InputError
 
 KEYPOINTS_MARGIN = 1.25
@@ -130,12 +130,7 @@ def read_keypoints(path: Path, names: Sequence[str]) -> list[Detection]:
 
 
 def _read(path: Path, names: Sequence[str], field: str) -> list[Detection]:
-    try:
-        content = json.loads(pathlib.Path(path).read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not valid JSON: {' '.join(str(error).split())[:200]}") from error
+    content = files.read_json(path)
     found = [_detection(bare, fields, field) for bare, fields in _entries(path, content, names, field)]
     found = [one for one in found if one is not None]
     if not found:
@@ -172,19 +167,25 @@ def _coco(path: Path, content: dict) -> _Entries:
         raise InputError(f"{path}: 'images' is missing or not a list of objects")
     pictures = {str(one.get("id")): one for one in images}
     kinds = content.get("categories") or []
-    people = {kind.get("id") for kind in kinds if isinstance(kind, dict) and kind.get("name") == "person"}
+    kinds = [kind for kind in kinds if isinstance(kind, dict)] if isinstance(kinds, list) else []
+    people = {kind["id"] for kind in kinds if kind.get("name") == "person" and coco.is_id(kind.get("id"))}
     entries: _Entries = []
     for row, entry in enumerate(content["annotations"]):
         fields = entry if isinstance(entry, dict) else {}
-        if (people and fields.get("category_id") not in people) or fields.get("iscrowd"):
+        kind = fields.get("category_id")
+        known = kind is None or coco.is_id(kind)
+        if (people and known and kind not in people) or fields.get("iscrowd"):
             continue
+        problem = "" if known else f"category_id is {_short(kind)}, expected a number"
         picture = pictures.get(str(fields.get("image_id")), {})
         size: Any = picture.get("width"), picture.get("height")
-        known = all(type(value) is int and value > 0 for value in size)
-        where = f"{path}: annotation {fields['id']}" if "id" in fields else f"{path}: annotations[{row}]"
+        sized = all(type(value) is int and value > 0 for value in size)
+        where = f"{path}: annotation {fields['id']}" if coco.is_id(fields.get("id")) else f"{path}: annotations[{row}]"
         name: Any = picture.get("file_name")
         image_id: Any = fields.get("image_id")
-        bare = Detection(name, image_id, fields.get("id", row + 1), where, picture_size=size if known else None)
+        bare = Detection(
+            name, image_id, fields.get("id", row + 1), where, picture_size=size if sized else None, problem=problem
+        )
         entries.append((bare, entry))
     return entries
 
@@ -225,6 +226,8 @@ def _detection(bare: Detection, fields: Any, field: str) -> Detection | None:
     image_id, annotation_id = (value if coco.is_id(value) else -1 for value in (bare.image_id, bare.annotation_id))
     name = bare.file_name if isinstance(bare.file_name, str) and bare.file_name.isprintable() else ""
     try:
+        if bare.problem:
+            raise _bad(bare.problem)
         if not isinstance(fields, dict):
             raise _bad(f"is {_short(fields)}, expected an object")
         if not name:

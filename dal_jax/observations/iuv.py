@@ -3,10 +3,9 @@
 import pathlib
 
 import numpy as np
-import PIL.Image
 from jaxtyping import Float, Int, UInt8
 
-from dal_jax.observations import keypoints, observation
+from dal_jax.observations import keypoints, observation, photographs
 from dal_jax.observations.person import AnnotatedPerson, Annotations, Rejected
 from dal_jax.runtime.errors import InputError
 
@@ -78,11 +77,8 @@ def people_of(
 
 
 def _read_picture(path: str | pathlib.Path, channels: int) -> UInt8[np.ndarray, "..."]:
-    try:
-        with PIL.Image.open(path) as picture:
-            pixels = np.asarray(picture)
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not a readable picture: {' '.join(str(error).split())[:200]}") from error
+    with photographs.opened(path) as picture:
+        pixels = np.asarray(picture)
     if channels == 1 and pixels.ndim == 3 and (pixels[..., :1] == pixels[..., :3]).all():
         pixels = pixels[..., 0]  # grey saved as colour
     expected = 3 if channels == 3 else 2

@@ -13,9 +13,10 @@ from dal_jax.observations import coco
 from dal_jax.observations.coco import BadEntry
 from dal_jax.runtime.errors import needs_extra
 
-_MOST_CELLS = 1 << 28
+_MOST_CELLS = 1 << 26  # as photographs have pixels
 _MOST_CORNERS = 100_000
 _FARTHEST_PX = 1e5
+_LONGEST_PX = 1e6  # of all borders together: pycocotools walks along them, with 100 bytes a pixel, and unchecked
 
 
 def part_map(dp_masks: Any) -> UInt8[np.ndarray, "h w"] | None:
@@ -60,6 +61,8 @@ def segmentation(value: Any, size: tuple[int, int] | None) -> Bool[np.ndarray, "
     sane = width * height <= _MOST_CELLS and len(value) <= _MOST_CORNERS
     coco.require(sane, "wrong mask", f"segmentation: {len(value)} polygons in {size} px")
     corners: Any = [_polygon({"segmentation": polygon}) for polygon in value]
+    length = sum(_length(polygon) for polygon in corners)
+    coco.require(length <= _LONGEST_PX, "wrong mask", f"segmentation: borders of {length:.0f} px in {size} px")
     with needs_extra("data"):
         import pycocotools.mask
     filled: Any = pycocotools.mask.merge(pycocotools.mask.frPyObjects(corners, height, width))
@@ -118,6 +121,12 @@ def _polygon(field: dict[str, Any]) -> list[float]:
     coco.require(fits, "wrong mask", f"segmentation: a polygon of {len(corners)} numbers")
     coco.require(np.abs(corners).max() < _FARTHEST_PX, "wrong mask", "segmentation: a polygon leaves the picture")
     return corners.tolist()
+
+
+def _length(corners: list[float]) -> float:
+    """Return the pixels along a polygon's border."""
+    position = np.array(corners).reshape(-1, 2)
+    return float(np.abs(np.roll(position, -1, axis=0) - position).max(axis=1).sum())
 
 
 # --- Polygons in a picture: read from untrusted lists of corners, and asked whether they hold a point ---

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from dal_jax.observations import photographs
 from dal_jax.observations.keypoints import Keypoints
-from dal_jax.runtime.errors import InputError
+from dal_jax.runtime.errors import InputError, one_line
 
 CROP_MARGIN = 1.2
 """Side of the square crop over the longer side of the person's box."""
@@ -59,6 +59,9 @@ class Rejected:
     file_name: str
     kind: str
     message: str
+
+    def __post_init__(self):
+        object.__setattr__(self, "message", one_line(self.message))
 
 
 @dataclasses.dataclass(frozen=True)

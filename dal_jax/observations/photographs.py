@@ -1,7 +1,11 @@
 """Photographs: read upright and in 8-bit RGB checked, and cut to a person's square crop."""
 
+import contextlib
 import io
 import pathlib
+import struct
+import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import PIL.Image
@@ -28,14 +32,11 @@ def read_picture(path: str | pathlib.Path, size: tuple[int, int] | None = None) 
     Raises:
       errors.InputError: missing, not a picture, cut off, or of another size.
     """
-    try:
-        with PIL.Image.open(path) as stored:
-            picture = PIL.ImageOps.exif_transpose(stored)
-            if size is not None and picture.size != size == stored.size:
-                picture = stored
-            pixels = _rgb(picture)
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
+    with opened(path) as stored:
+        if stored.getexif().get(_ORIENTATION, 1) == 1 or size == stored.size != _upright(stored):
+            pixels = _rgb(stored)
+        else:
+            pixels = _rgb(PIL.ImageOps.exif_transpose(stored))
     if size is not None and (pixels.shape[1], pixels.shape[0]) != tuple(size):
         raise InputError(
             f"{path}: {pixels.shape[1]}x{pixels.shape[0]} px, but its annotation is for {size[0]}x{size[1]} px"
@@ -49,13 +50,40 @@ def upright_size(path: str | pathlib.Path) -> tuple[int, int]:
     Raises:
       errors.InputError: missing, or not a picture.
     """
+    with opened(path) as stored:
+        return _upright(stored)
+
+
+def _upright(stored: PIL.Image.Image) -> tuple[int, int]:
+    turned = stored.getexif().get(_ORIENTATION) in _QUARTER_TURNS
+    width, height = stored.size
+    return (height, width) if turned else (width, height)
+
+
+@contextlib.contextmanager
+def opened(path: str | pathlib.Path) -> Iterator[PIL.Image.Image]:
+    """Open a picture whose format is one of photographs' and of annotation's, and whose size is one of theirs.
+
+    What is wrong with its pixels is found when the block takes them, and raised as below.
+
+    Note: Pillow knows sixty formats more, some of which start other programs or have decoders of little use elsewhere.
+
+    Raises:
+      errors.InputError: missing, not a picture, cut off, or larger than a program should unpack.
+    """
     try:
-        with PIL.Image.open(path) as stored:
-            turned = stored.getexif().get(_ORIENTATION) in _QUARTER_TURNS
-            width, height = stored.size
-            return (height, width) if turned else (width, height)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, of damaged EXIF and of sizes that are refused here
+            with PIL.Image.open(path, formats=_FORMATS) as picture:
+                width, height = picture.size
+                if width * height > _MOST_PX:
+                    raise ValueError(f"{width}x{height} px, at most {_MOST_PX / 1e6:.0f} million are read")
+                yield picture
+    except PIL.UnidentifiedImageError as error:
+        raise InputError(f"{path}: cannot be read as a picture: is none of {', '.join(_FORMATS)}") from error
     except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
+        text = "no such file" if isinstance(error, FileNotFoundError) else str(error)
+        raise InputError(f"{path}: cannot be read as a picture: {text}") from error
 
 
 def of_stem(folder: pathlib.Path, stem: str) -> pathlib.Path:
@@ -73,24 +101,24 @@ def of_stem(folder: pathlib.Path, stem: str) -> pathlib.Path:
 
 _ORIENTATION, _QUARTER_TURNS = 0x0112, (5, 6, 7, 8)  # EXIF
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
-_UNREADABLE = (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError)
-
-
-def _unreadable(path: str | pathlib.Path, error: Exception) -> InputError:
-    text = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())[:200]
-    return InputError(f"{path}: cannot be read as a picture: {text}")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+_MOST_PX = 61_000_000  # what cameras take; fifteen bytes a pixel, until it is upright and in RGB, are a gigabyte
+_UNREADABLE = (
+    OSError, ValueError, SyntaxError, LookupError, TypeError, EOFError, OverflowError, MemoryError, struct.error,
+    RuntimeError, PIL.Image.DecompressionBombError,
+)  # fmt: skip
+"""What Pillow's decoders raise on damaged pictures."""
 
 
 def _rgb(picture: PIL.Image.Image) -> UInt8[np.ndarray, "h w 3"]:
     if picture.mode.startswith("I"):  # 16 bits of grey, which Pillow's own conversion would cut off at 255
         grey = (np.clip(np.asarray(picture, np.int32), 0, 65535) + 128) // 257
         return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
-    if picture.mode == "F":
-        raise ValueError("its pixels are floating point numbers, of which none is known to be white")
     if picture.mode in _WITH_ALPHA or "transparency" in picture.info:
-        seen = picture.convert("RGBA")
-        picture = PIL.Image.alpha_composite(PIL.Image.new("RGBA", seen.size, (0, 0, 0, 255)), seen)
-    return np.asarray(picture.convert("RGB"))
+        seen = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+        picture = PIL.Image.new("RGB", seen.size)
+        picture.paste(seen, mask=seen.getchannel("A"))
+    return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 def crop(pixels: UInt8[np.ndarray, "h w 3"], box_px: Float[np.ndarray, "4"], size: int) -> UInt8[np.ndarray, "s s 3"]:

@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dal_jax.body import rotations, skeleton
-from dal_jax.runtime import struct
+from dal_jax.runtime import archives, struct
 
 FILE = pathlib.Path(__file__).parent / "assets" / "poses.npz"
 """Mean and covariance of synthetic people, made by `experiments.learn_poses`."""
@@ -115,15 +115,15 @@ def _covariance(factors, variance) -> Float[np.ndarray, "23 23"]:
 @functools.cache
 def population() -> PosePrior:
     """Return the shipped prior: synthetic people of the training subjects, at any azimuth, learned from 2D alone."""
-    with np.load(FILE, allow_pickle=False) as archive:
-        return gaussian(archive["mean"], archive["covariance"])
+    fields = archives.read(FILE)
+    return gaussian(fields["mean"], fields["covariance"])
 
 
 @functools.cache
 def population_shapes() -> ShapePrior:
     """Return the shipped prior on proportions: adults that the free body's generator makes, no image among them."""
-    with np.load(SHAPES, allow_pickle=False) as archive:
-        return shape_gaussian(archive["mean"], archive["factors"], archive["variance"])
+    fields = archives.read(SHAPES)
+    return shape_gaussian(fields["mean"], fields["factors"], fields["variance"])
 
 
 def pose_deviation(

@@ -9,7 +9,23 @@ class InputError(ValueError):
 
     The message is ONE line that names the file (or flag), the entry and the value, for instance
     `people.json: annotation 17: dp_I[3] is 25, a part is 1 to 24`. `runtime.cli.run` prints it and exits with code 2.
+    Values come from files that are not trusted: blanks and line ends become one blank, what a terminal would obey is
+    written out, and the middle of a long message is left out.
     """
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
+
+
+def one_line(message: str) -> str:
+    """Return a message as a line of less than a thousand characters, all of which can be printed."""
+    text = " ".join(message.split())
+    text = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - _LAST]} ... {text[-_LAST:]}"
+
+
+_LONGEST, _LAST = 900, 200
+"""Characters of a message, and how many of them are its end."""
 
 
 @contextlib.contextmanager

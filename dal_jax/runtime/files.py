@@ -40,6 +40,33 @@ def write_json(path: PathLike, value: object, indent: int | None = 2) -> None:
     write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
 
 
+def read_json(path: PathLike) -> Any:
+    """Return what a JSON file holds; it may still be anything.
+
+    Raises:
+      InputError: the file cannot be read, or is no JSON.
+    """
+    try:
+        return parse_json(pathlib.Path(path).read_bytes())
+    except OSError as error:
+        text = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        raise InputError(f"{path}: {text}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON: {error}") from error
+
+
+def parse_json(content: bytes | str) -> Any:
+    """Return what JSON text holds.
+
+    Raises:
+      ValueError: it is none: cut off, no UTF-8, nested too deep, or a number of thousands of digits.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
 def savez(path: PathLike, **arrays: np.ndarray | str) -> None:
     """Write a compressed .npz without pickles; an object array raises ValueError."""
     with _replacing(path) as file:
@@ -149,9 +176,9 @@ def _opened(out: pathlib.Path, names: Sequence[str], run: dict[str, Any], overwr
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        content = None
+        content = read_json(path)
+    except InputError as error:
+        raise InputError(f"{error}; --overwrite starts anew") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: is no JSON object; --overwrite starts anew")
     return content

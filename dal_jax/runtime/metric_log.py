@@ -71,8 +71,7 @@ def read(path: PathLike) -> list[dict[str, Any]]:
       InputError: another line is no JSON object with an integer `step`.
     """
     path = pathlib.Path(path)
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]
+    whole = path.read_bytes().split(b"\n")[:-1]
     return [_parse(line, f"{path}: line {number}") for number, line in enumerate(whole, start=1)]
 
 
@@ -82,11 +81,11 @@ def _lines_to_keep(path: pathlib.Path, last_step: int) -> list[str]:
     return [json.dumps(entry) + "\n" for entry in read(path) if entry["step"] <= last_step]
 
 
-def _parse(line: str, where: str) -> dict[str, Any]:
+def _parse(line: bytes, where: str) -> dict[str, Any]:
     try:
-        entry = json.loads(line)
-    except json.JSONDecodeError:
-        raise InputError(f"{where}: is no JSON") from None
+        entry = files.parse_json(line)
+    except ValueError as error:
+        raise InputError(f"{where}: is no JSON: {error}") from None
     if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
         raise InputError(f"{where}: is no object with an integer 'step'")
     return entry

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from dal_jax.body import skeleton
 from dal_jax.body.formats import load, npz
 from dal_jax.body.template import Template
+from dal_jax.runtime import archives
 from dal_jax.runtime.errors import InputError
 from dal_jax.synthetic.figure import rotation_matrix
 
@@ -48,12 +49,12 @@ def subject(name: str) -> Subject:
     Raises:
       errors.InputError: the file of shapes does not have it, or does not fit the free body.
     """
-    with np.load(SUBJECT_SHAPES, allow_pickle=False) as archive:
-        names = [str(one) for one in archive["subject_names"]]
-        if name not in names:
-            raise InputError(f"{SUBJECT_SHAPES}: no subject {name!r}; it has {', '.join(names)}")
-        row = names.index(name)
-        vertices, joints = archive["vertices"][row].astype(np.float64), archive["joints"][row].astype(np.float64)
+    fields = archives.read(SUBJECT_SHAPES)
+    names = [str(one) for one in fields["subject_names"]]
+    if name not in names:
+        raise InputError(f"{SUBJECT_SHAPES}: no subject {name!r}; it has {', '.join(names)}")
+    row = names.index(name)
+    vertices, joints = fields["vertices"][row].astype(np.float64), fields["joints"][row].astype(np.float64)
     if vertices.shape != surface().vertices.shape:
         raise InputError(f"{SUBJECT_SHAPES}: {vertices.shape} vertices do not fit the free body")
     vertices, joints = vertices - joints[0], joints - joints[0]

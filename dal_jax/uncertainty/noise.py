@@ -5,6 +5,9 @@ Every sum of squares q_k = r'A_k r then has the expectation sum_l v_l tr(A_k (I 
 variances v_l of the kinds of error R_l (`sandwich`). With A_k = R_k, summed over people, that is six equations for six
 variances: the method of moments (Rao's MINQUE), exact where the problem is linear. Errors that neighbouring points or
 joints share show in the products of residuals, not only in their squares, and so count as few points, not many.
+
+A person whose residuals or whose equations dwarf everybody's says nothing of the others' noise: such a person's
+equations count as much less as they are larger than those of a typical person allow.
 """
 
 import dataclasses
@@ -32,7 +35,9 @@ from dal_jax.uncertainty.sandwich import Linearisation, Precisions, Scalar
 _LOOSENESS = 16.0
 _INITIAL_PEOPLE = 2.0
 _AT_MOST = 256
+_LEAST_PEOPLE = 1e-6  # whose poses have a mean
 _LEAST_EXPECTED = 1e-6  # of a sum of squares at unit variance: less is no data
+_FARTHEST = 10.0  # a person's sums of squares over the typical person's, beyond which the person counts less
 _SMALLEST_SD = 1e-4  # crop units, radians: no division by a level of 0
 
 
@@ -155,9 +160,13 @@ def estimate(
     """
     rows = evenly(len(observations.point_face), _AT_MOST)
     few, bodies = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], (observations, parameters))
-    moments = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), _moments(template, few, bodies, used, previous))
-    variances = _solve(moments["expected"], moments["squares"], np.asarray(previous.variances(), np.float64))
-    people, start = len(rows), initial() if prior is None else prior
+    each = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), _moments(template, few, bodies, used, previous))
+    before = np.asarray(previous.variances(), np.float64)
+    share = _shares(each, before)
+    people, start = share.sum(), initial() if prior is None else prior
+    moments = {name: _sum(share, leaf) for name, leaf in each.items()}
+    moments |= {name: moments[name] / max(people, _LEAST_PEOPLE) for name in ("deviation", "pose")}
+    variances = _solve(moments["expected"], moments["squares"], before)
     weight = people + _INITIAL_PEOPLE
     mean = (people * variances + _INITIAL_PEOPLE * np.asarray(start.variances(), np.float64)) / weight
     levels = np.maximum(np.sqrt(mean).astype(np.float32), np.float32(_SMALLEST_SD))
@@ -169,6 +178,36 @@ def estimate(
         point_sharing=_ratio(moments["shared_points"], start.point_sharing),
         depth_sharing=_ratio(moments["shared_depths"], start.depth_sharing),
     )
+
+
+def _shares(moments: dict[str, np.ndarray], previous: Float[np.ndarray, "6"]) -> Float[np.ndarray, "people"]:
+    """Return how much each person's equations count, in [0, 1]: 1 up to ten times the typical person's size.
+
+    Sums of squares are compared over what the previous levels let expect of them, by the lower median of those people
+    who have such data; never is less than expected the measure. What is expected is compared likewise. A person with
+    numbers that are not finite does not count.
+    """
+    expected, squares = moments["expected"], moments["squares"]
+    finite = np.all([np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1) for leaf in moments.values()], axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):  # of those who do not count, or have no such data
+        row = np.abs(expected) @ previous
+        known = np.einsum("pkk->pk", expected) > _LEAST_EXPECTED
+        ratio = squares / row
+    share = finite.astype(np.float64)
+    for kind in range(len(previous)):
+        has = finite & known[:, kind]
+        if not has.any():
+            continue
+        for size, least in ((ratio[:, kind], 1.0), (row[:, kind], 0.0)):
+            typical = max(float(np.quantile(size[has], 0.5, method="lower")), least)
+            share[has] = np.minimum(share[has], _FARTHEST * typical / np.maximum(size[has], _FARTHEST * typical))
+    return share
+
+
+def _sum(share: Float[np.ndarray, "people"], each: Float[np.ndarray, "people *shape"]) -> Float[np.ndarray, "*shape"]:
+    """Return a sum over people by their shares; what is no number counts nothing where its share is 0."""
+    counts = (share > 0).reshape(-1, *[1] * (each.ndim - 1))
+    return np.tensordot(share, np.where(counts, each, 0.0), axes=1)
 
 
 def _ratio(sums: np.ndarray, otherwise: Scalar) -> Scalar:
@@ -218,9 +257,7 @@ def _moments(template, observations, parameters, used: Precisions, previous: Noi
         with jax.default_matmul_precision("highest"):
             return _person_moments(template, person, used, previous)
 
-    each = jax.lax.map(one, (observations, parameters), batch_size=8)
-    summed = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), each)
-    return summed | {name: jnp.mean(each[name], axis=0) for name in ("deviation", "pose")}
+    return jax.lax.map(one, (observations, parameters), batch_size=8)
 
 
 def _person_moments(template, person, used: Precisions, previous: NoiseLevels):

@@ -34,7 +34,7 @@ def _nan(joints: np.ndarray) -> np.ndarray:
         ({"joints": _joints().astype(str), "unit": "mm"}, "not a real number"),
         ({"joints": _nan(_joints()), "unit": "mm"}, r"joints\[2, 5\] is \[.*nan"),
         ({"joints": _joints(), "unit": "mm", "action": np.array(["Eating"])}, r"action has shape \(1,\)"),
-        ({"joints": np.array([{}], object), "unit": "mm"}, "no readable .npz"),
+        ({"joints": np.array([{}], object), "unit": "mm"}, "not a readable .npz"),
         ({"joints": _joints(), "unit": "mm", "box_px": np.ones((3, 4))}, r"box_px has shape \(3, 4\)"),
         (
             {"joints": _joints(), "unit": "mm", "box_px": np.array([0, 0, 9, 0])},
@@ -55,16 +55,16 @@ def test_a_bad_field_is_named_with_its_file(tmp_path, fields, message):
 def test_a_file_that_is_no_npz_is_named(tmp_path, content):
     path = tmp_path / "poses.npz"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="no readable .npz"):
+    with pytest.raises(InputError, match="not a readable .npz"):
         pose_files.read(path)
-    with pytest.raises(InputError, match="no readable .npz"):
+    with pytest.raises(InputError, match="missing.npz: no such file"):
         pose_files.read(tmp_path / "missing.npz")
 
 
 def test_a_plain_array_is_no_npz(tmp_path):
     path = tmp_path / "poses.npy"
     np.save(path, _joints())
-    with pytest.raises(InputError, match="no readable .npz"):
+    with pytest.raises(InputError, match="not a readable .npz"):
         pose_files.read(path)
 
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -138,9 +140,14 @@ def test_wrong_files_are_named(tmp_path, fits):
     fits.pose = fits.pose[:, :22]
     file.write(tmp_path / "shape.npz", fits)
     np.savez(tmp_path / "other.npz", x=1)
+    for name, field, spoilt in (
+        ("text.npz", "box_px", fits.box_px.astype(str)), ("nan.npz", "translation", fits.translation * np.nan),
+    ):  # fmt: skip
+        file.write(tmp_path / name, dataclasses.replace(fits, pose=np.zeros((len(fits), 23, 3)), **{field: spoilt}))
     for name, told in (
         ("cut.npz", "not a readable"), ("absent.npz", "no such file"), ("other.npz", "is missing"),
-        ("shape.npz", "'pose' has shape"),
+        ("shape.npz", "'pose' has shape"), ("text.npz", "'box_px' holds <U.*, expected numbers with a fraction"),
+        ("nan.npz", r"translation\[0\] is \[nan, nan\] in a row that is valid"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=told) as caught:
             file.read(tmp_path / name)

@@ -1,6 +1,7 @@
 """Training as a whole: resumes bit for bit, learns depth it was never shown, runs on real poses."""
 
 import dataclasses
+import json
 import os
 import pathlib
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from dal_jax.body import skeleton
-from dal_jax.lifting import lift, normalise, training
+from dal_jax.lifting import folder, lift, normalise, training
 from dal_jax.lifting.config import PRESETS, Config, demo, kudo, validate
 from dal_jax.lifting.poses import read
 from dal_jax.runtime.errors import InputError
@@ -225,3 +226,22 @@ def test_a_joint_clicked_wrong_has_a_large_residual(lifter):
         lift.standardised_residual(_QUICK, lifter, jnp.asarray(poses), seen) for poses in (_HELD_OUT[..., :2], moved)
     )
     assert np.median(after[:, 6]) > 4 * np.median(before[:, 6])
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"members": 1e308}, "members is 1e.308, expected int"),
+        ({"members": False}, "members is False, expected int"),
+        ({"width": [[[]]]}, r"width is \[\[\[\]\]\], expected int"),
+        ({"elevation_start_deg": "\u202e\0"}, "elevation_start_deg is .*, expected float"),
+        ({"width": 0}, "width=0: at least 1"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan"),
+        ({"colour": 3}, "is no configuration of a lifter"),
+    ],
+)
+def test_a_configuration_of_any_values_is_one_line(tmp_path, changes, told):
+    fields = dataclasses.asdict(Config()) | changes
+    (tmp_path / "config.json").write_text(json.dumps({"config": fields}))
+    with pytest.raises(InputError, match=rf"config\.json: .*{told}"):
+        folder.load(tmp_path)

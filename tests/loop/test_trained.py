@@ -109,7 +109,7 @@ def test_folders_that_are_no_run_are_named(tmp_path):
         ("absent", "no such folder"),
         ("empty", "it has no config.json"),
         ("untrained", "not trained yet"),
-        ("text", "config.json: is no JSON"),
+        ("text", "config.json: not valid JSON"),
         ("bare", "there is no checkpoint"),
     ):
         with pytest.raises(InputError, match=told) as caught:

@@ -78,6 +78,10 @@ BAD_ENTRIES = {
     "box that dwarfs the image": (lambda e: e.update(bbox=[0, 0, 9000, 50]), "dwarfs the image"),
     "key points cut short": (lambda e: e.update(keypoints=[1, 2, 3]), "keypoints has 3 values"),
     "wrong visibility": (lambda e: e["keypoints"].__setitem__(2, 7), "visibility is 7"),
+    "key point far away": (
+        lambda e: e["keypoints"].__setitem__(slice(0, 3), [400, 40, 2]),
+        "[400.0, 40.0] lies far outside",
+    ),
     "unlisted image": (lambda e: e.update(image_id=999_999), "image_id 999999"),
     "id is a list": (lambda e: e.update(id=[1]), "id is [1]"),
 }

@@ -86,7 +86,7 @@ def test_one_iuv_picture_with_its_photograph_by_name(iuv_folder):
     ("change", "told"),
     [
         ({"path": ""}, "no annotation file"),
-        ({"path": "absent.json"}, "absent.json: cannot be read"),
+        ({"path": "absent.json"}, "absent.json: no such file"),
         ({"path": "absent.png"}, "absent.png"),
         ({"images": "nowhere"}, "nowhere: no such"),
         ({"inds": "a_INDS.png"}, "a_INDS.png: INDS pictures belong to IUV pictures"),

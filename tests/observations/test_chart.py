@@ -135,7 +135,11 @@ def test_inside_a_densepose_triangle_the_point_is_on_the_surface_near_the_blend(
         ("All_U_norm", lambda a: a * 300, "outside 0..1"),
         ("All_V_norm", lambda a: a * np.nan, "not finite"),
         ("All_vertices", lambda a: a * 0, "outside 1..6890"),
+        ("All_V_norm", lambda a: a * 1e300, "'All_V_norm' holds values"),
         ("All_vertices", lambda a: a[:, :-1], "chart vertices"),
+        ("All_U_norm", lambda a: a[:-1], "'All_U_norm' has 95 entries for 96"),
+        ("All_Faces", lambda a: a[:1, :1], r"'All_Faces' has shape \(1, 1\)"),
+        ("All_Faces", lambda a: a.ravel()[:-1], r"'All_Faces' has shape \(1, 143\)"),
         ("All_U_norm", None, "'All_U_norm' is missing"),
     ],
 )

@@ -151,6 +151,24 @@ def test_a_file_of_no_known_shape_is_named(folder, content, told):
         detections.read_boxes(folder / "absent.json", NAMES)
 
 
+def test_ids_and_categories_may_be_anything(folder):
+    """What cannot be an id is none; a key of the file is printed as one line."""
+    person, entry = {"id": 1, "name": "person"}, {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 20, 20]}
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg"}],
+        "categories": [person, {"id": {}, "name": "person"}, {"id": [1], "name": "person"}, 3],
+        "annotations": [entry | {"category_id": [1, 2]}, entry | {"category_id": {}}, entry | {"id": {"a": 1}}, entry],
+    }
+    found = detections.read_boxes(_write(folder, content), NAMES)
+    assert [one.annotation_id for one in found] == [1, 1, -1, 1]
+    assert found[0].problem == "category_id is [1, 2], expected a number"
+    assert "annotations[2]" in found[2].where
+    found = detections.read_boxes(_write(folder, {"a\n\x1b[31m.jpg": [[0, 0, 20, 20]]}), NAMES)
+    with pytest.raises(InputError) as caught:
+        detections.people(detections.list_photographs(folder), found)
+    assert str(caught.value).isprintable()
+
+
 def test_without_boxes_each_picture_is_its_own_crop(folder):
     exif = PIL.Image.Exif()
     exif[0x0112] = 6

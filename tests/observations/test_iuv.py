@@ -97,9 +97,9 @@ def test_wrong_pictures_are_refused(save, tmp_path):
     for arguments, told in (
         ((save("part.png", wrong),), r"pixel \(4, 3\).* is 25"),
         ((save("grey.png", owner),), "expected 3 channel"),
-        ((text,), "not a readable picture"),
-        ((cut,), "not a readable picture"),
-        ((tmp_path / "absent.png",), "not a readable picture"),
+        ((text,), "cannot be read as a picture"),
+        ((cut,), "cannot be read as a picture"),
+        ((tmp_path / "absent.png",), "cannot be read as a picture"),
         ((good, save("small.png", owner[:10])), "80x10 px"),
         ((good, save("colour.png", pixels)), "expected 1 channel"),
     ):

@@ -71,6 +71,15 @@ def test_what_is_no_mask_is_refused(wrong):
     assert caught.value.kind == "wrong mask"
 
 
+def test_polygons_whose_borders_have_no_end_are_refused():
+    """pycocotools walks along every border, with a hundred bytes a pixel, and does not look whether it got them."""
+    to_and_fro = [9e4, 9e4, -9e4, -9e4] * 30
+    for polygons in ([to_and_fro], [to_and_fro[:6]] * 9):
+        with pytest.raises(BadEntry, match=r"borders of \d+ px in \(8, 8\) px"):
+            masks.segmentation(polygons, (8, 8))
+    assert masks.segmentation([to_and_fro[:6]], (8, 8)).shape == (8, 8)
+
+
 def test_part_maps_and_segmentations_of_the_wrong_form_are_refused():
     two, three = _encoded(np.ones((2, 2), bool)), _encoded(np.ones((3, 2), bool))
     assert masks.part_map(None) is None and masks.part_map([]) is None and masks.part_map([[], []]) is None

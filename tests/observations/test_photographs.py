@@ -1,4 +1,7 @@
+import contextlib
 import io
+import struct
+import zlib
 
 import numpy as np
 import PIL.Image
@@ -71,7 +74,7 @@ def test_an_absurd_box_is_refused(box):
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK", "I;16"])
 def test_any_kind_of_picture_comes_back_as_rgb(tmp_path, mode):
-    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
     PIL.Image.new(mode, (12, 8)).save(path)
     pixels = photographs.read_picture(path)
     assert pixels.shape == (8, 12, 3) and pixels.dtype == np.uint8
@@ -122,7 +125,7 @@ def test_every_encoding_gives_the_same_crop(tmp_path, name):
     assert photographs.upright_size(path) == (80, 60)
 
 
-@pytest.mark.parametrize("name", ["grey.png", "grey.jpg", "grey and alpha.png", "16 bit.png", "16 bit.tif"])
+@pytest.mark.parametrize("name", ["grey.png", "grey.jpg", "grey and alpha.png", "16 bit.png"])
 def test_grey_pictures_of_any_depth_give_the_same_crop(tmp_path, name):
     grey = np.asarray(_photograph().convert("L"))
     stored = PIL.Image.fromarray(grey.astype(np.uint16) * 257 if "16" in name else grey)
@@ -131,16 +134,13 @@ def test_grey_pictures_of_any_depth_give_the_same_crop(tmp_path, name):
     assert np.abs(found - grey[..., None]).max() <= (3 if name.endswith("jpg") else 0)
 
 
-def test_what_is_transparent_is_black_and_floating_point_is_refused(tmp_path):
+def test_what_is_transparent_is_black(tmp_path):
     cut_out = _photograph().convert("RGBA")
     cut_out.putalpha(PIL.Image.fromarray(np.where(np.arange(80) < 40, 255, 0).astype(np.uint8)[None].repeat(60, 0)))
     cut_out.save(tmp_path / "a.png")
     pixels = photographs.read_picture(tmp_path / "a.png")
     np.testing.assert_array_equal(pixels[:, :40], np.asarray(_photograph())[:, :40])
     assert not pixels[:, 40:].any()
-    PIL.Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "a.tif")
-    with pytest.raises(InputError, match=r"a\.tif: .*floating point"):
-        photographs.read_picture(tmp_path / "a.tif")
 
 
 def test_exif_turns_the_picture_unless_the_annotation_was_made_without(tmp_path):
@@ -150,6 +150,40 @@ def test_exif_turns_the_picture_unless_the_annotation_was_made_without(tmp_path)
     assert photographs.read_picture(tmp_path / "a.jpg").shape == (40, 20, 3)
     assert photographs.read_picture(tmp_path / "a.jpg", (20, 40)).shape == (40, 20, 3)
     assert photographs.read_picture(tmp_path / "a.jpg", (40, 20)).shape == (20, 40, 3)
+
+
+def test_other_formats_are_refused_whatever_their_name(tmp_path):
+    """Pillow would give PostScript to another program."""
+    (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n")
+    PIL.Image.fromarray(_ramp()).save(tmp_path / "b.jpg", "TIFF")
+    for name in ("a.jpg", "b.jpg"):
+        for read in (photographs.read_picture, photographs.upright_size):
+            with pytest.raises(InputError, match=f"{name}: cannot be read as a picture: is none of JPEG, PNG"):
+                read(tmp_path / name)
+
+
+def test_more_pixels_than_a_photograph_has_are_refused_before_they_are_unpacked(tmp_path):
+    header = struct.pack(">IIBBBBB", 13300, 13300, 1, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    content = b"".join(struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in chunks)
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    for read in (photographs.read_picture, photographs.upright_size):
+        with pytest.raises(InputError, match="a.png: cannot be read as a picture: 13300x13300 px, at most 61 million"):
+            read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.bmp"])
+def test_damage_anywhere_is_refused_or_harmless(tmp_path, name):
+    rng, path = np.random.default_rng(0), tmp_path / name
+    PIL.Image.fromarray(_ramp()).save(path)
+    content = path.read_bytes()
+    for _ in range(200):
+        damaged = bytearray(content[: rng.integers(1, len(content) + 1)])
+        for place in rng.integers(0, min(len(damaged), 200), rng.integers(1, 4)):
+            damaged[place] = rng.integers(256)
+        path.write_bytes(damaged)
+        with contextlib.suppress(InputError):
+            photographs.read_picture(path)
 
 
 def test_wrong_files_are_named(tmp_path):

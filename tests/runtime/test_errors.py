@@ -11,6 +11,13 @@ from dal_jax.runtime.errors import InputError, needs_extra
 _ROOT = pathlib.Path(__file__).parents[2]
 
 
+def test_a_message_is_one_line_that_a_terminal_can_show():
+    assert str(InputError("a.json: name is 'b\n\tc'")) == "a.json: name is 'b c'"
+    assert str(InputError("a.json: é \x1b[31m \u202e \ud800")) == r"a.json: é \x1b[31m \u202e \ud800"
+    long = str(InputError(f"run.json: checkpoint is {'9' * 5000}, not 3"))
+    assert len(long) < 1100 and long.startswith("run.json: checkpoint is 9") and long.endswith("9, not 3")
+
+
 def test_a_missing_package_names_its_extra():
     with (
         pytest.raises(InputError, match=r"^package 'no_such_package' is not installed: pip install 'dal_jax\[data\]'$"),

@@ -148,6 +148,12 @@ def test_bad_input_leaves_nothing(tmp_path):
 
 def test_a_spoiled_note_of_the_run_is_named(tmp_path):
     (tmp_path / ".unfinished").mkdir()
-    (tmp_path / ".unfinished" / "run.json").write_text("[")
-    with pytest.raises(InputError, match=r"run\.json: is no JSON object"):
-        _make(tmp_path)
+    for text, told in (
+        ("[", r"run\.json: not valid JSON: .*; --overwrite starts anew"), ("[]", r"run\.json: is no JSON object"),
+        ("[" * 100_000, "nested too deep"), ('{"checkpoint": "a\\nb"}', "with checkpoint=a b, not None"),
+        ("9" * 5000, "not valid JSON"),
+    ):  # fmt: skip
+        (tmp_path / ".unfinished" / "run.json").write_text(text)
+        with pytest.raises(InputError, match=told) as caught:
+            _make(tmp_path)
+        assert len(str(caught.value).splitlines()) == 1

@@ -62,6 +62,13 @@ def test_a_foreign_line_is_named(tmp_path, line):
     assert path.read_text().endswith(line + "\n")
 
 
+@pytest.mark.parametrize("line", [b'{"step": 1, "phase": "l\x80arn"}', b"[" * 100_000, b"\xff\xfe", b"9" * 5000])
+def test_a_line_of_any_bytes_is_named(tmp_path, line):
+    (tmp_path / "m.jsonl").write_bytes(b'{"step": 0}\n' + line + b"\n")
+    with pytest.raises(InputError, match=r"m\.jsonl: line 2: is no"):
+        metric_log.read(tmp_path / "m.jsonl")
+
+
 def test_tensorboard_gets_the_numbers_where_it_is_installed(tmp_path, monkeypatch):
     calls = []
 

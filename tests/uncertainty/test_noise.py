@@ -65,6 +65,28 @@ def test_without_depths_their_level_stays_and_everything_is_finite():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
 
+@pytest.mark.parametrize("spoil", ["key points", "camera", "not a number"])
+@pytest.mark.parametrize("count", [2, 3, 96])
+def test_one_bad_entry_does_not_own_everybodys_levels(spoil, count):
+    """Levels with a spoilt person among others stay near those of the others alone."""
+    _, observations, fits, precisions = linear_fits.people()
+    template, start = small_problem.small_template(), noise_lib.initial()
+    observations, fits = jax.tree.map(lambda leaf: leaf[:count].copy(), (observations, fits))
+    others = jax.tree.map(lambda leaf: leaf[1:], (observations, fits))
+    wanted = noise_lib.estimate(template, *others, precisions, start).variances()
+    if spoil == "key points":
+        observations.keypoint_position[0] = 5e3
+        observations.point_position[0] += 100.0
+    elif spoil == "camera":
+        fits.camera_scale[0] *= 1e4
+    else:
+        fits.translation[0] = np.nan
+    found = noise_lib.estimate(template, observations, fits, precisions, start)
+    # One person counts as ten at most, beside two of the start: with one other alone that is still much.
+    np.testing.assert_array_less(np.sqrt(found.variances()), 4 * np.sqrt(wanted) + 0.1 * np.sqrt(start.variances()))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+
+
 def test_weights_are_inverse_variances_and_depths_have_theirs_as_confidence():
     noise = dataclasses.replace(noise_lib.initial(), shape=np.float32(0), limb=np.float32(0))
     objective, precisions = noise_lib.objective(noise), noise_lib.precisions(noise)

@@ -4,15 +4,18 @@ A pickle names classes and functions, and unpickling calls them. Here each name 
 and scalars, SciPy's sparse matrices, chumpy's arrays, of any age) stands for an inert record, which keeps what it is
 given; every other name is refused. NumPy, SciPy and chumpy take no part in the unpickling (chumpy needs not even be
 installed): NumPy's own would take an array's memory, pointers included, from the file. `array_of` then builds plain
-arrays from the records, checking every number that says how much or where.
+arrays from the records, checking every number that says how much or where. A pickle may name one object a hundred
+times, so what is built of it is counted, too.
 """
 
+import dataclasses
 import io
 import math
 import pathlib
 import pickle
 import pickletools
 import re
+import reprlib
 import struct
 import warnings
 from collections.abc import Callable, Sequence
@@ -29,7 +32,13 @@ UNREADABLE = (
 )  # fmt: skip
 """What damaged pickles raise (found by changing bytes at random); the refusal of a name among them."""
 
-_LARGEST = 2**28  # numbers in a sparse matrix written out
+_LARGEST_FILE = 2**30
+_LARGEST = 2**22  # numbers in a sparse matrix written out; SMPL-H's has 358,280
+_LARGEST_KEY = 2**60  # smaller ones are their own hashes
+_MOST_STEPS = 100_000  # of unpickling; a model takes a thousand
+_ROOM = 2**28  # bytes of arrays built of a file, beside four times its own
+_STEP_BYTES = 4096  # what each array counts for at least, so that their number is bounded
+_MOST_AXES = 32
 _DEEPEST = 16  # of chumpy's arrays that are made of others
 
 
@@ -41,31 +50,73 @@ def load(content: bytes) -> object:
     Raises:
       UNREADABLE: the pickle is damaged, or names a class or function that is not on the list.
     """
-    _check_sizes(content)
+    _check_steps(content)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # text with a wrong escape is damage, not our code's age
-        return _Unpickler(io.BytesIO(content), encoding="latin1").load()
+        return _Unpickler(content).load()
 
 
-def array_of(value: object, depth: int = 0) -> np.ndarray:
+@dataclasses.dataclass
+class Room:
+    """How many bytes of arrays may still be built of a file's records, and how deep in one another they are."""
+
+    left: int = _ROOM
+    depth: int = 0
+
+    def take(self, size: int) -> None:
+        """Count `size` more bytes.
+
+        Raises:
+          ValueError: there are not that many left.
+        """
+        self.left -= size + _STEP_BYTES
+        if self.left < 0:
+            raise ValueError("its arrays are larger, or more, than such a file holds")
+
+
+def array_of(value: object, room: Room | None = None) -> np.ndarray:
     """Return the array that a record of `load` stands for: NumPy's, a sparse matrix written out, or chumpy's value.
+
+    room: for it and other arrays of the same file; left out: for it alone.
 
     Raises:
       UNREADABLE: it stands for none, or its parts contradict each other.
     """
-    if depth > _DEEPEST:
+    room = Room() if room is None else room
+    room.depth += 1
+    if room.depth > _DEEPEST:
         raise ValueError(f"an array made of arrays, more than {_DEEPEST} deep")
+    array = _built(value, room)
+    room.depth -= 1
+    return array
+
+
+def _built(value: object, room: Room) -> np.ndarray:
     if isinstance(value, _Record):
         if value.kind.startswith("chumpy "):
-            return _chumpy(value.kind.removeprefix("chumpy "), value.state, depth)
+            return _chumpy(value.kind.removeprefix("chumpy "), value.state, room)
         if value.kind in _ARRAYS:
-            return _ARRAYS[value.kind](value, depth)
+            return _ARRAYS[value.kind](value, room)
         raise ValueError(f"holds a {value.kind}, expected an array")
     if isinstance(value, bool | int | float | list | tuple):
+        room.take(8 * _count(value))
         array = np.asarray(value)
         if array.dtype.kind in "biuf":
             return array
     raise ValueError(f"holds a {type(value).__name__}, expected an array")
+
+
+def _count(value: object) -> int:
+    """Return the numbers in lists of lists of them; more than there were steps to make them are refused."""
+    count, found = 0, [value]
+    while found:
+        one = found.pop()
+        if isinstance(one, list | tuple):
+            found += one
+        count += 1
+        if count + len(found) > _MOST_STEPS:
+            raise ValueError(f"a list of more than {_MOST_STEPS} numbers")
+    return count
 
 
 def read_fields(path: pathlib.Path, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -76,14 +127,17 @@ def read_fields(path: pathlib.Path, names: Sequence[str]) -> dict[str, np.ndarra
     """
     entry = ""
     try:
-        content = load(path.read_bytes())
+        size = path.stat().st_size
+        if size > _LARGEST_FILE:
+            raise ValueError(f"{size} bytes, at most {_LARGEST_FILE}")
+        content, room = load(path.read_bytes()), Room(_ROOM + 4 * size)
         if not isinstance(content, dict):
             raise ValueError(f"holds a {type(content).__name__}, expected a dictionary of arrays")
         fields = {}
         for name in names:
             if name in content:
                 entry = f"field '{name}': "
-                fields[name] = array_of(content[name])
+                fields[name] = array_of(content[name], room)
     except (OSError, *UNREADABLE) as error:
         raise InputError(f"{path}: {entry}{reason(error)}") from error
     return fields
@@ -98,9 +152,9 @@ def reason(error: BaseException) -> str:
     return text if isinstance(error, pickle.UnpicklingError) and "names '" in text else f"not a readable file: {text}"
 
 
-def _check_sizes(content: bytes) -> None:
-    """Refuse a pickle that is cut short, or for whose claims the unpickler would make room before it looks."""
-    place, name = 0, ""
+def _check_steps(content: bytes) -> None:
+    """Refuse a pickle that is cut short, that takes many steps, or that claims room which the unpickler would make."""
+    place, name, steps = 0, "", 0
     while name != "STOP":
         code = pickletools.code2op[  # pyright: ignore[reportAttributeAccessIssue]: missing in the stubs
             content[place : place + 1].decode("latin1")
@@ -119,6 +173,12 @@ def _check_sizes(content: bytes) -> None:
         memo = int.from_bytes(content[start:place], "little") if name == "LONG_BINPUT" else memo
         if max(place, memo) > len(content):
             raise ValueError(f"cut short, or damaged: {name} at byte {start - 1} of {len(content)}")
+        steps += name not in _REMEMBER
+        if steps > _MOST_STEPS:
+            raise ValueError(f"takes more than {_MOST_STEPS} steps to unpickle, a file of arrays takes a thousand")
+
+
+_REMEMBER = ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE")
 
 
 _SIZE_BYTES = {
@@ -152,11 +212,19 @@ def _record(kind: str, new: Callable | None = None) -> type:
     return type(kind, (_Record,), {"kind": kind} | ({"__new__": new} if new else {}))
 
 
-def _encode(_: type, text: str, encoding: str = "latin1") -> bytes:
-    """Return what `_codecs.encode` would: how Python 3 writes bytes for protocols below 3."""
-    if encoding != "latin1":
-        raise ValueError(f"bytes written in {encoding!r}")
-    return text.encode(encoding)
+def _encoder(room: int) -> type:
+    """Return what `_codecs.encode` stands for: how Python 3 writes bytes for protocols below 3; `room` bytes in all."""
+    left = [room]
+
+    def encode(_: type, text: str, encoding: str = "latin1") -> bytes:
+        if encoding != "latin1":
+            raise ValueError(f"bytes written in {encoding!r}")
+        left[0] -= len(text)
+        if left[0] < 0:
+            raise ValueError("the same bytes many times over")
+        return text.encode(encoding)
+
+    return _record("encode", encode)
 
 
 def _no_bytes(_: type) -> bytes:
@@ -177,7 +245,7 @@ _NUMPY = {
     "ndarray": _OBJECT, "dtype": _record("dtype"),
 }  # fmt: skip
 _SCIPY = {"csc_matrix": _CSC, "csc_array": _CSC, "csr_matrix": _CSR, "csr_array": _CSR}
-_PYTHON = {"object": _OBJECT, "set": set, "bytes": _record("bytes", _no_bytes)}
+_PYTHON = {"object": _OBJECT, "set": _record("set"), "bytes": _record("bytes", _no_bytes)}
 _RECONSTRUCTOR = {"_reconstructor": _record("reconstructor", _instance)}
 _ALLOWED = {
     **dict.fromkeys(("numpy.core.multiarray", "numpy._core.multiarray"), _NUMPY),
@@ -185,74 +253,118 @@ _ALLOWED = {
     **{f"scipy.sparse.{name}": _SCIPY for name in ("csc", "_csc", "csr", "_csr")},
     **dict.fromkeys(("builtins", "__builtin__"), _PYTHON),
     **dict.fromkeys(("copyreg", "copy_reg"), _RECONSTRUCTOR),
-    "_codecs": {"encode": _record("encode", _encode)},
+    "_codecs": {"encode": _record("encode")},
 }
 """Module and name; old and new places, and Python 2's. Of chumpy every class is allowed: none does anything."""
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):  # the one in Python, whose steps can be watched
+    """Refuses every name but those of the list, and keys other than text and whole numbers.
+
+    Other keys can be made to collide, or, as tuples of one tuple twice, to take 2^n steps.
+    """
+
+    def __init__(self, content: bytes):
+        super().__init__(io.BytesIO(content), encoding="latin1")
+        self._encoder = _encoder(len(content))
+
     def find_class(self, module: str, name: str) -> type:
         if re.fullmatch(r"chumpy(\.\w+)*", module):
             return _record(f"chumpy {name}")
         if name not in _ALLOWED.get(module, {}):
             raise pickle.UnpicklingError(f"names '{module}.{name}', which no array needs: nothing of it was run")
-        return _ALLOWED[module][name]
+        return self._encoder if module == "_codecs" else _ALLOWED[module][name]
+
+    def load_setitem(self) -> None:
+        _check_keys(self.stack[-2:-1])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        _check_keys(self.stack[::2])  # what stands behind the mark
+        super().load_setitems()
+
+    def load_dict(self) -> None:
+        _check_keys(self.stack[::2])
+        super().load_dict()
+
+    def load_frozenset(self) -> None:
+        _check_keys(self.stack)
+        super().load_frozenset()
+
+    def load_additems(self) -> None:
+        _check_keys(self.stack)
+        super().load_additems()
+
+    dispatch = pickle._Unpickler.dispatch | {
+        pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems, pickle.DICT[0]: load_dict,
+        pickle.FROZENSET[0]: load_frozenset, pickle.ADDITEMS[0]: load_additems,
+    }  # fmt: skip
+
+
+def _check_keys(keys: list[Any]) -> None:
+    for key in keys:
+        if not isinstance(key, str | bytes) and not (isinstance(key, int) and abs(key) < _LARGEST_KEY):
+            raise ValueError(f"a key {reprlib.repr(key)}, expected a name")
 
 
 # --- From a record to the array that it stands for ---
 
 
-def _reconstructed(record: _Record, depth: int) -> np.ndarray:
+def _reconstructed(record: _Record, room: Room) -> np.ndarray:
     """Return an array as `numpy.ndarray.__reduce__` writes it: (version, shape, type, Fortran order, memory)."""
     _, shape, dtype, fortran, memory = record.state
     if isinstance(memory, list):  # an array of objects: only the one that wraps a single object is of use
         if len(memory) != 1 or math.prod(shape) != 1:
             raise ValueError(f"holds {len(memory)} objects, expected numbers")
-        return array_of(memory[0], depth + 1)
-    return _from_memory(memory, dtype, shape, "F" if fortran else "C")
+        return array_of(memory[0], room)
+    return _from_memory(room, memory, dtype, shape, "F" if fortran else "C")
 
 
-def _sparse(record: _Record, depth: int) -> np.ndarray:
-    data, indices, indptr = (array_of(record.state[name], depth + 1) for name in ("data", "indices", "indptr"))
+def _sparse(record: _Record, room: Room) -> np.ndarray:
+    data, indices, indptr = (array_of(record.state[name], room) for name in ("data", "indices", "indptr"))
     shape = tuple(int(size) for size in record.state["_shape"])
     if len(shape) != 2 or not 0 < math.prod(shape) <= _LARGEST or min(shape) < 0:
         raise ValueError(f"a sparse matrix of shape {shape}")
     if indices.dtype.kind + indptr.dtype.kind != "ii":
         raise ValueError("a sparse matrix whose indices are no whole numbers")
+    room.take(8 * math.prod(shape))
     make = scipy.sparse.csc_matrix if record.kind == "csc" else scipy.sparse.csr_matrix
     matrix = make((data, indices, indptr), shape=shape)
     matrix.check_format(full_check=True)  # indices out of range would write beyond the array
     return matrix.toarray()
 
 
-def _chumpy(name: str, state: dict, depth: int) -> np.ndarray:
+def _chumpy(name: str, state: dict, room: Room) -> np.ndarray:
     """Return the value of an array of chumpy: one that holds its value, or one that rearranges another's."""
     if name == "Ch":
-        return array_of(state["x"], depth + 1)
+        return array_of(state["x"], room)
     if name not in ("Select", "Reshape", "transpose"):
         raise ValueError(f"holds chumpy's '{name}', whose value is not in the file")
-    inner = array_of(state["a"], depth + 1)
+    inner = array_of(state["a"], room)
     if name == "Reshape":
-        return inner.reshape(_whole(state["newshape"]))
+        return inner.reshape(_whole(state["newshape"], room))
     if name == "transpose":
-        return inner.transpose(_whole(state["axes"]) if state.get("axes") is not None else None)
-    chosen = inner.ravel()[array_of(state["idxs"], depth + 1)]
-    return chosen.reshape(_whole(state["preferred_shape"])) if "preferred_shape" in state else chosen
+        return inner.transpose(_whole(state["axes"], room) if state.get("axes") is not None else None)
+    indices = array_of(state["idxs"], room)
+    room.take(indices.size * inner.itemsize)
+    chosen = inner.ravel()[indices]
+    return chosen.reshape(_whole(state["preferred_shape"], room)) if "preferred_shape" in state else chosen
 
 
-def _from_memory(memory: object, dtype: object, shape: object, order: object) -> np.ndarray:
+def _from_memory(room: Room, memory: object, dtype: object, shape: object, order: object) -> np.ndarray:
     memory = memory.encode("latin1") if isinstance(memory, str) else memory
     kind = _dtype(dtype) if isinstance(dtype, _Record) and dtype.kind == "dtype" else None
-    shape = _whole(shape)
+    shape = _whole(shape, room)
     if kind is None or kind.hasobject or not isinstance(memory, bytes | bytearray) or order not in ("C", "F"):
         raise ValueError("an array without its numbers")
     if min(shape, default=0) < 0 or len(memory) != math.prod(shape) * kind.itemsize:
         raise ValueError(f"{len(memory)} bytes for an array of shape {shape}")
+    room.take(len(memory))
     return np.frombuffer(memory, kind).reshape(shape, order=order).astype(kind.newbyteorder("="))
 
 
-def _scalar(dtype: object, memory: object) -> np.ndarray:
-    return _from_memory(memory, dtype, (), "C")
+def _scalar(room: Room, dtype: object, memory: object) -> np.ndarray:
+    return _from_memory(room, memory, dtype, (), "C")
 
 
 def _dtype(record: _Record) -> np.dtype:
@@ -266,16 +378,18 @@ def _dtype(record: _Record) -> np.dtype:
     return np.dtype(code[:1] if code[0] == "O" else code).newbyteorder(order)
 
 
-def _whole(shape: Any) -> tuple[int, ...]:
-    values = array_of(shape).ravel() if isinstance(shape, _Record) else shape
-    return tuple(int(array_of(size)) for size in values)
+def _whole(shape: Any, room: Room) -> tuple[int, ...]:
+    values = array_of(shape, room).ravel() if isinstance(shape, _Record) else shape
+    if not 0 <= len(values) <= _MOST_AXES:
+        raise ValueError(f"a shape of {len(values)} axes")
+    return tuple(size if isinstance(size, int) else int(array_of(size, room)) for size in values)
 
 
-_ARRAYS: dict[str, Callable[[Any, int], np.ndarray]] = {
+_ARRAYS: dict[str, Callable[[Any, Room], np.ndarray]] = {
     "reconstruct": _reconstructed,
     # as pickle's protocol 5 writes it: memory, type, shape, order
-    "buffer": lambda record, depth: _from_memory(*record.arguments),
-    "scalar": lambda record, depth: _scalar(*record.arguments),
+    "buffer": lambda record, room: _from_memory(room, *record.arguments),
+    "scalar": lambda record, room: _scalar(room, *record.arguments),
     "csc": _sparse,
     "csr": _sparse,
 }

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from dal_jax.body import skeleton, triangles
 from dal_jax.body.formats import npz
 from dal_jax.body.formats.npz import Fields
+from dal_jax.runtime import archives
 
 SLOTS = 4
 REGRESSORS = ("h36m_regressor", "body25b_regressor")
@@ -51,8 +52,8 @@ class Placement:
 
 def smpl_placement() -> Placement:
     """Return where SMPL's 6890 vertices lie on the free body."""
-    with np.load(SMPL_TO_FREE_BODY, allow_pickle=False) as archive:
-        return Placement(archive["face_index"].astype(np.int64), archive["barycentric"].astype(np.float64))
+    fields = archives.read(SMPL_TO_FREE_BODY)
+    return Placement(fields["face_index"].astype(np.int64), fields["barycentric"].astype(np.float64))
 
 
 def body_fields(

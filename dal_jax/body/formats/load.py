@@ -6,18 +6,17 @@ yaml, which take longer to import than the free body takes to load.
 
 import functools
 import pathlib
-import struct
 import zipfile
 
 from dal_jax.body import template
 from dal_jax.body.formats import npz
 from dal_jax.body.formats.npz import Fields
 from dal_jax.body.template import Template
+from dal_jax.runtime import archives
 from dal_jax.runtime.errors import needs_extra
 
 FREE_BODY = npz.FREE_BODY
 _GLTF = (".glb", ".gltf", ".vrm")
-_NO_ARCHIVE = (*npz.UNREADABLE, LookupError, OverflowError, struct.error)
 
 
 @functools.cache
@@ -57,7 +56,7 @@ def is_smpl(path: str | pathlib.Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return "v_template.npy" in archive.namelist()
-    except _NO_ARCHIVE:
+    except archives.UNREADABLE:
         return False
 
 

@@ -1,14 +1,11 @@
 """The body file (`.npz`): its fields, and one line for everything that can be wrong with them."""
 
 import pathlib
-import tokenize
-import zipfile
-import zlib
-from collections.abc import Iterable
 
 import numpy as np
 
 from dal_jax.body import skeleton
+from dal_jax.runtime import archives
 from dal_jax.runtime.errors import InputError
 
 Fields = dict[str, np.ndarray]
@@ -26,12 +23,6 @@ _OPTIONAL = ("body25b_regressor",)  # without it the body cannot be fitted to CO
 _BLENDSHAPES = {"pose_blendshapes": ("n", 3, 207)}
 _INDICES = ("faces", "parents", "skin_index", "mirror", "part")
 
-UNREADABLE = (
-    OSError, ValueError, TypeError, AttributeError, EOFError, RuntimeError, MemoryError, SyntaxError,
-    tokenize.TokenError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
-"""What NumPy, zipfile and zlib raise on damaged files (found by changing bytes at random), an absurd size included."""
-
 
 def read(path: pathlib.Path, pose_blendshapes: bool = False) -> Fields:
     """Read and check a body file (`.npz`; fields in the README of `dal_jax/body/assets`).
@@ -39,7 +30,7 @@ def read(path: pathlib.Path, pose_blendshapes: bool = False) -> Fields:
     Raises:
       errors.InputError: the file is missing or a field is missing, misshaped or out of range; names file and field.
     """
-    fields = _read(path, _shapes(pose_blendshapes))
+    fields = archives.read(path, _shapes(pose_blendshapes))
     check(path, fields, pose_blendshapes)
     return fields
 
@@ -53,21 +44,6 @@ def check(path: pathlib.Path, fields: Fields, pose_blendshapes: bool = False) ->
 
 def _shapes(pose_blendshapes: bool) -> dict[str, tuple[int | str, ...]]:
     return _SHAPES | (_BLENDSHAPES if pose_blendshapes else {})
-
-
-def _read(path: pathlib.Path, names: Iterable[str]) -> Fields:
-    fields, entry = {}, ""
-    try:
-        # Opened here: given a path, NumPy leaves the file of a broken archive open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            for name in names:
-                if name in archive.files:
-                    entry = f"field '{name}': "
-                    fields[name] = np.asarray(archive[name])
-    except UNREADABLE as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{path}: {entry}not a readable body file (.npz): {reason}") from error
-    return fields
 
 
 def _first_problem(fields: Fields, shapes: dict[str, tuple[int | str, ...]]) -> str | None:

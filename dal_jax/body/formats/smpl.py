@@ -1,21 +1,19 @@
 """SMPL's model files (`.npz`, `.pkl`; SMPL-H's too) to plain arrays, in SMPL's own names; nothing of them is run."""
 
-import io
 import pathlib
-import zipfile
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from dal_jax.body import skeleton
-from dal_jax.body.formats import array_pickle, carry_over, npz
+from dal_jax.body.formats import array_pickle, carry_over
 from dal_jax.body.formats.npz import Fields
+from dal_jax.runtime import archives
 from dal_jax.runtime.errors import InputError
 
 VERTICES, FACES = 6890, 13776
 _JOINTS = (24, 52)  # SMPL, SMPL-H
 _NEEDED = ("v_template", "f", "weights", "J_regressor", "kintree_table")
-_UNREADABLE = (*npz.UNREADABLE, *array_pickle.UNREADABLE)
 
 
 def read_model(path: pathlib.Path, pose_blendshapes: bool = False, shapes: int = 0) -> Fields:
@@ -30,7 +28,8 @@ def read_model(path: pathlib.Path, pose_blendshapes: bool = False, shapes: int =
         is missing, misshaped or not finite; one line with file and field.
     """
     names = _NEEDED + ("posedirs",) * pose_blendshapes + ("shapedirs",) * bool(shapes)
-    fields = (array_pickle.read_fields if path.suffix.lower() == ".pkl" else _read_archive)(path, names)
+    is_pickle = path.suffix.lower() == ".pkl"
+    fields = array_pickle.read_fields(path, names) if is_pickle else archives.read(path, names, _unpickled)
     for name in names:
         if name not in fields:
             raise InputError(f"{path}: field '{name}' is missing; expected a model of SMPL or SMPL-H")
@@ -42,33 +41,16 @@ def read_model(path: pathlib.Path, pose_blendshapes: bool = False, shapes: int =
     return fields
 
 
-def _read_archive(path: pathlib.Path, names: tuple[str, ...]) -> Fields:
-    fields, entry = {}, ""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            held = set(archive.namelist())
-            for name in names:
-                if f"{name}.npy" in held:
-                    entry = f"field '{name}': "
-                    fields[name] = _array(archive.read(f"{name}.npy"))
-    except _UNREADABLE as error:
-        raise InputError(f"{path}: {entry}{array_pickle.reason(error)}") from error
-    return fields
-
-
-def _array(content: bytes) -> np.ndarray:
-    """Read an entry of an archive; one that NumPy had to pickle goes through our own unpickler.
+def _unpickled(content: bytes) -> np.ndarray:
+    """Read an entry of an archive that NumPy had to pickle, by our own unpickler.
 
     AMASS's own code opens the official archives without pickles; those that people make of the `.pkl` have a pickled
     sparse J_regressor.
     """
-    stream = io.BytesIO(content)
-    if np.lib.format.read_magic(stream) == (1, 0):
-        _, _, dtype = np.lib.format.read_array_header_1_0(stream)
-        if dtype.hasobject:
-            return array_pickle.array_of(array_pickle.load(stream.read()))
-    stream.seek(0)
-    return np.lib.format.read_array(stream, allow_pickle=False)
+    try:
+        return array_pickle.array_of(array_pickle.load(content))
+    except array_pickle.UNREADABLE as error:
+        raise InputError(array_pickle.reason(error)) from error
 
 
 def _first_problem(fields: Fields) -> str | None:

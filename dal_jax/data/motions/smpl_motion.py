@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dal_jax.body import kinematics, rotations, skinning
-from dal_jax.body.formats import array_pickle, npz
+from dal_jax.body.formats import array_pickle
 from dal_jax.body.kinematics import Segments
 from dal_jax.body.template import Template
+from dal_jax.runtime import archives
 from dal_jax.runtime.errors import InputError
 
 _WIDTHS = {72: "SMPL", 156: "SMPL+H", 165: "SMPL-X"}
@@ -45,7 +46,7 @@ def read(path: pathlib.Path) -> SmplMotion:
     Raises:
       errors.InputError: one line that names file, entry and value.
     """
-    fields = array_pickle.read_fields(path, _ENTRIES) if path.suffix.lower() == ".pkl" else _read_npz(path)
+    fields = (array_pickle.read_fields if path.suffix.lower() == ".pkl" else archives.read)(path, _ENTRIES)
     name = "poses" if "poses" in fields else "new_poses"
     if name not in fields:
         raise InputError(f"{path}: no 'poses'; it has {', '.join(fields) or 'none of the entries known'}")
@@ -91,15 +92,6 @@ def _rate(path: pathlib.Path, fields: dict[str, np.ndarray]) -> float | None:
 
 
 _ENTRIES = ("poses", "new_poses", "trans", "betas", *_RATES)
-
-
-def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
-        # Opened here: given a path, NumPy leaves the file of a broken archive open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: np.asarray(archive[name]) for name in _ENTRIES if name in archive.files}
-    except (*npz.UNREADABLE, KeyError) as error:
-        raise InputError(f"{path}: {array_pickle.reason(error)}") from error
 
 
 def _checked(path: pathlib.Path, name: str, values: np.ndarray, dimensions: int | None) -> np.ndarray:

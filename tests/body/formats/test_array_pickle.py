@@ -8,6 +8,7 @@ import pytest
 import scipy.sparse
 
 from dal_jax.body.formats import array_pickle
+from dal_jax.runtime.errors import InputError
 from tests.body import smpl_files
 from tests.body.smpl_files import Ch, MatVecMult, Select
 
@@ -138,6 +139,57 @@ def test_sizes_that_lie_are_refused():
     matrix.indices[2] = 2**30
     with pytest.raises(array_pickle.UNREADABLE):
         _read(pickle.dumps(matrix))
+
+
+def _doubled(times: int, one: bytes, add: bytes) -> bytes:
+    """Return steps that leave an object made of one object twice, made of one object twice, and so on."""
+    steps = one
+    for number in range(times):
+        steps += b"q" + bytes([number]) + b"0" + add.replace(b"?", b"h" + bytes([number]))
+    return steps
+
+
+def test_one_object_named_many_times_is_counted_many_times():
+    """Of a list of two lists of two lists .. only thirty are in the file, and a billion in the array."""
+    lists = array_pickle.load(b"\x80\x02" + _doubled(30, b"]K\x01a", b"]?a?a") + b".")
+    with pytest.raises(ValueError, match="a list of more than 100000 numbers"):
+        array_pickle.array_of(lists)
+    chained = Ch(np.arange(4.0))
+    for _ in range(14):
+        chained = Select({"a": chained, "idxs": Select({"a": chained, "idxs": np.arange(4)})})
+    with pytest.raises(array_pickle.UNREADABLE, match="deep|larger, or more"):
+        _read(smpl_files.old_pickle(chained))
+    wide = scipy.sparse.csr_matrix((1, 2**28))
+    with pytest.raises(ValueError, match="sparse matrix of shape"):
+        _read(pickle.dumps(wide))
+
+
+def test_arrays_of_a_file_share_its_room(tmp_path, monkeypatch):
+    monkeypatch.setattr(array_pickle, "_ROOM", 2**16)
+    matrix = scipy.sparse.csr_matrix((50, 100))
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"a": matrix, "b": matrix}))
+    assert array_pickle.read_fields(tmp_path / "a.pkl", ["a"])["a"].shape == (50, 100)
+    with pytest.raises(InputError, match="a.pkl: field 'b': .*its arrays are larger, or more"):
+        array_pickle.read_fields(tmp_path / "a.pkl", ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (pickle.dumps({2**61 * number: 0 for number in range(1, 9)}, 2), "a key 2305843009213693952"),
+        (b"\x80\x02}" + _doubled(30, b"K\x01\x85", b"??\x86") + b"K\x01s.", r"a key \("),
+        (b"\x80\x02(" + _doubled(30, b"K\x01\x85", b"??\x86") + b"K\x01d.", r"a key \("),
+        (pickle.dumps(frozenset([(1, 2)]), 4), r"a key \(1, 2\)"),
+        (pickle.dumps({(1, 2)}, 4), r"a key \(1, 2\)"),
+        (b"\x80\x02]" + b"K\x01a" * 60_000 + b".", "more than 100000 steps"),
+        (b"\x80\x02]" + b"c_codecs\nencode\nX\x40\0\0\0" + b"x" * 64 + b"q\x01\x85Ra"
+         + b"c_codecs\nencode\nh\x01\x85Ra" * 4 + b".", "same bytes many times"),
+    ],
+    ids=range(7),
+)  # fmt: skip
+def test_what_takes_long_or_much_is_refused(content, told):
+    with pytest.raises(ValueError, match=told):
+        array_pickle.load(content)
 
 
 def test_damage_anywhere_is_refused_or_harmless():

@@ -267,14 +267,14 @@ def test_files_that_are_no_models(smpl, tmp_path):
     ):
         path = tmp_path / f"{name}.pkl"
         path.write_bytes(content)
-        assert "not a readable file" in _refusal(path)
+        assert "not a readable " in _refusal(path)
     assert "cannot be read: No such file" in _refusal(tmp_path / "absent.pkl")
     (tmp_path / "cut.npz").write_bytes(smpl[1].read_bytes()[: 10**6])
     _refusal(tmp_path / "cut.npz")
     damaged = bytearray(smpl[1].read_bytes())
     damaged[damaged.index(b"v_template.npy") + 400] ^= 255
     (tmp_path / "crc.npz").write_bytes(damaged)
-    assert _refusal(tmp_path / "crc.npz").startswith("field 'v_template': not a readable file")
+    assert _refusal(tmp_path / "crc.npz").startswith("field 'v_template': not a readable .npz")
 
 
 def test_mirror_finds_a_symmetric_meshs_images():
