@@ -64,7 +64,8 @@ def test_known_bodies_are_found_and_everything_is_written(people):
     assert (out / "fits.npz").read_bytes() == before
     again = _run(
         f"--annotations={people}/people.json", f"--out={out}", "--overwrite", "--holdout=0",
-        f"--initial={out}/fits.npz", "--noquality", "--optimizer=adam", "--steps=2", "--learning_rate=1e-6", "--starts=closed_form",
+        f"--initial={out}/fits.npz", "--noquality", "--optimizer=adam", "--steps=2", "--learning_rate=1e-6",
+        "--starts=closed_form",
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
     assert {path.name for path in out.iterdir()} == {"fits.npz", "summary.json"}  # nothing stale beside the new fits

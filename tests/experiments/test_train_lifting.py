@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -10,14 +11,14 @@ import pytest
 
 from dal_jax.lifting import folder
 from dal_jax.runtime.errors import InputError
-from tests.experiments import binaries
 from tests.lifting import stick_people
 
 _TINY = ("--config.width=8", "--config.batch=4", "--config.steps_per_call=5", "--checkpoint_seconds=0")
 
 
 def _run(name: str, *flags: object) -> subprocess.CompletedProcess:
-    return binaries.run(f"experiments.{name}", *flags)
+    command = [sys.executable, "-m", f"experiments.{name}", *map(str, flags)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture(scope="module")
