@@ -40,7 +40,7 @@ for line in sys.stdin if forks else ():
 def run(name: str, *flags: object) -> subprocess.CompletedProcess:
     """Run `python -m NAME FLAGS` and return what it printed and its exit code."""
     command = [sys.executable, "-m", name, *map(str, flags)]
-    server = _server(name)
+    server = None if "--help" in flags else _server(name)  # absl shows the help of the module that was started
     if server is None:
         return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert server.stdin is not None and server.stdout is not None
