@@ -123,7 +123,7 @@ def _array(element: _Element, order: str) -> np.ndarray:
     sizes = tuple(int(size) for size in np.frombuffer(shape.content, f"{order}i4"))
     if word & 0xFF not in _CLASSES or word & _COMPLEX or data.kind not in _STORED:
         raise ValueError("holds values that are not real numbers, all written out")
-    stored = np.dtype(_STORED[data.kind]).newbyteorder(order)
+    stored = np.dtype(_STORED[data.kind]).newbyteorder(order)  # pyright: ignore[reportArgumentType]: "<" or ">"
     if not 1 <= len(sizes) <= 8 or min(sizes) < 0 or math.prod(sizes) * stored.itemsize != len(data.content):
         raise ValueError(f"{len(data.content)} bytes for an array of shape {sizes}")
     values = np.frombuffer(data.content, stored).reshape(sizes, order="F")

@@ -258,7 +258,10 @@ _ALLOWED = {
 """Module and name; old and new places, and Python 2's. Of chumpy every class is allowed: none does anything."""
 
 
-class _Unpickler(pickle._Unpickler):  # the one in Python, whose steps can be watched
+_InPython: Any = pickle._Unpickler  # whose steps can be watched; of the one in C they cannot
+
+
+class _Unpickler(_InPython):
     """Refuses every name but those of the list, and keys other than text and whole numbers.
 
     Other keys can be made to collide, or, as tuples of one tuple twice, to take 2^n steps.
@@ -295,7 +298,7 @@ class _Unpickler(pickle._Unpickler):  # the one in Python, whose steps can be wa
         _check_keys(self.stack)
         super().load_additems()
 
-    dispatch = pickle._Unpickler.dispatch | {
+    dispatch = _InPython.dispatch | {
         pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems, pickle.DICT[0]: load_dict,
         pickle.FROZENSET[0]: load_frozenset, pickle.ADDITEMS[0]: load_additems,
     }  # fmt: skip
