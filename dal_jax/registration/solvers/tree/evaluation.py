@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dal_jax.body import cameras, joint_limits, rotations
-from dal_jax.observations import residuals
+from dal_jax.body import joint_limits, rotations
 from dal_jax.observations.residuals import Target
 from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.registration.priors import PosePrior
@@ -88,13 +87,13 @@ def make_problem(
     """Sum up targets (batch axis first) about a reference state."""
     weights = objective.weights
     maps = state_lib.affine_maps(model, reference)
-    goal, mass = _keypoint_goal(model, target, weights, maps)
+    goal, mass = points.keypoint_goal(model, target, weights, maps)
     dense = points.dense_term(model, target, weights, maps)
     prior_mean, prior_precision = (None, None) if objective.prior is None else _by_segment(objective.prior)
     return TreeProblem(
         dense=dense,
-        planar_moments=dense.moments + _keypoint_moments(model, mass[:, 0]),
-        depth_moments=_keypoint_moments(model, mass[:, 2]),
+        planar_moments=dense.moments + points.keypoint_moments(model, mass[:, 0]),
+        depth_moments=points.keypoint_moments(model, mass[:, 2]),
         goal=goal,
         mass=mass,
         joint_weight=jnp.asarray(weights.joint),
@@ -140,46 +139,16 @@ def recentre(
     if points.alike_for_starts(target, weights):
         return dataclasses.replace(problem, dense=points.recentre(problem.dense, target, weights, maps))
     dense = points.dense_term(model, target, weights, maps)
-    goal, mass = _keypoint_goal(model, target, weights, maps)
-    planar_moments = dense.moments + _keypoint_moments(model, mass[:, 0])
+    goal, mass = points.keypoint_goal(model, target, weights, maps)
+    planar_moments = dense.moments + points.keypoint_moments(model, mass[:, 0])
     return dataclasses.replace(problem, dense=dense, planar_moments=planar_moments, goal=goal, mass=mass)
-
-
-def _keypoint_goal(
-    model: TreeModel, target: Target, weights: EnergyWeights, maps: Float[Array, "24 4 3 starts people"]
-) -> tuple[Float[Array, "k 3 starts people"], Float[Array, "k 3 starts people"]]:
-    """Return where the key points should be, and how hard they pull, by axis; one start stands for all if it can."""
-    seen = target.observation
-    confidence = jnp.stack([seen.keypoint_confidence.T] * 2 + [seen.depth_confidence.T], axis=1)
-    goal = jnp.concatenate([seen.keypoint_position, seen.depth[..., None]], axis=-1)
-    goal, mass = jnp.moveaxis(goal, 0, -1)[:, :, None], (weights.keypoint * confidence)[:, :, None]
-    if seen.pinhole is None:
-        return goal, mass
-    depth = _keypoint_places(model, maps)[:, 2]
-    stretch = cameras.foreshortening(depth, seen.pinhole.focal[None, None])[:, None]
-    centre = seen.pinhole.centre.T[None, :, None]
-    planar = centre + (goal[:, :2] - centre) * stretch
-    depth_goal, depth_mass = (jnp.broadcast_to(each[:, 2:], stretch.shape) for each in (goal, mass))
-    return jnp.concatenate([planar, depth_goal], axis=1), jnp.concatenate(
-        [mass[:, :2] / stretch**2, depth_mass], axis=1
-    )
-
-
-def _keypoint_places(model: TreeModel, maps: Float[Array, "24 4 3 starts people"]) -> Float[Array, "k 3 starts people"]:
-    return state_lib.over_segments(model.keypoint_matrix, maps.reshape(-1, *maps.shape[2:]))
-
-
-def _keypoint_moments(model: TreeModel, mass: Float[Array, "k starts people"]) -> Float[Array, "24 4 4 starts people"]:
-    return state_lib.over_segments(jnp.asarray(model.keypoint_moments).reshape(len(mass), -1).T, mass).reshape(
-        -1, 4, 4, *mass.shape[1:]
-    )
 
 
 def evaluate(model: TreeModel, problem: TreeProblem, state: TreeState) -> Value:
     """Return the energy at a state and what its exact gradient needs."""
     maps = state_lib.affine_maps(model, state)
     dense_energy, dense_gradient = points.evaluate(model, problem.dense, maps)
-    keypoint_energy, keypoint_gradient = _keypoint_term(model, problem, maps)
+    keypoint_energy, keypoint_gradient = points.evaluate_keypoints(model, problem.goal, problem.mass, maps)
     pull_energy, pull, curvature, prior_curvature = _pull_terms(model, problem, state)
     gradient = keypoint_gradient + _with_depth_row(dense_gradient)
     return Value(dense_energy + keypoint_energy + pull_energy, gradient, pull, curvature, prior_curvature)
@@ -195,26 +164,13 @@ def exact_energy(
     """Return eq. 2 from the points themselves, free of the rounding of (L)."""
     maps = state_lib.affine_maps(model, state)
     dense = points.exact_energy(target, weights, maps)
-    goal, mass = _keypoint_goal(model, target, weights, maps)
-    problem = dataclasses.replace(problem, goal=goal, mass=mass)
-    return dense + _keypoint_term(model, problem, maps)[0] + _pull_terms(model, problem, state)[0]
+    goal, mass = points.keypoint_goal(model, target, weights, maps)
+    keypoints, _ = points.evaluate_keypoints(model, goal, mass, maps)
+    return dense + keypoints + _pull_terms(model, problem, state)[0]
 
 
 def _with_depth_row(planar: Float[Array, "24 4 2 ..."]) -> Float[Array, "24 4 3 ..."]:
     return jnp.pad(planar, [(0, 0), (0, 0), (0, 1)] + [(0, 0)] * (planar.ndim - 3))
-
-
-def _keypoint_term(model: TreeModel, problem: TreeProblem, maps: Float[Array, "24 4 3 starts people"]):
-    """Eq. 4 and its half gradient; the key points are a constant matrix times the maps.
-
-    Depths are relative to their mean, which the majoriser does not know: without it, it only lies higher.
-    """
-    residual = _keypoint_places(model, maps) - problem.goal
-    depth = residuals.relative_depth(residual[:, 2], problem.mass[:, 2])
-    residual = jnp.concatenate([residual[:, :2], depth[:, None]], axis=1)
-    pull = problem.mass * residual
-    gradient = state_lib.over_segments(model.keypoint_matrix.T, pull).reshape(maps.shape)
-    return jnp.sum(pull * residual, axis=(0, 1)), gradient
 
 
 _SINE = 0.5 * state_lib.CROSS.transpose(2, 0, 1)  # vector of the antisymmetric part of a matrix

@@ -190,3 +190,56 @@ def _sum_residuals(weights: EnergyWeights, target: Target, rows: Float[Array, "s
 
 def _homogeneous(target: Target) -> Float[Array, "4 points"]:
     return jnp.concatenate([target.points.rest.T, jnp.ones_like(target.points.rest[None, :, 0])])
+
+
+# --- Key points: a constant linear function of the maps ---
+
+
+def keypoint_goal(
+    model: TreeModel, target: Target, weights: EnergyWeights, maps: Float[Array, "24 4 3 starts people"]
+) -> tuple[Float[Array, "k 3 starts people"], Float[Array, "k 3 starts people"]]:
+    """Return where the key points should be, and how hard they pull, by axis; one start stands for all if it can."""
+    seen = target.observation
+    confidence = jnp.stack([seen.keypoint_confidence.T] * 2 + [seen.depth_confidence.T], axis=1)
+    goal = jnp.concatenate([seen.keypoint_position, seen.depth[..., None]], axis=-1)
+    goal, mass = jnp.moveaxis(goal, 0, -1)[:, :, None], (weights.keypoint * confidence)[:, :, None]
+    if seen.pinhole is None:
+        return goal, mass
+    depth = keypoint_places(model, maps)[:, 2]
+    stretch = cameras.foreshortening(depth, seen.pinhole.focal[None, None])[:, None]
+    centre = seen.pinhole.centre.T[None, :, None]
+    planar = centre + (goal[:, :2] - centre) * stretch
+    depth_goal, depth_mass = (jnp.broadcast_to(each[:, 2:], stretch.shape) for each in (goal, mass))
+    return jnp.concatenate([planar, depth_goal], axis=1), jnp.concatenate(
+        [mass[:, :2] / stretch**2, depth_mass], axis=1
+    )
+
+
+def keypoint_places(model: TreeModel, maps: Float[Array, "24 4 3 starts people"]) -> Float[Array, "k 3 starts people"]:
+    """Return the key points at the maps."""
+    return state.over_segments(model.keypoint_matrix, maps.reshape(-1, *maps.shape[2:]))
+
+
+def keypoint_moments(model: TreeModel, mass: Float[Array, "k starts people"]) -> Float[Array, "24 4 4 starts people"]:
+    """Return the majoriser's moments of key points that pull by `mass`."""
+    return state.over_segments(jnp.asarray(model.keypoint_moments).reshape(len(mass), -1).T, mass).reshape(
+        -1, 4, 4, *mass.shape[1:]
+    )
+
+
+def evaluate_keypoints(
+    model: TreeModel,
+    goal: Float[Array, "k 3 starts people"],
+    mass: Float[Array, "k 3 starts people"],
+    maps: Float[Array, "24 4 3 starts people"],
+) -> tuple[Float[Array, "starts people"], Float[Array, "24 4 3 starts people"]]:
+    """Return eq. 4 and its half gradient by the maps.
+
+    Depths are relative to their mean, which the majoriser does not know: without it, it only lies higher.
+    """
+    residual = keypoint_places(model, maps) - goal
+    depth = residuals.relative_depth(residual[:, 2], mass[:, 2])
+    residual = jnp.concatenate([residual[:, :2], depth[:, None]], axis=1)
+    pull = mass * residual
+    gradient = state.over_segments(model.keypoint_matrix.T, pull).reshape(maps.shape)
+    return jnp.sum(pull * residual, axis=(0, 1)), gradient
