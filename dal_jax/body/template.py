@@ -12,12 +12,11 @@ from dal_jax.runtime import struct
 class Template:
     """A rigged human in its rest pose: metres, y up, facing +z, its left towards +x, pelvis at the origin.
 
-    keypoint_regressor holds the key points of all sets one after the other (`keypoint_rows`); not numbers where a body
-    file has no such set. skinning_matrix and
-    keypoint_matrix are the constants W (x) [v, 1] that make skinning and regression one matrix product each (see
-    `skinning.stacked_transforms`). pose_blendshapes (see `skinning`) are None where the template was loaded without
-    them, and applied wherever it has them; keypoint_blendshapes is what they do to the key points: regressor x weights
-    x basis, segment by segment.
+    keypoint_regressor holds the key points of all sets, one after the other (`keypoint_rows`); NaN where a body file
+    has no such set. skinning_matrix and keypoint_matrix are the constants W (x) [v, 1] that make skinning and
+    regression one matrix product each (see `skinning.stacked_transforms`). pose_blendshapes (see `skinning`) are None
+    where the template was loaded without them, and applied wherever it has them; keypoint_blendshapes is what they do
+    to the key points: regressor x weights x basis, segment by segment.
     """
 
     vertices: Float[Array | np.ndarray, "n 3"]

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from dal_jax.body import skeleton
+from dal_jax.body.cameras import Pinhole
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.observations.residuals import Target
 from dal_jax.regressor.batches import Sample
@@ -96,6 +97,7 @@ def move(similarity: Similarity, sample: Sample) -> Sample:
         observation,
         point_position=_place(similarity, observation.point_position),
         keypoint_position=_place(similarity, observation.keypoint_position),
+        pinhole=_moved(similarity, observation.pinhole),
         depth=zoom * observation.depth,
     )
     return Sample(
@@ -130,6 +132,7 @@ def mirror_target(target: Target) -> Target:
     mirrored = dataclasses.replace(
         observation,
         point_position=observation.point_position * _MIRROR[None, :2],
+        pinhole=_mirrored(observation.pinhole),
         keypoint_position=observation.keypoint_position[other] * _MIRROR[None, :2],
         keypoint_confidence=observation.keypoint_confidence[other],
         depth=observation.depth[other],
@@ -147,6 +150,19 @@ def _rotation(angle: Float[Array, ""]) -> Float[Array, "2 2"]:
 def _place(similarity: Similarity, points: Float[Array, "points 2"]) -> Float[Array, "points 2"]:
     """Return zoom Q p + shift (a mirror has been applied before)."""
     return similarity.zoom * points @ _rotation(similarity.angle).T + similarity.shift[None]
+
+
+def _moved(similarity: Similarity, pinhole: Pinhole | None) -> Pinhole | None:
+    """Return the camera of the moved crop: full perspective commutes with the change as weak perspective does."""
+    if pinhole is None:
+        return None
+    centre = _place(similarity, jnp.asarray(pinhole.centre)[None])[0]
+    return Pinhole(similarity.zoom * pinhole.focal, centre)
+
+
+def _mirrored(pinhole: Pinhole | None) -> Pinhole | None:
+    """Return the camera that sees the mirrored crop."""
+    return None if pinhole is None else Pinhole(pinhole.focal, pinhole.centre * _MIRROR[:2])
 
 
 def _resample(similarity: Similarity, image: Float[Array, "s s 3"]) -> Float[Array, "s s 3"]:

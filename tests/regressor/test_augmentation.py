@@ -5,6 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dal_jax.body import cameras, kinematics, skeleton
+from dal_jax.body.cameras import Pinhole
+from dal_jax.body.formats import load
 from dal_jax.regressor import augmentation
 from dal_jax.regressor.augmentation import AugmentationConfig, Similarity
 from tests.regressor import people
@@ -136,3 +139,23 @@ _project = jax.jit(people.project)
 
 def _augment(config, key, sample):
     return jax.jit(lambda key, sample: augmentation.augment(config, key, sample))(key, sample)
+
+
+@pytest.mark.parametrize("name", ["mirror", "all"])
+def test_a_known_camera_goes_along_with_the_crop(sample, name):
+    """Projecting the changed body before the changed camera = changing what the body projects to before its own."""
+    pinhole = Pinhole(jnp.float32(4.0), jnp.array([0.3, -0.5], jnp.float32))
+    observation = sample.target.observation.replace(pinhole=pinhole)
+    known = sample.replace(target=sample.target.replace(observation=observation))
+    moved = _move(_similarity(name), known)
+
+    def project(one):
+        joints, fit = _joints(one.fit), one.fit
+        return cameras.project(joints, fit.camera_scale, fit.translation, one.target.observation.pinhole)
+
+    other = np.array(skeleton.SMPL_MIRROR) if SIMILARITIES[name][0] else np.arange(24)
+    np.testing.assert_allclose(project(moved), _map(name, project(known))[other], atol=ROUNDING)
+
+
+def _joints(fit):
+    return kinematics.pose_skeleton(load.load_body(), fit.rotation, fit.pose, fit.segment_scale).position
