@@ -40,6 +40,20 @@ def write_json(path: PathLike, value: object, indent: int | None = 2) -> None:
     write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
 
 
+def read_text(path: PathLike) -> str:
+    """Return what a UTF-8 file holds, without the byte order mark that Windows puts before it.
+
+    Raises:
+      InputError: the file cannot be read, or is no such text.
+    """
+    try:
+        return pathlib.Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is no text") from None
+
+
 def read_json(path: PathLike) -> Any:
     """Return what a JSON file holds; it may still be anything.
 

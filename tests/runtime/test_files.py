@@ -1,5 +1,6 @@
 """A file is the old one or the new one, whatever happens in between; results appear whole and survive a kill."""
 
+import codecs
 import json
 import os
 import stat
@@ -44,6 +45,17 @@ def test_json_round_trips_and_refuses_nan(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         files.write_json(path, float("nan"))
     assert json.loads(path.read_text()) == value
+
+
+def test_a_byte_order_mark_is_not_read(tmp_path):
+    path = tmp_path / "value.json"
+    path.write_bytes(codecs.BOM_UTF8 + b'["a"]')
+    assert files.read_text(path) == '["a"]' and files.read_json(path) == ["a"]
+    path.write_bytes(b"\xff")
+    with pytest.raises(InputError, match=r"value\.json: is no text"):
+        files.read_text(path)
+    with pytest.raises(InputError, match=r"absent: cannot be read: No such file"):
+        files.read_text(tmp_path / "absent")
 
 
 def test_savez_round_trips_and_refuses_pickles(tmp_path):

@@ -149,7 +149,7 @@ def _load(path: pathlib.Path) -> pygltflib.GLTF2:
             if data[:4] == b"glTF":
                 content = pygltflib.GLTF2.load_from_bytes(data)
             else:
-                content = pygltflib.GLTF2.gltf_from_json(data.decode("utf-8"))
+                content = pygltflib.GLTF2.gltf_from_json(data.decode("utf-8-sig"))
         except _UNREADABLE as error:
             raise ValueError(f"not a readable glTF file: {error}") from error
     if content is None or not isinstance(content.asset, pygltflib.Asset):

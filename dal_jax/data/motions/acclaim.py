@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from dal_jax.data.motions import bvh
 from dal_jax.data.motions.tracks import Tracks
+from dal_jax.runtime import files
 from dal_jax.runtime.errors import InputError
 
 RATE = 120.0
@@ -187,13 +188,8 @@ def _sections(path: pathlib.Path) -> dict[str, list[tuple[int, list[str]]]]:
 
 
 def _lines(path: pathlib.Path) -> list[tuple[int, list[str]]]:
-    try:
-        text = path.read_text(encoding="utf-8", errors="strict")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is no text") from None
-    lines = ((number, line.split("#")[0].split()) for number, line in enumerate(text.splitlines(), start=1))
+    text = files.read_text(path).splitlines()
+    lines = ((number, line.split("#")[0].split()) for number, line in enumerate(text, start=1))
     return [(number, words) for number, words in lines if words]
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from dal_jax.data.motions.tracks import Tracks
+from dal_jax.runtime import files
 from dal_jax.runtime.errors import InputError
 
 _CHANNELS = ("Xposition", "Yposition", "Zposition", "Xrotation", "Yrotation", "Zrotation")
@@ -117,12 +118,7 @@ class _Words:
     """The words of a text file one after the other, with the line that each stands in."""
 
     def __init__(self, path: pathlib.Path):
-        try:
-            self._lines = path.read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-        except UnicodeDecodeError:
-            raise InputError(f"{path}: is no text") from None
+        self._lines = files.read_text(path).splitlines()
         self._path, self._line, self._rest = path, 0, []
 
     def next(self) -> str:

@@ -1,5 +1,6 @@
 """Rigged glTF humans as bodies: what was written comes back, whatever the rig's names, pose, heading and unit."""
 
+import codecs
 import json
 
 import jax
@@ -155,13 +156,14 @@ def test_other_bones_go_with_the_joint_above_them(free, tmp_path):
 
 def test_a_table_beside_the_file_says_which_is_which(free, tmp_path):
     bones = {joint: f"bone {number}" for number, joint in enumerate(NAMES)}
-    path = gltf_files.write(tmp_path / "person.glb", gltf_files.build(free, bones))
+    path = gltf_files.write(tmp_path / "person.gltf", gltf_files.build(free, bones))
+    path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())  # as editors of Windows write text
     mesh = gltf_file.read(path)
     with pytest.raises(InputError, match="no bone is joint 'pelvis'.*person.yaml"):
         rig_lib.find(path, mesh)
     del bones["right_hand"]
     table = {**bones, "left_hand": ["bone 22", "Bone_23"]}
-    (tmp_path / "person.yaml").write_text(yaml.safe_dump(table))
+    (tmp_path / "person.yaml").write_bytes(codecs.BOM_UTF8 + yaml.safe_dump(table).encode())
     joints = rig_lib.joints(mesh.heads, rig_lib.find(path, mesh))
     np.testing.assert_allclose(joints[:22], free["joints"][:22], atol=ROUNDING)
     np.testing.assert_allclose(joints[22], free["joints"][[22, 23]].mean(axis=0), atol=ROUNDING)

@@ -1,5 +1,6 @@
 """Folders of motions to 2D poses: what a lifter reads, from any side, and one line for every damaged file."""
 
+import codecs
 import pickle
 import subprocess
 import sys
@@ -132,6 +133,19 @@ def _amc(change, name="07_01.amc"):
         return path
 
     return make
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [(_bvh(str), "a.bvh"), (_amc(str), "07_01.amc"), (_amc(str), "07.asf")],
+    ids=["bvh", "amc", "asf"],
+)
+def test_a_byte_order_mark_is_no_word(tmp_path, make, name):
+    """Editors of Windows put one before UTF-8."""
+    path = make(tmp_path)
+    plain = collection.read(path, 30.0)
+    (tmp_path / name).write_bytes(codecs.BOM_UTF8 + (tmp_path / name).read_bytes())
+    assert np.array_equal(collection.read(path, 30.0), plain)
 
 
 def _npz(**changes):
