@@ -24,7 +24,7 @@ _LARGEST = 1e7
 class Skeleton(NamedTuple):
     """An .asf: bones in the rest pose, parents first; bone 0 is the root, whose parent is -1.
 
-    axes: the bones' frames; freedoms: what an .amc tells of each, in order; to_radians: of the file's unit of angles.
+    axes: the bones' frames; freedoms: what an .amc tells of each, in order; to_radians: of the .asf's unit of angles.
     """
 
     names: tuple[str, ...]
@@ -61,29 +61,61 @@ def read_skeleton(path: pathlib.Path) -> Skeleton:
 
 
 def read_motion(path: pathlib.Path, skeleton: Skeleton) -> Float[np.ndarray, "frames bones 6"]:
-    """Read an .amc: tx, ty, tz (the file's length), rx, ry, rz (the file's angle) of each bone and frame, else 0.
+    """Read an .amc: tx, ty, tz (the file's length), rx, ry, rz (radians) of each bone and frame, else 0.
+
+    Its `:DEGREES` or `:RADIANS` says what its angles are; without either they are in the skeleton's unit.
 
     Raises:
-      errors.InputError: one line that names file, line and bone.
+      errors.InputError: one line that names file, line or frame, and bone.
     """
     rows = {name: row for row, name in enumerate(skeleton.names)}
-    frames: list[np.ndarray] = []
+    header: set[str] = set()
+    frames: list[_Frame] = []
     for number, words in _lines(path):
         if words[0].startswith(":"):
+            header.add(words[0].upper())
             continue
         if len(words) == 1 and words[0].isdecimal():
-            frames.append(np.zeros((len(rows), 6)))
+            frames.append((words[0], {}))
             continue
         if words[0] not in rows:
             raise InputError(f"{path}: line {number}: the skeleton has no bone '{words[0][:40]}'")
         if not frames:
             raise InputError(f"{path}: line {number}: bone '{words[0]}' before the first frame's number")
-        freedoms = skeleton.freedoms[rows[words[0]]]
-        values = _numbers(path, number, words[1:], len(freedoms))
-        frames[-1][rows[words[0]], [_FREEDOMS.index(freedom) for freedom in freedoms]] = values
+        row = rows[words[0]]
+        frames[-1][1][row] = _numbers(path, number, words[1:], len(skeleton.freedoms[row]))
     if not frames:
         raise InputError(f"{path}: holds no frame")
-    return np.stack(frames)
+    _require_every_bone(path, skeleton, frames, ":FULLY-SPECIFIED" in header)
+    motion = np.zeros((len(frames), len(rows), 6))
+    columns = [[_FREEDOMS.index(freedom) for freedom in freedoms] for freedoms in skeleton.freedoms]
+    for frame, (_, bones) in enumerate(frames):
+        for row, values in bones.items():
+            motion[frame, row, columns[row]] = values
+    motion[..., 3:] *= _to_radians(path, header, skeleton)
+    return motion
+
+
+_Frame = tuple[str, dict[int, np.ndarray]]
+"""A frame's number as the file writes it, and the values of each bone's row."""
+
+
+def _require_every_bone(path: pathlib.Path, skeleton: Skeleton, frames: list[_Frame], fully: bool) -> None:
+    """Refuse a frame without bones that another frame has or, if the file is fully specified, that can move."""
+    moving = {row for row, freedoms in enumerate(skeleton.freedoms) if freedoms}
+    wanted = moving if fully else {row for _, bones in frames for row in bones}
+    for number, bones in frames:
+        if missing := sorted(wanted - bones.keys()):
+            names = ", ".join(skeleton.names[row] for row in missing[:3])
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            raise InputError(f"{path}: frame {number[:20]}: no values of {names}{more}; is the file cut off?")
+
+
+def _to_radians(path: pathlib.Path, header: set[str], skeleton: Skeleton) -> float:
+    units = header & {":DEGREES", ":RADIANS"}
+    if len(units) > 1:
+        raise InputError(f"{path}: says both :DEGREES and :RADIANS")
+    return {":DEGREES": np.pi / 180, ":RADIANS": 1.0}[units.pop()] if units else skeleton.to_radians
 
 
 def pose(skeleton: Skeleton, motion: Float[np.ndarray, "frames bones 6"]) -> Tracks:
@@ -91,13 +123,12 @@ def pose(skeleton: Skeleton, motion: Float[np.ndarray, "frames bones 6"]) -> Tra
 
     The root stands where the motion says.
     """
-    angle = motion[..., 3:] * skeleton.to_radians
     rotation = np.broadcast_to(np.eye(3), (*motion.shape[:2], 3, 3)).copy()
     place, rest = np.zeros((*motion.shape[:2], 3)), skeleton.offsets.copy()
     place[:, 0] = motion[:, 0, :3]
     for row, (parent, frame) in enumerate(zip(skeleton.parents, skeleton.axes, strict=True)):
         for axis in ("xyz".index(freedom[1]) for freedom in skeleton.freedoms[row] if freedom[0] == "r"):
-            rotation[:, row] = bvh.about(axis, angle[:, row, axis]) @ rotation[:, row]
+            rotation[:, row] = bvh.about(axis, motion[:, row, 3 + axis]) @ rotation[:, row]
         rotation[:, row] = frame @ rotation[:, row] @ frame.T
         if parent >= 0:
             rotation[:, row] = rotation[:, parent] @ rotation[:, row]

@@ -88,6 +88,23 @@ def test_acclaim_is_posed_as_homogeneous_matrices_pose_it(tmp_path):
             assert posed.positions[frame, place] == pytest.approx(to_world[name][:3, 3], abs=1e-4)
 
 
+def test_the_amc_says_what_its_angles_are(tmp_path):
+    """CMU's .asf counts degrees; an .amc in radians beside it poses the same bones."""
+    motion, axes = _acclaim_motion()
+    for name, unit in (("degrees", ":DEGREES"), ("radians", ":RADIANS"), ("unsaid", "")):
+        (tmp_path / name).mkdir()
+        angles = {bone: values.copy() for bone, values in motion.items()}
+        for values in angles.values():
+            values[:, -3:] *= np.pi / 180 if name == "radians" else 1
+        path = motion_files.write_acclaim(tmp_path / name, angles, axes)
+        path.write_text(path.read_text().replace(":DEGREES", unit))
+    skeleton_file = acclaim.read_skeleton(tmp_path / "degrees" / "07.asf")
+    read = [acclaim.read_motion(tmp_path / name / "07_01.amc", skeleton_file) for name in ("radians", "unsaid")]
+    wanted = acclaim.read_motion(tmp_path / "degrees" / "07_01.amc", skeleton_file)
+    assert wanted[:, 0, 3:] == pytest.approx(np.radians(motion["root"][:, 3:]))
+    assert read[0] == pytest.approx(wanted, abs=1e-8) and np.array_equal(read[1], wanted)
+
+
 @pytest.mark.parametrize(
     ("names", "prefix"),
     [
