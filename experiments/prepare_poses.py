@@ -36,10 +36,12 @@ def main(_: list[str]) -> None:
     if out.exists() and not _OVERWRITE.value:
         raise InputError(f"{out}: exists; --overwrite replaces it")
     views = Views(_CAMERA.value, _VIEWS.value, _ELEVATION.value, rate=_RATE.value, seed=_SEED.value)
-    poses, read, skipped = collection.collect(pathlib.Path(_SOURCE.value), out, views, _SKIP_INVALID.value)
-    for line in skipped:
+    done = collection.collect(pathlib.Path(_SOURCE.value), out, views, _SKIP_INVALID.value)
+    for line in done.skipped:
         print(f"skipped: {line}", file=sys.stderr)
-    print(f"{out}: {poses} poses of {read} files, skipped {len(skipped)} files")
+    for line in done.notes:
+        print(f"note: {line}", file=sys.stderr)
+    print(f"{out}: {done.poses} poses of {done.files} files, skipped {len(done.skipped)} files")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,6 @@ LENGTH_S = 20.0
 
 
 _TEST_EVERY = 10  # of the recordings, in order of their names, one in so many is for the test people alone
-_Y_UP = rotate("X", -np.pi / 2)  # recordings have z up
 
 
 class Posture(NamedTuple):
@@ -77,9 +76,9 @@ def recorded_posture(folder: str, split: str, random: np.random.Generator) -> Po
       errors.InputError: the folder has too few recordings, or one cannot be read.
     """
     files = recordings(folder, split)
-    motion = _read(files[int(random.integers(len(files)))])
+    motion, y_up = _read(files[int(random.integers(len(files)))])
     frame = int(random.integers(len(motion.root)))
-    root = _Y_UP @ rotation_matrix(motion.root[frame])
+    root = y_up @ rotation_matrix(motion.root[frame])
     forward = root[:, 2]
     azimuth = np.arctan2(forward[0], forward[2])
     return Posture(rotate("Y", -azimuth) @ root, motion.pose[frame], on_chair=False)
@@ -109,5 +108,7 @@ def recordings_digest(folder: str) -> str:
 
 
 @functools.lru_cache(64)
-def _read(path: pathlib.Path) -> SmplMotion:
-    return smpl_motion.read(path)
+def _read(path: pathlib.Path) -> tuple[SmplMotion, Float[np.ndarray, "3 3"]]:
+    """Return a recording, and the rotation from its world to one whose y is up."""
+    motion = smpl_motion.read(path)
+    return motion, smpl_motion.y_up(path, motion)[0]

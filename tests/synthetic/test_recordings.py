@@ -31,7 +31,8 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("amass")
     for number in range(_FILES):
         turned = Rotation.from_euler("z", _HEADING[number][:, None]) * Rotation.from_euler("x", 90, degrees=True)
-        root = (turned * _LEAN).as_rotvec()
+        upside_down = Rotation.from_euler("x", 180 * (number % 2), degrees=True)  # as some exporters turn worlds
+        root = (upside_down * turned * _LEAN).as_rotvec()
         motion_files.write_amass(folder / f"{number:02d}_poses.npz", root, _POSE[number])
     np.savez(folder / "shape.npz", betas=np.zeros(16))
     return str(folder)

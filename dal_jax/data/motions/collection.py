@@ -1,13 +1,16 @@
 """Cameras sampled around moving people: 2D poses as photographs would show them."""
 
 import dataclasses
+import functools
 import pathlib
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from dal_jax.body import skeleton
 from dal_jax.body.formats import load
-from dal_jax.data.motions import acclaim, bvh, smpl_motion, tracks
+from dal_jax.data.motions import acclaim, bvh, smpl_motion, tracks, up_axis
 from dal_jax.runtime import progress
 from dal_jax.runtime.errors import InputError
 from dal_jax.runtime.files import savez
@@ -69,9 +72,16 @@ def _rotation(azimuth: np.ndarray, elevation: np.ndarray) -> Float[np.ndarray, "
 ENDINGS = (".npz", ".pkl", ".bvh", ".amc")
 
 
-def collect(
-    source: pathlib.Path, out: pathlib.Path, views: Views, skip_invalid: bool = False
-) -> tuple[int, int, list[str]]:
+class Collected(NamedTuple):
+    """Poses written, files read, a line for each file that was left out, and for each whose up is not the usual one."""
+
+    poses: int
+    files: int
+    skipped: list[str]
+    notes: list[str]
+
+
+def collect(source: pathlib.Path, out: pathlib.Path, views: Views, skip_invalid: bool = False) -> Collected:
     """Write `keypoints` (n, 17, 2) px and `visible` of every motion under a folder, whatever its format.
 
     Args:
@@ -80,29 +90,27 @@ def collect(
       views: cameras and rate.
       skip_invalid: leave out files that cannot be read, instead of ending at the first.
 
-    Returns:
-      Poses written, files read, and a line for each file that was left out.
-
     Raises:
       errors.InputError: a file cannot be read, or there is none; one line that names file and entry.
     """
     paths = find(source, out)
     random = np.random.default_rng(views.seed)
-    keypoints, skipped = [], []
+    keypoints, skipped, notes = [], [], []
     for path in progress.bar("reading motions", paths, unit="file"):
         try:
-            joints = read(path, views.rate)
+            joints, note = read(path, views.rate)
         except InputError as error:
             if not skip_invalid:
                 raise
             skipped.append(str(error))
             continue
+        notes += [note] * bool(note)
         keypoints.append(look(joints, views, random).astype(np.float32))
     if not keypoints:
         raise InputError(skipped[0])
     every = np.concatenate(keypoints)
     savez(out, keypoints=every, visible=np.ones(every.shape[:2], bool))
-    return len(every), len(keypoints), skipped
+    return Collected(len(every), len(keypoints), skipped, notes)
 
 
 def find(source: pathlib.Path, out: pathlib.Path | None = None) -> list[pathlib.Path]:
@@ -122,8 +130,8 @@ def find(source: pathlib.Path, out: pathlib.Path | None = None) -> list[pathlib.
     return found
 
 
-def read(path: pathlib.Path, rate: float) -> Float[np.ndarray, "frames 17 3"]:
-    """Return Human3.6M's joints of a motion at no more than `rate` frames a second: metres, y up.
+def read(path: pathlib.Path, rate: float) -> tuple[Float[np.ndarray, "frames 17 3"], str]:
+    """Return Human3.6M's joints of a motion at no more than `rate` frames a second, metres, y up; and `up_axis`' note.
 
     Other skeletons than SMPL's are scaled to the free body's length of bones, file by file, because few formats tell
     their unit.
@@ -133,30 +141,38 @@ def read(path: pathlib.Path, rate: float) -> Float[np.ndarray, "frames 17 3"]:
         return _smpl(path, rate)
     if ending == ".bvh":
         content = bvh.read(path)
-        joints = tracks.h36m_joints(bvh.pose(content, _step(content.rate, rate)), tracks.BVH, str(path))
+        posed = bvh.pose(content, _step(content.rate, rate))
+        h36m_joints = functools.partial(tracks.h36m_joints, names=tracks.BVH, file_name=str(path))
     elif ending == ".amc":
         skeleton_file = _skeleton_of(path)
-        skeleton = acclaim.read_skeleton(skeleton_file)
-        motion = acclaim.read_motion(path, skeleton)[:: _step(acclaim.RATE, rate)]
-        posed = acclaim.pose(skeleton, motion)
-        joints = tracks.h36m_joints(posed, tracks.ACCLAIM, str(skeleton_file), bones_end=True)
+        acclaim_skeleton = acclaim.read_skeleton(skeleton_file)
+        motion = acclaim.read_motion(path, acclaim_skeleton)[:: _step(acclaim.RATE, rate)]
+        posed = acclaim.pose(acclaim_skeleton, motion)
+        names, file_name = tracks.ACCLAIM, str(skeleton_file)
+        h36m_joints = functools.partial(tracks.h36m_joints, names=names, file_name=file_name, bones_end=True)
     else:
         raise InputError(f"{path}: motions are {', '.join(ENDINGS)}, not '{path.suffix}'")
+    joints, rest = h36m_joints(posed), h36m_joints(tracks.at_rest(posed))[0]
     length = tracks.bone_sum(joints).mean()
     if not length > 0:
         raise InputError(f"{path}: the skeleton's bones have no length")
-    return joints * (_body_bone_sum() / length)
+    legs = rest[_HIP] - rest[_FEET].mean(axis=0)
+    standing = np.stack([rest[_THORAX] - rest[_HIP], legs])
+    rotation, note = up_axis.find(path, joints[:, _THORAX] - joints[:, _HIP], "y", joints[:, _HIP], standing)
+    return joints @ rotation.T * (_body_bone_sum() / length), note
 
 
+_HIP, _THORAX = (skeleton.H36M_JOINT_NAMES.index(name) for name in ("hip", "thorax"))
+_FEET = [skeleton.H36M_JOINT_NAMES.index(name) for name in ("right_foot", "left_foot")]
 _NO_MOTION = ("shape.npz", "neutral_stagei.npz", "male_stagei.npz", "female_stagei.npz")
-_Y_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])  # of a world whose z is up, as AMASS's is
 
 
-def _smpl(path: pathlib.Path, rate: float) -> Float[np.ndarray, "frames 17 3"]:
+def _smpl(path: pathlib.Path, rate: float) -> tuple[Float[np.ndarray, "frames 17 3"], str]:
     motion = smpl_motion.read(path)
     step = _step(motion.rate or rate, rate)
     joints = smpl_motion.h36m_joints(load.load_body(), motion.root[::step], motion.pose[::step])
-    return joints @ _Y_UP.T
+    rotation, note = smpl_motion.y_up(path, motion)
+    return joints @ rotation.T, note
 
 
 def _step(recorded: float, wanted: float) -> int:

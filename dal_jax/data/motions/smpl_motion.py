@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from scipy.spatial.transform import Rotation
 
-from dal_jax.body import kinematics, rotations, skinning
+from dal_jax.body import kinematics, rotations, skeleton, skinning
 from dal_jax.body.formats import array_pickle
 from dal_jax.body.kinematics import Segments
 from dal_jax.body.template import Template
+from dal_jax.data.motions import up_axis
 from dal_jax.runtime import archives
 from dal_jax.runtime.errors import InputError
 
@@ -19,6 +21,8 @@ _WIDTHS = {72: "SMPL", 156: "SMPL+H", 165: "SMPL-X"}
 _BODY = 21  # joints below the pelvis that all three share; SMPL's last two, the hands, have fingers in the others
 _RATES = ("mocap_framerate", "mocap_frame_rate")
 _LARGEST = 1e4
+_UP = "z"  # of AMASS's world
+_TRUNK_M = 0.5
 _BATCH = 256  # poses at once: one shape for the compiler, whatever a file's length
 
 
@@ -69,6 +73,16 @@ def h36m_joints(
     """Return Human3.6M's joints of bodies in the recording's world, the pelvis at the origin, metres."""
     rows = [np.arange(start, start + _BATCH) % len(root) for start in range(0, len(root), _BATCH)]  # wraps, to fill up
     return np.concatenate([_joints(template, root[row], pose[row]) for row in rows])[: len(root)].astype(np.float64)
+
+
+def y_up(path: pathlib.Path, motion: SmplMotion) -> tuple[Float[np.ndarray, "3 3"], str]:
+    """Return the rotation from the recording's world to one whose y is up, and a note (`up_axis.find`)."""
+    pelvis = Rotation.from_rotvec(motion.root)
+    chest = pelvis
+    for joint in ("spine1", "spine2", "spine3"):
+        chest = chest * Rotation.from_rotvec(motion.pose[:, skeleton.SMPL_JOINT_NAMES.index(joint) - 1])
+    trunk = _TRUNK_M / 2 * (pelvis.as_matrix() + chest.as_matrix())[:, :, 1]
+    return up_axis.find(path, trunk, _UP, motion.trans)
 
 
 def segments_of(template: Template, root: Float[Array, "3"], pose: Float[Array, "23 3"]) -> Segments:

@@ -15,7 +15,7 @@ from dal_jax.runtime.errors import InputError
 
 
 class Tracks(NamedTuple):
-    """Named points and the frames that rotate with them; y up, any unit of length.
+    """Named points and the frames that rotate with them; in any world and unit of length.
 
     rotations: each point's frame to the world, the identity in the rest pose.
     rest: the points in the rest pose; parents: -1 for the root; a parent comes before its children.
@@ -51,6 +51,11 @@ ACCLAIM: Names = {
     "elbow": ("*humerus",), "wrist": ("*radius",), "neck": ("thorax",), "head": ("upperneck",),
 }  # fmt: skip
 """Of CMU's .asf skeletons."""
+
+
+def at_rest(tracks: Tracks) -> Tracks:
+    """Return a single frame: the rest pose."""
+    return tracks._replace(positions=tracks.rest[None], rotations=np.tile(np.eye(3), (1, len(tracks.names), 1, 1)))
 
 
 _FACE = ("head",)  # with whose frame nose and top of the head move, in every format

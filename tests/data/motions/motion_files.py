@@ -32,6 +32,8 @@ ACCLAIM = {
 }  # fmt: skip
 """SMPL's joints as the bones of CMU's skeletons that end there; `head` goes on from `upperneck`."""
 
+Y_UP = np.eye(3)
+
 
 def free_body_offsets():
     """Return each of SMPL's joints relative to its parent, on the free body."""
@@ -40,9 +42,14 @@ def free_body_offsets():
     return np.where(parents[:, None] < 0, 0.0, joints - joints[parents])
 
 
-def write_bvh(path, angles_deg, order="ZXY", names=MIXAMO, prefix="mixamorig:", seconds=1 / 30, unit=100.0, root=None):
-    """Write the free body's skeleton; angles_deg: (frames, 24, 3), in the order in which `order` lists the axes."""
-    offsets = unit * free_body_offsets()
+def write_bvh(path, angles_deg, order="ZXY", names=MIXAMO, prefix="mixamorig:", unit=100.0, root=None, world=Y_UP):
+    """Write the free body's skeleton; angles_deg: (frames, 24, 3), in the order in which `order` lists the axes.
+
+    world: maps axes of its world (y up) to axes of the file's, or to their opposites.
+    """
+    offsets = unit * free_body_offsets() @ world.T
+    axes = world[:, ["XYZ".index(axis) for axis in order]]
+    order, angles_deg = ["XYZ"[axis] for axis in np.argmax(np.abs(axes), axis=0)], angles_deg * axes.sum(axis=0)
     parents, smpl = skeleton.SMPL_PARENTS, skeleton.SMPL_JOINT_NAMES
     lines, columns = ["HIERARCHY"], []
 
@@ -64,8 +71,8 @@ def write_bvh(path, angles_deg, order="ZXY", names=MIXAMO, prefix="mixamorig:", 
 
     joint(0, 0)
     frames = len(angles_deg)
-    root = np.zeros((frames, 3)) if root is None else root
-    lines += ["MOTION", f"Frames: {frames}", f"Frame Time: {seconds:.9f}"]
+    root = np.zeros((frames, 3)) if root is None else root @ world.T
+    lines += ["MOTION", f"Frames: {frames}", f"Frame Time: {1 / 30:.9f}"]
     for frame in range(frames):
         values = [*root[frame], *angles_deg[frame][columns].ravel()]
         lines.append(" ".join(f"{value:.9f}" for value in values))

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from dal_jax.body import kinematics
 from dal_jax.body.formats import load
-from dal_jax.data.motions import collection, smpl_motion
+from dal_jax.data.motions import collection, smpl_motion, up_axis
 from dal_jax.data.motions.collection import Views
 from dal_jax.lifting import poses
 from dal_jax.runtime.errors import InputError
@@ -73,8 +73,8 @@ def test_a_folder_of_every_format_becomes_a_lifters_poses(tmp_path):
     views = Views(number=2, rate=15.0)
     done = collection.collect(tmp_path, tmp_path / "poses.npz", views)
     again = collection.collect(tmp_path, tmp_path / "poses.npz", views)  # what was made is no motion
-    written, files, skipped = done
-    assert files == 3 and not skipped and written == 2 * (_FRAMES // 8 + _FRAMES // 2 + _FRAMES // 8)
+    written, files, *lines = done
+    assert files == 3 and lines == [[], []] and written == 2 * (_FRAMES // 8 + _FRAMES // 2 + _FRAMES // 8)
     read = poses.read(tmp_path / "poses.npz")
     assert again == done
     assert read.keypoints_px.shape == (written, 17, 2) and read.visible.all()
@@ -143,9 +143,9 @@ def _amc(change, name="07_01.amc"):
 def test_a_byte_order_mark_is_no_word(tmp_path, make, name):
     """Editors of Windows put one before UTF-8."""
     path = make(tmp_path)
-    plain = collection.read(path, 30.0)
+    plain, _ = collection.read(path, 30.0)
     (tmp_path / name).write_bytes(codecs.BOM_UTF8 + (tmp_path / name).read_bytes())
-    assert np.array_equal(collection.read(path, 30.0), plain)
+    assert np.array_equal(collection.read(path, 30.0)[0], plain)
 
 
 def _npz(**changes):
@@ -221,7 +221,7 @@ def test_what_is_wrong_is_named_in_one_line(tmp_path, make, message):
 
 def test_the_binary_skips_what_it_is_told_to_and_overwrites_nothing(tmp_path):
     (tmp_path / "motions").mkdir()
-    motion_files.write_bvh(tmp_path / "motions" / "a.bvh", np.zeros((3, 24, 3)))
+    motion_files.write_bvh(tmp_path / "motions" / "a.bvh", np.zeros((3, 24, 3)), world=up_axis.TO_Y_UP["z"].T)
     (tmp_path / "motions" / "b.bvh").write_text("HIERARCHY")
 
     def run(*flags):
@@ -232,5 +232,6 @@ def test_the_binary_skips_what_it_is_told_to_and_overwrites_nothing(tmp_path):
     done = run("--skip_invalid", "--rate=30")
     assert done.returncode == 0 and "3 poses of 1 files, skipped 1 files" in done.stdout
     assert "skipped: " in done.stderr and "b.bvh" in done.stderr
+    assert f"note: {tmp_path / 'motions' / 'a.bvh'}: z is up, not y as usual\n" in done.stderr
     again = run("--skip_invalid")
     assert again.returncode == 2 and "poses.npz: exists; --overwrite replaces it" in again.stderr

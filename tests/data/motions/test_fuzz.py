@@ -66,7 +66,7 @@ def test_a_spoiled_file_is_read_or_refused_by_one_line(tmp_path, make):
     for _ in range(_SPOILED):
         spoiled.write_bytes(_spoil(content, random))
         try:
-            joints = collection.read(motion, 30.0)
+            joints, _ = collection.read(motion, 30.0)
         except InputError as error:
             refused.append(str(error))
         else:

@@ -145,7 +145,7 @@ def test_a_skeletons_joints_are_where_the_bodys_regressor_puts_them(tmp_path):
     amass = motion_files.write_amass(tmp_path / "a_poses.npz", turned[None], vectors[None, 1:])
     angles = Rotation.from_rotvec(vectors).as_euler("ZXY", degrees=True)
     motion_files.write_bvh(tmp_path / "b.bvh", angles[None])
-    body, other = (collection.read(path, 30.0)[0] for path in (amass, tmp_path / "b.bvh"))
+    body, other = (collection.read(path, 30.0)[0][0] for path in (amass, tmp_path / "b.bvh"))
     apart = np.linalg.norm((body - body[0]) - (other - other[0]), axis=1)
     assert apart.max() < NEAR_M, dict(zip(skeleton.H36M_JOINT_NAMES, apart.round(3), strict=True))
 
@@ -154,7 +154,7 @@ def test_acclaim_stands_as_the_body_does_at_rest(tmp_path):
     names = ["root", *(name for name, _, _ in motion_files.acclaim_bones())]
     still = {name: np.zeros((1, 3)) for name in names} | {"root": np.zeros((1, 6))}
     path = motion_files.write_acclaim(tmp_path, still, {name: np.array([10.0, 20.0, 30.0]) for name in names})
-    joints = collection.read(path, 30.0)[0]
+    joints = collection.read(path, 30.0)[0][0]
     body = load.load_body()
     rest = np.asarray(body.h36m_regressor) @ np.asarray(body.vertices)
     apart = np.linalg.norm((joints - joints[0]) - (rest - rest[0]), axis=1)
