@@ -21,7 +21,7 @@ _WIDTHS = {72: "SMPL", 156: "SMPL+H", 165: "SMPL-X"}
 _BODY = 21  # joints below the pelvis that all three share; SMPL's last two, the hands, have fingers in the others
 _RATES = ("mocap_framerate", "mocap_frame_rate")
 _LARGEST = 1e4
-_UP = "z"  # of AMASS's world
+_UP = {"poses": "z", "new_poses": "-y"}  # of AMASS's world, of a camera's frame
 _TRUNK_M = 0.5
 _BATCH = 256  # poses at once: one shape for the compiler, whatever a file's length
 
@@ -31,7 +31,7 @@ class SmplMotion(NamedTuple):
 
     root: rotation vector of the pelvis, to the recording's world; pose: of the other joints in their parents' frames.
     trans: what the file adds to the body's points, None where it tells no place; betas: the person's shape.
-    rate: frames a second, None where the file does not say.
+    rate: frames a second, None where the file does not say. up: the axis that is usually up in such a file.
     """
 
     root: Float[np.ndarray, "frames 3"]
@@ -39,6 +39,7 @@ class SmplMotion(NamedTuple):
     trans: Float[np.ndarray, "frames 3"] | None
     betas: Float[np.ndarray, "k"]
     rate: float | None
+    up: str
 
 
 def read(path: pathlib.Path) -> SmplMotion:
@@ -64,7 +65,7 @@ def read(path: pathlib.Path) -> SmplMotion:
     count = 23 if poses.shape[1] == 72 else _BODY
     pose[:, :count] = poses[:, 3 : 3 + 3 * count].reshape(-1, count, 3)
     betas = _checked(path, "betas", fields["betas"], None).ravel() if "betas" in fields else np.zeros(0)
-    return SmplMotion(poses[:, :3], pose, trans, betas, _rate(path, fields))
+    return SmplMotion(poses[:, :3], pose, trans, betas, _rate(path, fields), _UP[name])
 
 
 def h36m_joints(
@@ -82,7 +83,7 @@ def y_up(path: pathlib.Path, motion: SmplMotion) -> tuple[Float[np.ndarray, "3 3
     for joint in ("spine1", "spine2", "spine3"):
         chest = chest * Rotation.from_rotvec(motion.pose[:, skeleton.SMPL_JOINT_NAMES.index(joint) - 1])
     trunk = _TRUNK_M / 2 * (pelvis.as_matrix() + chest.as_matrix())[:, :, 1]
-    return up_axis.find(path, trunk, _UP, motion.trans)
+    return up_axis.find(path, trunk, motion.up, motion.trans)
 
 
 def segments_of(template: Template, root: Float[Array, "3"], pose: Float[Array, "23 3"]) -> Segments:

@@ -6,6 +6,7 @@ from scipy.spatial.transform import Rotation
 
 from dal_jax.data.motions import collection, smpl_motion, up_axis
 from dal_jax.data.motions.smpl_motion import SmplMotion
+from tests.body import smpl_files
 from tests.data.motions import motion_files
 
 EXACT_M = 1e-6
@@ -32,7 +33,7 @@ def _amass(up, trans=_WALK_M, lying=False):
     own = Rotation.from_rotvec(_RANDOM.normal(0, 0.1, (_FRAMES, 3)))
     root = world * Rotation.from_euler("x", 90 * lying, degrees=True) * own
     places = None if trans is None else world.apply(trans)
-    return SmplMotion(root.as_rotvec(), _RANDOM.normal(0, 0.1, (_FRAMES, 23, 3)), places, np.zeros(0), 30.0)
+    return SmplMotion(root.as_rotvec(), _RANDOM.normal(0, 0.1, (_FRAMES, 23, 3)), places, np.zeros(0), 30.0, "z")
 
 
 @pytest.mark.parametrize("up", up_axis.TO_Y_UP)
@@ -53,6 +54,17 @@ def test_people_who_lie_or_swim_keep_the_usual_axis(tmp_path, trans):
     assert "a.bvh: y is taken for up as usual, though people" in note
     trunk = joints[:, 8] - joints[:, 0]
     assert (trunk[:, 2] > 0.7 * np.linalg.norm(trunk, axis=-1)).all()
+
+
+def test_mosh_in_a_cameras_frame_stands_upright(tmp_path):
+    """`new_poses` are in a camera's frame: y down, and no place that would show a walk."""
+    world, camera = _amass("z"), up_axis.TO_Y_UP["-y"].T @ up_axis.TO_Y_UP["z"]
+    root = (Rotation.from_matrix(camera) * Rotation.from_rotvec(world.root)).as_rotvec()
+    for name, entry, vectors in (("world", "poses", world.root), ("cam0_aligned", "new_poses", root)):
+        poses = np.concatenate([vectors, world.pose.reshape(_FRAMES, -1)], axis=1)
+        (tmp_path / f"{name}.pkl").write_bytes(smpl_files.old_pickle({entry: poses}))
+    wanted, found = (collection.read(tmp_path / f"{name}.pkl", 30.0) for name in ("world", "cam0_aligned"))
+    assert found[0] == pytest.approx(wanted[0], abs=EXACT_M) and wanted[1] == found[1] == ""
 
 
 def test_people_who_bend_and_rise_need_no_note():
