@@ -44,7 +44,7 @@ def read(path: pathlib.Path) -> Fields:
     forward = facing_forward(rig.joints(mesh.heads, nodes))
     joints = rig.joints(mesh.heads @ forward.T, nodes)
     vertices = vertices @ forward.T
-    problem = _problem(vertices, joints, "left_foot" in nodes)
+    problem = _problem(vertices, joints, weights)
     if problem:
         raise InputError(f"{path}: {problem}")
     vertices, joints = t_pose(vertices, joints, weights)
@@ -65,7 +65,7 @@ def _welded(
     return vertices[used[first[kept]]], np.searchsorted(kept, faces[solid]), weights[used[first[kept]]]
 
 
-def _problem(vertices: np.ndarray, joints: np.ndarray, has_feet: bool) -> str | None:
+def _problem(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray) -> str | None:
     if not len(vertices):
         return "its skinned meshes have no triangle"
     _, height, depth = np.ptp(vertices, axis=0).tolist()
@@ -79,8 +79,15 @@ def _problem(vertices: np.ndarray, joints: np.ndarray, has_feet: bool) -> str | 
     for start, end in _BONES:
         if np.linalg.norm(at[end] - at[start]) < _SHORTEST_M:
             return f"joints '{start}' and '{end}' lie at one place"
-    ahead = sum(at[f"{side}_foot"][2] - at[f"{side}_ankle"][2] for side in ("left", "right"))
-    return "the feet point backwards: are left and right mixed up?" if has_feet and ahead < 0 else None
+    ahead = sum(_foot_ahead_m(vertices, joints, weights, side) for side in ("left", "right"))
+    return "the feet point backwards: are left and right mixed up?" if ahead < 0 else None
+
+
+def _foot_ahead_m(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray, side: str) -> float:
+    """Return how far a foot's skin lies ahead of its ankle on average: the rig may have no bone for the toes."""
+    ankle, foot = (_NAMES.index(f"{side}_{joint}") for joint in ("ankle", "foot"))
+    skin = weights[:, ankle] + weights[:, foot]
+    return float(skin @ (vertices[:, 2] - joints[ankle, 2]) / max(skin.sum(), 1e-9))
 
 
 # --- Turn a rig from its file's pose into the free body's T-pose, in our frame; and lay it onto the free body ---

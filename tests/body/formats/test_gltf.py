@@ -257,6 +257,7 @@ def _buffer_at(uri):
     return lambda content: content["buffers"][0].update(uri=uri), "leaves the file's folder"
 
 
+MIRRORED = ((0, {"scale": [1, 1, -1]}), (11, {"name": "left"}), (12, {"name": "right"}))  # and without bones of toes
 WRONG = {
     "no skin": (lambda c: c["nodes"][-1].pop("skin"), "no triangle mesh with a skin"),
     "no weights": (lambda c: _primitive(c)["attributes"].pop("WEIGHTS_0"), "attribute WEIGHTS_0 is missing"),
@@ -279,6 +280,7 @@ WRONG = {
     "upside down": (lambda c: c["nodes"][0].update(rotation=[0, 0, 1, 0]), "head lies below the pelvis"),
     "flat": (lambda c: c["nodes"][0].update(scale=[1, 1, 0]), "the skin has no depth"),
     "swapped sides": (_swap_sides, "the feet point backwards"),
+    "mirrored": (lambda c: [c["nodes"][node].update(field) for node, field in MIRRORED], "the feet point backwards"),
     "two of a name": (lambda c: c["nodes"][4].update(name="Hips"), "several bones are called 'Hips'"),
     "no knee": (lambda c: c["nodes"][5].update(name="patella"), "no bone is joint 'left_knee' (23 of 24 found"),
     "no matrices": (lambda c: c["accessors"][4].update(count=3), "has 3 matrices for 24 joints"),
