@@ -17,6 +17,7 @@ from dal_jax.observations.coco import BadEntry
 from dal_jax.observations.keypoints import Keypoints
 from dal_jax.observations.person import AnnotatedPerson, Rejected
 from dal_jax.observations.photographs import crop_labels, is_grey, read_picture
+from dal_jax.runtime import files
 from dal_jax.runtime.errors import InputError
 
 _IUV, _INDS = "_IUV.png", "_INDS.png"
@@ -111,7 +112,7 @@ class IuvFolder:
 
 def _name(photograph: Photograph) -> str:
     name = (photograph.picture or {}).get("file_name")
-    return name if isinstance(name, str) else ""
+    return (files.name_inside(name) or "") if isinstance(name, str) else ""
 
 
 def _labelled(photograph: Photograph | None):

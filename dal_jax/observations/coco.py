@@ -119,10 +119,10 @@ def file_name(picture: dict[str, Any], needed: bool = True) -> str:
     """Return the name of an image's file, which stays inside the images' folder; '' where it is not needed."""
     name = picture.get("file_name", None if needed else "")
     require(isinstance(name, str), "missing field", f"file_name of image {picture['id']!r} is {short(name)}")
-    path = pathlib.PurePosixPath(name.replace("\\", "/"))
-    inside = not path.is_absolute() and ".." not in path.parts and ":" not in name and name.isprintable()
-    require(inside, "unsafe file name", f"file_name {short(name)} leaves the images' folder")
-    return name
+    inside = files.name_inside(name)
+    if inside is None:
+        raise BadEntry("unsafe file name", f"file_name {short(name)} leaves the images' folder")
+    return inside
 
 
 def numbers(entry: dict[str, Any], name: str, length: int | None) -> Float[np.ndarray, "n"]:

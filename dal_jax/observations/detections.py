@@ -225,6 +225,7 @@ def _detection(bare: Detection, fields: Any, field: str) -> Detection | None:
     """Return what an entry tells, or None where it has no known key point."""
     image_id, annotation_id = (value if coco.is_id(value) else -1 for value in (bare.image_id, bare.annotation_id))
     name = bare.file_name if isinstance(bare.file_name, str) and bare.file_name.isprintable() else ""
+    name = files.name_inside(name) or name
     try:
         if bare.problem:
             raise _bad(bare.problem)

@@ -81,6 +81,14 @@ def parse_json(content: bytes | str) -> Any:
         raise ValueError("nested too deep") from None
 
 
+def name_inside(name: str) -> str | None:
+    """Return a file's name below some folder, slashes for Windows' backslashes; None where it leaves the folder."""
+    slashed = name.replace("\\", "/")
+    path = pathlib.PurePosixPath(slashed)
+    leaves = path.is_absolute() or ".." in path.parts or ":" in name or not name.isprintable()
+    return None if leaves else slashed
+
+
 def savez(path: PathLike, **arrays: np.ndarray | str) -> None:
     """Write a compressed .npz without pickles; an object array raises ValueError."""
     with _replacing(path) as file:

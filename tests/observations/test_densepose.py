@@ -90,13 +90,29 @@ def test_the_same_id_twice_is_refused(write):
 
 
 @pytest.mark.parametrize(
-    "name", ["../secret.jpg", "/etc/secret.jpg", "a/../../b.jpg", "..\\b.jpg", "C:\\b.jpg", "a\0.jpg"]
+    "name",
+    [
+        "../secret.jpg",
+        "/etc/secret.jpg",
+        "a/../../b.jpg",
+        "..\\b.jpg",
+        "a\\..\\..\\b.jpg",
+        "\\b.jpg",
+        "C:\\b.jpg",
+        "a\0.jpg",
+    ],
 )
 def test_a_file_name_cannot_leave_the_folder(write, name):
     value = annotation_files.content([annotation_files.entry()])
     value["images"][0]["file_name"] = name
     with pytest.raises(InputError, match="leaves the images' folder"):
         densepose.read(write(value), check_picture=lambda *_: None)
+
+
+def test_a_file_name_may_have_the_backslashes_of_windows(write):
+    value = annotation_files.content([annotation_files.entry()])
+    value["images"][0]["file_name"] = "sub\\a.jpg"
+    assert densepose.read(write(value)).people[0].file_name == "sub/a.jpg"
 
 
 def test_a_missing_photograph_is_named(write):

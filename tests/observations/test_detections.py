@@ -105,6 +105,8 @@ def test_a_detector_s_confidences_decide_what_is_known(folder):
 BAD_ENTRIES = {
     "another picture": ({"image_id": "b.jpg"}, "entry 0: there is no photograph 'b.jpg'"),
     "outside the folder": ({"image_id": "../a.jpg"}, "there is no photograph '../a.jpg'"),
+    "outside by backslash": ({"image_id": "..\\a.jpg"}, "there is no photograph '..\\a.jpg'"),
+    "below by backslash": ({"image_id": "sub\\a.jpg"}, "there is no photograph 'sub/a.jpg'"),
     "no picture": ({"image_id": None}, "image_id None names no picture"),
     "no box": ({"bbox": None}, "bbox is None, expected 4 numbers"),
     "three numbers": ({"bbox": [1, 2, 3]}, "bbox has 3 values"),

@@ -16,6 +16,7 @@ import numpy as np
 import pygltflib
 from jaxtyping import Float, Int
 
+from dal_jax.runtime import files
 from dal_jax.runtime.errors import InputError
 
 _COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
@@ -312,8 +313,8 @@ def _buffer(folder: pathlib.Path, content: pygltflib.GLTF2, number: int) -> byte
             raise ValueError(f"buffers[{number}].uri: a data URI that is not base64")
         return base64.b64decode(text, validate=True)
     name = urllib.parse.unquote(uri)
-    relative = pathlib.PurePosixPath(name.replace("\\", "/"))
-    if relative.is_absolute() or ".." in relative.parts or ":" in name or not name.isprintable():
+    relative = files.name_inside(name)
+    if relative is None:
         raise ValueError(f"buffers[{number}].uri {name[:60]!r} leaves the file's folder")
     return (folder / relative).read_bytes()
 

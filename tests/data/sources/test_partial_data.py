@@ -136,9 +136,11 @@ def test_photographs_may_lie_below_and_key_points_on_nobody_are_nobody_s(tmp_pat
     content = json.loads((folder / "keypoints.json").read_text())
     for one in content["annotations"]:
         one["keypoints"] = [2, 2, 2] * 17
+    content["images"][0]["file_name"] = "images\\a.jpg"  # as Windows writes it
     (folder / "keypoints.json").write_text(json.dumps(content))
     found = _read("iuv_folder", folder)
     assert found.prepared["train"] == 6 and found.noted["without key points"] == 6
+    assert "key points without a prediction" not in found.noted
 
 
 def test_a_size_that_the_file_does_not_tell_is_the_photograph_s(tmp_path):
