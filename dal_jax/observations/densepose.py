@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dal_jax.body import skeleton
-from dal_jax.observations import coco, keypoints
+from dal_jax.observations import coco, coco_keypoints, keypoints
 from dal_jax.observations.coco import BadEntry
+from dal_jax.observations.coco_keypoints import Labelling
 from dal_jax.observations.keypoints import Keypoints
 from dal_jax.observations.person import AnnotatedPerson, Annotations
 from dal_jax.runtime.errors import InputError
@@ -41,14 +41,19 @@ def read(
         entry; one line with file, annotation, field and value.
     """
     container = coco.read(path)
-    entries, seen, without = [], set(), 0
+    labels = coco_keypoints.labelling(container.categories, container.entries)
+    entries, seen, without, labelled = [], set(), 0, []
     for position, raw in enumerate(container.entries):
         if isinstance(raw, dict) and not has_points(raw) and not _has_keypoints(raw):
             without += 1
             continue
         picture = coco.picture_of(container, raw)
         try:
-            one = parse_person(raw, picture, container.keypoint_names, check_picture is not None)
+            one = parse_person(raw, picture, labels, check_picture is not None)
+            labelled.append((f"{path}: annotation {one.annotation_id}", one.keypoints))
+            if not has_points(raw) and np.sum(one.keypoints.flag > 0) < FEWEST_KEYPOINTS:
+                without += 1
+                continue
             if check_picture is not None:
                 problem = check_picture(one.file_name, one.picture_size)
                 coco.require(problem is None, "image missing or unreadable", str(problem))
@@ -59,13 +64,12 @@ def read(
             entries.append(coco.reject(path, position, raw, picture, bad))
             if not skip_invalid:
                 raise InputError(entries[-1].message) from bad
-    annotations = Annotations(entries, without)
+    annotations = Annotations(entries, without, notes=keypoints.notes(labelled))
     if not annotations.people:
         if entries:
             raise InputError(f"{entries[0].message} (none of {len(entries)} people can be used)")
-        raise InputError(
-            f"{path}: no annotation has dense points (dp_I, dp_U, dp_V, dp_x, dp_y) or {FEWEST_KEYPOINTS} key points"
-        )
+        needed = f"dense points (dp_I, dp_U, dp_V, dp_x, dp_y) or {FEWEST_KEYPOINTS} key points"
+        raise InputError("; ".join([f"{path}: no annotation has {needed}", *annotations.notes]))
     return annotations
 
 
@@ -79,27 +83,23 @@ FEWEST_KEYPOINTS = 5
 
 
 def _has_keypoints(entry: dict[str, Any]) -> bool:
-    """Tell whether an entry has key points enough; whether they are right is for `parse_keypoints` to say."""
-    values = entry.get("keypoints")
-    if not isinstance(values, list) or entry.get("iscrowd") == 1:
-        return False
-    return sum(isinstance(value, int | float) and value > 0 for value in values[2::3]) >= FEWEST_KEYPOINTS
+    """Tell whether an entry has key points enough; whether they are right is for `coco_keypoints.parse` to say."""
+    labelled = [isinstance(value, int | float) and value > 0 for value in coco_keypoints.visibilities(entry)]
+    return entry.get("iscrowd") != 1 and sum(labelled) >= FEWEST_KEYPOINTS
 
 
 def parse_person(
     entry: Any,
     picture: dict[str, Any] | None,
-    keypoint_names: tuple[str, ...] = skeleton.COCO_NAMES,
+    labels: Labelling = coco_keypoints.COCO,
     needs_file: bool = True,
-    seen: int = 2,
 ) -> AnnotatedPerson:
     """Return the person of an entry; one without any dp_ field has no dense points.
 
     Args:
       entry, picture: an annotation and its image, as they stand in the file.
-      keypoint_names: of its key points, in order.
+      labels: how its file labels key points.
       needs_file: its image must have a file's name.
-      seen: least visibility of a key point that somebody saw (COCO 2; PoseTrack, which knows no other, 1).
 
     Raises:
       coco.BadEntry: something is not as it must be.
@@ -112,7 +112,7 @@ def parse_person(
     bbox = coco.numbers(entry, "bbox", 4)
     require_box(bbox, size)
     part, uv, inside = _dense(entry) if has_points(entry) else _no_points()
-    labelled = parse_keypoints(entry, keypoint_names, seen)
+    labelled = coco_keypoints.parse(entry, labels)
     _require_near(labelled, size)
     return AnnotatedPerson(
         image_id=entry["image_id"],
@@ -125,24 +125,6 @@ def parse_person(
         uv=uv,
         keypoints=labelled,
     )
-
-
-def parse_keypoints(entry: dict[str, Any], names: tuple[str, ...] = skeleton.COCO_NAMES, seen: int = 2) -> Keypoints:
-    """Return the key points of an entry, none of them known where it has no such field.
-
-    Raises:
-      coco.BadEntry: they are not 3 numbers a name.
-    """
-    if entry.get("keypoints") in (None, []):
-        return keypoints.missing()
-    values = coco.numbers(entry, "keypoints", 3 * len(names)).reshape(-1, 3)
-    reach = np.abs(values[:, :2]).max()
-    coco.require(reach < 1e6, "wrong key point", f"keypoints reach {reach:g} px")
-    known = np.isin(values[:, 2], (0, 1, 2))
-    wrong = values[np.argmin(known), 2]
-    coco.require(known.all(), "wrong key point", f"keypoints: a visibility is {wrong:g}, expected 0, 1 or 2")
-    values[:, 2] = np.where(values[:, 2] >= seen, keypoints.SEEN, values[:, 2])
-    return keypoints.from_named(names, values)
 
 
 def require_box(box: Float[np.ndarray, "4"], size: tuple[int, int] | None) -> None:
