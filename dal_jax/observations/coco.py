@@ -115,8 +115,8 @@ def file_name(picture: dict[str, Any], needed: bool = True) -> str:
     return name
 
 
-def numbers(entry: dict[str, Any], name: str, length: int | None) -> Float[np.ndarray, "n"]:
-    """Return a field that is a list of finite numbers, of a given length if there is one."""
+def numbers(entry: dict[str, Any], name: str, length: int | None, nan: bool = False) -> Float[np.ndarray, "n"]:
+    """Return a field that is a list of finite numbers (or of NaN, with `nan`), of a given length if there is one."""
     require(name in entry, "missing field", f"field '{name}' is missing")
     value = entry[name]
     require(isinstance(value, list), "wrong type", f"{name} is {short(value)}, expected a list of numbers")
@@ -125,7 +125,7 @@ def numbers(entry: dict[str, Any], name: str, length: int | None) -> Float[np.nd
     for index, number in enumerate(value):  # a million of them: what is wrong is put into words only where it is
         if not isinstance(number, (int, float)) or isinstance(number, bool):
             raise BadEntry("wrong type", f"{name}[{index}] is {short(number)}, expected a number")
-        if not -1e300 < number < 1e300:  # also NaN, and an integer that no float can hold
+        if not -1e300 < number < 1e300 and not (nan and number != number):  # also an integer that no float can hold
             raise BadEntry("not finite", f"{name}[{index}] is {short(number)}")
     return np.array(value, np.float64)
 

@@ -54,8 +54,12 @@ def parse(entry: dict[str, Any], labels: Labelling = COCO) -> Keypoints:
     if entry.get("keypoints") in (None, []):
         return keypoints.missing()
     flat = {"keypoints": _flat(entry["keypoints"])}
-    values = coco.numbers(flat, "keypoints", 3 * len(labels.names)).reshape(-1, 3)
-    reach = np.abs(values[:, :2]).max()
+    values = coco.numbers(flat, "keypoints", 3 * len(labels.names), nan=True).reshape(-1, 3)
+    nowhere = keypoints.is_nowhere(values)
+    values[nowhere & ~(values[:, 2] > UNLABELLED), 2] = UNLABELLED  # also -1 and NaN
+    odd = np.isnan(values) & ~nowhere[:, None]
+    coco.require(not odd.any(), "not finite", f"keypoints[{np.argmax(odd)}] is nan")
+    reach = np.abs(values[~nowhere, :2]).max(initial=0.0)
     coco.require(reach < _LARGEST_PX, "wrong key point", f"keypoints reach {reach:g} px")
     flags = values[:, 2]
     wrong = (flags < UNLABELLED) | (flags > SEEN)

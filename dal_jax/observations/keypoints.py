@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from dal_jax.body import skeleton
 from dal_jax.runtime.errors import one_line
@@ -29,7 +29,7 @@ class Keypoints(NamedTuple):
     left_out: tuple[tuple[str, str], ...] = ()
 
 
-UNKNOWN, REPEATED = "of an unknown name", "of a repeated name"
+UNKNOWN, REPEATED, NOWHERE = "of an unknown name", "of a repeated name", "at 0, 0 or -1, -1 or NaN"
 """Why a labelled key point is not used."""
 
 
@@ -37,21 +37,27 @@ def from_named(names: Sequence[str], values: Float[np.ndarray, "k 3"]) -> Keypoi
     """Return named (x, y, v), px, as BODY_25B's; v = 2 is visible, 1 labelled but hidden, 0 unlabelled.
 
     Names are BODY_25B's, of which COCO's are the first, and PoseTrack's for the head, however they are spelled:
-    "left_shoulder", "Left-Shoulder", "LShoulder". Others are left out. Hidden key points keep their place with
-    confidence 0.
+    "left_shoulder", "Left-Shoulder", "LShoulder". Others are left out, and so are key points at 0, 0 or -1, -1 or NaN:
+    tools write so what they have not found. Hidden key points keep their place with confidence 0.
     """
-    found, left_out = missing(), []
+    found, left_out, nowhere = missing(), [], is_nowhere(values)
     for row, name in enumerate(names):
         if not values[row, 2] > UNLABELLED:
             continue
         place = _PLACES.get(_letters(name))
-        if place is None or found.flag[place]:
-            left_out.append((name, UNKNOWN if place is None else REPEATED))
+        if place is None or nowhere[row] or found.flag[place]:
+            left_out.append((name, UNKNOWN if place is None else NOWHERE if nowhere[row] else REPEATED))
             continue
         found.position_px[place] = values[row, :2]
         found.flag[place] = int(values[row, 2])
         found.confidence[place] = found.flag[place] == SEEN
     return found._replace(left_out=tuple(left_out))
+
+
+def is_nowhere(values: Float[np.ndarray, "k 3"]) -> Bool[np.ndarray, "k"]:
+    """Tell which key points (x, y, v) have a place that stands for none: 0, 0 or -1, -1 or NaN, exactly."""
+    x, y = values[:, 0], values[:, 1]
+    return ((x == 0) & (y == 0)) | ((x == -1) & (y == -1)) | (np.isnan(x) & np.isnan(y))
 
 
 def missing(keypoint_set: str = "body_25b") -> Keypoints:

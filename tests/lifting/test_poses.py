@@ -57,7 +57,7 @@ def test_coco_in_human36m_order(tmp_path):
     np.testing.assert_array_equal(pose[0], [10 * 11.5 + 1, 5 * 11.5])  # hip = middle of COCO's hips, 11 and 12
     np.testing.assert_array_equal(pose[13], [10 * 9 + 1, 5 * 9])
     assert visible[13] and not visible[16] and not visible[10]
-    assert visible.sum() == 15 and read.visible[0].sum() == 16
+    assert visible.sum() == 15 and read.visible[2].sum() == 16
 
 
 def _change(place, value):

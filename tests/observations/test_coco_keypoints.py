@@ -8,7 +8,7 @@ import pytest
 from dal_jax.body import skeleton
 from dal_jax.data import coco_sets
 from dal_jax.lifting import poses
-from dal_jax.observations import coco_keypoints, densepose, detections
+from dal_jax.observations import coco_keypoints, densepose, detections, keypoints
 from dal_jax.observations.coco import BadEntry
 from dal_jax.runtime.errors import InputError
 
@@ -72,6 +72,38 @@ def test_a_detector_s_confidences_are_read_by_all(tmp_path):
     assert poses.read(path).visible.sum() == 16
 
 
+@pytest.mark.parametrize("place", [(0, 0), (-1, -1), (-1.0, -1.0), (float("nan"), float("nan"))])
+def test_places_that_stand_for_none_are_told_and_not_used(tmp_path, place):
+    path = _write(tmp_path / "people.json")
+    content = json.loads(path.read_text())
+    (entry,) = content["annotations"]
+    entry["keypoints"][3 * 7 : 3 * 7 + 2] = entry["keypoints"][3 * 9 : 3 * 9 + 2] = place
+    entry["keypoints"][3 * 10 : 3 * 11] = [*place, 0]  # unlabelled: nothing to tell
+    entry["keypoints"][3 * 12 : 3 * 13] = [*place, place[0]]
+    path.write_text(json.dumps(content))
+    for reader, read in READERS.items():
+        found = read(path)
+        assert not found.flag[[7, 9, 10, 12]].any() and not found.position_px[[7, 9, 10, 12]].any(), reader
+        assert found.left_out == tuple((f"left {name}", keypoints.NOWHERE) for name in ("elbow", "wrist")), reader
+    told = "annotation 1: key point 'left elbow', 'left wrist' at 0, 0 or -1, -1 or NaN: not used (2 in all)"
+    assert densepose.read(path).notes == poses.read(path).notes == [f"{path}: {told}"]
+    assert not poses.read(path).visible[0, [0, 1, 12, 13]].all()  # the left arm, and the hip that is between the hips
+    entry["keypoints"][:] = [*place, 2] * 17
+    path.write_text(json.dumps(content))
+    for read in (densepose.read, poses.read):
+        with pytest.raises(InputError, match=r"people\.json: .*at 0, 0 or -1, -1 or NaN: not used \(17 in all\)"):
+            read(path)
+
+
+def test_places_beside_the_corner_are_places(tmp_path):
+    path = _write(tmp_path / "people.json")
+    content = json.loads(path.read_text())
+    content["annotations"][0]["keypoints"][:6] = [0, 1, 2, -1, 0.5, 2]
+    path.write_text(json.dumps(content))
+    found = densepose.read(path).people[0].keypoints
+    assert found.position_px[:2].tolist() == [[0, 1], [-1, 0.5]] and not found.left_out
+
+
 def test_names_that_nobody_knows_are_told_not_dropped(tmp_path):
     path = _write(tmp_path / "people.json")
     content = json.loads(path.read_text())
@@ -104,15 +136,18 @@ def test_without_proper_categories_key_points_are_coco_s(categories):
 
 
 @pytest.mark.parametrize(
-    ("keypoints", "told"),
+    ("values", "told"),
     [
         ([1, 2], "keypoints has 2 values, expected 51"),
         ("none", "keypoints is 'none', expected a list"),
         ([1, 2, 2] * 16 + [1, "2", 2], r"keypoints\[49\] is '2'"),
+        ([1, 2, 2] * 16 + [1, float("nan"), 2], r"keypoints\[49\] is nan"),
+        ([1, 2, 2] * 16 + [1, 2, float("nan")], r"keypoints\[50\] is nan"),
+        ([1, 2, 2] * 16 + [float("inf")] * 2 + [0], r"keypoints\[48\] is inf"),
         ([1, 2, 2] * 16 + [1, 2, 7], "a visibility is 7, expected 0 to 2"),
         ([1, 2, 2] * 16 + [1, 2e6, 2], r"keypoints reach 2e\+06 px"),
     ],
 )
-def test_what_is_no_key_point_is_named(keypoints, told):
+def test_what_is_no_key_point_is_named(values, told):
     with pytest.raises(BadEntry, match=told):
-        coco_keypoints.parse({"keypoints": keypoints})
+        coco_keypoints.parse({"keypoints": values})
