@@ -17,6 +17,7 @@ from dal_jax.runtime.errors import InputError
 _BOX_UNITS = 255.0  # dp_x and dp_y run over the person's box
 _BOX_LIMIT = 256.0  # some tools scale the box to 256
 _SMALLEST_BOX_PX = 2.0
+_MANY_POINTS, _SMALLEST_SHARE = 10, 0.05  # so many points span more of the box than this, along one side. Note: ours
 _LARGEST_BOX = 3.0  # over the image: boxes may pass the border, not dwarf the picture
 _DENSE_FIELDS = ("dp_I", "dp_U", "dp_V", "dp_x", "dp_y")
 
@@ -168,11 +169,24 @@ def _dense(entry: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for name in ("dp_x", "dp_y"):
         _check_range(values[name], name, "point outside the box", 0, _BOX_LIMIT, "the person's box is 0 to 255")
     uv = np.stack([values["dp_U"], values["dp_V"]], axis=-1)
-    return values["dp_I"].astype(np.int64), uv, np.stack([values["dp_x"], values["dp_y"]], axis=-1)
+    inside = np.stack([values["dp_x"], values["dp_y"]], axis=-1)
+    _require_spread(inside)
+    return values["dp_I"].astype(np.int64), uv, inside
 
 
 def _no_points() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros((0, 2))
+
+
+def _require_spread(inside: Float[np.ndarray, "p 2"]) -> None:
+    """Check that points span more of the box than a body of a few pixels would."""
+    width, height = np.ptp(inside, axis=0)
+    if len(inside) > 1 and inside.max() <= 1.0:
+        end = f"dp_x and dp_y end at {inside.max():.3g}"
+        raise BadEntry("points too close", f"{end}: the points fill 1/255 of the box; it is 0 to 255, not 0 to 1")
+    small = len(inside) >= _MANY_POINTS and max(width, height) < _SMALLEST_SHARE * _BOX_UNITS
+    detail = f"dp_x and dp_y span {width:.3g} x {height:.3g} of the box's 255: too little for {len(inside)} points"
+    coco.require(not small, "points too close", detail)
 
 
 def _check_range(values: np.ndarray, name: str, kind: str, low: float, high: float, law: str) -> None:
