@@ -54,10 +54,11 @@ def photographs(path: pathlib.Path, images: pathlib.Path) -> list[Photograph]:
     """Return a file's photographs that show annotated people, in the file's order.
 
     Raises:
-      errors.InputError: the file is no such JSON.
+      errors.InputError: the file is no such JSON, or its boxes are [x1, y1, x2, y2].
     """
     container = coco.read(path)
     labels = coco_keypoints.labelling(container.categories, container.entries)
+    densepose.refuse_corners(path, container, labels)
     seen: set[str | None] = set()
     grouped: dict[int | str | None, list[Entry]] = {}
     for position, entry in enumerate(container.entries):

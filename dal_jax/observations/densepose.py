@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dal_jax.observations import coco, coco_keypoints, keypoints
-from dal_jax.observations.coco import BadEntry
+from dal_jax.observations import agreement, coco, coco_keypoints, keypoints
+from dal_jax.observations.coco import BadEntry, Container
 from dal_jax.observations.coco_keypoints import Labelling
 from dal_jax.observations.keypoints import Keypoints
 from dal_jax.observations.person import AnnotatedPerson, Annotations
@@ -43,6 +43,7 @@ def read(
     """
     container = coco.read(path)
     labels = coco_keypoints.labelling(container.categories, container.entries)
+    refuse_corners(path, container, labels)
     entries, seen, without, labelled = [], set(), 0, []
     for position, raw in enumerate(container.entries):
         if isinstance(raw, dict) and not has_points(raw) and not _has_keypoints(raw):
@@ -72,6 +73,24 @@ def read(
         needed = f"dense points (dp_I, dp_U, dp_V, dp_x, dp_y) or {FEWEST_KEYPOINTS} key points"
         raise InputError("; ".join([f"{path}: no annotation has {needed}", *annotations.notes]))
     return annotations
+
+
+def refuse_corners(path: str | pathlib.Path, container: Container, labels: Labelling) -> None:
+    """Refuse a file whose boxes are [x1, y1, x2, y2] (`agreement.refuse_corners`); one that is none ends the search.
+
+    Raises:
+      errors.InputError: they are.
+    """
+    people = []
+    for entry in container.entries:
+        try:
+            one = parse_person(entry, coco.picture_of(container, entry), labels, needs_file=False)
+        except BadEntry:
+            continue
+        if not agreement.may_be_corners(one, one.picture_size):
+            return
+        people.append((f"{path}: annotation {one.annotation_id}", one, one.picture_size))
+    agreement.refuse_corners(people)
 
 
 def has_points(entry: dict[str, Any]) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dal_jax.observations import coco, coco_keypoints, keypoints, photographs
+from dal_jax.observations import agreement, coco, coco_keypoints, keypoints, photographs
 from dal_jax.observations.coco import BadEntry
 from dal_jax.observations.coco_keypoints import Labelling
 from dal_jax.observations.keypoints import Keypoints
@@ -87,7 +87,7 @@ def people(
       skip_invalid: keep going over bad entries and list them as rejected.
 
     Raises:
-      errors.InputError: the first bad entry, or no person is left.
+      errors.InputError: the first bad entry, or no person is left, or the boxes are [x1, y1, x2, y2].
     """
     if found is None:
         found = [Detection(path.name, row, row + 1, path.name) for row, path in enumerate(pictures)]
@@ -99,6 +99,11 @@ def people(
         if isinstance(entry, Rejected) and not skip_invalid:
             raise InputError(entry.message)
         entries.append(entry)
+    agreement.refuse_corners(
+        (one.where, entry, size)
+        for one, entry in zip(found, entries, strict=True)
+        if isinstance(entry, AnnotatedPerson) and isinstance(size := sizes[one.file_name], tuple)
+    )
     notes = keypoints.notes((one.where, one.keypoints) for one in found if one.keypoints is not None)
     annotations = Annotations(entries, images=str(pictures[0].parent) if pictures else "", notes=notes)
     if not annotations.people:
