@@ -8,7 +8,7 @@ import pytest
 
 from dal_jax.body import skeleton
 from dal_jax.data import coco_sets
-from dal_jax.observations import densepose, detections
+from dal_jax.observations import agreement, densepose, detections
 from dal_jax.runtime.errors import InputError
 from tests.observations import annotation_files
 
@@ -102,6 +102,28 @@ def test_a_detector_s_boxes_of_two_corners_are_refused(tmp_path):
                 detections.people(pictures, found)
         else:
             assert len(detections.people(pictures, found).people) == 2
+
+
+def test_scales_and_shift_are_found_whatever_is_unknown():
+    rng = np.random.default_rng(0)
+    body, confidence = rng.normal(size=(3, 9, 2)), np.ones((3, 9))
+    scale, shift = rng.uniform(0.5, 2, (3, 1, 2)), rng.normal(size=(3, 1, 2))
+    annotated = scale * body + shift
+    annotated[:, 7], confidence[:, 7] = 1e6, 0
+    confidence[2, 3:] = 0
+    found, rest = agreement.rescaled(body, annotated, confidence)
+    np.testing.assert_allclose(found[:2], scale[:2, 0])
+    np.testing.assert_allclose(rest[:2], 0, atol=1e-9)
+    assert np.isnan(found[2]).all() and np.isnan(rest[2]), "three key points say nothing"
+
+
+def test_flags_name_the_scale_or_the_mirror_and_only_what_they_mend():
+    assert "key points are 0.86 x 0.95 as large, or shifted (13.6 px off, 0.8 px otherwise)" in agreement.flags(
+        13.6, np.array([0.86, 0.95]), 0.8
+    )[0]  # fmt: skip
+    assert "left and right may be swapped" in agreement.flags(64.6, np.array([-0.98, 1.02]), 9.9)[0]
+    assert not agreement.flags(13.1, np.array([0.94, 1.03]), 12.2)
+    assert not agreement.flags(13.1, np.array([np.nan, np.nan]), np.nan)
 
 
 @annotation_files.needs_real_data
