@@ -35,6 +35,21 @@ def may_be_corners(one: AnnotatedPerson, size: Size | None) -> bool:
     return bool(ordered and np.all(labelled >= low - slack) and np.all(labelled <= high + slack))
 
 
+def keypoints_outside(one: AnnotatedPerson) -> bool:
+    """Tell whether most of a person's labelled key points lie outside the box."""
+    low, extent = one.bbox_px[:2], one.bbox_px[2:]
+    labelled = one.keypoints.position_px[one.keypoints.flag > 0]
+    slack = _SLACK * np.max(extent)
+    outside = np.any((labelled < low - slack) | (labelled > low + extent + slack), axis=1)
+    return 2 * int(np.sum(outside)) > len(labelled)
+
+
+def notes(people: Iterable[tuple[str, AnnotatedPerson]]) -> list[str]:
+    """Return a line on people whose key points lie outside their boxes; `people`: file and entry, and the person."""
+    found = [where for where, one in people if keypoints_outside(one)]
+    return [f"{found[0]}: most key points lie outside the box ({len(found)} people in all)"] if found else []
+
+
 def refuse_corners(people: Iterable[tuple[str, AnnotatedPerson, Size | None]]) -> None:
     """Refuse a file whose boxes are [x1, y1, x2, y2] instead of [x, y, width, height].
 

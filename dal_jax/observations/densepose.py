@@ -44,7 +44,7 @@ def read(
     container = coco.read(path)
     labels = coco_keypoints.labelling(container.categories, container.entries)
     refuse_corners(path, container, labels)
-    entries, seen, without, labelled = [], set(), 0, []
+    entries, seen, without, parsed = [], set(), 0, []
     for position, raw in enumerate(container.entries):
         if isinstance(raw, dict) and not has_points(raw) and not _has_keypoints(raw):
             without += 1
@@ -52,7 +52,7 @@ def read(
         picture = coco.picture_of(container, raw)
         try:
             one = parse_person(raw, picture, labels, check_picture is not None)
-            labelled.append((f"{path}: annotation {one.annotation_id}", one.keypoints))
+            parsed.append((f"{path}: annotation {one.annotation_id}", one))
             if not has_points(raw) and np.sum(one.keypoints.flag > 0) < FEWEST_KEYPOINTS:
                 without += 1
                 continue
@@ -66,7 +66,8 @@ def read(
             entries.append(coco.reject(path, position, raw, picture, bad))
             if not skip_invalid:
                 raise InputError(entries[-1].message) from bad
-    annotations = Annotations(entries, without, notes=keypoints.notes(labelled))
+    notes = keypoints.notes((where, one.keypoints) for where, one in parsed) + agreement.notes(parsed)
+    annotations = Annotations(entries, without, notes=notes)
     if not annotations.people:
         if entries:
             raise InputError(f"{entries[0].message} (none of {len(entries)} people can be used)")

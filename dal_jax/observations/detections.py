@@ -99,12 +99,12 @@ def people(
         if isinstance(entry, Rejected) and not skip_invalid:
             raise InputError(entry.message)
         entries.append(entry)
+    used = [(one, entry) for one, entry in zip(found, entries, strict=True) if isinstance(entry, AnnotatedPerson)]
     agreement.refuse_corners(
-        (one.where, entry, size)
-        for one, entry in zip(found, entries, strict=True)
-        if isinstance(entry, AnnotatedPerson) and isinstance(size := sizes[one.file_name], tuple)
+        (one.where, entry, size) for one, entry in used if isinstance(size := sizes[one.file_name], tuple)
     )
     notes = keypoints.notes((one.where, one.keypoints) for one in found if one.keypoints is not None)
+    notes += agreement.notes((one.where, entry) for one, entry in used)
     annotations = Annotations(entries, images=str(pictures[0].parent) if pictures else "", notes=notes)
     if not annotations.people:
         rejected = annotations.rejected

@@ -104,6 +104,16 @@ def test_a_detector_s_boxes_of_two_corners_are_refused(tmp_path):
             assert len(detections.people(pictures, found).people) == 2
 
 
+def test_key_points_outside_the_box_are_told(write):
+    path = write([INSIDE, BEYOND, INSIDE], False)
+    content = json.loads(path.read_text())
+    assert not densepose.read(path).notes
+    for one in content["annotations"][1:]:
+        one["keypoints"] = [value / 160 if place % 3 < 2 else value for place, value in enumerate(one["keypoints"])]
+    told = [f"{path}: annotation 2: most key points lie outside the box (2 people in all)"]
+    assert densepose.read(annotation_files.write_json(path, content)).notes == told
+
+
 def test_scales_and_shift_are_found_whatever_is_unknown():
     rng = np.random.default_rng(0)
     body, confidence = rng.normal(size=(3, 9, 2)), np.ones((3, 9))
