@@ -44,6 +44,8 @@ def main(_: list[str]) -> None:
     """Read, lift, write."""
     _check_outputs()
     poses = read(_POSES.value)
+    for note in poses.notes:
+        print(note)
     columns = _columns(dal.lift(poses.keypoints_px, _CHECKPOINT.value, poses.visible))
     files.savez(_OUT.value, **columns, unit="px", visible=poses.visible, entry=poses.entry)
     skipped = f" ({poses.skipped} annotations without a usable pose skipped)" if poses.skipped else ""

@@ -92,6 +92,8 @@ def main(_: list[str]) -> None:
     body = dal.load_body(_BODY.value or FREE_BODY, pose_blendshapes=_BLENDSHAPES.value)
     people = _people()
     print(people.summary())
+    for note in people.notes:
+        print(f"  {note}")
     for rejected in people.rejected[:_SHOWN_ROWS]:
         print(f"  skipped: {rejected.message}")
     initial = dal.load_fits(_INITIAL.value) if _INITIAL.value else None

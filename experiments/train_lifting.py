@@ -30,6 +30,8 @@ def main(_: list[str]) -> None:
     config.steps = config.steps if _STEPS.value is None else _STEPS.value
     validate(config)
     poses = read(_POSES.value)
+    for note in poses.notes:
+        print(note)
     if _OVERWRITE.value:
         folder.remove(_WORKDIR.value)
     state = folder.train(_WORKDIR.value, poses, config, _SEED.value, _CHECKPOINT_S.value)

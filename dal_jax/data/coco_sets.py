@@ -10,8 +10,9 @@ from jaxtyping import UInt8
 
 from dal_jax.data.files import Files, make_example, notes, require_pictures, why_unusable
 from dal_jax.data.source import Item
-from dal_jax.observations import coco, densepose, keypoints, masks
+from dal_jax.observations import coco, coco_keypoints, densepose, masks
 from dal_jax.observations.coco import BadEntry
+from dal_jax.observations.coco_keypoints import Labelling
 from dal_jax.observations.person import AnnotatedPerson, Rejected
 from dal_jax.observations.photographs import crop_labels, is_grey, read_picture
 from dal_jax.runtime.errors import InputError
@@ -34,14 +35,14 @@ class Photograph(NamedTuple):
     """A unit of work: an image entry (None: annotations of no listed image) and its annotations.
 
     annotations: the name of their file; images: the folder that the image's file name is meant in.
-    person_ids: see `coco.Container`.
+    labels: how the file labels key points. person_ids: see `coco.Container`.
     """
 
     annotations: str
     images: str
     picture: dict[str, Any] | None
     entries: list[Entry]
-    keypoint_names: tuple[str, ...]
+    labels: Labelling
     person_ids: frozenset[int]
 
 
@@ -53,9 +54,11 @@ def photographs(path: pathlib.Path, images: pathlib.Path) -> list[Photograph]:
     """Return a file's photographs that show annotated people, in the file's order.
 
     Raises:
-      errors.InputError: the file is no such JSON.
+      errors.InputError: the file is no such JSON, or its boxes are [x1, y1, x2, y2].
     """
     container = coco.read(path)
+    labels = coco_keypoints.labelling(container.categories, container.entries)
+    densepose.refuse_corners(path, container, labels)
     seen: set[str | None] = set()
     grouped: dict[int | str | None, list[Entry]] = {}
     for position, entry in enumerate(container.entries):
@@ -74,7 +77,7 @@ def photographs(path: pathlib.Path, images: pathlib.Path) -> list[Photograph]:
             str(images),
             _trimmed(None if number is None else container.pictures[number], _PICTURE_FIELDS),
             grouped[number],
-            container.keypoint_names,
+            labels,
             container.person_ids,
         )
         for number in in_order
@@ -90,7 +93,6 @@ def read_photograph(
     unit: Photograph,
     files: Files,
     *,
-    seen: int = keypoints.SEEN,
     points_needed: bool = True,
     known: Known = lambda entry, picture: {},
 ) -> Iterator[Item]:
@@ -99,14 +101,13 @@ def read_photograph(
     Args:
       unit: the photograph and its annotations.
       files: chart and size of the crops.
-      seen: least visibility of a key point that its annotator saw (`densepose.parse_person`).
       points_needed: reject people without dense points.
       known: returns further features of a person.
     """
     people: list[tuple[Entry, AnnotatedPerson, dict[str, Any]]] = []
     for one in unit.entries:
         try:
-            person = _parse(unit, one, seen, points_needed)
+            person = _parse(unit, one, points_needed)
             people.append((one, person, known(one[1], unit.picture or {})))
         except BadEntry as bad:
             yield reject(unit, one, bad)
@@ -143,7 +144,7 @@ def reject(unit: Photograph, one: Entry, bad: BadEntry) -> Rejected:
     return coco.reject(unit.annotations, one[0], one[1], unit.picture, bad)
 
 
-def _parse(unit: Photograph, one: Entry, seen: int, points_needed: bool) -> AnnotatedPerson:
+def _parse(unit: Photograph, one: Entry, points_needed: bool) -> AnnotatedPerson:
     """Return an entry's person; raise BadEntry where it cannot be used."""
     _, entry, repeated = one
     coco.require_ids(entry)
@@ -155,7 +156,7 @@ def _parse(unit: Photograph, one: Entry, seen: int, points_needed: bool) -> Anno
         coco.require(not entry.get("dp_masks"), "masks only", "has dp_masks, but no dp_I, dp_U, dp_V, dp_x, dp_y")
         raise BadEntry("without points", "has no dp_I, dp_U, dp_V, dp_x, dp_y")
     coco.require(not repeated, "duplicate id", f"id {entry['id']!r} appears twice")
-    person = densepose.parse_person(entry, unit.picture, unit.keypoint_names, seen=seen)
+    person = densepose.parse_person(entry, unit.picture, unit.labels)
     why = why_unusable(person)
     coco.require(why is None, "too few points", f"has {why}")
     return person

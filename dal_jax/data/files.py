@@ -14,13 +14,13 @@ from jaxtyping import UInt8
 
 from dal_jax.body.formats import load
 from dal_jax.data import schema
-from dal_jax.observations import observation, photographs
+from dal_jax.observations import agreement, coco, observation, photographs
 from dal_jax.observations.chart import Chart, load_chart
 from dal_jax.observations.densepose import FEWEST_KEYPOINTS
 from dal_jax.observations.person import AnnotatedPerson
 from dal_jax.runtime.errors import InputError
 
-_VERSION = "1"  # of how examples are made from files: raise it and every data set is prepared anew
+_VERSION = "2"  # of how examples are made from files: raise it and every data set is prepared anew
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,9 +173,12 @@ def notes(person: AnnotatedPerson, photograph: UInt8[np.ndarray, "h w 3"]) -> li
     limit = photograph.shape[1::-1]
     over = x < 0 or y < 0 or x + width > limit[0] + 1 or y + height > limit[1] + 1  # COCO's boxes round to a pixel
     points = len(person.part)
+    unused = {f"key point {coco.short(name)} {why}" for name, why in person.keypoints.left_out}
     return (
         ["box over the border"] * bool(over)
         + ["without dense points"] * (points == 0)
         + [f"fewer than {_FEW_POINTS} dense points"] * (0 < points < _FEW_POINTS)
         + ["without key points"] * (labelled_keypoints(person) == 0)
+        + ["key points outside the box"] * agreement.keypoints_outside(person)
+        + sorted(unused)
     )

@@ -20,7 +20,6 @@ _SPLITS = ("train", "val")
 _FORMS = ("densepose_only_posetrack_{}2017.json", "densepose_posetrack_{}2017.json")
 """Both hold the same people with dense points; the first leaves out the frames without."""
 
-_ANNOTATED = 1  # PoseTrack's only flag of a labelled key point
 _PACKED = 10_000  # PoseTrack's frame_id is 1, six digits of the video, four of the frame
 _LARGEST_FRAME = 2**31 - 1
 
@@ -108,7 +107,7 @@ def _read_frame(frame: Photograph, files: Files) -> Iterator[Item]:
             yield coco_sets.reject(frame, one, bad)
         else:
             kept.append(one)
-    yield from coco_sets.read_photograph(frame._replace(entries=kept), files, seen=_ANNOTATED, known=_known)
+    yield from coco_sets.read_photograph(frame._replace(entries=kept), files, known=_known)
 
 
 def _middle(entry: Any) -> np.ndarray | None:

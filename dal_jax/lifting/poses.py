@@ -4,13 +4,16 @@ import dataclasses
 import os
 import pathlib
 import reprlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from dal_jax.lifting import h36m
-from dal_jax.observations import keypoints as keypoints_lib
+from dal_jax.observations import coco_keypoints, keypoints as keypoints_lib
+from dal_jax.observations.coco import BadEntry
+from dal_jax.observations.keypoints import Keypoints
 from dal_jax.runtime import archives, files
 from dal_jax.runtime.errors import InputError
 
@@ -22,21 +25,23 @@ class Poses2D:
     """2D poses in Human3.6M's order: x right, y down, px.
 
     visible: which joints are annotated; the others are 0. entry: the annotation's id (COCO), else the row. skipped:
-    COCO annotations without two known joints.
+    COCO annotations without two known joints. notes: lines on what of the file is not used.
     """
 
     keypoints_px: Float[np.ndarray, "n 17 2"]
     visible: Bool[np.ndarray, "n 17"]
     entry: Int[np.ndarray, "n"]
     skipped: int = 0
+    notes: Sequence[str] = ()
 
 
 def read(path: str | os.PathLike[str]) -> Poses2D:
     """Read a file of 2D poses: x right, y down, px; Human3.6M order but for COCO.
 
     .npz: `keypoints` (n, 17, 2) and, if some are missing, `visible` (n, 17); .npy: (n, 34) or (n, 17, 2);
-    .json: COCO's `annotations` with `keypoints`. COCO has no top of the head, so that joint is missing; hip, thorax and
-    spine are midpoints. A key point that was labelled though hidden (v = 1) is used like a visible one.
+    .json: COCO's `annotations` with `keypoints`, in the order that `categories` names, if it does. COCO has no top of
+    the head, so that joint is missing; hip, thorax and spine are midpoints. A key point that was labelled though hidden
+    (v = 1) is used like a visible one.
 
     Raises:
       errors.InputError: one line that names file, entry and value.
@@ -47,7 +52,8 @@ def read(path: str | os.PathLike[str]) -> Poses2D:
         raise InputError(f"{path}: 2D poses are .npz, .npy or .json (COCO), not '{path.suffix}'")
     poses = readers[path.suffix.lower()](path)
     if len(poses.entry) == 0:
-        raise InputError(f"{path}: holds no pose" + (f", {poses.skipped} were skipped" * bool(poses.skipped)))
+        skipped = f", {poses.skipped} were skipped" * bool(poses.skipped)
+        raise InputError("; ".join([f"{path}: holds no pose{skipped}", *poses.notes]))
     return poses
 
 
@@ -106,42 +112,30 @@ def _has_size(keypoints: np.ndarray, visible: np.ndarray) -> np.ndarray:
 
 
 def _read_coco(path: pathlib.Path) -> Poses2D:
-    people = [_one_coco(path, number, entry) for number, entry in enumerate(_annotations(path))]
-    known = [person for person in people if person is not None]
-    keypoints = np.array([person[0] for person in known], np.float32).reshape(-1, 17, 2)
-    visible = np.array([person[1] for person in known], bool).reshape(-1, 17)
-    entry = np.array([person[2] for person in known], np.int64)
-    good = _has_size(keypoints, visible)
-    return Poses2D(keypoints[good], visible[good], entry[good], skipped=len(people) - int(good.sum()))
-
-
-def _annotations(path: pathlib.Path) -> list:
     content = files.read_json(path)
     annotations = content.get("annotations") if isinstance(content, dict) else None
     if not isinstance(annotations, list):
         raise InputError(f"{path}: has no list 'annotations'")
-    return annotations
+    labels = coco_keypoints.labelling(content.get("categories"), annotations)
+    people = [_one_coco(path, number, entry, labels) for number, entry in enumerate(annotations)]
+    entry = np.array([number for number, _ in people], np.int64)
+    position = np.array([one.position_px for _, one in people], np.float32).reshape(-1, 25, 2)
+    labelled = np.array([one.flag > 0 for _, one in people], np.float32).reshape(-1, 25)
+    keypoints, confidence = map(np.asarray, h36m.h36m_places(position, labelled))
+    visible = confidence > 0
+    good = _has_size(keypoints, visible)
+    notes = keypoints_lib.notes((f"{path}: annotation {number}", one) for number, one in people)
+    return Poses2D(keypoints[good], visible[good], entry[good], len(people) - int(good.sum()), notes)
 
 
-def _one_coco(path: pathlib.Path, number: int, entry: Any) -> tuple[np.ndarray, np.ndarray, int] | None:
-    """Return (keypoints, visible, id) of one annotation, or None where it has no key points."""
+def _one_coco(path: pathlib.Path, number: int, entry: Any, labels: coco_keypoints.Labelling) -> tuple[int, Keypoints]:
+    """Return id and key points of one annotation."""
     if not isinstance(entry, dict):
         raise InputError(f"{path}: annotation number {number} is no object")
     name = entry.get("id", number)
     if not isinstance(name, int):
         raise InputError(f"{path}: annotation number {number}: id is {reprlib.repr(name)}, not a whole number")
-    if "keypoints" not in entry:
-        return None
-    numbers = entry["keypoints"]
-    if not isinstance(numbers, list) or len(numbers) != 51:
-        length = f"{len(numbers)} numbers" if isinstance(numbers, list) else reprlib.repr(numbers)
-        raise InputError(f"{path}: annotation {name}: keypoints is {length}, not 17 x (x, y, v)")
-    for place, value in enumerate(numbers):
-        # bool is an int in Python, and Python's JSON reads NaN and Infinity
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
-            raise InputError(f"{path}: annotation {name}: keypoints[{place}] is {reprlib.repr(value)}")
-    coco = np.array(numbers, np.float64).reshape(17, 3)
-    coco[:, 2] = np.where(coco[:, 2] > 0, 2, 0)
-    found = keypoints_lib.from_coco(coco)
-    position, confidence = h36m.h36m_places(found.position_px, found.confidence)
-    return np.asarray(position), np.asarray(confidence) > 0, name
+    try:
+        return name, coco_keypoints.parse(entry, labels)
+    except BadEntry as bad:
+        raise InputError(f"{path}: annotation {name}: {bad.detail}") from bad

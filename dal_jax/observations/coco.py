@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from dal_jax.body import skeleton
 from dal_jax.observations.person import Rejected
 from dal_jax.runtime import files
 from dal_jax.runtime.errors import InputError
@@ -16,14 +15,14 @@ _LARGEST_PX = 100_000
 
 
 class Container(NamedTuple):
-    """A file's content: image entries by id, annotation entries as they stand, the names of its key points.
+    """A file's content: image entries by id; annotation entries and categories as they stand.
 
     person_ids: of the categories that are called person; empty where none is.
     """
 
     pictures: dict[int | str, dict[str, Any]]
     entries: list[Any]
-    keypoint_names: tuple[str, ...]
+    categories: Any
     person_ids: frozenset[int]
 
 
@@ -53,19 +52,10 @@ def read(path: str | pathlib.Path) -> Container:
             raise InputError(f"{path}: images[{position}]: id {picture['id']!r} appears twice")
         pictures[picture["id"]] = picture
     categories = content.get("categories")
-    categories = [one for one in categories if isinstance(one, dict)] if isinstance(categories, list) else []
-    people = [one.get("id") for one in categories if one.get("name") == "person"]
+    kinds = [one for one in categories if isinstance(one, dict)] if isinstance(categories, list) else []
+    people = [one.get("id") for one in kinds if one.get("name") == "person"]
     person_ids = frozenset(number for number in people if isinstance(number, int))
-    return Container(pictures, content["annotations"], _keypoint_names(categories), person_ids)
-
-
-def _keypoint_names(categories: list[dict[str, Any]]) -> tuple[str, ...]:
-    """Return the names that the person's category gives its key points, or the first that does; or COCO's."""
-    for category in sorted(categories, key=lambda one: one.get("name") != "person"):
-        names = category.get("keypoints")
-        if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
-            return tuple(names)
-    return skeleton.COCO_NAMES
+    return Container(pictures, content["annotations"], categories, person_ids)
 
 
 def is_id(value: Any) -> bool:
@@ -125,8 +115,8 @@ def file_name(picture: dict[str, Any], needed: bool = True) -> str:
     return inside
 
 
-def numbers(entry: dict[str, Any], name: str, length: int | None) -> Float[np.ndarray, "n"]:
-    """Return a field that is a list of finite numbers, of a given length if there is one."""
+def numbers(entry: dict[str, Any], name: str, length: int | None, nan: bool = False) -> Float[np.ndarray, "n"]:
+    """Return a field that is a list of finite numbers (or of NaN, with `nan`), of a given length if there is one."""
     require(name in entry, "missing field", f"field '{name}' is missing")
     value = entry[name]
     require(isinstance(value, list), "wrong type", f"{name} is {short(value)}, expected a list of numbers")
@@ -135,7 +125,7 @@ def numbers(entry: dict[str, Any], name: str, length: int | None) -> Float[np.nd
     for index, number in enumerate(value):  # a million of them: what is wrong is put into words only where it is
         if not isinstance(number, (int, float)) or isinstance(number, bool):
             raise BadEntry("wrong type", f"{name}[{index}] is {short(number)}, expected a number")
-        if not -1e300 < number < 1e300:  # also NaN, and an integer that no float can hold
+        if not -1e300 < number < 1e300 and not (nan and number != number):  # also an integer that no float can hold
             raise BadEntry("not finite", f"{name}[{index}] is {short(number)}")
     return np.array(value, np.float64)
 

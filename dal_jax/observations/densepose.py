@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dal_jax.body import skeleton
-from dal_jax.observations import coco, keypoints
-from dal_jax.observations.coco import BadEntry
+from dal_jax.observations import agreement, coco, coco_keypoints, keypoints
+from dal_jax.observations.coco import BadEntry, Container
+from dal_jax.observations.coco_keypoints import Labelling
 from dal_jax.observations.keypoints import Keypoints
 from dal_jax.observations.person import AnnotatedPerson, Annotations
 from dal_jax.runtime.errors import InputError
@@ -17,6 +17,7 @@ from dal_jax.runtime.errors import InputError
 _BOX_UNITS = 255.0  # dp_x and dp_y run over the person's box
 _BOX_LIMIT = 256.0  # some tools scale the box to 256
 _SMALLEST_BOX_PX = 2.0
+_MANY_POINTS, _SMALLEST_SHARE = 10, 0.05  # so many points span more of the box than this, along one side. Note: ours
 _LARGEST_BOX = 3.0  # over the image: boxes may pass the border, not dwarf the picture
 _DENSE_FIELDS = ("dp_I", "dp_U", "dp_V", "dp_x", "dp_y")
 
@@ -41,14 +42,20 @@ def read(
         entry; one line with file, annotation, field and value.
     """
     container = coco.read(path)
-    entries, seen, without = [], set(), 0
+    labels = coco_keypoints.labelling(container.categories, container.entries)
+    refuse_corners(path, container, labels)
+    entries, seen, without, parsed = [], set(), 0, []
     for position, raw in enumerate(container.entries):
         if isinstance(raw, dict) and not has_points(raw) and not _has_keypoints(raw):
             without += 1
             continue
         picture = coco.picture_of(container, raw)
         try:
-            one = parse_person(raw, picture, container.keypoint_names, check_picture is not None)
+            one = parse_person(raw, picture, labels, check_picture is not None)
+            parsed.append((f"{path}: annotation {one.annotation_id}", one))
+            if not has_points(raw) and np.sum(one.keypoints.flag > 0) < FEWEST_KEYPOINTS:
+                without += 1
+                continue
             if check_picture is not None:
                 problem = check_picture(one.file_name, one.picture_size)
                 coco.require(problem is None, "image missing or unreadable", str(problem))
@@ -59,14 +66,32 @@ def read(
             entries.append(coco.reject(path, position, raw, picture, bad))
             if not skip_invalid:
                 raise InputError(entries[-1].message) from bad
-    annotations = Annotations(entries, without)
+    notes = keypoints.notes((where, one.keypoints) for where, one in parsed) + agreement.notes(parsed)
+    annotations = Annotations(entries, without, notes=notes)
     if not annotations.people:
         if entries:
             raise InputError(f"{entries[0].message} (none of {len(entries)} people can be used)")
-        raise InputError(
-            f"{path}: no annotation has dense points (dp_I, dp_U, dp_V, dp_x, dp_y) or {FEWEST_KEYPOINTS} key points"
-        )
+        needed = f"dense points (dp_I, dp_U, dp_V, dp_x, dp_y) or {FEWEST_KEYPOINTS} key points"
+        raise InputError("; ".join([f"{path}: no annotation has {needed}", *annotations.notes]))
     return annotations
+
+
+def refuse_corners(path: str | pathlib.Path, container: Container, labels: Labelling) -> None:
+    """Refuse a file whose boxes are [x1, y1, x2, y2] (`agreement.refuse_corners`); one that is none ends the search.
+
+    Raises:
+      errors.InputError: they are.
+    """
+    people = []
+    for entry in container.entries:
+        try:
+            one = parse_person(entry, coco.picture_of(container, entry), labels, needs_file=False)
+        except BadEntry:
+            continue
+        if not agreement.may_be_corners(one, one.picture_size):
+            return
+        people.append((f"{path}: annotation {one.annotation_id}", one, one.picture_size))
+    agreement.refuse_corners(people)
 
 
 def has_points(entry: dict[str, Any]) -> bool:
@@ -79,27 +104,23 @@ FEWEST_KEYPOINTS = 5
 
 
 def _has_keypoints(entry: dict[str, Any]) -> bool:
-    """Tell whether an entry has key points enough; whether they are right is for `parse_keypoints` to say."""
-    values = entry.get("keypoints")
-    if not isinstance(values, list) or entry.get("iscrowd") == 1:
-        return False
-    return sum(isinstance(value, int | float) and value > 0 for value in values[2::3]) >= FEWEST_KEYPOINTS
+    """Tell whether an entry has key points enough; whether they are right is for `coco_keypoints.parse` to say."""
+    labelled = [isinstance(value, int | float) and value > 0 for value in coco_keypoints.visibilities(entry)]
+    return entry.get("iscrowd") != 1 and sum(labelled) >= FEWEST_KEYPOINTS
 
 
 def parse_person(
     entry: Any,
     picture: dict[str, Any] | None,
-    keypoint_names: tuple[str, ...] = skeleton.COCO_NAMES,
+    labels: Labelling = coco_keypoints.COCO,
     needs_file: bool = True,
-    seen: int = 2,
 ) -> AnnotatedPerson:
     """Return the person of an entry; one without any dp_ field has no dense points.
 
     Args:
       entry, picture: an annotation and its image, as they stand in the file.
-      keypoint_names: of its key points, in order.
+      labels: how its file labels key points.
       needs_file: its image must have a file's name.
-      seen: least visibility of a key point that somebody saw (COCO 2; PoseTrack, which knows no other, 1).
 
     Raises:
       coco.BadEntry: something is not as it must be.
@@ -112,7 +133,7 @@ def parse_person(
     bbox = coco.numbers(entry, "bbox", 4)
     require_box(bbox, size)
     part, uv, inside = _dense(entry) if has_points(entry) else _no_points()
-    labelled = parse_keypoints(entry, keypoint_names, seen)
+    labelled = coco_keypoints.parse(entry, labels)
     _require_near(labelled, size)
     return AnnotatedPerson(
         image_id=entry["image_id"],
@@ -125,24 +146,6 @@ def parse_person(
         uv=uv,
         keypoints=labelled,
     )
-
-
-def parse_keypoints(entry: dict[str, Any], names: tuple[str, ...] = skeleton.COCO_NAMES, seen: int = 2) -> Keypoints:
-    """Return the key points of an entry, none of them known where it has no such field.
-
-    Raises:
-      coco.BadEntry: they are not 3 numbers a name.
-    """
-    if entry.get("keypoints") in (None, []):
-        return keypoints.missing()
-    values = coco.numbers(entry, "keypoints", 3 * len(names)).reshape(-1, 3)
-    reach = np.abs(values[:, :2]).max()
-    coco.require(reach < 1e6, "wrong key point", f"keypoints reach {reach:g} px")
-    known = np.isin(values[:, 2], (0, 1, 2))
-    wrong = values[np.argmin(known), 2]
-    coco.require(known.all(), "wrong key point", f"keypoints: a visibility is {wrong:g}, expected 0, 1 or 2")
-    values[:, 2] = np.where(values[:, 2] >= seen, keypoints.SEEN, values[:, 2])
-    return keypoints.from_named(names, values)
 
 
 def require_box(box: Float[np.ndarray, "4"], size: tuple[int, int] | None) -> None:
@@ -186,11 +189,24 @@ def _dense(entry: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for name in ("dp_x", "dp_y"):
         _check_range(values[name], name, "point outside the box", 0, _BOX_LIMIT, "the person's box is 0 to 255")
     uv = np.stack([values["dp_U"], values["dp_V"]], axis=-1)
-    return values["dp_I"].astype(np.int64), uv, np.stack([values["dp_x"], values["dp_y"]], axis=-1)
+    inside = np.stack([values["dp_x"], values["dp_y"]], axis=-1)
+    _require_spread(inside)
+    return values["dp_I"].astype(np.int64), uv, inside
 
 
 def _no_points() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros((0, 2))
+
+
+def _require_spread(inside: Float[np.ndarray, "p 2"]) -> None:
+    """Check that points span more of the box than a body of a few pixels would."""
+    width, height = np.ptp(inside, axis=0)
+    if len(inside) > 1 and inside.max() <= 1.0:
+        end = f"dp_x and dp_y end at {inside.max():.3g}"
+        raise BadEntry("points too close", f"{end}: the points fill 1/255 of the box; it is 0 to 255, not 0 to 1")
+    small = len(inside) >= _MANY_POINTS and max(width, height) < _SMALLEST_SHARE * _BOX_UNITS
+    detail = f"dp_x and dp_y span {width:.3g} x {height:.3g} of the box's 255: too little for {len(inside)} points"
+    coco.require(not small, "points too close", detail)
 
 
 def _check_range(values: np.ndarray, name: str, kind: str, low: float, high: float, law: str) -> None:

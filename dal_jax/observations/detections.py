@@ -5,7 +5,7 @@
     [{"image_id": "a.jpg" or 139, "bbox": [...], "keypoints": [...]}]     a detector's results ("file_name" will do)
     {"images": [...], "annotations": [...], "categories": [...]}          COCO's
 
-Key points are COCO's 17 as 51 numbers x, y, v, where v is 0, 1 or 2 or, if any is not a whole number, a confidence.
+Key points are COCO's 17, or those that COCO's categories name, as `coco_keypoints` reads them.
 Without a file each photograph shows one person.
 """
 
@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dal_jax.body.skeleton import COCO_NAMES
-from dal_jax.observations import coco, photographs
+from dal_jax.observations import agreement, coco, coco_keypoints, keypoints, photographs
 from dal_jax.observations.coco import BadEntry
-from dal_jax.observations.keypoints import Keypoints, from_coco, missing
+from dal_jax.observations.coco_keypoints import Labelling
+from dal_jax.observations.keypoints import Keypoints
 from dal_jax.observations.person import CROP_MARGIN, AnnotatedPerson, Annotations, Rejected
 from dal_jax.runtime import files
 from dal_jax.runtime.errors import InputError
@@ -30,7 +30,6 @@ from dal_jax.runtime.errors import InputError
 KEYPOINTS_MARGIN = 1.25
 """Person's box over the box of the key points. Note: our choice; head, hands and feet reach beyond the joints."""
 
-_SEEN_CONFIDENCE = 0.3  # of a detector's key point; below it the point counts as unknown
 _SMALLEST_BOX_PX = 2.0
 _LARGEST_PX = 1e6
 _DENSEPOSE_OUTPUT = ("_iuv.png", "_inds.png")  # lie beside photographs
@@ -88,7 +87,7 @@ def people(
       skip_invalid: keep going over bad entries and list them as rejected.
 
     Raises:
-      errors.InputError: the first bad entry, or no person is left.
+      errors.InputError: the first bad entry, or no person is left, or the boxes are [x1, y1, x2, y2].
     """
     if found is None:
         found = [Detection(path.name, row, row + 1, path.name) for row, path in enumerate(pictures)]
@@ -100,7 +99,13 @@ def people(
         if isinstance(entry, Rejected) and not skip_invalid:
             raise InputError(entry.message)
         entries.append(entry)
-    annotations = Annotations(entries, images=str(pictures[0].parent) if pictures else "")
+    used = [(one, entry) for one, entry in zip(found, entries, strict=True) if isinstance(entry, AnnotatedPerson)]
+    agreement.refuse_corners(
+        (one.where, entry, size) for one, entry in used if isinstance(size := sizes[one.file_name], tuple)
+    )
+    notes = keypoints.notes((one.where, one.keypoints) for one in found if one.keypoints is not None)
+    notes += agreement.notes((one.where, entry) for one, entry in used)
+    annotations = Annotations(entries, images=str(pictures[0].parent) if pictures else "", notes=notes)
     if not annotations.people:
         rejected = annotations.rejected
         raise InputError(
@@ -131,7 +136,10 @@ def read_keypoints(path: Path, names: Sequence[str]) -> list[Detection]:
 
 def _read(path: Path, names: Sequence[str], field: str) -> list[Detection]:
     content = files.read_json(path)
-    found = [_detection(bare, fields, field) for bare, fields in _entries(path, content, names, field)]
+    entries = _entries(path, content, names, field)
+    categories = content.get("categories") if isinstance(content, dict) else None
+    labels = coco_keypoints.labelling(categories, [fields for _, fields in entries])
+    found = [_detection(bare, fields, field, labels) for bare, fields in entries]
     found = [one for one in found if one is not None]
     if not found:
         raise InputError(f"{path}: no entry has '{field}'")
@@ -221,8 +229,8 @@ def _results(path: Path, content: list[dict], names: Sequence[str]) -> _Entries:
     return entries
 
 
-def _detection(bare: Detection, fields: Any, field: str) -> Detection | None:
-    """Return what an entry tells, or None where it has no known key point."""
+def _detection(bare: Detection, fields: Any, field: str, labels: Labelling) -> Detection | None:
+    """Return what an entry tells, or None where it has no labelled key point."""
     image_id, annotation_id = (value if coco.is_id(value) else -1 for value in (bare.image_id, bare.annotation_id))
     name = bare.file_name if isinstance(bare.file_name, str) and bare.file_name.isprintable() else ""
     name = files.name_inside(name) or name
@@ -233,18 +241,17 @@ def _detection(bare: Detection, fields: Any, field: str) -> Detection | None:
             raise _bad(f"is {_short(fields)}, expected an object")
         if not name:
             raise _bad(f"image_id {_short(bare.image_id)} names no picture")
-        keypoints, box = None, None
+        labelled, box = None, None
         if field == "keypoints":
-            values = _keypoints(fields)
-            if values is None:
+            labelled = coco_keypoints.parse(fields, labels)
+            if not (labelled.flag > 0).any() and not labelled.left_out:
                 return None
-            box = _box_of(values)
-            keypoints = from_coco(values)
+            box = _box_of(labelled)
         if field == "bbox" or "bbox" in fields:
             box = _box(fields)
     except BadEntry as bad:
         return Detection(name, image_id, annotation_id, bare.where, problem=bad.detail)
-    return Detection(name, image_id, annotation_id, bare.where, box, keypoints, bare.picture_size)
+    return Detection(name, image_id, annotation_id, bare.where, box, labelled, bare.picture_size)
 
 
 def _bad(detail: str) -> BadEntry:
@@ -258,23 +265,10 @@ def _box(fields: dict) -> Float[np.ndarray, "4"]:
     return box
 
 
-def _keypoints(fields: dict) -> Float[np.ndarray, "17 3"] | None:
-    if fields.get("keypoints") is None:
-        return None
-    if isinstance(fields["keypoints"], list) and len(fields["keypoints"]) == 17:  # one list a joint
-        joints = [joint if isinstance(joint, list) else [joint] for joint in fields["keypoints"]]
-        fields = {"keypoints": [value for joint in joints for value in joint]}
-    values = _numbers(fields, "keypoints", 3 * len(COCO_NAMES)).reshape(-1, 3)
-    flags = values[:, 2]
-    if (flags < 0).any() or (flags > 2).any():
-        raise _bad(f"keypoints: a visibility is {flags[(flags < 0) | (flags > 2)][0]:g}, expected 0 to 2")
-    if (flags != np.round(flags)).any():
-        values[:, 2] = np.where(flags >= _SEEN_CONFIDENCE, 2, 0)
-    return values if values[:, 2].any() else None
-
-
-def _box_of(values: Float[np.ndarray, "17 3"]) -> Float[np.ndarray, "4"]:
-    known = values[values[:, 2] > 0, :2]
+def _box_of(labelled: Keypoints) -> Float[np.ndarray, "4"]:
+    known = labelled.position_px[labelled.flag > 0]
+    if not len(known):
+        raise _bad("keypoints: none can be used: " + ", ".join(f"{name!r} {why}" for name, why in labelled.left_out))
     low, high = known.min(axis=0), known.max(axis=0)
     side = KEYPOINTS_MARGIN * (high - low)
     if max(side) < _SMALLEST_BOX_PX:
@@ -332,7 +326,7 @@ def _entry(
         point_px=np.zeros((0, 2)),
         part=np.zeros(0, np.int64),
         uv=np.zeros((0, 2)),
-        keypoints=one.keypoints or missing(),
+        keypoints=one.keypoints or keypoints.missing(),
         crop_margin=1.0 if one.bbox_px is None else CROP_MARGIN,
     )
 

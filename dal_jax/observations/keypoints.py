@@ -1,12 +1,15 @@
 """Annotated key points, in the places that their set names."""
 
-from collections.abc import Sequence
+import re
+import reprlib
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from dal_jax.body import skeleton
+from dal_jax.runtime.errors import one_line
 
 UNLABELLED, HIDDEN, SEEN = 0, 1, 2
 """COCO's flags of a key point."""
@@ -16,38 +19,89 @@ class Keypoints(NamedTuple):
     """One person's key points, px, in the order of their set; confidence 0 = unknown or hidden.
 
     flag: COCO's of each. keypoint_set: a name of `skeleton.KEYPOINT_SETS`.
+    left_out: labelled key points that are not used: the file's name of each, and why.
     """
 
     position_px: Float[np.ndarray, "k 2"]
     confidence: Float[np.ndarray, "k"]
     flag: Int[np.ndarray, "k"]
     keypoint_set: str
+    left_out: tuple[tuple[str, str], ...] = ()
 
 
-_SYNONYMS = {"head_bottom": "upper_neck"}  # PoseTrack's
-
-
-def from_coco(coco: Float[np.ndarray, "17 3"]) -> Keypoints:
-    """Return COCO's 17 (x, y, v) as BODY_25B's, the other eight unknown."""
-    return from_named(skeleton.COCO_NAMES, coco)
+UNKNOWN, REPEATED, NOWHERE = "of an unknown name", "of a repeated name", "at 0, 0 or -1, -1 or NaN"
+"""Why a labelled key point is not used."""
 
 
 def from_named(names: Sequence[str], values: Float[np.ndarray, "k 3"]) -> Keypoints:
-    """Return named (x, y, v) as BODY_25B's; v = 2 is visible, 1 labelled but hidden, 0 unlabelled.
+    """Return named (x, y, v), px, as BODY_25B's; v = 2 is visible, 1 labelled but hidden, 0 unlabelled.
 
-    Names are COCO's, and PoseTrack's for the head; others are left out. Hidden ones keep their place with confidence 0.
+    Names are BODY_25B's, of which COCO's are the first, and PoseTrack's for the head, however they are spelled:
+    "left_shoulder", "Left-Shoulder", "LShoulder". Others are left out, and so are key points at 0, 0 or -1, -1 or NaN:
+    tools write so what they have not found. Hidden key points keep their place with confidence 0.
     """
-    row = {_SYNONYMS.get(name, name): index for index, name in enumerate(names)}
-    found = missing()
-    for place, name in enumerate(skeleton.BODY_25B_NAMES):
-        if name in row and values[row[name], 2] > UNLABELLED:
-            found.position_px[place] = values[row[name], :2]
-            found.flag[place] = int(values[row[name], 2])
-            found.confidence[place] = found.flag[place] == SEEN
-    return found
+    found, left_out, nowhere = missing(), [], is_nowhere(values)
+    for row, name in enumerate(names):
+        if not values[row, 2] > UNLABELLED:
+            continue
+        place = _PLACES.get(_letters(name))
+        if place is None or nowhere[row] or found.flag[place]:
+            left_out.append((name, UNKNOWN if place is None else NOWHERE if nowhere[row] else REPEATED))
+            continue
+        found.position_px[place] = values[row, :2]
+        found.flag[place] = int(values[row, 2])
+        found.confidence[place] = found.flag[place] == SEEN
+    return found._replace(left_out=tuple(left_out))
+
+
+def is_nowhere(values: Float[np.ndarray, "k 3"]) -> Bool[np.ndarray, "k"]:
+    """Tell which key points (x, y, v) have a place that stands for none: 0, 0 or -1, -1 or NaN, exactly."""
+    x, y = values[:, 0], values[:, 1]
+    return ((x == 0) & (y == 0)) | ((x == -1) & (y == -1)) | (np.isnan(x) & np.isnan(y))
 
 
 def missing(keypoint_set: str = "body_25b") -> Keypoints:
     """Return key points of which none is known: every key point and depth term is then masked."""
     count = len(skeleton.KEYPOINT_SETS[keypoint_set])
-    return Keypoints(np.zeros((count, 2), np.float32), np.zeros(count, np.float32), np.zeros(count, int), keypoint_set)
+    return Keypoints(np.zeros((count, 2)), np.zeros(count, np.float32), np.zeros(count, int), keypoint_set)
+
+
+def notes(people: Iterable[tuple[str, Keypoints]]) -> list[str]:
+    """Return which labelled key points of people are not used: a line for each reason.
+
+    Args:
+      people: file and entry, by which the first is named, and the key points of each.
+    """
+    found: dict[str, list[tuple[str, str]]] = {}
+    for where, one in people:
+        for name, why in one.left_out:
+            found.setdefault(why, []).append((where, reprlib.repr(name)))
+    lines = []
+    for why, places in found.items():
+        names = list(dict.fromkeys(name for _, name in places))
+        shown = ", ".join([*names[:_SHOWN_NAMES], *["..."] * (len(names) > _SHOWN_NAMES)])
+        lines.append(one_line(f"{places[0][0]}: key point {shown} {why}: not used ({len(places)} in all)"))
+    return lines
+
+
+_SHOWN_NAMES = 6
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _places() -> dict[str, int]:
+    """Return the number in BODY_25B of each name in letters alone, its side written out or not, before or behind."""
+    found = {"headbottom": skeleton.BODY_25B_NAMES.index("upper_neck")}  # PoseTrack's
+    for place, name in enumerate(skeleton.BODY_25B_NAMES):
+        side, _, rest = name.partition("_")
+        if side in ("left", "right"):
+            for written in (side, side[0]):
+                found[written + _letters(rest)] = found[_letters(rest) + written] = place
+        else:
+            found[_letters(name)] = place
+    return found
+
+
+_PLACES = _places()

@@ -71,12 +71,14 @@ class Annotations:
     entries: in the file's order. without_points: how many further entries have neither dense nor key points enough.
     images: folder of the photographs, or the one photograph; '' where none are given.
     chart: DensePose's UV_Processed.mat; '': the dense points are in the body's own chart.
+    notes: lines on what of the people's annotation is not used, or looks wrong.
     """
 
     entries: Sequence[AnnotatedPerson | Rejected]
     without_points: int = 0
     images: str = ""
     chart: str = ""
+    notes: Sequence[str] = ()
 
     @property
     def people(self) -> list[AnnotatedPerson]:

@@ -108,8 +108,18 @@ def errors_px(
     observation: Observation,
 ) -> tuple[Float[np.ndarray, "people points"], Float[np.ndarray, "people k"]]:
     """Return the reprojection errors of dense points and of key points, px of the photograph, whatever confidence."""
-    dense, keypoint = _errors_crop(template, parameters, observation)
-    half_side = np.asarray(observation.box_px)[:, 2:3] / 2.0
+    dense, keypoint = offsets_px(template, parameters, observation)
+    return np.linalg.norm(dense, axis=-1), np.linalg.norm(keypoint, axis=-1)
+
+
+def offsets_px(
+    template: Template,
+    parameters: BodyParameters,
+    observation: Observation,
+) -> tuple[Float[np.ndarray, "people points 2"], Float[np.ndarray, "people k 2"]]:
+    """Return how far to the right of dense points and key points, and below them, the body has them; px."""
+    dense, keypoint = _offsets_crop(template, parameters, observation)
+    half_side = np.asarray(observation.box_px)[:, None, 2:3] / 2.0
     return np.asarray(dense) * half_side, np.asarray(keypoint) * half_side
 
 
@@ -124,9 +134,9 @@ def root_mean_square(
 
 @jax.jit
 @functools.partial(jax.vmap, in_axes=(None, 0, 0))
-def _errors_crop(
+def _offsets_crop(
     template: Template, parameters: BodyParameters, observation: Observation
-) -> tuple[Float[Array, "points"], Float[Array, "k"]]:
+) -> tuple[Float[Array, "points 2"], Float[Array, "k 2"]]:
     segments = kinematics.pose_skeleton(template, parameters.rotation, parameters.pose, parameters.segment_scale)
     points = skinning.surface_points(template, observation.point_face, observation.point_barycentric)
     place = functools.partial(
@@ -135,7 +145,6 @@ def _errors_crop(
         translation=parameters.translation,
         pinhole=observation.pinhole,
     )
-    dense = place(skinning.skin_points(template, segments, points)) - observation.point_position
+    dense = place(skinning.skin_points(template, segments, points))
     keypoints = skinning.keypoints(template, segments, observation.keypoint_set)
-    keypoint = place(keypoints) - observation.keypoint_position
-    return jnp.linalg.norm(dense, axis=-1), jnp.linalg.norm(keypoint, axis=-1)
+    return dense - observation.point_position, place(keypoints) - observation.keypoint_position

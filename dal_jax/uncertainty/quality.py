@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int
 
 from dal_jax.body import joint_limits, skeleton
 from dal_jax.body.template import Template
-from dal_jax.observations import residuals
-from dal_jax.observations.observation import Observation, hold_out
+from dal_jax.observations import agreement, residuals
+from dal_jax.observations.observation import Observation, hold_out, px_from_crop
 from dal_jax.registration import register
 from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import Fit, RegistrationConfig
@@ -39,6 +39,7 @@ class Quality:
     """Reports on fits (leading axis: people); NaN where nothing was observed.
 
     dense_px, keypoint_px: root mean square distance in the photograph; *_percent: of the crop's side.
+    keypoint_scale, keypoint_rest_px: of key points against the body (`agreement.rescaled`).
     part_px: of dense points, by PARTS. points, keypoints: how many there are.
     inliers: points within 3 noise levels, or within the robust loss' scale, where the fit used one.
     determinant: of the fit's rotation. limit_excess_deg: largest of a joint's components beyond anatomical limits.
@@ -53,6 +54,8 @@ class Quality:
     dense_percent: Float[np.ndarray, "*people"]
     keypoint_px: Float[np.ndarray, "*people"]
     keypoint_percent: Float[np.ndarray, "*people"]
+    keypoint_scale: Float[np.ndarray, "*people 2"]
+    keypoint_rest_px: Float[np.ndarray, "*people"]
     part_px: Float[np.ndarray, "*people 14"]
     points: Int[np.ndarray, "*people"]
     keypoints: Int[np.ndarray, "*people"]
@@ -190,6 +193,8 @@ def _flags(one: Quality) -> list[str]:
         flags.append("has key points alone: shape and depth are the priors' guess")
     elif one.points < _FEW_POINTS:
         flags.append(f"leans on {one.points} points and {one.keypoints} key points")
+    if one.points and one.keypoint_percent > 100.0 * agreement.OFF:
+        flags += agreement.flags(float(one.keypoint_px), one.keypoint_scale, float(one.keypoint_rest_px))
     if one.inlier_share < _FEW_INLIERS:
         flags.append(f"{one.points - one.inliers} of {one.points} points lie too far from the body")
     for name, degrees in zip(skeleton.SMPL_JOINT_NAMES[1:], one.limit_excess_deg, strict=True):
@@ -221,7 +226,10 @@ def _ambiguity(name: str, rotation_deg: float) -> str:
 
 
 def _errors(template, observations, fit: Fit, noise: NoiseLevels, outlier: float | None) -> dict[str, np.ndarray]:
-    dense, keypoint = residuals.errors_px(template, fit.parameters, observations)
+    dense, keypoint = (np.asarray(each) for each in residuals.offsets_px(template, fit.parameters, observations))
+    annotated = np.asarray(px_from_crop(observations.keypoint_position, observations.box_px))
+    scale, rest_px = agreement.rescaled(annotated + keypoint, annotated, observations.keypoint_confidence)
+    dense, keypoint = np.linalg.norm(dense, axis=-1), np.linalg.norm(keypoint, axis=-1)
     confidence = np.asarray(observations.point_confidence)
     side = np.asarray(observations.box_px)[:, 2]
     limit = _INLIER_SDS * np.sqrt(noise.point**2 + noise.shape**2) if outlier is None else outlier
@@ -236,6 +244,8 @@ def _errors(template, observations, fit: Fit, noise: NoiseLevels, outlier: float
         "dense_percent": 100.0 * dense_px / side,
         "keypoint_px": keypoint_px,
         "keypoint_percent": 100.0 * keypoint_px / side,
+        "keypoint_scale": scale,
+        "keypoint_rest_px": rest_px,
         "part_px": np.stack(by_part, axis=1),
         "points": points,
         "keypoints": np.sum(np.asarray(observations.keypoint_confidence) > 0, axis=1),

@@ -77,12 +77,14 @@ def test_known_bodies_are_found_and_everything_is_written(people):
 def test_bad_entries_are_skipped_on_request_and_keep_their_row(people):
     content = json.loads((people / "people.json").read_text())
     content["annotations"][0]["dp_I"][3] = 25
+    content["annotations"][1]["keypoints"] = [0, 0, 2, *[0] * 48]
     path = annotation_files.write_json(people / "people.json", content)
     _refused(_run(f"--annotations={path}", f"--out={people}/out"), "annotation 1: dp_I[3] is 25")
     assert not (people / "out").exists()
     done = _run(f"--annotations={path}", f"--out={people}/out", "--skip_invalid", "--holdout=0", "--noquality")
     assert done.returncode == 0, done.stderr
     assert "1 people, skipped 1: 1 unknown part" in done.stdout
+    assert f"{path}: annotation 2: key point 'nose' at 0, 0 or -1, -1 or NaN: not used (1 in all)" in done.stdout
     fits = file.read(people / "out" / "fits.npz")
     assert fits.valid.tolist() == [False, True] and fits.annotation_id.tolist() == [1, 2]
     assert np.isnan(fits.joints[0]).all() and np.isfinite(fits.joints[1]).all()

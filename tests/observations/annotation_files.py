@@ -52,6 +52,13 @@ def write_picture(path: pathlib.Path, width: int = 100, height: int = 160) -> pa
     return path
 
 
+def _shrink(e: dict, share: float) -> None:
+    for name in ("dp_I", "dp_U", "dp_V", "dp_x", "dp_y"):
+        e[name] = 2 * e[name]
+    for name in ("dp_x", "dp_y"):
+        e[name] = [value * share for value in e[name]]
+
+
 BAD_ENTRIES = {
     "no part list": (lambda e: e.pop("dp_I"), "dp_I"),
     "no box": (lambda e: e.pop("bbox"), "bbox"),
@@ -67,6 +74,8 @@ BAD_ENTRIES = {
     "chart beyond 1": (lambda e: e["dp_V"].__setitem__(4, 1.5), "dp_V[4] is 1.5"),
     "lengths differ": (lambda e: e["dp_V"].pop(), "dp_V has 5 values"),
     "no points": (lambda e: e.update({n: [] for n in ("dp_I", "dp_U", "dp_V", "dp_x", "dp_y")}), "dp_I is empty"),
+    "points in 0..1": (lambda e: _shrink(e, 1 / 255), "fill 1/255 of the box; it is 0 to 255"),
+    "points in a corner": (lambda e: _shrink(e, 1 / 25), "of the box's 255: too little for 12 points"),
     "text": (lambda e: e["dp_x"].__setitem__(0, "12"), "dp_x[0] is '12'"),
     "nested": (lambda e: e["dp_x"].__setitem__(0, [[1]]), "dp_x[0] is [[1]]"),
     "boolean": (lambda e: e["dp_I"].__setitem__(0, True), "dp_I[0] is True"),

@@ -152,6 +152,22 @@ def test_nothing_usable_is_an_error_even_when_skipping(write):
         densepose.read(write(annotation_files.content([raw])), skip_invalid=True)
 
 
+def test_a_file_in_the_wrong_unit_is_refused_whole(write):
+    entries = [annotation_files.entry(number) for number in (1, 2)]
+    for one in entries:
+        one.update({name: [value / 255 for value in one[name]] for name in ("dp_x", "dp_y")})
+    with pytest.raises(
+        InputError, match=r"annotation 1: dp_x and dp_y end at 0\.\d+: .*\(none of 2 people can be used\)"
+    ):
+        densepose.read(write(annotation_files.content(entries)), skip_invalid=True)
+
+
+def test_few_points_may_lie_together(write):
+    raw = annotation_files.entry(points=3)
+    raw.update(dp_x=[120.0, 121.0, 122.0], dp_y=[9.0, 9.5, 10.0])
+    assert len(densepose.read(write(annotation_files.content([raw]))).people[0].part) == 3
+
+
 def test_random_damage_never_crashes(write):
     """Any value in any field: a clean count, or one line."""
     rng = np.random.default_rng(0)

@@ -16,8 +16,8 @@ from dal_jax.uncertainty import modes, quality
 from dal_jax.uncertainty.noise import initial, objective
 from tests.registration import linear_fits, small_problem
 
-PEOPLE = 6
-WELL, BENT, LONG, WRONG, EMPTY, IMPROPER = range(PEOPLE)
+PEOPLE = 7
+WELL, BENT, LONG, WRONG, EMPTY, IMPROPER, SMALL = range(PEOPLE)
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,7 @@ def case():
     ) = 0.0, 0.0, 0.0
     fits.rotation[IMPROPER, 2] *= -1.0
     observations.keypoint_confidence[WELL, 4:] = 0.0
+    observations.keypoint_position[SMALL] = 0.8 * observations.keypoint_position[SMALL] + 0.1
     left = len(dataclasses.fields(Fit)) - 1
     fit = Fit(fits, *[np.zeros(PEOPLE, np.float32)] * left).replace(converged=np.arange(PEOPLE) != WELL)
     return observations, fit, initial()
@@ -89,7 +90,15 @@ def test_warnings_name_what_is_wrong(report):
     assert "leans on 0 points and 0 key points" in flags[EMPTY]
     assert "rotation is not proper (determinant -1.00)" in flags[IMPROPER]
     assert "had not converged when its steps were used up" in flags[WELL]
+    assert any(flag.startswith("dense points, key points and box disagree in scale or place") for flag in flags[SMALL])
+    assert not any("disagree in scale" in flag for row in range(SMALL) for flag in flags[row])
     assert not any("limit" in flag for row in (WELL, LONG, WRONG) for flag in flags[row])
+
+
+def test_scale_of_key_points_is_theirs_over_the_body_s(report):
+    np.testing.assert_allclose(report.keypoint_scale[SMALL], 0.8, atol=0.05)  # they have noise
+    assert report.keypoint_rest_px[SMALL] < 0.4 * report.keypoint_px[SMALL]
+    assert np.isnan(report.keypoint_scale[[WELL, EMPTY]]).all(), "four key points, none"
 
 
 def test_nothing_observed_leaves_every_flip_open(report):

@@ -32,7 +32,7 @@ SUMMARIES = {
         {"without points": 2, "masks only": 1, "crowd": 1, "too few points": 1},
         {
             "photograph of several people": 1, "box over the border": 1, "grey photograph": 1,
-            "fewer than 30 dense points": 1, "without key points": 1,
+            "fewer than 30 dense points": 1, "without key points": 1, "key points outside the box": 1,
         },
         {},
     ),
