@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 
 from dal_jax.runtime import files, progress
 from dal_jax.synthetic import annotator, people as synthetic_people, view
-from dal_jax.synthetic.recipe import Recipe
+from dal_jax.synthetic.annotator import Recipe
 from dal_jax.synthetic.view import View
 
 _VERSION = 1  # of this file's rules: raise it and every cache is made anew

@@ -22,7 +22,7 @@ from dal_jax.observations.observation import Observation
 from dal_jax.runtime import files, progress, struct
 from dal_jax.runtime.errors import InputError
 from dal_jax.synthetic import annotator, people as synthetic_people, shapes
-from dal_jax.synthetic.recipe import VERSION, Recipe
+from dal_jax.synthetic.annotator import VERSION, Recipe
 from dal_jax.synthetic.shapes import SUBJECT_SHAPES
 from dal_jax.synthetic.view import FOCAL_PX, View, project, square_box
 

@@ -16,8 +16,8 @@ import PIL.Image
 
 import dal_jax as dal
 from dal_jax.body.skeleton import H36M_JOINT_NAMES
+from dal_jax.synthetic.annotator import Recipe
 from dal_jax.synthetic.people import make_person
-from dal_jax.synthetic.recipe import Recipe
 
 SIDE_PX = 384
 """Side of each square photograph."""

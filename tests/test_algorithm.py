@@ -18,7 +18,7 @@ from dal_jax.registration.energy import Objective
 from dal_jax.regressor import model
 from dal_jax.runtime import metric_log
 from dal_jax.runtime.errors import InputError
-from dal_jax.synthetic import recipe
+from dal_jax.synthetic import annotator
 from tests.regressor import people
 
 pytestmark = pytest.mark.slow
@@ -197,7 +197,7 @@ def test_a_folder_that_is_no_run_is_left_alone(tmp_path, data_dir):
 
 
 def test_the_tiny_recipe_fits_the_demo_s_network():
-    assert recipe.RECIPES["tiny"].image_size == demo().regressor.image_size
+    assert annotator.RECIPES["tiny"].image_size == demo().regressor.image_size
 
 
 def test_phases_are_those_that_run_dispatches():

@@ -8,13 +8,14 @@ imported.
 
 import contextlib
 import dataclasses
+import functools
 import json
 import multiprocessing
 import os
 import pathlib
 import shutil
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple
 
@@ -44,8 +45,7 @@ def prepare(source: Source, data_dir: PathLike, workers: int | None = None) -> t
       errors.InputError: the source's files are not what they must be, none of a split's people can be used, or the
         folder holds a data set of this name made differently.
     """
-    with needs_extra("data"):
-        from dal_jax.data import array_record
+    builder_class = _builder_class()  # first: what is not installed is told before the work
     if _is_prepared(_folder(source.name, source.config, data_dir)):
         return load(source.name, source.config, data_dir, source.digest())
     partial = pathlib.Path(data_dir) / ".partial" / source.name / f"{source.config or 'all'}-{source.digest()}"
@@ -54,7 +54,9 @@ def prepare(source: Source, data_dir: PathLike, workers: int | None = None) -> t
     summary = total(_read_counts(chunk.path) for chunk in work)
     _refuse_empty_splits(source, summary)
     examples = {split: _examples_of(split, work) for split in summary.prepared}
-    array_record.write(source, data_dir, examples, summary.to_json())
+    with _quiet_tfds():
+        made = builder_class(source, os.fspath(data_dir), examples, summary.to_json())
+        made.download_and_prepare(file_format="array_record")
     shutil.rmtree(partial, ignore_errors=True)
     builder, _ = load(source.name, source.config, data_dir)
     return builder, summary
@@ -237,3 +239,78 @@ def _refuse_empty_splits(source: Source, summary: Summary) -> None:
         if not people:
             why = f": {next(iter(summary.first.values()))}" if summary.first else ""
             raise InputError(f"{source.name}: no person of '{split}' can be used ({summary}){why}")
+
+
+# --- Examples to array_record files, by tensorflow-datasets, which is loaded where it is needed and not before ---
+
+
+@functools.cache
+def _builder_class() -> Any:
+    """Return the class that writes a source's examples: the same examples, the same bytes.
+
+    Its arguments are the source, the folder of data sets, the examples of each split in order, and their summary as
+    JSON. What is read later needs no code of the source.
+    """
+    with needs_extra("data"):
+        import tensorflow_datasets as tfds
+        from tensorflow_datasets.core import writer
+        from tensorflow_datasets.proto import tf_example_pb2
+
+    class ArrayRecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        # TFDS would look it up through importlib_resources, which it does not require
+        code_path: Any = pathlib.Path(__file__)
+        VERSION = tfds.core.Version(schema.VERSION)
+
+        def __init__(self, source: Source, data_dir: str, examples: Mapping[str, Iterable[Example]], summary: Any):
+            self.name: str = source.name  # pyright: ignore[reportAttributeAccessIssue]: the attribute has no setter
+            self._source, self._examples, self._summary = source, examples, summary
+            config = tfds.core.BuilderConfig(name=source.config) if source.config else None
+            super().__init__(config=config, data_dir=data_dir, file_format="array_record")
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            return tfds.core.DatasetInfo(
+                builder=self,
+                description=self._source.description,
+                features=schema.features(),
+                disable_shuffling=True,  # the order means something: prefixes, tracks; training shuffles itself
+                metadata=tfds.core.MetadataDict(
+                    digest=self._source.digest(), options=self._source.options(), summary=self._summary
+                ),
+            )
+
+        def _example_writer(self) -> writer.ExampleWriter:
+            file_format: Any = self.info.file_format
+            return SameBytesWriter(file_format)
+
+        def _split_generators(self, _: tfds.download.DownloadManager) -> dict[str, Iterator]:
+            return {split: self._generate_examples(split) for split in self._examples}
+
+        def _generate_examples(self, split: str) -> Iterator[tuple[int, Example]]:
+            yield from enumerate(self._examples[split])
+
+    class SameBytesWriter(writer.ExampleWriter):
+        """Writes an example's features in order of their names; protobuf's own order is another in every process."""
+
+        def write(self, path: PathLike, examples: Iterable[tuple[object, bytes]]) -> object:
+            ordered: Any = ((key, in_order(example)) for key, example in examples)
+            return super().write(path, ordered)
+
+    def in_order(example: bytes) -> bytes:
+        return tf_example_pb2.Example.FromString(  # pyright: ignore[reportAttributeAccessIssue]: made at run time
+            example
+        ).SerializeToString(deterministic=True)
+
+    return ArrayRecordBuilder
+
+
+@contextlib.contextmanager
+def _quiet_tfds() -> Iterator[None]:
+    """Keep TFDS from printing: our own bar has shown the work."""
+    import tensorflow_datasets as tfds  # there, or `_builder_class` would have said so
+
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(None):
+            yield
+    finally:
+        tfds.enable_progress_bar()

@@ -19,8 +19,8 @@ from dal_jax.data.visible_points import Points, exact_points, pixel_grid_px
 from dal_jax.observations import photographs
 from dal_jax.runtime.errors import InputError
 from dal_jax.synthetic import annotator, motions, rendering, shapes, view as view_lib
+from dal_jax.synthetic.annotator import RECIPES, TRAIN_SUBJECTS, Recipe
 from dal_jax.synthetic.figure import rotate
-from dal_jax.synthetic.recipe import RECIPES, TRAIN_SUBJECTS, Recipe
 from dal_jax.synthetic.rendering import Outfit, draw_light
 from dal_jax.synthetic.view import Camera, View
 

@@ -9,6 +9,7 @@ import scipy.io
 
 from dal_jax.observations import mat_file
 from dal_jax.runtime.errors import InputError
+from tests import damage
 
 _ARRAYS = {
     "faces": np.arange(12, dtype=np.uint32).reshape(4, 3),
@@ -75,18 +76,8 @@ def test_sizes_that_lie_are_refused(tmp_path, content, told):
     assert "a.mat" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_damage_anywhere_is_refused_or_harmless(tmp_path):
-    rng, path, refused = np.random.default_rng(0), tmp_path / "a.mat", 0
-    for compressed in (False, True):
-        scipy.io.savemat(path, _ARRAYS, do_compression=compressed)
-        content = path.read_bytes()
-        for _ in range(300):
-            damaged = bytearray(content)
-            for place in rng.integers(128, len(content), rng.integers(1, 4)):
-                damaged[place] = rng.integers(256)
-            path.write_bytes(damaged)
-            try:
-                mat_file.read(path, _ARRAYS)
-            except InputError:
-                refused += 1
-    assert refused > 200
+@pytest.mark.parametrize("compressed", [False, True])
+def test_damage_anywhere_is_refused_or_harmless(tmp_path, compressed):
+    path = tmp_path / "a.mat"
+    scipy.io.savemat(path, _ARRAYS, do_compression=compressed)
+    assert damage.refusals(path, lambda: mat_file.read(path, _ARRAYS), copies=300, first=128) > 150

@@ -17,7 +17,7 @@ from dal_jax.regressor import model, training
 from dal_jax.regressor.augmentation import AugmentationConfig
 from dal_jax.regressor.training import TrainingSet
 from dal_jax.synthetic import people as synthetic_people
-from dal_jax.synthetic.recipe import RECIPES
+from dal_jax.synthetic.annotator import RECIPES
 
 pytestmark = pytest.mark.slow
 

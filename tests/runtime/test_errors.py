@@ -31,9 +31,7 @@ _PACKAGES = (
     "tensorflow_datasets", "trimesh",
 )  # fmt: skip
 _HIDDEN = f"import sys; sys.modules.update(dict.fromkeys({_PACKAGES!r}))"
-_NEED_THEM = (
-    "dal_jax.body.build", "dal_jax.body.formats.gltf", "dal_jax.body.formats.rig", "dal_jax.data.array_record",
-)  # fmt: skip
+_NEED_THEM = ("dal_jax.body.build", "dal_jax.body.formats.gltf", "dal_jax.body.formats.rig")
 """Modules that are imported where they are needed, and not before."""
 
 

@@ -13,7 +13,7 @@ from dal_jax.data.preparing import prepare
 from dal_jax.loop import run
 from dal_jax.runtime.errors import InputError
 from dal_jax.synthetic import motions, people as synthetic_people
-from dal_jax.synthetic.recipe import RECIPES
+from dal_jax.synthetic.annotator import RECIPES
 from tests.data.motions import motion_files
 
 EXACT = 1e-9

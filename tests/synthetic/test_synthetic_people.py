@@ -19,7 +19,7 @@ from dal_jax.data.visible_points import Points
 from dal_jax.observations import observation
 from dal_jax.runtime.errors import InputError
 from dal_jax.synthetic import annotator, people as synthetic_people, shapes
-from dal_jax.synthetic.recipe import RECIPES, ROUTES, TEST_SUBJECTS, TRAIN_SUBJECTS
+from dal_jax.synthetic.annotator import RECIPES, ROUTES, TEST_SUBJECTS, TRAIN_SUBJECTS
 from dal_jax.synthetic.view import View
 
 HALF_TENTH_MM = 0.06  # vertices are stored to a tenth of a millimetre, half of it lost in rounding
@@ -279,8 +279,8 @@ def test_tensorflow_is_never_imported(tmp_path):
         f"""
         import sys
         from dal_jax.data import people
-        from dal_jax.synthetic import people as synthetic_people, recipe
-        few = recipe.Recipe(**{dataclasses.asdict(FEW)!r})
+        from dal_jax.synthetic import annotator, people as synthetic_people
+        few = annotator.Recipe(**{dataclasses.asdict(FEW)!r})
         people.load_people(synthetic_people.prepare(few, {str(tmp_path)!r}, workers=0), "train", with_truth=True)
         assert "tensorflow" not in sys.modules
         """

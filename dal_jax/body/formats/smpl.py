@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dal_jax.body import skeleton
-from dal_jax.body.formats import array_pickle, carry_over
+from dal_jax.body.formats import array_pickle, carry_over, pickles
 from dal_jax.body.formats.npz import Fields
 from dal_jax.runtime import archives
 from dal_jax.runtime.errors import InputError
@@ -24,7 +24,7 @@ def read_model(path: pathlib.Path, pose_blendshapes: bool = False, shapes: int =
     Joints are SMPL's 24 or SMPL-H's 52, as many as `kintree_table` has columns.
 
     Raises:
-      errors.InputError: the file is unreadable, names something that is not on the list of `array_pickle`, or a field
+      errors.InputError: the file is unreadable, names something that is not on the list of `pickles`, or a field
         is missing, misshaped or not finite; one line with file and field.
     """
     names = _NEEDED + ("posedirs",) * pose_blendshapes + ("shapedirs",) * bool(shapes)
@@ -48,8 +48,8 @@ def _unpickled(content: bytes) -> np.ndarray:
     sparse J_regressor.
     """
     try:
-        return array_pickle.array_of(array_pickle.load(content))
-    except array_pickle.UNREADABLE as error:
+        return array_pickle.array_of(pickles.load(content))
+    except pickles.UNREADABLE as error:
         raise InputError(array_pickle.reason(error)) from error
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from dal_jax.body import skeleton
 from dal_jax.body.formats import load
-from dal_jax.data.motions import acclaim, bvh, smpl_motion, tracks, up_axis
+from dal_jax.data.motions import acclaim, bvh, smpl_motion, tracks
 from dal_jax.runtime import progress
 from dal_jax.runtime.errors import InputError
 from dal_jax.runtime.files import savez
@@ -131,7 +131,7 @@ def find(source: pathlib.Path, out: pathlib.Path | None = None) -> list[pathlib.
 
 
 def read(path: pathlib.Path, rate: float) -> tuple[Float[np.ndarray, "frames 17 3"], str]:
-    """Return Human3.6M's joints of a motion at no more than `rate` frames a second, metres, y up; and `up_axis`' note.
+    """Return Human3.6M's joints of a motion at no more than `rate` frames a second, metres, y up; and `find_up`'s note.
 
     Other skeletons than SMPL's are scaled to the free body's length of bones, file by file, because few formats tell
     their unit.
@@ -158,7 +158,7 @@ def read(path: pathlib.Path, rate: float) -> tuple[Float[np.ndarray, "frames 17 
         raise InputError(f"{path}: the skeleton's bones have no length")
     legs = rest[_HIP] - rest[_FEET].mean(axis=0)
     standing = np.stack([rest[_THORAX] - rest[_HIP], legs])
-    rotation, note = up_axis.find(path, joints[:, _THORAX] - joints[:, _HIP], "y", joints[:, _HIP], standing)
+    rotation, note = tracks.find_up(path, joints[:, _THORAX] - joints[:, _HIP], "y", joints[:, _HIP], standing)
     return joints @ rotation.T * (_body_bone_sum() / length), note
 
 

@@ -13,7 +13,7 @@ from dal_jax.body import kinematics, rotations, skeleton, skinning
 from dal_jax.body.formats import array_pickle
 from dal_jax.body.kinematics import Segments
 from dal_jax.body.template import Template
-from dal_jax.data.motions import up_axis
+from dal_jax.data.motions import tracks
 from dal_jax.runtime import archives
 from dal_jax.runtime.errors import InputError
 
@@ -46,7 +46,7 @@ def read(path: pathlib.Path) -> SmplMotion:
     """Read `poses` (frames, 72, 156 or 165), `trans`, `betas` and `mocap_framerate` of an .npz or a .pkl.
 
     MoSh's files that were rotated into a camera's frame call the poses `new_poses` and have no `trans`. A pickle that
-    names anything but arrays is refused (`body.array_pickle`).
+    names anything but arrays is refused (`body.formats.pickles`).
 
     Raises:
       errors.InputError: one line that names file, entry and value.
@@ -77,13 +77,13 @@ def h36m_joints(
 
 
 def y_up(path: pathlib.Path, motion: SmplMotion) -> tuple[Float[np.ndarray, "3 3"], str]:
-    """Return the rotation from the recording's world to one whose y is up, and a note (`up_axis.find`)."""
+    """Return the rotation from the recording's world to one whose y is up, and a note (`tracks.find_up`)."""
     pelvis = Rotation.from_rotvec(motion.root)
     chest = pelvis
     for joint in ("spine1", "spine2", "spine3"):
         chest = chest * Rotation.from_rotvec(motion.pose[:, skeleton.SMPL_JOINT_NAMES.index(joint) - 1])
     trunk = _TRUNK_M / 2 * (pelvis.as_matrix() + chest.as_matrix())[:, :, 1]
-    return up_axis.find(path, trunk, motion.up, motion.trans)
+    return tracks.find_up(path, trunk, motion.up, motion.trans)
 
 
 def segments_of(template: Template, root: Float[Array, "3"], pose: Float[Array, "23 3"]) -> Segments:

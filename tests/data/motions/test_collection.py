@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from dal_jax.body import kinematics
 from dal_jax.body.formats import load
-from dal_jax.data.motions import collection, smpl_motion, up_axis
+from dal_jax.data.motions import collection, smpl_motion, tracks
 from dal_jax.data.motions.collection import Views
 from dal_jax.lifting import poses
 from dal_jax.runtime.errors import InputError
@@ -221,7 +221,7 @@ def test_what_is_wrong_is_named_in_one_line(tmp_path, make, message):
 
 def test_the_binary_skips_what_it_is_told_to_and_overwrites_nothing(tmp_path):
     (tmp_path / "motions").mkdir()
-    motion_files.write_bvh(tmp_path / "motions" / "a.bvh", np.zeros((3, 24, 3)), world=up_axis.TO_Y_UP["z"].T)
+    motion_files.write_bvh(tmp_path / "motions" / "a.bvh", np.zeros((3, 24, 3)), world=tracks.TO_Y_UP["z"].T)
     (tmp_path / "motions" / "b.bvh").write_text("HIERARCHY")
 
     def run(*flags):
