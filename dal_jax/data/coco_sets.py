@@ -10,9 +10,8 @@ from jaxtyping import UInt8
 
 from dal_jax.data.files import Files, make_example, notes, require_pictures, why_unusable
 from dal_jax.data.source import Item
-from dal_jax.observations import coco, coco_keypoints, densepose, masks
-from dal_jax.observations.coco import BadEntry
-from dal_jax.observations.coco_keypoints import Labelling
+from dal_jax.observations import coco, densepose, masks
+from dal_jax.observations.coco import BadEntry, Labelling
 from dal_jax.observations.person import AnnotatedPerson, Rejected
 from dal_jax.observations.photographs import crop_labels, is_grey, read_picture
 from dal_jax.runtime.errors import InputError
@@ -57,7 +56,7 @@ def photographs(path: pathlib.Path, images: pathlib.Path) -> list[Photograph]:
       errors.InputError: the file is no such JSON, or its boxes are [x1, y1, x2, y2].
     """
     container = coco.read(path)
-    labels = coco_keypoints.labelling(container.categories, container.entries)
+    labels = coco.labelling(container.categories, container.entries)
     densepose.refuse_corners(path, container, labels)
     seen: set[str | None] = set()
     grouped: dict[int | str | None, list[Entry]] = {}

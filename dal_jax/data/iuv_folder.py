@@ -12,7 +12,7 @@ from dal_jax.data import coco_sets
 from dal_jax.data.coco_sets import Photograph
 from dal_jax.data.files import Files, make_example, notes, why_unusable
 from dal_jax.data.source import Item
-from dal_jax.observations import coco, coco_keypoints, iuv, photographs
+from dal_jax.observations import coco, iuv, photographs
 from dal_jax.observations.coco import BadEntry
 from dal_jax.observations.keypoints import Keypoints
 from dal_jax.observations.person import AnnotatedPerson, Rejected
@@ -123,7 +123,7 @@ def _labelled(photograph: Photograph | None):
     for _, entry, _ in photograph.entries:
         try:
             coco.require_ids(entry)
-            found = coco_keypoints.parse(entry, photograph.labels)
+            found = coco.parse(entry, photograph.labels)
         except BadEntry:
             yield "key points that are damaged"
             continue

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from dal_jax.lifting import h36m
-from dal_jax.observations import coco_keypoints, keypoints as keypoints_lib
+from dal_jax.observations import coco, keypoints as keypoints_lib
 from dal_jax.observations.coco import BadEntry
 from dal_jax.observations.keypoints import Keypoints
 from dal_jax.runtime import archives, files
@@ -116,7 +116,7 @@ def _read_coco(path: pathlib.Path) -> Poses2D:
     annotations = content.get("annotations") if isinstance(content, dict) else None
     if not isinstance(annotations, list):
         raise InputError(f"{path}: has no list 'annotations'")
-    labels = coco_keypoints.labelling(content.get("categories"), annotations)
+    labels = coco.labelling(content.get("categories"), annotations)
     people = [_one_coco(path, number, entry, labels) for number, entry in enumerate(annotations)]
     entry = np.array([number for number, _ in people], np.int64)
     position = np.array([one.position_px for _, one in people], np.float32).reshape(-1, 25, 2)
@@ -128,7 +128,7 @@ def _read_coco(path: pathlib.Path) -> Poses2D:
     return Poses2D(keypoints[good], visible[good], entry[good], len(people) - int(good.sum()), notes)
 
 
-def _one_coco(path: pathlib.Path, number: int, entry: Any, labels: coco_keypoints.Labelling) -> tuple[int, Keypoints]:
+def _one_coco(path: pathlib.Path, number: int, entry: Any, labels: coco.Labelling) -> tuple[int, Keypoints]:
     """Return id and key points of one annotation."""
     if not isinstance(entry, dict):
         raise InputError(f"{path}: annotation number {number} is no object")
@@ -136,6 +136,6 @@ def _one_coco(path: pathlib.Path, number: int, entry: Any, labels: coco_keypoint
     if not isinstance(name, int):
         raise InputError(f"{path}: annotation number {number}: id is {reprlib.repr(name)}, not a whole number")
     try:
-        return name, coco_keypoints.parse(entry, labels)
+        return name, coco.parse(entry, labels)
     except BadEntry as bad:
         raise InputError(f"{path}: annotation {name}: {bad.detail}") from bad

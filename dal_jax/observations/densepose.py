@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dal_jax.observations import agreement, coco, coco_keypoints, keypoints
-from dal_jax.observations.coco import BadEntry, Container
-from dal_jax.observations.coco_keypoints import Labelling
+from dal_jax.observations import agreement, coco, keypoints
+from dal_jax.observations.coco import BadEntry, Container, Labelling
 from dal_jax.observations.keypoints import Keypoints
 from dal_jax.observations.person import AnnotatedPerson, Annotations
 from dal_jax.runtime.errors import InputError
@@ -42,7 +41,7 @@ def read(
         entry; one line with file, annotation, field and value.
     """
     container = coco.read(path)
-    labels = coco_keypoints.labelling(container.categories, container.entries)
+    labels = coco.labelling(container.categories, container.entries)
     refuse_corners(path, container, labels)
     entries, seen, without, parsed = [], set(), 0, []
     for position, raw in enumerate(container.entries):
@@ -104,15 +103,15 @@ FEWEST_KEYPOINTS = 5
 
 
 def _has_keypoints(entry: dict[str, Any]) -> bool:
-    """Tell whether an entry has key points enough; whether they are right is for `coco_keypoints.parse` to say."""
-    labelled = [isinstance(value, int | float) and value > 0 for value in coco_keypoints.visibilities(entry)]
+    """Tell whether an entry has key points enough; whether they are right is for `coco.parse` to say."""
+    labelled = [isinstance(value, int | float) and value > 0 for value in coco.visibilities(entry)]
     return entry.get("iscrowd") != 1 and sum(labelled) >= FEWEST_KEYPOINTS
 
 
 def parse_person(
     entry: Any,
     picture: dict[str, Any] | None,
-    labels: Labelling = coco_keypoints.COCO,
+    labels: Labelling = coco.COCO,
     needs_file: bool = True,
 ) -> AnnotatedPerson:
     """Return the person of an entry; one without any dp_ field has no dense points.
@@ -133,7 +132,7 @@ def parse_person(
     bbox = coco.numbers(entry, "bbox", 4)
     require_box(bbox, size)
     part, uv, inside = _dense(entry) if has_points(entry) else _no_points()
-    labelled = coco_keypoints.parse(entry, labels)
+    labelled = coco.parse(entry, labels)
     _require_near(labelled, size)
     return AnnotatedPerson(
         image_id=entry["image_id"],

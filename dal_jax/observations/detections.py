@@ -5,7 +5,7 @@
     [{"image_id": "a.jpg" or 139, "bbox": [...], "keypoints": [...]}]     a detector's results ("file_name" will do)
     {"images": [...], "annotations": [...], "categories": [...]}          COCO's
 
-Key points are COCO's 17, or those that COCO's categories name, as `coco_keypoints` reads them.
+Key points are COCO's 17, or those that COCO's categories name, as `coco` reads them.
 Without a file each photograph shows one person.
 """
 
@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dal_jax.observations import agreement, coco, coco_keypoints, keypoints, photographs
-from dal_jax.observations.coco import BadEntry
-from dal_jax.observations.coco_keypoints import Labelling
+from dal_jax.observations import agreement, coco, keypoints, photographs
+from dal_jax.observations.coco import BadEntry, Labelling
 from dal_jax.observations.keypoints import Keypoints
 from dal_jax.observations.person import CROP_MARGIN, AnnotatedPerson, Annotations, Rejected
 from dal_jax.runtime import files
@@ -138,7 +137,7 @@ def _read(path: Path, names: Sequence[str], field: str) -> list[Detection]:
     content = files.read_json(path)
     entries = _entries(path, content, names, field)
     categories = content.get("categories") if isinstance(content, dict) else None
-    labels = coco_keypoints.labelling(categories, [fields for _, fields in entries])
+    labels = coco.labelling(categories, [fields for _, fields in entries])
     found = [_detection(bare, fields, field, labels) for bare, fields in entries]
     found = [one for one in found if one is not None]
     if not found:
@@ -243,7 +242,7 @@ def _detection(bare: Detection, fields: Any, field: str, labels: Labelling) -> D
             raise _bad(f"image_id {_short(bare.image_id)} names no picture")
         labelled, box = None, None
         if field == "keypoints":
-            labelled = coco_keypoints.parse(fields, labels)
+            labelled = coco.parse(fields, labels)
             if not (labelled.flag > 0).any() and not labelled.left_out:
                 return None
             box = _box_of(labelled)

@@ -8,7 +8,7 @@ import pytest
 from dal_jax.body import skeleton
 from dal_jax.data import coco_sets
 from dal_jax.lifting import poses
-from dal_jax.observations import coco_keypoints, densepose, detections, keypoints
+from dal_jax.observations import coco, densepose, detections, keypoints
 from dal_jax.observations.coco import BadEntry
 from dal_jax.runtime.errors import InputError
 
@@ -123,16 +123,16 @@ def test_names_that_nobody_knows_are_told_not_dropped(tmp_path):
 def test_the_person_s_category_names_the_key_points():
     dog, cat = ({"id": 18, "name": name, "keypoints": [f"{name}'s tail"]} for name in ("dog", "cat"))
     person = {"id": 1, "name": "person", "keypoints": ["nose", "head_top"]}
-    assert coco_keypoints.labelling([dog, person], []).names == ("nose", "head_top")
-    assert coco_keypoints.labelling([dog, cat], []).names == ("dog's tail",)
+    assert coco.labelling([dog, person], []).names == ("nose", "head_top")
+    assert coco.labelling([dog, cat], []).names == ("dog's tail",)
 
 
 @pytest.mark.parametrize("categories", [None, 7, [], [7], [{}], [{"name": "person"}], [{"keypoints": [1]}]])
 def test_without_proper_categories_key_points_are_coco_s(categories):
     entries = [None, {}, {"keypoints": 3}, {"keypoints": [[]]}, {"keypoints": [[5.0, 5.0, 2.0]] * 17}]
-    labels = coco_keypoints.labelling(categories, entries)
-    assert labels == coco_keypoints.COCO
-    assert coco_keypoints.parse(entries[-1], labels).confidence.sum() == 17
+    labels = coco.labelling(categories, entries)
+    assert labels == coco.COCO
+    assert coco.parse(entries[-1], labels).confidence.sum() == 17
 
 
 @pytest.mark.parametrize(
@@ -150,4 +150,4 @@ def test_without_proper_categories_key_points_are_coco_s(categories):
 )
 def test_what_is_no_key_point_is_named(values, told):
     with pytest.raises(BadEntry, match=told):
-        coco_keypoints.parse({"keypoints": values})
+        coco.parse({"keypoints": values})
