@@ -163,7 +163,7 @@ def quality(
 @jax.jit
 def _joints(template: Template, bodies: BodyParameters) -> Float[jax.Array, "people 17 3"]:
     def one(body: BodyParameters) -> Float[jax.Array, "17 3"]:
-        segments = kinematics.pose_skeleton(template, body.rotation, body.pose, body.segment_scale)
+        segments = kinematics.pose_segments(template, body)
         return skinning.h36m_joints(template, segments)
 
     return jax.vmap(one)(bodies)

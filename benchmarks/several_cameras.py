@@ -100,7 +100,7 @@ def limb_joints(fits: dal.Fits) -> Float[np.ndarray, "n 12 3"]:
     @jax.jit
     @jax.vmap
     def place(one):
-        segments = kinematics.pose_skeleton(fits.body, one.rotation, one.pose, one.segment_scale)
+        segments = kinematics.pose_segments(fits.body, one)
         return skinning.keypoints(fits.body, segments, "body_25b")
 
     return np.asarray(place(fits.fitted()))[:, _ROWS]

@@ -18,7 +18,7 @@ def main() -> None:
 
     @jax.jit
     def mesh(person):
-        segments = kinematics.pose_skeleton(body, person.rotation, person.pose, person.segment_scale)
+        segments = kinematics.pose_segments(body, person)
         return skinning.skin_vertices(body, segments), segments.position  # (7199, 3), (24, 3): metres, camera axes
 
     (_, before), (vertices, after) = mesh(straight), mesh(bent)

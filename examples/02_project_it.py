@@ -12,7 +12,7 @@ def main() -> None:
     """Print where the joints of a T-pose appear in a photograph."""
     body = dal.load_body()
     person = parameters.t_pose()  # upright, facing the camera: rotation is diag(1, -1, -1)
-    segments = kinematics.pose_skeleton(body, person.rotation, person.pose, person.segment_scale)
+    segments = kinematics.pose_segments(body, person)
 
     # x = s Pi(R X) + t: the crop is [-1, 1], y down; a camera scale of 0.9 fills it with two metres of person
     crop = cameras.project(segments.position, 0.9, np.zeros(2, np.float32))

@@ -15,7 +15,7 @@ def annotated(body, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
     random = np.random.default_rng(seed)
     person = parameters.t_pose()
     person = person.replace(pose=random.normal(0.0, 0.2, person.pose.shape).astype(np.float32))
-    segments = kinematics.pose_skeleton(body, person.rotation, person.pose, person.segment_scale)
+    segments = kinematics.pose_segments(body, person)
     vertices = np.asarray(skinning.skin_vertices(body, segments))
     faces = random.integers(len(body.faces), size=POINTS)
     barycentrics = random.dirichlet(np.ones(3), POINTS).astype(np.float32)

@@ -14,7 +14,7 @@ def main() -> None:
     for _ in range(10):
         person = parameters.t_pose()
         person = person.replace(pose=random.normal(0.0, 0.25, person.pose.shape).astype(np.float32))
-        segments = kinematics.pose_skeleton(body, person.rotation, person.pose, person.segment_scale)
+        segments = kinematics.pose_segments(body, person)
         crop = cameras.project(skinning.h36m_joints(body, segments), 0.8, np.zeros(2, np.float32))
         keypoints.append(
             px_from_crop(np.asarray(crop), np.array([0.0, 0.0, 500.0, 500.0])) + random.normal(0, 2, (17, 2))

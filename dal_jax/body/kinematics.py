@@ -1,11 +1,13 @@
 """Forward kinematics with segment scales: parameters -> one similarity transform a segment (paper, section 3).
 
-    G_c = G_p A_c,      p_c = p_p + s_p G_p (J_c - J_p),      x = p_k + s_k G_k (v - J_k)
+    G_c = G_p A_c,      p_c = p_p + s_p G_p (J_c - J_p),      x = p_k + s_k G_k (1 + (g - 1) P_k) (v - J_k)
 
-for a joint c below its parent p: A are the joints' rotations, s the segments' scales, J the rest joints. All joints of
-a depth are handled together. The tree is static Python; no array decides anything here.
+for a joint c below its parent p: A are the joints' rotations, s the segments' scales, J the rest joints, and g
+the girth, which widens trunk and limbs across their bones: P_k projects on what is at right angles to the bone of k.
+All joints of a depth are handled together. The tree is static Python; no array decides anything here.
 """
 
+import dataclasses
 import functools
 
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dal_jax.body import rotations
+from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.runtime import struct
 
@@ -21,14 +24,24 @@ from dal_jax.runtime import struct
 class Segments:
     """The posed skeleton: `x = position_k + scale_k rotation_k (v - J_k)` carries a rest point v with segment k.
 
+    With a girth g, v - J_k is (1 + (g - 1) P_k)(v - J_k), P_k of `Template.across_bones`.
+
     rotation: segment to camera, G_k.
     position: of joint k, camera axes, relative to the pelvis, metres.
     scale: s_k.
+    girth: g; None: 1.
     """
 
     rotation: Float[Array, "*batch 24 3 3"]
     position: Float[Array, "*batch 24 3"]
     scale: Float[Array | np.ndarray, "*batch 24"]
+    girth: Float[Array | np.ndarray, "*batch"] | None = None
+
+
+def pose_segments(template: Template, parameters: BodyParameters) -> Segments:
+    """Return the posed segments of one person's body."""
+    segments = pose_skeleton(template, parameters.rotation, parameters.pose, parameters.segment_scale)
+    return dataclasses.replace(segments, girth=parameters.girth)
 
 
 def pose_skeleton(

@@ -22,6 +22,8 @@ class BodyParameters:
       a proper rotation in every finished fit.
     camera_scale: crop units a metre.
     translation: of the pelvis, in the crop's [-1, 1].
+    girth: how much wider than the template trunk and limbs are across their bones (`Template.across_bones`), for flesh
+      or clothes; None: 1, the paper's body.
     """
 
     pose: Float[Array | np.ndarray, "*batch 23 3"]
@@ -29,6 +31,7 @@ class BodyParameters:
     rotation: Float[Array | np.ndarray, "*batch 3 3"]
     camera_scale: Float[Array | np.ndarray, "*batch"]
     translation: Float[Array | np.ndarray, "*batch 2"]
+    girth: Float[Array | np.ndarray, "*batch"] | None = None
 
 
 def t_pose(camera_scale: float = 1.0) -> BodyParameters:

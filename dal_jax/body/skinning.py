@@ -113,11 +113,16 @@ def keypoints(template: Template, segments: Segments, keypoint_set: str) -> Floa
 
 
 def stacked_transforms(template: Template, segments: Segments) -> Float[Array, "96 3"]:
-    """Return the segments' affine maps of rest points, stacked: row 4k+i is column i of [s_k G_k | p_k - s_k G_k J_k].
+    """Return the segments' affine maps of rest points, stacked: row 4k+i is column i of [L_k | p_k - L_k J_k].
+
+    L_k = s_k G_k (1 + (g - 1) P_k): scale, rotation and girth.
 
     A skinned point is then linear in them: (w (x) [v, 1]) @ stacked.
     """
     linear = segments.scale[:, None, None] * segments.rotation
+    if segments.girth is not None:
+        wider = (segments.girth - 1.0) * jnp.asarray(template.across_bones)
+        linear = linear + jnp.matmul(linear, wider, precision="highest")
     offset = segments.position - jnp.einsum("kij,kj->ki", linear, template.joints, precision="highest")
     affine = jnp.concatenate([jnp.swapaxes(linear, -1, -2), offset[:, None, :]], axis=1)
     return affine.reshape(-1, 3)

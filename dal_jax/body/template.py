@@ -7,16 +7,20 @@ from dal_jax.body import skeleton
 from dal_jax.body.formats.npz import Fields
 from dal_jax.runtime import struct
 
+_SAME_GIRTH = ("neck", "head", "ankle", "foot", "wrist", "hand")  # flesh and clothes hardly widen these
+_TOWARDS = {"pelvis": "spine1", "spine3": "neck"}  # of several bones the one along the trunk
+
 
 @struct.dataclass
 class Template:
     """A rigged human in its rest pose: metres, y up, facing +z, its left towards +x, pelvis at the origin.
 
     keypoint_regressor holds the key points of all sets, one after the other (`keypoint_rows`); NaN where a body file
-    has no such set. skinning_matrix and keypoint_matrix are the constants W (x) [v, 1] that make skinning and
-    regression one matrix product each (see `skinning.stacked_transforms`). pose_blendshapes (see `skinning`) are None
-    where the template was loaded without them, and applied wherever it has them; keypoint_blendshapes is what they do
-    to the key points: regressor x weights x basis, segment by segment.
+    has no such set. across_bones are the projections along which a girth widens (`across_bones`).
+    skinning_matrix and keypoint_matrix are the constants W (x) [v, 1] that make skinning and regression one matrix
+    product each (see `skinning.stacked_transforms`). pose_blendshapes (see `skinning`) are None where the template was
+    loaded without them, and applied wherever it has them; keypoint_blendshapes is what they do to the key points:
+    regressor x weights x basis, segment by segment.
     """
 
     vertices: Float[Array | np.ndarray, "n 3"]
@@ -29,6 +33,7 @@ class Template:
     uv: Float[Array | np.ndarray, "m 3 2"]
     skinning_matrix: Float[Array | np.ndarray, "n 96"]
     keypoint_matrix: Float[Array | np.ndarray, "42 96"]
+    across_bones: Float[Array | np.ndarray, "24 3 3"]
     pose_blendshapes: Float[Array | np.ndarray, "n 3 207"] | None = None
     keypoint_blendshapes: Float[Array | np.ndarray, "42 24 3 207"] | None = None
     parents: tuple[int, ...] = struct.static(default=skeleton.SMPL_PARENTS)
@@ -78,9 +83,26 @@ def assemble(fields: Fields, pose_blendshapes: bool = False) -> Template:
         uv=fields["uv"].astype(np.float32),
         skinning_matrix=skinning_matrix,
         keypoint_matrix=(regressor.astype(np.float64) @ skinning_matrix).astype(np.float32),
+        across_bones=across_bones(fields["joints"]).astype(np.float32),
         pose_blendshapes=basis,
         keypoint_blendshapes=None if basis is None else _regress(regressor, weight, basis),
     )
+
+
+def across_bones(joints: Float[np.ndarray, "24 3"]) -> Float[np.ndarray, "24 3 3"]:
+    """Return P_k, the projection of the rest pose on what is at right angles to the bone of segment k.
+
+    Zero for neck, head, hands and feet, whose girth stays. joints: in the rest pose, NumPy.
+    """
+    names, joints = skeleton.SMPL_JOINT_NAMES, np.asarray(joints, np.float64)
+    across = np.zeros((len(names), 3, 3))
+    for segment, name in enumerate(names):
+        if name.endswith(_SAME_GIRTH):
+            continue
+        child = names.index(_TOWARDS[name]) if name in _TOWARDS else skeleton.SMPL_PARENTS.index(segment)
+        bone = joints[child] - joints[segment]
+        across[segment] = np.eye(3) - np.outer(bone, bone) / max(np.sum(bone**2), 1e-12)
+    return across
 
 
 def _regress(regressor: np.ndarray, weight: np.ndarray, basis: np.ndarray) -> np.ndarray:

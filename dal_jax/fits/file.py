@@ -32,6 +32,7 @@ class FitRows:
     camera_scale, translation: in the crop's [-1, 1] (eq. 1). box_px: x, y, width, height of the square crop.
     bbox_px: the annotation's own box.
     focal_px, principal_px: of a camera of full perspective, in the photograph; NaN: weak perspective.
+    girth: of trunk and limbs over the template's; 1 where it was no unknown.
     joints, joints_h36m: camera axes, relative to the pelvis, metres; joints_px: in the photograph.
     dense_error_px: root mean square over the dense points; keypoint_error_px: the same over the key points.
     converged: true of what was predicted and not registered.
@@ -57,6 +58,7 @@ class FitRows:
     converged: Bool[np.ndarray, "n"]
     focal_px: Float[np.ndarray, "n"]
     principal_px: Float[np.ndarray, "n 2"]
+    girth: Float[np.ndarray, "n"]
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -65,15 +67,16 @@ class FitRows:
     @property
     def parameters(self) -> BodyParameters:
         """The rows as batched body parameters."""
-        return BodyParameters(self.pose, self.segment_scale, self.rotation, self.camera_scale, self.translation)
+        return BodyParameters(**{name: getattr(self, name) for name in _PARAMETERS})
 
 
 _SHAPES = {
     "image_id": (), "annotation_id": (), "file_name": (), "valid": (), "pose": (23, 3), "segment_scale": (24,),
     "rotation": (3, 3), "camera_scale": (), "translation": (2,), "box_px": (4,), "bbox_px": (4,), "joints": (24, 3),
     "joints_h36m": (17, 3), "joints_px": (24, 2), "dense_error_px": (), "keypoint_error_px": (), "energy": (),
-    "converged": (), "focal_px": (), "principal_px": (2,),
+    "converged": (), "focal_px": (), "principal_px": (2,), "girth": (),
 }  # fmt: skip
+_PARAMETERS = tuple(field.name for field in dataclasses.fields(BodyParameters))
 
 
 def rows_of(
@@ -84,8 +87,9 @@ def rows_of(
     converged: Bool[np.ndarray, "k"] | bool = True,
 ) -> dict[str, np.ndarray]:
     """Return the fields of rows for people with these bodies (stacked); valid where all parameters are finite."""
-    parameters = jax.tree.map(np.asarray, fix_gauge(parameters))
     observation, count = observations.stacked, len(observations)
+    girth = np.ones(count, np.float32) if parameters.girth is None else parameters.girth
+    parameters = jax.tree.map(np.asarray, fix_gauge(dataclasses.replace(parameters, girth=girth)))
     joints, joints_h36m, joints_crop = _joints(template, parameters, observation.pinhole)
     dense, keypoint = residuals.errors_px(template, parameters, observation)
     finite = [np.isfinite(leaf).reshape(count, -1).all(axis=1) for leaf in jax.tree.leaves(parameters)]
@@ -94,7 +98,7 @@ def rows_of(
         "annotation_id": _ids(observations.annotation_id),
         "file_name": np.array(observations.file_name, np.str_),
         "valid": np.all(finite, axis=0),
-        **{field.name: np.asarray(getattr(parameters, field.name)) for field in dataclasses.fields(parameters)},
+        **{name: getattr(parameters, name) for name in _PARAMETERS},
         "box_px": np.asarray(observation.box_px, np.float32),
         "bbox_px": np.asarray(observations.bbox_px, np.float32),
         "joints": np.asarray(joints),
@@ -176,9 +180,9 @@ def read(path: str | pathlib.Path) -> FitRows:
       errors.InputError: missing, no .npz, or a field is missing or misshaped.
     """
     fields = archives.read(path, _SHAPES)
-    if "image_id" in fields:  # files of before had weak cameras alone
-        for name in ("focal_px", "principal_px"):
-            fields.setdefault(name, np.full((fields["image_id"].size, *_SHAPES[name]), np.nan, np.float32))
+    if "image_id" in fields:  # files of before had weak cameras and the template's girth alone
+        for name, value in (("focal_px", np.nan), ("principal_px", np.nan), ("girth", 1.0)):
+            fields.setdefault(name, np.full((fields["image_id"].size, *_SHAPES[name]), value, np.float32))
     for name, shape in _SHAPES.items():
         if name not in fields:
             raise InputError(f"{path}: field '{name}' is missing")
@@ -198,7 +202,7 @@ def read(path: str | pathlib.Path) -> FitRows:
 
 _KINDS = {"image_id": "iU", "annotation_id": "iU", "file_name": "U", "valid": "b", "converged": "b"}
 _CALLED = {"iU": "numbers or names", "U": "names", "b": "true or false", "f": "numbers with a fraction"}
-_FINITE = (*(field.name for field in dataclasses.fields(BodyParameters)), "box_px")
+_FINITE = (*_PARAMETERS, "box_px")
 
 
 def _ids(values: list[int | str]) -> np.ndarray:
@@ -212,7 +216,7 @@ def _ids(values: list[int | str]) -> np.ndarray:
 def _joints(
     template: Template, parameters: BodyParameters, pinhole: Pinhole | None
 ) -> tuple[Float[Array, "24 3"], Float[Array, "17 3"], Float[Array, "24 2"]]:
-    segments = kinematics.pose_skeleton(template, parameters.rotation, parameters.pose, parameters.segment_scale)
+    segments = kinematics.pose_segments(template, parameters)
     projected = cameras.project(segments.position, parameters.camera_scale, parameters.translation, pinhole)
     return segments.position, skinning.h36m_joints(template, segments), projected
 

@@ -173,5 +173,5 @@ def load_fits(path: str | pathlib.Path, body: Template | None = None) -> Fits:
 
 @jax.jit
 def _vertices(template: Template, parameters: BodyParameters) -> jax.Array:
-    segments = kinematics.pose_skeleton(template, parameters.rotation, parameters.pose, parameters.segment_scale)
+    segments = kinematics.pose_segments(template, parameters)
     return skinning.skin_vertices(template, segments)

@@ -161,7 +161,7 @@ def resize(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "s
 
 @jax.jit
 def _posed_vertices(template: Template, parameters: BodyParameters, pinhole: Pinhole | None) -> jax.Array:
-    segments = kinematics.pose_skeleton(template, parameters.rotation, parameters.pose, parameters.segment_scale)
+    segments = kinematics.pose_segments(template, parameters)
     vertices = skinning.skin_vertices(template, segments)
     planar = cameras.project(vertices, parameters.camera_scale, parameters.translation, pinhole)
     return jnp.concatenate([planar, jnp.asarray(parameters.camera_scale) * vertices[:, 2:]], axis=1)

@@ -122,7 +122,7 @@ def _joints_h36m(template: Template, bodies: BodyParameters) -> Float[jax.Array,
     """Return Human3.6M's joints of stacked bodies, camera axes, metres."""
 
     def one(body: BodyParameters) -> jax.Array:
-        segments = kinematics.pose_skeleton(template, body.rotation, body.pose, body.segment_scale)
+        segments = kinematics.pose_segments(template, body)
         return skinning.h36m_joints(template, segments)
 
     return jax.vmap(one)(bodies)
@@ -136,7 +136,7 @@ def _vertex_errors(
 
     def one(person) -> jax.Array:
         body, (vertices_mm, joints_mm) = person
-        segments = kinematics.pose_skeleton(template, body.rotation, body.pose, body.segment_scale)
+        segments = kinematics.pose_segments(template, body)
         joints = skinning.h36m_joints(template, segments)
         scale = metrics.bone_sum_scale(joints, canonical_bone_sum_mm)
         return metrics.vertex_error_mm(

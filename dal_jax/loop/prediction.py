@@ -34,7 +34,7 @@ from dal_jax.runtime.errors import InputError
 from dal_jax.runtime.files import PathLike
 
 _READERS = min(8, os.cpu_count() or 1)  # decoding takes the time: of a large JPEG ten times as long as the network
-_FIELDS = tuple(field.name for field in dataclasses.fields(BodyParameters))
+_FIELDS = tuple(name for name, value in vars(t_pose()).items() if value is not None)  # a network predicts no girth
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +47,7 @@ class TrainedRegressor:
     folder: of its run.
     step: the number of its checkpoint.
     training_steps: that it has taken.
+    data: the data set of its run, '' where the run does not say.
     """
 
     config: RegressorConfig
@@ -55,6 +56,7 @@ class TrainedRegressor:
     folder: pathlib.Path
     step: int
     training_steps: int
+    data: str = ""
 
 
 Predicted = tuple[BodyParameters, list[str]]
@@ -71,7 +73,7 @@ def load(path: PathLike) -> TrainedRegressor:
       errors.InputError: it is no such folder, has no checkpoint or an untrained regressor, or is damaged.
     """
     config_path = find(path)
-    config, body = _read_config(config_path)
+    config, body, data = _read_config(config_path)
     run = config_path.parent
     saved = Checkpoints(run / "checkpoints")
     step = saved.latest_step()
@@ -81,7 +83,7 @@ def load(path: PathLike) -> TrainedRegressor:
     if steps == 0:
         raise InputError(f"{run}: its regressor is not trained yet; the run stands before its first epoch")
     learned = Learned(regressor[_predicting(config)], regressor["codec"])
-    return TrainedRegressor(config, learned, body, run, step or 0, steps)
+    return TrainedRegressor(config, learned, body, run, step or 0, steps, data)
 
 
 def _example(config: RegressorConfig) -> dict[str, Any]:
@@ -103,8 +105,8 @@ def _predicting(config: RegressorConfig) -> str:
     return "average" if config.average_decay else "trained"
 
 
-def _read_config(path: pathlib.Path) -> tuple[RegressorConfig, str]:
-    """Return the regressor's configuration and the body file of a run's config.json; the rest is ignored."""
+def _read_config(path: pathlib.Path) -> tuple[RegressorConfig, str, str]:
+    """Return the regressor's configuration, the body file and the data set of a run's config.json."""
     content = read(path)
     body = content.get("body", "")
     if not isinstance(body, str):
@@ -114,7 +116,7 @@ def _read_config(path: pathlib.Path) -> tuple[RegressorConfig, str]:
         model.validate(config)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    return config, body
+    return config, body, str(content.get("data", ""))
 
 
 def predict(

@@ -137,7 +137,7 @@ def root_mean_square(
 def _offsets_crop(
     template: Template, parameters: BodyParameters, observation: Observation
 ) -> tuple[Float[Array, "points 2"], Float[Array, "k 2"]]:
-    segments = kinematics.pose_skeleton(template, parameters.rotation, parameters.pose, parameters.segment_scale)
+    segments = kinematics.pose_segments(template, parameters)
     points = skinning.surface_points(template, observation.point_face, observation.point_barycentric)
     place = functools.partial(
         cameras.project,

@@ -94,6 +94,16 @@ class Objective:
         """Return the same objective with some of its weights changed."""
         return dataclasses.replace(self, weights=dataclasses.replace(self.weights, **changes))
 
+    def start_from(self, parameters: BodyParameters) -> BodyParameters:
+        """Return a start with the unknowns that the objective has: a girth where a prior on girths is on."""
+        prior = self.active_shape()
+        if prior is None or prior.girth is None:
+            return dataclasses.replace(parameters, girth=None)
+        if parameters.girth is not None:
+            return parameters
+        mean = jnp.exp(jnp.asarray(prior.girth)[0])
+        return dataclasses.replace(parameters, girth=mean * jnp.ones_like(parameters.camera_scale))
+
     def active_shape(self) -> ShapePrior | None:
         """Return the shape prior, or None where the weights switch its term off.
 
@@ -116,7 +126,7 @@ def as_arrays(objective: Objective) -> Objective:
 class Unknowns:
     """theta = [a, S, R, s, t] as free numbers (leading axes batch).
 
-    pose: axis-angle; raw_rotation: nine numbers, orthonormalised inside.
+    pose: axis-angle; raw_rotation: nine numbers, orthonormalised inside. log_girth: None where girth is no unknown.
     Note: scales are optimised as logarithms, so that none can become negative (the paper does not say).
     """
 
@@ -125,6 +135,7 @@ class Unknowns:
     raw_rotation: Float[Array | np.ndarray, "*batch 3 3"]
     log_camera_scale: float | Float[Array | np.ndarray, "*batch"]
     translation: Float[Array | np.ndarray, "*batch 2"]
+    log_girth: Float[Array | np.ndarray, "*batch"] | None = None
 
 
 def from_parameters(parameters: BodyParameters) -> Unknowns:
@@ -135,6 +146,7 @@ def from_parameters(parameters: BodyParameters) -> Unknowns:
         raw_rotation=parameters.rotation,
         log_camera_scale=jnp.log(parameters.camera_scale),
         translation=parameters.translation,
+        log_girth=None if parameters.girth is None else jnp.log(parameters.girth),
     )
 
 
@@ -158,10 +170,15 @@ def joint_residual(
 
 
 def shape_residual(
-    template: Template, log_segment_scale: Float[Array | np.ndarray, "24"], prior: ShapePrior | None
+    template: Template, unknowns: Unknowns, prior: ShapePrior | None
 ) -> Float[Array | np.ndarray, "residuals"]:
-    """Return how proportions deviate from a prior, whitened: 23 numbers, none without a prior (not in the paper)."""
-    return np.zeros(0) if prior is None else prior.residual(scale_residual(template, log_segment_scale))
+    """Return how proportions deviate from a prior, whitened, and girth after them; nothing without a prior.
+
+    Not in the paper.
+    """
+    if prior is None:
+        return np.zeros(0)
+    return prior.residual(scale_residual(template, unknowns.log_segment_scale), unknowns.log_girth)
 
 
 def limit_residual(pose: Float[Array | np.ndarray, "23 3"]) -> Float[Array, "23 3"]:
@@ -203,10 +220,16 @@ class PosedBody:
 
 def pose_body(template: Template, unknowns: Unknowns, pinhole: Pinhole | None = None) -> PosedBody:
     """Return the body at given unknowns, before a camera."""
-    rotation = rotations.gram_schmidt(unknowns.raw_rotation)
-    segments = kinematics.pose_skeleton(template, rotation, unknowns.pose, jnp.exp(unknowns.log_segment_scale))
+    segments = segments_at(template, unknowns, rotations.gram_schmidt(unknowns.raw_rotation))
     joints_h36m = skinning.h36m_joints(template, segments)
     return PosedBody(template, unknowns, segments, segments.position, joints_h36m, pinhole)
+
+
+def segments_at(template: Template, unknowns: Unknowns, rotation: Float[Array | np.ndarray, "3 3"]) -> Segments:
+    """Return the posed segments at given unknowns, whose rotation is orthonormal already."""
+    segments = kinematics.pose_skeleton(template, rotation, unknowns.pose, jnp.exp(unknowns.log_segment_scale))
+    girth = None if unknowns.log_girth is None else jnp.exp(unknowns.log_girth)
+    return dataclasses.replace(segments, girth=girth)
 
 
 def residuals(
@@ -228,7 +251,7 @@ def residuals(
         "joint": joint_residual(unknowns.pose, objective.prior),
         "det": det_residual(unknowns.raw_rotation),
         "limit": limit_residual(unknowns.pose),
-        "shape": shape_residual(template, unknowns.log_segment_scale, objective.active_shape()),
+        "shape": shape_residual(template, unknowns, objective.active_shape()),
     }
     return own | {term.name: term.residual(posed) for term in objective.terms}
 
@@ -264,6 +287,7 @@ def to_parameters(unknowns: Unknowns) -> BodyParameters:
             rotation=rotations.nearest_rotation(rotations.gram_schmidt(unknowns.raw_rotation)),
             camera_scale=jnp.exp(unknowns.log_camera_scale),
             translation=unknowns.translation,
+            girth=None if unknowns.log_girth is None else jnp.exp(unknowns.log_girth),
         )
     )
 

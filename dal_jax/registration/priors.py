@@ -15,6 +15,8 @@ A Gaussian prior on proportions, in place of the paper's L_scale, which counts e
 r_e = log s_child - log s_parent over the 23 edges, D diagonal, L a few factors that people have in common. Legs are
 long or short together, and left as right, so both cost as much as one factor; one hand alone costs its small D.
 
+The girth g of a person, which trunk and limbs share, is one more number of it: ((log g - m_g) / sd_g)^2.
+
 Neither prior is in the paper.
 """
 
@@ -32,6 +34,10 @@ FILE = pathlib.Path(__file__).parent / "assets" / "poses.npz"
 """Mean and covariance of synthetic people, made by `experiments.learn_poses`."""
 SHAPES = FILE.with_name("proportions.npz")
 """Mean, factors and variance of `ShapePrior`, made by `body.build.proportions`: MakeHuman's bodies, CC0."""
+
+DRESSED_GIRTH = np.array([np.log(1.12), 0.1], np.float32)
+"""`ShapePrior.girth` of people in clothes, which are 10 to 25% wider than the naked body. Note: our choice, broad:
+hundreds of points say more about a person's girth than it does, and key points alone say nothing."""
 
 _BROAD_SD = 0.5  # radians, about the T-pose
 _SMALLEST_SD = 0.03  # radians: a narrower prior could not be corrected
@@ -82,16 +88,29 @@ class ShapePrior:
     factors: L; r moves by L z, z standard normal.
     variance: D, of each edge apart from the factors.
     root: R with R' R = (L L' + D)^-1. `shape_gaussian` computes it.
+    girth: mean and standard deviation of the log girth, apart from the proportions; None: nobody is wider or thinner
+      than the template's proportions make them.
     """
 
     mean: Float[Array | np.ndarray, "23"]
     factors: Float[Array | np.ndarray, "23 factors"]
     variance: Float[Array | np.ndarray, "23"]
     root: Float[Array | np.ndarray, "23 23"]
+    girth: Float[Array | np.ndarray, "2"] | None = None
 
-    def residual(self, stretch: Float[Array | np.ndarray, "23"]) -> Float[Array, "23"]:
-        """Return R (r - m), whose squares sum up to L_shape."""
-        return jnp.matmul(jnp.asarray(self.root), stretch - self.mean, precision="highest")
+    def residual(
+        self, stretch: Float[Array | np.ndarray, "23"], log_girth: Float[Array | np.ndarray, ""] | None = None
+    ) -> Float[Array, "residuals"]:
+        """Return R (r - m) and, of a prior on girths, (log g - m_g) / sd_g: their squares sum up to L_shape.
+
+        A log_girth of None is 0.
+        """
+        proportions = jnp.matmul(jnp.asarray(self.root), stretch - self.mean, precision="highest")
+        if self.girth is None:
+            return proportions
+        mean, sd = jnp.asarray(self.girth)
+        girth = ((0.0 if log_girth is None else log_girth) - mean) / sd
+        return jnp.concatenate([proportions, girth[None]])
 
     def covariance(self) -> Float[np.ndarray, "23 23"]:
         """Return L L' + D, in float64 on the host."""

@@ -240,7 +240,7 @@ def _compiled(optimizer: str, starts: str, steps: int, schedule: str, mesh: Mesh
         options = SolverOptions(steps, learning_rate, tolerance)
         with jax.default_matmul_precision("highest"):  # TF32 and bfloat16 products would cost millimetres
             target = residuals.make_target(template, observations)
-            start = starts_lib.starts(template, target, starts, given)
+            start = starts_lib.starts(template, target, starts, given, objective)
             for stage in schedules.stages(schedule, objective):
                 solution = solve.solve(optimizer, Batch(template, tree, target, stage, start), options)
                 start = solution.state

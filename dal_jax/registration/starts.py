@@ -12,6 +12,7 @@ from dal_jax.body import parameters, rotations
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.observations.residuals import Target
+from dal_jax.registration.energy import Objective
 
 STARTS = ("tpose", "closed_form", "headings4", "headings8", "headings32", "given")
 _PRIOR_MASS = 0.5  # points' worth of pull to "upright, facing the camera": decides only what the points leave open
@@ -23,10 +24,12 @@ def starts(
     target: Target,
     name: str,
     given: Sequence[BodyParameters],
+    objective: Objective | None = None,
 ) -> BodyParameters:
     """Return all starts of a batch of people, axes (start, person, ...): those of the name, then the given.
 
     tpose: the paper's. closed_form: `closed_form`. headingsN: N azimuths of that. given: the given ones alone.
+    All have the unknowns of the `objective`; left out: the paper's.
     """
     batch = target.observation.point_confidence.shape[0]
     every = []
@@ -37,6 +40,7 @@ def starts(
         count = int(name.removeprefix("headings")) if name.startswith("headings") else 1
         every.append(jax.vmap(lambda one: azimuths(one, count), out_axes=1)(closed))
     every.extend(jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], start) for start in given)
+    every = [(objective or Objective()).start_from(start) for start in every]
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *every)
 
 

@@ -122,6 +122,7 @@ def mirror_parameters(parameters: BodyParameters) -> BodyParameters:
         rotation=parameters.rotation * (_MIRROR[:, None] * _MIRROR[None]),
         camera_scale=parameters.camera_scale,
         translation=parameters.translation * _MIRROR[:2],
+        girth=parameters.girth,
     )
 
 

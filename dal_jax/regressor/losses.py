@@ -52,7 +52,7 @@ def terms(
     points = skinning.skin_points(template, segments, sample.target.points)
     joints = skinning.keypoints(template, segments, sample.target.observation.keypoint_set)
     fit = sample.fit
-    fitted = kinematics.pose_skeleton(template, fit.rotation, fit.pose, fit.segment_scale)
+    fitted = kinematics.pose_segments(template, fit)
     projected = cameras.project(points, body.camera_scale, body.translation, pinhole)
     planar = cameras.project(joints, body.camera_scale, body.translation, pinhole)
     keypoints = jnp.concatenate([planar, body.camera_scale * joints[:, 2:]], axis=1)

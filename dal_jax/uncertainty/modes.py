@@ -62,7 +62,7 @@ def find(
 
 def flip(template: Template, parameters: BodyParameters) -> BodyParameters:
     """Return one person's flipped poses, in the order of NAMES (a new leading axis)."""
-    segments = kinematics.pose_skeleton(template, parameters.rotation, parameters.pose, parameters.segment_scale)
+    segments = kinematics.pose_segments(template, parameters)
     world = segments.rotation
     away = jnp.array(_AWAY)
     rotated = jnp.matmul(world[0] @ jnp.array(_HALF_TURN) @ world[0].T, world)  # the whole body, as it stands

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dal_jax.body import kinematics, skeleton, skinning
+from dal_jax.body import skeleton, skinning
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.observations import residuals
@@ -187,9 +187,7 @@ def _probability(gap: Float[Array, "modes"]) -> Float[Array, "modes"]:
 
 def _joints_mm(template, unknowns: Unknowns, bone_sum_mm):
     """Return Human3.6M's and SMPL's joints relative to their pelvises (41, 3), and what a crop unit is worth, mm."""
-    segments = kinematics.pose_skeleton(
-        template, unknowns.raw_rotation, unknowns.pose, jnp.exp(unknowns.log_segment_scale)
-    )
+    segments = energy.segments_at(template, unknowns, unknowns.raw_rotation)
     joints = skinning.h36m_joints(template, segments)
     scale = bone_sum_mm / _bone_sum(joints)
     both = jnp.concatenate([joints - joints[:1], segments.position - segments.position[:1]])

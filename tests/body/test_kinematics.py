@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dal_jax.body import kinematics, rotations, skeleton
+from dal_jax.body import kinematics, rotations, skeleton, skinning
+from dal_jax.body.formats import load
+from dal_jax.body.parameters import t_pose
 from tests.body import made_up, reference
 from tests.body.reference import Problem
 
@@ -210,3 +212,28 @@ def test_depths_of_the_ends_of_smpl_limbs():
     assert names[1] == {"left_hip", "right_hip", "spine1"}
     assert names[-1] == {"left_hand", "right_hand"}
     assert len(levels) == 9
+
+
+def test_a_girth_widens_trunk_and_limbs_across_their_bones():
+    """Of vertices on one segment alone: the distance from the bone grows by it, the place along the bone stays."""
+    body = load.load_body()
+    pose = np.random.default_rng(0).normal(0, 0.3, (23, 3)).astype(np.float32)
+    plain = t_pose().replace(pose=pose)
+    wide = plain.replace(girth=jnp.float32(1.2))
+    before, after = (kinematics.pose_segments(body, one) for one in (plain, wide))
+    np.testing.assert_array_equal(before.position, after.position)
+    moved = [np.asarray(skinning.skin_vertices(body, one), np.float64) for one in (before, after)]
+    for name, child, growth in (
+        ("left_hip", "left_knee", 1.2),
+        ("right_elbow", "right_wrist", 1.2),
+        ("head", "neck", 1),
+    ):
+        segment, end = (skeleton.SMPL_JOINT_NAMES.index(each) for each in (name, child))
+        rows = np.asarray(body.skin_weight)[:, segment] > 1 - 1e-6
+        bone = np.asarray(before.position[end] - before.position[segment], np.float64)
+        bone /= np.linalg.norm(bone)
+        lever = [each[rows] - np.asarray(before.position[segment]) for each in moved]
+        along = [each @ bone for each in lever]
+        across = [each - np.outer(each @ bone, bone) for each in lever]
+        np.testing.assert_allclose(along[1], along[0], atol=1e-5)
+        np.testing.assert_allclose(across[1], growth * across[0], atol=1e-5)

@@ -63,5 +63,5 @@ def _server(name: str) -> subprocess.Popen | None:
         atexit.register(server.kill)
         return server
     server.kill()
-    server.wait()
+    server.communicate()  # closes its pipes
     return None

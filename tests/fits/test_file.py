@@ -22,7 +22,7 @@ FIELDS = {
     "image_id": (), "annotation_id": (), "file_name": (), "valid": (), "pose": (23, 3), "segment_scale": (24,),
     "rotation": (3, 3), "camera_scale": (), "translation": (2,), "box_px": (4,), "bbox_px": (4,), "joints": (24, 3),
     "joints_h36m": (17, 3), "joints_px": (24, 2), "dense_error_px": (), "keypoint_error_px": (), "energy": (),
-    "converged": (), "focal_px": (), "principal_px": (2,),
+    "converged": (), "focal_px": (), "principal_px": (2,), "girth": (),
 }  # fmt: skip
 
 
@@ -77,13 +77,14 @@ def test_reading_gives_back_what_was_written(tmp_path, fits):
         np.testing.assert_array_equal(getattr(again, name), getattr(fits, name))
 
 
-def test_files_of_before_full_perspective_are_weak(tmp_path, fits):
+def test_files_of_before_are_of_weak_cameras_and_the_template_s_girth(tmp_path, fits):
     file.write(tmp_path / "fits.npz", fits)
     with np.load(tmp_path / "fits.npz", allow_pickle=False) as archive:
-        old = {name: archive[name] for name in archive.files if name not in ("focal_px", "principal_px")}
+        old = {name: archive[name] for name in archive.files if name not in ("focal_px", "principal_px", "girth")}
     np.savez(tmp_path / "old.npz", **old)
     again = file.read(tmp_path / "old.npz")
     assert np.isnan(again.focal_px).all() and again.principal_px.shape == (3, 2)
+    assert (again.girth == 1).all() and again.girth.shape == (3,)
 
 
 def test_errors_are_root_mean_squares_in_pixels(fits):

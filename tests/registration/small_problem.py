@@ -8,7 +8,7 @@ import numpy as np
 
 from dal_jax.body import cameras, kinematics, parameters, rotations, skeleton, skinning
 from dal_jax.body.parameters import BodyParameters
-from dal_jax.body.template import Template
+from dal_jax.body.template import Template, across_bones
 from dal_jax.observations.observation import Observation
 from dal_jax.registration import priors
 from dal_jax.registration.priors import PosePrior, ShapePrior
@@ -50,6 +50,7 @@ def small_template() -> Template:
         uv=np.zeros((len(faces), 3, 2), np.float32),
         skinning_matrix=matrix.astype(np.float32),
         keypoint_matrix=(regressor @ matrix).astype(np.float32),
+        across_bones=across_bones(_JOINTS).astype(np.float32),
     )
 
 
@@ -108,7 +109,7 @@ def observation(**fields) -> Observation:
 @jax.vmap
 def _project(person, face, barycentric):
     template = small_template()
-    segments = kinematics.pose_skeleton(template, person.rotation, person.pose, person.segment_scale)
+    segments = kinematics.pose_segments(template, person)
     points = skinning.skin_points(template, segments, skinning.surface_points(template, face, barycentric))
     joints = skinning.h36m_joints(template, segments)
     place = functools.partial(cameras.project, camera_scale=person.camera_scale, translation=person.translation)

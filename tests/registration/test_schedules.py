@@ -13,8 +13,8 @@ def test_names_are_the_papers_rounds_and_ours():
     ours = schedules.objective_by_name("pose_prior")
     np.testing.assert_array_equal(ours.prior.mean, priors.population().mean)
     assert (ours.weights.dense, ours.weights.scale) == (EnergyWeights().dense, 0.0)
-    assert ours.active_shape() is priors.population_shapes(), (
-        "proportions are pulled to people's, not to the template's"
-    )
+    shapes = ours.active_shape()
+    assert shapes.root is priors.population_shapes().root, "proportions are pulled to people's, not to the template's"
+    np.testing.assert_array_equal(shapes.girth, priors.DRESSED_GIRTH)
     with pytest.raises(ValueError, match="weights 'firm' is not one of paper_stiff, paper_soft, pose_prior"):
         schedules.objective_by_name("firm")

@@ -60,7 +60,7 @@ def test_energy_is_that_of_the_best_factors():
 def test_common_scale_costs_nothing():
     template, prior = small_problem.small_template(), small_problem.shape_prior()
     scale = np.random.default_rng(0).normal(0.0, 0.1, 24)
-    here, there = (energy.shape_residual(template, scale + common, prior) for common in (0.0, 0.7))
+    here, there = (prior.residual(energy.scale_residual(template, scale + common)) for common in (0.0, 0.7))
     np.testing.assert_allclose(here, there, atol=1e-4)
 
 
@@ -140,3 +140,31 @@ def test_precisions_of_a_fit_know_the_prior():
     # the minimum of both terms together
     np.testing.assert_allclose(slope @ (whitening.mean - prior.mean) + 2.0 * whitening.mean, 0.0, atol=0.05)
     assert Precisions.of_objective(dataclasses.replace(objective, shape=None).reweighted(shape=None)).scale == 2.0
+
+
+def test_girth_costs_its_square_in_deviations():
+    shipped = dataclasses.replace(priors.population_shapes(), girth=np.array([0.1, 0.2], np.float32))
+    stretch = shipped.mean
+    for log_girth, expected in ((0.1, 0.0), (0.5, 4.0), (None, 0.25)):
+        found = np.sum(np.asarray(shipped.residual(stretch, log_girth)) ** 2)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_starts_have_a_girth_where_it_is_an_unknown():
+    people = small_problem.random_people(2, seed=0)
+    shapes = small_problem.shape_prior().replace(girth=np.array([0.1, 0.2], np.float32))
+    on = Objective(EnergyWeights(shape=1.0), shape=shapes)
+    np.testing.assert_allclose(on.start_from(people).girth, np.exp(0.1), rtol=1e-6)
+    wide = people.replace(girth=np.full(2, 1.3, np.float32))
+    assert on.start_from(wide) is wide
+    assert Objective().start_from(wide).girth is None
+
+
+def test_a_girth_is_found():
+    wide = small_problem.random_people(4, seed=5, pose_sd=0.2, turn=0.5).replace(girth=np.full(4, 1.3, np.float32))
+    observed = small_problem.observe(wide, seed=6, points=200)
+    shapes = small_problem.shape_prior().replace(girth=np.array([0.0, 0.2], np.float32))
+    objective = Objective(EnergyWeights(keypoint=10.0, scale=0.01, joint=1e-4, shape=1e-3), shape=shapes)
+    config = RegistrationConfig("lm", 40, starts="closed_form", batch=4, devices=1)
+    fit = register.register(small_problem.small_template(), observed, config, objective)
+    np.testing.assert_allclose(fit.parameters.girth, 1.3, rtol=0.05)

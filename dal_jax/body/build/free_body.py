@@ -114,4 +114,5 @@ def _without_regressors(fields: dict[str, np.ndarray]) -> Template:
         keypoint_regressor=empty,
         skinning_matrix=empty,
         keypoint_matrix=empty,
+        across_bones=empty,
     )

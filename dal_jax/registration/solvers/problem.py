@@ -12,7 +12,12 @@ from dal_jax.registration import energy as energy_lib
 from dal_jax.registration.energy import Objective, Unknowns
 
 TANGENT_SIZE = 69 + 24 + 3 + 1 + 2
-"""Joint rotations, log segment scales, rotation of the body, log camera scale, translation."""
+"""Joint rotations, log segment scales, rotation of the body, log camera scale, translation; and a log girth if any."""
+
+
+def tangent_size(unknowns: Unknowns) -> int:
+    """Return how many numbers `move` takes for these unknowns."""
+    return TANGENT_SIZE + (unknowns.log_girth is not None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +39,9 @@ class Problem:
         return energy_lib.energy(self.template, self.target, unknowns, self.objective)
 
 
-def move(unknowns: Unknowns, delta: Float[Array, "99"]) -> Unknowns:
-    """Retract: rotations move by exponentials (A <- exp(d) A), scales in logarithms, the translation adds."""
-    pose, scale, rotation, camera_scale, translation = jnp.split(delta, [69, 93, 96, 97])
+def move(unknowns: Unknowns, delta: Float[Array, "tangent"]) -> Unknowns:
+    """Retract: rotations move by exponentials (A <- exp(d) A), scales and girth in logarithms, the translation adds."""
+    pose, scale, rotation, camera_scale, translation, girth = jnp.split(delta, [69, 93, 96, 97, TANGENT_SIZE])
     relative = rotations.axis_angle_to_matrix(pose.reshape(23, 3)) @ rotations.axis_angle_to_matrix(unknowns.pose)
     return Unknowns(
         pose=rotations.matrix_to_axis_angle(relative),
@@ -44,4 +49,5 @@ def move(unknowns: Unknowns, delta: Float[Array, "99"]) -> Unknowns:
         raw_rotation=rotations.axis_angle_to_matrix(rotation) @ unknowns.raw_rotation,
         log_camera_scale=unknowns.log_camera_scale + camera_scale[0],
         translation=unknowns.translation + translation,
+        log_girth=None if unknowns.log_girth is None else unknowns.log_girth + girth[0],
     )

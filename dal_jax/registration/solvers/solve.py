@@ -28,7 +28,7 @@ from dal_jax.registration.energy import Objective, from_parameters, parameter_en
 from dal_jax.registration.solvers import dense, optax_solver
 from dal_jax.registration.solvers.descent import Solution, SolverOptions
 from dal_jax.registration.solvers.optax_solver import nearest, wrong
-from dal_jax.registration.solvers.problem import TANGENT_SIZE, Problem, move
+from dal_jax.registration.solvers.problem import Problem, move, tangent_size
 from dal_jax.registration.solvers.tree import lm, state as state_lib
 from dal_jax.registration.solvers.tree.model import TreeModel
 
@@ -61,7 +61,8 @@ def solve(optimizer: str, batch: Batch, options: SolverOptions) -> Solution:
     """
     solver = _find(optimizer)
     one = batch.start.camera_scale.ndim == 1
-    start = jax.tree.map(lambda leaf: leaf[None], batch.start) if one else batch.start
+    start = batch.objective.start_from(batch.start)
+    start = jax.tree.map(lambda leaf: leaf[None], start) if one else start
     # a whole number among the weights would be of another type for every solver
     objective = jax.tree.map(lambda number: jnp.asarray(number, start.camera_scale.dtype), batch.objective)
     solution = solver(dataclasses.replace(batch, start=start, objective=objective), options)
@@ -156,11 +157,11 @@ def _optax(text: str, problem: Problem, options: SolverOptions) -> Solution:
 
 
 def _gauss_newton(problem: Problem, options: SolverOptions) -> Solution:
-    return dense.gauss_newton(problem.residuals, move, problem.start, TANGENT_SIZE, options)
+    return dense.gauss_newton(problem.residuals, move, problem.start, tangent_size(problem.start), options)
 
 
 def _dense_lm(problem: Problem, options: SolverOptions) -> Solution:
-    return dense.levenberg_marquardt(problem.residuals, move, problem.start, TANGENT_SIZE, options)
+    return dense.levenberg_marquardt(problem.residuals, move, problem.start, tangent_size(problem.start), options)
 
 
 def _tree_lm(batch: Batch, options: SolverOptions) -> Solution:

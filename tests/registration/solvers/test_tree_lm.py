@@ -13,13 +13,14 @@ from dal_jax.registration import energy, register
 from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.registration.register import RegistrationConfig
 from dal_jax.registration.solvers.descent import SolverOptions
-from dal_jax.registration.solvers.tree import elimination, evaluation, lm, points
+from dal_jax.registration.solvers.tree import elimination, evaluation, lm, points, quadratics
 from dal_jax.registration.solvers.tree.model import build
 from dal_jax.registration.solvers.tree.state import (
     Increments,
     affine_maps,
     bone_offsets,
     from_parameters,
+    levers,
     retract,
     to_parameters,
 )
@@ -48,7 +49,7 @@ def _tree(template, observed, start, objective):
     """Return the constants, the targets, a state with one start, and the problem about it."""
     model = build(template)
     target = residuals.make_target(template, observed)
-    state = _with_starts(from_parameters(model, jax.tree.map(jnp.asarray, start)))
+    state = _with_starts(from_parameters(model, objective.start_from(jax.tree.map(jnp.asarray, start))))
     problem = jax.jit(evaluation.make_problem)(model, target, objective, state)
     return model, target, state, problem
 
@@ -73,13 +74,18 @@ OBJECTIVES = {
     "shape prior": Objective(
         EnergyWeights(1000.0, 3.0, 2.0, 7.0, 1.0, shape=3.0), small_problem.pose_prior(), small_problem.shape_prior()
     ),
+    "girth": Objective(
+        EnergyWeights(1000.0, 3.0, 2.0, 7.0, 1.0, outlier=0.1, shape=3.0),
+        small_problem.pose_prior(),
+        small_problem.shape_prior().replace(girth=np.array([0.1, 0.2], np.float32)),
+    ),
 }
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES.keys())
 def test_energy_is_that_of_equation_2(objective):
     template, _people, observed, start, _ = _problem()
-    start = start.replace(pose=2.5 * start.pose)  # some joints beyond their limits
+    start = objective.start_from(start.replace(pose=2.5 * start.pose))  # some joints beyond their limits
     expected = _energy(template, observed, start, objective)
     model, target, state, problem = _tree(template, observed, start, objective)
     value = jax.jit(evaluation.evaluate)(model, problem, state)
@@ -129,9 +135,14 @@ def test_parameters_survive_the_round_trip():
 
 
 def _move(state, flat):
-    """Move one image by 98 numbers: a node's turn and log scale after the other, then the translation."""
+    """Move one image by 98 numbers: a node's turn and log scale after the other, then the translation; then girth."""
     control = flat[:96].reshape(24, 4, 1, 1)
-    return retract(state, Increments(control, flat[96:].reshape(2, 1, 1)))
+    girth = None if state.log_girth is None else flat[98].reshape(1, 1)
+    return retract(state, Increments(control, flat[96:98].reshape(2, 1, 1), girth))
+
+
+def _size(objective):
+    return 98 if objective.shape is None or objective.shape.girth is None else 99
 
 
 def _dense_system(model, problem, state, value, objective):
@@ -139,13 +150,14 @@ def _dense_system(model, problem, state, value, objective):
 
     A prior on proportions enters by the inverse of its covariance, which knows no factors.
     """
-    quadratic = np.asarray(jax.jit(evaluation.segment_quadratic)(model, problem, state, value))[..., 0, 0]
+    lever = levers(model, state)
+    quadratic = np.asarray(jax.jit(quadratics.segment_quadratic)(problem, lever, value))[..., 0, 0]
     pull, curvature = np.asarray(value.pull)[..., 0, 0], np.array(value.curvature)[..., 0, 0]
     turned = np.zeros((24, 4, 4))
     if value.prior_curvature is not None:
         turned[:, :3, :3] = np.asarray(value.prior_curvature)[..., 0, 0]
     offsets = np.asarray(bone_offsets(model, state))[..., 0, 0]
-    size = 98
+    size = _size(objective)
     # rows of `reach[k]`: (dp_k, w_k, q_k) as linear functions of all unknowns
     reach = np.zeros((24, 7, size))
     reach[0, 0, 96] = reach[0, 1, 97] = 1.0
@@ -161,13 +173,18 @@ def _dense_system(model, problem, state, value, objective):
         matrix += reach[node].T @ block @ reach[node]
         gradient += reach[node].T @ force[:, 0]
         if node:
-            difference = _control(node)
+            difference = _control(node, size)
             curvature[node, 3] = objective.weights.scale
             matrix += difference.T @ (np.diag(curvature[node]) + turned[node]) @ difference
             gradient += difference.T @ pull[node]
     if objective.shape is not None:
-        stretch = np.stack([_control(node)[3] for node in range(1, 24)])
+        stretch = np.stack([_control(node, size)[3] for node in range(1, 24)])
         matrix += objective.weights.shape * stretch.T @ np.linalg.inv(objective.shape.covariance()) @ stretch
+    if size > 98:
+        girth = jax.jit(quadratics.girth_quadratic)(model, problem, state, value, lever)
+        coupled = np.einsum("kru,kr->u", reach, np.asarray(girth.coupling)[..., 0, 0])
+        matrix[98], matrix[:, 98] = coupled, coupled
+        matrix[98, 98], gradient[98] = girth.curvature[0, 0], girth.gradient[0, 0]
     return matrix, gradient
 
 
@@ -181,9 +198,9 @@ def _double(tree):
     return jax.tree.map(widen, tree)
 
 
-def _control(node):
+def _control(node, size):
     """Return u_node - u_parent as rows over all unknowns (for the root: u itself)."""
-    rows = np.zeros((4, 98))
+    rows = np.zeros((4, size))
     rows[:, 4 * node : 4 * node + 4] = np.eye(4)
     if node:
         rows[:, 4 * PARENTS[node] : 4 * PARENTS[node] + 4] -= np.eye(4)
@@ -213,14 +230,15 @@ def system(request):
 
 def test_step_solves_the_majorised_system(system):
     _, _, _, _, _, step, matrix, gradient = system
-    found = np.concatenate([np.asarray(step.control).ravel(), np.asarray(step.translation).ravel()])
-    damping = np.zeros((98, 98))  # acts on the root's unknowns and on every node's turn relative to its parent
-    damping[96:, 96:] = np.eye(2)
+    size = len(gradient)
+    found = np.concatenate([np.ravel(each) for each in (step.control, step.translation, step.log_girth)[: size - 96]])
+    damping = np.zeros((size, size))  # acts on the root's own unknowns and on every node's turn relative to its parent
+    damping[96:98, 96:98] = np.eye(2)
     for node in range(24):
-        relative = _control(node)
+        relative = _control(node, size)
         damping += relative.T @ relative
     expected = -np.linalg.solve(matrix + elimination.ABSOLUTE_DAMPING * damping, gradient)
-    controls = np.stack([_control(node) @ expected for node in range(24)])
+    controls = np.stack([_control(node, size) @ expected for node in range(24)])
     assert np.linalg.norm(controls[:, :3], axis=1).max() < 1.0, "beyond the limit on a turn"
     np.testing.assert_allclose(found, expected, rtol=STEP_TOLERANCE, atol=STEP_TOLERANCE)
 
@@ -232,7 +250,7 @@ def test_gradient_is_exact(system):
         def along(flat):
             return evaluation.exact_energy(model, problem, target, objective.weights, _move(state, flat))[0, 0]
 
-        by_autodiff = np.asarray(jax.jit(jax.grad(along))(jnp.zeros(98))) / 2
+        by_autodiff = np.asarray(jax.jit(jax.grad(along))(jnp.zeros(_size(objective)))) / 2
     np.testing.assert_allclose(gradient, by_autodiff, rtol=1e-7, atol=1e-7 * np.abs(by_autodiff).max())
 
 
@@ -246,10 +264,12 @@ def test_matrix_majorises_gauss_newton(system):
             homogeneous = jnp.concatenate([rest, jnp.ones_like(rest[:, :1])], axis=1)
             return jnp.einsum("pk,kci,pc->pi", target.points.weight[0], maps, homogeneous)[:, :2]
 
-        distance = jnp.sum((projected(jnp.zeros(98)) - target.observation.point_position[0]) ** 2, axis=1)
+        distance = jnp.sum((projected(jnp.zeros(len(matrix))) - target.observation.point_position[0]) ** 2, axis=1)
         weights = objective.weights
         mass = weights.dense * target.observation.point_confidence[0] * residuals.robust(distance, weights.outlier)[1]
-        jacobian = jax.jit(jax.jacfwd(lambda flat: (jnp.sqrt(mass)[:, None] * projected(flat)).ravel()))(jnp.zeros(98))
+        jacobian = jax.jit(jax.jacfwd(lambda flat: (jnp.sqrt(mass)[:, None] * projected(flat)).ravel()))(
+            jnp.zeros(len(matrix))
+        )
         gauss_newton = np.asarray(jacobian.T @ jacobian)
     smallest = np.linalg.eigvalsh(matrix - gauss_newton).min()
     assert smallest > -1e-8 * np.linalg.norm(matrix)
@@ -269,11 +289,11 @@ def test_curvature_of_the_pose_prior_is_gauss_newtons(system):
             pose = to_parameters(model, _move(state, flat)).pose[0, 0]
             return jnp.sqrt(objective.weights.joint) * energy.joint_residual(pose, prior).ravel()
 
-        jacobian = jax.jit(jax.jacfwd(residual))(jnp.zeros(98))
+        jacobian = jax.jit(jax.jacfwd(residual))(jnp.zeros(_size(objective)))
         expected = np.asarray(jacobian.T @ jacobian)
-    found = np.zeros((98, 98))
+    found = np.zeros_like(expected)
     for node in range(1, 24):
-        turn = _control(node)[:3]
+        turn = _control(node, len(found))[:3]
         found += turn.T @ np.asarray(value.prior_curvature)[node, ..., 0, 0] @ turn
     np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
 
@@ -282,7 +302,7 @@ def test_gradient_away_from_the_reference(system):
     """The Laplacian form of the dense term against autodiff, at another state than its reference."""
     objective, model, target, state, problem, _, _, _ = system
     with jax.enable_x64(True):
-        flat = jnp.asarray(np.random.default_rng(3).normal(0, 0.1, 98))
+        flat = jnp.asarray(np.random.default_rng(3).normal(0, 0.1, _size(objective)))
         maps = affine_maps(model, _move(state, flat))
         # the tangent quadratic of a robust loss has the loss's gradient at its reference alone
         robust = objective.weights.outlier is not None

@@ -1,6 +1,7 @@
 """The step of the majorised, damped system: up the tree (eliminate), down the tree (substitute).
 
-Quadratics have columns (dp, u, 1), and after them those of the factors z where there is a prior on proportions.
+Quadratics have columns (dp, u, 1), and after them those of what all segments share, where there is a prior on
+proportions: the log girth t, if it is an unknown, and the factors z.
 Nodes of a level are handled together; batch axes come last.
 """
 
@@ -12,13 +13,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dal_jax.body import kinematics
-from dal_jax.registration.solvers.tree import evaluation
+from dal_jax.registration.solvers.tree import quadratics, state as state_lib
 from dal_jax.registration.solvers.tree.evaluation import ShapeTerm, TreeProblem, Value
 from dal_jax.registration.solvers.tree.model import TreeModel
+from dal_jax.registration.solvers.tree.quadratics import GirthQuadratic
 from dal_jax.registration.solvers.tree.state import Increments, TreeState, bone_offsets, contract, stage, sum_of
 
 _MAX_ROTATION = 1.0  # radians a step; beyond it the linearisation of a rotation is worthless
 _MAX_LOG_SCALE = 0.5
+_MAX_LOG_GIRTH = 0.2
 ABSOLUTE_DAMPING = 1e-3  # crop units squared: keeps twists that no point sees at rest
 _SMALLEST_PIVOT = 1e-12  # rounding can push that of a nearly singular block below zero; damping makes it positive
 
@@ -32,50 +35,63 @@ def solve_step(
 ) -> Increments:
     """Return the minimiser of the majoriser plus damping."""
     levels = [slice(level[0], level[-1] + 1) for level in kinematics.nodes_by_depth(model.parents)]
-    quadratic, shape = evaluation.segment_quadratic(model, problem, state, value), problem.shape
+    levers, shape = stage(functools.partial(state_lib.levers, model), state), problem.shape
+    quadratic = quadratics.segment_quadratic(problem, levers, value)
+    girth = quadratics.girth_quadratic(model, problem, state, value, levers)
+    if girth is not None:
+        quadratic = jnp.concatenate([quadratic, girth.coupling[:, :, None]], axis=2)
     widen = functools.partial(_widen, 0 if shape is None else shape.factors.shape[1])
-    motion = stage(functools.partial(contract, evaluation.MOTION), bone_offsets(model, state))
+    motion = stage(functools.partial(contract, quadratics.MOTION), bone_offsets(model, state))
 
     rows, here = {}, widen(quadratic[levels[-1]])
-    of_factors = None if shape is None else _factors_alone(shape, damping)
+    shared = None if shape is None else _shared_alone(shape, girth, damping)
     for depth in reversed(range(1, len(levels))):
         nodes, is_child = levels[depth], _is_child(model.parents, depth)
         curvatures = jax.tree.map(lambda each, nodes=nodes: each[nodes], (value.curvature, value.prior_curvature))
-        coupling = None if shape is None else shape.coupling()[nodes]
+        coupling = None if shape is None else jnp.pad(shape.coupling()[nodes], ((0, 0), (int(girth is not None), 0)))
         system = stage(_control_rows, here, value.pull[nodes], *curvatures, coupling, damping)
         rows[depth] = _factorise(system)
         left, taken = stage(_minimum, here, rows[depth])
-        if of_factors is not None:
-            of_factors = of_factors - taken
+        if shared is not None:
+            shared = shared - taken
         columns = stage(_move_columns, left, motion[nodes])
         hand_up = functools.partial(_hand_up, is_child)
         here = stage(hand_up, widen(quadratic[levels[depth - 1]]), columns, motion[nodes])
-    move, control, factors = _solve_root(here, of_factors, damping)
+    move, control, shared = _solve_root(here, shared, damping)
 
     root_move, controls = move[0, :2], [control]
     for depth in range(1, len(levels)):
         is_child = _is_child(model.parents, depth).T
         arrive = functools.partial(_arrive, is_child)
         move, parent = stage(arrive, motion[levels[depth]], move, control)
-        control = stage(_follow, rows[depth], move, parent, factors)
+        control = stage(_follow, rows[depth], move, parent, shared)
         controls.append(control)
-    return Increments(jnp.concatenate(controls), root_move)
+    log_girth = None
+    if girth is not None and shared is not None:
+        log_girth = jnp.clip(shared[0, 0], -_MAX_LOG_GIRTH, _MAX_LOG_GIRTH)
+    return Increments(jnp.concatenate(controls), root_move, log_girth)
 
 
 def _widen(factors: int, quadratic):
-    """Return a quadratic over (dp, u, 1) as one over (dp, u, 1, z)."""
+    """Return a quadratic over (dp, u, 1) or (dp, u, 1, t) as one that has z after these."""
     return (
         jnp.pad(quadratic, [(0, 0), (0, 0), (0, factors)] + [(0, 0)] * (quadratic.ndim - 3)) if factors else quadratic
     )
 
 
-def _factors_alone(shape: ShapeTerm, damping):
-    """Return rows z, columns (1, z) of the prior's own quadratic, (1, m, 1 + m, ...): its minimum is at z = 0.
+def _shared_alone(shape: ShapeTerm, girth: GirthQuadratic | None, damping):
+    """Return rows (t, z), columns (1, t, z) of what they cost by themselves, (1, m, 1 + m, ...); z's is least at 0.
 
     Damping multiplies the whole quadratic of the prior, so that a move along the factors is damped by what it costs.
     """
     block = jnp.pad(shape.stiffness(), ((0, 0), (1, 0)))
-    return block.reshape(1, *block.shape, *(1,) * damping.ndim) * (1.0 + damping[None, None, None])
+    block = block.reshape(1, *block.shape, *(1,) * damping.ndim) * (1.0 + damping[None, None, None])
+    if girth is None:
+        return block
+    batch = [(0, 0)] * damping.ndim
+    own = jnp.stack([jnp.broadcast_to(girth.gradient, damping.shape), girth.curvature * (1.0 + damping)])
+    top = jnp.pad(own[None, None], [(0, 0), (0, 0), (0, block.shape[1]), *batch])
+    return jnp.concatenate([top, jnp.insert(block, 1, 0.0, axis=2)], axis=1)
 
 
 def _control_rows(here, pull, curvature, prior_curvature, coupling, damping):
@@ -114,7 +130,7 @@ def _pivot(system):
 def _minimum(here, rows):
     """Return the quadratic after minimising over the controls: here - (L^-1 rows)' (L^-1 rows).
 
-    And what that takes from the rows z and columns (1, z), which all nodes share; None without factors.
+    And what that takes from the rows and columns of what all nodes share, the constant's column first; None without.
     """
     size, width = here.shape[1:3]
     solved = [row[:, -width:] for row in rows]
@@ -124,21 +140,21 @@ def _minimum(here, rows):
     return left, jnp.sum(sum_of(row[:, 8:, None] * row[:, None, 7:] for row in solved), axis=0, keepdims=True)
 
 
-def _follow(rows, move, parent, factors):
-    """Return u = u_parent + r of a level from dp, u_parent and z, r limited to what the linearisation can bear."""
+def _follow(rows, move, parent, shared):
+    """Return u = u_parent + r of a level from dp, u_parent, t and z, r limited to what the linearisation can bear."""
     known = jnp.concatenate([move, parent], axis=1)
-    return parent + _limit(_substitute(rows, known, factors))
+    return parent + _limit(_substitute(rows, known, shared))
 
 
-def _substitute(rows, known, factors):
-    """Solve L' r = -(L^-1 rows)(known, 1, factors) from the last unknown to the first."""
+def _substitute(rows, known, shared):
+    """Solve L' r = -(L^-1 rows)(known, 1, shared) from the last unknown to the first."""
     solution: list[Array] = []
-    width = 8 if factors is None else 8 + factors.shape[1]
+    width = 8 if shared is None else 8 + shared.shape[1]
     for row in reversed(rows):
         later, solved = row[:, 1 : len(solution) + 1], row[:, -width:]
         given = solved[:, 7] + sum_of(solved[:, i] * known[:, i] for i in range(known.shape[1]))
-        if factors is not None:
-            given = given + sum_of(solved[:, 8 + i] * factors[:, i] for i in range(factors.shape[1]))
+        if shared is not None:
+            given = given + sum_of(solved[:, 8 + i] * shared[:, i] for i in range(shared.shape[1]))
         coupled = sum_of(later[:, i] * entry for i, entry in enumerate(solution))
         solution.insert(0, -(given + coupled) / row[:, 0])
     return jnp.stack(solution, axis=1)
@@ -162,22 +178,25 @@ def _hand_up(is_child, above, value, motion):
     return above + _over_nodes(is_child, jnp.concatenate(rows, axis=1))
 
 
-def _solve_root(root, of_factors, damping):
-    """Solve the root's system over (dp_x, dp_y, u, z); dp_z stays. Return dp (1, 3, ...), u (1, 4, ...), z or None."""
+def _solve_root(root, shared, damping):
+    """Solve the root's system over (dp_x, dp_y, u, t, z); dp_z stays.
+
+    Return dp (1, 3, ...), u (1, 4, ...), and (t, z) or None.
+    """
     unknown = np.array([0, 1, 3, 4, 5, 6])
 
-    def assemble(root, of_factors):
+    def assemble(root, shared):
         system, given = _damp(root[:, unknown][:, :, unknown], damping), root[:, unknown]
-        if of_factors is None:
+        if shared is None:
             return jnp.concatenate([system, given], axis=2)
         upper = jnp.concatenate([system, given[:, :, 8:], given[:, :, :8]], axis=2)
-        left = [jnp.swapaxes(given[:, :, 8:], 1, 2), of_factors[:, :, 1:]]
-        right = [jnp.zeros_like(of_factors[:, :, :1])] * 7 + [of_factors[:, :, :1]]
+        left = [jnp.swapaxes(given[:, :, 8:], 1, 2), shared[:, :, 1:]]
+        right = [jnp.zeros_like(shared[:, :, :1])] * 7 + [shared[:, :, :1]]
         return jnp.concatenate([upper, jnp.concatenate(left + right, axis=2)], axis=1)
 
-    solution = _substitute(_factorise(stage(assemble, root, of_factors)), root[:, 0, :0], None)
+    solution = _substitute(_factorise(stage(assemble, root, shared)), root[:, 0, :0], None)
     move = jnp.concatenate([solution[:, :2], jnp.zeros_like(solution[:, :1])], axis=1)
-    return move, _limit(solution[:, 2:6]), None if of_factors is None else solution[:, 6:]
+    return move, _limit(solution[:, 2:6]), None if shared is None else solution[:, 6:]
 
 
 def _damp(system, damping):

@@ -1,10 +1,8 @@
 """The energy of eq. 2 over the tree's state: its value, exact gradient, and the blocks of its majoriser."""
 
 import dataclasses
-import functools
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from dal_jax.body import joint_limits, rotations
@@ -20,13 +18,17 @@ from dal_jax.runtime import struct
 
 @struct.dataclass
 class ShapeTerm:
-    """The prior on proportions by segments, the root's row zero: its weight, and m, R, L and 1 / D of `priors`."""
+    """The prior on proportions by segments, the root's row zero: its weight, and m, R, L and 1 / D of `priors`.
+
+    girth: m_g and 1 / sd_g^2; None where girth is no unknown.
+    """
 
     weight: Float[Array, ""]
     mean: Float[Array, "24"]
     root: Float[Array, "24 24"]
     factors: Float[Array, "24 factors"]
     precision: Float[Array, "24"]
+    girth: tuple[Float[Array, ""], Float[Array, ""]] | None
 
     def coupling(self) -> Float[Array, "24 factors"]:
         """Return the block of the quadratic by a segment's stretch and the factors z, -w D^-1 L."""
@@ -116,6 +118,7 @@ def _shape_term(objective: Objective) -> ShapeTerm | None:
         root=jnp.pad(root, (1, 0)),
         factors=jnp.pad(factors, ((1, 0), (0, 0))),
         precision=jnp.pad(1.0 / jnp.asarray(prior.variance), (1, 0)),
+        girth=None if prior.girth is None else (jnp.asarray(prior.girth)[0], 1.0 / jnp.asarray(prior.girth)[1] ** 2),
     )
 
 
@@ -203,6 +206,9 @@ def _pull_terms(model: TreeModel, problem: TreeProblem, state: TreeState) -> tup
     if problem.shape is not None:
         shape_energy, shape_pull, shape_stiffness = _proportions(problem.shape, stretch)
         total = total + shape_energy
+        if problem.shape.girth is not None and state.log_girth is not None:
+            mean, precision = problem.shape.girth
+            total = total + problem.shape.weight * precision * (state.log_girth - mean) ** 2
         scale_stiffness = scale_stiffness + shape_stiffness[:, None]
     curvature = jnp.concatenate([jnp.repeat(stiffness[:, None], 3, axis=1), scale_stiffness], axis=1)
     scale_pull = problem.scale_weight * stretch[:, None]
@@ -282,67 +288,3 @@ def _limit_term(parent: Float[Array, "24 3 3 ..."], world: Float[Array, "24 3 ..
     gradient = _by_rotation(local, angle, excess)
     in_world_axes = state_lib.sum_of(parent[:, c] * gradient[:, c, None] for c in range(3))
     return jnp.sum(squared, axis=0), in_world_axes, (squared > 0).astype(angle.dtype)
-
-
-# The derivative of a point at lever y by the control u = (w, q): [-[y]x, y] = sum_c MOTION[:, :, c] y_c.
-MOTION = np.concatenate([-state_lib.CROSS, np.eye(3, dtype=np.float32)[:, None, :]], axis=1)
-_PLANAR_ROWS, _DEPTH_ROW = np.array([1.0, 1.0, 0.0]), np.array([0.0, 0.0, 1.0])
-
-
-def _mixed(rows: np.ndarray) -> np.ndarray:
-    """Return the block dp u' of sum_i rows_i [e_i, J_i]' [e_i, J_i] by the first moments."""
-    return rows[:, None, None] * MOTION
-
-
-def _control(rows: np.ndarray) -> np.ndarray:
-    """Return its block u u' by the second moments."""
-    return np.einsum("i,ijc,ild->jlcd", rows, MOTION, MOTION)
-
-
-def segment_quadratic(
-    model: TreeModel, problem: TreeProblem, state: TreeState, value: Value
-) -> Float[Array, "24 7 8 ..."]:
-    """Return the data terms' half quadratic of every segment over (dp_k, u_k, 1): majoriser blocks, exact gradient.
-
-    Rows (dp, u) of its symmetric 8 x 8 matrix, the constant's column last.
-    """
-    levers = state_lib.stage(functools.partial(state_lib.levers, model), state)
-    blocks = state_lib.stage(_data_blocks, problem.planar_moments, problem.depth_moments, levers, value.gradient)
-    return state_lib.stage(_assemble, *blocks)
-
-
-def _data_blocks(planar_moments, depth_moments, levers, gradient):
-    """Return the blocks dp dp', dp u', u u' and the gradient by dp and u."""
-    planar_mass, planar_first, planar_second = _lever_moments(planar_moments, levers)
-    depth_mass, depth_first, depth_second = _lever_moments(depth_moments, levers)
-    torque = state_lib.stage(
-        lambda y, g: state_lib.sum_of(y[:, c, :, None] * g[:, c, None] for c in range(4)), levers, gradient
-    )
-    contract = state_lib.contract
-    mixed = contract(_mixed(_PLANAR_ROWS), planar_first) + contract(_mixed(_DEPTH_ROW), depth_first)
-    control = contract(_control(_PLANAR_ROWS), planar_second, axes=2)
-    control = control + contract(_control(_DEPTH_ROW), depth_second, axes=2)
-    position = contract(np.diag(_PLANAR_ROWS)[..., None], planar_mass)
-    position = position + contract(np.diag(_DEPTH_ROW)[..., None], depth_mass)
-    position = jnp.broadcast_to(position, (*position.shape[:3], *mixed.shape[3:]))
-    return position, mixed, control, gradient[:, 3], contract(np.einsum("ijc->jci", MOTION), torque, axes=2)
-
-
-def _assemble(position, mixed, control, force, torque):
-    upper = jnp.concatenate([position, mixed, force[:, :, None]], axis=2)
-    lower = jnp.concatenate([jnp.swapaxes(mixed, 1, 2), control, torque[:, :, None]], axis=2)
-    return jnp.concatenate([upper, lower], axis=1)
-
-
-def _lever_moments(moments, levers):
-    """Return sum 1, sum y and sum y y' of segments whose levers are y = B' v, from sum v v'."""
-    half = state_lib.stage(
-        lambda m, y: state_lib.sum_of(m[:, :, c, None] * y[:, None, c] for c in range(4)), moments, levers
-    )
-    return (
-        moments[:, 3, 3:],
-        half[:, 3],
-        state_lib.stage(
-            lambda y, half: state_lib.sum_of(y[:, c, :, None] * half[:, c, None] for c in range(4)), levers, half
-        ),
-    )

@@ -34,7 +34,8 @@ under weak perspective, and stays).
 A prior on proportions couples all stretches, but through m factors z alone (`priors`). They are held while the tree is
 eliminated, which gives every quadratic m more columns and adds up their own m x (m + 1) block, and are solved with the
 root's unknowns: its Hessian is used as it is. Energy and gradient are those at the best z, by the constant inverse of
-the covariance.
+the covariance. A girth that all segments share (`kinematics`) is one more such column: y moves by h = s G g P (v - J)
+a unit of t = log g, so (2) holds with [J_k, h_k] in place of J_k, and its blocks need the same moments.
 
 Substituting back from the root gives every r. The camera's scale is the common factor of the segment scales here, and
 is split off by the caller; all lengths are in crop units.

@@ -15,6 +15,7 @@ class TreeModel:
     parent_of: one-hot rows that pick a segment's parent (the root: itself).
     path_to: row k marks the bones between the root and joint k, so that joint positions are one matrix product.
     incidence: row e is +1 at segment k and -1 at segment l of the edge e = (k, l).
+    across_bones: P_k of `Template.across_bones`.
     keypoint_matrix: the key points as a linear function of the stacked affine maps of the segments.
     keypoint_moments: sums of v v' a segment over what makes up each key point.
     edges: pairs of segments that share a triangle of the skin.
@@ -25,6 +26,7 @@ class TreeModel:
     parent_of: Float[Array | np.ndarray, "24 24"]
     path_to: Float[Array | np.ndarray, "24 24"]
     incidence: Float[Array | np.ndarray, "edges 24"]
+    across_bones: Float[Array | np.ndarray, "24 3 3"]
     keypoint_matrix: Float[Array | np.ndarray, "k 96"]
     keypoint_moments: Float[Array | np.ndarray, "k 24 4 4"]
     parents: tuple[int, ...] = struct.static()
@@ -50,6 +52,7 @@ def build(template: Template, keypoint_set: str = "h36m") -> TreeModel:
         parent_of=parent_of.astype(kind),
         path_to=path_to.astype(kind),
         incidence=incidence.astype(kind),
+        across_bones=np.asarray(template.across_bones),
         keypoint_matrix=np.asarray(template.keypoint_matrix)[keypoint_rows(keypoint_set)],
         keypoint_moments=_keypoint_moments(template, keypoint_set).astype(kind),
         parents=template.parents,

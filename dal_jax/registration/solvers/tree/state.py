@@ -28,19 +28,22 @@ class TreeState:
     """axes: [k, c, i] is component i of segment k's body axis c in the camera frame, the columns of G_k.
 
     log_scale: log(s s_k), crop units a metre; translation: of the pelvis, crop units.
+    log_girth: None where girth is no unknown.
     """
 
     axes: Float[Array, "24 3 3 ..."]
     log_scale: Float[Array, "24 ..."]
     translation: Float[Array, "2 ..."]
+    log_girth: Float[Array, "..."] | None = None
 
 
 @struct.dataclass
 class Increments:
-    """A step: world rotation vectors and log scales of every segment (w, q), translation of the pelvis."""
+    """A step: world rotation vectors and log scales of every segment (w, q), translation of the pelvis, log girth."""
 
     control: Float[Array, "24 4 ..."]
     translation: Float[Array, "2 ..."]
+    log_girth: Float[Array, "..."] | None = None
 
 
 def from_parameters(model: TreeModel, parameters: BodyParameters) -> TreeState:
@@ -55,6 +58,7 @@ def from_parameters(model: TreeModel, parameters: BodyParameters) -> TreeState:
         axes=jnp.moveaxis(axes, (-2, -1), (1, 2)),
         log_scale=jnp.moveaxis(log_scale, -1, 0),
         translation=jnp.moveaxis(parameters.translation, -1, 0),
+        log_girth=None if parameters.girth is None else jnp.log(parameters.girth),
     )
 
 
@@ -69,11 +73,12 @@ def to_parameters(model: TreeModel, state: TreeState) -> BodyParameters:
         rotation=world[0],
         camera_scale=jnp.exp(common),
         translation=jnp.moveaxis(state.translation, 0, -1),
+        girth=None if state.log_girth is None else jnp.exp(state.log_girth),
     )
 
 
 def retract(state: TreeState, step: Increments) -> TreeState:
-    """Move a state by a step: G <- exp(w) G by Rodrigues' formula, s <- s exp(q)."""
+    """Move a state by a step: G <- exp(w) G by Rodrigues' formula, s <- s exp(q), g <- g exp(t)."""
     vector = step.control[:, :3]
     square = jnp.sum(vector**2, axis=1)
     angle = jnp.sqrt(square + 1e-16)
@@ -84,7 +89,8 @@ def retract(state: TreeState, step: Increments) -> TreeState:
     cross = cross_matrix(vector)
     once = _rotate_axes(cross, state.axes)
     axes = state.axes + sine * once + half * _rotate_axes(cross, once)
-    return TreeState(axes, state.log_scale + step.control[:, 3], state.translation + step.translation)
+    log_girth = None if step.log_girth is None or state.log_girth is None else state.log_girth + step.log_girth
+    return TreeState(axes, state.log_scale + step.control[:, 3], state.translation + step.translation, log_girth)
 
 
 def cross_matrix(vector: Float[Array, "k 3 ..."]) -> Float[Array, "k 3 3 ..."]:
@@ -120,9 +126,30 @@ def bone_offsets(model: TreeModel, state: TreeState) -> Float[Array, "24 3 ..."]
 
 
 def levers(model: TreeModel, state: TreeState) -> Float[Array, "24 4 3 ..."]:
-    """Return [s G | -s G J]': what takes a homogeneous rest point to y = s G (v - J). Row c: coordinate c's image."""
+    """Return [L | -L J]': what takes a homogeneous rest point to y = L (v - J). Row c: coordinate c's image.
+
+    L = s G (1 + (g - 1) P), P of `across_bones`.
+    """
     linear = jnp.exp(state.log_scale)[:, None, None] * state.axes
-    joints = jnp.asarray(model.joints).reshape(*model.joints.shape, *(1,) * (state.axes.ndim - 3))
+    if state.log_girth is not None:
+        linear = linear + (jnp.exp(state.log_girth) - 1.0)[None, None, None] * _across(model, linear)
+    return _about_joint(model, linear)
+
+
+def girth_levers(model: TreeModel, state: TreeState) -> Float[Array, "24 4 3 ..."]:
+    """Return the derivative of `levers` by log g: [s G g P | -s G g P J]'."""
+    assert state.log_girth is not None
+    size = jnp.exp(state.log_scale + state.log_girth[None])
+    return _about_joint(model, size[:, None, None] * _across(model, state.axes))
+
+
+def _across(model: TreeModel, linear: Float[Array, "24 3 3 ..."]) -> Float[Array, "24 3 3 ..."]:
+    across = jnp.asarray(model.across_bones).reshape(24, 3, 3, *(1,) * (linear.ndim - 3))
+    return sum_of(across[:, :, d, None] * linear[:, d, None] for d in range(3))
+
+
+def _about_joint(model: TreeModel, linear: Float[Array, "24 3 3 ..."]) -> Float[Array, "24 4 3 ..."]:
+    joints = jnp.asarray(model.joints).reshape(*model.joints.shape, *(1,) * (linear.ndim - 3))
     constant = -sum_of(linear[:, c] * joints[:, c, None] for c in range(3))
     return jnp.concatenate([linear, constant[:, None]], axis=1)
 

@@ -1,0 +1,119 @@
+"""The majoriser's blocks: the half quadratic of the data terms of every segment, from moments and levers."""
+
+import functools
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from dal_jax.registration.solvers.tree import state as state_lib
+from dal_jax.registration.solvers.tree.evaluation import TreeProblem, Value
+from dal_jax.registration.solvers.tree.model import TreeModel
+from dal_jax.registration.solvers.tree.state import TreeState
+from dal_jax.runtime import struct
+
+# The derivative of a point at lever y by the control u = (w, q): [-[y]x, y] = sum_c MOTION[:, :, c] y_c.
+MOTION = np.concatenate([-state_lib.CROSS, np.eye(3, dtype=np.float32)[:, None, :]], axis=1)
+_PLANAR_ROWS, _DEPTH_ROW = np.array([1.0, 1.0, 0.0]), np.array([0.0, 0.0, 1.0])
+
+
+def _mixed(rows: np.ndarray) -> np.ndarray:
+    """Return the block dp u' of sum_i rows_i [e_i, J_i]' [e_i, J_i] by the first moments."""
+    return rows[:, None, None] * MOTION
+
+
+def _control(rows: np.ndarray) -> np.ndarray:
+    """Return its block u u' by the second moments."""
+    return np.einsum("i,ijc,ild->jlcd", rows, MOTION, MOTION)
+
+
+def segment_quadratic(
+    problem: TreeProblem, levers: Float[Array, "24 4 3 ..."], value: Value
+) -> Float[Array, "24 7 8 ..."]:
+    """Return the data terms' half quadratic of every segment over (dp_k, u_k, 1): majoriser blocks, exact gradient.
+
+    Rows (dp, u) of its symmetric 8 x 8 matrix, the constant's column last.
+    """
+    blocks = state_lib.stage(_data_blocks, problem.planar_moments, problem.depth_moments, levers, value.gradient)
+    return state_lib.stage(_assemble, *blocks)
+
+
+@struct.dataclass
+class GirthQuadratic:
+    """What a quadratic knows of the log girth t, which all segments share.
+
+    coupling: with (dp, u) of every segment. gradient, curvature: half gradient and curvature by t, with its prior.
+    """
+
+    coupling: Float[Array, "24 7 ..."]
+    gradient: Float[Array, "..."]
+    curvature: Float[Array, "..."]
+
+
+def girth_quadratic(
+    model: TreeModel,
+    problem: TreeProblem,
+    state: TreeState,
+    value: Value,
+    levers: Float[Array, "24 4 3 ..."],
+) -> GirthQuadratic | None:
+    """Return what the data terms' majoriser and the prior say of the log girth; None where it is no unknown."""
+    if problem.shape is None or problem.shape.girth is None or state.log_girth is None:
+        return None
+    mean, precision = problem.shape.girth
+    of_girth = state_lib.stage(functools.partial(state_lib.girth_levers, model), state)
+    coupling, gradient, curvature = state_lib.stage(
+        _girth_blocks, problem.planar_moments, problem.depth_moments, levers, of_girth, value.gradient
+    )
+    stiffness = problem.shape.weight * precision
+    return GirthQuadratic(coupling, gradient + stiffness * (state.log_girth - mean), curvature + stiffness)
+
+
+def _girth_blocks(planar_moments, depth_moments, levers, of_girth, gradient):
+    """Return the blocks (dp, u) t, the half gradient by t and t t, h = `girth_levers` v the derivative of y by t."""
+
+    def times(moments, maps):
+        return state_lib.sum_of(moments[:, :, c, None] * maps[:, None, c] for c in range(4))
+
+    half = jnp.concatenate([times(planar_moments, of_girth[:, :, :2]), times(depth_moments, of_girth[:, :, 2:])], 2)
+    both = state_lib.sum_of(levers[:, c, :, None] * half[:, c, None] for c in range(4))  # sum of y h'
+    control = state_lib.contract(np.einsum("ijc->jci", MOTION), both, axes=2)
+    force = jnp.sum(of_girth * gradient, axis=(0, 1, 2))
+    return jnp.concatenate([half[:, 3], control], axis=1), force, jnp.sum(of_girth * half, axis=(0, 1, 2))
+
+
+def _data_blocks(planar_moments, depth_moments, levers, gradient):
+    """Return the blocks dp dp', dp u', u u' and the gradient by dp and u."""
+    planar_mass, planar_first, planar_second = _lever_moments(planar_moments, levers)
+    depth_mass, depth_first, depth_second = _lever_moments(depth_moments, levers)
+    torque = state_lib.stage(
+        lambda y, g: state_lib.sum_of(y[:, c, :, None] * g[:, c, None] for c in range(4)), levers, gradient
+    )
+    contract = state_lib.contract
+    mixed = contract(_mixed(_PLANAR_ROWS), planar_first) + contract(_mixed(_DEPTH_ROW), depth_first)
+    control = contract(_control(_PLANAR_ROWS), planar_second, axes=2)
+    control = control + contract(_control(_DEPTH_ROW), depth_second, axes=2)
+    position = contract(np.diag(_PLANAR_ROWS)[..., None], planar_mass)
+    position = position + contract(np.diag(_DEPTH_ROW)[..., None], depth_mass)
+    position = jnp.broadcast_to(position, (*position.shape[:3], *mixed.shape[3:]))
+    return position, mixed, control, gradient[:, 3], contract(np.einsum("ijc->jci", MOTION), torque, axes=2)
+
+
+def _assemble(position, mixed, control, force, torque):
+    upper = jnp.concatenate([position, mixed, force[:, :, None]], axis=2)
+    lower = jnp.concatenate([jnp.swapaxes(mixed, 1, 2), control, torque[:, :, None]], axis=2)
+    return jnp.concatenate([upper, lower], axis=1)
+
+
+def _lever_moments(moments, levers):
+    """Return sum 1, sum y and sum y y' of segments whose levers are y = B' v, from sum v v'."""
+    half = state_lib.stage(
+        lambda m, y: state_lib.sum_of(m[:, :, c, None] * y[:, None, c] for c in range(4)), moments, levers
+    )
+    return (
+        moments[:, 3, 3:],
+        half[:, 3],
+        state_lib.stage(
+            lambda y, half: state_lib.sum_of(y[:, c, :, None] * half[:, c, None] for c in range(4)), levers, half
+        ),
+    )
