@@ -71,14 +71,16 @@ def _read_iuv(
     if not files:
         raise InputError(f"{path}: no file is named *_IUV.png")
     entries: list[AnnotatedPerson | Rejected] = []
+    notes: list[str] = []
     for image_id, file in enumerate(files):
         try:
-            entries += _one_iuv(file, images, inds, image_id).entries
+            found = _one_iuv(file, images, inds, image_id)
+            entries, notes = entries + list(found.entries), notes + list(found.notes)
         except InputError as error:
             if not skip_invalid or len(files) == 1:
                 raise
             entries.append(Rejected(image_id, -1, file.name, "unreadable picture", str(error)))
-    annotations = Annotations(entries)
+    annotations = Annotations(entries, predicted=True, notes=notes)
     if not annotations.people:
         rejected = annotations.rejected
         raise InputError(rejected[0].message if rejected else f"{path}: no pixel belongs to a person")

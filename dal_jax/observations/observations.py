@@ -1,18 +1,19 @@
 """Many people to be fitted: what their images say, stacked; from arrays or from annotation files."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from absl import logging
 from jaxtyping import Float
 
 from dal_jax.body import skeleton
 from dal_jax.body.cameras import Pinhole
 from dal_jax.body.template import Template
 from dal_jax.observations import observation as one_observation
-from dal_jax.observations.chart import load_chart
+from dal_jax.observations.chart import Chart, load_chart
 from dal_jax.observations.observation import POINTS, Observation, crop_from_px
-from dal_jax.observations.person import Annotations, square_crop
+from dal_jax.observations.person import AnnotatedPerson, Annotations, square_crop
 
 _SUM_TOLERANCE = 1e-3  # of barycentric coordinates
 
@@ -104,9 +105,11 @@ class Observations:
         Raises:
           errors.InputError: the chart cannot be read, or does not fit the body.
         """
-        people = annotations.people
+        people, chart = annotations.people, load_chart(annotations.chart, template)
+        if annotations.chart:
+            _look_at_chart(people, chart, annotations.chart)
         return cls(
-            one_observation.observe_all(people, load_chart(annotations.chart, template)),
+            one_observation.observe_all(people, chart),
             np.stack([person.bbox_px for person in people]),
             [person.image_id for person in people],
             [person.annotation_id for person in people],
@@ -139,6 +142,29 @@ class Observations:
     def replace(self, change: Callable[[Observation], Observation]) -> "Observations":
         """Return the same people with another stacked observation."""
         return dataclasses.replace(self, stacked=change(self.stacked))
+
+
+_LOOKED_AT = 2000  # points: enough to tell charts apart
+_OUTSIDE, _OUTSIDE_SHARE = 0.02, 0.1
+"""Points this far (in u and v) from all triangles of their part lie outside the chart; so many of them are suspicious.
+
+A seventh of the points of the free body's chart lie outside DensePose's; of DensePose's own points one in a hundred.
+"""
+
+
+def _look_at_chart(people: Sequence[AnnotatedPerson], chart: Chart, path: str) -> None:
+    """Warn where people's points do not look like points of this chart."""
+    part = np.concatenate([one.part for one in people])
+    uv = np.concatenate([one.uv for one in people])
+    rows = one_observation.evenly(len(part), _LOOKED_AT)
+    _, _, distance = chart.locate(part[rows], uv[rows])
+    outside = float(np.mean(distance > _OUTSIDE)) if len(rows) else 0.0
+    if outside > _OUTSIDE_SHARE:
+        logging.warning(
+            "%.0f%% of the dense points lie outside the chart %s: are they in the body's own chart?",
+            100 * outside,
+            path,
+        )
 
 
 def _dense(points_px, faces, barycentrics) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -71,6 +71,7 @@ class Annotations:
     entries: in the file's order. without_points: how many further entries have neither dense nor key points enough.
     images: folder of the photographs, or the one photograph; '' where none are given.
     chart: DensePose's UV_Processed.mat; '': the dense points are in the body's own chart.
+    predicted: whether a network made the dense points, so that some are wrong.
     notes: lines on what of the people's annotation is not used, or looks wrong.
     """
 
@@ -78,6 +79,7 @@ class Annotations:
     without_points: int = 0
     images: str = ""
     chart: str = ""
+    predicted: bool = False
     notes: Sequence[str] = ()
 
     @property
@@ -108,6 +110,17 @@ class Annotations:
             where = f"image_id {person.image_id}, annotation {person.annotation_id}"
             raise InputError(f"{where}: the photograph's size is not known, which its camera needs")
         return size[0] / 2.0, size[1] / 2.0
+
+    def focal_px(self, person: AnnotatedPerson) -> float:
+        """Return the focal length that a person's photograph was taken with, px, from its EXIF.
+
+        Raises:
+          errors.InputError: there is no photograph, or it does not say.
+        """
+        if not self.images:
+            where = f"image_id {person.image_id}, annotation {person.annotation_id}"
+            raise InputError(f"{where}: without photographs a perspective camera needs its focal length")
+        return photographs.focal_px(self.photograph(person))
 
     def summary(self) -> str:
         """Return one line for the terminal: `2 people, skipped 3: 2 not finite, 1 image missing`."""

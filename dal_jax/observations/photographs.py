@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 
 import numpy as np
+import PIL.ExifTags
 import PIL.Image
 import PIL.ImageOps
 from jaxtyping import Float, UInt8
@@ -60,6 +61,23 @@ def _upright(stored: PIL.Image.Image) -> tuple[int, int]:
     return (height, width) if turned else (width, height)
 
 
+def focal_px(path: str | pathlib.Path) -> float:
+    """Return the focal length that the camera wrote into a photograph, px of the photograph.
+
+    EXIF's equivalent on film of 36 x 24 mm, scaled by the diagonals.
+
+    Raises:
+      errors.InputError: as `opened`, or the photograph does not say.
+    """
+    with opened(path) as picture:
+        written = picture.getexif().get_ifd(PIL.ExifTags.IFD.Exif).get(PIL.ExifTags.Base.FocalLengthIn35mmFilm)
+        diagonal_px = float(np.hypot(*picture.size))
+    if isinstance(written, int | float) and 1 <= written <= _LONGEST_MM:
+        return float(written) * diagonal_px / _FILM_DIAGONAL_MM
+    said = "no focal length" if written is None else f"a focal length of {str(written)[:20]} mm"
+    raise InputError(f"{path}: its EXIF has {said}; give --focal_px, or take --camera=weak")
+
+
 @contextlib.contextmanager
 def opened(path: str | pathlib.Path) -> Iterator[PIL.Image.Image]:
     """Open a picture whose format is one of photographs' and of annotation's, and whose size is one of theirs.
@@ -99,6 +117,7 @@ def of_stem(folder: pathlib.Path, stem: str) -> pathlib.Path:
     raise InputError(f"{folder}: no photograph {stem}.jpg or {stem}.png for {stem}_IUV.png")
 
 
+_FILM_DIAGONAL_MM, _LONGEST_MM = float(np.hypot(36.0, 24.0)), 5000
 _ORIENTATION, _QUARTER_TURNS = 0x0112, (5, 6, 7, 8)  # EXIF
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")

@@ -282,6 +282,6 @@ def _nearest_vertex(fields, faces, vertex, part, uv):
 def test_real_iuv_pixels_lie_inside_the_chart(template):
     chart = load_densepose_chart(annotation_files.real("chart/UV_Processed.mat"), template)
     folder = annotation_files.real("densepose_demo")
-    for one in iuv.read_iuv(folder / "demo_im_IUV.png", folder / "demo_im_INDS.png").people:
-        _, _, distance = chart.locate(one.part, one.uv)
-        assert np.quantile(distance, 0.9) < CHART_GAP
+    people = iuv.read_iuv(folder / "demo_im_IUV.png", folder / "demo_im_INDS.png").people
+    outside = [np.mean(chart.locate(one.part, one.uv)[2] > CHART_GAP) for one in people]
+    assert np.median(outside) < 0.01 and np.mean(outside) < 0.03  # a seventh, of one fragment

@@ -56,10 +56,59 @@ def test_splinters_are_rejected_by_name_not_by_error(save):
     assert splinter.annotation_id == 11 and "person 11: 4 pixels" in splinter.message
 
 
-def test_without_inds_the_picture_is_one_person_without_key_points(save):
+def test_without_inds_pieces_of_one_body_are_one_person_without_key_points(save):
     pixels, _ = _two_people()
-    (everybody,) = iuv.read_iuv(save("a.png", pixels)).people
+    found = iuv.read_iuv(save("a.png", pixels))
+    (everybody,) = found.people
     assert set(everybody.part) == {1, 2, 3} and not everybody.keypoints.confidence.any()
+    assert found.predicted and not found.notes
+
+
+def _body(height=60, width=20):
+    """A person of six bands, one of each of parts 2, 3, 7, 8, 11 and 12, with a smooth u and v."""
+    pixels = np.zeros((height + 4, width + 4, 3), np.uint8)
+    rows, columns = np.mgrid[:height, :width]
+    pixels[2:-2, 2:-2, 0], pixels[2:-2, 2:-2, 1] = 20 + 200 * (rows % 10) // 10, 20 + 200 * columns // width
+    pixels[2:-2, 2:-2, 2] = np.array([2, 3, 7, 8, 11, 12])[rows // 10]
+    return pixels
+
+
+def test_without_inds_bodies_apart_are_people(save):
+    both = np.concatenate([_body(), _body()], axis=1)
+    found = iuv.read_iuv(save("a.png", both))
+    left, right = found.people
+    assert left.bbox_px[0] == 2 and right.bbox_px[0] == 26
+    assert found.notes[0].endswith("bodies lie at 2 places, so 2 people are taken (--inds would tell them apart)")
+
+
+def test_points_are_taken_inside_parts(save):
+    pixels = _body()
+    (one,) = iuv.read_iuv(save("a.png", pixels)).people
+    column, row = np.floor(one.point_px).astype(int).T
+    for up, left in ((-2, -2), (-2, 2), (2, -2), (2, 2)):
+        np.testing.assert_array_equal(pixels[row + up, column + left, 2], one.part)
+    np.testing.assert_array_equal(one.bbox_px, [2, 2, 20, 60])  # the box is that of all pixels
+
+
+def test_blended_labels_are_not_taken(save):
+    sharp = _body()
+    height, width = sharp.shape[:2]
+    image = PIL.Image.fromarray(sharp).resize((3 * width, 3 * height), PIL.Image.Resampling.BILINEAR)
+    found = iuv.read_iuv(save("a.png", np.asarray(image)))
+    column, row = np.floor(found.people[0].point_px).astype(int).T
+    np.testing.assert_array_equal(found.people[0].part, sharp[row // 3, column // 3, 2])
+    assert "labels are blended at borders" in found.notes[0]
+    nearest = PIL.Image.fromarray(sharp).resize((3 * width, 3 * height), PIL.Image.Resampling.NEAREST)
+    assert not iuv.read_iuv(save("b.png", np.asarray(nearest))).notes
+
+
+def test_values_that_were_cast_from_below_zero_are_not_taken(save):
+    pixels = _body()
+    pixels[4:10, 8:14, 0], pixels[4:10, 4:18, 1] = 5, 5
+    pixels[5:9, 9:13, 0] = 253  # -3
+    found = iuv.read_iuv(save("a.png", pixels))
+    assert np.all(found.people[0].uv[:, 1] < 0.95)
+    assert found.notes[0].endswith("u or v of 16 pixels passed 0 or 255 (cast to 8 bits): not used")
 
 
 def test_the_sample_is_the_same_every_time_and_well_spread():

@@ -4,6 +4,7 @@ import struct
 import zlib
 
 import numpy as np
+import PIL.ExifTags
 import PIL.Image
 import pytest
 
@@ -200,3 +201,19 @@ def test_wrong_files_are_named(tmp_path):
         with pytest.raises(InputError, match=told) as caught:
             photographs.read_picture(path, size)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("written", [26, None, 0, 10**6])
+def test_the_focal_length_is_the_equivalent_on_film(tmp_path, written):
+    """A 26 mm equivalent sees 79.5 degrees along the diagonal."""
+    exif = PIL.Image.Exif()
+    if written is not None:
+        exif.get_ifd(PIL.ExifTags.IFD.Exif)[PIL.ExifTags.Base.FocalLengthIn35mmFilm] = written
+    path = tmp_path / "a.jpg"
+    PIL.Image.fromarray(_ramp()).save(path, exif=exif)
+    if written == 26:
+        half_angle = np.arctan(np.hypot(120, 90) / 2 / photographs.focal_px(path))
+        assert np.degrees(2 * half_angle) == pytest.approx(79.5, abs=0.1)
+    else:
+        with pytest.raises(InputError, match=r"a\.jpg: its EXIF has .*give --focal_px, or take --camera=weak"):
+            photographs.focal_px(path)
