@@ -9,6 +9,7 @@ itself, from its key points alone; nothing here reads the triangulated joints bu
 
 import json
 import pathlib
+import typing
 
 import jax
 import numpy as np
@@ -21,11 +22,13 @@ from benchmarks import results
 from dal_jax.body import kinematics, skeleton, skinning
 from dal_jax.evaluation import metrics
 from dal_jax.runtime import cli
+from dal_jax.uncertainty.verdict import Verdict
 
 _DATA = flags.DEFINE_string("data", None, "Folder of the recording.", required=True)
 _OUT = flags.DEFINE_string("out", None, "JSON to write.", required=True)
 _LIFTING = flags.DEFINE_string("lifting", None, "Folder of a trained lifter, for depths.")
 _CAMERA = flags.DEFINE_enum("camera", "perspective", ["perspective", "weak"], "weak: as if no calibration were known.")
+_PITCH = flags.DEFINE_bool("pitch", True, "Use how far each camera looks down.")
 _EVERY = flags.DEFINE_integer("every", 5, "Which frames: every so many.", lower_bound=1)
 _WEIGHTS = flags.DEFINE_string("weights", "pose_prior", "See experiments.register.")
 
@@ -52,28 +55,45 @@ def main(_: list[str]) -> None:
     if _CAMERA.value == "perspective":
         matrices = np.repeat([one["K"] for one in cameras], frames, axis=0)
         people = people.with_camera(matrices[:, 0, 0], matrices[:, :2, 2])
-    options = dal.FitOptions(weights=_WEIGHTS.value, held_out_share=0.0)
+    up = np.array([one["R_world_to_camera"] for one in cameras])[:, :, 2]  # the world's z axis
+    pitch = np.repeat(np.degrees(np.arcsin(-up[:, 2])), frames)
+    pitch_deg = tuple(pitch.tolist()) if _PITCH.value and _WEIGHTS.value == "pose_prior" else None
+    options = dal.FitOptions(weights=_WEIGHTS.value, held_out_share=0.0, pitch_deg=pitch_deg)
     fits = dal.fit(people, options=options, lifting=_LIFTING.value, progress=True)
     joints = limb_joints(fits)
     truth = np.concatenate([1000 * (world @ np.array(one["R_world_to_camera"]).T) for one in cameras])[:, _ROWS]
     each = scores(joints, truth)
+    verdicts = typing.get_args(Verdict)
     scale = fits.segment_scale / np.exp(np.log(fits.segment_scale).mean(axis=1, keepdims=True))
     row = {
         "views": views * frames,
         "lifting": _LIFTING.value is not None,
         "camera": _CAMERA.value,
         "weights": _WEIGHTS.value,
+        "pitch_known": pitch_deg is not None,
         **{name: float(np.mean(values)) for name, values in each.items()},
         "by_camera": {
             one["name"]: float(np.mean(each["scale_matched_mm"].reshape(views, frames)[view]))
             for view, one in enumerate(cameras)
         },
         "segment_scale": [float(scale.min()), float(scale.max())],
-        "spearman_of_sample_weight": float(
-            stats.spearmanr([1 - one.sample_weight for one in fits.quality], each["scale_matched_mm"]).statistic
-        ),
+        "spearman": {
+            "sample_weight": _rank([1 - one.sample_weight for one in fits.quality], each),
+            "expected_error": _rank([one.numbers["expected_error_mm"] for one in fits.quality], each),
+            "verdict": _rank([verdicts.index(one.verdict) for one in fits.quality], each),
+        },
+        "by_verdict": {
+            name: {"views": int(np.sum(rows)), "scale_matched_mm": float(np.mean(each["scale_matched_mm"][rows]))}
+            for name in verdicts
+            if np.any(rows := np.array([one.verdict == name for one in fits.quality]))
+        },
     }
     results.emit([row], _OUT.value)
+
+
+def _rank(doubt: list[float], each: dict[str, np.ndarray]) -> float:
+    """Return Spearman's rank correlation of a doubt with the true errors."""
+    return float(stats.spearmanr(doubt, each["scale_matched_mm"]).statistic)
 
 
 def undistorted(keypoints_px: Float[np.ndarray, "... 3"], camera: dict) -> Float[np.ndarray, "... 3"]:

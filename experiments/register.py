@@ -38,12 +38,20 @@ _BLENDSHAPES = flags.DEFINE_bool(
     "pose_blendshapes", False, "Use the pose blendshapes of --body (SMPL's); not with the optimiser lm."
 )
 _LIFTING = flags.DEFINE_string("lifting", None, "Folder of a trained lifter, for the depth of key points (eq. 4).")
+_CAMERA = flags.DEFINE_enum(
+    "camera", "weak", ["weak", "perspective"],
+    "weak: the paper's; perspective: with joints in the camera's axes and the focal length of --focal_px or, left out, "
+    "of the photographs' EXIF.",
+)  # fmt: skip
 _FOCAL = flags.DEFINE_float(
-    "focal_px",
+    "focal_px", None, "Focal length of the camera, px of the photograph, which makes it perspective.", 1
+)
+_PITCH = flags.DEFINE_float(
+    "pitch_deg",
     None,
-    "Focal length of the camera, px of the photograph: full perspective, with joints in the camera's axes. Left out: "
-    "weak perspective, as in the paper.",
-    1,
+    "How far the camera looks down, degrees: upright people are then expected to be seen so.",
+    -60,
+    60,
 )
 _INITIAL = flags.DEFINE_string("initial", None, "An earlier fits.npz of the same people, as one more start.")
 _STARTS = flags.DEFINE_enum(
@@ -62,8 +70,9 @@ _TOLERANCE = flags.DEFINE_float(
     "tolerance", 0.0, "A person is finished when a step gains less than this share of the energy; 0: all steps.", 0, 1
 )
 _SCHEDULE = flags.DEFINE_enum(
-    "schedule", "constant", list(schedules.SCHEDULES),
-    "constant; stiff_to_soft: the paper's stiff weights first; graduated: a robust loss against wrong correspondences.",
+    "schedule", None, list(schedules.SCHEDULES),
+    "constant; stiff_to_soft: the paper's stiff weights first; graduated: a robust loss against wrong correspondences. "
+    "Left out: graduated for IUV pictures, which a network made, constant for what people annotated.",
 )  # fmt: skip
 _LIMITS = flags.DEFINE_float("joint_limits", 0.0, "Weight of joint angles beyond anatomical limits; 0: off.", 0)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.1, "Of first-order optimisers (paper: 0.1).", 1e-9)
@@ -79,6 +88,9 @@ _QUALITY = flags.DEFINE_bool("quality", True, "Report on every fit: what it miss
 _HOLDOUT = flags.DEFINE_float("holdout", 0.2, "Share of points left out to measure the fit there; 0: not.", 0, 0.5)
 _SKIP_INVALID = flags.DEFINE_bool("skip_invalid", False, "Run the good entries of a file that has bad ones.")
 _EXPORT = flags.DEFINE_string("export", "", "Write meshes: glb, obj or both, as in glb,obj.")
+_FRAGMENTS = flags.DEFINE_bool(
+    "keep_fragments", False, "Write meshes of people of whom less than a third is seen, too."
+)
 _OUT = flags.DEFINE_string("out", None, "Folder for the results.", required=True)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the results in --out.")
 
@@ -98,7 +110,7 @@ def main(_: list[str]) -> None:
         print(f"  skipped: {rejected.message}")
     initial = dal.load_fits(_INITIAL.value) if _INITIAL.value else None
     fits = dal.fit(people, body, options, lifting=_LIFTING.value, initial=initial, progress=True)
-    fits.save(_OUT.value, formats, overwrite=_OVERWRITE.value)
+    fits.save(_OUT.value, formats, keep_fragments=_FRAGMENTS.value, overwrite=_OVERWRITE.value)
     print(output.table(fits.report_rows(), _SHOWN_ROWS))
     print(f"wrote {_OUT.value}/fits.npz" + (f" and overlays in {_OUT.value}/overlays" if _IMAGES.value else ""))
 
@@ -130,7 +142,9 @@ def _options() -> FitOptions:
         schedule=_SCHEDULE.value,
         weights=_WEIGHTS.value,
         joint_limits=_LIMITS.value,
+        camera=_CAMERA.value,
         focal_px=_FOCAL.value,
+        pitch_deg=_PITCH.value,
         tolerance=_TOLERANCE.value,
         quality=_QUALITY.value,
         held_out_share=_HOLDOUT.value,

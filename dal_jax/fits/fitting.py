@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+from typing import Literal
 
 import numpy as np
 
@@ -28,6 +29,7 @@ WEIGHTS = (*schedules.WEIGHTS, "estimated")
 _FEW_STEPS = ("lm", "dense_lm", "gauss_newton")  # second-order methods
 _FEW, _MANY = 30, 300
 _BATCH = 64
+_STEEPEST_DEG = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,14 +40,17 @@ class FitOptions:
     steps: from each start, a stage; None: 30 of `lm`, `dense_lm` and `gauss_newton`, 300 of others.
     learning_rate: of first-order optimisers (paper: 0.1).
     starts: `tpose`, `closed_form`, `headings4`, `headings8` or `headings32`.
-    schedule: `constant`, `stiff_to_soft` or `graduated` (a robust loss against wrong correspondences).
+    schedule: `constant`, `stiff_to_soft` or `graduated` (a robust loss against wrong correspondences); None: graduated
+      where a network made the dense points (IUV pictures), else constant.
     weights: of eq. 2: `paper_stiff`, `paper_soft`, `pose_prior`, or `estimated` from the residuals of all people
       together, which needs a hundred people or more.
     joint_limits: weight of joint angles beyond anatomical limits; 0: off.
     tolerance: a person is finished when a step lowers its energy by less than this share; 0: all steps.
-    focal_px: focal length of the camera, px of the photograph, its principal point at the photograph's middle: full
-      perspective, and joints in that camera's axes; None: weak perspective, as in the paper. Arrays have
-      `Observations.with_camera` instead.
+    camera: `weak` perspective, as in the paper, or full `perspective`, with joints in the camera's axes. The principal
+      point is the photograph's middle. Arrays have `Observations.with_camera` instead.
+    focal_px: focal length, px of the photograph, which makes the camera `perspective`; None: what the photographs' EXIF
+      says.
+    pitch_deg: how far the camera looks down, degrees, one or one a person; None: not known.
     terms: energy terms of your own.
     quality: whether to report on every fit. held_out_share: of points left out to measure the fit there; 0: none.
     """
@@ -54,11 +59,13 @@ class FitOptions:
     steps: int | None = None
     learning_rate: float = 0.1
     starts: str = "headings4"
-    schedule: str = "constant"
+    schedule: str | None = None
     weights: str = "pose_prior"
     joint_limits: float = 0.0
     tolerance: float = 0.0
+    camera: Literal["weak", "perspective"] = "weak"
     focal_px: float | None = None
+    pitch_deg: float | tuple[float, ...] | None = None
     terms: tuple[Term, ...] = ()
     quality: bool = True
     held_out_share: float = 0.2
@@ -70,7 +77,7 @@ class FitOptions:
           ValueError: names the field and the value.
         """
         solve.check(self.optimizer)
-        schedules.stages(self.schedule, Objective())
+        schedules.stages(self.schedule or "constant", Objective())
         if self.weights not in WEIGHTS:
             raise ValueError(f"weights '{self.weights}' is not one of {', '.join(WEIGHTS)}")
         if self.starts not in STARTS or self.starts == "given":
@@ -78,8 +85,12 @@ class FitOptions:
             raise ValueError(f"starts '{self.starts}' is not one of {known}")
         if not 0 <= self.held_out_share <= 0.5:
             raise ValueError(f"held_out_share is {self.held_out_share}: at least 0, at most 0.5")
+        if self.camera not in ("weak", "perspective"):
+            raise ValueError(f"camera '{self.camera}' is not one of weak, perspective")
         if self.focal_px is not None and not 0 < self.focal_px < np.inf:
             raise ValueError(f"focal_px is {self.focal_px}: positive, in pixels")
+        if self.pitch_deg is not None and not np.all(np.abs(self.pitch_deg) < _STEEPEST_DEG):
+            raise ValueError(f"pitch_deg is {self.pitch_deg}: between -{_STEEPEST_DEG:.0f} and {_STEEPEST_DEG:.0f}")
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps is {self.steps}: at least 1")
 
@@ -90,14 +101,14 @@ class FitOptions:
         batch = _BATCH if self.optimizer == "lm" else min(_BATCH, 1 << (people - 1).bit_length())
         return RegistrationConfig(
             optimizer=self.optimizer, steps=steps, learning_rate=self.learning_rate, starts=self.starts, batch=batch,
-            tolerance=self.tolerance, schedule=self.schedule,
+            tolerance=self.tolerance, schedule=self.schedule or "constant",
         )  # fmt: skip
 
     def objective(self) -> Objective:
         """Return what is minimised in the end (of `estimated` weights: before their estimation)."""
         named = schedules.objective_by_name("paper_soft" if self.weights == "estimated" else self.weights)
         named = dataclasses.replace(named.reweighted(limit=self.joint_limits or None), terms=self.terms)
-        return schedules.stages(self.schedule, named)[-1]
+        return schedules.stages(self.schedule or "constant", named)[-1]
 
 
 def fit(
@@ -134,20 +145,25 @@ def fit(
     options.check()
     body = load_body() if body is None else body
     annotations = people if isinstance(people, Annotations) else None
+    if options.schedule is None and annotations is not None and annotations.predicted:
+        options = dataclasses.replace(options, schedule="graduated")
     observed = Observations.of_annotations(people, body) if isinstance(people, Annotations) else people
     _check_faces(observed.stacked, body)
-    if options.focal_px is not None:
+    if options.camera == "perspective" or options.focal_px is not None:
         if annotations is None:
-            raise ValueError("focal_px needs the photographs' sizes; arrays have Observations.with_camera")
-        observed = observed.with_camera(
-            options.focal_px, np.array([annotations.middle_px(one) for one in annotations.people])
-        )
+            raise ValueError("camera and focal_px are of photographs; arrays have Observations.with_camera")
+        middle = np.array([annotations.middle_px(one) for one in annotations.people])
+        focal = options.focal_px or np.array([annotations.focal_px(one) for one in annotations.people])
+        observed = observed.with_camera(focal, middle)
     if lifting is not None:
         observed = observed.replace(functools.partial(lifted, lifting))
     config, objective = options.registration(len(observed)), options.objective()
     to_fit, levels = observed.stacked, None
     if options.weights == "pose_prior":
-        to_fit = single_views.complete(to_fit)
+        pitch = None if options.pitch_deg is None else np.asarray(options.pitch_deg)
+        if pitch is not None and pitch.ndim and len(pitch) != len(observed):
+            raise ValueError(f"pitch_deg has {len(pitch)} values for {len(observed)} people")
+        to_fit = single_views.complete(to_fit, pitch)
     if options.weights == "estimated":
         _, levels = noise.alternate(body, to_fit, config, outlier=objective.weights.outlier)
         estimated = noise.objective(levels).reweighted(outlier=objective.weights.outlier, limit=objective.weights.limit)
@@ -214,4 +230,4 @@ def _reports(
     body = dataclasses.replace(body, pose_blendshapes=None)  # modes are fitted by lm; a report can do without wrinkles
     assessed = quality.assess(body, observed, found, objective, levels)
     described = [quality.describe(assessed, row) for row in range(len(found.energy))]
-    return [Report(one["flags"], one["weight"], one) for one in described]
+    return [Report(one["verdict"], one["flags"], one["weight"], one) for one in described]

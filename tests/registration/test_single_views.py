@@ -49,3 +49,24 @@ def test_nothing_is_said_of_the_depth_of_face_and_feet():
     for name, one in zip(skeleton.BODY_25B_NAMES, found, strict=True):
         silent = name.split("_", 1)[-1] in ("nose", "eye", "ear", "big_toe", "small_toe", "heel")
         assert (one == 0) == silent, name
+
+
+def test_a_camera_that_looks_down_sees_upright_people_tilted():
+    """Points of a body at one depth, seen from above by an angle: z = y tan(angle) in the camera's axes."""
+    observed = with_depth(_observed(), np.zeros((2, 17)), np.zeros((2, 17)))
+    found = single_views.complete(observed, np.array([0.0, 20.0]))
+    apart = np.diff(found.depth[:, [0, 10]], axis=1)[:, 0]
+    height = np.diff(observed.keypoint_position[:, [0, 10], 1], axis=1)[:, 0]
+    np.testing.assert_allclose(apart, [0.0, height[1] * np.tan(np.radians(20.0))], atol=1e-6)
+
+
+def test_lifted_depths_and_an_upright_body_pull_together():
+    """The sum of both pulls, each on depths relative to their mean, has its minimum where `complete` says."""
+    observed = _observed()
+    found = single_views.complete(observed, 0.0)
+    alone = single_views.complete(with_depth(observed, observed.depth, np.zeros((2, 17))), 0.0)
+    lifted, mass = observed.depth[0], observed.depth_confidence[0]
+    prior_mass = alone.depth_confidence[0] * 0.3  # beside lifted depths the body's middle counts less
+    hat = [np.diag(one) - np.outer(one, one) / one.sum() for one in (mass, prior_mass)]
+    pull = hat[0] @ lifted
+    np.testing.assert_allclose(found.depth_confidence[0] * found.depth[0], pull, atol=1e-5)
