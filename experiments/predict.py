@@ -81,6 +81,8 @@ def _bodies(people: Annotations, trained: TrainedRegressor, building: pathlib.Pa
     bodies = prediction.predict_people(trained, people, body, done, _BATCH.value, _SKIP_INVALID.value)
     used = bodies.annotations or people
     print(f"{used.summary()}; checkpoint {trained.step} of {trained.folder}")
+    if trained.data.startswith("synthetic"):
+        print("  this network has seen made-up people alone (synthetic data): of photographs it gives a guess at best")
     for note in people.notes:
         print(f"  {note}")
     for rejected in used.rejected[:_SHOWN_ROWS]:

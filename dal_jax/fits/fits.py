@@ -18,16 +18,19 @@ from dal_jax.fits.file import FitRows
 from dal_jax.observations.observations import Observations
 from dal_jax.observations.person import AnnotatedPerson, Annotations
 from dal_jax.runtime import files
+from dal_jax.uncertainty.verdict import Verdict
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
     """What a fit is worth.
 
-    flags: warnings in plain words. sample_weight: in [0, 1], what the fit should count for in training.
+    verdict: see `uncertainty.verdict`. flags: warnings in plain words, the gravest first.
+    sample_weight: in [0, 1], what the fit should count for in training.
     numbers: errors by part, inliers, other modes, standard deviations: the person's `quality` in summary.json.
     """
 
+    verdict: Verdict
     flags: list[str]
     sample_weight: float
     numbers: dict[str, Any]
@@ -78,9 +81,17 @@ class Fits(FitRows):
         return np.asarray(_vertices(self._body(), jax.tree.map(lambda leaf: leaf[row], self.parameters)))
 
     def save(
-        self, folder: str | pathlib.Path, formats: Sequence[str] = (), *, overlays: bool = True, overwrite: bool = False
+        self,
+        folder: str | pathlib.Path,
+        formats: Sequence[str] = (),
+        *,
+        overlays: bool = True,
+        keep_fragments: bool = False,
+        overwrite: bool = False,
     ) -> None:
         """Write fits.npz and summary.json, overlays/ where photographs are known, meshes/ in `formats`; all or nothing.
+
+        A fit whose verdict is `fragment` has no mesh, but with `keep_fragments`.
 
         Raises:
           errors.InputError: results are there already (`overwrite` replaces them), or an unknown format.
@@ -91,24 +102,35 @@ class Fits(FitRows):
         files.refuse_taken(out, output.NAMES, overwrite)
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fits.", dir=out) as building:
-            self.write_into(pathlib.Path(building), formats, overlays=overlays)
+            self.write_into(pathlib.Path(building), formats, overlays=overlays, keep_fragments=keep_fragments)
             files.publish(pathlib.Path(building), out, output.NAMES)
 
-    def write_into(self, folder: pathlib.Path, formats: Sequence[str] = (), *, overlays: bool = True) -> None:
+    def write_into(
+        self,
+        folder: pathlib.Path,
+        formats: Sequence[str] = (),
+        *,
+        overlays: bool = True,
+        keep_fragments: bool = False,
+    ) -> None:
         """Write what `save` does into a folder as it is; an overlay that is there already is not drawn again."""
-        from dal_jax.fits import export, output
+        from dal_jax.fits import output
 
         body, parameters = self._body(), self.fitted()
         if overlays and self.annotations is not None and self.observations is not None:
             output.draw(folder / "overlays", body, self.annotations, self.observations.stacked, parameters)
         if formats:
-            export.export_fits(folder / "meshes", self.names(), parameters, body, formats)
+            self.export(folder / "meshes", formats, keep_fragments=keep_fragments)
         skipped = [] if self.annotations is None else [dataclasses.asdict(one) for one in self.annotations.rejected]
         files.write_json(folder / "summary.json", {"people": self.report_rows(), "skipped": skipped})
         file.write(folder / "fits.npz", self, self.extra)
 
-    def export(self, folder: str | pathlib.Path, formats: Sequence[str] = ("glb",)) -> list[pathlib.Path]:
+    def export(
+        self, folder: str | pathlib.Path, formats: Sequence[str] = ("glb",), *, keep_fragments: bool = False
+    ) -> list[pathlib.Path]:
         """Write each person's mesh into a folder, `glb` or `obj`: y up, metres; return the paths.
+
+        A fit whose verdict is `fragment` has none, but with `keep_fragments`.
 
         Raises:
           errors.InputError: an unknown format.
@@ -116,7 +138,11 @@ class Fits(FitRows):
         from dal_jax.fits import export
 
         formats = export.parse_formats(",".join(formats))
-        return export.export_fits(pathlib.Path(folder), self.names(), self.fitted(), self._body(), formats)
+        names, parameters = self.names(), self.fitted()
+        if self.quality and not keep_fragments:
+            rows = [row for row, report in enumerate(self.quality) if report.verdict != "fragment"]
+            names, parameters = [names[row] for row in rows], jax.tree.map(lambda leaf: leaf[rows], parameters)
+        return export.export_fits(pathlib.Path(folder), names, parameters, self._body(), formats)
 
     def fitted(self) -> BodyParameters:
         """Return the bodies of the fitted people, stacked, in the order of `observations`."""

@@ -1,8 +1,10 @@
 """What fitting people leaves behind: file names, overlays, summary.json's rows, a table for the terminal."""
 
+import collections
 import functools
 import math
 import pathlib
+import typing
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from dal_jax.observations import photographs
 from dal_jax.observations.observation import Observation
 from dal_jax.observations.person import Annotations
 from dal_jax.runtime import files, progress
+from dal_jax.uncertainty.verdict import Verdict
 
 NAMES = ("overlays", "meshes", "summary.json", "fits.npz")
 """What is written; fits.npz comes last, so a folder that has it is complete."""
@@ -74,6 +77,7 @@ def summary_row(fits: FitRows, row: int, points: int, held_out_px: float | None)
 
 _SHOWN_FLAGS = 2
 _COLUMNS = {
+    "verdict": "verdict",
     "points": "points",
     "dense_error_px": "dense px",
     "dense_error_percent": "% of box",
@@ -88,14 +92,17 @@ def table(summary: list[dict], limit: int) -> str:
     """Return the first `limit` people of a summary as text, the first flags of their quality reports below."""
 
     def cell(row: dict, name: str) -> str:
-        value = row[name]
+        value = (row.get("quality") or {}).get(name) if name == "verdict" else row[name]
         return "-" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
 
     cells = [
         [f"{row['file_name']} #{row['annotation_id']}", *(cell(row, name) for name in _COLUMNS)]
         for row in summary[:limit]
     ]
-    lines = [tables.text_table(["person", *_COLUMNS.values()], cells)]
+    verdicts = collections.Counter((row.get("quality") or {}).get("verdict") for row in summary)
+    counts = ", ".join(f"{verdicts[name]} {name}" for name in typing.get_args(Verdict) if verdicts[name])
+    lines = [f"verdicts: {counts}"] if counts else []
+    lines.append(tables.text_table(["person", *_COLUMNS.values()], cells))
     for row in summary[:limit]:
         flags = (row.get("quality") or {}).get("flags", [])
         more = f"; and {len(flags) - _SHOWN_FLAGS} more in summary.json" if len(flags) > _SHOWN_FLAGS else ""

@@ -123,6 +123,32 @@ def offsets_px(
     return np.asarray(dense) * half_side, np.asarray(keypoint) * half_side
 
 
+def away(
+    template: Template, parameters: BodyParameters, observation: Observation
+) -> Float[np.ndarray, "people points"]:
+    """Return how far the skin at each dense point turns from the camera: the cosine of its normal and the sight."""
+    return np.asarray(_away(template, parameters, observation))
+
+
+@jax.jit
+@functools.partial(jax.vmap, in_axes=(None, 0, 0))
+def _away(template: Template, parameters: BodyParameters, observation: Observation) -> Float[Array, "points"]:
+    segments, face = kinematics.pose_segments(template, parameters), observation.point_face
+
+    def corner(number: int) -> Float[Array, "points 3"]:
+        there = jnp.broadcast_to(jnp.eye(3)[number], (*face.shape, 3))
+        return skinning.skin_points(template, segments, skinning.surface_points(template, face, there))
+
+    first, second, third = (corner(number) for number in range(3))
+    normal = jnp.cross(second - first, third - first)
+    sight = jnp.array([[0.0, 0.0, 1.0]])
+    if observation.pinhole is not None:
+        across = (observation.point_position - observation.pinhole.centre) / observation.pinhole.focal
+        sight = jnp.concatenate([across, jnp.ones_like(across[:, :1])], axis=-1)
+    lengths = jnp.linalg.norm(normal, axis=-1) * jnp.linalg.norm(sight, axis=-1)
+    return jnp.sum(normal * sight, axis=-1) / jnp.maximum(lengths, 1e-12)
+
+
 def root_mean_square(
     distance: Float[np.ndarray, "people points"], confidence: Float[Array | np.ndarray, "people points"]
 ) -> Float[np.ndarray, "people"]:

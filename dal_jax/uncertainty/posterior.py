@@ -114,10 +114,14 @@ def template_bone_sum_mm(template: Template) -> float:
     return float(1000.0 * _bone_sum(jnp.asarray(template.h36m_regressor @ template.vertices)))
 
 
-def certainty(posterior: Posterior) -> Float[np.ndarray, "people"]:
-    """Return 1 / (1 + (d / 100 mm)^2), d the root mean square over joints of their 3D standard deviations."""
-    deviation = np.sqrt(np.mean(np.sum(np.asarray(posterior.h36m_sd_mm) ** 2, axis=-1), axis=-1))
-    return 1.0 / (1.0 + (deviation / _FULL_CERTAINTY_MM) ** 2)
+def expected_error_mm(posterior: Posterior) -> Float[np.ndarray, "people"]:
+    """Return the root mean square over joints of their 3D standard deviations."""
+    return np.sqrt(np.mean(np.sum(np.asarray(posterior.h36m_sd_mm) ** 2, axis=-1), axis=-1))
+
+
+def certainty(expected_mm: Float[np.ndarray, "people"]) -> Float[np.ndarray, "people"]:
+    """Return 1 / (1 + (d / 100 mm)^2) of expected errors d."""
+    return 1.0 / (1.0 + (expected_mm / _FULL_CERTAINTY_MM) ** 2)
 
 
 def _energy_gap(template, observations, parameters, noise, modes: BodyParameters) -> np.ndarray:

@@ -17,9 +17,9 @@ from dal_jax.registration import register
 from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import Fit, RegistrationConfig
 from dal_jax.runtime import struct
-from dal_jax.uncertainty import modes, noise as noise_lib
+from dal_jax.uncertainty import modes, noise as noise_lib, verdict
 from dal_jax.uncertainty.noise import NoiseLevels
-from dal_jax.uncertainty.posterior import Posterior, certainty, laplace_posterior
+from dal_jax.uncertainty.posterior import Posterior, certainty, expected_error_mm, laplace_posterior
 from dal_jax.uncertainty.sandwich import Precisions
 
 PARTS = {
@@ -32,6 +32,9 @@ PARTS = {
 
 _INLIER_SDS = 3.0  # of one coordinate: 1% of good points lie farther (Rayleigh)
 _FULL_ANGLE_DEG = 20.0
+_USUAL_PERCENT = 1.0  # of the crop: root mean square misfit of key points of synthetic training people, in the median
+_AWAY = 0.2  # cosine of a normal with the line of sight; at an outline a normal may turn away a little
+_SEEN_POINTS = 2  # with which a part counts as seen
 
 
 @struct.dataclass
@@ -41,13 +44,17 @@ class Quality:
     dense_px, keypoint_px: root mean square distance in the photograph; *_percent: of the crop's side.
     keypoint_scale, keypoint_rest_px: of key points against the body (`agreement.rescaled`).
     part_px: of dense points, by PARTS. points, keypoints: how many there are.
+    far_points: how many lie on the side that the camera cannot see. coverage: share of the surface in parts that were
+      seen, by dense points or by both key points at the ends of a limb.
     inliers: points within 3 noise levels, or within the robust loss' scale, where the fit used one.
     determinant: of the fit's rotation. limit_excess_deg: largest of a joint's components beyond anatomical limits.
     posterior: standard deviations of joints, and how likely the modes of `modes.NAMES` are.
+    expected_error_mm: root mean square over joints of the posterior's deviations, times sqrt((1 + m^2) / 2) of people
+      with key points, which are missed by m times what is usual: what contradicts its observation is less sure.
     mode_rotation_deg: angle between the pelvis of a mode and that of the fit.
-    weight: in [0, 1], for training: share of inliers x `posterior.certainty` x (1 - p) x 1 / (1 + (a / 20 deg)^2);
-      p the largest probability of a mode, a the largest excess of an angle. Without dense points the inlier factor is
-      1. 0 where nothing was observed or the fit is not finite.
+    weight: in [0, 1], for training: share of inliers x `certainty` of the expected error x (1 - p) x
+      1 / (1 + (a / 20 deg)^2); p the largest probability of a mode, a the largest excess of an angle. Without dense
+      points the inlier factor is 1. 0 where nothing was observed or the fit is not finite.
     """
 
     dense_px: Float[np.ndarray, "*people"]
@@ -59,12 +66,15 @@ class Quality:
     part_px: Float[np.ndarray, "*people 14"]
     points: Int[np.ndarray, "*people"]
     keypoints: Int[np.ndarray, "*people"]
+    far_points: Int[np.ndarray, "*people"]
+    coverage: Float[np.ndarray, "*people"]
     inliers: Int[np.ndarray, "*people"]
     inlier_share: Float[np.ndarray, "*people"]
     determinant: Float[np.ndarray, "*people"]
     segment_scale: Float[np.ndarray, "*people 24"]
     limit_excess_deg: Float[np.ndarray, "*people 23"]
     posterior: Posterior
+    expected_error_mm: Float[np.ndarray, "*people"]
     mode_rotation_deg: Float[np.ndarray, "*people modes"]
     converged: Bool[np.ndarray, "*people"]
     weight: Float[np.ndarray, "*people"]
@@ -96,6 +106,7 @@ def assess(
     bodies = modes.find(template, fitted_to, fit.parameters, objective)
     posterior = laplace_posterior(template, robust, fit.parameters, noise, used, bodies)
     errors = _errors(template, observations, fit, noise, objective.weights.outlier)
+    expected = expected_error_mm(posterior) * _misfit(errors["keypoint_percent"])
     excess = np.degrees(np.max(np.abs(np.asarray(joint_limits.excess(np.asarray(fit.parameters.pose)))), axis=-1))
     observed = errors["points"] + errors["keypoints"] > 0
     return Quality(
@@ -104,30 +115,34 @@ def assess(
         segment_scale=np.asarray(fit.parameters.segment_scale),
         limit_excess_deg=excess,
         posterior=posterior,
+        expected_error_mm=expected,
         mode_rotation_deg=_angle_deg(np.asarray(fit.parameters.rotation)[:, None], np.asarray(bodies.rotation)),
         converged=np.asarray(fit.converged),
-        weight=np.where(observed, np.nan_to_num(_factors(errors["inlier_share"], posterior, excess)), 0.0),
+        weight=np.where(observed, np.nan_to_num(_factors(errors["inlier_share"], expected, posterior, excess)), 0.0),
     )
 
 
 def describe(quality: Quality, row: int) -> dict[str, Any]:
-    """Return one person's report, fit for JSON: numbers, None where there is none, and `flags` in plain words."""
+    """Return one person's report, fit for JSON: a verdict, `flags` in plain words, numbers (None: there is none)."""
     one: Quality = jax.tree.map(lambda leaf: np.asarray(leaf[row]), quality)
     parts = {name: value for name, value in zip(PARTS, one.part_px, strict=True) if np.isfinite(value)}
     excess = zip(skeleton.SMPL_JOINT_NAMES[1:], one.limit_excess_deg, strict=True)
     gap = np.asarray(one.posterior.mode_gap)
     mode = int(np.argmin(gap))
     return {
+        "verdict": verdict.verdict(one),
+        "flags": verdict.flags(one),
         **{name: _number(getattr(one, name)) for name in _PLAIN},
         "points": int(one.points),
         "keypoints": int(one.keypoints),
         "inliers": int(one.inliers),
+        "far_points": int(one.far_points),
         "dense_error_by_part_px": {name: _number(value) for name, value in parts.items()},
         "smallest_segment_scale": _extreme(one.segment_scale, np.argmin),
         "largest_segment_scale": _extreme(one.segment_scale, np.argmax),
         "beyond_limits_deg": {name: _number(value) for name, value in excess if value > 0},
         "mode": {
-            "kind": _ambiguity(modes.NAMES[mode], float(one.mode_rotation_deg[mode])),
+            "kind": verdict.ambiguity(modes.NAMES[mode], float(one.mode_rotation_deg[mode])),
             "energy_gap": _number(gap[mode]),
             "distance_mm": _number(one.posterior.mode_distance_mm[mode]),
             "probability": _number(one.posterior.mode_probability[mode]),
@@ -136,7 +151,6 @@ def describe(quality: Quality, row: int) -> dict[str, Any]:
             name: [_number(value) for value in axes]
             for name, axes in zip(skeleton.H36M_JOINT_NAMES, one.posterior.h36m_sd_mm, strict=True)
         },
-        "flags": _flags(one),
     }  # fmt: skip
 
 
@@ -175,54 +189,9 @@ def held_out_error_px(
 
 
 _PLAIN = (
-    "weight", "dense_px", "dense_percent", "keypoint_px", "keypoint_percent", "inlier_share", "determinant",
+    "weight", "expected_error_mm", "coverage", "dense_px", "dense_percent", "keypoint_px", "keypoint_percent",
+    "inlier_share", "determinant",
 )  # fmt: skip
-_FEW_POINTS, _FEW_INLIERS, _MANY_DEGREES, _ODD_SCALE = 20, 0.8, 10.0, 1.4
-_LIKELY, _OTHER_WAY_DEG, _VAGUE_MM = 0.1, 90.0, 150.0
-_BONES = {"hip": "thigh", "knee": "lower leg", "shoulder": "upper arm", "elbow": "forearm"}
-
-
-def _flags(one: Quality) -> list[str]:
-    """Return warnings in plain words on one person's (row of a) report."""
-    flags = []
-    if not one.converged:
-        flags.append("had not converged when its steps were used up")
-    if abs(one.determinant - 1.0) > 0.01:
-        flags.append(f"rotation is not proper (determinant {one.determinant:.2f})")
-    if not one.points and one.keypoints:
-        flags.append("has key points alone: shape and depth are the priors' guess")
-    elif one.points < _FEW_POINTS:
-        flags.append(f"leans on {one.points} points and {one.keypoints} key points")
-    if one.points and one.keypoint_percent > 100.0 * agreement.OFF:
-        flags += agreement.flags(float(one.keypoint_px), one.keypoint_scale, float(one.keypoint_rest_px))
-    if one.inlier_share < _FEW_INLIERS:
-        flags.append(f"{one.points - one.inliers} of {one.points} points lie too far from the body")
-    for name, degrees in zip(skeleton.SMPL_JOINT_NAMES[1:], one.limit_excess_deg, strict=True):
-        if degrees > _MANY_DEGREES:
-            flags.append(f"{name.replace('_', ' ')} {degrees:.0f} deg beyond its limit")
-    for name, scale in zip(skeleton.SMPL_JOINT_NAMES, one.segment_scale, strict=True):
-        if not 1.0 / _ODD_SCALE < scale < _ODD_SCALE:
-            flags.append(f"segment {name.replace('_', ' ')} is {scale:.2f} times its usual size")
-    for name, probability, angle in zip(
-        modes.NAMES, one.posterior.mode_probability, one.mode_rotation_deg, strict=True
-    ):
-        if probability > _LIKELY:
-            flags.append(f"{_ambiguity(name, float(angle))} ({100 * probability:.0f}% likely)")
-    deviation = np.sqrt(np.sum(np.asarray(one.posterior.h36m_sd_mm) ** 2, axis=-1))
-    for name, sd in zip(skeleton.H36M_JOINT_NAMES, deviation, strict=True):
-        if sd > _VAGUE_MM:
-            flags.append(f"{name.replace('_', ' ')} is known to {sd:.0f} mm only")
-    return flags
-
-
-def _ambiguity(name: str, rotation_deg: float) -> str:
-    """Return in words what an alternative mode differs in."""
-    if rotation_deg > _OTHER_WAY_DEG:
-        return "may face the other way"
-    if name in ("half_turn", "whole_body"):
-        return "another pose fits too"
-    side, joint = name.split("_")
-    return f"{side} {_BONES[joint]} may point the other way in depth"
 
 
 def _errors(template, observations, fit: Fit, noise: NoiseLevels, outlier: float | None) -> dict[str, np.ndarray]:
@@ -249,16 +218,57 @@ def _errors(template, observations, fit: Fit, noise: NoiseLevels, outlier: float
         "part_px": np.stack(by_part, axis=1),
         "points": points,
         "keypoints": np.sum(np.asarray(observations.keypoint_confidence) > 0, axis=1),
+        "far_points": np.sum(counted & (residuals.away(template, fit.parameters, observations) > _AWAY), axis=1),
+        "coverage": _coverage(template, observations, part),
         "inliers": inliers,
         "inlier_share": np.where(points > 0, inliers / np.maximum(points, 1), np.nan),
     }
 
 
-def _factors(inlier_share: np.ndarray, posterior: Posterior, excess_deg: np.ndarray) -> np.ndarray:
+_SHOWN_BY = {
+    "torso": ("shoulder", "hip"), "hand": ("wrist",), "foot": ("ankle",), "upper_leg": ("hip", "knee"),
+    "lower_leg": ("knee", "ankle"), "upper_arm": ("shoulder", "elbow"), "lower_arm": ("elbow", "wrist"),
+    "head": ("nose",),
+}  # fmt: skip
+"""Key points that show a part; of the torso, of either side. Human3.6M's ankles are called feet, its nose neck_nose."""
+_H36M_NAMES = {"ankle": "foot", "nose": "neck_nose"}
+
+
+def _coverage(template, observations: Observation, part: Int[np.ndarray, "people points"]) -> np.ndarray:
+    """Return the share of the template's surface in the parts that were seen."""
+    corners = np.asarray(template.vertices, np.float64)[np.asarray(template.faces)]
+    of_face = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=-1)
+    area = np.array([of_face[np.isin(np.asarray(template.part), numbers)].sum() for numbers in PARTS.values()])
+    used = np.asarray(observations.point_confidence) > 0
+    points = np.stack([np.sum(used & np.isin(part, numbers), axis=1) for numbers in PARTS.values()], axis=1)
+    names = skeleton.KEYPOINT_SETS[observations.keypoint_set]
+    marked = np.asarray(observations.keypoint_confidence) > 0
+
+    def known(joint: str, side: str) -> np.ndarray:
+        joint = _H36M_NAMES.get(joint, joint) if observations.keypoint_set == "h36m" else joint
+        rows = [row for row, name in enumerate(names) if name.endswith(joint) and name.startswith(side)]
+        return np.asarray(marked[:, rows].any(axis=1))
+
+    shown = []
+    for name in PARTS:
+        side, _, limb = name.partition("_") if "_" in name else ("", "", name)
+        shown.append(np.all([known(joint, side) for joint in _SHOWN_BY[limb]], axis=0))
+    return ((points >= _SEEN_POINTS) | np.stack(shown, axis=1)) @ area / area.sum()
+
+
+def _misfit(keypoint_percent: np.ndarray) -> np.ndarray:
+    """Return by how much joints are less certain of people whose key points are missed by so many % of the crop."""
+    usual = keypoint_percent / _USUAL_PERCENT
+    return np.where(np.isnan(usual), 1.0, np.sqrt((1.0 + usual**2) / 2.0))
+
+
+def _factors(
+    inlier_share: np.ndarray, expected_mm: np.ndarray, posterior: Posterior, excess_deg: np.ndarray
+) -> np.ndarray:
     """Return the product behind `Quality.weight`."""
     plausible = 1.0 / (1.0 + (np.max(excess_deg, axis=-1) / _FULL_ANGLE_DEG) ** 2)
     unique = 1.0 - np.max(posterior.mode_probability, axis=-1)
-    return np.where(np.isnan(inlier_share), 1.0, inlier_share) * certainty(posterior) * plausible * unique
+    return np.where(np.isnan(inlier_share), 1.0, inlier_share) * certainty(expected_mm) * plausible * unique
 
 
 def _angle_deg(one: Float[np.ndarray, "*#k 3 3"], other: Float[np.ndarray, "*#k 3 3"]) -> Float[np.ndarray, "*k"]:

@@ -99,7 +99,8 @@ def _by_posterior(template, observations, parameters, objective: Objective, good
     if len(good):
         few, bodies = jax.tree.map(lambda leaf: np.asarray(leaf)[good], (robust, parameters))
         noise = estimate(template, few, bodies, used, noise)
-    return posterior.certainty(posterior.laplace_posterior(template, robust, parameters, noise, used))
+    joints = posterior.laplace_posterior(template, robust, parameters, noise, used)
+    return posterior.certainty(posterior.expected_error_mm(joints))
 
 
 def _usable(observations, parameters) -> np.ndarray:

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from dal_jax.body import skeleton
+from dal_jax.body.formats import load
 from dal_jax.observations import residuals
 from dal_jax.registration import register
 from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import Fit, RegistrationConfig
-from dal_jax.uncertainty import modes, quality
+from dal_jax.uncertainty import modes, quality, verdict
 from dal_jax.uncertainty.noise import initial, objective
 from tests.registration import linear_fits, small_problem
 
@@ -83,7 +84,7 @@ def test_weights_are_shares_and_fall_with_every_fault(report):
 def test_warnings_name_what_is_wrong(report):
     flags = [quality.describe(report, row)["flags"] for row in range(PEOPLE)]
     assert "left elbow 35 deg beyond its limit" in flags[BENT]
-    assert "segment right hip is 1.60 times its usual size" in flags[LONG]
+    assert "right thigh is 1.60 times its usual size" in flags[LONG]
     assert any(
         flag.startswith("3") and flag.endswith("of 60 points lie too far from the body") for flag in flags[WRONG]
     )
@@ -93,6 +94,38 @@ def test_warnings_name_what_is_wrong(report):
     assert any(flag.startswith("dense points, key points and box disagree in scale or place") for flag in flags[SMALL])
     assert not any("disagree in scale" in flag for row in range(SMALL) for flag in flags[row])
     assert not any("limit" in flag for row in (WELL, LONG, WRONG) for flag in flags[row])
+
+
+def test_the_gravest_comes_first_and_decides(report):
+    described = [quality.describe(report, row) for row in range(PEOPLE)]
+    assert described[LONG]["flags"][0] == "right thigh is 1.60 times its usual size"
+    assert described[IMPROPER]["verdict"] == described[LONG]["verdict"] == described[WRONG]["verdict"] == "doubtful"
+    assert described[EMPTY]["verdict"] == "fragment" and described[EMPTY]["coverage"] == 0.0
+    assert described[WELL]["flags"][-1] == "had not converged when its steps were used up", "a note is no doubt"
+    sure = jax.tree.map(lambda leaf: leaf[WELL], report).replace(expected_error_mm=np.float32(30.0))
+    assert verdict.verdict(sure) == "good"
+    assert verdict.verdict(sure.replace(expected_error_mm=np.float32(100.0))) == "usable"
+    assert verdict.verdict(sure.replace(expected_error_mm=np.float32(np.nan))) == "doubtful"
+    assert verdict.verdict(sure.replace(far_points=sure.points)) == "doubtful"
+
+
+def test_coverage_is_the_surface_of_the_parts_that_were_seen(case):
+    """The parts of the free body that two dense points, or both key points at the ends of a limb, show."""
+    body = load.load_body()
+    names = skeleton.KEYPOINT_SETS["body_25b"]
+    marked = np.zeros((3, len(names)), np.float32)
+    for name in ("left_shoulder", "left_elbow"):
+        marked[1, names.index(name)] = 1.0
+    face = np.tile(np.flatnonzero(np.isin(body.part, quality.PARTS["head"]))[:2], (3, 1))
+    seen = dataclasses.replace(
+        case[0],
+        point_face=face,
+        point_confidence=np.array([[1, 1], [0, 0], [1, 0]], np.float32),
+        keypoint_confidence=marked,
+        keypoint_set="body_25b",
+    )
+    head, arm, nothing = quality._coverage(body, seen, np.asarray(body.part)[face])
+    assert 0.05 < head < 0.15 and 0.02 < arm < 0.08 and nothing == 0.0
 
 
 def test_scale_of_key_points_is_theirs_over_the_body_s(report):

@@ -1,0 +1,123 @@
+"""What a report says first: a verdict on the fit, and warnings in plain words, the gravest first.
+
+    good        joints are expected within 60 mm, and nothing is in doubt
+    usable      within 130 mm, or a doubt that is not grave
+    doubtful    something grave, or farther
+    fragment    less than a third of the body was seen: the rest is the priors' guess, and no mesh of it is exported
+
+Expected errors are the posterior's deviations (`posterior`), root mean square over joints.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from dal_jax.body import skeleton
+from dal_jax.observations import agreement
+from dal_jax.uncertainty import modes
+
+if TYPE_CHECKING:
+    from dal_jax.uncertainty.quality import Quality
+
+Verdict = Literal["good", "usable", "doubtful", "fragment"]
+Severity = Literal["grave", "doubt", "note"]
+SEVERITIES: tuple[Severity, ...] = ("grave", "doubt", "note")
+
+FRAGMENT_COVERAGE = 1 / 3
+"""Share of the body's surface, part by part, that must have been seen."""
+GOOD_MM, USABLE_MM = 60.0, 130.0
+"""Note: our choice, by the true errors of synthetic training people, see docs/uncertainty.md."""
+
+_FEW_POINTS, _FEW_INLIERS, _FAR_SHARE, _LARGE_PERCENT = 20, 0.8, 0.2, 4.0
+_MANY_DEGREES, _ODD_SCALE, _IMPOSSIBLE_SCALE = 10.0, 1.25, 1.4
+_LIKELY, _AS_LIKELY, _OTHER_WAY_DEG, _VAGUE_MM = 0.1, 0.3, 90.0, 150.0
+_BONES = {"hip": "thigh", "knee": "lower leg", "shoulder": "upper arm", "elbow": "forearm"}
+_SEGMENTS = {
+    "hip": "thigh", "knee": "lower leg", "ankle": "foot", "foot": "toes", "shoulder": "upper arm", "elbow": "forearm",
+    "wrist": "hand", "hand": "fingers", "collar": "shoulder blade", "spine1": "waist", "spine2": "midriff",
+    "spine3": "chest",
+}  # fmt: skip
+
+
+def verdict(one: "Quality") -> Verdict:
+    """Return the verdict on one person's (row of a) report."""
+    if one.coverage < FRAGMENT_COVERAGE:
+        return "fragment"
+    severities = {severity for severity, _ in warnings(one)}
+    expected = float(one.expected_error_mm)
+    if "grave" in severities or not expected <= USABLE_MM:
+        return "doubtful"
+    return "usable" if "doubt" in severities or expected > GOOD_MM else "good"
+
+
+def flags(one: "Quality") -> list[str]:
+    """Return warnings in plain words on one person's report, the gravest first."""
+    return [text for _, text in sorted(warnings(one), key=lambda each: SEVERITIES.index(each[0]))]
+
+
+def ambiguity(name: str, rotation_deg: float) -> str:
+    """Return in words what an alternative mode, a name of `modes.NAMES`, differs in."""
+    if rotation_deg > _OTHER_WAY_DEG:
+        return "may face the other way"
+    if name in ("half_turn", "whole_body"):
+        return "another pose fits too"
+    side, joint = name.split("_")
+    return f"{side} {_BONES[joint]} may point the other way in depth"
+
+
+def warnings(one: "Quality") -> Iterator[tuple[Severity, str]]:
+    """Yield what is wrong with one person's fit, and how grave it is."""
+    yield from _observation(one)
+    yield from _body(one)
+    for name, probability, angle in zip(
+        modes.NAMES, one.posterior.mode_probability, one.mode_rotation_deg, strict=True
+    ):
+        if probability > _LIKELY:
+            severity = "doubt" if probability > _AS_LIKELY else "note"
+            yield severity, f"{ambiguity(name, float(angle))} ({100 * probability:.0f}% likely)"
+    deviation = np.sqrt(np.sum(np.asarray(one.posterior.h36m_sd_mm) ** 2, axis=-1))
+    for name, sd in zip(skeleton.H36M_JOINT_NAMES, deviation, strict=True):
+        if sd > _VAGUE_MM:
+            yield "note", f"{name.replace('_', ' ')} is known to {sd:.0f} mm only"
+
+
+def _observation(one: "Quality") -> Iterator[tuple[Severity, str]]:
+    """Yield what is wrong between the fit and what was observed."""
+    if one.coverage < FRAGMENT_COVERAGE:
+        yield "grave", f"is a fragment: {100 * one.coverage:.0f}% of the body was seen, the rest is a guess"
+    if one.far_points > _FAR_SHARE * one.points:
+        yield (
+            "grave",
+            f"{one.far_points} of {one.points} points lie on the side that the camera cannot see: is the annotation "
+            "mirrored, or does the person face the other way?",
+        )
+    if one.inlier_share < _FEW_INLIERS:
+        yield "grave", f"{one.points - one.inliers} of {one.points} points lie too far from the body"
+    if one.dense_percent > _LARGE_PERCENT:
+        yield "grave", f"points are missed by {one.dense_percent:.1f}% of the crop: another chart, or two people?"
+    if one.points and one.keypoint_percent > 100.0 * agreement.OFF:
+        for text in agreement.flags(float(one.keypoint_px), one.keypoint_scale, float(one.keypoint_rest_px)):
+            yield "grave", text
+    if not one.points and one.keypoints:
+        yield "note", "has key points alone: shape and depth are the priors' guess"
+    elif one.points < _FEW_POINTS:
+        yield "doubt", f"leans on {one.points} points and {one.keypoints} key points"
+    if not one.converged:
+        yield "note", "had not converged when its steps were used up"
+
+
+def _body(one: "Quality") -> Iterator[tuple[Severity, str]]:
+    """Yield what no body is like."""
+    if abs(one.determinant - 1.0) > 0.01:
+        yield "grave", f"rotation is not proper (determinant {one.determinant:.2f})"
+    for name, degrees in zip(skeleton.SMPL_JOINT_NAMES[1:], one.limit_excess_deg, strict=True):
+        if degrees > _MANY_DEGREES:
+            yield "doubt", f"{name.replace('_', ' ')} {degrees:.0f} deg beyond its limit"
+    for name, scale in zip(skeleton.SMPL_JOINT_NAMES, one.segment_scale, strict=True):
+        odd = math.exp(abs(math.log(scale))) if scale > 0 else math.inf
+        if odd > _ODD_SCALE:
+            side, _, joint = name.rpartition("_")
+            text = f"{side} {_SEGMENTS.get(joint, joint)}".strip()
+            yield "grave" if odd > _IMPOSSIBLE_SCALE else "doubt", f"{text} is {scale:.2f} times its usual size"
