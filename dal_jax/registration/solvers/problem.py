@@ -42,6 +42,9 @@ class Problem:
 def move(unknowns: Unknowns, delta: Float[Array, "tangent"]) -> Unknowns:
     """Retract: rotations move by exponentials (A <- exp(d) A), scales and girth in logarithms, the translation adds."""
     pose, scale, rotation, camera_scale, translation, girth = jnp.split(delta, [69, 93, 96, 97, TANGENT_SIZE])
+    log_girth = unknowns.log_girth
+    if log_girth is not None and girth.size:  # the posterior holds it
+        log_girth = log_girth + girth[0]
     relative = rotations.axis_angle_to_matrix(pose.reshape(23, 3)) @ rotations.axis_angle_to_matrix(unknowns.pose)
     return Unknowns(
         pose=rotations.matrix_to_axis_angle(relative),
@@ -49,5 +52,5 @@ def move(unknowns: Unknowns, delta: Float[Array, "tangent"]) -> Unknowns:
         raw_rotation=rotations.axis_angle_to_matrix(rotation) @ unknowns.raw_rotation,
         log_camera_scale=unknowns.log_camera_scale + camera_scale[0],
         translation=unknowns.translation + translation,
-        log_girth=None if unknowns.log_girth is None else unknowns.log_girth + girth[0],
+        log_girth=log_girth,
     )
