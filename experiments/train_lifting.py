@@ -30,6 +30,8 @@ def main(_: list[str]) -> None:
     config.steps = config.steps if _STEPS.value is None else _STEPS.value
     validate(config)
     poses = read(_POSES.value)
+    if len(poses.entry) < 2:
+        raise InputError(f"{_POSES.value}: holds one pose, and a lifter learns from many")
     for note in poses.notes:
         print(note)
     if _OVERWRITE.value:
