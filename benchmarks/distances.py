@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 import dal_jax as dal
 from benchmarks import results
-from dal_jax.body import kinematics, rotations, skinning
+from dal_jax.body import cameras, kinematics, rotations, skinning
 from dal_jax.body.parameters import UPRIGHT_FACING_CAMERA, BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.data.visible_points import pixel_grid_px, spread
@@ -92,7 +92,7 @@ def _pose(body: Template, people: BodyParameters) -> tuple[jax.Array, jax.Array]
     def one(person: BodyParameters) -> tuple[jax.Array, jax.Array]:
         segments = kinematics.pose_segments(body, person)
         aside = jnp.concatenate([person.translation, jnp.zeros(1)])
-        return skinning.skin_vertices(body, segments) + aside, skinning.h36m_joints(body, segments) + aside
+        return skinning.skin_vertices(body, segments) + aside[None], skinning.h36m_joints(body, segments) + aside[None]
 
     return jax.lax.map(one, people)
 
@@ -119,8 +119,6 @@ def observe(
 
 def towards(people: dal.Observations) -> Float[np.ndarray, "n 3 3"]:
     """Return the rotations from the axes of a crop's own ray to the camera's."""
-    from dal_jax.body import cameras
-
     intrinsics = np.tile(np.float32([FOCAL_PX, FOCAL_PX, *_MIDDLE_PX]), (len(people), 1))
     return np.asarray(jax.vmap(cameras.crop_rotation)(jnp.asarray(people.stacked.box_px), jnp.asarray(intrinsics)))
 

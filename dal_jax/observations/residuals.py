@@ -143,7 +143,7 @@ def _away(template: Template, parameters: BodyParameters, observation: Observati
     normal = jnp.cross(second - first, third - first)
     sight = jnp.array([[0.0, 0.0, 1.0]])
     if observation.pinhole is not None:
-        across = (observation.point_position - observation.pinhole.centre) / observation.pinhole.focal
+        across = (observation.point_position - observation.pinhole.centre[None]) / observation.pinhole.focal
         sight = jnp.concatenate([across, jnp.ones_like(across[:, :1])], axis=-1)
     lengths = jnp.linalg.norm(normal, axis=-1) * jnp.linalg.norm(sight, axis=-1)
     return jnp.sum(normal * sight, axis=-1) / jnp.maximum(lengths, 1e-12)
