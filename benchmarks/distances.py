@@ -1,6 +1,6 @@
 """Registration of made-up people at several distances, from exact visible points: what the camera's perspective costs.
 
-    python -m benchmarks.distances --out=distances.json
+    python -m benchmarks.distances --json=distances.json
 
 People: the free body in poses and proportions drawn from the shipped priors, at any heading, tilted by 5 degrees or so,
 before a level camera whose optical axis passes within 0.3 m of the pelvis. Each is fitted to 180 exact surface points
@@ -25,21 +25,20 @@ from dal_jax.registration import priors
 from dal_jax.runtime import cli, progress
 from dal_jax.viewing.raycast import Scene
 
-_OUT = flags.DEFINE_string("out", None, "JSON to write.", required=True)
-_PEOPLE = flags.DEFINE_integer("people", 64, "How many.", lower_bound=2)
+_JSON = flags.DEFINE_string("json", None, "The file to write.", required=True)
 
 DISTANCES_M = (1.8, 2.5, 4.0, 6.0, 8.0)
 CAMERAS = {"weak": None, "known": 1.0, "too_short": 0.8, "too_long": 1.25}
 """What is told of the focal length, over the true one."""
 FOCAL_PX, _MIDDLE_PX = 1146.0, np.array([500.0, 500.0])
-_POINTS, _GRID = 180, 160
+_PEOPLE, _POINTS, _GRID = 64, 180, 160
 _TILT_RAD, _ASIDE_M, _SEED = np.radians(5.0), 0.3, 0
 
 
 def main(_: list[str]) -> None:
     """Make people, fit them at every distance with every camera, write one row a distance and camera."""
     body = dal.load_body()
-    drawn = draw(_PEOPLE.value)
+    drawn = draw(_PEOPLE)
     vertices, joints = (np.asarray(each) for each in _pose(body, drawn))
     rows = []
     for distance in DISTANCES_M:
@@ -58,7 +57,7 @@ def main(_: list[str]) -> None:
                 "segment_scale": [float(fits.segment_scale.min()), float(fits.segment_scale.max())],
                 "girth": [float(fits.girth.min()), float(fits.girth.max())],
             })  # fmt: skip
-    results.emit(rows, _OUT.value)
+    results.emit(rows, _JSON.value)
 
 
 def draw(people: int) -> BodyParameters:

@@ -14,6 +14,7 @@ from dal_jax.lifting import folder
 from dal_jax.lifting.config import PRESETS, best, validate
 from dal_jax.lifting.poses import read
 from dal_jax.runtime import cli, config_flag
+from dal_jax.runtime.errors import InputError
 
 _CONFIG = config_flag.define(best(), PRESETS)
 _POSES = flags.DEFINE_string("poses", None, "2D poses: .npz, .npy or COCO key point .json.", required=True)

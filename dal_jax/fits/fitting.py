@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import os
-from typing import Literal
 
 import numpy as np
 
@@ -63,7 +62,7 @@ class FitOptions:
     weights: str = "pose_prior"
     joint_limits: float = 0.0
     tolerance: float = 0.0
-    camera: Literal["weak", "perspective"] = "weak"
+    camera: str = "weak"
     focal_px: float | None = None
     pitch_deg: float | tuple[float, ...] | None = None
     terms: tuple[Term, ...] = ()

@@ -98,11 +98,16 @@ def test_warnings_name_what_is_wrong(report):
 
 def test_the_gravest_comes_first_and_decides(report):
     described = [quality.describe(report, row) for row in range(PEOPLE)]
-    assert described[LONG]["flags"][0] == "right thigh is 1.60 times its usual size"
+    long = jax.tree.map(lambda leaf: leaf[LONG], report)
+    gravity = {text: severity for severity, text in verdict.warnings(long)}
+    order = [verdict.SEVERITIES.index(gravity[text]) for text in described[LONG]["flags"]]
+    assert order == sorted(order) and gravity["right thigh is 1.60 times its usual size"] == "grave"
     assert described[IMPROPER]["verdict"] == described[LONG]["verdict"] == described[WRONG]["verdict"] == "doubtful"
     assert described[EMPTY]["verdict"] == "fragment" and described[EMPTY]["coverage"] == 0.0
     assert described[WELL]["flags"][-1] == "had not converged when its steps were used up", "a note is no doubt"
-    sure = jax.tree.map(lambda leaf: leaf[WELL], report).replace(expected_error_mm=np.float32(30.0))
+    sure = jax.tree.map(lambda leaf: leaf[WELL], report).replace(
+        expected_error_mm=np.float32(30.0), far_points=np.int64(0)
+    )
     assert verdict.verdict(sure) == "good"
     assert verdict.verdict(sure.replace(expected_error_mm=np.float32(100.0))) == "usable"
     assert verdict.verdict(sure.replace(expected_error_mm=np.float32(np.nan))) == "doubtful"
