@@ -60,8 +60,12 @@ def _server(name: str) -> subprocess.Popen | None:
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=alone)
     assert server.stdout is not None
     if server.stdout.readline().strip() == "ready":
-        atexit.register(server.kill)
+        atexit.register(_stop, server)
         return server
+    _stop(server)
+    return None
+
+
+def _stop(server: subprocess.Popen) -> None:
     server.kill()
     server.communicate()  # closes its pipes
-    return None
