@@ -1,6 +1,6 @@
 """Registration of made-up people at several distances, from exact visible points: what the camera's perspective costs.
 
-    python -m benchmarks.distances --json=distances.json
+    python -m benchmarks.distances --out=distances.json
 
 People: the free body in poses and proportions drawn from the shipped priors, at any heading, tilted by 5 degrees or so,
 before a level camera whose optical axis passes within 0.3 m of the pelvis. Each is fitted to 180 exact surface points
@@ -25,7 +25,7 @@ from dal_jax.registration import priors
 from dal_jax.runtime import cli, progress
 from dal_jax.viewing.raycast import Scene
 
-_JSON = flags.DEFINE_string("json", None, "The file to write.", required=True)
+_OUT = flags.DEFINE_string("out", None, "JSON to write.", required=True, allow_override=True)  # tests import others
 
 DISTANCES_M = (1.8, 2.5, 4.0, 6.0, 8.0)
 CAMERAS = {"weak": None, "known": 1.0, "too_short": 0.8, "too_long": 1.25}
@@ -57,7 +57,7 @@ def main(_: list[str]) -> None:
                 "segment_scale": [float(fits.segment_scale.min()), float(fits.segment_scale.max())],
                 "girth": [float(fits.girth.min()), float(fits.girth.max())],
             })  # fmt: skip
-    results.emit(rows, _JSON.value)
+    results.emit(rows, _OUT.value)
 
 
 def draw(people: int) -> BodyParameters:

@@ -72,7 +72,7 @@ _TOLERANCE = flags.DEFINE_float(
 _SCHEDULE = flags.DEFINE_enum(
     "schedule", None, list(schedules.SCHEDULES),
     "constant; stiff_to_soft: the paper's stiff weights first; graduated: a robust loss against wrong correspondences. "
-    "Left out: graduated for IUV pictures, which a network made, constant for what people annotated.",
+    "Left out: graduated for IUV pictures, which a network made, constant for annotation and the paper's weights.",
 )  # fmt: skip
 _LIMITS = flags.DEFINE_float("joint_limits", 0.0, "Weight of joint angles beyond anatomical limits; 0: off.", 0)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.1, "Of first-order optimisers (paper: 0.1).", 1e-9)
@@ -134,6 +134,8 @@ def _options() -> FitOptions:
         raise InputError(f"--optimizer={_OPTIMIZER.value}: {str(error).split(': ', 1)[-1]}") from error
     if _BLENDSHAPES.value and _OPTIMIZER.value == "lm":
         raise InputError("--pose_blendshapes: the optimiser lm knows none; take --optimizer=dense_lm")
+    if _PITCH.value is not None and _WEIGHTS.value != "pose_prior":
+        raise InputError(f"--pitch_deg: belongs to --weights=pose_prior, not to {_WEIGHTS.value}")
     return FitOptions(
         optimizer=_OPTIMIZER.value,
         steps=_STEPS.value,

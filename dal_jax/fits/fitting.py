@@ -40,7 +40,7 @@ class FitOptions:
     learning_rate: of first-order optimisers (paper: 0.1).
     starts: `tpose`, `closed_form`, `headings4`, `headings8` or `headings32`.
     schedule: `constant`, `stiff_to_soft` or `graduated` (a robust loss against wrong correspondences); None: graduated
-      where a network made the dense points (IUV pictures), else constant.
+      where a network made the dense points (IUV pictures) and the weights are not the paper's, else constant.
     weights: of eq. 2: `paper_stiff`, `paper_soft`, `pose_prior`, or `estimated` from the residuals of all people
       together, which needs a hundred people or more.
     joint_limits: weight of joint angles beyond anatomical limits; 0: off.
@@ -90,6 +90,8 @@ class FitOptions:
             raise ValueError(f"focal_px is {self.focal_px}: positive, in pixels")
         if self.pitch_deg is not None and not np.all(np.abs(self.pitch_deg) < _STEEPEST_DEG):
             raise ValueError(f"pitch_deg is {self.pitch_deg}: between -{_STEEPEST_DEG:.0f} and {_STEEPEST_DEG:.0f}")
+        if self.pitch_deg is not None and self.weights != "pose_prior":
+            raise ValueError(f"pitch_deg belongs to the weights pose_prior, not to {self.weights}")
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps is {self.steps}: at least 1")
 
@@ -144,7 +146,8 @@ def fit(
     options.check()
     body = load_body() if body is None else body
     annotations = people if isinstance(people, Annotations) else None
-    if options.schedule is None and annotations is not None and annotations.predicted:
+    predicted = annotations is not None and annotations.predicted
+    if options.schedule is None and predicted and not options.weights.startswith("paper"):
         options = dataclasses.replace(options, schedule="graduated")
     observed = Observations.of_annotations(people, body) if isinstance(people, Annotations) else people
     _check_faces(observed.stacked, body)

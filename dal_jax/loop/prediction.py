@@ -34,7 +34,7 @@ from dal_jax.runtime.errors import InputError
 from dal_jax.runtime.files import PathLike
 
 _READERS = min(8, os.cpu_count() or 1)  # decoding takes the time: of a large JPEG ten times as long as the network
-_FIELDS = tuple(name for name, value in vars(t_pose()).items() if value is not None)  # a network predicts no girth
+_FIELDS = tuple(field.name for field in dataclasses.fields(BodyParameters) if field.name != "girth")  # not predicted
 
 
 @dataclasses.dataclass(frozen=True)

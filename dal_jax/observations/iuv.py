@@ -11,6 +11,7 @@ import pathlib
 import numpy as np
 import scipy.ndimage
 import scipy.sparse.csgraph
+import scipy.spatial
 from jaxtyping import Bool, Float, Int, UInt8
 
 from dal_jax.observations import keypoints, observation, photographs
@@ -26,10 +27,10 @@ SMALLEST_PERSON = 50
 _SMALLEST_PATCH = 6  # pixels of one part; fewer are most often a wrong label at a border
 _FINEST = 4096  # pixels a part among which the sample is chosen
 _INSIDE = 2  # pixels to the nearest other label, beyond which blending does not reach
-_FEW_INSIDE = 6  # pixels of a part, with which its border is not needed
 _BLENDED_SHARE = 0.02  # of a picture's pixels; a sharp one has hardly a pixel between labels
 _JUMP = 128  # of u or v between neighbours on one part: a chart has no seam inside a part
 _ALIKE_PARTS = 3  # of the 14 segments: what lies apart and has so many of them in common is of two people
+_MOST_BODIES = 200  # that a picture without INDS is taken to show; what is smaller belongs to these
 _SEGMENT = np.array([0, 1, 1, 2, 3, 4, 5, 6, 7, 6, 7, 8, 9, 8, 9, 10, 11, 10, 11, 12, 13, 12, 13, 14, 14])
 """Of each of DensePose's parts, front and back together."""
 
@@ -148,8 +149,8 @@ def _believed(pixels: UInt8[np.ndarray, "h w 3"], where: str) -> tuple[Bool[np.n
     for number in np.unique(part[part > 0]):
         own = (part == number) & ~wrapped
         inside = own & (depth > _INSIDE)
-        for least in range(_INSIDE, 0, -1):
-            if inside.sum() < _FEW_INSIDE and not (blended and least < _INSIDE):
+        for least in range(_INSIDE, _INSIDE - 1 if blended else 0, -1):
+            if inside.sum() < _SMALLEST_PATCH:
                 inside = own & (depth >= least)
         believed |= inside
     return believed, notes
@@ -182,12 +183,12 @@ def _wrapped(pixels: UInt8[np.ndarray, "h w 3"], part: Int[np.ndarray, "h w"]) -
     wrapped = np.zeros(part.shape, bool)
     index = np.arange(part.size).reshape(part.shape)
     flat = part.ravel()
+    first = np.concatenate([index[:, :-1].ravel(), index[:-1].ravel()])
+    second = np.concatenate([index[:, 1:].ravel(), index[1:].ravel()])
+    same = (flat[first] == flat[second]) & (flat[first] > 0)
+    first, second = first[same], second[same]
     for channel in range(2):
         values = pixels[..., channel].astype(int).ravel()
-        first = np.concatenate([index[:, :-1].ravel(), index[:-1].ravel()])
-        second = np.concatenate([index[:, 1:].ravel(), index[1:].ravel()])
-        same = (flat[first] == flat[second]) & (flat[first] > 0)
-        first, second = first[same], second[same]
         jump = np.abs(values[first] - values[second]) > _JUMP
         if not jump.any():
             continue
@@ -204,34 +205,31 @@ def _bodies_apart(part: Int[np.ndarray, "h w"] | UInt8[np.ndarray, "h w"]) -> UI
     """Return whose body each pixel is, 1 or more, 0 off all, from what hangs together.
 
     A body cut in two by what stands before it is one: its pieces show different segments. Pieces with several segments
-    in common are of two people. A splinter goes to the nearest body.
+    in common are of two people. A piece goes to the nearest body that it can belong to, the largest first.
     """
     labelled: tuple = scipy.ndimage.label(part > 0, np.ones((3, 3)))  # pyright: ignore[reportAssignmentType]
     piece, count = labelled
     if count < 2:
         return (part > 0).astype(np.uint8)
-    sizes = np.bincount(piece.ravel())
-    order = [number for number in np.argsort(-sizes, kind="stable") if number > 0]
-    bodies: list[tuple[list[int], set[int]]] = []
-    for number in order:
-        shown, pixels = np.unique(_SEGMENT[part[piece == number]], return_counts=True)
-        segments = set(shown[pixels >= _SMALLEST_PATCH].tolist())
-        alone = [body for body in bodies if len(body[1] & segments) < _ALIKE_PARTS]
-        if len(alone) < len(bodies) or not bodies:
-            bodies.append(([number], segments))
+    kinds = _SEGMENT.max() + 1
+    shown = np.bincount((piece * kinds + _SEGMENT[part]).ravel(), minlength=(count + 1) * kinds).reshape(-1, kinds)[1:]
+    middle = np.array(scipy.ndimage.center_of_mass(part > 0, piece, np.arange(1, count + 1)))
+    large = np.argsort(-shown.sum(axis=1), kind="stable")[:_MOST_BODIES]
+    body_of, segments, first = np.zeros(count, int), np.zeros((0, kinds), bool), []
+    for number in large:
+        own = shown[number] >= _SMALLEST_PATCH
+        may_be = np.flatnonzero((segments & own).sum(axis=1) < _ALIKE_PARTS)
+        if len(may_be):  # what a body lacks
+            away = np.linalg.norm(middle[first] - middle[number], axis=1)
+            body = may_be[np.argmin(away[may_be])]
+            segments[body] |= own
         else:
-            body = min(bodies, key=lambda one: _gap(piece, one[0][0], number))
-            body[0].append(number)
-            body[1].update(segments)
-    owner = np.zeros(part.shape, np.uint8)
-    for row, (pieces, _) in enumerate(bodies[:254]):
-        owner[np.isin(piece, pieces)] = row + 1
-    return owner
-
-
-def _gap(piece: np.ndarray, one: int, other: int) -> float:
-    """Return the distance of the middles of two pieces, px."""
-    return float(np.linalg.norm(np.argwhere(piece == one).mean(axis=0) - np.argwhere(piece == other).mean(axis=0)))
+            body, segments = len(first), np.concatenate([segments, own[None]])
+            first.append(number)
+        body_of[number] = body
+    small = np.setdiff1d(np.arange(count), large)
+    body_of[small] = scipy.spatial.KDTree(middle[first]).query(middle[small])[1]
+    return np.concatenate([[0], body_of + 1]).astype(np.uint8)[piece]
 
 
 def sample_pixels(position: Int[np.ndarray, "n 2"], part: Int[np.ndarray, "n"], count: int) -> Int[np.ndarray, "m"]:

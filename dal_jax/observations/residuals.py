@@ -135,11 +135,8 @@ def away(
 def _away(template: Template, parameters: BodyParameters, observation: Observation) -> Float[Array, "points"]:
     segments, face = kinematics.pose_segments(template, parameters), observation.point_face
 
-    def corner(number: int) -> Float[Array, "points 3"]:
-        there = jnp.broadcast_to(jnp.eye(3)[number], (*face.shape, 3))
-        return skinning.skin_points(template, segments, skinning.surface_points(template, face, there))
-
-    first, second, third = (corner(number) for number in range(3))
+    corners = skinning.surface_points(template, jnp.repeat(face, 3), jnp.tile(jnp.eye(3), (len(face), 1)))
+    first, second, third = jnp.moveaxis(skinning.skin_points(template, segments, corners).reshape(-1, 3, 3), 1, 0)
     normal = jnp.cross(second - first, third - first)
     sight = jnp.array([[0.0, 0.0, 1.0]])
     if observation.pinhole is not None:

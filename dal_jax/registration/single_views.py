@@ -4,7 +4,7 @@ Depth. Without lifted depths nothing in eq. 2 tells a body that leans towards th
 takes up whatever the proportions get wrong. But people turn any side to cameras, so a joint is as far from the body's
 middle along the axis as it is across, and how far that is 2D poses tell. So depths that were not lifted are observed
 to be those of the body's middle, with that spread. A camera that looks down by a known angle sees an upright body
-by it: the middle is then a line, and lifted depths, whose lifter has seen level cameras, are drawn to it too.
+tilted by it: the middle is then a line, and lifted depths, whose lifter has seen level cameras, are drawn to it too.
 
 Key points. Beside dense points they pull weakly, because their places differ more from person to person than those of
 the skin. Alone they are all there is.
@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dal_jax.body import skeleton
+from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation, with_depth
 
 _SPREAD = {
@@ -80,14 +81,16 @@ def _upright(observations: Observation, pitch_deg: Float[np.ndarray, "people"]) 
 
 
 def _both(one, one_mass, other, other_mass) -> tuple[np.ndarray, np.ndarray]:
-    """Return the depths and confidences that pull as two of each do, up to a constant; each relative to its mean."""
+    """Return the mean of two sets of depths by their confidences, each relative to its own mean, and their sum.
 
-    def centred(depth, mass):
-        total = np.sum(mass, axis=-1, keepdims=True)
-        return depth - np.sum(mass * depth, axis=-1, keepdims=True) / np.where(total > 0, total, 1.0)
-
+    Two terms of eq. 4 become one, so that the body's depths have one mean instead of one under each set of confidences.
+    """
+    centred = [
+        np.asarray(residuals.relative_depth(depth.T, mass.T)).T
+        for depth, mass in ((one, one_mass), (other, other_mass))
+    ]
     mass = one_mass + other_mass
-    pull = one_mass * centred(one, one_mass) + other_mass * centred(other, other_mass)
+    pull = one_mass * centred[0] + other_mass * centred[1]
     return pull / np.where(mass > 0, mass, 1.0), mass
 
 

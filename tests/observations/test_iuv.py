@@ -69,7 +69,7 @@ def _body(height=60, width=20):
     pixels = np.zeros((height + 4, width + 4, 3), np.uint8)
     rows, columns = np.mgrid[:height, :width]
     pixels[2:-2, 2:-2, 0], pixels[2:-2, 2:-2, 1] = 20 + 200 * (rows % 10) // 10, 20 + 200 * columns // width
-    pixels[2:-2, 2:-2, 2] = np.array([2, 3, 7, 8, 11, 12])[rows // 10]
+    pixels[2:-2, 2:-2, 2] = np.array([2, 3, 7, 8, 11, 12])[6 * rows // height]
     return pixels
 
 
@@ -79,6 +79,15 @@ def test_without_inds_bodies_apart_are_people(save):
     left, right = found.people
     assert left.bbox_px[0] == 2 and right.bbox_px[0] == 26
     assert found.notes[0].endswith("bodies lie at 2 places, so 2 people are taken (--inds would tell them apart)")
+
+
+def test_a_body_cut_in_two_is_one_beside_another(save):
+    """The lower half is like the whole person's, but what the upper half lacks."""
+    whole, cut = _body(120, 40), _body(120, 40)
+    cut[60:66] = 0
+    _, owner = iuv.read_pictures(save("a.png", np.concatenate([whole, cut], axis=1)))
+    assert set(owner[:, 2:42][whole[:, 2:42, 2] > 0]) == {1}
+    assert set(owner[:, 46:86][cut[:, 2:42, 2] > 0]) == {2}
 
 
 def test_points_are_taken_inside_parts(save):

@@ -61,12 +61,10 @@ def test_a_camera_that_looks_down_sees_upright_people_tilted():
 
 
 def test_lifted_depths_and_an_upright_body_pull_together():
-    """The sum of both pulls, each on depths relative to their mean, has its minimum where `complete` says."""
+    """Of a level camera the middle pulls to 0: confidence times depth is the pull of the lifted depths alone."""
     observed = _observed()
     found = single_views.complete(observed, 0.0)
-    alone = single_views.complete(with_depth(observed, observed.depth, np.zeros((2, 17))), 0.0)
-    lifted, mass = observed.depth[0], observed.depth_confidence[0]
-    prior_mass = alone.depth_confidence[0] * 0.3  # beside lifted depths the body's middle counts less
-    hat = [np.diag(one) - np.outer(one, one) / one.sum() for one in (mass, prior_mass)]
-    pull = hat[0] @ lifted
+    lifted, mass = np.float64(observed.depth[0]), np.float64(observed.depth_confidence[0])
+    pull = mass * (lifted - mass @ lifted / mass.sum())
     np.testing.assert_allclose(found.depth_confidence[0] * found.depth[0], pull, atol=1e-5)
+    assert np.all(found.depth_confidence[0] > mass)
