@@ -1,5 +1,6 @@
 """The summary of fits: percentages, gaps, and as much of it as a terminal takes."""
 
+import dataclasses
 import json
 
 import jax
@@ -7,10 +8,12 @@ import numpy as np
 import pytest
 
 from dal_jax.body.formats.load import load_body
-from dal_jax.fits import output
-from dal_jax.fits.fits import Fits
+from dal_jax.fits import fitting, output
+from dal_jax.fits.fits import Fits, Report
+from dal_jax.fits.fitting import FitOptions
 from dal_jax.observations.observations import Observations
 from dal_jax.observations.person import Annotations
+from dal_jax.registration import register
 from tests.fits import entries
 from tests.observations import posed_people
 
@@ -44,3 +47,32 @@ def test_what_was_not_measured_is_null_and_a_dash(fits):
 
 def test_a_long_table_is_cut(fits):
     assert "and 3 more" in output.table(fits.report_rows() * 5, 2)
+
+
+def test_fragments_have_no_mesh_unless_they_are_kept(fits, tmp_path):
+    report = Report("fragment", [], 0.1, {})
+    known = dataclasses.replace(fits, quality=[report])
+    assert known.export(tmp_path / "none", ("obj",)) == []
+    assert len(known.export(tmp_path / "kept", ("obj",), keep_fragments=True)) == 1
+    sound = dataclasses.replace(fits, quality=[dataclasses.replace(report, verdict="doubtful")])
+    assert len(sound.export(tmp_path / "sound", ("obj",))) == 1
+
+
+@pytest.mark.parametrize(("weights", "predicted", "expected"), [
+    ("pose_prior", True, "graduated"), ("pose_prior", False, "constant"), ("paper_soft", True, "constant"),
+])  # fmt: skip
+def test_what_a_network_annotated_is_fitted_robustly_but_by_the_paper_s_weights(
+    monkeypatch, weights, predicted, expected
+):
+    def stop(_body, _observed, config, *_, **__):
+        raise KeyError(config.schedule)
+
+    monkeypatch.setattr(register, "register", stop)
+    people = Annotations([entries.annotated(1, 2, points=7)], predicted=predicted)
+    with pytest.raises(KeyError, match=expected):
+        fitting.fit(people, load_body(), FitOptions(weights=weights))
+
+
+def test_a_pitch_is_refused_where_nothing_reads_it():
+    with pytest.raises(ValueError, match="pitch_deg belongs to the weights pose_prior, not to paper_soft"):
+        FitOptions(weights="paper_soft", pitch_deg=10.0).check()

@@ -17,7 +17,15 @@ from dal_jax.registration.solvers.tree import quadratics, state as state_lib
 from dal_jax.registration.solvers.tree.evaluation import ShapeTerm, TreeProblem, Value
 from dal_jax.registration.solvers.tree.model import TreeModel
 from dal_jax.registration.solvers.tree.quadratics import GirthQuadratic
-from dal_jax.registration.solvers.tree.state import Increments, TreeState, bone_offsets, contract, stage, sum_of
+from dal_jax.registration.solvers.tree.state import (
+    Increments,
+    TreeState,
+    bone_offsets,
+    contract,
+    product,
+    stage,
+    sum_of,
+)
 
 _MAX_ROTATION = 1.0  # radians a step; beyond it the linearisation of a rotation is worthless
 _MAX_LOG_SCALE = 0.5
@@ -168,13 +176,13 @@ def _arrive(is_child, motion, move, control):
 
 def _move_columns(value, motion):
     """Replace dp by dp + M u in the columns of a quadratic, (1) of `lm`."""
-    moved = value[:, :, 3:7] + _product(value[:, :, :3], motion)
+    moved = value[:, :, 3:7] + product(value[:, :, :3], motion)
     return jnp.concatenate([value[:, :, :3], moved, value[:, :, 7:]], axis=2)
 
 
 def _hand_up(is_child, above, value, motion):
     """Do the same to its rows, and add the children to the quadratics of their parents."""
-    rows = [value[:, :3], value[:, 3:] + _product(jnp.swapaxes(motion, 1, 2), value[:, :3])]
+    rows = [value[:, :3], value[:, 3:] + product(jnp.swapaxes(motion, 1, 2), value[:, :3])]
     return above + _over_nodes(is_child, jnp.concatenate(rows, axis=1))
 
 
@@ -208,11 +216,6 @@ def _damp(system, damping):
 def _constant(matrix: np.ndarray, like) -> Array:
     """Return a constant matrix with axes for the nodes and the batch."""
     return jnp.asarray(matrix, like.dtype).reshape(1, *matrix.shape, *(1,) * (like.ndim - 3))
-
-
-def _product(left, right):
-    """Return the matrix product over axes 1 and 2, elementwise over nodes and batch."""
-    return sum_of(left[:, :, k, None] * right[:, None, k] for k in range(left.shape[2]))
 
 
 def _times(matrix, vector):

@@ -90,14 +90,10 @@ def evaluate(model: TreeModel, term: DenseTerm, maps: Float[Array, "24 4 3 start
     """Return the energy and its half gradient by the planar maps, (L) about the reference."""
     change = state.stage(lambda now, then: now[:, :, :2] - then, maps, term.maps)
     apart = state.over_segments(model.incidence, change)
-    tension = state.stage(_times, term.edge_moments, apart)
-    pulled = state.stage(_times, term.moments, change)
+    tension = state.stage(state.product, term.edge_moments, apart)
+    pulled = state.stage(state.product, term.moments, change)
     gradient = term.gradient + pulled - state.over_segments(model.incidence.T, tension)
     return term.energy + jnp.sum(change * (gradient + term.gradient), axis=(0, 1, 2)), gradient
-
-
-def _times(moments, maps):
-    return state.sum_of(moments[:, :, c, None] * maps[:, None, c] for c in range(4))
 
 
 def _over_people(function, target: Target, maps: Float[Array, "24 4 3 starts people"]):

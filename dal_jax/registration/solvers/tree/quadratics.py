@@ -71,11 +71,8 @@ def girth_quadratic(
 
 def _girth_blocks(planar_moments, depth_moments, levers, of_girth, gradient):
     """Return the blocks (dp, u) t, the half gradient by t and t t, h = `girth_levers` v the derivative of y by t."""
-
-    def times(moments, maps):
-        return state_lib.sum_of(moments[:, :, c, None] * maps[:, None, c] for c in range(4))
-
-    half = jnp.concatenate([times(planar_moments, of_girth[:, :, :2]), times(depth_moments, of_girth[:, :, 2:])], 2)
+    product = state_lib.product
+    half = jnp.concatenate([product(planar_moments, of_girth[:, :, :2]), product(depth_moments, of_girth[:, :, 2:])], 2)
     both = state_lib.sum_of(levers[:, c, :, None] * half[:, c, None] for c in range(4))  # sum of y h'
     control = state_lib.contract(np.einsum("ijc->jci", MOTION), both, axes=2)
     force = jnp.sum(of_girth * gradient, axis=(0, 1, 2))
@@ -107,9 +104,7 @@ def _assemble(position, mixed, control, force, torque):
 
 def _lever_moments(moments, levers):
     """Return sum 1, sum y and sum y y' of segments whose levers are y = B' v, from sum v v'."""
-    half = state_lib.stage(
-        lambda m, y: state_lib.sum_of(m[:, :, c, None] * y[:, None, c] for c in range(4)), moments, levers
-    )
+    half = state_lib.stage(state_lib.product, moments, levers)
     return (
         moments[:, 3, 3:],
         half[:, 3],

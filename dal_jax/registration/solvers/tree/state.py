@@ -167,6 +167,11 @@ def sum_of(terms: Iterable[Array]) -> Array:
     return sum(terms)  # pyright: ignore[reportReturnType]: the int that it starts from is not all that is left
 
 
+def product(left: Float[Array, "k ..."], right: Float[Array, "k ..."]) -> Float[Array, "k ..."]:
+    """Return the matrix product over axes 1 and 2, elementwise over segments and batch."""
+    return sum_of(left[:, :, c, None] * right[:, None, c] for c in range(left.shape[2]))
+
+
 def over_segments(
     matrix: Float[Array | np.ndarray, "rows 24"], values: Float[Array, "24 ..."]
 ) -> Float[Array, "rows ..."]:
