@@ -16,9 +16,7 @@ from dal_jax.body import kinematics
 from dal_jax.registration.solvers.tree import quadratics, state as state_lib
 from dal_jax.registration.solvers.tree.evaluation import ShapeTerm, TreeProblem, Value
 from dal_jax.registration.solvers.tree.model import TreeModel
-from dal_jax.registration.solvers.tree.quadratics import GirthQuadratic
 from dal_jax.registration.solvers.tree.state import (
-    Increments,
     TreeState,
     bone_offsets,
     contract,
@@ -40,14 +38,15 @@ def solve_step(
     state: TreeState,
     value: Value,
     damping: Float[Array, "..."],
-) -> Increments:
-    """Return the minimiser of the majoriser plus damping."""
+) -> tuple[Float[Array, "24 4 ..."], Float[Array, "2 ..."], Float[Array, "..."] | None]:
+    """Return the minimiser of the majoriser plus damping: the step that `state.retract` takes."""
     levels = [slice(level[0], level[-1] + 1) for level in kinematics.nodes_by_depth(model.parents)]
     levers, shape = stage(functools.partial(state_lib.levers, model), state), problem.shape
     quadratic = quadratics.segment_quadratic(problem, levers, value)
     girth = quadratics.girth_quadratic(model, problem, state, value, levers)
     if girth is not None:
-        quadratic = jnp.concatenate([quadratic, girth.coupling[:, :, None]], axis=2)
+        with_segments, _, _ = girth
+        quadratic = jnp.concatenate([quadratic, with_segments[:, :, None]], axis=2)
     widen = functools.partial(_widen, 0 if shape is None else shape.factors.shape[1])
     motion = stage(functools.partial(contract, quadratics.MOTION), bone_offsets(model, state))
 
@@ -77,7 +76,7 @@ def solve_step(
     log_girth = None
     if girth is not None and shared is not None:
         log_girth = jnp.clip(shared[0, 0], -_MAX_LOG_GIRTH, _MAX_LOG_GIRTH)
-    return Increments(jnp.concatenate(controls), root_move, log_girth)
+    return jnp.concatenate(controls), root_move, log_girth
 
 
 def _widen(factors: int, quadratic):
@@ -87,7 +86,7 @@ def _widen(factors: int, quadratic):
     )
 
 
-def _shared_alone(shape: ShapeTerm, girth: GirthQuadratic | None, damping):
+def _shared_alone(shape: ShapeTerm, girth: tuple[Array, Array, Array] | None, damping):
     """Return rows (t, z), columns (1, t, z) of what they cost by themselves, (1, m, 1 + m, ...); z's is least at 0.
 
     Damping multiplies the whole quadratic of the prior, so that a move along the factors is damped by what it costs.
@@ -97,7 +96,8 @@ def _shared_alone(shape: ShapeTerm, girth: GirthQuadratic | None, damping):
     if girth is None:
         return block
     batch = [(0, 0)] * damping.ndim
-    own = jnp.stack([jnp.broadcast_to(girth.gradient, damping.shape), girth.curvature * (1.0 + damping)])
+    _, gradient, curvature = girth
+    own = jnp.stack([jnp.broadcast_to(gradient, damping.shape), curvature * (1.0 + damping)])
     top = jnp.pad(own[None, None], [(0, 0), (0, 0), (0, block.shape[1]), *batch])
     return jnp.concatenate([top, jnp.insert(block, 1, 0.0, axis=2)], axis=1)
 

@@ -131,8 +131,7 @@ def minimise(
 
 def _step(model: TreeModel, problem: TreeProblem, now: _Iterate, tolerance: float | Float[Array, ""]) -> _Iterate:
     """Try one damped step of every fit that is not finished."""
-    increments = elimination.solve_step(model, problem, now.state, now.value, now.damping)
-    candidate = retract(now.state, increments)
+    candidate = retract(now.state, *elimination.solve_step(model, problem, now.state, now.value, now.damping))
     value = evaluation.evaluate(model, problem, candidate)
     accept = (value.energy < now.value.energy) & now.active
     gain = (now.value.energy - value.energy) / jnp.maximum(now.value.energy, 1e-12)

@@ -10,7 +10,6 @@ from dal_jax.registration.solvers.tree import state as state_lib
 from dal_jax.registration.solvers.tree.evaluation import TreeProblem, Value
 from dal_jax.registration.solvers.tree.model import TreeModel
 from dal_jax.registration.solvers.tree.state import TreeState
-from dal_jax.runtime import struct
 
 # The derivative of a point at lever y by the control u = (w, q): [-[y]x, y] = sum_c MOTION[:, :, c] y_c.
 MOTION = np.concatenate([-state_lib.CROSS, np.eye(3, dtype=np.float32)[:, None, :]], axis=1)
@@ -38,26 +37,17 @@ def segment_quadratic(
     return state_lib.stage(_assemble, *blocks)
 
 
-@struct.dataclass
-class GirthQuadratic:
-    """What a quadratic knows of the log girth t, which all segments share.
-
-    coupling: with (dp, u) of every segment. gradient, curvature: half gradient and curvature by t, with its prior.
-    """
-
-    coupling: Float[Array, "24 7 ..."]
-    gradient: Float[Array, "..."]
-    curvature: Float[Array, "..."]
-
-
 def girth_quadratic(
     model: TreeModel,
     problem: TreeProblem,
     state: TreeState,
     value: Value,
     levers: Float[Array, "24 4 3 ..."],
-) -> GirthQuadratic | None:
-    """Return what the data terms' majoriser and the prior say of the log girth; None where it is no unknown."""
+) -> tuple[Float[Array, "24 7 ..."], Float[Array, "..."], Float[Array, "..."]] | None:
+    """Return what the data terms' majoriser and the prior say of the log girth t; None where it is no unknown.
+
+    Its coupling with (dp, u) of every segment; half gradient and curvature by t.
+    """
     if problem.shape is None or problem.shape.girth is None or state.log_girth is None:
         return None
     mean, precision = problem.shape.girth
@@ -66,7 +56,7 @@ def girth_quadratic(
         _girth_blocks, problem.planar_moments, problem.depth_moments, levers, of_girth, value.gradient
     )
     stiffness = problem.shape.weight * precision
-    return GirthQuadratic(coupling, gradient + stiffness * (state.log_girth - mean), curvature + stiffness)
+    return coupling, gradient + stiffness * (state.log_girth - mean), curvature + stiffness
 
 
 def _girth_blocks(planar_moments, depth_moments, levers, of_girth, gradient):

@@ -37,15 +37,6 @@ class TreeState:
     log_girth: Float[Array, "..."] | None = None
 
 
-@struct.dataclass
-class Increments:
-    """A step: world rotation vectors and log scales of every segment (w, q), translation of the pelvis, log girth."""
-
-    control: Float[Array, "24 4 ..."]
-    translation: Float[Array, "2 ..."]
-    log_girth: Float[Array, "..."] | None = None
-
-
 def from_parameters(model: TreeModel, parameters: BodyParameters) -> TreeState:
     """Return the state at given parameters (batch axes first; proper rotations)."""
     relative = rotations.axis_angle_to_matrix(parameters.pose)
@@ -77,9 +68,20 @@ def to_parameters(model: TreeModel, state: TreeState) -> BodyParameters:
     )
 
 
-def retract(state: TreeState, step: Increments) -> TreeState:
-    """Move a state by a step: G <- exp(w) G by Rodrigues' formula, s <- s exp(q), g <- g exp(t)."""
-    vector = step.control[:, :3]
+def retract(
+    state: TreeState,
+    control: Float[Array, "24 4 ..."],
+    translation: Float[Array, "2 ..."],
+    log_girth: Float[Array, "..."] | None = None,
+) -> TreeState:
+    """Move a state by a step: G <- exp(w) G by Rodrigues' formula, s <- s exp(q), g <- g exp(t).
+
+    Args:
+      state: where the step begins.
+      control: world rotation vector and log scale of every segment, (w, q).
+      translation: of the pelvis. log_girth: t; None leaves the girth.
+    """
+    vector = control[:, :3]
     square = jnp.sum(vector**2, axis=1)
     angle = jnp.sqrt(square + 1e-16)
     sine, half = (
@@ -89,8 +91,8 @@ def retract(state: TreeState, step: Increments) -> TreeState:
     cross = cross_matrix(vector)
     once = _rotate_axes(cross, state.axes)
     axes = state.axes + sine * once + half * _rotate_axes(cross, once)
-    log_girth = None if step.log_girth is None or state.log_girth is None else state.log_girth + step.log_girth
-    return TreeState(axes, state.log_scale + step.control[:, 3], state.translation + step.translation, log_girth)
+    girth = None if log_girth is None or state.log_girth is None else state.log_girth + log_girth
+    return TreeState(axes, state.log_scale + control[:, 3], state.translation + translation, girth)
 
 
 def cross_matrix(vector: Float[Array, "k 3 ..."]) -> Float[Array, "k 3 3 ..."]:
