@@ -23,6 +23,8 @@ R has six kinds of error, each with a variance of its own:
 The pose prior adds a seventh, whose "error" is the pose itself: the spread of human poses about the prior's mean.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,7 +59,9 @@ class Precisions:
 
     dense, keypoint, depth: of squared crop units; scale: of squared logarithms.
     joint: of deviations from `mean_pose` (`priors.pose_deviation`), rad^-2; mean_pose: axis-angle, radians.
-    proportions: where a prior on proportions weights the log scales, what makes them alike; None: they are.
+    scale_mean, scale_root: where a prior on proportions weights the log scales r of segments against their parents',
+      m and R of the coordinates R (r - m) that the fit weights alike; None: it weights r alike. The inverse of R has
+      the mean square 1, so that a level of noise is still one of log scales.
     """
 
     dense: Scalar
@@ -66,7 +70,8 @@ class Precisions:
     scale: Scalar
     joint: Float[Array | np.ndarray, "23 3 3"]
     mean_pose: Float[Array | np.ndarray, "23 3"]
-    proportions: "Whitening | None" = None
+    scale_mean: Float[Array | np.ndarray, "23"] | None = None
+    scale_root: Float[Array | np.ndarray, "23 23"] | None = None
 
     @classmethod
     def of_objective(cls, objective: Objective) -> "Precisions":
@@ -77,38 +82,27 @@ class Precisions:
             mean_pose, root = objective.prior.mean, np.asarray(objective.prior.root)
             joint = np.swapaxes(root, 1, 2) @ root
         joint = np.float32(weights.joint) * joint
-        scale, proportions = weights.scale, None
-        if (shape := objective.active_shape()) is not None:
-            scale, proportions = _whitening(weights.scale, weights.shape, shape)
-        return cls(weights.dense, weights.keypoint, weights.keypoint, scale, joint, mean_pose, proportions)
+        used = cls(weights.dense, weights.keypoint, weights.keypoint, weights.scale, joint, mean_pose)
+        shape = objective.active_shape()
+        return used if shape is None else used._with_proportions(weights.shape, shape)
+
+    def _with_proportions(self, weight, prior: ShapePrior) -> "Precisions":
+        """Return the precisions under w_scale L_scale + w_shape L_shape, scales alike in its coordinates (float64)."""
+        root = np.asarray(prior.root, np.float64)
+        of_prior = float(weight) * root.T @ root
+        precision = of_prior + float(self.scale) * np.eye(len(root))
+        covariance = np.linalg.inv(precision)
+        mean = covariance @ of_prior @ np.asarray(prior.mean, np.float64)
+        typical = len(root) / np.trace(covariance)
+        whole = np.linalg.cholesky(precision / typical).T
+        return dataclasses.replace(
+            self, scale=typical, scale_mean=mean.astype(np.float32), scale_root=whole.astype(np.float32)
+        )
 
     def by_kind(self) -> Float[Array, "6"]:
         """Return the weight with which each kind of error of `KINDS` acts."""
         each = (self.dense, self.dense, self.keypoint, self.depth, self.depth, self.scale)
         return jnp.stack([jnp.asarray(weight) for weight in each])
-
-
-@struct.dataclass
-class Whitening:
-    """R (r - m): the log scales r of segments against their parents' in coordinates that a fit weights alike.
-
-    R has the size of 1: its inverse has the mean square 1, so that a level of noise is still one of log scales.
-    """
-
-    mean: Float[Array | np.ndarray, "23"]
-    root: Float[Array | np.ndarray, "23 23"]
-
-
-def _whitening(scale, weight, prior: ShapePrior) -> tuple[float, Whitening]:
-    """Return the one weight, and the coordinates, of w_scale L_scale + w_shape L_shape (host, float64)."""
-    root = np.asarray(prior.root, np.float64)
-    of_prior = float(weight) * root.T @ root
-    precision = of_prior + float(scale) * np.eye(len(root))
-    covariance = np.linalg.inv(precision)
-    mean = covariance @ of_prior @ np.asarray(prior.mean, np.float64)
-    typical = len(root) / np.trace(covariance)
-    whole = np.linalg.cholesky(precision / typical).T
-    return typical, Whitening(mean.astype(np.float32), whole.astype(np.float32))
 
 
 @struct.dataclass
@@ -155,8 +149,9 @@ def linearise(template: Template, target: Target, parameters: BodyParameters, pr
         moved = move(parameters, delta)
         terms = energy.residuals(template, target, moved, Objective())
         kept = {name: terms[name] for name in ("dense", "keypoint", "scale")}
-        if (whitening := precisions.proportions) is not None:
-            kept["scale"] = jnp.asarray(whitening.root) @ (kept["scale"] - whitening.mean)
+        mean, root = precisions.scale_mean, precisions.scale_root
+        if mean is not None and root is not None:
+            kept["scale"] = jnp.asarray(root) @ (kept["scale"] - mean)
         kept["pose"] = priors.pose_deviation(moved.pose, precisions.mean_pose)
         return kept, kept
 

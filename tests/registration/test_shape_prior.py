@@ -132,13 +132,12 @@ def test_precisions_of_a_fit_know_the_prior():
     """In the coordinates of the linearisation one weight stands for both terms, with the size of a log scale."""
     objective = Objective(EnergyWeights(scale=2.0, shape=3.0), shape=small_problem.shape_prior())
     used = Precisions.of_objective(objective)
-    whitening = used.proportions
-    root, prior = np.float64(whitening.root), objective.shape
+    root, mean, prior = np.float64(used.scale_root), used.scale_mean, objective.shape
     slope = 3.0 * np.linalg.inv(prior.covariance())
     np.testing.assert_allclose(used.scale * root.T @ root, slope + 2.0 * np.eye(23), rtol=1e-3, atol=1e-2)
     np.testing.assert_allclose(np.trace(np.linalg.inv(root.T @ root)) / 23, 1.0, rtol=1e-4)
     # the minimum of both terms together
-    np.testing.assert_allclose(slope @ (whitening.mean - prior.mean) + 2.0 * whitening.mean, 0.0, atol=0.05)
+    np.testing.assert_allclose(slope @ (mean - prior.mean) + 2.0 * mean, 0.0, atol=0.05)
     assert Precisions.of_objective(dataclasses.replace(objective, shape=None).reweighted(shape=None)).scale == 2.0
 
 
