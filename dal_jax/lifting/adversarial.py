@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from dal_jax.lifting import losses, networks, normalise, views
 from dal_jax.lifting.config import Config
 from dal_jax.lifting.normalise import Normalised
-from dal_jax.lifting.views import Camera, Fakes
+from dal_jax.lifting.views import Camera
 from dal_jax.runtime import struct
 
 
@@ -78,7 +78,7 @@ def step(
     """
     rotation_key, hide_key = jax.random.split(key)
     make = functools.partial(_make_fakes, config, number, batch, rotation_key)
-    (shown, likeness), teach_generator, (fakes, metrics) = jax.vjp(
+    (shown, likeness), teach_generator, (fakes, depth, metrics) = jax.vjp(
         make, member.trained_generator, member.camera, has_aux=True
     )
     # Annotated poses and fakes in one pass, whose gradient serves both players: weights are read half as often.
@@ -125,7 +125,7 @@ def step(
         camera_optimizer=camera_optimizer,
     )
     if config.log_variance:
-        member, metrics["depth_nll"] = _log_variance_step(config, member, completer, fakes, hide_key)
+        member, metrics["depth_nll"] = _log_variance_step(config, member, completer, fakes, depth, hide_key)
     return member, metrics
 
 
@@ -141,26 +141,26 @@ def regression_optimizer() -> optax.GradientTransformation:
 
 
 def _make_fakes(config: Config, number: Array, batch: Normalised, key: PRNGKeyArray, generator: Any, camera: Camera):
-    """Return ((what the discriminator reads, the generator's loss but for realism), (the fakes, the loss's terms))."""
+    """Return (what the discriminator reads, the generator's loss but for realism), (fakes, depth, the loss's terms)."""
     depth = networks.depth(config, generator, batch.points)
     joints = views.unproject(camera.inverse_distance, batch.points, depth)
     lifted = jax.lax.stop_gradient((joints, depth))
     rotation = views.sample_rotations(config, key, camera.elevation, lifted, number)
-    fakes = views.rotate_and_project(config, camera.inverse_distance, rotation, batch, depth)
+    shown, fakes, fake_depth = views.rotate_and_project(config, camera.inverse_distance, rotation, batch, depth)
     mirror = functools.partial(losses.mirror_ambiguity, margin=config.mirror_margin)
     terms = {"mirror_ambiguity": jnp.mean(jax.vmap(mirror)(joints, depth, batch.visible))}
     total = config.mirror_weight * terms["mirror_ambiguity"]
     if config.cycle_consistency_weight:
-        again = networks.depth(config, generator, fakes.points) * fakes.size[:, None]
-        in_3d = jnp.mean(jax.vmap(losses.cycle_consistency)(fakes.depth, again, batch.visible))
-        in_2d = jnp.mean(jax.vmap(losses.reprojection_consistency)(rotation, fakes.depth, again, batch.visible))
+        again = networks.depth(config, generator, fakes.points) * fakes.scale[:, None]
+        in_3d = jnp.mean(jax.vmap(losses.cycle_consistency)(fake_depth, again, batch.visible))
+        in_2d = jnp.mean(jax.vmap(losses.reprojection_consistency)(rotation, fake_depth, again, batch.visible))
         total += config.cycle_consistency_weight * (in_3d + in_2d)
         terms |= {"cycle_consistency": in_3d, "reprojection_consistency": in_2d}
     if config.bone_weight:
         proportions = losses.log_proportions(joints, depth)
         terms["bone_unlikeness"] = losses.bone_unlikeness(proportions, losses.known_bones(batch.visible))
         total += config.bone_weight * terms["bone_unlikeness"]
-    return (fakes.shown, total), (fakes, terms)
+    return (shown, total), (fakes, fake_depth, terms)
 
 
 def _generator_realism(logits: Float[Array, "n"]) -> Float[Array, ""]:
@@ -173,16 +173,21 @@ def _discriminator_realism(logits: Float[Array, "n"]) -> Float[Array, ""]:
 
 
 def _log_variance_step(
-    config: Config, member: Member, completer: Any, fakes: Fakes, key: PRNGKeyArray
+    config: Config,
+    member: Member,
+    completer: Any,
+    fakes: Normalised,
+    depth: Float[Array, "n 17"],
+    key: PRNGKeyArray,
 ) -> tuple[Member, Array]:
     """Learn the deviation of depths from poses whose depth is known: the lifter's own, seen from another side.
 
     Some of their joints are hidden, so that the deviation of a missing joint is learned with the rest.
     """
-    fakes = jax.lax.stop_gradient(fakes)
+    fakes, depth = jax.lax.stop_gradient((fakes, depth))
     seen = fakes.visible & ~normalise.hide(key, fakes.visible)
     poses, _ = normalise.prepare(config, completer, fakes.points, seen)
-    depth = fakes.depth / (normalise.divisor(fakes.size) * normalise.divisor(poses.scale))[:, None]
+    depth = depth / (normalise.divisor(fakes.scale) * normalise.divisor(poses.scale))[:, None]
     error = networks.depth(config, member.generator, poses.points) - depth
     judged = fakes.visible.at[:, 0].set(False)  # the hip's depth is 0 and never off: its deviation has no lower bound
 

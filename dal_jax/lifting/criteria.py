@@ -44,10 +44,10 @@ def measure(config: Config, member: Member, poses: Normalised, key: PRNGKeyArray
     def rotated(key: PRNGKeyArray) -> tuple[Array, Array]:
         number = jnp.asarray(_MATURE)
         rotation = views.sample_rotations(config, key, member.camera.elevation, (joints, depth), number)
-        fakes = views.rotate_and_project(config, member.camera.inverse_distance, rotation, poses, depth)
-        again = networks.depth(config, member.generator, fakes.points) * fakes.size[:, None]
+        _, fakes, turned = views.rotate_and_project(config, member.camera.inverse_distance, rotation, poses, depth)
+        again = networks.depth(config, member.generator, fakes.points) * fakes.scale[:, None]
         shown, annotated = fakes.points[half : 2 * half].reshape(half, -1), poses.points[:half].reshape(half, -1)
-        return discrepancy(annotated, shown), jnp.mean((again - fakes.depth) ** 2, where=poses.visible)
+        return discrepancy(annotated, shown), jnp.mean((again - turned) ** 2, where=poses.visible)
 
     mmd, inconsistency = (jnp.mean(each) for each in jax.lax.map(rotated, jax.random.split(key, _ROTATIONS)))
     known = losses.known_bones(poses.visible)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from dal_jax.lifting import normalise
 from dal_jax.lifting.config import MAX_INVERSE_DISTANCE, Config
@@ -22,36 +22,27 @@ from dal_jax.runtime import struct
 _Array = Array | np.ndarray
 
 
-@struct.dataclass
-class Fakes:
-    """A batch lifted, rotated and projected.
-
-    shown: what the discriminator reads; points: at unit size, of size `size` before; depth: rotated, in the unit of
-    the pose before it was rotated.
-    """
-
-    shown: Float[Array, "n 17 2"]
-    points: Float[Array, "n 17 2"]
-    depth: Float[Array, "n 17"]
-    size: Float[Array, "n"]
-    visible: Bool[Array, "n 17"]
-
-
 def rotate_and_project(
     config: Config,
     inverse_distance: Float[Array, ""],
     rotation: Float[Array, "n 3 3"],
     batch: Normalised,
     depth: Float[Array, "n 17"],
-) -> Fakes:
-    """Rotate lifted poses and project them; joints that were folded onto others are folded again."""
+) -> tuple[Float[Array, "n 17 2"], Normalised, Float[Array, "n 17"]]:
+    """Rotate lifted poses and project them; joints that were folded onto others are folded again.
+
+    Returns:
+      What the discriminator reads; the fakes, whose scale is in the unit of the poses before they were rotated; their
+      depth, in that unit.
+    """
     joints = unproject(inverse_distance, batch.points, depth)
     rotated, rotated_depth = jax.vmap(rotate_pose)(rotation, joints, depth)
     projected = project(inverse_distance, rotated, rotated_depth)
     projected = jax.vmap(normalise.fill_missing)(projected, batch.stand_in)
     resized, size = jax.vmap(normalise.unit_size)(projected, batch.visible)
     shown = resized if config.normalise_fakes else projected
-    return Fakes(shown, resized, rotated_depth, size, batch.visible)
+    fakes = batch._replace(points=resized, hip=jnp.zeros_like(batch.hip), scale=size)
+    return shown, fakes, rotated_depth
 
 
 # --- the camera ---
