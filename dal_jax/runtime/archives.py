@@ -1,6 +1,5 @@
 """Arrays from untrusted .npz and .npy files: every size is checked before anything of that size is made."""
 
-import io
 import math
 import os
 import pathlib
@@ -80,12 +79,11 @@ def read_npy(path: PathLike) -> np.ndarray:
 
 def _array(stream: IO[bytes], size: int, pickled: Callable[[bytes], np.ndarray] | None) -> np.ndarray:
     """Read an array that, with its header, takes `size` bytes."""
-    header = _Counted(stream)
-    version = np.lib.format.read_magic(header)
+    version = np.lib.format.read_magic(stream)
     if version not in _HEADERS:
         raise ValueError(f"version {version} of NumPy's format")
-    shape, fortran, dtype = _HEADERS[version](header)
-    left = size - header.count
+    shape, fortran, dtype = _HEADERS[version](stream)
+    left = size - stream.tell()
     if dtype.hasobject:
         if pickled is None:
             raise ValueError("holds Python objects, expected plain values")
@@ -97,18 +95,6 @@ def _array(stream: IO[bytes], size: int, pickled: Callable[[bytes], np.ndarray] 
 
 
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-
-
-class _Counted(io.RawIOBase):
-    """Counts the bytes that are read of a stream, and reads none that are not there."""
-
-    def __init__(self, stream: IO[bytes]):
-        self._stream, self.count = stream, 0
-
-    def read(self, size: int = -1) -> bytes:
-        content = self._stream.read(size)
-        self.count += len(content)
-        return content
 
 
 def _exactly(stream: IO[bytes], size: int) -> bytearray:
