@@ -7,7 +7,6 @@ import math
 import pathlib
 import zlib
 from collections.abc import Collection, Iterator
-from typing import NamedTuple
 
 import numpy as np
 
@@ -27,9 +26,8 @@ _COMPLEX = 0x0800
 _NAME_WITHIN = 512  # bytes of an array before which its flags, shape and name end
 
 
-class _Element(NamedTuple):
-    kind: int
-    content: memoryview
+_Element = tuple[int, memoryview]
+"""Kind and content of a data element."""
 
 
 def read(path: str | pathlib.Path, names: Collection[str]) -> dict[str, np.ndarray]:
@@ -42,16 +40,16 @@ def read(path: str | pathlib.Path, names: Collection[str]) -> dict[str, np.ndarr
     try:
         if path.stat().st_size > _LARGEST_FILE:
             raise ValueError(f"{path.stat().st_size} bytes, at most {_LARGEST_FILE}")
-        content = path.read_bytes()
-        order = {b"IM": "<", b"MI": ">"}.get(content[126:_HEADER])
+        held = memoryview(path.read_bytes())
+        order = {b"IM": "<", b"MI": ">"}.get(bytes(held[126:_HEADER]))
         if order is None:
             raise ValueError("does not begin like one of version 5")
         fields = {}
-        for element in _elements(memoryview(content)[_HEADER:], order):
-            name = _name(element, order)
+        for kind, content in _elements(held[_HEADER:], order):
+            name = _name(kind, content, order)
             if name in names:
                 entry = f"field '{name}': "
-                fields[name] = _array(_whole(element, order), order)
+                fields[name] = _array(_whole(kind, content, order)[1], order)
             entry = ""
         return fields
     except OSError as error:
@@ -78,54 +76,54 @@ def _elements(content: memoryview, order: str) -> Iterator[_Element]:
             place = start + size + (-size % 8 if kind != _COMPRESSED else 0)
         if size > len(content) - start:
             raise ValueError(f"an element of {size} bytes where {len(content) - start} are left")
-        yield _Element(kind, content[start : start + size])
+        yield kind, content[start : start + size]
 
 
-def _whole(element: _Element, order: str, most: int = _LARGEST_ELEMENT) -> _Element:
+def _whole(kind: int, content: memoryview, order: str, most: int = _LARGEST_ELEMENT) -> _Element:
     """Return an element as it is without compression; of no more than `most` bytes, unless less of it will do."""
-    if element.kind != _COMPRESSED:
-        return element
+    if kind != _COMPRESSED:
+        return kind, content
     unpack = zlib.decompressobj()
-    tag = unpack.decompress(element.content, 8)
+    tag = unpack.decompress(content, 8)
     if len(tag) < 8:
         raise ValueError("a compressed element without a tag")
     kind, size = (int(number) for number in np.frombuffer(tag, f"{order}u4", 2))
     if size > _LARGEST_ELEMENT:
         raise ValueError(f"an element of {size} bytes, at most {_LARGEST_ELEMENT}")
     wanted = min(size, most)
-    content = unpack.decompress(unpack.unconsumed_tail, wanted) if wanted else b""
-    if len(content) < wanted:
-        raise ValueError(f"an element of {size} bytes holds {len(content)}")
-    return _Element(kind, memoryview(content))
+    unpacked = unpack.decompress(unpack.unconsumed_tail, wanted) if wanted else b""
+    if len(unpacked) < wanted:
+        raise ValueError(f"an element of {size} bytes holds {len(unpacked)}")
+    return kind, memoryview(unpacked)
 
 
-def _name(element: _Element, order: str) -> str:
+def _name(kind: int, content: memoryview, order: str) -> str:
     """Return the name of an array, '' of what is none."""
-    element = _whole(element, order, _NAME_WITHIN)
-    if element.kind != _MATRIX:
+    kind, content = _whole(kind, content, order, _NAME_WITHIN)
+    if kind != _MATRIX:
         return ""
     try:
-        parts = _elements(element.content[:_NAME_WITHIN], order)
-        _, _, name = next(parts), next(parts), next(parts)
+        parts = _elements(content[:_NAME_WITHIN], order)
+        _, _, (_, name) = next(parts), next(parts), next(parts)
     except StopIteration:
         raise ValueError("an array without a name") from None
-    return bytes(name.content).decode("latin1")
+    return bytes(name).decode("latin1")
 
 
-def _array(element: _Element, order: str) -> np.ndarray:
-    parts = list(_elements(element.content, order))
+def _array(content: memoryview, order: str) -> np.ndarray:
+    parts = list(_elements(content, order))
     if len(parts) < 4:
         raise ValueError(f"an array of {len(parts)} parts, expected flags, shape, name and numbers")
-    flags, shape, _, data = parts[:4]
-    if flags.kind != 6 or len(flags.content) != 8 or shape.kind != 5 or len(shape.content) % 4:
+    (flags_kind, flags), (shape_kind, shape), _, (stored_kind, data) = parts[:4]
+    if flags_kind != 6 or len(flags) != 8 or shape_kind != 5 or len(shape) % 4:
         raise ValueError("an array whose flags or shape are damaged")
-    word = int(np.frombuffer(flags.content, f"{order}u4", 1)[0])
-    sizes = tuple(int(size) for size in np.frombuffer(shape.content, f"{order}i4"))
-    if word & 0xFF not in _CLASSES or word & _COMPLEX or data.kind not in _STORED:
+    word = int(np.frombuffer(flags, f"{order}u4", 1)[0])
+    sizes = tuple(int(size) for size in np.frombuffer(shape, f"{order}i4"))
+    if word & 0xFF not in _CLASSES or word & _COMPLEX or stored_kind not in _STORED:
         raise ValueError("holds values that are not real numbers, all written out")
-    stored = np.dtype(_STORED[data.kind]).newbyteorder(order)  # pyright: ignore[reportArgumentType]: "<" or ">"
-    if not 1 <= len(sizes) <= 8 or min(sizes) < 0 or math.prod(sizes) * stored.itemsize != len(data.content):
-        raise ValueError(f"{len(data.content)} bytes for an array of shape {sizes}")
-    values = np.frombuffer(data.content, stored).reshape(sizes, order="F")
+    stored = np.dtype(_STORED[stored_kind]).newbyteorder(order)  # pyright: ignore[reportArgumentType]: "<" or ">"
+    if not 1 <= len(sizes) <= 8 or min(sizes) < 0 or math.prod(sizes) * stored.itemsize != len(data):
+        raise ValueError(f"{len(data)} bytes for an array of shape {sizes}")
+    values = np.frombuffer(data, stored).reshape(sizes, order="F")
     # Whole numbers of any class are stored in the least bytes that hold them.
     return values.astype(_CLASSES[word & 0xFF])
