@@ -34,7 +34,7 @@ class Photograph(NamedTuple):
     """A unit of work: an image entry (None: annotations of no listed image) and its annotations.
 
     annotations: the name of their file; images: the folder that the image's file name is meant in.
-    labels: how the file labels key points. person_ids: see `coco.Container`.
+    labels: how the file labels people.
     """
 
     annotations: str
@@ -42,7 +42,6 @@ class Photograph(NamedTuple):
     picture: dict[str, Any] | None
     entries: list[Entry]
     labels: Labelling
-    person_ids: frozenset[int]
 
 
 Known = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
@@ -55,13 +54,12 @@ def photographs(path: pathlib.Path, images: pathlib.Path) -> list[Photograph]:
     Raises:
       errors.InputError: the file is no such JSON, or its boxes are [x1, y1, x2, y2].
     """
-    container = coco.read(path)
-    labels = coco.labelling(container.categories, container.entries)
-    densepose.refuse_corners(path, container, labels)
+    pictures, entries, labels = coco.read(path)
+    densepose.refuse_corners(path, pictures, entries, labels)
     seen: set[str | None] = set()
     grouped: dict[int | str | None, list[Entry]] = {}
-    for position, entry in enumerate(container.entries):
-        picture = coco.picture_of(container, entry)
+    for position, entry in enumerate(entries):
+        picture = coco.picture_of(pictures, entry)
         proper = isinstance(entry, dict) and coco.is_id(entry.get("id"))
         number = str(entry["id"]) if proper else None  # names of people hold it as text
         repeated = number is not None and number in seen
@@ -69,15 +67,14 @@ def photographs(path: pathlib.Path, images: pathlib.Path) -> list[Photograph]:
         grouped.setdefault(None if picture is None else picture["id"], []).append(
             (position, _trimmed(entry, _FIELDS), repeated)
         )
-    in_order = [*container.pictures, *([None] if None in grouped else [])]
+    in_order = [*pictures, *([None] if None in grouped else [])]
     return [
         Photograph(
             path.name,
             str(images),
-            _trimmed(None if number is None else container.pictures[number], _PICTURE_FIELDS),
+            _trimmed(None if number is None else pictures[number], _PICTURE_FIELDS),
             grouped[number],
             labels,
-            container.person_ids,
         )
         for number in in_order
         if number in grouped
@@ -148,7 +145,8 @@ def _parse(unit: Photograph, one: Entry, points_needed: bool) -> AnnotatedPerson
     _, entry, repeated = one
     coco.require_ids(entry)
     category = entry.get("category_id")
-    person = not unit.person_ids or not isinstance(category, int) or category in unit.person_ids
+    people = unit.labels.person_ids
+    person = not people or not isinstance(category, int) or category in people
     coco.require(person, "not a person", f"category_id is {coco.short(category)}")
     if points_needed and not densepose.has_points(entry):
         coco.require(entry.get("iscrowd") != 1, "crowd", "is a crowd, not a person")

@@ -18,16 +18,23 @@ from dal_jax.runtime.errors import InputError
 _LARGEST_PX = 100_000
 
 
-class Container(NamedTuple):
-    """A file's content: image entries by id; annotation entries and categories as they stand.
+Pictures = dict[int | str, dict[str, Any]]
+"""A file's image entries by id."""
 
+
+class Labelling(NamedTuple):
+    """How a file labels people.
+
+    names: of key points, in order. seen: the least visibility of a key point that somebody saw.
     person_ids: of the categories that are called person; empty where none is.
     """
 
-    pictures: dict[int | str, dict[str, Any]]
-    entries: list[Any]
-    categories: Any
-    person_ids: frozenset[int]
+    names: tuple[str, ...] = skeleton.COCO_NAMES
+    seen: int = SEEN
+    person_ids: frozenset[int] = frozenset()
+
+
+COCO = Labelling()
 
 
 class BadEntry(Exception):
@@ -38,8 +45,8 @@ class BadEntry(Exception):
         self.kind, self.detail = kind, detail
 
 
-def read(path: str | pathlib.Path) -> Container:
-    """Read a file's container; its entries may still be anything.
+def read(path: str | pathlib.Path) -> tuple[Pictures, list[Any], Labelling]:
+    """Return a file's images, its annotations, which may still be anything, and how it labels people.
 
     Raises:
       errors.InputError: no such JSON, no lists 'images' and 'annotations', or an image without an id of its own.
@@ -55,11 +62,7 @@ def read(path: str | pathlib.Path) -> Container:
         if picture["id"] in pictures:
             raise InputError(f"{path}: images[{position}]: id {picture['id']!r} appears twice")
         pictures[picture["id"]] = picture
-    categories = content.get("categories")
-    kinds = [one for one in categories if isinstance(one, dict)] if isinstance(categories, list) else []
-    people = [one.get("id") for one in kinds if one.get("name") == "person"]
-    person_ids = frozenset(number for number in people if isinstance(number, int))
-    return Container(pictures, content["annotations"], categories, person_ids)
+    return pictures, content["annotations"], labelling(content.get("categories"), content["annotations"])
 
 
 def is_id(value: Any) -> bool:
@@ -96,10 +99,10 @@ def reject(
     return Rejected(image_id, annotation_id, name if isinstance(name, str) else "", bad.kind, message)
 
 
-def picture_of(container: Container, entry: Any) -> dict[str, Any] | None:
+def picture_of(pictures: Pictures, entry: Any) -> dict[str, Any] | None:
     """Return the image of an entry, None where it names none of the file's."""
     image_id = entry.get("image_id") if isinstance(entry, dict) else None
-    return container.pictures.get(image_id) if is_id(image_id) and image_id is not None else None
+    return pictures.get(image_id) if is_id(image_id) and image_id is not None else None
 
 
 def picture_size(picture: dict[str, Any]) -> tuple[int, int] | None:
@@ -145,27 +148,23 @@ _SEEN_CONFIDENCE = 0.3  # of a detector's key point; below it the point counts a
 _FARTHEST_PX = 1e6
 
 
-class Labelling(NamedTuple):
-    """How a file labels key points: their names, in order, and the least visibility of one that somebody saw."""
-
-    names: tuple[str, ...] = skeleton.COCO_NAMES
-    seen: int = SEEN
-
-
-COCO = Labelling()
-
-
 def labelling(categories: Any, entries: Iterable[Any]) -> Labelling:
-    """Return how a file labels key points, from its `categories` and all annotations, which may hold anything.
+    """Return how a file labels people, from its `categories` and all annotations, which may hold anything.
 
-    The category person names them, or the first that does, or COCO does. Where no annotation has a visibility of 2, a
-    visibility of 1 says labelled, as in COCO's results, PoseTrack and CrowdPose; else it says labelled but hidden.
+    The category person names the key points, or the first that does, or COCO does. Where no annotation has a visibility
+    of 2, a visibility of 1 says labelled, as in COCO's results, PoseTrack and CrowdPose; else it says labelled but
+    hidden.
     """
     kinds = [one for one in categories if isinstance(one, dict)] if isinstance(categories, list) else []
     given = [kind.get("keypoints") for kind in sorted(kinds, key=lambda one: one.get("name") != "person")]
     named = [one for one in given if isinstance(one, list) and one and all(isinstance(name, str) for name in one)]
     names = tuple(named[0]) if named else skeleton.COCO_NAMES
-    return Labelling(names, SEEN if any(SEEN in visibilities(entry) for entry in entries) else HIDDEN)
+    person_ids = [kind.get("id") for kind in kinds if kind.get("name") == "person"]
+    return Labelling(
+        names,
+        SEEN if any(SEEN in visibilities(entry) for entry in entries) else HIDDEN,
+        frozenset(number for number in person_ids if isinstance(number, int)),
+    )
 
 
 def visibilities(entry: Any) -> list[Any]:

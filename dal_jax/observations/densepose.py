@@ -1,14 +1,14 @@
 """DensePose-COCO annotation (`densepose_coco_2014_*.json`, or your own in that form): entries to annotated people."""
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from dal_jax.observations import agreement, coco, keypoints
-from dal_jax.observations.coco import BadEntry, Container, Labelling
+from dal_jax.observations.coco import BadEntry, Labelling, Pictures
 from dal_jax.observations.keypoints import Keypoints
 from dal_jax.observations.person import AnnotatedPerson, Annotations
 from dal_jax.runtime.errors import InputError
@@ -40,15 +40,14 @@ def read(
       errors.InputError: the file is no such JSON, nothing in it can be used or, without `skip_invalid`, the first bad
         entry; one line with file, annotation, field and value.
     """
-    container = coco.read(path)
-    labels = coco.labelling(container.categories, container.entries)
-    refuse_corners(path, container, labels)
+    pictures, annotated, labels = coco.read(path)
+    refuse_corners(path, pictures, annotated, labels)
     entries, seen, without, parsed = [], set(), 0, []
-    for position, raw in enumerate(container.entries):
+    for position, raw in enumerate(annotated):
         if isinstance(raw, dict) and not has_points(raw) and not _has_keypoints(raw):
             without += 1
             continue
-        picture = coco.picture_of(container, raw)
+        picture = coco.picture_of(pictures, raw)
         try:
             one = parse_person(raw, picture, labels, check_picture is not None)
             parsed.append((f"{path}: annotation {one.annotation_id}", one))
@@ -75,16 +74,16 @@ def read(
     return annotations
 
 
-def refuse_corners(path: str | pathlib.Path, container: Container, labels: Labelling) -> None:
+def refuse_corners(path: str | pathlib.Path, pictures: Pictures, entries: Iterable[Any], labels: Labelling) -> None:
     """Refuse a file whose boxes are [x1, y1, x2, y2] (`agreement.refuse_corners`); one that is none ends the search.
 
     Raises:
       errors.InputError: they are.
     """
     people = []
-    for entry in container.entries:
+    for entry in entries:
         try:
-            one = parse_person(entry, coco.picture_of(container, entry), labels, needs_file=False)
+            one = parse_person(entry, coco.picture_of(pictures, entry), labels, needs_file=False)
         except BadEntry:
             continue
         if not agreement.may_be_corners(one, one.picture_size):
@@ -118,7 +117,7 @@ def parse_person(
 
     Args:
       entry, picture: an annotation and its image, as they stand in the file.
-      labels: how its file labels key points.
+      labels: how its file labels people.
       needs_file: its image must have a file's name.
 
     Raises:
