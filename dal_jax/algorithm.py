@@ -14,7 +14,7 @@ inside too, so a run killed at any point goes on from its last checkpoint and en
 import dataclasses
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -90,27 +90,18 @@ class RunState:
     seconds: float = 0.0
 
 
-class RunStore(Protocol):
-    """Where states and logged numbers go."""
-
-    def save(self, state: LoopState, position: RunState) -> None:
-        """Keep a state; the run goes on from the last one."""
-        ...
-
-    def log(self, values: dict[str, Any]) -> None:
-        """Keep numbers; they belong to the next state that is saved."""
-        ...
-
-
 Judge = Callable[[int, LoopState], dict[str, float | None]]
 """Scores a round against 3D truth that no phase sees: (number of the round, state) -> history's fields."""
 
 Save = Callable[[LoopState, RunState], None]
-Log = Callable[..., None]  # numbers by name
+"""Keeps a state; the run goes on from the last one (`loop.folder.RunFolder.save`)."""
+
+Log = Callable[[RunState, dict[str, Any]], None]
+"""Keeps numbers by name, and where the run stands; they belong to the next state that is saved."""
 
 
 def run_rounds(
-    run: Run, state: LoopState, position: RunState, store: RunStore, judge: Judge
+    run: Run, state: LoopState, position: RunState, keep: Save, log: Log, judge: Judge
 ) -> tuple[LoopState, RunState]:
     """Run from wherever `position` stands to the last round; its history then has one entry a round."""
     phases = {"lift": lift, "deform": deform, "learn": learn}
@@ -120,7 +111,7 @@ def run_rounds(
         return round(time.monotonic() - began, 1)
 
     def save(state: LoopState, position: RunState) -> None:
-        store.save(state, dataclasses.replace(position, seconds=seconds()))
+        keep(state, dataclasses.replace(position, seconds=seconds()))
 
     while position.round <= run.config.rounds:
         if position.phase == "judge":
@@ -128,7 +119,7 @@ def run_rounds(
             position = dataclasses.replace(position, history=(*position.history, entry))
             began = time.monotonic()
         else:
-            state, position = phases[position.phase](run, state, position, save, _log_of(store))
+            state, position = phases[position.phase](run, state, position, save, log)
         position = _after_phase(position)
         save(state, position)
     return state, position
@@ -139,13 +130,6 @@ def _after_phase(position: RunState) -> RunState:
     if position.phase == PHASES[-1]:
         return dataclasses.replace(position, round=position.round + 1, phase="deform", seconds=0.0)
     return dataclasses.replace(position, phase=PHASES[PHASES.index(position.phase) + 1])
-
-
-def _log_of(store: RunStore) -> Log:
-    def log(position: RunState, values: dict[str, Any]) -> None:
-        store.log({"round": position.round, "phase": position.phase, "epoch": position.epoch} | values)
-
-    return log
 
 
 def initial_state(run: Run) -> LoopState:

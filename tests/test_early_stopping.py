@@ -72,7 +72,7 @@ def _run(setting, fresh, workdir, saves_to_live=0):
     with _Folder(workdir, setting.config) as run:
         run.saves_to_live = saves_to_live
         state, position = run.resume(fresh)
-        return algorithm.run_rounds(setting, state, position, run, lambda *_: {})[0]
+        return algorithm.run_rounds(setting, state, position, run.save, run.log, lambda *_: {})[0]
 
 
 @pytest.fixture(scope="module")

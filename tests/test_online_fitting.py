@@ -139,12 +139,12 @@ class _Memory:
         if self._dies:
             raise _Killed
 
-    def log(self, values):
-        self.lines.append(values)
+    def log(self, position, values):
+        self.lines.append({"phase": position.phase} | values)
 
 
 def _run(setting, state, store, position):
-    return algorithm.run_rounds(setting, state, position, store, lambda *_: {})[0]
+    return algorithm.run_rounds(setting, state, position, store.save, store.log, lambda *_: {})[0]
 
 
 @pytest.fixture(scope="module")

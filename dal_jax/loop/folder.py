@@ -18,7 +18,7 @@ from dal_jax.runtime.metric_log import MetricLog
 
 
 class RunFolder:
-    """Keeps one run: a `algorithm.RunStore`."""
+    """Keeps one run: its states and the numbers it logs."""
 
     def __init__(self, path: PathLike, config: Config, overwrite: bool = False):
         """Open a folder for a run of `config`.
@@ -48,16 +48,17 @@ class RunFolder:
         return state, position
 
     def save(self, state: LoopState, position: RunState) -> None:
-        """Write a checkpoint, and the history as far as it goes."""
+        """Write a checkpoint, and the history as far as it goes: an `algorithm.Save`."""
         notes = dataclasses.asdict(position) | {"history": list(position.history)}
         self._checkpoints.save(self._next_number(), state, notes)
         files.write_json(self.path / "history.json", position.history)
 
-    def log(self, values: dict[str, Any]) -> None:
-        """Append a line to metrics.jsonl, under the number of the next checkpoint."""
+    def log(self, position: RunState, values: dict[str, Any]) -> None:
+        """Append a line to metrics.jsonl, under the number of the next checkpoint: an `algorithm.Log`."""
         if self._log is None:
             raise ValueError("resume() opens the log")
-        self._log.write(self._next_number(), values)
+        where = {"round": position.round, "phase": position.phase, "epoch": position.epoch}
+        self._log.write(self._next_number(), where | values)
 
     def _next_number(self) -> int:
         return (self._checkpoints.latest_step() or 0) + 1

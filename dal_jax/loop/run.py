@@ -65,7 +65,7 @@ def deform_and_learn(
     judge = Judge(run, train.truth, test)
     with folder:
         state, position = folder.resume(algorithm.initial_state(run))
-        state, position = algorithm.run_rounds(run, state, position, folder, judge)
+        state, position = algorithm.run_rounds(run, state, position, folder.save, folder.log, judge)
     scores = {
         "mean_pose_test_mpjpe_mm": judge.mean_pose_test_mpjpe_mm(),
         "regressor_test_vertex_error_mm": judge.vertex_error_test_mm(state),

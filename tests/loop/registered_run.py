@@ -47,6 +47,6 @@ def write(workdir: pathlib.Path, setting: Run) -> None:
     try:
         with _DyingFolder(workdir, setting.config) as run:
             run.resume(state)
-            algorithm.run_rounds(setting, state, position, run, lambda *_: {})
+            algorithm.run_rounds(setting, state, position, run.save, run.log, lambda *_: {})
     except _Killed:
         pass
