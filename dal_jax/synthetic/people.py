@@ -21,7 +21,7 @@ from dal_jax.runtime.errors import InputError
 from dal_jax.synthetic import annotator, motions, rendering, shapes, view as view_lib
 from dal_jax.synthetic.annotator import RECIPES, TRAIN_SUBJECTS, Recipe
 from dal_jax.synthetic.figure import rotate
-from dal_jax.synthetic.rendering import Outfit, draw_light
+from dal_jax.synthetic.rendering import draw_light
 from dal_jax.synthetic.view import Camera, View
 
 NAME = "synthetic_people"
@@ -220,12 +220,12 @@ def _photograph(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (picture, IUV map, mask of what is in front): both maps see the person only where nothing is in front."""
     day = np.random.default_rng((*scene.clothes_seed, _CLOTHES, int(random.integers(12))))
-    outfit = Outfit(scene.subject, day)
+    clothes = rendering.dress(scene.subject, day)
     light = draw_light(scene.camera.rotation @ np.array([0.0, 1.0, 0.0]), random)
     wood = random.uniform(0.1, 0.8) * np.array([1.0, random.uniform(0.7, 1.0), random.uniform(0.5, 1.0)])
     centres = view.cast(grid_px)
     person, cover = rendering.photograph(
-        view, centres, grid_px, recipe.supersample, lambda hits: rendering.paint(view, hits, outfit, light, wood)
+        view, centres, grid_px, recipe.supersample, lambda hits: rendering.paint(view, hits, clothes, light, wood)
     )
     image = person + (1 - cover[..., None]) * rendering.paint_room(
         scene.camera, grid_px, scene.feet_world, recipe.clutter, random

@@ -28,66 +28,76 @@ _FEET = np.isin(np.arange(25), (5, 6))
 _HEAD = np.isin(np.arange(25), shapes.HEAD)
 
 
-class Outfit:
-    """One set of clothes; `colour` paints points of the body by where they lie on the rest surface."""
+Clothes = Callable[[Int[np.ndarray, "p"], Float[np.ndarray, "p 3"]], Float[np.ndarray, "p 3"]]
+"""Returns the albedo, 0..1, of points of the free body given by face and rest position."""
 
-    def __init__(self, subject: str, day: np.random.Generator):
-        """subject: whose skin and hair; day: draws the clothes, which a subject changes."""
-        skin, hair, self._hair_style, self._beard = _LOOKS[subject]
-        self._skin, self._hair = np.array(skin) / 255, np.array(hair) / 255
-        self._top, self._top_pattern = _cloth(day), _pattern(day)
-        self._bottom = _cloth(day, dark=0.6)
-        self._bottom_pattern = _pattern(day, plain=0.75)
-        self._shoe, self._sole = _cloth(day, dark=0.7), day.uniform(0.1, 0.9)
-        self._sleeve = day.choice([-0.05, 0.32, 0.42, 0.70, 0.96, 0.96])  # share of the arm
-        self._leg = day.choice([0.28, 0.45, 0.55, 0.92, 0.92, 0.92, 0.92])  # share of the leg
-        self._hem = day.uniform(-0.12, 0.06)  # where the top ends, m above the hips' middle
-        self._neck = day.uniform(0.01, 0.09)  # depth of the neckline, m
-        self._shoe_top = day.choice([0.955, 0.93, 0.86])
 
-    def colour(self, face: Int[np.ndarray, "p"], rest: Float[np.ndarray, "p 3"]) -> Float[np.ndarray, "p 3"]:
-        """Return albedo, 0..1, of points of the free body given by face and rest position."""
+def dress(subject: str, day: np.random.Generator) -> Clothes:
+    """Draw one set of clothes, which paints points of the body by where they lie on the rest surface.
+
+    subject: whose skin and hair; day: draws the clothes, which a subject changes.
+    """
+    skin = _look(subject)[0]
+    top_colour, top_pattern = _cloth(day), _pattern(day)
+    bottom_colour = _cloth(day, dark=0.6)
+    bottom_pattern = _pattern(day, plain=0.75)
+    shoe_colour, sole = _cloth(day, dark=0.7), day.uniform(0.1, 0.9)
+    sleeve = day.choice([-0.05, 0.32, 0.42, 0.70, 0.96, 0.96])  # share of the arm
+    trousers = day.choice([0.28, 0.45, 0.55, 0.92, 0.92, 0.92, 0.92])  # share of the leg
+    hem = day.uniform(-0.12, 0.06)  # where the top ends, m above the hips' middle
+    neckline = day.uniform(0.01, 0.09)  # its depth, m
+    shoe_top = day.choice([0.955, 0.93, 0.86])
+
+    def colour(face: Int[np.ndarray, "p"], rest: Float[np.ndarray, "p 3"]) -> Float[np.ndarray, "p 3"]:
         part = shapes.surface().part[face]
         x, y, z = rest.T
         line = _lines()
         arm = np.where(_ARM_PARTS[part], (np.abs(x) - line["shoulder"]) / line["arm"], -1.0)
         leg = np.where(_LEG_PARTS[part], (line["hip"] - y) / line["leg"], -1.0)
-        out = np.broadcast_to(self._skin, rest.shape).copy()
+        out = np.broadcast_to(skin, rest.shape).copy()
         trunk = ~_HEAD[part] & ~_ARM_PARTS[part]
-        top = (trunk & (y > self._hem) & (y < line["neck"] - self._neck * _opening(x, z))) | (
-            _ARM_PARTS[part] & (arm < self._sleeve)
-        )
-        bottom = trunk & ~top & (y < line["neck"] - 0.3) & (leg < self._leg)
-        shoe = _FEET[part] | (leg > self._shoe_top)
-        out[top] = self._top_pattern(self._top, rest[top])
-        out[bottom] = self._bottom_pattern(self._bottom, rest[bottom])
-        out[shoe] = np.where((y[shoe] < line["sole"])[:, None], self._sole, self._shoe)
-        self._paint_head(out, _HEAD[part], rest, line)
+        top = (trunk & (y > hem) & (y < line["neck"] - neckline * _opening(x, z))) | (_ARM_PARTS[part] & (arm < sleeve))
+        bottom = trunk & ~top & (y < line["neck"] - 0.3) & (leg < trousers)
+        shoe = _FEET[part] | (leg > shoe_top)
+        out[top] = top_pattern(top_colour, rest[top])
+        out[bottom] = bottom_pattern(bottom_colour, rest[bottom])
+        out[shoe] = np.where((y[shoe] < line["sole"])[:, None], sole, shoe_colour)
+        _paint_head(subject, out, _HEAD[part], rest, line)
         return np.clip(out, 0.02, 0.98)
 
-    def _paint_head(self, out: np.ndarray, head: np.ndarray, rest: np.ndarray, line: dict) -> None:
-        x, y, z = rest.T
-        eyes, ear, nose, mouth = (line["face"][name] for name in ("eyes", "ear", "nose", "mouth"))
-        front = z > ear[2] + 0.03
-        red = np.array([0.62, 0.30, 0.28])
-        lips = head & front & (((np.abs(x) / 0.024) ** 2 + ((y - mouth[1]) / 0.009) ** 2) < 1)
-        out[lips] = 0.4 * out[lips] + 0.6 * red * self._skin.mean() * 1.5
-        beside = np.abs(np.abs(x) - 0.031)
-        white = head & front & (((beside / 0.014) ** 2 + ((y - eyes[1]) / 0.0075) ** 2) < 1)
-        out[white] = 0.85
-        out[head & front & ((beside**2 + (y - eyes[1]) ** 2) < 0.0065**2)] = 0.10
-        out[head & front & (beside < 0.018) & (np.abs(y - eyes[1] - 0.020) < 0.0045)] = self._hair
-        if self._beard:
-            low = head & (z > ear[2] - 0.005) & (y < nose[1] - 0.018) & ~lips & (y > line["neck"] + 0.02)
-            out[low] = 0.35 * out[low] + 0.65 * self._hair
-        if self._hair_style == "bald":
-            return
-        hairline = line["head_top"] - (0.055 if self._hair_style == "cropped" else 0.075)
-        back = z < ear[2] - 0.015
-        nape = {"short": nose[1] - 0.03, "cropped": nose[1] + 0.01, "long": line["neck"] - 0.02}[self._hair_style]
-        side = z < ear[2] + 0.02
-        hair = head & ((y > hairline) | (back & (y > nape)) | (side & (y > ear[1] + 0.035)))
-        out[hair] = self._hair * (0.85 + 0.3 * ((np.sin(x[hair] * 180) * np.sin(z[hair] * 140)) > 0))[:, None]
+    return colour
+
+
+def _look(subject: str) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"], str, bool]:
+    """Return a subject's skin and hair, 0..1, the cut, and whether there is a beard."""
+    skin, hair, style, beard = _LOOKS[subject]
+    return np.array(skin) / 255, np.array(hair) / 255, style, beard
+
+
+def _paint_head(subject: str, out: np.ndarray, head: np.ndarray, rest: np.ndarray, line: dict) -> None:
+    skin, hair_colour, style, beard = _look(subject)
+    x, y, z = rest.T
+    eyes, ear, nose, mouth = (line["face"][name] for name in ("eyes", "ear", "nose", "mouth"))
+    front = z > ear[2] + 0.03
+    red = np.array([0.62, 0.30, 0.28])
+    lips = head & front & (((np.abs(x) / 0.024) ** 2 + ((y - mouth[1]) / 0.009) ** 2) < 1)
+    out[lips] = 0.4 * out[lips] + 0.6 * red * skin.mean() * 1.5
+    beside = np.abs(np.abs(x) - 0.031)
+    white = head & front & (((beside / 0.014) ** 2 + ((y - eyes[1]) / 0.0075) ** 2) < 1)
+    out[white] = 0.85
+    out[head & front & ((beside**2 + (y - eyes[1]) ** 2) < 0.0065**2)] = 0.10
+    out[head & front & (beside < 0.018) & (np.abs(y - eyes[1] - 0.020) < 0.0045)] = hair_colour
+    if beard:
+        low = head & (z > ear[2] - 0.005) & (y < nose[1] - 0.018) & ~lips & (y > line["neck"] + 0.02)
+        out[low] = 0.35 * out[low] + 0.65 * hair_colour
+    if style == "bald":
+        return
+    hairline = line["head_top"] - (0.055 if style == "cropped" else 0.075)
+    back = z < ear[2] - 0.015
+    nape = {"short": nose[1] - 0.03, "cropped": nose[1] + 0.01, "long": line["neck"] - 0.02}[style]
+    side = z < ear[2] + 0.02
+    hair = head & ((y > hairline) | (back & (y > nape)) | (side & (y > ear[1] + 0.035)))
+    out[hair] = hair_colour * (0.85 + 0.3 * ((np.sin(x[hair] * 180) * np.sin(z[hair] * 140)) > 0))[:, None]
 
 
 def _pattern(random: np.random.Generator, plain: float = 0.45) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
@@ -171,7 +181,7 @@ def draw_light(up: Float[np.ndarray, "3"], random: np.random.Generator) -> Light
 
 
 def paint(
-    view: View, hits: Hits, outfit: Outfit, light: Light, furniture: Float[np.ndarray, "3"]
+    view: View, hits: Hits, clothes: Clothes, light: Light, furniture: Float[np.ndarray, "3"]
 ) -> Float[np.ndarray, "*b 3"]:
     """Return the colours, 0..1, of what rays met; furniture: the colour of chairs. Black where they met nothing."""
     face, barycentric = hits.face.ravel(), hits.barycentric.reshape(-1, 3)
@@ -182,7 +192,7 @@ def paint(
     rest = np.einsum("pc,pcd->pd", weight, shapes.corners()[met])
     normal = np.einsum("pc,pcd->pd", weight, view.normals[surface.faces[met]])
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
-    colour[body] = outfit.colour(met, rest) * light(normal)
+    colour[body] = clothes(met, rest) * light(normal)
     other = np.flatnonzero(face >= view.body_faces)
     if len(other):
         shade = np.array([0.8, 0.8, 0.55, 0.65, 1.0, 0.9])[(face[other] - view.body_faces) % 12 // 2]
