@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from scipy import optimize
 
 from dal_jax.body import kinematics, skeleton
+from dal_jax.body.kinematics import Segments
 from dal_jax.body.template import Template
 
 Places = dict[str, tuple[tuple[float, float, float], tuple[str, ...]]]
@@ -82,31 +83,27 @@ def fit(
       names: of the rows.
     """
     mirror = np.asarray(template.mirror)
-    bodies = _posed(template, shapes, joints)
+    vertices, segments = _posed(template, shapes, joints)
+    rest_joints = np.repeat(joints.astype(np.float64), _POSES_A_SHAPE, axis=0)
     rows = np.zeros((len(names), len(mirror)))
     for name, (place, carriers) in places.items():
         middle = not name.startswith("left_")
-        row = _fit_row(template, bodies, np.asarray(place), carriers, mirror if middle else None)
+        target = _targets(rest_joints, segments, np.asarray(place), carriers)
+        candidates = _nearest(template, vertices[0], np.asarray(place), carriers)
+        row = _fit_row(vertices, target, candidates, mirror if middle else None)
         rows[names.index(name)] = row
         if not middle:
             rows[names.index(name.replace("left", "right", 1))] = row[mirror]
     return rows.astype(np.float32)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Posed:
-    """Posed bodies, flattened over shapes and poses: vertices, and the affine maps of their segments."""
-
-    vertices: Float[np.ndarray, "bodies n 3"]
-    rest_joints: Float[np.ndarray, "bodies 24 3"]
-    linear: Float[np.ndarray, "bodies 24 3 3"]
-    position: Float[np.ndarray, "bodies 24 3"]
-
-
-def _posed(template: Template, shapes: np.ndarray, joints: np.ndarray) -> _Posed:
+def _posed(
+    template: Template, shapes: np.ndarray, joints: np.ndarray
+) -> tuple[Float[np.ndarray, "bodies n 3"], Segments]:
+    """Return vertices and segments of posed bodies, flattened over shapes and poses."""
     random = np.random.default_rng(0)
     weight = np.asarray(template.skin_weight, np.float64)
-    vertices, linears, positions = [], [], []
+    vertices, every = [], []
     for shape, rest in zip(shapes, joints, strict=True):
         pose = random.normal(0, _POSE_SIGMA, (_POSES_A_SHAPE, 23, 3))
         scale = np.exp(random.normal(0, _SCALE_SIGMA, (_POSES_A_SHAPE, 24)))
@@ -115,47 +112,46 @@ def _posed(template: Template, shapes: np.ndarray, joints: np.ndarray) -> _Posed
         segments = jax.vmap(lambda a, s, own=own: kinematics.pose_skeleton(own, np.eye(3, dtype=np.float32), a, s))(
             pose.astype(np.float32), scale.astype(np.float32)
         )
-        linear = np.asarray(segments.rotation, np.float64) * scale[:, :, None, None]
-        position = np.asarray(segments.position, np.float64)
+        segments = dataclasses.replace(segments, scale=scale)
+        linear, position = _maps(segments)
         for one in range(_POSES_A_SHAPE):
             carried = linear[one] @ np.moveaxis(shape[None] - rest[:, None], 1, 2) + position[one][:, :, None]
             vertices.append(np.einsum("kin,nk->ni", carried, weight))
-        linears.append(linear)
-        positions.append(position)
-    return _Posed(
-        np.stack(vertices),
-        np.repeat(joints.astype(np.float64), _POSES_A_SHAPE, axis=0),
-        np.concatenate(linears),
-        np.concatenate(positions),
-    )
+        every.append(segments)
+    return np.stack(vertices), jax.tree.map(lambda *each: np.concatenate(each), *every)
 
 
-def _targets(bodies: _Posed, place: np.ndarray, carriers: tuple[str, ...]) -> Float[np.ndarray, "bodies 3"]:
+def _maps(segments: Segments) -> tuple[Float[np.ndarray, "bodies 24 3 3"], Float[np.ndarray, "bodies 24 3"]]:
+    """Return s G and p of segments, in float64."""
+    scale = np.asarray(segments.scale, np.float64)[:, :, None, None]
+    return np.asarray(segments.rotation, np.float64) * scale, np.asarray(segments.position, np.float64)
+
+
+def _targets(
+    rest_joints: Float[np.ndarray, "bodies 24 3"], segments: Segments, place: np.ndarray, carriers: tuple[str, ...]
+) -> Float[np.ndarray, "bodies 3"]:
     """Return the place on every body: its offset from the carriers' joints, by the body's size, halfway between them.
 
     The first body is the template in its T-pose.
     """
-    size = np.ptp(bodies.rest_joints[..., 1], axis=1)
-    targets = []
+    size = np.ptp(rest_joints[..., 1], axis=1)
+    (linear, position), targets = _maps(segments), []
     for carrier in carriers:
         segment = skeleton.SMPL_JOINT_NAMES.index(carrier)
-        offset = (size / size[0])[:, None] * (place - bodies.rest_joints[0, segment])
-        targets.append(np.einsum("bij,bj->bi", bodies.linear[:, segment], offset) + bodies.position[:, segment])
+        offset = (size / size[0])[:, None] * (place - rest_joints[0, segment])
+        targets.append(np.einsum("bij,bj->bi", linear[:, segment], offset) + position[:, segment])
     return np.mean(targets, axis=0)
 
 
 def _fit_row(
-    template: Template,
-    bodies: _Posed,
-    place: np.ndarray,
-    carriers: tuple[str, ...],
+    vertices: Float[np.ndarray, "bodies n 3"],
+    target: Float[np.ndarray, "bodies 3"],
+    candidates: Int[np.ndarray, "c"],
     mirror: np.ndarray | None,
 ) -> Float[np.ndarray, "n"]:
-    target = _targets(bodies, place, carriers)
-    candidates = _nearest(template, bodies.vertices[0], place, carriers)
-    columns = bodies.vertices[:, candidates]
+    columns = vertices[:, candidates]
     if mirror is not None:
-        columns = (columns + bodies.vertices[:, mirror[candidates]]) / 2
+        columns = (columns + vertices[:, mirror[candidates]]) / 2
     chosen = np.arange(len(candidates))
     limit = _LARGEST_ROW if mirror is None else _LARGEST_ROW // 2
     in_t_pose = np.ones(len(target))
@@ -169,7 +165,7 @@ def _fit_row(
         if len(support) <= limit and len(support) == len(chosen):
             break
         chosen = chosen[support[np.argsort(-solution[support], kind="stable")[:limit]]]
-    row = np.zeros(bodies.vertices.shape[1])
+    row = np.zeros(vertices.shape[1])
     row[candidates[chosen]] = solution
     if mirror is not None:
         row = (row + row[mirror]) / 2
