@@ -197,7 +197,8 @@ def stage(function: Callable[..., Any], *arguments: Any) -> Any:
     branch of a conditional is a border that it respects; the condition always holds, which the compiler cannot know.
     On other platforms this is a plain call.
     """
-    result = jax.eval_shape(function, *arguments)
+    traced_once = jax.jit(function)
+    result = jax.eval_shape(traced_once, *arguments)
     probe = jax.tree.leaves(arguments)[0].ravel()[0]
     always = (probe < 1) | (probe >= 0) | jnp.isnan(probe)
 
@@ -205,5 +206,5 @@ def stage(function: Callable[..., Any], *arguments: Any) -> Any:
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), result)
 
     return jax.lax.platform_dependent(
-        *arguments, cpu=lambda *a: jax.lax.cond(always, function, never, *a), default=function
+        *arguments, cpu=lambda *a: jax.lax.cond(always, traced_once, never, *a), default=traced_once
     )
