@@ -26,7 +26,7 @@ from dal_jax.uncertainty.verdict import Verdict
 
 _DATA = flags.DEFINE_string("data", None, "Folder of the recording.", required=True)
 _OUT = flags.DEFINE_string("out", None, "JSON to write.", required=True)
-_LIFTING = flags.DEFINE_string("lifting", None, "Folder of a trained lifter, for depths.")
+_LIFTING = flags.DEFINE_string("lifting", None, "Folder of a trained lifter, for depths; or shipped.")
 _CAMERA = flags.DEFINE_enum("camera", "perspective", ["perspective", "weak"], "weak: as if no calibration were known.")
 _PITCH = flags.DEFINE_bool("pitch", True, "Use how far each camera looks down.")
 _EVERY = flags.DEFINE_integer("every", 5, "Which frames: every so many.", lower_bound=1)
@@ -91,9 +91,9 @@ def main(_: list[str]) -> None:
     results.emit([row], _OUT.value)
 
 
-def _rank(doubt: list[float], each: dict[str, np.ndarray]) -> float:
-    """Return Spearman's rank correlation of a doubt with the true errors."""
-    return float(stats.spearmanr(doubt, each["scale_matched_mm"]).statistic)
+def _rank(doubt: list[float], each: dict[str, np.ndarray]) -> float | None:
+    """Return Spearman's rank correlation of a doubt with the true errors; None where all views are doubted alike."""
+    return float(stats.spearmanr(doubt, each["scale_matched_mm"]).statistic) if len(set(doubt)) > 1 else None
 
 
 def undistorted(keypoints_px: Float[np.ndarray, "... 3"], camera: dict) -> Float[np.ndarray, "... 3"]:
