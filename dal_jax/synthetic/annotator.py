@@ -113,12 +113,12 @@ def err(points: Points, side_px: float, recipe: Recipe, random: np.random.Genera
 
 
 def keypoints(
-    joints_px: Float[np.ndarray, "17 2"],
+    joints_px: Float[np.ndarray, "k 2"],
     visible: np.ndarray,
     side_px: float,
     recipe: Recipe,
     random: np.random.Generator,
-) -> Float[np.ndarray, "17 2"]:
+) -> Float[np.ndarray, "k 2"]:
     """Return key points as annotated: a little off, hidden ones (which are guessed) more so."""
     spread_px = np.where(visible, recipe.keypoint_noise, recipe.hidden_keypoint_noise) * side_px
     return joints_px + random.normal(0, 1, joints_px.shape) * spread_px[:, None]

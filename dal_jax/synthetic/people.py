@@ -6,17 +6,19 @@ A person follows from (recipe, split, index) alone: posed, photographed, annotat
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from dal_jax.body import skeleton
 from dal_jax.data import preparing, schema
 from dal_jax.data.schema import DatasetBuilder
 from dal_jax.data.source import Example, check_choices
 from dal_jax.data.visible_points import Points, exact_points, pixel_grid_px
 from dal_jax.observations import photographs
+from dal_jax.runtime import progress
 from dal_jax.runtime.errors import InputError
 from dal_jax.synthetic import annotator, motions, rendering, shapes, view as view_lib
 from dal_jax.synthetic.annotator import RECIPES, TRAIN_SUBJECTS, Recipe
@@ -26,6 +28,7 @@ from dal_jax.synthetic.view import Camera, View
 
 NAME = "synthetic_people"
 _SPLITS = ("train", "test")
+_CROP = 1.2  # side of the crop over that of the key points, of which annotators err by a share
 _TAKE, _CLOTHES = 12, 13  # streams of random numbers that several examples share
 
 
@@ -110,6 +113,44 @@ def named(recipe: str | Recipe) -> Recipe:
     if recipe not in RECIPES:
         raise InputError(f"{NAME}/{recipe}: no such configuration; there are {', '.join(RECIPES)}")
     return RECIPES[recipe]
+
+
+# --- 2D poses alone, which lifters learn from ---
+
+_LOOK_DOWN_DEG, _DISTANCE_M = (0.0, 20.0), (3.0, 7.0)  # of the cameras: nobody photographs people from one height
+_GUESSED = 0.2  # share of key points that an annotator has to guess, as of the rendered people's
+_POSES = 14  # stream of random numbers
+
+
+def poses_2d(rows: Sequence[int], seed: int = 0) -> dict[str, Float[np.ndarray, "n k 2"]]:
+    """Return key points of people of the training subjects, px, y down, annotated under each set's name.
+
+    Unlike the rendered people each is before a camera of its own, which looks down by anything from 0 to 20 degrees,
+    3 to 7 metres away. Nothing is rendered, so a key point is guessed at random.
+
+    Args:
+      rows: which people; a row gives the same person whatever the others.
+      seed: of all of them.
+    """
+    recipe = Recipe("poses_2d", train_count=max(rows) + 1, test_count=0, image_size=1, seed=seed)
+    people = [_pose_2d(recipe, row) for row in progress.bar("2D poses", rows, unit="person")]
+    return {name: np.stack([one[name] for one in people]) for name in skeleton.KEYPOINT_SETS}
+
+
+def _pose_2d(recipe: Recipe, index: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng((recipe.seed, _POSES, index))
+    scene = stage(recipe, "train", index, random)
+    down = np.arcsin(-scene.camera.rotation[2, 1])  # how far the scene's camera looks down already
+    tilt = rotate("X", np.radians(random.uniform(*_LOOK_DOWN_DEG)) - down)
+    ahead = np.array([0.0, 0.0, random.uniform(*_DISTANCE_M)])
+    hip, annotated = scene.joints_h36m[0], {}
+    for name in skeleton.KEYPOINT_SETS:
+        points = np.asarray(shapes.surface().regressor(name)) @ scene.vertices
+        points_px = view_lib.project((points - hip) @ tilt.T + ahead)
+        side_px = _CROP * np.ptp(points_px, axis=0).max()
+        visible = random.random(len(points_px)) >= _GUESSED
+        annotated[name] = annotator.keypoints(points_px, visible, side_px, recipe, random).astype(np.float32)
+    return annotated
 
 
 # --- One person ---
