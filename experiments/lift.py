@@ -1,6 +1,7 @@
 """Lift 2D poses to 3D with a trained lifter.
 
-    python -m experiments.lift --poses=poses.npz --checkpoint=runs/lifting --out=lifted.npz --pictures=looks
+    python -m experiments.lift --poses=poses.npz --out=lifted.npz --pictures=looks
+    python -m experiments.lift --poses=poses.npz --checkpoint=runs/lifting --out=lifted.npz
 
 --poses: as for experiments.train_lifting. Writes an .npz with
   joints     (n, 17, 3), the pelvis at the origin, x right, y down, z away from the camera, in the unit of the 2D poses
@@ -24,7 +25,7 @@ import numpy as np
 from absl import flags
 
 import dal_jax as dal
-from dal_jax.lifting import criteria
+from dal_jax.lifting import criteria, folder
 from dal_jax.lifting.lift import OUTLIER_RESIDUAL, Lifted
 from dal_jax.lifting.poses import Poses2D, read
 from dal_jax.observations import observation, photographs
@@ -33,7 +34,9 @@ from dal_jax.runtime.errors import InputError
 from dal_jax.viewing import plots
 
 _POSES = flags.DEFINE_string("poses", None, "2D poses: .npz, .npy or COCO key point .json.", required=True)
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder that train_lifting wrote.", required=True)
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", folder.SHIPPED, "The folder or the small .npz that train_lifting wrote, or shipped."
+)
 _OUT = flags.DEFINE_string("out", None, "The .npz to write.", required=True)
 _PICTURES = flags.DEFINE_string("pictures", None, "Folder for sheet.png and turntable.gif.")
 _PICTURED = flags.DEFINE_integer("pictured", 24, "Poses in the pictures.", lower_bound=1)

@@ -1,8 +1,12 @@
-"""A lifter's folder (config.json, checkpoints/, metrics.jsonl): train into it, load from it, lift with it."""
+"""A lifter's folder (config.json, checkpoints/, metrics.jsonl): train into it, load from it, lift with it.
+
+And its small file, an .npz that holds what lifting needs and nothing else; one is shipped.
+"""
 
 import dataclasses
 import functools
 import hashlib
+import json
 import pathlib
 import reprlib
 import shutil
@@ -19,30 +23,36 @@ from dal_jax.lifting.config import Config, validate
 from dal_jax.lifting.lift import Lifted, Lifter
 from dal_jax.lifting.poses import Poses2D, checked
 from dal_jax.lifting.training import LiftingState
-from dal_jax.runtime import files, progress
+from dal_jax.runtime import archives, files, progress
 from dal_jax.runtime.checkpoints import Checkpoints
 from dal_jax.runtime.errors import InputError
 from dal_jax.runtime.files import PathLike
 from dal_jax.runtime.metric_log import MetricLog
 
+SHIPPED = "shipped"
+"""Stands for `SHIPPED_FILE` wherever a lifter's folder is asked for."""
+SHIPPED_FILE = pathlib.Path(__file__).parent / "assets" / "lifter.npz"
+"""A lifter of the embedded people's 2D poses, made by `make lifter`."""
+
 _CONTENT = {"config.json", "checkpoints", "metrics.jsonl", "tensorboard"}
 _BATCH = 4096
+_RECIPE = "recipe"  # the field of a small file that is no parameter: JSON
 
 
 def lift(
     keypoints_px: Float[np.ndarray, "n 17 2"],
-    lifter: PathLike | tuple[Config, Lifter],
+    lifter: PathLike | tuple[Config, Lifter] = SHIPPED,
     visible: Bool[np.ndarray, "n 17"] | None = None,
 ) -> Lifted:
     """Lift 2D poses to 3D with a trained lifter; NumPy in, NumPy out.
 
-        lifted = lift(keypoints_px, "runs/lifting")
+        lifted = lift(keypoints_px)    # the shipped lifter; or lift(keypoints_px, "runs/lifting")
         lifted.joints     # (n, 17, 3), pelvis at the origin, x right, y down, z away from the camera, px
         lifted.depth_sd   # (n, 17), standard deviation of each depth; None from a `kudo` lifter
 
     Args:
       keypoints_px: Human3.6M's joints, x right, y down, px (any unit will do: the result has the same).
-      lifter: the folder that `train` or `experiments.train_lifting` wrote, or what `load` read from it.
+      lifter: `shipped`; the folder or the small file that `experiments.train_lifting` wrote; or what `load` read.
       visible: which joints are known; None: all. The value at an unknown joint is not used.
 
     Raises:
@@ -73,27 +83,75 @@ def _lift(config: Config, lifter: Lifter, keypoints: jax.Array, visible: jax.Arr
 
 
 def load(path: PathLike) -> tuple[Config, Lifter]:
-    """Return (config, lifter) for `lift` from the last checkpoint of a training folder.
+    """Return (config, lifter) for `lift`.
+
+    Args:
+      path: a training folder, whose last checkpoint is read; a small file (.npz) that `save` wrote; or `shipped`.
 
     Raises:
-      errors.InputError: the folder has no configuration or no checkpoint yet, or is damaged.
+      errors.InputError: the folder has no configuration or no checkpoint yet, or it or the file is damaged.
     """
+    if str(path) == SHIPPED:
+        return _read_small(SHIPPED_FILE)
     path = pathlib.Path(path)
+    if path.suffix == ".npz" and not path.is_dir():
+        return _read_small(path)
     file = path / "config.json"
     if not file.exists():
-        raise InputError(f"{path}: is no folder of a trained lifter (it has no config.json)")
-    fields = _read_json(file).get("config")
-    known = {field.name for field in dataclasses.fields(Config)}
-    if not isinstance(fields, dict) or set(fields) != known:
-        raise InputError(f"{file}: is no configuration of a lifter")
-    config = _config(file, fields)
+        raise InputError(f"{path}: is no folder of a trained lifter (it has no config.json), nor '{SHIPPED}'")
+    config = _config(file, _read_json(file).get("config"))
     example = jax.eval_shape(functools.partial(training.initial_state, config), jax.random.key(0))
     state, _ = Checkpoints(path / "checkpoints").restore(example)
     return config, state.lifter
 
 
-def _config(file: pathlib.Path, fields: dict[str, Any]) -> Config:
-    """Return a configuration from fields that may still be anything."""
+def save(path: PathLike, config: Config, lifter: Lifter, made_of: dict[str, Any]) -> None:
+    """Write a lifter as one small .npz for `load`: parameters in half precision, and its recipe.
+
+    Half precision changes depths by less than a thousandth of their error.
+
+    Args:
+      path: the file, which is replaced.
+      config: of the training.
+      lifter: its result.
+      made_of: JSON values that say what the lifter learned from.
+    """
+    leaves = {name: np.asarray(leaf, np.float16) for name, leaf in _leaves(lifter).items()}
+    recipe = json.dumps({"config": dataclasses.asdict(config)} | made_of)
+    files.savez(path, **leaves, **{_RECIPE: np.array(recipe)})
+
+
+def _read_small(path: pathlib.Path) -> tuple[Config, Lifter]:
+    fields = archives.read(path)
+    try:
+        recipe = files.parse_json(str(fields.pop(_RECIPE)))
+    except (KeyError, ValueError):
+        raise InputError(f"{path}: is no file of a lifter (its field '{_RECIPE}' is no JSON)") from None
+    config = _config(path, recipe.get("config") if isinstance(recipe, dict) else None)
+    example = jax.eval_shape(lambda key: training.initial_state(config, key).lifter, jax.random.key(0))
+    expected = _leaves(example)
+    for name, leaf in expected.items():
+        given = fields.get(name)
+        if given is None or given.shape != leaf.shape or given.dtype.kind != "f":
+            found = "missing" if given is None else f"{given.dtype} of shape {given.shape}"
+            raise InputError(f"{path}: field '{name}' is {found}, expected floats of shape {leaf.shape}")
+        if not np.isfinite(given).all():
+            raise InputError(f"{path}: field '{name}' holds a value that is not finite")
+    leaves = [fields[name].astype(np.float32) for name in expected]
+    return config, jax.tree.unflatten(jax.tree.structure(example), leaves)
+
+
+def _leaves(lifter: Lifter) -> dict[str, Any]:
+    """Return a lifter's arrays by their place in it, as in `generators.params.mlp.first.kernel`."""
+    places, _ = jax.tree.flatten_with_path(lifter)
+    return {jax.tree_util.keystr(place, simple=True, separator="."): leaf for place, leaf in places}
+
+
+def _config(file: pathlib.Path, fields: Any) -> Config:
+    """Return a configuration from what may still be anything."""
+    known = {field.name for field in dataclasses.fields(Config)}
+    if not isinstance(fields, dict) or set(fields) != known:
+        raise InputError(f"{file}: is no configuration of a lifter")
     for field in dataclasses.fields(Config):
         value, expected = fields[field.name], type(field.default)
         # True is an int, too; a number with a fraction may have none.

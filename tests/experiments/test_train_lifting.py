@@ -92,6 +92,21 @@ def test_the_library_lifts_as_the_binary_does(poses, trained):
     assert np.isfinite(partly.joints).all() and (partly.points_sd[:, 13] > 0).all()
 
 
+def test_the_asset_of_a_training_lifts_as_its_folder_does_and_none_is_needed(poses, trained, tmp_path):
+    """`--asset` writes half floats; without --checkpoint the shipped lifter lifts."""
+    asset, out = tmp_path / "lifter.npz", tmp_path / "lifted.npz"
+    flags = (f"--poses={poses}", f"--workdir={trained}", "--steps=12", "--seed=3", *_TINY, f"--asset={asset}")
+    done = _run("train_lifting", *flags)
+    assert done.returncode == 0 and f"wrote {asset}" in done.stdout, done.stderr
+    given = np.load(poses)["keypoints"]
+    by_folder, by_asset = folder.lift(given, trained), folder.lift(given, asset)
+    np.testing.assert_allclose(by_asset.depth, by_folder.depth, atol=0.01 * np.abs(by_folder.depth).max())
+    done = _run("lift", f"--poses={poses}", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    with np.load(out) as lifted:
+        np.testing.assert_allclose(lifted["joints"], folder.lift(given, "shipped").joints, atol=1e-2)  # px
+
+
 @pytest.mark.parametrize(
     ("keypoints", "visible", "message"),
     [
@@ -126,7 +141,10 @@ def test_the_published_method_is_a_preset_and_lifts_without_deviations(poses, tm
         ("train_lifting", ["--config.width=16"], "config.width"),
         ("train_lifting", ["--config.preset=cudo"], "--config.preset=cudo: one of kudo, demo, best"),
         ("train_lifting", ["--config.learning_rate=-1"], "--config.learning_rate=-1.0"),
+        ("train_lifting", ["--asset=lifter.txt"], "--asset=lifter.txt: the name must end in .npz"),
         ("lift", ["--checkpoint={poses.parent}", "--out={tmp_path}/out.npz"], "no folder of a trained lifter"),
+        ("lift", ["--checkpoint={poses}", "--out={tmp_path}/out.npz"], "poses.npz: is no file of a lifter"),
+        ("lift", ["--checkpoint=shiped", "--out={tmp_path}/out.npz"], "shiped: is no folder of a trained lifter"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_exit_code_2(name, flags, message, poses, trained, tmp_path):
