@@ -12,7 +12,7 @@ from absl import flags
 
 import dal_jax as dal
 from dal_jax.body.formats.npz import FREE_BODY
-from dal_jax.fits import export, output
+from dal_jax.fits import export, fitting, output
 from dal_jax.fits.fitting import FitOptions
 from dal_jax.observations.person import Annotations
 from dal_jax.registration import schedules
@@ -37,7 +37,12 @@ _BODY = flags.DEFINE_string(
 _BLENDSHAPES = flags.DEFINE_bool(
     "pose_blendshapes", False, "Use the pose blendshapes of --body (SMPL's); not with the optimiser lm."
 )
-_LIFTING = flags.DEFINE_string("lifting", None, "Folder of a trained lifter, for the depth of key points (eq. 4).")
+_LIFTING = flags.DEFINE_string(
+    "lifting",
+    None,
+    "The lifter that gives key points their depth (eq. 4): the folder or the small .npz of train_lifting; shipped; or "
+    "none. Left out: shipped for people without dense points, where the weights are pose_prior and no pitch is given.",
+)
 _CAMERA = flags.DEFINE_enum(
     "camera", "weak", ["weak", "perspective"],
     "weak: the paper's; perspective: with joints in the camera's axes and the focal length of --focal_px or, left out, "
@@ -109,6 +114,9 @@ def main(_: list[str]) -> None:
     for rejected in people.rejected[:_SHOWN_ROWS]:
         print(f"  skipped: {rejected.message}")
     initial = dal.load_fits(_INITIAL.value) if _INITIAL.value else None
+    if (lifter := fitting.chosen_lifter(people, options, _LIFTING.value)) is not None:
+        by_default = ", for people without dense points; --lifting=none: no depths"
+        print(f"lifter of depths: {lifter}{by_default if _LIFTING.value is None else ''}")
     fits = dal.fit(people, body, options, lifting=_LIFTING.value, initial=initial, progress=True)
     fits.save(_OUT.value, formats, keep_fragments=_FRAGMENTS.value, overwrite=_OVERWRITE.value)
     print(output.table(fits.report_rows(), _SHOWN_ROWS))

@@ -5,6 +5,7 @@ import functools
 import os
 
 import numpy as np
+from jaxtyping import Bool
 
 from dal_jax.body.formats.load import load_body
 from dal_jax.body.template import Template
@@ -12,7 +13,7 @@ from dal_jax.fits import file
 from dal_jax.fits.file import FitRows
 from dal_jax.fits.fits import Fits, Report
 from dal_jax.lifting import folder as lifter_folder, lift
-from dal_jax.observations.observation import Observation
+from dal_jax.observations.observation import Observation, with_depth
 from dal_jax.observations.observations import Observations
 from dal_jax.observations.person import Annotations
 from dal_jax.registration import register, schedules, single_views
@@ -24,6 +25,7 @@ from dal_jax.runtime import progress as bars
 from dal_jax.uncertainty import noise, quality
 from dal_jax.uncertainty.noise import NoiseLevels
 
+WITHOUT_LIFTER = "none"
 WEIGHTS = (*schedules.WEIGHTS, "estimated")
 _FEW_STEPS = ("lm", "dense_lm", "gauss_newton")  # second-order methods
 _FEW, _MANY = 30, 300
@@ -133,7 +135,9 @@ def fit(
       body: from `load_body`; None: the free body.
       options: see `FitOptions`.
       optimizer: the same as in `options`, which it overrides.
-      lifting: folder of a trained lifter, for the depths of key points (eq. 4); None: eq. 4 has no z term.
+      lifting: the lifter that gives key points their depth (eq. 4): a folder or a small file of one, `shipped`, or
+        `none`, with which eq. 4 has no z term. None: `shipped` for people without dense points, where the weights
+        are `pose_prior` and no pitch is given; else `none`.
       initial: earlier fits of the same people, one more start.
       progress: show bars on stderr.
 
@@ -157,8 +161,8 @@ def fit(
         middle = np.array([annotations.middle_px(one) for one in annotations.people])
         focal = options.focal_px or np.array([annotations.focal_px(one) for one in annotations.people])
         observed = observed.with_camera(focal, middle)
-    if lifting is not None:
-        observed = observed.replace(functools.partial(lifted, lifting))
+    if (lifter := chosen_lifter(observed, options, lifting)) is not None:
+        observed = observed.replace(functools.partial(lifted, lifter, alone=lifting is None))
     config, objective = options.registration(len(observed)), options.objective()
     to_fit, levels = observed.stacked, None
     if options.weights == "pose_prior":
@@ -204,10 +208,44 @@ def refine(fits: Fits, optimizer: str = "lm") -> Fits:
     return Fits.of(observed, fits.body, found.parameters, energy, converged, fits.annotations)
 
 
-def lifted(lifter: str | os.PathLike[str], observation: Observation) -> Observation:
-    """Return stacked observations with the depths that a trained lifter gives their key points (z of eq. 4)."""
+def chosen_lifter(
+    people: Observations | Annotations, options: FitOptions, lifting: str | os.PathLike[str] | None
+) -> str | os.PathLike[str] | None:
+    """Return the lifter that `fit` takes for an argument `lifting`; None: no depths are lifted.
+
+    Note: our choice, by `benchmarks/several_cameras.json`. On synthetic people and on a real one the shipped lifter
+    makes fits to key points alone better. Where the pitch is known it improves the pose and not the lean, which it
+    takes from the cameras that it has learned from.
+    """
+    if lifting is not None:
+        return None if str(lifting) == WITHOUT_LIFTER else lifting
+    if isinstance(people, Annotations):
+        alone = any(len(person.part) == 0 for person in people.people)
+    else:
+        alone = np.any(_alone(people.stacked))
+    measured = options.weights == "pose_prior" and options.pitch_deg is None
+    return lifter_folder.SHIPPED if alone and measured else None
+
+
+def lifted(lifter: str | os.PathLike[str], observation: Observation, alone: bool = False) -> Observation:
+    """Return stacked observations with the depths that a lifter gives their key points (z of eq. 4).
+
+    alone: give them to people without dense points alone, the others keep what they have.
+    """
     config, parameters = lifter_folder.load(lifter)
-    return lift.with_lifted_depth(config, parameters, observation)
+    given = lift.with_lifted_depth(config, parameters, observation)
+    if not alone:
+        return given
+    rows = _alone(observation)[:, None]
+    depth, confidence = (
+        np.where(rows, getattr(given, name), getattr(observation, name)) for name in ("depth", "depth_confidence")
+    )
+    return with_depth(observation, depth, confidence)
+
+
+def _alone(observation: Observation) -> Bool[np.ndarray, "people"]:
+    """Return who has no dense points."""
+    return ~np.any(np.asarray(observation.point_confidence) > 0, axis=-1)
 
 
 def _check_faces(observation: Observation, body: Template) -> None:

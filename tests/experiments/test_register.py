@@ -101,6 +101,8 @@ def test_files_that_cannot_be_used_are_one_line(people):
         ((good, f"--chart={people}/people.json", out), "people.json: not a MATLAB file"),
         ((good, f"--initial={people}/absent.npz", out), "absent.npz"),
         ((good, f"--lifting={people}/absent", out), "absent"),
+        ((good, f"--lifting={people}/absent.npz", out), "absent.npz: no such file"),
+        ((good, f"--lifting={people}/people.json", out), "people.json: is no folder of a trained lifter"),
     ):
         _refused(_run(*flags), told)
     assert not (pathlib.Path(people) / "out" / "fits.npz").exists()
