@@ -6,8 +6,9 @@
 
 --poses: .npz with `keypoints` (n, 17, 2) px, y down, Human3.6M order, and, if some are missing, `visible` (n, 17);
 .npy (n, 34); COCO key point JSON; or the word synthetic_people, for 2D poses of the embedded training people, half of
-them marked as COCO's annotators would. `make lifter` trains the shipped lifter so. Writes WORKDIR/config.json, metrics.jsonl and checkpoints/. The same command
-resumes a killed run, and with a larger --steps a finished one, too. About two minutes for `demo` on two cores.
+them marked as COCO's annotators would. `make lifter` trains the shipped lifter so. Writes WORKDIR/config.json,
+metrics.jsonl and checkpoints/. The same command resumes a killed run, and with a larger --steps a finished one, too.
+About two minutes for `demo` on two cores.
 """
 
 import pathlib
