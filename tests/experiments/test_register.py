@@ -108,6 +108,31 @@ def test_files_that_cannot_be_used_are_one_line(people):
     assert not (pathlib.Path(people) / "out" / "fits.npz").exists()
 
 
+def test_one_line_says_which_lifter_gives_depths_and_to_whom(people):
+    """The runs end before the fit, at a camera whose focal length is not known."""
+    content = json.loads((people / "people.json").read_text())
+    dense = {"dp_I", "dp_U", "dp_V", "dp_x", "dp_y"}
+    content["annotations"] = [
+        {name: value for name, value in entry.items() if name not in dense}
+        | {"keypoints": np.ravel([[30 + 7 * k, 40 + 9 * k, 2] for k in range(17)]).tolist()}
+        for entry in content["annotations"]
+    ]
+    alone = annotation_files.write_json(people / "alone.json", content)
+    default = "lifter of depths: shipped, for people without dense points; --lifting=none: no depths"
+    for file_name, flags, expected in (
+        ("alone.json", [], [default]),
+        ("alone.json", ["--lifting=none"], []),
+        ("alone.json", ["--pitch_deg=10"], []),
+        ("people.json", [], []),
+        ("people.json", ["--lifting=shipped"], ["lifter of depths: shipped"]),
+    ):
+        done = _run(
+            f"--annotations={alone.with_name(file_name)}", "--camera=perspective", f"--out={people}/out", *flags
+        )
+        _refused(done, "focal length")
+        assert [line for line in done.stdout.splitlines() if "lifter" in line] == expected
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
