@@ -26,7 +26,7 @@ from dal_jax.uncertainty.verdict import Verdict
 
 _DATA = flags.DEFINE_string("data", None, "Folder of the recording.", required=True)
 _OUT = flags.DEFINE_string("out", None, "JSON to write.", required=True)
-_LIFTING = flags.DEFINE_string("lifting", None, "Folder of a trained lifter, for depths; or shipped.")
+_LIFTING = flags.DEFINE_string("lifting", "none", "Folder of a trained lifter, for depths; shipped; or none.")
 _CAMERA = flags.DEFINE_enum("camera", "perspective", ["perspective", "weak"], "weak: as if no calibration were known.")
 _PITCH = flags.DEFINE_bool("pitch", True, "Use how far each camera looks down.")
 _EVERY = flags.DEFINE_integer("every", 5, "Which frames: every so many.", lower_bound=1)
@@ -67,7 +67,7 @@ def main(_: list[str]) -> None:
     scale = fits.segment_scale / np.exp(np.log(fits.segment_scale).mean(axis=1, keepdims=True))
     row = {
         "views": views * frames,
-        "lifting": _LIFTING.value is not None,
+        "lifting": _LIFTING.value != "none",
         "camera": _CAMERA.value,
         "weights": _WEIGHTS.value,
         "pitch_known": pitch_deg is not None,
