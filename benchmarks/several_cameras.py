@@ -77,6 +77,7 @@ def main(_: list[str]) -> None:
             for view, one in enumerate(cameras)
         },
         "segment_scale": [float(scale.min()), float(scale.max())],
+        "z_within_sd": _within(fits, joints, truth),
         "spearman": {
             "sample_weight": _rank([1 - one.sample_weight for one in fits.quality], each),
             "expected_error": _rank([one.numbers["expected_error_mm"] for one in fits.quality], each),
@@ -89,6 +90,16 @@ def main(_: list[str]) -> None:
         },
     }
     results.emit([row], _OUT.value)
+
+
+def _within(fits: dal.Fits, joints: Float[np.ndarray, "n 12 3"], truth_mm: Float[np.ndarray, "n 12 3"]) -> list[float]:
+    """Return the shares of joints whose depth error is within one and within two of the posterior's deviations."""
+    rows = [skeleton.H36M_JOINT_NAMES.index(name.replace("ankle", "foot")) for name in LIMBS]
+    names = np.array(skeleton.H36M_JOINT_NAMES)[rows]
+    deviation = np.array([[one.numbers["joint_sd_mm"][name][2] for name in names] for one in fits.quality])
+    apart = np.array([scale_matched(*pair)[:, 2] for pair in zip(joints, truth_mm, strict=True)])
+    known = np.isfinite(apart)
+    return [float(np.mean(np.abs(apart[known]) < count * deviation[known])) for count in (1, 2)]
 
 
 def _rank(doubt: list[float], each: dict[str, np.ndarray]) -> float | None:
@@ -136,12 +147,17 @@ def scores(joints: Float[np.ndarray, "n 12 3"], truth_mm: Float[np.ndarray, "n 1
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
+def scale_matched(joints: Float[np.ndarray, "12 3"], truth_mm: Float[np.ndarray, "12 3"]) -> Float[np.ndarray, "12 3"]:
+    """Return how far joints lie from their truth (NaN: unknown), scaled and moved so that hips lie on hips; mm."""
+    centred, true = (each - each[_HIPS].mean(axis=0) for each in (joints.astype(np.float64), truth_mm))
+    known = np.isfinite(truth_mm).all(axis=1)
+    return max(np.sum(centred[known] * true[known]), 0.0) / np.sum(centred[known] ** 2) * centred - true
+
+
 def _score(joints: Float[np.ndarray, "12 3"], truth_mm: Float[np.ndarray, "12 3"]) -> dict[str, float]:
     known = np.isfinite(truth_mm).all(axis=1)
-    centred, true = (each - each[_HIPS].mean(axis=0) for each in (joints, truth_mm))
-    scale = max(np.sum(centred[known] * true[known]), 0.0) / np.sum(centred[known] ** 2)
-    apart = (scale * centred - true)[known]
-    trunk, trunk_true = (each[_SHOULDERS].mean(axis=0) for each in (centred, true))
+    apart = scale_matched(joints, truth_mm)[known]
+    trunk, trunk_true = (each[_SHOULDERS].mean(axis=0) - each[_HIPS].mean(axis=0) for each in (joints, truth_mm))
     cosine = trunk @ trunk_true / np.linalg.norm(trunk) / np.linalg.norm(trunk_true)
     return {
         "scale_matched_mm": np.linalg.norm(apart, axis=1).mean(),

@@ -5,8 +5,8 @@
 
 Registers people with noise levels estimated from their own residuals, predicts the standard deviation of every joint,
 and counts how often the truth lies within one and two. Truth is read for that, for the depths that stand for lifted
-ones (true depth plus independent noise), and for the average person's size. There are three tables, because one image
-does not show how large a person is: scaled about the camera, people look the same.
+ones (true depth, a common turn as lifters make it, and independent noise), and for the average person's size. There are
+three tables, because one image does not show how large a person is: scaled about the camera, people look the same.
 
   own size       every person's size is known
   adults         everybody is given the average training person's size, and their true sizes are drawn as adults have
@@ -37,7 +37,9 @@ _DATA_DIR = flags.DEFINE_string("data_dir", "runs/data", "Where the synthetic pe
 _SYNTHETIC = flags.DEFINE_string("synthetic", "demo", "Which of them: tiny, demo, full.")
 _SPLIT = flags.DEFINE_enum("split", "test", ["train", "test"], "Split whose people are fitted.")
 _PEOPLE = flags.DEFINE_integer("people", 512, "How many of them, at most.", 1)
-_DEPTH_NOISE = flags.DEFINE_float("depth_noise", 0.1, "Metres, of simulated depths; 0: no depths.", 0.0)
+_DEPTH_NOISE = flags.DEFINE_float(
+    "depth_noise", 0.1, "Metres, of simulated depths, beside their turn; 0: no depths.", 0.0
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Of that noise.")
 _OUT = flags.DEFINE_string("out", None, "Also write the figures there, as JSON.")
 
@@ -86,7 +88,7 @@ def _compare(joints_mm, deviation_mm, truth_mm: np.ndarray) -> dict:
 
 
 def _simulate_depth(observed: Observation, truth_mm: np.ndarray, noise_m: float, seed: int):
-    """Return observations with the true depth of every joint, as a lifter might give it: with independent noise."""
+    """Return observations with the true depth of every joint, as a lifter might give it: turned, with noise on each."""
     visible = np.asarray(observed.keypoint_confidence) > 0
     share = visible / np.maximum(visible.sum(axis=1, keepdims=True), 1)
 
@@ -96,7 +98,9 @@ def _simulate_depth(observed: Observation, truth_mm: np.ndarray, noise_m: float,
     image, world = centred(np.asarray(observed.keypoint_position)), centred(truth_mm[..., :2] / 1000.0)
     crop_units_a_metre = np.sum(image * world, axis=(1, 2)) / np.sum(world**2, axis=(1, 2))
     depth = (truth_mm[..., 2] - truth_mm[:, :1, 2]) / 1000.0
-    depth = depth + np.random.default_rng(seed).normal(0.0, noise_m, depth.shape)
+    random = np.random.default_rng(seed)
+    depth = depth + random.normal(0.0, noise_m, depth.shape)
+    depth += np.einsum("pkc,pc->pk", world, random.normal(0.0, noise_lib.TURN, (len(depth), 2)))
     depth[:, 0] = 0.0
     return observation.with_depth(observed, depth * crop_units_a_metre[:, None], np.ones_like(depth))
 

@@ -2,9 +2,11 @@
 
 Residuals understate noise, because a fit follows its errors: with P = J H^-1 J'W, residuals of errors e are (I - P) e.
 Every sum of squares q_k = r'A_k r then has the expectation sum_l v_l tr(A_k (I - P) R_l (I - P)'), linear in the
-variances v_l of the kinds of error R_l (`sandwich`). With A_k = R_k, summed over people, that is six equations for six
+variances v_l of the kinds of error R_l (`sandwich`). With A_k = R_k, summed over people, those are as many equations as
 variances: the method of moments (Rao's MINQUE), exact where the problem is linear. Errors that neighbouring points or
 joints share show in the products of residuals, not only in their squares, and so count as few points, not many.
+
+One kind is not estimated: of a common turn of lifted depths residuals say next to nothing; the body turns with them.
 
 A person whose residuals or whose equations dwarf everybody's says nothing of the others' noise: such a person's
 equations count as much less as they are larger than those of a typical person allow.
@@ -32,12 +34,17 @@ from dal_jax.runtime import struct
 from dal_jax.uncertainty import sandwich
 from dal_jax.uncertainty.sandwich import Linearisation, Precisions, Scalar
 
+TURN = 0.24
+"""`NoiseLevels.turn` of lifters, radians. Note: our choice: one taught by MPII's 2D poses turns the synthetic training
+people by that (6 degrees about the image's x, 19 about its y)."""
+
 _LOOSENESS = 16.0
 _INITIAL_PEOPLE = 2.0
 _AT_MOST = 256
 _LEAST_PEOPLE = 1e-6  # whose poses have a mean
 _LEAST_EXPECTED = 1e-6  # of a sum of squares at unit variance: less is no data
 _FARTHEST = 10.0  # a person's sums of squares over the typical person's, beyond which the person counts less
+_TURN = sandwich.KINDS.index("turn")
 _SMALLEST_SD = 1e-4  # crop units, radians: no division by a level of 0
 
 
@@ -47,6 +54,7 @@ class NoiseLevels:
 
     point: of an annotated point, independent of all others; shape: of the surface, shared by neighbouring points.
     keypoint: x or y; depth: z as lifted, independent of all others; limb: of z, grown along a metre of limb.
+    turn: of lifted depths in common, radians about the image's axes each; not estimated.
     log_scale: of a segment against its parent, log.
     pose_prior: how people hold their joints.
     point_sharing, depth_sharing: points (joints) that share one's error `shape` (`limb`), itself included.
@@ -57,14 +65,15 @@ class NoiseLevels:
     keypoint: Scalar
     depth: Scalar
     limb: Scalar
+    turn: Scalar
     log_scale: Scalar
     pose_prior: PosePrior
     point_sharing: Scalar
     depth_sharing: Scalar
 
-    def variances(self) -> Float[Array, "6"]:
+    def variances(self) -> Float[Array, "7"]:
         """Return the variances of `sandwich.KINDS`."""
-        each = (self.point, self.shape, self.keypoint, self.depth, self.limb, self.log_scale)
+        each = (self.point, self.shape, self.keypoint, self.depth, self.limb, self.turn, self.log_scale)
         return jnp.stack([jnp.asarray(level) for level in each]) ** 2
 
 
@@ -74,8 +83,8 @@ def initial(pose_prior: PosePrior | None = None) -> NoiseLevels:
     Args:
       pose_prior: left out: `priors.population`.
     """
-    levels = {"point": 0.005, "shape": 0.01, "keypoint": 0.02, "depth": 0.1, "limb": 0.05, "log_scale": 0.05}
-    levels |= {"point_sharing": 6.0, "depth_sharing": 3.0}
+    levels = {"point": 0.005, "shape": 0.01, "keypoint": 0.02, "depth": 0.1, "limb": 0.05, "turn": TURN}
+    levels |= {"log_scale": 0.05, "point_sharing": 6.0, "depth_sharing": 3.0}
     return NoiseLevels(
         pose_prior=priors.population() if pose_prior is None else pose_prior,
         **{name: np.float32(level) for name, level in levels.items()},
@@ -180,7 +189,7 @@ def estimate(
     )
 
 
-def _shares(moments: dict[str, np.ndarray], previous: Float[np.ndarray, "6"]) -> Float[np.ndarray, "people"]:
+def _shares(moments: dict[str, np.ndarray], previous: Float[np.ndarray, "7"]) -> Float[np.ndarray, "people"]:
     """Return how much each person's equations count, in [0, 1]: 1 up to ten times the typical person's size.
 
     Sums of squares are compared over what the previous levels let expect of them, by the lower median of those people
@@ -261,7 +270,7 @@ def _moments(template, observations, parameters, used: Precisions, previous: Noi
 
 
 def _person_moments(template, person, used: Precisions, previous: NoiseLevels):
-    """Return one person's part of the six equations, and of the second moments of poses."""
+    """Return one person's part of the equations, and of the second moments of poses."""
     observation, parameters = person
     target = residuals.make_target(template, observation)
     linear = sandwich.linearise(template, target, parameters, used)
@@ -287,30 +296,38 @@ def _sharing(confidence: Float[Array | np.ndarray, "n"], covariance: Float[Array
     return jnp.stack([root @ covariance @ root, jnp.sum(confidence)])
 
 
-def _direct(target: Target, linear: Linearisation) -> Float[Array, "6 6"]:
+def _direct(target: Target, linear: Linearisation) -> Float[Array, "7 7"]:
     """Return tr(A_k R_l) - 2 tr(A_k P R_l), which is 0 for kinds of error in different terms."""
-    observation, gram, shape, limb = target.observation, linear.gram, linear.shape, linear.limb
-    through_shape = shape @ linear.dense_jacobian.reshape(len(shape), -1)
-    through_limb = limb @ linear.depth_jacobian
-    crossed = jnp.stack([
-        gram[0], gram[1], sandwich.both_axes(through_shape, through_shape), gram[2],
-        gram[3], gram[4], through_limb.T @ through_limb, gram[5],
-    ])  # fmt: skip
-    size = jnp.stack([
-        2.0 * jnp.sum(observation.point_confidence > 0), 2.0 * jnp.trace(shape), 2.0 * jnp.sum(shape**2),
-        2.0 * jnp.sum(observation.keypoint_confidence > 0),
-        1.0 * jnp.sum(observation.depth_confidence[1:] > 0),  # the hip's own depth is 0, exactly
-        jnp.trace(limb), jnp.sum(limb**2), 1.0 * len(linear.scale),
-    ])  # fmt: skip
-    weight = linear.precisions.by_kind()[jnp.array([0, 0, 0, 2, 3, 3, 3, 5])]
-    point, point_shape, shared, keypoint, depth, depth_limb, grown, scale = size - 2.0 * weight * jnp.einsum(
-        "kij,ij->k", crossed, linear.inverse_hessian
+    seen, weight = target.observation, linear.precisions.by_kind()
+
+    def term(place: int, jacobian: Float[Array, "n axes u"], kinds: list[Float[Array, "n n"]]):
+        through = [jnp.tensordot(kind, jacobian, 1) for kind in kinds]
+        return jnp.array([[
+            jacobian.shape[1] * jnp.sum(one * other)
+            - 2.0 * weight[place] * jnp.sum(sandwich.both_axes(of_one, of_other) * linear.inverse_hessian)
+            for other, of_other in zip(kinds, through, strict=True)
+        ] for one, of_one in zip(kinds, through, strict=True)])  # fmt: skip
+
+    marked = [jnp.diag(1.0 * (each > 0)) for each in (seen.point_confidence, seen.keypoint_confidence)]
+    depths = _centred(seen.depth_confidence, [jnp.eye(len(linear.limb)), linear.limb, linear.turn])
+    return jax.scipy.linalg.block_diag(
+        term(0, linear.dense_jacobian, [marked[0], linear.shape]),
+        term(2, linear.keypoint_jacobian, [marked[1]]),
+        term(3, linear.depth_jacobian[:, None], depths),
+        term(6, linear.scale_jacobian[:, None], [jnp.eye(len(linear.scale))]),
     )
-    table = jnp.diag(jnp.stack([point, shared, keypoint, depth, grown, scale]))
-    return table.at[[0, 1], [1, 0]].set(point_shape).at[[3, 4], [4, 3]].set(depth_limb)
 
 
-def _squares(linear: Linearisation) -> Float[Array, "6"]:
+def _centred(
+    confidence: Float[Array | np.ndarray, "k"], covariances: list[Float[Array, "k k"]]
+) -> list[Float[Array, "k k"]]:
+    """Return the covariances of depths less their mean under the confidences, as eq. 4 has them."""
+    root, total = jnp.sqrt(confidence), jnp.sum(confidence)
+    without_mean = jnp.diag(1.0 * (confidence > 0)) - root[:, None] * root[None] / jnp.where(total > 0, total, 1.0)
+    return [without_mean @ one @ without_mean for one in covariances]
+
+
+def _squares(linear: Linearisation) -> Float[Array, "7"]:
     """Return q_k = r'A_k r of every kind of error."""
     return jnp.stack([
         jnp.sum(linear.dense**2),
@@ -318,15 +335,16 @@ def _squares(linear: Linearisation) -> Float[Array, "6"]:
         jnp.sum(linear.keypoint**2),
         jnp.sum(linear.depth**2),
         linear.depth @ linear.limb @ linear.depth,
+        linear.depth @ linear.turn @ linear.depth,
         jnp.sum(linear.scale**2),
     ])  # fmt: skip
 
 
 def _solve(expected: np.ndarray, squares: np.ndarray, previous: np.ndarray) -> np.ndarray:
-    """Solve the moment equations for variances that are not negative; a kind without data keeps its own."""
+    """Solve the equations for variances that are not negative; a kind without data keeps its own, as turns do."""
     row = np.maximum(np.abs(expected) @ previous, np.finfo(np.float64).tiny)  # equations in units of what they expect
-    known = np.flatnonzero(np.diag(expected) > _LEAST_EXPECTED)
-    variances = previous.copy()
+    known = np.setdiff1d(np.flatnonzero(np.diag(expected) > _LEAST_EXPECTED), _TURN)
+    variances, squares = previous.copy(), squares - expected[:, _TURN] * previous[_TURN]
     solution, _ = scipy.optimize.nnls((expected / row[:, None])[np.ix_(known, known)], (squares / row)[known])
     variances[known] = solution
     return variances

@@ -160,9 +160,9 @@ def _predict_one(template, person, noise: NoiseLevels, used: Precisions, size: S
         moved = _joints_mm(template, sandwich.move(parameters, delta), size.bone_sum_mm)
         return moved, moved
 
-    zero = jnp.zeros(sandwich.UNKNOWNS, parameters.pose.dtype)
+    zero = jnp.zeros(sandwich.unknowns(parameters), parameters.pose.dtype)
     slope, (place, mm_per_crop_unit) = jax.jacfwd(joints, has_aux=True)(zero)
-    through = linear.inverse_hessian @ slope[0].reshape(-1, sandwich.UNKNOWNS).T
+    through = linear.inverse_hessian @ slope[0].reshape(-1, len(zero)).T
     variance = jnp.sum(through * (score @ through), axis=0).reshape(place.shape)
     beside = 2.0 * (noise.shape * mm_per_crop_unit) ** 2 * (jnp.arange(len(place)) % 17 > 0)[:, None]
     gap, distance, between = _mixture(place, gap, modes)

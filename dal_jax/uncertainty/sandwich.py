@@ -6,10 +6,10 @@ A fit that minimises sum_g w_g |r_g|^2 solves H d = -J'W r near its minimum, so 
 
 H^-1 (`inverse_hessian`) is the bread, M (`score_covariance`) the meat. The weights W need not be the inverse of R: the
 paper's are not. J are the Jacobians of eq. 2's residuals by 98 tangent unknowns: rotations of the 23 joints (69), log
-segment scales (24), rotation of the body (3), translation (2). The camera's scale is held: it is redundant with a
-common segment scale, and poses are compared after their size is normalised.
+segment scales (24), rotation of the body (3), translation (2); and the log girth, where the fit has one. The camera's
+scale is held: it is redundant with a common segment scale, and poses are compared after their size is normalised.
 
-R has six kinds of error, each with a variance of its own:
+R has seven kinds of error, each with a variance of its own:
 
     point      of every annotated point, independent
     shape      of the template's surface: another person's lies beside it, and neighbouring points share that. Its
@@ -19,8 +19,10 @@ R has six kinds of error, each with a variance of its own:
                coordinates that it weights alike
     limb       of lifted depths, growing along the limbs: a bone whose tilt is misjudged takes all that hangs on it
                along. Its covariance is the length of the path from the hip that two joints have in common, in metres
+    turn       of lifted depths, in common: the whole body as if it leaned more, or less, to the camera or past it. Its
+               covariance is the product of two joints' places in the image, x_i x_j + y_i y_j, about their mean
 
-The pose prior adds a seventh, whose "error" is the pose itself: the spread of human poses about the prior's mean.
+The priors add what they pull to: the spread of human poses, and of girths, about the prior's mean.
 """
 
 import dataclasses
@@ -30,9 +32,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dal_jax.body import skeleton
+from dal_jax.body import kinematics, skeleton, skinning
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
+from dal_jax.observations import residuals
 from dal_jax.observations.residuals import Target
 from dal_jax.registration import energy, priors
 from dal_jax.registration.energy import Objective, Unknowns
@@ -40,14 +43,18 @@ from dal_jax.registration.priors import ShapePrior
 from dal_jax.registration.solvers import problem
 from dal_jax.runtime import struct
 
-KINDS = ("point", "shape", "keypoint", "depth", "limb", "scale")
-UNKNOWNS = problem.TANGENT_SIZE - 1
+KINDS = ("point", "shape", "keypoint", "depth", "limb", "turn", "scale")
+_SHARED = ("shape", "limb", "turn")  # kinds that H knows nothing of
 SHARED_LENGTH_M = 0.15
 """l of the shape's covariance. Note: our choice; 0.06 to 0.25 m do alike on synthetic training people."""
 
+GIRTH = problem.TANGENT_SIZE - 1
+"""The place of the log girth, and how many unknowns a fit without one has."""
+
 _CAMERA_SCALE = 96  # its place among the unknowns of `problem.move`
 _LEAST_JOINT_PRECISION = 0.3  # rad^-2: no joint spreads more; a lower precision leaves H singular in float32
-_PLACE, _PLACE_PRECISION = 5, 1.0  # the body's rotation and translation: known beforehand to a radian and a crop unit
+_PLACE = slice(93, 98)  # of the body's rotation and translation
+_PLACE_PRECISION = 1.0  # both are known beforehand to a radian and a crop unit
 _JITTER = 1e-6
 
 Scalar = float | np.floating | Float[Array | np.ndarray, ""]
@@ -62,6 +69,7 @@ class Precisions:
     scale_mean, scale_root: where a prior on proportions weights the log scales r of segments against their parents',
       m and R of the coordinates R (r - m) that the fit weights alike; None: it weights r alike. The inverse of R has
       the mean square 1, so that a level of noise is still one of log scales.
+    girth: of the log girth, where a prior on girths weights it, and the variance that the prior has people differ by.
     """
 
     dense: Scalar
@@ -72,6 +80,7 @@ class Precisions:
     mean_pose: Float[Array | np.ndarray, "23 3"]
     scale_mean: Float[Array | np.ndarray, "23"] | None = None
     scale_root: Float[Array | np.ndarray, "23 23"] | None = None
+    girth: Float[Array | np.ndarray, "2"] | None = None
 
     @classmethod
     def of_objective(cls, objective: Objective) -> "Precisions":
@@ -95,13 +104,16 @@ class Precisions:
         mean = covariance @ of_prior @ np.asarray(prior.mean, np.float64)
         typical = len(root) / np.trace(covariance)
         whole = np.linalg.cholesky(precision / typical).T
-        return dataclasses.replace(
-            self, scale=typical, scale_mean=mean.astype(np.float32), scale_root=whole.astype(np.float32)
-        )
+        girth = None
+        if prior.girth is not None:
+            variance = np.asarray(prior.girth)[1] ** 2
+            girth = np.array([float(weight) / variance, variance], np.float32)
+        scale_mean, scale_root = mean.astype(np.float32), whole.astype(np.float32)
+        return dataclasses.replace(self, scale=typical, scale_mean=scale_mean, scale_root=scale_root, girth=girth)
 
-    def by_kind(self) -> Float[Array, "6"]:
+    def by_kind(self) -> Float[Array, "7"]:
         """Return the weight with which each kind of error of `KINDS` acts."""
-        each = (self.dense, self.dense, self.keypoint, self.depth, self.depth, self.scale)
+        each = (self.dense, self.dense, self.keypoint, self.depth, self.depth, self.depth, self.scale)
         return jnp.stack([jnp.asarray(weight) for weight in each])
 
 
@@ -112,7 +124,7 @@ class Linearisation:
     A confidence c enters residuals, Jacobians and covariances as sqrt(c). `dense` and `keypoint` keep image x and y as
     their second axis; `pose` is how the joints deviate from the prior's mean (`priors.pose_deviation`).
 
-    shape, limb: covariances K of errors that points (depths) share, at unit variance.
+    shape, limb, turn: covariances K of errors that points (depths) share, at unit variance.
     gram: J'R_k J of every kind of error at unit variance.
     inverse_hessian: H^-1. weighted_pose_jacobian: joints' precisions times their Jacobian.
     """
@@ -122,16 +134,17 @@ class Linearisation:
     depth: Float[Array, "k"]
     scale: Float[Array, "23"]
     pose: Float[Array, "23 3"]
-    dense_jacobian: Float[Array, "points 2 98"]
-    keypoint_jacobian: Float[Array, "k 2 98"]
-    depth_jacobian: Float[Array, "k 98"]
-    scale_jacobian: Float[Array, "23 98"]
-    pose_jacobian: Float[Array, "23 3 98"]
+    dense_jacobian: Float[Array, "points 2 u"]
+    keypoint_jacobian: Float[Array, "k 2 u"]
+    depth_jacobian: Float[Array, "k u"]
+    scale_jacobian: Float[Array, "23 u"]
+    pose_jacobian: Float[Array, "23 3 u"]
     shape: Float[Array, "points points"]
     limb: Float[Array, "k k"]
-    gram: Float[Array, "6 98 98"]
-    inverse_hessian: Float[Array, "98 98"]
-    weighted_pose_jacobian: Float[Array, "23 3 98"]
+    turn: Float[Array, "k k"]
+    gram: Float[Array, "7 u u"]
+    inverse_hessian: Float[Array, "u u"]
+    weighted_pose_jacobian: Float[Array, "23 3 u"]
     precisions: Precisions
 
 
@@ -145,7 +158,7 @@ def linearise(template: Template, target: Target, parameters: BodyParameters, pr
       precisions: what the fit was weighted with.
     """
 
-    def residuals(delta):
+    def terms_at(delta):
         moved = move(parameters, delta)
         terms = energy.residuals(template, target, moved, Objective())
         kept = {name: terms[name] for name in ("dense", "keypoint", "scale")}
@@ -155,16 +168,18 @@ def linearise(template: Template, target: Target, parameters: BodyParameters, pr
         kept["pose"] = priors.pose_deviation(moved.pose, precisions.mean_pose)
         return kept, kept
 
-    zero = jnp.zeros(UNKNOWNS, parameters.pose.dtype)
-    jacobian, value = jax.jacfwd(residuals, has_aux=True)(zero)
+    zero = jnp.zeros(unknowns(parameters), parameters.pose.dtype)
+    jacobian, value = jax.jacfwd(terms_at, has_aux=True)(zero)
     shape, limb = shape_covariance(target), limb_covariance(template, target)
+    turn = turn_covariance(template, target, parameters)
     keypoint, depth, scale = jacobian["keypoint"][:, :2], jacobian["keypoint"][:, 2], jacobian["scale"]
     gram = jnp.stack([
         both_axes(jacobian["dense"], jacobian["dense"]),
-        both_axes(jacobian["dense"], shape @ jacobian["dense"].reshape(len(shape), -1)),
+        both_axes(jacobian["dense"], jnp.tensordot(shape, jacobian["dense"], 1)),
         both_axes(keypoint, keypoint),
         depth.T @ depth,
         depth.T @ limb @ depth,
+        depth.T @ turn @ depth,
         scale.T @ scale,
     ])  # fmt: skip
     weighted_pose = jnp.einsum("kij,kjl->kil", _bounded(precisions.joint), jacobian["pose"])
@@ -181,6 +196,7 @@ def linearise(template: Template, target: Target, parameters: BodyParameters, pr
         pose_jacobian=jacobian["pose"],
         shape=shape,
         limb=limb,
+        turn=turn,
         gram=gram,
         inverse_hessian=invert(_hessian(gram, jacobian["pose"], weighted_pose, precisions)),
         weighted_pose_jacobian=weighted_pose,
@@ -193,15 +209,17 @@ def _bounded(joint: Float[Array | np.ndarray, "23 3 3"]) -> Float[Array, "23 3 3
     return jnp.asarray(joint) + missing * jnp.eye(3)[None]
 
 
-def _hessian(gram, pose, weighted_pose, precisions: Precisions) -> Float[Array, "98 98"]:
-    of_data = precisions.by_kind() * jnp.array([kind not in ("shape", "limb") for kind in KINDS])  # H knows no others
-    known = jnp.zeros(UNKNOWNS).at[-_PLACE:].set(_PLACE_PRECISION)
+def _hessian(gram, pose, weighted_pose, precisions: Precisions) -> Float[Array, "u u"]:
+    of_data = precisions.by_kind() * jnp.array([kind not in _SHARED for kind in KINDS])
+    known = jnp.zeros(len(gram[0])).at[_PLACE].set(_PLACE_PRECISION)
+    if precisions.girth is not None and len(known) > GIRTH:
+        known = known.at[GIRTH].set(precisions.girth[0])
     return jnp.einsum("k,kij->ij", of_data, gram) + jnp.einsum("kil,kim->lm", pose, weighted_pose) + jnp.diag(known)
 
 
 def score_covariance(
-    linear: Linearisation, variances: Float[Array, "6"], pose_moment: Float[Array, "23 3 3"]
-) -> Float[Array, "98 98"]:
+    linear: Linearisation, variances: Float[Array, "7"], pose_moment: Float[Array, "23 3 3"]
+) -> Float[Array, "u u"]:
     """Return M = J'W R W J, the covariance of the score J'W e.
 
     Args:
@@ -211,15 +229,22 @@ def score_covariance(
         (`PosePrior.moment_about`).
     """
     data = jnp.einsum("k,kij->ij", linear.precisions.by_kind() ** 2 * variances, linear.gram)
-    place = jnp.diag(jnp.zeros(UNKNOWNS).at[-_PLACE:].set(_PLACE_PRECISION))
+    known = jnp.zeros(len(data)).at[_PLACE].set(_PLACE_PRECISION)
+    if linear.precisions.girth is not None and len(known) > GIRTH:
+        precision, variance = linear.precisions.girth
+        known = known.at[GIRTH].set(precision**2 * variance)
     spread = jnp.einsum("kij,kjl->kil", pose_moment, linear.weighted_pose_jacobian)
-    return data + jnp.einsum("kil,kim->lm", linear.weighted_pose_jacobian, spread) + place
+    return data + jnp.einsum("kil,kim->lm", linear.weighted_pose_jacobian, spread) + jnp.diag(known)
 
 
-def move(parameters: BodyParameters, delta: Float[Array, "98"]) -> Unknowns:
+def unknowns(parameters: BodyParameters) -> int:
+    """Return how many tangent unknowns a fit has: the last of 99 is its log girth."""
+    return GIRTH + (parameters.girth is not None)
+
+
+def move(parameters: BodyParameters, delta: Float[Array, "u"]) -> Unknowns:
     """Return the unknowns at a tangent step from finished parameters, the camera's scale held."""
-    still = jnp.zeros_like(delta[:1])
-    step = jnp.concatenate([delta[:_CAMERA_SCALE], still, delta[_CAMERA_SCALE:]])
+    step = jnp.insert(delta, _CAMERA_SCALE, 0.0)
     return problem.move(energy.from_parameters(parameters), step)
 
 
@@ -243,6 +268,15 @@ def limb_covariance(template: Template, target: Target) -> Float[Array, "k k"]:
     return root[:, None] * ((passes * length[None]) @ passes.T) * root[None]
 
 
+def turn_covariance(template: Template, target: Target, parameters: BodyParameters) -> Float[Array, "k k"]:
+    """Return sqrt(c_i) K_ij sqrt(c_j) of one person's lifted depths, whose places are those of the fit; crop units."""
+    seen = target.observation
+    joints = skinning.keypoints(template, kinematics.pose_segments(template, parameters), seen.keypoint_set)
+    place = parameters.camera_scale * residuals.relative_depth(joints[:, :2], seen.depth_confidence[:, None])
+    weighted = jnp.sqrt(seen.depth_confidence)[:, None] * place
+    return weighted @ weighted.T
+
+
 def _passes(parents: tuple[int, ...]) -> Float[np.ndarray, "k k"]:
     """Return 1 where the path from the root to a key point (row) ends at or passes another (column)."""
     passes = np.zeros((len(parents), len(parents)), np.float32)
@@ -254,9 +288,9 @@ def _passes(parents: tuple[int, ...]) -> Float[np.ndarray, "k k"]:
     return passes
 
 
-def both_axes(left: Float[Array, "..."], right: Float[Array, "..."]) -> Float[Array, "98 98"]:
+def both_axes(left: Float[Array, "..."], right: Float[Array, "..."]) -> Float[Array, "u u"]:
     """Return the sum of left' right over points and over image x and y; the unknowns are the innermost axis."""
-    return left.reshape(-1, UNKNOWNS).T @ right.reshape(-1, UNKNOWNS)
+    return left.reshape(-1, left.shape[-1]).T @ right.reshape(-1, left.shape[-1])
 
 
 def invert(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:

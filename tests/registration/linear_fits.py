@@ -13,7 +13,7 @@ from dal_jax.uncertainty import sandwich
 from dal_jax.uncertainty.sandwich import Precisions
 from tests.registration import small_problem
 
-NOISE = {"point": 0.003, "keypoint": 0.004, "depth": 0.01, "log_scale": 0.02, "pose": 0.02}
+NOISE = {"point": 0.003, "keypoint": 0.004, "depth": 0.01, "turn": 0.02, "log_scale": 0.02, "pose": 0.02}
 POINTS = 60
 
 
@@ -39,7 +39,9 @@ def people(count=96, seed=0):
         )
         for name, kind in clean.items()
     }
-    observed = observed.replace(**noisy)
+    place = observed.keypoint_position - observed.keypoint_position.mean(axis=1, keepdims=True)
+    turned = np.einsum("pkc,pc->pk", place, random.normal(0.0, NOISE["turn"], (count, 2)))
+    observed = observed.replace(**noisy | {"depth": (noisy["depth"] + turned).astype(np.float32)})
     precisions = Precisions(
         dense=np.float32(NOISE["point"] ** -2),
         keypoint=np.float32(NOISE["keypoint"] ** -2),
@@ -69,4 +71,4 @@ def _step(template, observations, truth, precisions):
 
 def _score(jacobian, residual):
     """Return J'r; the unknowns are the Jacobian's innermost axis."""
-    return jacobian.reshape(-1, sandwich.UNKNOWNS).T @ residual.reshape(-1)
+    return jacobian.reshape(-1, jacobian.shape[-1]).T @ residual.reshape(-1)

@@ -21,7 +21,7 @@ SLOW = 0.25  # where most is prior: spreads of rotations that no residual sees k
 def estimated():
     """Estimate from the data alone, with no initial people among them."""
     _, observations, fits, precisions = linear_fits.people()
-    noise = noise_lib.initial().replace(pose_prior=linear_fits.poses(0.04))
+    noise = noise_lib.initial().replace(turn=linear_fits.NOISE["turn"], pose_prior=linear_fits.poses(0.04))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(noise_lib, "_INITIAL_PEOPLE", 0.0)
         patch.setattr(priors, "_SMALLEST_SD", 0.001)
@@ -44,6 +44,15 @@ def test_spread_of_poses_and_scales_comes_back(estimated):
 def test_errors_that_are_not_shared_are_not_taken_for_shared(estimated):
     assert estimated.shape < 0.4 * linear_fits.NOISE["point"]
     assert estimated.limb < 0.5 * linear_fits.NOISE["depth"]
+
+
+def test_a_common_turn_is_told_and_hardly_shows(estimated):
+    """The body turns with its depths: whether the turn is known or not, the noise of each depth is the same."""
+    assert estimated.turn == pytest.approx(linear_fits.NOISE["turn"])
+    _, observations, fits, precisions = linear_fits.people()
+    unaware = estimated.replace(turn=np.float32(0.0))
+    unaware = noise_lib.estimate(small_problem.small_template(), observations, fits, precisions, unaware, unaware)
+    assert unaware.depth == pytest.approx(estimated.depth, rel=0.1)
 
 
 def test_initial_levels_count_as_two_people(estimated):

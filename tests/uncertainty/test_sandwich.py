@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
-from dal_jax.body import skeleton
+from dal_jax.body import kinematics, skeleton, skinning
 from dal_jax.observations import residuals
 from dal_jax.registration import energy, priors
 from dal_jax.registration.energy import Objective
@@ -90,7 +91,7 @@ def test_sweeps_invert(size):
 
 def test_with_weights_that_state_the_noise_it_is_the_inverse_of_h(person):
     _, _, precisions, linear = person
-    variances = jnp.where(jnp.array([1, 0, 1, 1, 0, 1]) > 0, 1.0 / precisions.by_kind(), 0.0)
+    variances = jnp.where(jnp.array([1, 0, 1, 1, 0, 0, 1]) > 0, 1.0 / precisions.by_kind(), 0.0)
     score = sandwich.score_covariance(linear, variances, jnp.linalg.inv(precisions.joint))
     covariance = linear.inverse_hessian @ score @ linear.inverse_hessian
     largest = np.abs(linear.inverse_hessian).max()
@@ -120,6 +121,38 @@ def test_points_share_with_their_neighbours_on_the_same_segment(person):
     distance = np.linalg.norm(rest[i] - rest[j])
     expected = weight[i] @ weight[j] * np.exp(-(distance**2) / (2 * sandwich.SHARED_LENGTH_M**2))
     assert covariance[i, j] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_turn_moves_depths_by_their_places_and_no_further(person):
+    """K is the covariance of what a turn of the lifted body by unit angles does to its depths, to first order."""
+    target, body, _, linear = person
+    segments = kinematics.pose_segments(small_problem.small_template(), body)
+    joints = np.asarray(skinning.keypoints(small_problem.small_template(), segments, "h36m"), np.float64)
+    confidence = np.asarray(target.observation.depth_confidence, np.float64)
+    moved, step = [], 1e-5
+    for axis in range(2):
+        turn = Rotation.from_rotvec(step * np.eye(3)[axis])
+        depth = float(body.camera_scale) * (turn.apply(joints) - joints)[:, 2] / step
+        moved.append(np.sqrt(confidence) * (depth - np.sum(confidence * depth) / confidence.sum()))
+    expected = np.outer(moved[0], moved[0]) + np.outer(moved[1], moved[1])
+    np.testing.assert_allclose(linear.turn, expected, atol=1e-4)
+
+
+def test_girth_is_one_more_unknown_where_a_fit_has_one(person):
+    """The Jacobian's last column is the derivative by it, and only the prior holds it where nothing is seen."""
+    target, body, precisions, without = person
+    template = small_problem.small_template()
+    wide = body.replace(girth=jnp.asarray(1.2))
+    precisions = precisions.replace(girth=np.array([25.0, 0.04], np.float32))
+    linear = jax.jit(sandwich.linearise)(template, target, wide, precisions)
+    assert linear.gram.shape == (7, 99, 99) and without.gram.shape == (7, 98, 98)
+    place = jax.jit(lambda delta: _terms(target, wide, precisions.mean_pose, delta))
+    slope = [place(sign * STEP * jnp.eye(99)[98])["dense"] for sign in (1, -1)]
+    np.testing.assert_allclose(linear.dense_jacobian[..., 98], (slope[0] - slope[1]) / (2 * STEP), atol=DIFFERENCES)
+    unseen = jax.tree.map(jnp.zeros_like, target.observation)
+    blind = jax.jit(sandwich.linearise)(template, target.replace(observation=unseen), wide, precisions)
+    score = sandwich.score_covariance(blind, jnp.zeros(7), jnp.zeros((23, 3, 3)))
+    assert (blind.inverse_hessian @ score @ blind.inverse_hessian)[98, 98] == pytest.approx(0.04, rel=1e-3)
 
 
 def test_lifted_depths_share_the_path_from_the_hip(person):
