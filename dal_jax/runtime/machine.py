@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import warnings
 
 import jax
 
@@ -16,14 +17,20 @@ def cores() -> int:
 def configure() -> pathlib.Path | None:
     """Point JAX at the folder of compiled programs, unless JAX_COMPILATION_CACHE_DIR already does; return the folder.
 
-    The second run of a binary, or of the tests, then compiles next to nothing. The folder is $DAL_CACHE, else
-    $XDG_CACHE_HOME/dal_jax, else ~/.cache/dal_jax. An empty DAL_CACHE turns the cache off.
+    The second process, of a binary, a script or the tests, then compiles next to nothing. The folder is $DAL_CACHE,
+    else $XDG_CACHE_HOME/dal_jax, else ~/.cache/dal_jax. An empty DAL_CACHE turns the cache off. Where the folder cannot
+    be made, a warning says so and nothing is kept.
     """
     folder = _folder()
     if getattr(jax.config, _CACHE_OPTION) is None and folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            warnings.warn(f"{folder}: compiled programs cannot be kept there: {error.strerror}", stacklevel=2)
+            return None
         jax.config.update(_CACHE_OPTION, str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+        # Of the hundreds of programs of a fit most are tiny: together they take as long to compile as a large one
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     chosen = getattr(jax.config, _CACHE_OPTION)
     return None if chosen is None else pathlib.Path(chosen)
 
