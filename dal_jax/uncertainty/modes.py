@@ -5,6 +5,7 @@ nothing about the other, so each of these flips is fitted too; where it ends as 
 """
 
 import dataclasses
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,7 @@ _BONES = tuple(
     for name in NAMES[2:]
 )
 _STEPS, _BATCH = 12, 64
+_BLOCK = 4096
 _AWAY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, -1.0))  # z to -z
 _HALF_TURN = ((-1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, -1.0))  # about the body's vertical
 
@@ -50,14 +52,24 @@ def find(
     """
     optimizer = "dense_lm" if objective.terms else "lm"  # lm is made for the terms of eq. 2
     config = RegistrationConfig(optimizer, _STEPS, starts="given", batch=_BATCH)
-    starts = _starts(template, jax.tree.map(jnp.asarray, parameters))
-    fits = [
-        register.register(
-            template, observations, config, objective, [jax.tree.map(lambda leaf, k=k: leaf[:, k], starts)]
-        ).parameters
-        for k in range(len(NAMES))
-    ]
-    return jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *fits)
+    found = []
+    for rows in blocks(len(observations.point_face)):
+        seen, bodies = jax.tree.map(lambda leaf, rows=rows: np.asarray(leaf)[rows], (observations, parameters))
+        starts = jax.tree.map(np.asarray, _starts(template, bodies))
+        people, count = starts.pose.shape[:2]
+        seen = jax.tree.map(lambda leaf, count=count: np.repeat(leaf, count, axis=0), seen)
+        starts = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), starts)
+        fit = register.register(template, seen, config, objective, [starts])
+        found.append(
+            jax.tree.map(lambda leaf, shape=(people, count): leaf.reshape(*shape, *leaf.shape[1:]), fit.parameters)
+        )
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
+
+
+def blocks(people: int) -> Iterator[slice]:
+    """Yield some people at a time: few enough to hold each of them several times over."""
+    for first in range(0, people, _BLOCK):
+        yield slice(first, min(first + _BLOCK, people))
 
 
 def flip(template: Template, parameters: BodyParameters) -> BodyParameters:

@@ -175,17 +175,19 @@ def held_out_error_px(
       folds: at least 2.
       progress: called with the number of person-fits done so far, of people * folds.
     """
-    people = len(observations.point_face)
-    distance = np.zeros(observations.point_confidence.shape, np.float32)
-    for fold in range(folds):
-        kept, left_out = hold_out(observations, fold, folds)
-        report = (lambda done, before=fold * people: progress(before + done)) if progress else None
+    found = []
+    for rows in modes.blocks(len(observations.point_face)):
+        block = jax.tree.map(lambda leaf, rows=rows: np.asarray(leaf)[rows], observations)
+        kept, left_out = map(np.concatenate, zip(*(hold_out(block, fold, folds) for fold in range(folds)), strict=True))
+        every = jax.tree.map(lambda leaf: np.concatenate([leaf] * folds), block)
+        report = (lambda done, before=folds * rows.start: progress(before + done)) if progress else None
         fit = register.register(
-            template, dataclasses.replace(observations, point_confidence=kept), config, objective, progress=report
+            template, dataclasses.replace(every, point_confidence=kept), config, objective, progress=report
         )
-        dense, _ = residuals.errors_px(template, fit.parameters, observations)
-        distance = np.where(left_out > 0, dense, distance)
-    return residuals.root_mean_square(distance, np.asarray(observations.point_confidence))
+        dense, _ = residuals.errors_px(template, fit.parameters, every)
+        distance = np.where(left_out > 0, dense, 0.0).reshape(folds, *block.point_confidence.shape).sum(axis=0)
+        found.append(residuals.root_mean_square(distance, block.point_confidence))
+    return np.concatenate(found)
 
 
 _PLAIN = (

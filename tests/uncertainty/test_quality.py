@@ -163,13 +163,14 @@ def test_every_point_is_left_out_of_the_fit_that_is_measured_at_it(monkeypatch):
 
     def perfect(template, observations, config, objective, progress=None):
         kept.append(observations.point_confidence > 0)
-        progress(2)
-        return Fit(bodies, *[np.zeros(2, np.float32)] * (len(dataclasses.fields(Fit)) - 1))
+        progress(len(kept[-1]))
+        every = jax.tree.map(lambda leaf: np.concatenate([leaf] * folds), bodies)
+        return Fit(every, *[np.zeros(2 * folds, np.float32)] * (len(dataclasses.fields(Fit)) - 1))
 
     monkeypatch.setattr(register, "register", perfect)
     error = quality.held_out_error_px(
         small_problem.small_template(), observations, RegistrationConfig(), Objective(), folds, done.append
     )
     np.testing.assert_allclose(error, [0.0, 2.0], atol=1e-3)
-    np.testing.assert_array_equal(np.sum(kept, axis=0), folds - 1)
-    assert done == [2, 4, 6]
+    np.testing.assert_array_equal(np.sum(kept[0].reshape(folds, 2, -1), axis=0), folds - 1)
+    assert done == [6]
