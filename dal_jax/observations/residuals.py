@@ -17,7 +17,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from dal_jax.body import cameras, kinematics, skinning
 from dal_jax.body.parameters import BodyParameters
@@ -25,6 +25,8 @@ from dal_jax.body.skinning import SurfacePoints
 from dal_jax.body.template import Template
 from dal_jax.observations.observation import Observation
 from dal_jax.runtime import struct
+
+_AWAY = 0.2  # cosine of a normal with the line of sight; at an outline a normal may turn away a little
 
 
 @struct.dataclass
@@ -128,6 +130,12 @@ def away(
 ) -> Float[np.ndarray, "people points"]:
     """Return how far the skin at each dense point turns from the camera: the cosine of its normal and the sight."""
     return np.asarray(_away(template, parameters, observation))
+
+
+def far_points(template: Template, parameters: BodyParameters, observation: Observation) -> Int[np.ndarray, "people"]:
+    """Return how many dense points lie where the skin turns from the camera, by more than outlines need."""
+    used = np.asarray(observation.point_confidence) > 0
+    return np.sum(used & (away(template, parameters, observation) > _AWAY), axis=1)
 
 
 @jax.jit

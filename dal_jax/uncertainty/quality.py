@@ -33,7 +33,6 @@ PARTS = {
 _INLIER_SDS = 3.0  # of one coordinate: 1% of good points lie farther (Rayleigh)
 _FULL_ANGLE_DEG = 20.0
 _USUAL_PERCENT = 1.0  # of the crop: root mean square misfit of key points of synthetic training people, in the median
-_AWAY = 0.2  # cosine of a normal with the line of sight; at an outline a normal may turn away a little
 _SEEN_POINTS = 2  # with which a part counts as seen
 
 
@@ -220,7 +219,7 @@ def _errors(template, observations, fit: Fit, noise: NoiseLevels, outlier: float
         "part_px": np.stack(by_part, axis=1),
         "points": points,
         "keypoints": np.sum(np.asarray(observations.keypoint_confidence) > 0, axis=1),
-        "far_points": np.sum(counted & (residuals.away(template, fit.parameters, observations) > _AWAY), axis=1),
+        "far_points": residuals.far_points(template, fit.parameters, observations),
         "coverage": _coverage(template, observations, part),
         "inliers": inliers,
         "inlier_share": np.where(points > 0, inliers / np.maximum(points, 1), np.nan),

@@ -19,8 +19,9 @@ R has seven kinds of error, each with a variance of its own:
                coordinates that it weights alike
     limb       of lifted depths, growing along the limbs: a bone whose tilt is misjudged takes all that hangs on it
                along. Its covariance is the length of the path from the hip that two joints have in common, in metres
-    turn       of lifted depths, in common: the whole body as if it leaned more, or less, to the camera or past it. Its
-               covariance is the product of two joints' places in the image, x_i x_j + y_i y_j, about their mean
+    turn       of lifted depths, in common: the whole body as if it leaned more, or less, to the camera, or had another
+               heading. Its covariance is y_i y_j + 9 x_i x_j, joints' places in the image about their mean: lifters
+               turn bodies about the vertical three times as much
 
 The priors add what they pull to: the spread of human poses, and of girths, about the prior's mean.
 """
@@ -47,6 +48,9 @@ KINDS = ("point", "shape", "keypoint", "depth", "limb", "turn", "scale")
 _SHARED = ("shape", "limb", "turn")  # kinds that H knows nothing of
 SHARED_LENGTH_M = 0.15
 """l of the shape's covariance. Note: our choice; 0.06 to 0.25 m do alike on synthetic training people."""
+
+HEADING = 3.0
+"""How much more lifters turn bodies about the image's y than about its x. Note: our choice, see `noise.TURN`."""
 
 GIRTH = problem.TANGENT_SIZE - 1
 """The place of the log girth, and how many unknowns a fit without one has."""
@@ -273,7 +277,7 @@ def turn_covariance(template: Template, target: Target, parameters: BodyParamete
     seen = target.observation
     joints = skinning.keypoints(template, kinematics.pose_segments(template, parameters), seen.keypoint_set)
     place = parameters.camera_scale * residuals.relative_depth(joints[:, :2], seen.depth_confidence[:, None])
-    weighted = jnp.sqrt(seen.depth_confidence)[:, None] * place
+    weighted = jnp.sqrt(seen.depth_confidence)[:, None] * place * jnp.array([[HEADING, 1.0]])
     return weighted @ weighted.T
 
 

@@ -13,7 +13,7 @@ from dal_jax.uncertainty import sandwich
 from dal_jax.uncertainty.sandwich import Precisions
 from tests.registration import small_problem
 
-NOISE = {"point": 0.003, "keypoint": 0.004, "depth": 0.01, "turn": 0.02, "log_scale": 0.02, "pose": 0.02}
+NOISE = {"point": 0.003, "keypoint": 0.004, "depth": 0.01, "turn": 0.01, "log_scale": 0.02, "pose": 0.02}
 POINTS = 60
 
 
@@ -40,7 +40,7 @@ def people(count=96, seed=0):
         for name, kind in clean.items()
     }
     place = observed.keypoint_position - observed.keypoint_position.mean(axis=1, keepdims=True)
-    turned = np.einsum("pkc,pc->pk", place, random.normal(0.0, NOISE["turn"], (count, 2)))
+    turned = np.einsum("pkc,pc->pk", place, NOISE["turn"] * random.normal(0.0, (sandwich.HEADING, 1.0), (count, 2)))
     observed = observed.replace(**noisy | {"depth": (noisy["depth"] + turned).astype(np.float32)})
     precisions = Precisions(
         dense=np.float32(NOISE["point"] ** -2),
