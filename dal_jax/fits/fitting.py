@@ -21,7 +21,7 @@ from dal_jax.registration.energy import Objective, Term
 from dal_jax.registration.register import Fit, RegistrationConfig
 from dal_jax.registration.solvers import solve
 from dal_jax.registration.starts import STARTS
-from dal_jax.runtime import progress as bars
+from dal_jax.runtime import machine, progress as bars
 from dal_jax.uncertainty import noise, quality
 from dal_jax.uncertainty.noise import NoiseLevels
 
@@ -145,6 +145,7 @@ def fit(
       ValueError: an option, or observations that do not fit the body; names the value.
       errors.InputError: a file cannot be used.
     """
+    machine.configure()
     options = options or FitOptions()
     options = options if optimizer is None else dataclasses.replace(options, optimizer=optimizer)
     options.check()

@@ -23,7 +23,7 @@ from dal_jax.lifting.config import Config, validate
 from dal_jax.lifting.lift import Lifted, Lifter
 from dal_jax.lifting.poses import Poses2D, checked
 from dal_jax.lifting.training import LiftingState
-from dal_jax.runtime import archives, files, progress
+from dal_jax.runtime import archives, files, machine, progress
 from dal_jax.runtime.checkpoints import Checkpoints
 from dal_jax.runtime.errors import InputError
 from dal_jax.runtime.files import PathLike
@@ -59,6 +59,7 @@ def lift(
       errors.InputError: the folder holds no lifter; the shapes are wrong, a known joint is not finite, or a pose has no
         size. Names the value.
     """
+    machine.configure()
     config, parameters = lifter if isinstance(lifter, tuple) else load(lifter)
     keypoints = np.asarray(keypoints_px)
     if keypoints.ndim != 3 or keypoints.shape[1:] != (17, 2):
@@ -69,12 +70,17 @@ def lift(
     poses = checked("keypoints_px", keypoints, known)
     count = len(poses.entry)
     batch = max(1, min(_BATCH, count))  # of one shape: one program
-    run = jax.jit(functools.partial(_lift, config))
-    parts = []
+    run, parts = _lifting(dataclasses.astuple(config)), []
     for first in range(0, max(1, count), batch):
         rows = np.minimum(np.arange(first, first + batch), count - 1)
         parts.append(jax.device_get(run(parameters, poses.keypoints_px[rows], poses.visible[rows])))
     return jax.tree.map(lambda *each: np.concatenate(each)[:count], *parts)
+
+
+@functools.cache
+def _lifting(fields: tuple):
+    """Return the jitted `_lift` of a configuration: one compilation for all calls."""
+    return jax.jit(functools.partial(_lift, Config(*fields)))
 
 
 def _lift(config: Config, lifter: Lifter, keypoints: jax.Array, visible: jax.Array) -> Lifted:

@@ -3,6 +3,7 @@
 `folder.lift` does the same from a trained folder, with NumPy arrays.
 """
 
+import dataclasses
 import functools
 import math
 from typing import Any
@@ -134,8 +135,14 @@ def with_lifted_depth(config: Config, lifter: Lifter, observation: Observation) 
     Where the camera is known, key points are lifted as a camera would see them that looks at the person, and the
     depths are those along the true camera's axis.
     """
-    depth, trusted = jax.jit(functools.partial(_observed_depth, config))(lifter, observation)
+    depth, trusted = _observing(dataclasses.astuple(config))(lifter, observation)
     return with_depth(observation, np.asarray(depth), np.asarray(trusted))
+
+
+@functools.cache
+def _observing(fields: tuple):
+    """Return the jitted `_observed_depth` of a configuration: one compilation a shape."""
+    return jax.jit(functools.partial(_observed_depth, Config(*fields)))
 
 
 def _observed_depth(config: Config, lifter: Lifter, observation: Observation) -> tuple[Array, Array]:

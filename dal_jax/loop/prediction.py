@@ -28,7 +28,7 @@ from dal_jax.observations.observations import Observations
 from dal_jax.observations.person import AnnotatedPerson, Annotations, Rejected
 from dal_jax.regressor import model, theta
 from dal_jax.regressor.model import Learned, RegressorConfig
-from dal_jax.runtime import archives, configs, files, progress
+from dal_jax.runtime import archives, configs, files, machine, progress
 from dal_jax.runtime.checkpoints import Checkpoints
 from dal_jax.runtime.errors import InputError
 from dal_jax.runtime.files import PathLike
@@ -145,6 +145,7 @@ def predict(
     Raises:
       errors.InputError: a picture, a box or the checkpoint cannot be used; one line.
     """
+    machine.configure()
     if people is None:
         pictures = detections.list_photographs(images)
         found = None if boxes is None else detections.read_boxes(boxes, [path.name for path in pictures])

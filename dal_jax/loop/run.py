@@ -13,7 +13,7 @@ from dal_jax.data.people import People, load_people
 from dal_jax.loop import report
 from dal_jax.loop.folder import RunFolder
 from dal_jax.loop.judge import Judge
-from dal_jax.runtime import files
+from dal_jax.runtime import files, machine
 from dal_jax.runtime.errors import InputError
 from dal_jax.runtime.files import PathLike
 from dal_jax.synthetic.people import named, prepare
@@ -55,6 +55,7 @@ def deform_and_learn(
     Raises:
       errors.InputError: the configuration, the folder or the data cannot be used; one line.
     """
+    machine.configure()
     workdir = pathlib.Path(workdir)
     config.check()
     folder = RunFolder(workdir, config, overwrite)

@@ -1,7 +1,7 @@
 """What a report says first: a verdict on the fit, and warnings in plain words, the gravest first.
 
-    good        joints are expected within 60 mm, and nothing is in doubt
-    usable      within 130 mm, or a doubt that is not grave
+    good        joints are expected within 65 mm, and nothing is in doubt
+    usable      within 140 mm, or a doubt that is not grave
     doubtful    something grave, or farther
     fragment    less than a third of the body was seen: the rest is the priors' guess, and no mesh of it is exported
 
@@ -27,7 +27,7 @@ SEVERITIES: tuple[Severity, ...] = ("grave", "doubt", "note")
 
 FRAGMENT_COVERAGE = 1 / 3
 """Share of the body's surface, part by part, that must have been seen."""
-GOOD_MM, USABLE_MM = 60.0, 130.0
+GOOD_MM, USABLE_MM = 65.0, 140.0
 """Note: our choice, by the true errors of synthetic training people, see docs/uncertainty.md."""
 
 _FEW_POINTS, _FEW_INLIERS, _FAR_SHARE, _LARGE_PERCENT = 20, 0.8, 0.2, 4.0

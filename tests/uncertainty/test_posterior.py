@@ -9,6 +9,7 @@ import pytest
 
 from dal_jax.body import kinematics, skeleton, skinning
 from dal_jax.evaluation import metrics
+from dal_jax.observations import residuals
 from dal_jax.registration import register
 from dal_jax.uncertainty import modes, posterior
 from dal_jax.uncertainty.noise import initial
@@ -104,6 +105,10 @@ def test_a_mode_of_equal_energy_adds_half_its_squared_distance(noise, predicted,
     monkeypatch.setattr(
         register, "score", lambda template, observations, bodies, objective: np.zeros(len(bodies.camera_scale))
     )
+    far = iter([0, 0, 0, 60, 60, 0])
+    monkeypatch.setattr(
+        residuals, "far_points", lambda template, bodies, observations: np.full(len(bodies.camera_scale), next(far))
+    )
     found = _predict(noise, modes=pair)
     np.testing.assert_allclose(found.mode_probability, np.tile([0.5, 0.0], (96, 1)), atol=1e-6)
     np.testing.assert_allclose(found.mode_gap, np.tile([0.0, np.inf], (96, 1)))
@@ -111,6 +116,10 @@ def test_a_mode_of_equal_energy_adds_half_its_squared_distance(noise, predicted,
     expected = 0.5 * (other - predicted.h36m_mm) ** 2
     added = (found.h36m_sd_mm**2 - predicted.h36m_sd_mm**2)[..., 2]
     np.testing.assert_allclose(added, expected[..., 2], rtol=0.01, atol=5.0)
+    behind = _predict(noise, modes=pair)
+    gap = 60 * posterior._FAR_POINT / noise.point_sharing
+    np.testing.assert_allclose(behind.mode_gap, np.tile([gap, np.inf], (96, 1)), rtol=1e-5)
+    assert behind.mode_probability.max() < 0.01, "annotated points are points that were seen"
 
 
 def test_a_mode_that_is_the_same_pose_adds_nothing(noise, predicted):
