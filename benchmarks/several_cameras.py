@@ -67,7 +67,7 @@ def main(_: list[str]) -> None:
     scale = fits.segment_scale / np.exp(np.log(fits.segment_scale).mean(axis=1, keepdims=True))
     row = {
         "views": views * frames,
-        "lifting": _LIFTING.value != "none",
+        "lifting": pathlib.Path(_LIFTING.value).name,
         "camera": _CAMERA.value,
         "weights": _WEIGHTS.value,
         "pitch_known": pitch_deg is not None,

@@ -41,7 +41,7 @@ _LIFTING = flags.DEFINE_string(
     "lifting",
     None,
     "The lifter that gives key points their depth (eq. 4): the folder or the small .npz of train_lifting; shipped; or "
-    "none. Left out: shipped for people without dense points, where the weights are pose_prior and no pitch is given.",
+    "none. Left out: shipped for people without dense points, where the weights are pose_prior.",
 )
 _CAMERA = flags.DEFINE_enum(
     "camera", "weak", ["weak", "perspective"],

@@ -137,7 +137,7 @@ def fit(
       optimizer: the same as in `options`, which it overrides.
       lifting: the lifter that gives key points their depth (eq. 4): a folder or a small file of one, `shipped`, or
         `none`, with which eq. 4 has no z term. None: `shipped` for people without dense points, where the weights
-        are `pose_prior` and no pitch is given; else `none`.
+        are `pose_prior`; else `none`.
       initial: earlier fits of the same people, one more start.
       progress: show bars on stderr.
 
@@ -215,8 +215,7 @@ def chosen_lifter(
     """Return the lifter that `fit` takes for an argument `lifting`; None: no depths are lifted.
 
     Note: our choice, by `benchmarks/several_cameras.json`. On synthetic people and on a real one the shipped lifter
-    makes fits to key points alone better. Where the pitch is known it improves the pose and not the lean, which it
-    takes from the cameras that it has learned from.
+    makes fits to key points alone better.
     """
     if lifting is not None:
         return None if str(lifting) == WITHOUT_LIFTER else lifting
@@ -224,8 +223,7 @@ def chosen_lifter(
         alone = any(len(person.part) == 0 for person in people.people)
     else:
         alone = np.any(_alone(people.stacked))
-    measured = options.weights == "pose_prior" and options.pitch_deg is None
-    return lifter_folder.SHIPPED if alone and measured else None
+    return lifter_folder.SHIPPED if alone and options.weights == "pose_prior" else None
 
 
 def lifted(lifter: str | os.PathLike[str], observation: Observation, alone: bool = False) -> Observation:

@@ -29,7 +29,7 @@ def people() -> Observations:
     ("lifting", "options", "chosen"),
     [
         (None, FitOptions(), "shipped"),
-        (None, FitOptions(pitch_deg=10.0), None),  # whose lean the shipped lifter does not know
+        (None, FitOptions(pitch_deg=10.0), "shipped"),
         (None, FitOptions(weights="paper_soft"), None),
         ("none", FitOptions(), None),
         ("shipped", FitOptions(pitch_deg=10.0, weights="paper_soft"), "shipped"),

@@ -60,11 +60,18 @@ def test_a_camera_that_looks_down_sees_upright_people_tilted():
     np.testing.assert_allclose(apart, [0.0, height[1] * np.tan(np.radians(20.0))], atol=1e-6)
 
 
-def test_lifted_depths_and_an_upright_body_pull_together():
-    """Of a level camera the middle pulls to 0: confidence times depth is the pull of the lifted depths alone."""
-    observed = _observed()
-    found = single_views.complete(observed, 0.0)
-    lifted, mass = np.float64(observed.depth[0]), np.float64(observed.depth_confidence[0])
-    pull = mass * (lifted - mass @ lifted / mass.sum())
-    np.testing.assert_allclose(found.depth_confidence[0] * found.depth[0], pull, atol=1e-5)
-    assert np.all(found.depth_confidence[0] > mass)
+def test_three_quarters_of_a_common_lean_are_taken_back_and_bends_stay():
+    """Lifted depths that are an upright body's, and lean; what no turn about x explains is not touched."""
+    observed, tangent = _observed(), np.tan(np.radians(20.0))
+    x, y = np.moveaxis(observed.keypoint_position.astype(np.float64), -1, 0)
+    known = np.ones_like(x)
+    leaning = with_depth(observed, y * tangent + 0.3 * y + 0.1 * x, known)
+    found = single_views.complete(leaning, 20.0)
+    apart = found.depth - (y * tangent + 0.25 * 0.3 * y + 0.1 * x)
+    np.testing.assert_allclose(apart - apart.mean(axis=1, keepdims=True), 0.0, atol=1e-5)
+    np.testing.assert_allclose(found.depth_confidence, known)
+    places = np.stack([x[0], y[0], known[0]], axis=1)
+    bend = np.random.default_rng(0).normal(size=len(places))
+    bend -= places @ np.linalg.lstsq(places, bend, rcond=None)[0]
+    bent = single_views.complete(with_depth(observed, np.stack([bend, bend]), known), 0.0)
+    np.testing.assert_allclose(bent.depth[0] - bent.depth[0].mean(), bend - bend.mean(), atol=1e-5)
