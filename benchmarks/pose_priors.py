@@ -30,19 +30,19 @@ from dal_jax.runtime import cli
 from dal_jax.runtime.errors import InputError
 from dal_jax.uncertainty import noise
 
-_POSES = flags.DEFINE_string("poses", None, "2D poses, .npz, .npy or COCO's JSON.", required=True)
-_LIFTING = flags.DEFINE_string("lifting", None, "Folder of a trained lifter, for depths.")
-_OUT = flags.DEFINE_string("out", None, "JSON to write.", required=True)
+# allow_override: tests import several benchmarks into one process, and theirs may have flags of the same names
+_POSES = flags.DEFINE_string("poses", None, "2D poses, .npz, .npy or COCO's JSON.", required=True, allow_override=True)
+_LIFTING = flags.DEFINE_string("lifting", None, "Folder of a trained lifter, for depths.", allow_override=True)
+_OUT = flags.DEFINE_string("out", None, "JSON to write.", required=True, allow_override=True)
 _LEARN = flags.DEFINE_integer("learn", 1024, "How many poses teach.", lower_bound=1)
 _HELD_OUT = flags.DEFINE_integer("held_out", 512, "How many others are scored.", lower_bound=1)
-_ROUNDS = flags.DEFINE_integer("rounds", 8, "How often fits and poses take turns.", lower_bound=1)
 
 LIMBS = tuple(
     skeleton.H36M_JOINT_NAMES.index(f"{side}_{name}")
     for name in ("hip", "knee", "foot", "shoulder", "elbow", "wrist")
     for side in ("left", "right")
 )
-_LIMIT_WEIGHT = 1.0
+_LIMIT_WEIGHT, _ROUNDS = 1.0, 8
 
 
 def main(_: list[str]) -> None:
@@ -63,7 +63,7 @@ def main(_: list[str]) -> None:
     found = {
         "broad": priors.broad(),
         "shipped": priors.population(),
-        "learned": learned(body, observed(order[: _LEARN.value]), _ROUNDS.value),
+        "learned": learned(body, observed(order[: _LEARN.value]), _ROUNDS),
     }
     objectives = {name: dataclasses.replace(options.objective(), prior=prior) for name, prior in found.items()}
     objectives["shipped, joint limits"] = objectives["shipped"].reweighted(limit=_LIMIT_WEIGHT)
