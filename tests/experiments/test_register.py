@@ -122,7 +122,8 @@ def test_one_line_says_which_lifter_gives_depths_and_to_whom(people):
     for file_name, flags, expected in (
         ("alone.json", [], [default]),
         ("alone.json", ["--lifting=none"], []),
-        ("alone.json", ["--pitch_deg=10"], []),
+        ("alone.json", ["--pitch_deg=10"], [default]),
+        ("alone.json", ["--weights=paper_soft"], []),
         ("people.json", [], []),
         ("people.json", ["--lifting=shipped"], ["lifter of depths: shipped"]),
     ):
