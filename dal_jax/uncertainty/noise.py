@@ -193,8 +193,8 @@ def _shares(moments: dict[str, np.ndarray], previous: Float[np.ndarray, "7"]) ->
     """Return how much each person's equations count, in [0, 1]: 1 up to ten times the typical person's size.
 
     Sums of squares are compared over what the previous levels let expect of them, by the lower median of those people
-    who have such data; never is less than expected the measure. What is expected is compared likewise. A person with
-    numbers that are not finite does not count.
+    who have such data; never is less than expected the measure. What is expected is compared likewise, by the
+    upper quartile: of people with hidden limbs much more is. A person with numbers that are not finite does not count.
     """
     expected, squares = moments["expected"], moments["squares"]
     finite = np.all([np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1) for leaf in moments.values()], axis=0)
@@ -207,9 +207,9 @@ def _shares(moments: dict[str, np.ndarray], previous: Float[np.ndarray, "7"]) ->
         has = finite & known[:, kind]
         if not has.any():
             continue
-        for size, least in ((ratio[:, kind], 1.0), (row[:, kind], 0.0)):
-            typical = max(float(np.quantile(size[has], 0.5, method="lower")), least)
-            share[has] = np.minimum(share[has], _FARTHEST * typical / np.maximum(size[has], _FARTHEST * typical))
+        for size, least, typical in ((ratio[:, kind], 1.0, 0.5), (row[:, kind], 0.0, 0.75)):
+            most = _FARTHEST * max(float(np.quantile(size[has], typical, method="lower")), least)
+            share[has] = np.minimum(share[has], most / np.maximum(size[has], most))
     return share
 
 
