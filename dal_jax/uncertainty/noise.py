@@ -300,21 +300,21 @@ def _direct(target: Target, linear: Linearisation) -> Float[Array, "7 7"]:
     """Return tr(A_k R_l) - 2 tr(A_k P R_l), which is 0 for kinds of error in different terms."""
     seen, weight = target.observation, linear.precisions.by_kind()
 
-    def term(place: int, jacobian: Float[Array, "n axes u"], kinds: list[Float[Array, "n n"]]):
-        through = [jnp.tensordot(kind, jacobian, 1) for kind in kinds]
+    def term(kind: str, jacobian: Float[Array, "n axes u"], kinds: list[Float[Array, "n n"]]):
+        through, used = [jnp.tensordot(one, jacobian, 1) for one in kinds], weight[sandwich.KINDS.index(kind)]
         return jnp.array([[
             jacobian.shape[1] * jnp.sum(one * other)
-            - 2.0 * weight[place] * jnp.sum(sandwich.both_axes(of_one, of_other) * linear.inverse_hessian)
+            - 2.0 * used * jnp.sum(sandwich.both_axes(of_one, of_other) * linear.inverse_hessian)
             for other, of_other in zip(kinds, through, strict=True)
         ] for one, of_one in zip(kinds, through, strict=True)])  # fmt: skip
 
     marked = [jnp.diag(1.0 * (each > 0)) for each in (seen.point_confidence, seen.keypoint_confidence)]
     depths = _centred(seen.depth_confidence, [jnp.eye(len(linear.limb)), linear.limb, linear.turn])
     return jax.scipy.linalg.block_diag(
-        term(0, linear.dense_jacobian, [marked[0], linear.shape]),
-        term(2, linear.keypoint_jacobian, [marked[1]]),
-        term(3, linear.depth_jacobian[:, None], depths),
-        term(6, linear.scale_jacobian[:, None], [jnp.eye(len(linear.scale))]),
+        term("point", linear.dense_jacobian, [marked[0], linear.shape]),
+        term("keypoint", linear.keypoint_jacobian, [marked[1]]),
+        term("depth", linear.depth_jacobian[:, None], depths),
+        term("scale", linear.scale_jacobian[:, None], [jnp.eye(len(linear.scale))]),
     )
 
 
