@@ -3,6 +3,8 @@
 Orbax writes a step into a temporary folder and renames it, so a process killed at any instant leaves the steps before
 it intact and the unfinished one is ignored. The state's structure is stored beside the values and compared before any
 value is read: Orbax alone would cast a changed dtype silently and answer a changed shape with pages of text.
+Orbax takes about two milliseconds a leaf, and a ResNet50 in training has 700 of them, nearly all small: the small ones
+are stored as one array of bytes.
 """
 
 import contextlib
@@ -13,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from dal_jax.runtime.errors import InputError
@@ -23,6 +26,7 @@ PyTree = Any
 _STATE = "state"
 _STEP = re.compile(r"0|[1-9][0-9]*")
 _UNFINISHED = ".orbax-checkpoint-tmp"
+_SMALL_BYTES = 2**20
 
 
 class Checkpoints:
@@ -57,12 +61,13 @@ class Checkpoints:
         if latest is not None and step <= latest:
             raise ValueError(f"step {step} is not above the saved step {latest}")
         json.dumps(metadata, allow_nan=False)
-        notes = {"metadata": metadata or {}, "structure": _structure(state)}
+        saved, packing = _pack(state)
+        notes = {"metadata": metadata or {}, "structure": _structure(state), "packing": packing}
         policy: Any = ocp.training.preservation_policies.LatestN(self._keep)
         with ocp.training.Checkpointer(
             str(self._directory), preservation_policy=policy, cleanup_tmp_directories=True
         ) as checkpointer:
-            checkpointer.save(step, state, checkpointable_name=_STATE, force=True, custom_metadata=notes)
+            checkpointer.save(step, saved, checkpointable_name=_STATE, force=True, custom_metadata=notes)
 
     def latest_step(self) -> int | None:
         """Return the last whole step, or None where there is none yet."""
@@ -90,9 +95,13 @@ class Checkpoints:
         notes = self._notes(path)
         context = ocp.Context()
         context.pytree.loading.partial_load = partial
+        placed = _placed(example)
         with context, _damage_named(path):
             _compare(path, _structure(example), notes["structure"], partial)
-            state = ocp.load(str(path), _placed(example), checkpointable_name=_STATE)
+            packing = notes["packing"]
+            wanted = _packed(_leaves(placed), packing, np.zeros(packing["bytes"], np.uint8))
+            saved: Any = ocp.load(str(path), wanted, checkpointable_name=_STATE)
+            state = _unpack(placed, saved, packing)
         return state, notes["metadata"]
 
     def structure(self, step: int | None = None) -> dict[str, str]:
@@ -113,7 +122,9 @@ class Checkpoints:
     def _notes(self, path: pathlib.Path) -> dict[str, Any]:
         with _damage_named(path):
             notes: Any = ocp.metadata(str(path)).custom_metadata
-            return {"structure": dict(notes["structure"]), "metadata": notes["metadata"]}
+            if "packing" not in notes:
+                raise InputError(f"{path}: was written by dal_jax before small arrays were packed; train again")
+            return {name: notes[name] for name in ("structure", "metadata", "packing")}
 
 
 def _refuse_foreign_content(directory: pathlib.Path) -> None:
@@ -127,8 +138,16 @@ def _refuse_foreign_content(directory: pathlib.Path) -> None:
 
 def _structure(state: PyTree) -> dict[str, str]:
     """Describe every leaf: `{"params/dense/kernel": "float32[3,4]", "key": "key<fry>[]", "epoch": "int"}`."""
+    return {name: _kind(leaf) for name, leaf in _leaves(state).items()}
+
+
+def _leaves(state: PyTree) -> dict[str, Any]:
     leaves, _ = jax.tree_util.tree_flatten_with_path(state)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): _kind(leaf) for path, leaf in leaves}
+    return {_name(path): leaf for path, leaf in leaves}
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _kind(leaf: Any) -> str:
@@ -156,6 +175,45 @@ def _placed(example: PyTree) -> PyTree:
         return leaf
 
     return jax.tree.map(place, example)
+
+
+def _pack(state: PyTree) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what Orbax saves, and where in its bytes each small leaf begins: `{"bytes": 96, "offsets": {name: 0}}`."""
+    leaves = _leaves(state)
+    small = jax.device_get({name: leaf for name, leaf in leaves.items() if _is_small(leaf)})
+    offsets, count = {}, 0
+    for name, leaf in small.items():
+        offsets[name] = count
+        count += leaf.nbytes
+    packing = {"bytes": count, "offsets": offsets}
+    content = b"".join(leaf.tobytes() for leaf in small.values())
+    return _packed(leaves, packing, np.frombuffer(content, np.uint8)), packing
+
+
+def _packed(leaves: dict[str, Any], packing: dict[str, Any], small: np.ndarray) -> dict[str, Any]:
+    large = {name: leaf for name, leaf in leaves.items() if name not in packing["offsets"]}
+    return {key: value for key, value in (("large", large), ("small", small)) if len(value)}
+
+
+def _unpack(example: PyTree, saved: dict[str, Any], packing: dict[str, Any]) -> PyTree:
+    small = saved.get("small", np.zeros(0, np.uint8))
+
+    def read(path: tuple[Any, ...], leaf: Any) -> Any:
+        offset = packing["offsets"].get(_name(path))
+        if offset is None:
+            return saved["large"][_name(path)]
+        value = small[offset : offset + leaf.size * leaf.dtype.itemsize].copy().view(leaf.dtype).reshape(leaf.shape)
+        return value if isinstance(leaf, np.ndarray) else jax.device_put(value, leaf.sharding)
+
+    return jax.tree_util.tree_map_with_path(read, example)
+
+
+def _is_small(leaf: Any) -> bool:
+    if isinstance(leaf, jax.Array):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return False
+        return leaf.nbytes <= _SMALL_BYTES and (leaf.is_fully_addressable or leaf.is_fully_replicated)
+    return isinstance(leaf, np.ndarray) and leaf.nbytes <= _SMALL_BYTES
 
 
 @contextlib.contextmanager

@@ -61,6 +61,26 @@ def test_every_kind_of_leaf_comes_back(tmp_path):
     assert restored == metadata
 
 
+def test_small_arrays_are_packed_and_large_ones_are_not(tmp_path):
+    """Of any dtype and shape, at any place in the bytes; a part of them can be read, too."""
+    arrays = {
+        "byte": np.arange(3, dtype=np.uint8),
+        "half": jnp.arange(5, dtype=jnp.bfloat16),
+        "nothing": np.zeros((0, 3), np.float32),
+        "yes": jnp.asarray(True),
+        "double": np.arange(4.0).reshape(2, 2).T,
+        "large": jnp.arange(600_000.0),
+        "large too": np.arange(300_000.0),
+    }
+    folder = Checkpoints(tmp_path)
+    folder.save(1, arrays)
+    example = {name: (np if isinstance(leaf, np.ndarray) else jnp).zeros_like(leaf) for name, leaf in arrays.items()}
+    _assert_same(folder.restore(example)[0], arrays)
+    for name in ("half", "large"):
+        _assert_same(folder.restore({name: arrays[name]}, partial=True)[0], {name: arrays[name]})
+    assert len(list((tmp_path / "1" / "state").rglob("*"))) < 20
+
+
 def test_nothing_is_made_before_the_first_save(tmp_path):
     folder = Checkpoints(tmp_path / "none")
     assert folder.latest_step() is None
