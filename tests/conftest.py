@@ -1,4 +1,4 @@
-"""Strictness for every test: warnings are errors (pyproject.toml), shapes never broadcast by accident, four devices."""
+"""Strictness for every test: warnings are errors (pyproject.toml), shapes never broadcast by accident, two devices."""
 
 import gc
 import os
@@ -18,7 +18,7 @@ if os.environ.get("JAX_PLATFORMS", "cpu") == "cpu":
     cheap = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     cheap += " --xla_cpu_use_fusion_emitters=false"
     os.environ["XLA_FLAGS"] = f"{cheap} {os.environ.get('XLA_FLAGS', '')}"
-jax.config.update("jax_num_cpu_devices", 4)  # not XLA_FLAGS: binaries must not inherit the devices
+jax.config.update("jax_num_cpu_devices", 2)  # not XLA_FLAGS: binaries must not inherit the devices
 jax.config.update("jax_numpy_rank_promotion", "raise")
 machine.configure()  # shared by the test processes, and by the next run
 

@@ -200,7 +200,8 @@ def score(
     objective: Objective,
 ) -> Float[np.ndarray, "people"]:
     """Return eq. 2 of every person at given parameters."""
-    return np.asarray(_score(template, observations, parameters, as_arrays(objective)))
+    people = struct.filled_up((observations, parameters))
+    return np.asarray(_score(template, *people, as_arrays(objective)))[: len(observations.point_face)]
 
 
 @jax.jit

@@ -4,8 +4,11 @@ import dataclasses
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
+import numpy as np
 
 T = TypeVar("T")
+
+_FEW, _MANY = 8, 64
 
 
 def static(**options: Any) -> Any:
@@ -25,3 +28,15 @@ def dataclass(cls: type[T]) -> type[T]:
         data_fields=[field.name for field in fields if not field.metadata.get("static")],
         meta_fields=[field.name for field in fields if field.metadata.get("static")],
     )
+
+
+def filled_up(tree: T) -> T:
+    """Return a pytree of arrays over people, on the host, with the last one repeated: 8, 16, 32 or a multiple of 64.
+
+    A program is compiled for every number of people, in seconds; so there are few such numbers, and the maps over
+    some people at a time have no rest, which would be compiled beside them.
+    """
+    count = len(jax.tree.leaves(tree)[0])
+    size = max(_FEW, 1 << (count - 1).bit_length()) if count <= _MANY else -(-count // _MANY) * _MANY
+    rows = np.minimum(np.arange(size), count - 1)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[rows], tree)

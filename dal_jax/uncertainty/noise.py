@@ -96,8 +96,7 @@ def precisions(noise: NoiseLevels) -> Precisions:
 
     Note: two are not what they seem. A dense point, and a depth, counts as its share of what it shares. Log scales are
     weighted by a sixteenth of their inverse variance: with the whole of it more fits of synthetic training people ended
-    in wrong minima (depth error 54 -> 70 mm, with a pull to the T-pose), and the levels estimated from them were too
-    low.
+    in wrong minima (depth error 54 -> 70 mm, with a pull to the T-pose), and levels estimated from them were too low.
     """
     return Precisions(
         dense=1.0 / (noise.point**2 + noise.point_sharing * noise.shape**2),
@@ -168,8 +167,9 @@ def estimate(
       prior: two people's worth of data; left out: `initial`.
     """
     rows = evenly(len(observations.point_face), _AT_MOST)
-    few, bodies = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], (observations, parameters))
-    each = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), _moments(template, few, bodies, used, previous))
+    few = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], (observations, parameters))
+    moments = _moments(template, *struct.filled_up(few), used, previous)
+    each = jax.tree.map(lambda leaf: np.asarray(leaf[: len(rows)], np.float64), moments)
     before = np.asarray(previous.variances(), np.float64)
     share = _shares(each, before)
     people, start = share.sum(), initial() if prior is None else prior

@@ -109,8 +109,8 @@ def laplace_posterior(
         gap, modes = np.zeros((len(observations.point_face), 1)), jax.tree.map(lambda leaf: leaf[:, None], parameters)
     else:
         gap = _energy_gap(template, observations, parameters, noise, modes)
-    people = (observations, parameters, gap, modes)
-    return jax.tree.map(np.asarray, _predict(template, people, noise, used, size))
+    found = _predict(template, struct.filled_up((observations, parameters, gap, modes)), noise, used, size)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(gap)], found)
 
 
 def template_bone_sum_mm(template: Template) -> float:

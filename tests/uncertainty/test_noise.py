@@ -75,7 +75,7 @@ def test_without_depths_their_level_stays_and_everything_is_finite():
 
 
 @pytest.mark.parametrize("spoil", ["key points", "camera", "not a number"])
-@pytest.mark.parametrize("count", [2, 3, 96])
+@pytest.mark.parametrize("count", [2, 3, 32])
 def test_one_bad_entry_does_not_own_everybodys_levels(spoil, count):
     """Levels with a spoilt person among others stay near those of the others alone."""
     _, observations, fits, precisions = linear_fits.people()
@@ -124,7 +124,7 @@ def test_wrong_correspondences_lose_their_weight():
 
 
 def test_fits_and_levels_take_turns(monkeypatch):
-    _, observations, fits, _ = linear_fits.people()
+    observations, fits = jax.tree.map(lambda leaf: leaf[:32], linear_fits.people()[1:3])
     used = []
 
     def fake(template, observations, config, objective, progress=None):
@@ -138,7 +138,7 @@ def test_fits_and_levels_take_turns(monkeypatch):
     _, noise = noise_lib.alternate(
         small_problem.small_template(), observations, config, rounds=2, outlier=0.1, progress=done.append
     )
-    assert done == [96, 192, 288]
+    assert done == [32, 64, 96]
     for made, levels in ((used[0], noise_lib.initial()), (used[2], noise)):
         jax.tree.map(np.testing.assert_array_equal, made[0], noise_lib.objective(levels).reweighted(outlier=0.1))
     assert isinstance(used[2][0], Objective)
