@@ -10,11 +10,10 @@ def main() -> None:
     """Run one round on 24 rendered people, with networks and steps far too few to learn anything."""
     config = dal.preset("demo")
     config.synthetic, config.rounds = "tiny", 1
-    config.lifting.width, config.lifting.batch, config.lifting.steps = 16, 4, 20
+    config.lifting.width, config.lifting.batch, config.lifting.steps = 16, 8, 20
     config.lifting.steps_per_call = config.lifting_checkpoint_steps = 20
-    config.first.registration.optimizer, config.first.registration.steps = "lm", 5
-    config.first.weights.keypoint = 30.0
-    config.regressor.width, config.regressor.batch, config.regressor.epochs = 4, 4, 1
+    config.first.registration.steps, config.first.registration.batch = 3, 24
+    config.regressor.width, config.regressor.batch, config.regressor.epochs = 4, 8, 1
 
     folder = pathlib.Path(tempfile.mkdtemp())
     result = dal.deform_and_learn(config, folder / "run", data_dir=folder / "data")
