@@ -5,9 +5,11 @@ import os
 import pathlib
 
 import jax
+import jaxtyping
 import pytest
 
 from dal_jax.runtime import machine
+from tests import shapes
 
 # Tolerances are written for the CPU; JAX_PLATFORMS=cuda runs the tests on a GPU all the same.
 if "JAX_PLATFORMS" not in os.environ:
@@ -20,6 +22,7 @@ if os.environ.get("JAX_PLATFORMS", "cpu") == "cpu":
     os.environ["XLA_FLAGS"] = f"{cheap} {os.environ.get('XLA_FLAGS', '')}"
 jax.config.update("jax_num_cpu_devices", 2)  # not XLA_FLAGS: binaries must not inherit the devices
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jaxtyping.install_import_hook(shapes.modules(), "tests.shapes.checked")
 machine.configure()  # shared by the test processes, and by the next run
 
 

@@ -57,7 +57,7 @@ def nearest(
     return candidate[row, best], weights[row, best]
 
 
-def closest(point: Float[np.ndarray, "*b d"], corner: Float[np.ndarray, "*b 3 d"]) -> tuple[np.ndarray, np.ndarray]:
+def closest(point: Float[np.ndarray, "*#b d"], corner: Float[np.ndarray, "*#b 3 d"]) -> tuple[np.ndarray, np.ndarray]:
     """Return (barycentric, squared distance) of each triangle's nearest point to a point; batches broadcast.
 
     Either the foot of the perpendicular lies inside, or the nearest point lies on one of the three edges.

@@ -120,7 +120,7 @@ def known_bones(visible: Bool[Array, "*n 17"]) -> Bool[Array, "*n 16"]:
     return visible[..., joint] & visible[..., parent]
 
 
-def negative_log_likelihood(error: Float[Array, "*n 17"], log_sd: Float[Array, "*n 17"]) -> Float[Array, "*n 17"]:
+def negative_log_likelihood(error: Float[Array, "*#n"], log_sd: Float[Array, "*#n"]) -> Float[Array, "*n"]:
     """Return the negative log likelihood of a Gaussian with mean 0, less its constant."""
     return 0.5 * error**2 * jnp.exp(-2 * log_sd) + log_sd
 

@@ -149,7 +149,7 @@ def regions(entry: dict[str, Any], x_name: str, y_name: str) -> list[Float[np.nd
     return found
 
 
-def hold(polygons: list[Float[np.ndarray, "corners 2"]], point: Float[np.ndarray, "2"] | None) -> bool:
+def hold(polygons: list[Float[np.ndarray, "_ 2"]], point: Float[np.ndarray, "2"] | None) -> bool:
     """Tell whether any polygon holds a point (none holds None): a ray to the right crosses its border an odd time."""
     return point is not None and any(_holds(polygon, point) for polygon in polygons)
 

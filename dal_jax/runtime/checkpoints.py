@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
@@ -210,7 +211,7 @@ def _unpack(example: PyTree, saved: dict[str, Any], packing: dict[str, Any]) -> 
 
 def _is_small(leaf: Any) -> bool:
     if isinstance(leaf, jax.Array):
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return False
         return leaf.nbytes <= _SMALL_BYTES and (leaf.is_fully_addressable or leaf.is_fully_replicated)
     return isinstance(leaf, np.ndarray) and leaf.nbytes <= _SMALL_BYTES

@@ -3,7 +3,7 @@
 import pathlib
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 
 from dal_jax.body import skeleton
 from dal_jax.body.formats import array_pickle, carry_over, pickles
@@ -131,7 +131,7 @@ def read(path: pathlib.Path, pose_blendshapes: bool = False, betas: tuple[float,
     return fields
 
 
-def _check_tree(path: pathlib.Path, table: Int[np.ndarray, "2 joints"]) -> None:
+def _check_tree(path: pathlib.Path, table: Integer[np.ndarray, "2 joints"]) -> None:
     expected = skeleton.SMPL_PARENTS if table.shape[1] == len(skeleton.SMPL_PARENTS) else _SMPLH_PARENTS
     parents = table[0].astype(np.int64)
     if parents[0] in (2**32 - 1, 2**16 - 1):  # -1 in unsigned numbers
