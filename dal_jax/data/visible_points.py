@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 
 from dal_jax.viewing.raycast import Hits
 
@@ -24,7 +24,7 @@ class Points(NamedTuple):
 def exact_points(
     cast: Callable[[Float[np.ndarray, "p 2"]], Hits],
     faces: int,
-    part: Int[np.ndarray, "s s"],
+    part: Integer[np.ndarray, "s s"],
     grid_px: Float[np.ndarray, "s s 2"],
     random: np.random.Generator,
 ) -> Points:
@@ -57,7 +57,7 @@ def pixel_grid_px(box_px: Float[np.ndarray, "4"], size: int) -> Float[np.ndarray
     return np.stack([x, y], axis=-1)
 
 
-def spread(part: Int[np.ndarray, "s s"], count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def spread(part: Integer[np.ndarray, "s s"], count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Choose `count` pixels (rows, columns), or all: each part seen gets a share, evenly spread over it.
 
     A part's share grows with the square root of its size in the picture, for annotators give small parts more clicks a

@@ -6,6 +6,7 @@ Human3.6M's order.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from dal_jax.body import skeleton
@@ -13,12 +14,12 @@ from dal_jax.body import skeleton
 _THORAX, _NOSE, _LEFT_SHOULDER, _RIGHT_SHOULDER = 8, 9, 11, 14
 
 
-def generator_realism(logit_fake: Float[Array, ""]) -> Float[Array, ""]:
+def generator_realism(logit_fake: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """Softplus GAN, the generator's side: softplus(-D(fake)), the non-saturating form."""
     return jax.nn.softplus(-logit_fake)
 
 
-def discriminator_realism(logit_real: Float[Array, ""], logit_fake: Float[Array, ""]) -> Float[Array, ""]:
+def discriminator_realism(logit_real: Float[Array, "*n"], logit_fake: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """Softplus GAN, the discriminator's side: softplus(-D(real)) + softplus(D(fake))."""
     return jax.nn.softplus(-logit_real) + jax.nn.softplus(logit_fake)
 
@@ -40,7 +41,10 @@ def facing(points: Float[Array, "17 2"], depth: Float[Array, "17"]) -> Float[Arr
 
 
 def mirror_ambiguity(
-    points: Float[Array, "17 2"], depth: Float[Array, "17"], visible: Bool[Array, "17"], margin: float = 0.0
+    points: Float[Array, "17 2"],
+    depth: Float[Array, "17"],
+    visible: Bool[Array | np.ndarray, "17"],
+    margin: float = 0.0,
 ) -> Float[Array, ""]:
     """relu(margin - sin) of `facing`: of a depth and its reverse, equal in 2D, choose the one that a neck allows.
 
@@ -52,7 +56,7 @@ def mirror_ambiguity(
 
 
 def cycle_consistency(
-    rotated_depth: Float[Array, "17"], lifted_again: Float[Array, "17"], visible: Bool[Array, "17"]
+    rotated_depth: Float[Array, "17"], lifted_again: Float[Array, "17"], visible: Bool[Array | np.ndarray, "17"]
 ) -> Float[Array, ""]:
     """Mean squared distance between a lifted pose and the same pose rotated, lifted again and rotated back.
 
@@ -66,7 +70,7 @@ def reprojection_consistency(
     rotation: Float[Array, "3 3"],
     rotated_depth: Float[Array, "17"],
     lifted_again: Float[Array, "17"],
-    visible: Bool[Array, "17"],
+    visible: Bool[Array | np.ndarray, "17"],
 ) -> Float[Array, ""]:
     """Mean squared distance in the image between a 2D pose and its cycle: lift, rotate, lift, rotate back, project.
 
@@ -101,7 +105,7 @@ def bone_asymmetry(log_proportion: Float[Array, "*n 16"]) -> Float[Array, "*n 16
     return log_proportion - log_proportion[..., jnp.array(_MIRRORED_BONE)]
 
 
-def bone_unlikeness(log_proportion: Float[Array, "n 16"], known: Bool[Array, "n 16"]) -> Float[Array, ""]:
+def bone_unlikeness(log_proportion: Float[Array, "n 16"], known: Bool[Array | np.ndarray, "n 16"]) -> Float[Array, ""]:
     """Return how much the bodies of a batch differ in their proportions, plus how much left differs from right.
 
     Both are mean squares of logarithms. People differ by some percent, wrong depths by far more. The reference is the
@@ -128,5 +132,5 @@ def negative_log_likelihood(error: Float[Array, "*#n"], log_sd: Float[Array, "*#
 _MIRRORED_BONE = tuple([joint for joint, _ in BONES].index(skeleton.H36M_MIRROR[joint]) for joint, _ in BONES)
 
 
-def _mean(values: Array, counted: Array) -> Array:
+def _mean(values: Array, counted: Array | np.ndarray) -> Array:
     return jnp.sum(values, where=counted) / jnp.maximum(jnp.sum(counted), 1)

@@ -99,7 +99,7 @@ def _landmarks(vertices: np.ndarray, joints: np.ndarray) -> dict[str, np.ndarray
         "ear": np.array([np.abs(cheek[np.abs(cheek[:, 2] - ear_z) < 0.03, 0]).max(), nose[1] + 0.005, ear_z]),
         "mouth": nose + [0.0, -0.045, -0.015],
         "eyes": nose + [0.0, 0.035, -0.02],
-        "chest": np.array([0.0, spine3[1], _level(trunk, spine3[1])[:, 2].max()]),
+        "chest": np.array([0.0, spine3[1], _level(trunk, float(spine3[1]))[:, 2].max()]),
         "belly": _level(trunk, 0.0)[:, 2].max(),
         "waist_width": np.abs(_level(trunk, 0.10)[:, 0]).max(),
         "hip_width": np.abs(_level(trunk, -0.03)[:, 0]).max(),

@@ -74,7 +74,7 @@ def pose(bvh: Bvh, step: int = 1) -> Tracks:
     return Tracks(tuple(bvh.names), tuple(bvh.parents), rest, place.swapaxes(0, 1), rotation.swapaxes(0, 1))
 
 
-def about(axis: int, angle: Float[np.ndarray, "*b"]) -> Float[np.ndarray, "*b 3 3"]:
+def about(axis: int, angle: Float[np.ndarray, "*b"] | float) -> Float[np.ndarray, "*b 3 3"]:
     """Return right-handed rotations about the x, y or z axis (0, 1, 2), radians."""
     vectors = np.asarray(angle)[..., None] * np.eye(3)[axis]
     return Rotation.from_rotvec(vectors.reshape(-1, 3)).as_matrix().reshape(*vectors.shape, 3)

@@ -121,7 +121,7 @@ def _about(tracks: Tracks, row: int, bones_end: bool, joint: str) -> Float[np.nd
     return tracks.rotations[:, above] if hip else (tracks.rotations[:, above] + tracks.rotations[:, below]) / 2
 
 
-def bone_sum(joints: Float[np.ndarray, "*b 17 3"]) -> Float[np.ndarray, "*b"]:
+def bone_sum(joints: Float[np.ndarray, "*b 17 3"]) -> Float[np.ndarray, "*b"] | np.floating:
     """Return the summed length of the 16 bones."""
     parents = np.array(skeleton.H36M_PARENTS[1:])
     return np.linalg.norm(joints[..., 1:, :] - joints[..., parents, :], axis=-1).sum(axis=-1)

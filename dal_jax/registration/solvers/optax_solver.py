@@ -36,7 +36,7 @@ def minimise(
 
 def trajectory(
     energy: Energy, start: State, transformation: optax.GradientTransformation, steps: int
-) -> Float[Array, "steps+1"]:
+) -> Float[Array, "{steps}+1"]:
     """Return the energy at `start` and after each step of what `minimise` runs."""
     step, memory = _stepper(energy, start, transformation)
 

@@ -1,5 +1,7 @@
 """Which way is up: found whichever axis it is, told, and left as usual where people only lie."""
 
+import pathlib
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -38,14 +40,14 @@ def _amass(up, trans=_WALK_M, lying=False):
 
 @pytest.mark.parametrize("up", tracks.TO_Y_UP)
 def test_people_who_walk_are_upright_whichever_axis_is_up(up):
-    rotation, note = smpl_motion.y_up("a.npz", _amass(up))
+    rotation, note = smpl_motion.y_up(pathlib.Path("a.npz"), _amass(up))
     assert np.array_equal(rotation, tracks.TO_Y_UP[up])
     assert note == ("" if up == "z" else f"a.npz: {up} is up, not z as usual")
 
 
 @pytest.mark.parametrize("trans", [None, 0 * _WALK_M, _WALK_M[:, [1, 1, 2]]], ids=["unknown", "lies", "swims"])
 def test_people_who_lie_or_swim_keep_the_usual_axis(tmp_path, trans):
-    rotation, note = smpl_motion.y_up("a.npz", _amass("z", trans, lying=True))
+    rotation, note = smpl_motion.y_up(pathlib.Path("a.npz"), _amass("z", trans, lying=True))
     assert np.array_equal(rotation, tracks.TO_Y_UP["z"]) and "a.npz: z is taken for up as usual, though people" in note
     lying = _ANGLES_DEG.copy()
     lying[:, 0] = [0, 90, 0]
@@ -70,5 +72,5 @@ def test_mosh_in_a_cameras_frame_stands_upright(tmp_path):
 def test_people_who_bend_and_rise_need_no_note():
     lean_deg = np.array([[0], [5], [80], [100], [30], [10]])
     trunk = Rotation.from_euler("x", lean_deg, degrees=True).apply([0.0, 1.0, 0.0])
-    assert tracks.find_up("a.bvh", trunk, "y")[1] == ""
-    assert "is taken for up" in tracks.find_up("a.bvh", trunk[2:4], "y")[1]
+    assert tracks.find_up(pathlib.Path("a.bvh"), trunk, "y")[1] == ""
+    assert "is taken for up" in tracks.find_up(pathlib.Path("a.bvh"), trunk[2:4], "y")[1]
