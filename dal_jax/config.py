@@ -124,9 +124,9 @@ def demo() -> Config:
     """The loop on 64 px pictures of synthetic people, on two CPU cores, within twelve minutes.
 
     Registration is as the paper has it, but with Levenberg-Marquardt: round 1 from the T-pose with stiff weights, then
-    from the regressor's predictions. These rounds have a pose prior (`_soft`): joints are
-    pulled to how the people held them in the last round's fits, not to the T-pose. Key points, and with them lifted
-    depths, pull thirty times harder than in the paper in all rounds.
+    from the regressor's predictions. These rounds have a pose prior (`_soft`): joints are pulled to how the people held
+    them in the last round's fits, not to the T-pose. Key points, and with them lifted depths, pull thirty times harder
+    than in the paper in all rounds.
     """
     soft = _soft()
     stiff = dataclasses.replace(energy.stiff_weights(), keypoint=soft.keypoint)

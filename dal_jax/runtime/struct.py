@@ -31,12 +31,14 @@ def dataclass(cls: type[T]) -> type[T]:
 
 
 def filled_up(tree: T) -> T:
-    """Return a pytree of arrays over people, on the host, with the last one repeated: 8, 16, 32 or a multiple of 64.
+    """Return a pytree of arrays over people with the last one repeated (on the host): 8, 16, 32 or a multiple of 64.
 
     A program is compiled for every number of people, in seconds; so there are few such numbers, and the maps over
     some people at a time have no rest, which would be compiled beside them.
     """
     count = len(jax.tree.leaves(tree)[0])
     size = max(_FEW, 1 << (count - 1).bit_length()) if count <= _MANY else -(-count // _MANY) * _MANY
+    if size == count:
+        return tree
     rows = np.minimum(np.arange(size), count - 1)
     return jax.tree.map(lambda leaf: np.asarray(leaf)[rows], tree)

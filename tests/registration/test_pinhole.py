@@ -45,8 +45,7 @@ def _near_people(focal=4.0):
 @functools.cache
 def _fit(optimizer, weak=False):
     observed = dataclasses.replace(_near_people()[1], pinhole=None) if weak else _near_people()[1]
-    steps = 60 if optimizer == "lm" else 20
-    config = RegistrationConfig(optimizer, steps, starts="headings4", batch=PEOPLE, devices=1)
+    config = RegistrationConfig(optimizer, 60, starts="headings4", batch=PEOPLE, devices=1)
     return observed, register.register(small_problem.small_template(), observed, config, OBJECTIVE)
 
 

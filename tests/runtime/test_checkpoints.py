@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from orbax.checkpoint import v1 as ocp
 
 from dal_jax.runtime import struct
 from dal_jax.runtime.checkpoints import Checkpoints
@@ -120,14 +121,23 @@ def test_a_part_can_be_read_alone(tmp_path):
         folder.restore(part)
 
 
-def test_leaves_land_where_the_example_lies(tmp_path):
+@pytest.mark.parametrize("count", [8, 400_000], ids=["small", "large"])
+def test_leaves_land_where_the_example_lies(tmp_path, count):
     folder = Checkpoints(tmp_path)
     mesh = jax.make_mesh((2,), ("data",))
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    folder.save(1, {"x": jnp.arange(8.0)})
-    state, _ = folder.restore({"x": jax.device_put(jnp.zeros(8), split)})
+    folder.save(1, {"x": jnp.arange(float(count))})
+    state, _ = folder.restore({"x": jax.device_put(jnp.zeros(count), split)})
     assert state["x"].sharding == split
-    np.testing.assert_array_equal(state["x"], np.arange(8))
+    np.testing.assert_array_equal(state["x"], np.arange(count))
+
+
+def test_a_checkpoint_of_before_packing_is_one_line(tmp_path):
+    with ocp.training.Checkpointer(str(tmp_path)) as checkpointer:
+        notes = {"metadata": {}, "structure": {"x": "float64[3]"}}
+        checkpointer.save(1, {"x": np.zeros(3)}, checkpointable_name="state", custom_metadata=notes)
+    with pytest.raises(InputError, match="1: was written by dal_jax before small arrays were packed; train again"):
+        Checkpoints(tmp_path).restore({"x": np.zeros(3)})
 
 
 @pytest.mark.parametrize(
