@@ -54,6 +54,7 @@ class Config:
     synthetic: str = "demo"  # configuration of the embedded people: tiny, demo, full
     motions: str = ""  # data=synthetic: folder of AMASS's .npz, to do what is recorded there; docs/poses.md
     chart: str = ""  # DensePose's UV_Processed.mat, for annotation in it; without it the body's own chart
+    camera: Literal["weak", "perspective"] = "weak"  # perspective: where the data know it (paper: weak)
     body: str = ""  # body file, SMPL model or rigged glTF human (docs/smpl.md); empty: the free body
     rounds: int = 3  # the paper iterates "several times"
     refit: bool = True  # False: the control of section 6.3, which keeps round 1's fits and only trains on
@@ -132,6 +133,7 @@ def demo() -> Config:
     stiff = dataclasses.replace(energy.stiff_weights(), keypoint=soft.keypoint)
     return Config(
         preset="demo",
+        camera="perspective",
         first=Round(RegistrationConfig("lm", 20, starts="tpose"), stiff),
         later=Round(RegistrationConfig("lm", 20, starts="given"), soft, "learned"),
         lifting=lifting_config.demo(),
@@ -142,7 +144,7 @@ def demo() -> Config:
 def _soft() -> energy.EnergyWeights:
     """Return weights that go with a pose prior, without one on proportions.
 
-    The loop's camera is weak: what is far off looks smaller, which scales may explain; where proportions are held,
+    With a weak camera what is far off looks smaller, which scales may explain; where proportions are held,
     shins bend instead (1,500 training people of the demo: 45.5 mm without that prior, 48.6 with it, feet 28 and 59 mm
     too far off).
     """
@@ -154,6 +156,7 @@ def best() -> Config:
     return Config(
         preset="best",
         synthetic="full",
+        camera="perspective",
         first=Round(RegistrationConfig("lm", 20, starts="headings4"), _soft(), "population"),
         later=Round(RegistrationConfig("lm", 20, starts="headings4"), _soft(), "learned"),
         lifting=lifting_config.best(),

@@ -58,6 +58,8 @@ def test_history_has_the_contract_s_fields(undisturbed):
     history = json.loads((workdir / "history.json").read_text())
     assert history == result.history
     assert [entry["round"] for entry in history] == [1, 2]
+    for who in ("registration_train", "regressor_train", "regressor_test"):  # cameras are known: all in their frames
+        assert history[1][f"{who}_mpjpe_mm"] == history[1][f"{who}_turned_mpjpe_mm"]
     for entry in history:
         assert entry.keys() == {"round", "seconds", *judge.FIELDS}
         assert all(np.isfinite(entry[name]) and entry[name] > 0 for name in judge.FIELDS)

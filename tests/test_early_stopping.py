@@ -39,7 +39,9 @@ def setting():
     images = np.random.default_rng(0).integers(0, 256, (COUNT, 32, 32, 3)).astype(np.uint8)
     observed = people.observe(people.random_bodies(COUNT, seed=0), seed=0)
     names = [str(number) for number in range(COUNT)]
-    return Run(_config(), load.load_body(), People(observed, images, names))
+    return Run(
+        _config(), load.load_body(), People(observed, images, names, np.full((len(names), 4), np.nan, np.float32))
+    )
 
 
 class _Killed(Exception):

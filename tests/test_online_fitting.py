@@ -40,7 +40,9 @@ def _config() -> Config:
 def setting():
     bodies = people.random_bodies(COUNT, seed=0)
     images = np.random.default_rng(0).integers(0, 256, (COUNT, 32, 32, 3)).astype(np.uint8)
-    annotated = People(people.observe(bodies, seed=0), images, [str(n) for n in range(COUNT)])
+    annotated = People(
+        people.observe(bodies, seed=0), images, [str(n) for n in range(COUNT)], np.full((COUNT, 4), np.nan, np.float32)
+    )
     return Run(_config(), load.load_body(), annotated)
 
 

@@ -148,15 +148,17 @@ def rotate_from_crop(
     Truth stands in the camera's frame. Scored with this rotation and without, a prediction tells how much of its error
     is the crop's ray.
     """
-    return np.asarray(_rotate(*(np.asarray(values, np.float32) for values in (joints, box_px, intrinsics_px))))
+    return np.einsum("nij,nkj->nki", crop_rotations(box_px, intrinsics_px), np.asarray(joints, np.float32))
 
 
-@jax.jit
-@jax.vmap
-def _rotate(
-    joints: Float[Array, "j 3"], box_px: Float[Array, "4"], intrinsics_px: Float[Array, "4"]
-) -> Float[Array, "j 3"]:
-    return joints @ crop_rotation(box_px, intrinsics_px).T
+def crop_rotations(
+    box_px: Float[Array | np.ndarray, "n 4"], intrinsics_px: Float[np.ndarray, "n 4"]
+) -> Float[np.ndarray, "n 3 3"]:
+    """Return `crop_rotation` of every person."""
+    return np.asarray(_crop_rotations(np.asarray(box_px, np.float32), np.asarray(intrinsics_px, np.float32)))
+
+
+_crop_rotations = jax.jit(jax.vmap(crop_rotation))
 
 
 def _ray(point_px: Float[Array, "2"], intrinsics_px: Float[Array, "4"]) -> Float[Array, "3"]:

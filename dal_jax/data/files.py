@@ -146,6 +146,7 @@ def make_example(
         "video": "",
         "frame": np.int32(-1),
         "box_px": person.crop_px.astype(np.float32),
+        **schema.unknown_camera(),
         **schema.keypoint_features(keypoints.keypoint_set, keypoints.position_px, keypoints.flag),
         **schema.point_features(person.point_px[kept], face, barycentric),
         "iuv": b"" if iuv is None else photographs.png(iuv),

@@ -1,5 +1,6 @@
 """The people of a data set in memory: what is observed; and, through a door of its own, what is true."""
 
+import dataclasses
 import io
 from collections.abc import Sequence
 
@@ -24,13 +25,11 @@ class Truth:
     """What evaluation alone may read; millimetres, the camera's frame (x right, y down, z away).
 
     joints_mm: SMPL's; vertices_mm: of the true surface, its faces the free body's; None where not known of all.
-    intrinsics_px: fx, fy, cx, cy of each photograph's camera; None where a camera is not known.
     """
 
     joints_h36m_mm: Float[np.ndarray, "people 17 3"]
     joints_mm: Float[np.ndarray, "people 24 3"] | None
     vertices_mm: Float[np.ndarray, "people n 3"] | None
-    intrinsics_px: Float[np.ndarray, "people 4"] | None = None
 
 
 @struct.dataclass
@@ -38,11 +37,13 @@ class People:
     """Annotated people, stacked on the leading axis; truth is None unless it was asked for.
 
     images: square crops, an array or a sequence that decodes what is indexed.
+    intrinsics_px: fx, fy, cx, cy of each photograph's camera; NaN where it is not known.
     """
 
     observations: Observation
     images: UInt8[np.ndarray, "people s s 3"] | Sequence
     names: list[str] = struct.static()
+    intrinsics_px: Float[np.ndarray, "people 4"]
     truth: Truth | None = None
 
 
@@ -76,35 +77,38 @@ def load_people(
                 pictures = LazyImages(source, len(rows), image_size)
         if isinstance(pictures, list):
             pictures.append(decode(example["image"], image_size))
-    names = [name.decode() for name in columns.pop("name")]
+    names, intrinsics = [name.decode() for name in columns.pop("name")], np.stack(columns.pop("intrinsics_px"))
     return People(
         observations=_observe({name: np.stack(values) for name, values in columns.items()}),
         images=np.stack(pictures) if isinstance(pictures, list) else pictures,
         names=names,
+        intrinsics_px=intrinsics,
         truth=load_truth(builder, split, limit) if with_truth else None,
     )
+
+
+def before_cameras(people: People) -> People:
+    """Return people as cameras of full perspective see them that look at the middles of their crops (`along_ray`)."""
+    return dataclasses.replace(people, observations=observation.along_ray(people.observations, people.intrinsics_px))
 
 
 def load_truth(builder: DatasetBuilder, split: str, limit: int | None = None) -> Truth | None:
     """Return what is true of a split's people (the first `limit`), None unless known of all; for evaluation only."""
     source = _source(builder, split)
-    joints_h36m, joints, vertices, intrinsics = [], [], [], []
+    joints_h36m, joints, vertices = [], [], []
     rows = range(_count(source, limit))
     for row in rows:
         example = source[row]
         if not example["truth_joints_known"]:
             return None
         joints_h36m.append(example["truth_joints_h36m_mm"])
-        intrinsics.append(example["truth_intrinsics_px"])
         if example["truth_body_known"]:
             joints.append(example["truth_joints_mm"])
         tenths = example["truth_vertices_tenth_mm"]
         if len(tenths):
             vertices.append((tenths / np.float32(10) + example["truth_joints_mm"][0]).astype(np.float32))
     whole = [np.stack(values) if len(values) == len(rows) else None for values in (joints, vertices)]
-    cameras = np.stack(intrinsics)
-    known = (cameras[:, :2] > 0).all()  # not so for NaN, which stands for unknown
-    return Truth(np.stack(joints_h36m), *whole, intrinsics_px=cameras if known else None)
+    return Truth(np.stack(joints_h36m), *whole)
 
 
 class LazyImages(Sequence):
@@ -140,8 +144,8 @@ def _refuse_smaller(builder: DatasetBuilder, first: np.ndarray, size: int | None
 
 
 _OBSERVED = (
-    "name", "box_px", "keypoint_set", "keypoints_px", "keypoint_visible", "point_px", "point_face", "point_barycentric",
-    "point_confidence",
+    "name", "box_px", "intrinsics_px", "keypoint_set", "keypoints_px", "keypoint_visible", "point_px", "point_face",
+    "point_barycentric", "point_confidence",
 )  # fmt: skip
 _POINTS_STEP = 50  # places for points are a multiple of it, or every data set would be compiled for anew
 

@@ -2,7 +2,7 @@
 
 Training reads no feature whose name starts with `truth_`; evaluation reads nothing else but the names. Photograph
 pixels: x right, y down, the first pixel covers [0, 1] x [0, 1]. What is not known of the truth is not a number (NaN),
-never 0, so that nothing can be scored against it.
+never 0, so that nothing can be scored against it; nor is an unknown camera.
 """
 
 import functools
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 else:
     DatasetBuilder = Any  # annotations alone name it: tensorflow-datasets is loaded where a data set is
 
-VERSION = "1.2.0"
+VERSION = "1.3.0"
 """Of this layout; data sets of another version are prepared anew beside the old ones."""
 
 POINTS = 200
@@ -63,6 +63,7 @@ def features() -> Any:
             "video": tfds.features.Text(doc="Which video; empty for a photograph. A track is a subject in a video."),
             "frame": integers((), np.int32, "Which frame of the video; -1 for a photograph."),
             "box_px": floats((4,), "x, y, width, height of the square crop in the photograph."),
+            "intrinsics_px": floats((4,), "The camera's focal lengths and principal point, fx, fy, cx, cy; or NaN."),
             "keypoint_set": tfds.features.Text(doc="Which key points: h36m (the first 17 places) or body_25b."),
             "keypoints_px": floats((KEYPOINTS, 2), "Key points as annotated, in the photograph; order of the set."),
             "keypoint_visible": integers((KEYPOINTS,), np.uint8, "0 not annotated, 1 annotated but hidden, 2 seen."),
@@ -74,7 +75,6 @@ def features() -> Any:
             "mask": picture("PNG: 0 off the person, 1 to 14 DensePose's coarse part, 255 part unknown; may be empty."),
             "truth_joints_known": integers((), np.uint8, "1 where Human3.6M's joints are known, 0: they are NaN."),
             "truth_body_known": integers((), np.uint8, "1 where SMPL's joints, rotation and pose are known."),
-            "truth_intrinsics_px": floats((4,), "Focal lengths and principal point: fx, fy, cx, cy."),
             "truth_joints_mm": floats((24, 3), "SMPL's 24 joints in the camera's frame: x right, y down, z away."),
             "truth_joints_h36m_mm": floats((17, 3), "Human3.6M's 17 joints in the camera's frame."),
             "truth_rotation": floats((3, 3), "Rotation of the pelvis: body (y up, facing +z) to camera."),
@@ -93,6 +93,11 @@ def unknown_truth() -> dict[str, object]:
         for name, feature in features().items()
         if name.startswith("truth_")
     }
+
+
+def unknown_camera() -> dict[str, np.ndarray]:
+    """Return the intrinsics of a camera of which nothing is known."""
+    return {"intrinsics_px": np.full(4, np.nan, np.float32)}
 
 
 def point_features(

@@ -22,12 +22,17 @@ FIELDS = (
     "regressor_test_pa_mpjpe_mm", "lifting_train_mpjpe_mm", "lifting_test_mpjpe_mm",
     "registration_train_turned_mpjpe_mm", "regressor_train_turned_mpjpe_mm", "regressor_test_turned_mpjpe_mm",
 )  # fmt: skip
-"""Of history.json. `turned`: the joints are first rotated into the camera's frame by the ray of the crop's centre."""
+"""Of history.json. `turned`: the joints are first rotated into the camera's frame by the ray of the crop's centre.
+
+With `config.camera=perspective` all fields are, where the cameras are known.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Judge:
     """Scores a round by Human3.6M's protocol 1; every field is None where there is no truth (or, turned, no camera).
+
+    Truth stands in the camera's frame, bodies in that of their crop.
 
     train_truth: what is true of the run's people, who are stripped of it; or None.
     test: the test people, whose bodies the regressor predicts from their images, with their truth.
@@ -42,20 +47,18 @@ class Judge:
         if self.train_truth is None or self.test.truth is None:
             return dict.fromkeys(FIELDS)
         train, test = self.train_truth.joints_h36m_mm, self.test.truth.joints_h36m_mm
-        registered, learned = self._joints(state.fits), self._joints(state.predictions)
-        bodies = self.predict_test(state)
-        predicted = self._joints(bodies)
-        regressor_test = self.test_scores(bodies)
+        people, predicted = self.run.people, self.predict_test(state)
+        regressor_test = self.test_scores(predicted)
         return {
-            "registration_train_mpjpe_mm": self._mean(registered, train),
-            "regressor_train_mpjpe_mm": self._mean(learned, train),
+            "registration_train_mpjpe_mm": self._mean(self._joints(state.fits, people), train),
+            "regressor_train_mpjpe_mm": self._mean(self._joints(state.predictions, people), train),
             "regressor_test_mpjpe_mm": regressor_test["mpjpe_mm"],
             "regressor_test_pa_mpjpe_mm": regressor_test["pa_mpjpe_mm"],
-            "lifting_train_mpjpe_mm": self._mean(self._lifted(state, self.run.people), train),
+            "lifting_train_mpjpe_mm": self._mean(self._lifted(state, people), train),
             "lifting_test_mpjpe_mm": self._mean(self._lifted(state, self.test), test),
-            "registration_train_turned_mpjpe_mm": self._turned_mean(registered, self.run.people, self.train_truth),
-            "regressor_train_turned_mpjpe_mm": self._turned_mean(learned, self.run.people, self.train_truth),
-            "regressor_test_turned_mpjpe_mm": self._turned_mean(predicted, self.test, self.test.truth),
+            "registration_train_turned_mpjpe_mm": self._turned_mean(state.fits, people, train),
+            "regressor_train_turned_mpjpe_mm": self._turned_mean(state.predictions, people, train),
+            "regressor_test_turned_mpjpe_mm": self._turned_mean(predicted, self.test, test),
         }
 
     def predict_test(self, state: LoopState) -> BodyParameters:
@@ -67,12 +70,12 @@ class Judge:
         names = ("mpjpe_mm", "pa_mpjpe_mm")
         if self.train_truth is None or self.test.truth is None:
             return dict.fromkeys(names)
-        scores = self._scores(self._joints(bodies), self.test.truth.joints_h36m_mm)
+        scores = self._scores(self._joints(bodies, self.test), self.test.truth.joints_h36m_mm)
         return {name: float(np.mean(scores[name])) for name in names}
 
-    def errors_mm(self, bodies: BodyParameters, truth: Truth | None) -> Float[np.ndarray, "n"] | None:
+    def errors_mm(self, bodies: BodyParameters, people: People, truth: Truth | None) -> Float[np.ndarray, "n"] | None:
         """Return each person's MPJPE (n,), or None where there is no truth."""
-        return None if truth is None else self._scores(self._joints(bodies), truth.joints_h36m_mm)["mpjpe_mm"]
+        return None if truth is None else self._scores(self._joints(bodies, people), truth.joints_h36m_mm)["mpjpe_mm"]
 
     def mean_pose_test_mpjpe_mm(self) -> float | None:
         """Return the score of answering every test image with the mean training pose: what learning must beat."""
@@ -87,18 +90,29 @@ class Judge:
         if self.train_truth is None or self.test.truth is None or self.test.truth.vertices_mm is None:
             return None
         canonical = metrics.canonical_bone_sum_mm(self.train_truth.joints_h36m_mm)
-        bodies = jax.tree.map(jnp.asarray, self.predict_test(state))
+        bodies = jax.tree.map(jnp.asarray, self._reported(self.predict_test(state), self.test))
         truth = (self.test.truth.vertices_mm, self.test.truth.joints_h36m_mm)
         return float(np.mean(_vertex_errors(self.run.template, bodies, truth, canonical)))
 
-    def _joints(self, bodies: BodyParameters) -> Float[np.ndarray, "n 17 3"]:
+    def _joints(self, bodies: BodyParameters, people: People) -> Float[np.ndarray, "n 17 3"]:
+        bodies = self._reported(bodies, people)
         return np.asarray(_joints_h36m(self.run.template, jax.tree.map(jnp.asarray, bodies)))
+
+    def _reported(self, bodies: BodyParameters, people: People) -> BodyParameters:
+        """Return bodies in the frame that a run reports: the camera's, where it knows the cameras, or the crop's."""
+        return _turned(bodies, people) if self._in_camera(people) else bodies
+
+    def _in_camera(self, people: People) -> bool:
+        return self.run.config.camera == "perspective" and _cameras_known(people)
 
     def _lifted(self, state: LoopState, people: People) -> Float[np.ndarray, "n 17 3"]:
         """Return the lifter's joints: annotated x and y, lifted depth; missing joints are its guess."""
         keypoints, confidence = to_h36m(people.observations)
         lifted = lift.lift(self.run.config.lifting, state.lifting.lifter, keypoints, confidence > 0)
-        return np.asarray(lifted.joints)
+        joints = np.asarray(lifted.joints)
+        if not self._in_camera(people):
+            return joints
+        return cameras.rotate_from_crop(joints, np.asarray(people.observations.box_px), people.intrinsics_px)
 
     def _scores(self, joints, truth) -> dict[str, np.ndarray]:
         if self.train_truth is None:
@@ -106,15 +120,25 @@ class Judge:
         canonical = metrics.canonical_bone_sum_mm(self.train_truth.joints_h36m_mm)
         return metrics.human36m_protocol_1(joints, truth, canonical)
 
-    def _turned_mean(self, joints, people: People, truth: Truth) -> float | None:
+    def _turned_mean(self, bodies: BodyParameters, people: People, truth: Float[np.ndarray, "n 17 3"]) -> float | None:
         """Return the mean score in the camera's frame, or None where the cameras are not known."""
-        if truth.intrinsics_px is None:
+        if not _cameras_known(people):
             return None
-        turned = cameras.rotate_from_crop(joints, np.asarray(people.observations.box_px), truth.intrinsics_px)
-        return self._mean(turned, truth.joints_h36m_mm)
+        joints = _joints_h36m(self.run.template, jax.tree.map(jnp.asarray, _turned(bodies, people)))
+        return self._mean(np.asarray(joints), truth)
 
     def _mean(self, joints, truth) -> float:
         return float(np.mean(self._scores(joints, truth)["mpjpe_mm"]))
+
+
+def _cameras_known(people: People) -> bool:
+    return bool(np.isfinite(people.intrinsics_px).all())
+
+
+def _turned(bodies: BodyParameters, people: People) -> BodyParameters:
+    """Return bodies rotated from their crops' frames into their cameras'."""
+    turn = cameras.crop_rotations(people.observations.box_px, people.intrinsics_px)
+    return dataclasses.replace(bodies, rotation=turn @ np.asarray(bodies.rotation))
 
 
 @jax.jit

@@ -84,7 +84,7 @@ def _stage(
     truth: Truth | None,
 ) -> Stage:
     """Return a stage whose people are sorted by MPJPE where it is known, else by the dense error in px."""
-    errors, name, unit = judge.errors_mm(bodies, truth), "MPJPE", "mm"
+    errors, name, unit = judge.errors_mm(bodies, people, truth), "MPJPE", "mm"
     if errors is None:
         dense, _ = residuals.errors_px(judge.run.template, bodies, people.observations)
         errors = residuals.root_mean_square(dense, np.asarray(people.observations.point_confidence))
@@ -159,15 +159,17 @@ def write_page(
 def draw_person(stage: Stage, index: int, template: Template, tile_px: int) -> np.ndarray:
     """Return one row of Fig. 1, (tile, 4 tiles, 3) uint8: image with its annotation, overlay, front, side."""
     image = overlays.resize(np.asarray(stage.images[index]), tile_px)
-    vertices = overlays.posed_vertices(template, overlays.select(stage.parameters, index))
-    faces = np.asarray(template.faces)
+    body = overlays.select(stage.parameters, index)
+    seen = None if stage.observations is None else overlays.select(stage.observations, index)
+    vertices, faces = overlays.posed_vertices(template, body), np.asarray(template.faces)
     if np.isfinite(vertices).all():
-        tiles = [overlays.overlay(image, vertices, faces)]
+        before = None if seen is None else seen.pinhole
+        tiles = [overlays.overlay(image, overlays.posed_vertices(template, body, before), faces)]
         tiles += overlays.front_and_side(vertices, faces, tile_px)
     else:
         tiles = [np.full_like(image, 128)] * 3  # a fit that is not finite has no picture
-    if stage.observations is not None:
-        image = overlays.draw_observation(image, overlays.select(stage.observations, index))
+    if seen is not None:
+        image = overlays.draw_observation(image, seen)
     return np.concatenate([image, *tiles], axis=1)
 
 

@@ -9,7 +9,7 @@ from dal_jax.algorithm import Run
 from dal_jax.body.formats.load import FREE_BODY, load_body
 from dal_jax.config import Config
 from dal_jax.data import catalogue
-from dal_jax.data.people import People, load_people
+from dal_jax.data.people import People, before_cameras, load_people
 from dal_jax.loop import report
 from dal_jax.loop.folder import RunFolder
 from dal_jax.loop.judge import Judge
@@ -89,6 +89,11 @@ def load(config: Config, data_dir: PathLike) -> tuple[People, People]:
     Raises:
       errors.InputError: the data do not exist or do not fit the configuration.
     """
+    train, test = _loaded(config, data_dir)
+    return (train, test) if config.camera == "weak" else (before_cameras(train), before_cameras(test))
+
+
+def _loaded(config: Config, data_dir: PathLike) -> tuple[People, People]:
     if config.data in catalogue.FROM_FILES:
         return _prepared(config, data_dir)
     if config.data != "synthetic":

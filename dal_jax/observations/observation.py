@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from dal_jax.body import cameras
 from dal_jax.body.cameras import Pinhole
 from dal_jax.observations.chart import Chart
 from dal_jax.observations.person import AnnotatedPerson
@@ -62,6 +63,45 @@ def with_depth(observation: Observation, depth: np.ndarray, confidence: np.ndarr
     return dataclasses.replace(
         observation, depth=np.asarray(depth, np.float32), depth_confidence=np.asarray(trusted, np.float32)
     )
+
+
+def along_ray(observation: Observation, intrinsics_px: Float[np.ndarray, "people 4"]) -> Observation:
+    """Return stacked observations as cameras of full perspective see them that look at the middles of their crops.
+
+    A crop's picture tells a regressor nothing of where in the photograph it lay, and what it shows looks along its own
+    ray, not along the optical axis. So each camera is turned to the ray through the middle of the crop, at its place,
+    with its image plane through the same pixel: there the scale of the crop is that of the photograph.
+    `cameras.crop_rotation` turns bodies seen so into the photograph's axes.
+
+    Args:
+      observation: of people, as in photographs.
+      intrinsics_px: fx, fy, cx, cy of each photograph's camera; NaN where it is not known: that one is taken to be far
+        away, which is weak perspective.
+    """
+    box, intrinsics = np.asarray(observation.box_px, np.float64), np.asarray(intrinsics_px, np.float64)
+    far = np.concatenate([np.full_like(box[:, 2:], _FAR) * box[:, 2:] / 2.0, box[:, :2] + box[:, 2:] / 2.0], axis=1)
+    intrinsics = np.where(np.isfinite(intrinsics).all(axis=1, keepdims=True), intrinsics, far)
+    focal, principal = intrinsics[:, :2], intrinsics[:, 2:]
+    rotation = cameras.crop_rotations(box, intrinsics).astype(np.float64)
+    middle = (box[:, :2] + box[:, 2:] / 2.0 - principal) / focal
+    length = np.sqrt(focal.prod(axis=1) * (1.0 + np.sum(middle**2, axis=1))) * 2.0 / box[:, 2]
+
+    def seen(position: Array | np.ndarray) -> Float[np.ndarray, "people points 2"]:
+        across = (px_from_crop(np.asarray(position, np.float64), box) - principal[:, None]) / focal[:, None]
+        ray = np.concatenate([across, np.ones_like(across[..., :1])], axis=-1) @ rotation
+        ahead = np.maximum(ray[..., 2:], _AHEAD)  # entries without confidence may lie anywhere
+        return (length[:, None, None] * ray[..., :2] / ahead).astype(np.float32)
+
+    return dataclasses.replace(
+        observation,
+        point_position=seen(observation.point_position),
+        keypoint_position=seen(observation.keypoint_position),
+        pinhole=Pinhole(length.astype(np.float32), np.zeros((len(box), 2), np.float32)),
+    )
+
+
+_AHEAD = 1e-3
+_FAR = 1e4  # half sides of the crop: a body there is seen without perspective, to its ten thousandth
 
 
 # --- From an annotated person to the fixed-size, masked `Observation` that registration and training read ---

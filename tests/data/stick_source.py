@@ -63,6 +63,7 @@ def example(number: int, seed: int = 0) -> dict[str, object]:
         "video": "reel",
         "frame": np.int32(number),
         "box_px": np.float32([0, 0, 8, 8]),
+        **schema.unknown_camera(),
         **schema.keypoint_features("h36m", random.uniform(0, 8, (17, 2)), np.full(17, 2)),
         **schema.point_features(
             random.uniform(0, 8, (points, 2)), np.arange(points), random.dirichlet(np.ones(3), points)

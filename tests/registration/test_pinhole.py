@@ -10,6 +10,7 @@ import pytest
 
 from dal_jax.body import cameras, kinematics, skinning
 from dal_jax.body.cameras import Pinhole
+from dal_jax.observations import observation
 from dal_jax.registration import register
 from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.registration.register import RegistrationConfig
@@ -100,3 +101,28 @@ def test_a_known_camera_halves_the_error_of_bodies_near_it(optimizer):
         return np.median(np.linalg.norm(found - truth, axis=-1).mean(axis=1))
 
     assert error(weak=False) < 0.6 * error(weak=True)
+
+
+def test_a_camera_turned_to_the_crop_s_ray_sees_the_body_that_the_turn_rotates():
+    """Points of a body beside the middle of a photograph, and the same body in the turned camera's axes."""
+    intrinsics, box = np.float32([[900.0, 950.0, 320.0, 240.0]] * 2), np.float32([[600, 80, 240, 240]] * 2)
+    random = np.random.default_rng(0)
+    position = np.array([1.7, -0.3, 4.0])
+    body = random.uniform(-0.6, 0.6, (2, 17, 3))
+    exact = np.asarray(jax.vmap(cameras.project_perspective)(jnp.asarray(body + position), intrinsics))
+    seen = small_problem.observe(small_problem.random_people(2, 1), 2)
+    crop = observation.crop_from_px(exact, box).astype(np.float32)
+    seen = dataclasses.replace(seen, keypoint_position=crop, box_px=box)
+    unknown = np.full((1, 4), np.nan, np.float32)
+    turned = observation.along_ray(seen, np.concatenate([intrinsics[:1], unknown]))
+    rotation = np.asarray(cameras.crop_rotation(jnp.asarray(box[0]), jnp.asarray(intrinsics[0])), np.float64)
+    there, focal = position @ rotation, float(turned.pinhole.focal[0])
+    pinhole = Pinhole(np.float32(focal), turned.pinhole.centre[0])
+    scale, place = focal / there[2], focal * there[:2] / there[2]
+    found = cameras.project(jnp.asarray(body[0] @ rotation), scale, place, pinhole)
+    np.testing.assert_allclose(turned.keypoint_position[0], found, atol=1e-5)
+    assert (
+        np.abs(turned.keypoint_position[0] - crop[0]).max() < 0.25
+    )  # much the same picture, 23 degrees beside its middle
+    np.testing.assert_allclose(turned.keypoint_position[1], crop[1], atol=1e-3)  # an unknown camera is far away
+    assert np.isfinite(turned.point_position).all()

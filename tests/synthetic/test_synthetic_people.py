@@ -52,7 +52,7 @@ def _surface_points_mm(one):
 
 
 def _project_px(one, points_mm):
-    fx, fy, cx, cy = one["truth_intrinsics_px"]
+    fx, fy, cx, cy = one["intrinsics_px"]
     return points_mm[:, :2] / points_mm[:, 2:] * [fx, fy] + [cx, cy]
 
 

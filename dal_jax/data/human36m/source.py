@@ -97,8 +97,8 @@ class Human36m:
                 if picture is None:
                     yield "frame beyond the video's end"
                 elif isinstance(found, tuple):
-                    truth = {"truth_joints_h36m_mm": truth_mm[frame], "truth_intrinsics_px": lens.intrinsics_px}
-                    yield self._example(sequence, frame, picture[1], found, joints_px[frame], truth)
+                    measured = {"truth_joints_h36m_mm": truth_mm[frame], "intrinsics_px": lens.intrinsics_px}
+                    yield self._example(sequence, frame, picture[1], found, joints_px[frame], measured)
                 else:
                     yield found
         except InputError as error:
@@ -175,7 +175,7 @@ class Human36m:
         picture: UInt8[np.ndarray, "h w 3"],
         found: Dense,
         joints_px: Float[np.ndarray, "17 2"],
-        truth: dict[str, np.ndarray],
+        measured: dict[str, np.ndarray],
     ) -> Example:
         height, width = picture.shape[:2]
         if abs(width - _PHOTOGRAPH_PX) > _SIZE_SLACK_PX or abs(height - _PHOTOGRAPH_PX) > _SIZE_SLACK_PX:
@@ -197,7 +197,7 @@ class Human36m:
             "iuv": b"",
             "mask": b"",
             "truth_joints_known": np.uint8(1),
-            **{name: values.astype(np.float32) for name, values in truth.items()},
+            **{name: values.astype(np.float32) for name, values in measured.items()},
         }
 
 
