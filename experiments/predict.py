@@ -10,7 +10,8 @@ it. --boxes: JSON, {"a.jpg": [[x, y, width, height], ...]}, a list of boxes for 
 {"image_id", "bbox"}, or COCO's. --keypoints: the same with COCO's 17 key points. Pictures are rotated upright as their
 EXIF says; files named *_IUV.png and *_INDS.png are passed over.
 
-Writes OUT/fits.npz (one row a person, as `register` does), summary.json, overlays/*.png and, with --export, meshes/*.
+Writes OUT/fits.npz (one row a person, as `register` does), summary.json, overlays/*.png and, with --export, meshes/*
+and (glb) scenes/*.
 With --focal_px fits.npz also has joints_camera, joints_h36m_camera (metres, in the camera's frame), rotation_camera and
 intrinsics_px. All appears at once at the end; the same command goes on with what a killed one has done.
 """
@@ -54,7 +55,9 @@ _FOCAL = flags.DEFINE_float("focal_px", None, "Focal length of the camera: adds 
 _PRINCIPAL = flags.DEFINE_list("principal_px", None, "Principal point x,y. Left out: each picture's centre.")
 _BATCH = flags.DEFINE_integer("batch", 64, "People the network sees at once.", 1)
 _OVERLAYS = flags.DEFINE_bool("overlays", True, "Draw every body over its photograph, and from the side.")
-_EXPORT = flags.DEFINE_string("export", "", "Write meshes: glb, obj or both, as in glb,obj.")
+_EXPORT = flags.DEFINE_string(
+    "export", "", "Write bodies as in glb,bvh: rigs glb and bvh, meshes obj and ply, npz of SMPL (docs/exports.md)."
+)
 _SKIP_INVALID = flags.DEFINE_bool("skip_invalid", False, "Run the good pictures and entries where there are bad ones.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the results in --out, and start anew.")
 
@@ -77,6 +80,7 @@ def main(_: list[str]) -> None:
 def _bodies(people: Annotations, trained: TrainedRegressor, building: pathlib.Path) -> Fits:
     """Return predicted people, refined on request, with places in the camera's frame if its focal length is known."""
     body = dal.load_body(_BODY.value or trained.body or FREE_BODY)
+    export.check_body(export.parse_formats(_EXPORT.value), body)
     done = building / "predicted"
     bodies = prediction.predict_people(trained, people, body, done, _BATCH.value, _SKIP_INVALID.value)
     used = bodies.annotations or people

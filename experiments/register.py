@@ -4,8 +4,9 @@
   python -m experiments.register --iuv=a_IUV.png --inds=a_INDS.png --images=a.jpg --chart=UV_Processed.mat --out=fits
 
 Writes OUT/fits.npz (one row a person), OUT/summary.json, OUT/overlays/*.png where photographs are given, and
-OUT/meshes/* with --export. Everything is written or nothing. The first run compiles for about half a minute on two
-cores, later ones take seconds. A row of fits.npz whose annotation was skipped has `valid` false and holds NaN.
+OUT/meshes/* with --export, with its glb also OUT/scenes/*, one a photograph. Everything is written or nothing. The
+first run compiles for about half a minute on two cores, later ones take seconds. A row of fits.npz whose annotation was
+skipped has `valid` false and holds NaN.
 """
 
 from absl import flags
@@ -92,10 +93,10 @@ _WEIGHTS = flags.DEFINE_enum(
 _QUALITY = flags.DEFINE_bool("quality", True, "Report on every fit: what it misses, what else it could be, how sure.")
 _HOLDOUT = flags.DEFINE_float("holdout", 0.2, "Share of points left out to measure the fit there; 0: not.", 0, 0.5)
 _SKIP_INVALID = flags.DEFINE_bool("skip_invalid", False, "Run the good entries of a file that has bad ones.")
-_EXPORT = flags.DEFINE_string("export", "", "Write meshes: glb, obj or both, as in glb,obj.")
-_FRAGMENTS = flags.DEFINE_bool(
-    "keep_fragments", False, "Write meshes of people of whom less than a third is seen, too."
+_EXPORT = flags.DEFINE_string(
+    "export", "", "Write bodies as in glb,bvh: rigs glb and bvh, meshes obj and ply, npz of SMPL (docs/exports.md)."
 )
+_FRAGMENTS = flags.DEFINE_bool("keep_fragments", False, "Export people of whom less than a third is seen, too.")
 _OUT = flags.DEFINE_string("out", None, "Folder for the results.", required=True)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the results in --out.")
 
@@ -107,6 +108,7 @@ def main(_: list[str]) -> None:
     formats, options = export.parse_formats(_EXPORT.value), _options()
     files.refuse_taken(_OUT.value, output.NAMES, _OVERWRITE.value)
     body = dal.load_body(_BODY.value or FREE_BODY, pose_blendshapes=_BLENDSHAPES.value)
+    export.check_body(formats, body)
     people = _people()
     print(people.summary())
     for note in people.notes:

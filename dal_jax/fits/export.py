@@ -1,28 +1,38 @@
-"""Fits as meshes that other programs open: one .glb or .obj a person, y up."""
+"""Fits as files that other programs open: rigs (.glb, .bvh), still meshes (.obj, .ply), SMPL's parameters (.npz).
 
+All are in metres, y up, z towards the viewer. With a known focal length the camera is the origin and people stand where
+it sees them; without one a person's pelvis is the origin. A scene holds all people of a photograph and its camera.
+"""
+
+import contextlib
 import dataclasses
+import math
 import os
 import pathlib
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
-from dal_jax.fits import overlays
+from dal_jax.fits import file, overlays, rig as rigs, rig_gltf
+from dal_jax.fits.file import FitRows
+from dal_jax.fits.fits import Fits
+from dal_jax.fits.rig_gltf import Camera, Person
 from dal_jax.runtime import files
 from dal_jax.runtime.errors import InputError, needs_extra
 
-FORMATS = ("glb", "obj")
+FORMATS = ("glb", "obj", "ply", "bvh", "npz")
 
-_VIEWER_FROM_CAMERA = np.diag([1.0, -1.0, -1.0])  # camera: y down, z away; viewers and glTF: y up, z towards the eye
 _LONGEST_NAME = 100  # a file system takes 255 bytes; temporary names need some of them
+_STILL_S = 1 / 30  # frame time of a BVH file of one frame
 
 
 def parse_formats(flag: str) -> tuple[str, ...]:
-    """Return the formats that a flag such as 'glb,obj' names; '' names none.
+    """Return the formats that a flag such as 'glb,bvh' names; '' names none.
 
     Raises:
       errors.InputError: a format is unknown; the line names it.
@@ -32,6 +42,16 @@ def parse_formats(flag: str) -> tuple[str, ...]:
         if name not in FORMATS:
             raise InputError(f"--export={flag}: '{name}' is not one of {', '.join(FORMATS)}")
     return wanted
+
+
+def check_body(formats: Sequence[str], template: Template) -> None:
+    """Refuse formats that a body cannot be written in.
+
+    Raises:
+      errors.InputError: SMPL's parameters of a body that is not SMPL's.
+    """
+    if "npz" in formats and template.smpl is None:
+        raise InputError("--export=npz: holds SMPL's parameters, and the body was not read from a model of SMPL")
 
 
 def file_names(names: Iterable[str]) -> list[str]:
@@ -53,45 +73,126 @@ def file_names(names: Iterable[str]) -> list[str]:
     return result
 
 
-def mesh_bytes(vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"], file_format: str) -> bytes:
-    """Return a mesh as the content of a .glb or .obj file, vertices and faces in their order, with normals."""
-    with needs_extra("viewing"):
-        import trimesh
+class Body(NamedTuple):
+    """One body to be written. position: of its pelvis, camera axes, metres. extras: JSON values that a .glb keeps."""
 
-    mesh = trimesh.Trimesh(vertices, faces, process=False)
-    content = mesh.export(file_type=file_format, include_normals=True)
-    return content if isinstance(content, bytes) else str(content).encode()
+    name: str
+    parameters: BodyParameters
+    position: Float[np.ndarray, "3"]
+    extras: dict[str, Any]
 
 
 def export_fits(
-    directory: str | os.PathLike[str],
-    names: Sequence[str],
-    parameters: BodyParameters,
-    template: Template,
-    formats: Sequence[str],
+    fits: Fits, template: Template, directory: pathlib.Path, formats: Sequence[str], keep_fragments: bool = False
 ) -> list[pathlib.Path]:
-    """Write every fit into `directory`, as the camera sees it: metres, pelvis at the origin, y up, z to the viewer.
+    """Write every person into `directory`, made if missing, in `formats` of `FORMATS`; return the paths written.
 
-    Args:
-      directory: made if missing.
-      names: one a person; see `file_names`.
-      parameters: batched, (n, ...).
-      template: the body.
-      formats: of `FORMATS`.
-
-    Returns:
-      The paths written. A fit that is not finite has no mesh and is left out.
+    A fit that is not finite is left out, and so are fragments, but with `keep_fragments`.
     """
+    check_body(formats, template)
     written = []
-    for index, stem in enumerate(file_names(names)):
-        vertices = viewer_vertices(template, overlays.select(parameters, index))
-        if not np.isfinite(vertices).all():
-            continue
+    for body in bodies_of(fits, intrinsics_px(fits), keep_fragments).values():
         for file_format in formats:
-            path = pathlib.Path(directory) / f"{stem}.{file_format}"
-            files.write_bytes(path, mesh_bytes(vertices, np.asarray(template.faces), file_format))
+            path = directory / f"{body.name}.{file_format}"
+            _write(path, body, template)
             written.append(path)
     return written
+
+
+def export_scenes(
+    fits: Fits, template: Template, directory: pathlib.Path, keep_fragments: bool = False
+) -> list[pathlib.Path]:
+    """Write every photograph whose size is known as a .glb of its camera and its people; return the paths written.
+
+    Note: a focal length that is not known is taken for the photograph's diagonal, a normal lens, and the file says so.
+    """
+    intrinsics, sizes = intrinsics_px(fits), _photograph_sizes(fits)
+    assumed = set()
+    for row, (width, height) in sizes.items():
+        if not np.isfinite(intrinsics[row]).all():
+            assumed.add(row)
+            intrinsics[row] = [math.hypot(width, height)] * 2 + [width / 2, height / 2]
+    photographs: dict[tuple[str, str], list[int]] = {}
+    bodies = bodies_of(fits, intrinsics, keep_fragments)
+    for row in sorted(bodies.keys() & sizes.keys()):
+        photographs.setdefault((str(fits.file_name[row]), str(fits.image_id[row])), []).append(row)
+    written = []
+    names = file_names(pathlib.PurePath(name).stem or f"image_{image}" for name, image in photographs)
+    for stem, rows in zip(names, photographs.values(), strict=True):
+        camera = _camera(intrinsics[rows[0]], sizes[rows[0]], rows[0] in assumed)
+        people = [
+            Person(body.name, rigs.make(template, rigs.still(body.parameters), body.position[None]), body.extras)
+            for body in (bodies[row] for row in rows)
+        ]
+        files.write_bytes(path := directory / f"{stem}.glb", rig_gltf.glb(template, people, camera))
+        written.append(path)
+    return written
+
+
+def _write(path: pathlib.Path, body: Body, template: Template) -> None:
+    """Write one body in the format that the ending names."""
+    if path.suffix in (".obj", ".ply"):
+        vertices = viewer_vertices(template, body.parameters) + body.position @ rigs.VIEWER_FROM_CAMERA
+        files.write_bytes(path, mesh_bytes(vertices, np.asarray(template.faces), path.suffix[1:]))
+        return
+    rig = rigs.make(template, rigs.still(body.parameters), body.position[None])
+    if path.suffix == ".glb":
+        files.write_bytes(path, rig_gltf.glb(template, [Person(body.name, rig, body.extras)]))
+    elif path.suffix == ".bvh":
+        files.write_text(path, rigs.bvh(rig, _STILL_S))
+    else:
+        files.savez(path, **rigs.smpl(template, rig))
+
+
+def animation(
+    template: Template,
+    parameters: BodyParameters,
+    times_s: Float[np.ndarray, "frames"],
+    path: str | os.PathLike[str],
+    position: Float[np.ndarray, "frames 3"] | None = None,
+) -> None:
+    """Write a body that moves: `.glb` (joints, pelvis and whatever else changes, linear between frames) or `.bvh`.
+
+    Args:
+      template: the body.
+      parameters: stacked over frames, (frames, ...). A .bvh needs one `segment_scale` for all.
+      times_s: of the frames, seconds, increasing from 0 or later; evenly for a .bvh.
+      path: the file; its ending names the format, its stem the person.
+      position: of the pelvis, camera axes, metres; left out: the origin.
+
+    Raises:
+      ValueError: another ending, times that do not increase or do not fit, or more than one skeleton for a .bvh.
+    """
+    path, times_s = pathlib.Path(path), np.asarray(times_s, np.float64)
+    if times_s.shape != (len(parameters.pose),):
+        raise ValueError(f"times_s has shape {times_s.shape} for {len(parameters.pose)} frames")
+    steps = np.diff(times_s.astype(np.float32))
+    if not (np.isfinite(times_s).all() and times_s[0] >= 0 and (steps > 0).all()):
+        raise ValueError("times_s must increase, from 0 or later")
+    rig = rigs.make(template, parameters, position)
+    if path.suffix == ".glb":
+        person = Person(file_names([path.stem])[0], rig)
+        files.write_bytes(path, rig_gltf.glb(template, [person], times_s=times_s))
+    elif path.suffix == ".bvh":
+        frame_s = float(np.mean(steps)) if len(steps) else _STILL_S
+        if len(steps) and not np.allclose(steps, frame_s, rtol=0.01):
+            raise ValueError("times_s must be evenly spaced for a .bvh")
+        files.write_text(path, rigs.bvh(rig, frame_s))
+    else:
+        raise ValueError(f"{path}: an animation is a .glb or a .bvh")
+
+
+def mesh_bytes(vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"], file_format: str) -> bytes:
+    """Return a still mesh as the content of a .glb, .obj or .ply file, vertices and faces in their order."""
+    with needs_extra("viewing"):
+        import trimesh
+        from trimesh.exchange import ply
+
+    mesh = trimesh.Trimesh(vertices, faces, process=False)
+    if file_format == "ply":
+        return ply.export_ply(mesh, vertex_normal=True)
+    content = mesh.export(file_type=file_format, include_normals=True)
+    return content if isinstance(content, bytes) else str(content).encode()
 
 
 def viewer_vertices(template: Template, parameters: BodyParameters) -> Float[np.ndarray, "n 3"]:
@@ -101,4 +202,87 @@ def viewer_vertices(template: Template, parameters: BodyParameters) -> Float[np.
         camera_scale=np.ones_like(parameters.camera_scale),
         translation=np.zeros_like(parameters.translation),
     )
-    return overlays.posed_vertices(template, metric) @ _VIEWER_FROM_CAMERA
+    return overlays.posed_vertices(template, metric) @ rigs.VIEWER_FROM_CAMERA
+
+
+# --- Who is written, where they stand, and what saw them ---
+
+
+def intrinsics_px(fits: Fits) -> Float[np.ndarray, "n 4"]:
+    """Return fx, fy, cx, cy of each row's photograph, NaN where the focal length is not known."""
+    if "intrinsics_px" in fits.extra:
+        return np.array(fits.extra["intrinsics_px"], np.float64)
+    focal = np.asarray(fits.focal_px, np.float64)[:, None]
+    return np.concatenate([focal, focal, np.asarray(fits.principal_px, np.float64)], axis=1)
+
+
+def bodies_of(fits: Fits, intrinsics_px: Float[np.ndarray, "n 4"], keep_fragments: bool = False) -> dict[int, Body]:
+    """Return the people who are written, by their rows, at their places before their photographs' cameras."""
+    rotation, position = placed(fits, intrinsics_px)
+    rows, names, reports = fits.fitted_rows(), fits.names(), fits.report_rows()
+    result = {}
+    for index, (row, name, report) in enumerate(zip(rows.tolist(), names, reports, strict=True)):
+        quality = fits.quality[index] if fits.quality else None
+        if not fits.valid[row] or (quality and quality.verdict == "fragment" and not keep_fragments):
+            continue
+        one = overlays.select(fits.parameters, row)
+        verdict = {"verdict": quality.verdict, "flags": list(quality.flags)} if quality else {}
+        camera = {name: getattr(fits, name)[row].tolist() for name in _CAMERA}
+        shape = {"segment_scale": fits.segment_scale[row].tolist(), "girth": float(fits.girth[row])}
+        extras = report | {"quality": verdict, "shape": shape, "camera": camera}
+        result[row] = Body(name, dataclasses.replace(one, rotation=rotation[row]), position[row], _without_gaps(extras))
+    return result
+
+
+_CAMERA = ("box_px", "bbox_px", "camera_scale", "translation", "focal_px", "principal_px")
+
+
+def placed(
+    rows: FitRows, intrinsics_px: Float[np.ndarray, "n 4"]
+) -> tuple[Float[np.ndarray, "n 3 3"], Float[np.ndarray, "n 3"]]:
+    """Return rotations (body to camera) and places of the pelvis, metres, both in the axes of each photograph's camera.
+
+    intrinsics_px: fx, fy, cx, cy of each row's photograph; NaN: not known, such a pelvis is the origin.
+    """
+    rotation, known = np.asarray(rows.rotation), np.isfinite(intrinsics_px).all(axis=1)
+    position = np.zeros((len(rows), 3))
+    if known.any():
+        seen = file.in_camera(rows, np.where(known[:, None], intrinsics_px, 1.0))
+        along_the_ray = known & ~np.isfinite(rows.focal_px)  # where weak perspective looks
+        rotation = np.where(along_the_ray[:, None, None], seen["rotation_camera"], rotation)
+        position[known] = seen["joints_camera"][known, 0]
+    return rotation, position
+
+
+def _photograph_sizes(fits: Fits) -> dict[int, tuple[float, float]]:
+    """Return width and height, px, of each fitted person's photograph, by row; those not known are left out."""
+    sizes = {}
+    for index, row in enumerate(fits.fitted_rows().tolist()):
+        if fits.annotations is not None:
+            with contextlib.suppress(InputError):  # neither annotation nor photograph tells
+                x, y = fits.annotations.middle_px(fits.annotations.people[index])
+                sizes[row] = 2 * x, 2 * y
+        elif str(fits.file_name[row]):
+            x, y = fits.principal_px[row].tolist()  # of a file of fits: the photograph's middle
+            if math.isfinite(x + y):
+                sizes[row] = 2 * x, 2 * y
+    return sizes
+
+
+def _camera(intrinsics_px: Float[np.ndarray, "4"], size_px: tuple[float, float], assumed: bool) -> Camera:
+    """Return the camera of a photograph of this width and height; it looks at the middle."""
+    fx, fy, *_ = intrinsics_px.tolist()
+    width, height = size_px
+    extras = {"intrinsics_px": intrinsics_px.tolist(), "size_px": [width, height], "focal_length_is_assumed": assumed}
+    return Camera(2 * math.atan(height / 2 / fy), (width / fx) / (height / fy), extras)
+
+
+def _without_gaps(value: Any) -> Any:
+    """Return JSON values without those that are null or no number, which strict JSON has no word for."""
+    if isinstance(value, dict):
+        kept = {name: _without_gaps(one) for name, one in value.items()}
+        return {name: one for name, one in kept.items() if one is not None}
+    if isinstance(value, list):
+        kept = [_without_gaps(one) for one in value]
+        return None if any(one is None for one in kept) else kept
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -91,6 +91,8 @@ class Fits(FitRows):
     ) -> None:
         """Write fits.npz and summary.json, overlays/ where photographs are known, meshes/ in `formats`; all or nothing.
 
+        With `glb` also scenes/, one a photograph.
+
         A fit whose verdict is `fragment` has no mesh, but with `keep_fragments`.
 
         Raises:
@@ -121,6 +123,8 @@ class Fits(FitRows):
             output.draw(folder / "overlays", body, self.annotations, self.observations.stacked, parameters)
         if formats:
             self.export(folder / "meshes", formats, keep_fragments=keep_fragments)
+        if "glb" in formats:
+            self.export_scenes(folder / "scenes", keep_fragments=keep_fragments)
         skipped = [] if self.annotations is None else [dataclasses.asdict(one) for one in self.annotations.rejected]
         files.write_json(folder / "summary.json", {"people": self.report_rows(), "skipped": skipped})
         file.write(folder / "fits.npz", self, self.extra)
@@ -128,32 +132,39 @@ class Fits(FitRows):
     def export(
         self, folder: str | pathlib.Path, formats: Sequence[str] = ("glb",), *, keep_fragments: bool = False
     ) -> list[pathlib.Path]:
-        """Write each person's mesh into a folder, `glb` or `obj`: y up, metres; return the paths.
+        """Write each person into a folder: a rig (`glb`, `bvh`), a mesh (`obj`, `ply`), SMPL's parameters (`npz`).
 
-        A fit whose verdict is `fragment` has none, but with `keep_fragments`.
+        Metres, y up; where the camera sees them if its focal length is known, else with the pelvis at the origin.
+        Returns the paths. A fit whose verdict is `fragment` has none, but with `keep_fragments`.
 
         Raises:
-          errors.InputError: an unknown format.
+          errors.InputError: an unknown format, or `npz` of a body that is not SMPL's.
         """
         from dal_jax.fits import export
 
         formats = export.parse_formats(",".join(formats))
-        names, parameters = self.names(), self.fitted()
-        if self.quality and not keep_fragments:
-            rows = [row for row, report in enumerate(self.quality) if report.verdict != "fragment"]
-            names, parameters = [names[row] for row in rows], jax.tree.map(lambda leaf: leaf[rows], parameters)
-        return export.export_fits(pathlib.Path(folder), names, parameters, self._body(), formats)
+        return export.export_fits(self, self._body(), pathlib.Path(folder), formats, keep_fragments)
+
+    def export_scenes(self, folder: str | pathlib.Path, *, keep_fragments: bool = False) -> list[pathlib.Path]:
+        """Write each photograph into a folder as a .glb: its camera and its people, where it sees them; return paths.
+
+        A focal length that is not known is taken for the photograph's diagonal, and the file says so. Photographs of
+        unknown size have no scene.
+        """
+        from dal_jax.fits import export
+
+        return export.export_scenes(self, self._body(), pathlib.Path(folder), keep_fragments)
 
     def fitted(self) -> BodyParameters:
         """Return the bodies of the fitted people, stacked, in the order of `observations`."""
-        rows = self._fitted_rows()
+        rows = self.fitted_rows()
         return jax.tree.map(lambda leaf: leaf[rows], self.parameters)
 
     def names(self) -> list[str]:
         """Return a file name without extension for each fitted person."""
         from dal_jax.fits import export
 
-        rows = self._fitted_rows()
+        rows = self.fitted_rows()
         return export.file_names(
             f"{pathlib.PurePath(name).stem or 'person'}_{number}"
             for name, number in zip(self.file_name[rows].tolist(), self.annotation_id[rows].tolist(), strict=True)
@@ -165,7 +176,7 @@ class Fits(FitRows):
 
         people, result = None if self.annotations is None else self.annotations.people, []
         counts = None if self.observations is None else np.sum(self.observations.stacked.point_confidence > 0, axis=1)
-        for index, row in enumerate(self._fitted_rows()):
+        for index, row in enumerate(self.fitted_rows()):
             left_out = None if self.held_out_error_px is None else self.held_out_error_px[index]
             points = len(people[index].part) if people else 0 if counts is None else int(counts[index])
             one = output.summary_row(self, row, points, left_out)
@@ -175,7 +186,7 @@ class Fits(FitRows):
             result.append(one | {"quality": self.quality[index].numbers if self.quality else None})
         return result
 
-    def _fitted_rows(self) -> np.ndarray:
+    def fitted_rows(self) -> np.ndarray:
         """Return the rows of the people who were fitted (those of rejected annotations are left out)."""
         if self.annotations is None:
             return np.arange(len(self))

@@ -20,7 +20,7 @@ from dal_jax.observations.person import Annotations
 from dal_jax.runtime import files, progress
 from dal_jax.uncertainty.verdict import Verdict
 
-NAMES = ("overlays", "meshes", "summary.json", "fits.npz")
+NAMES = ("overlays", "meshes", "scenes", "summary.json", "fits.npz")
 """What is written; fits.npz comes last, so a folder that has it is complete."""
 
 

@@ -4,14 +4,18 @@ The readers of SMPL's and glTF's files are imported where such a file is read: t
 yaml, which take longer to import than the free body takes to load.
 """
 
+import dataclasses
 import functools
 import pathlib
+import re
 import zipfile
+
+import numpy as np
 
 from dal_jax.body import template
 from dal_jax.body.formats import npz
 from dal_jax.body.formats.npz import Fields
-from dal_jax.body.template import Template
+from dal_jax.body.template import SmplModel, Template
 from dal_jax.runtime import archives
 from dal_jax.runtime.errors import needs_extra
 
@@ -31,7 +35,12 @@ def load_body(path: str | pathlib.Path = FREE_BODY, *, pose_blendshapes: bool = 
       errors.InputError: the file is missing or a field is missing, misshaped or out of range; names file and field.
     """
     path = pathlib.Path(path)
-    return template.assemble(_read(path, pose_blendshapes), pose_blendshapes)
+    fields = _read(path, pose_blendshapes)
+    body = template.assemble(fields, pose_blendshapes)
+    if "smpl_pelvis" not in fields:
+        return body
+    x, y, z = np.round(fields["smpl_pelvis"].astype(np.float64), 6).tolist()
+    return dataclasses.replace(body, smpl=SmplModel(_gender(path), (x, y, z)))
 
 
 def load_smpl_shape(path: str | pathlib.Path, betas: tuple[float, ...]) -> Template:
@@ -58,6 +67,16 @@ def is_smpl(path: str | pathlib.Path) -> bool:
             return "v_template.npy" in archive.namelist()
     except archives.UNREADABLE:
         return False
+
+
+def _gender(path: pathlib.Path) -> str:
+    """Return the gender in a model's name or its folder's: SMPL_MALE.pkl, basicModel_f_..., female/model.npz."""
+    for name in (path.stem, path.parent.name):
+        words = set(re.split(r"[^a-z]+", name.lower()))
+        for gender in ("female", "male"):
+            if words & {gender, gender[0]}:
+                return gender
+    return "neutral"
 
 
 def _read(path: pathlib.Path, pose_blendshapes: bool) -> Fields:

@@ -123,9 +123,11 @@ def read(path: pathlib.Path, pose_blendshapes: bool = False, betas: tuple[float,
     weights = model["weights"].astype(np.float64)
     if len(joints) > len(skeleton.SMPL_PARENTS):
         joints, weights = _without_fingers(joints, weights)
-    vertices, joints = vertices - joints[0], joints - joints[0]
+    pelvis = joints[0]
+    vertices, joints = vertices - pelvis, joints - pelvis
     faces = model["f"].astype(np.int64)
     fields = carry_over.body_fields(vertices, faces, joints, weights, carry_over.smpl_placement())
+    fields["smpl_pelvis"] = pelvis
     if pose_blendshapes:
         fields["pose_blendshapes"] = _body_blendshapes(model["posedirs"])
     return fields

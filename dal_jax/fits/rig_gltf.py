@@ -1,0 +1,204 @@
+"""Rigs as binary glTF (.glb): skeleton, skin, mesh, camera, animation; written through pygltflib."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.spatial.transform import Rotation
+
+from dal_jax.body.template import Template
+from dal_jax.fits import overlays, rig as rigs
+from dal_jax.fits.rig import Rig
+from dal_jax.runtime.errors import needs_extra
+
+
+class Person(NamedTuple):
+    """A rig under the name of its nodes; extras, JSON values, go to the node that carries it."""
+
+    name: str
+    rig: Rig
+    extras: dict[str, Any] | None = None
+
+
+class Camera(NamedTuple):
+    """A camera at the origin that looks along -z: vertical field of view, radians, and width over height."""
+
+    yfov: float
+    aspect_ratio: float
+    extras: dict[str, Any] | None = None
+
+
+def glb(
+    template: Template,
+    people: Sequence[Person],
+    camera: Camera | None = None,
+    times_s: Float[np.ndarray, "frames"] | None = None,
+) -> bytes:
+    """Return people as a .glb: each a node with its skeleton, and one skinned mesh.
+
+    What changes over frames is animated, linearly between them (needs `times_s`, increasing); nodes have the first
+    frame. Meshes are roots of the scene, as glTF wants skinned meshes to be.
+    """
+    with needs_extra("gltf"):
+        import pygltflib
+
+    file = _File(pygltflib)
+    content = file.content
+    roots = [file.node(name="camera", camera=0, extras=camera.extras or {})] if camera else []
+    if camera:
+        perspective = pygltflib.Perspective(yfov=camera.yfov, aspectRatio=camera.aspect_ratio, znear=0.05)
+        content.cameras.append(pygltflib.Camera(type="perspective", perspective=perspective, name="camera"))
+    surface = _surface(template)
+    for person in people:
+        roots += file.person(person, template, surface, times_s)
+    content.scenes.append(pygltflib.Scene(nodes=roots))
+    content.scene = 0
+    return file.finish()
+
+
+class _Surface(NamedTuple):
+    """The mesh with a vertex for each (vertex, place in the texture): `vertex` says which it was."""
+
+    vertex: Int[np.ndarray, "k"]
+    texture: Float[np.ndarray, "k 2"]
+    faces: Int[np.ndarray, "m 3"]
+
+
+def _surface(template: Template) -> _Surface:
+    """Cut the mesh where parts of the chart meet.
+
+    Texture coordinates are those of DensePose's atlas: 24 square tiles in 4 columns of 6, part by part down the first
+    column and on, u to the right and v up in each.
+    """
+    faces, part = np.asarray(template.faces), np.asarray(template.part)[:, None] - 1
+    u, v = np.moveaxis(np.asarray(template.uv, np.float64), -1, 0)
+    texture = np.stack([(part // 6 + u) / 4, (part % 6 + 1 - v) / 6], axis=-1).astype(np.float32)
+    corners = np.concatenate([faces.reshape(-1, 1), texture.reshape(-1, 2)], axis=1)
+    kept, where = np.unique(corners, axis=0, return_inverse=True)
+    return _Surface(kept[:, 0].astype(np.int64), kept[:, 1:], where.reshape(faces.shape))
+
+
+class _File:
+    """A glTF file in the making: its JSON, and the bytes behind it."""
+
+    def __init__(self, library: Any):
+        self._gltf, self._bytes = library, bytearray()
+        self._meshes: dict[bytes, tuple[int, int]] = {}  # by the rest pose, which people of one template share
+        self.content = library.GLTF2(asset=library.Asset(version="2.0", generator="dal_jax"))
+        colour = [*overlays.BODY_COLOUR, 1.0]
+        matte = library.PbrMetallicRoughness(baseColorFactor=colour, metallicFactor=0.0, roughnessFactor=0.8)
+        self.content.materials.append(library.Material(name="body", pbrMetallicRoughness=matte))
+
+    def person(
+        self, person: Person, template: Template, surface: _Surface, times_s: Float[np.ndarray, "frames"] | None
+    ) -> list[int]:
+        """Add a person; return the nodes that are roots: the skeleton's and the mesh's."""
+        rig, name = person.rig, person.name
+        joints, scales = self._skeleton(rig)
+        root = self.node(name=name, children=[joints[0]], extras=person.extras or {})
+        if (rest := rig.vertices.tobytes()) not in self._meshes:
+            bind = self._numbers(_inverse_bind(rig), "MAT4")
+            self._meshes[rest] = self._mesh(template, rig, surface), bind
+        mesh, bind = self._meshes[rest]
+        skin = self._gltf.Skin(name=name, joints=joints + scales, skeleton=joints[0], inverseBindMatrices=bind)
+        self.content.skins.append(skin)
+        if times_s is not None:
+            self._animate(rig, joints, scales, np.asarray(times_s), name)
+        body = self.node(name=f"{name}_body", mesh=mesh, skin=len(self.content.skins) - 1)
+        return [root, body]
+
+    def node(self, **fields: Any) -> int:
+        self.content.nodes.append(self._gltf.Node(**fields))
+        return len(self.content.nodes) - 1
+
+    def _skeleton(self, rig: Rig) -> tuple[list[int], list[int]]:
+        """Add the nodes of the joints and of their scales."""
+        joints, scales = [], []
+        for joint, name in enumerate(rigs.NAMES):
+            translation, rotation = rig.translation[0, joint].tolist(), rig.rotation[0, joint].tolist()
+            joints.append(self.node(name=name, translation=translation, rotation=rotation, children=[]))
+        for joint, name in enumerate(rigs.SCALE_NAMES):
+            rotation, scale = rig.axes[joint].tolist(), rig.scale[0, joint].tolist()
+            scales.append(self.node(name=name, rotation=rotation, scale=scale))
+            children = [joints[child] for child, parent in enumerate(rigs.PARENTS) if parent == joint]
+            self.content.nodes[joints[joint]].children = [scales[joint], *children]
+        return joints, scales
+
+    def _mesh(self, template: Template, rig: Rig, surface: _Surface) -> int:
+        with needs_extra("gltf"):
+            import trimesh
+
+        normals = trimesh.Trimesh(rig.vertices, template.faces, process=False).vertex_normals
+        normals = np.where(np.linalg.norm(normals, axis=1, keepdims=True) > 0.5, normals, (0.0, 1.0, 0.0))
+        weight = np.asarray(template.skin_weight, np.float64)
+        index = np.argsort(-weight, axis=1, kind="stable")[:, :4]  # a body file has no more
+        weight = np.take_along_axis(weight, index, axis=1)
+        index = np.where(weight > 0, index + len(rigs.NAMES), 0)  # the scale nodes move the skin
+        weight = weight / weight.sum(axis=1, keepdims=True)
+        at, vertex = self._gltf.Attributes(), surface.vertex
+        at.POSITION = self._numbers(rig.vertices[vertex], "VEC3", _VERTICES, bounds=True)
+        at.NORMAL = self._numbers(normals[vertex], "VEC3", _VERTICES)
+        at.TEXCOORD_0 = self._numbers(surface.texture, "VEC2", _VERTICES)
+        at.JOINTS_0 = self._numbers(index[vertex], "VEC4", _VERTICES, component=_UINT8)
+        at.WEIGHTS_0 = self._numbers(weight[vertex], "VEC4", _VERTICES)
+        corners = self._numbers(surface.faces.reshape(-1, 1), "SCALAR", _INDICES, component=_UINT32)
+        primitive = self._gltf.Primitive(attributes=at, indices=corners, material=0, mode=4)
+        self.content.meshes.append(self._gltf.Mesh(name="body", primitives=[primitive]))
+        return len(self.content.meshes) - 1
+
+    def _animate(
+        self, rig: Rig, joints: list[int], scales: list[int], times_s: Float[np.ndarray, "frames"], name: str
+    ) -> None:
+        """Add an animation of whatever changes."""
+        animation = self._gltf.Animation(name=name, channels=[], samplers=[])
+        times = self._numbers(times_s[:, None], "SCALAR", bounds=True)
+        for nodes, path, kind, values in (
+            (joints, "translation", "VEC3", rig.translation),
+            (joints, "rotation", "VEC4", rig.rotation),
+            (scales, "scale", "VEC3", rig.scale),
+        ):
+            for joint in np.flatnonzero(np.any(values != values[:1], axis=(0, 2))):
+                output = self._numbers(values[:, joint], kind)
+                sampler = self._gltf.AnimationSampler(input=times, output=output, interpolation="LINEAR")
+                target = self._gltf.AnimationChannelTarget(node=nodes[joint], path=path)
+                channel = self._gltf.AnimationChannel(sampler=len(animation.samplers), target=target)
+                animation.samplers.append(sampler)
+                animation.channels.append(channel)
+        if animation.channels:
+            self.content.animations.append(animation)
+
+    def _numbers(
+        self, values: np.ndarray, kind: str, target: int | None = None, component: int = 5126, bounds: bool = False
+    ) -> int:
+        """Add an accessor of numbers and return it; `target`: what the graphics card takes them for."""
+        stored = np.ascontiguousarray(values, _DTYPES[component])
+        view = self._gltf.BufferView(buffer=0, byteOffset=len(self._bytes), byteLength=stored.nbytes, target=target)
+        self._bytes += stored.tobytes() + bytes(-stored.nbytes % 4)
+        accessor = self._gltf.Accessor(
+            bufferView=len(self.content.bufferViews), componentType=component, count=len(stored), type=kind
+        )
+        if bounds:
+            accessor.min, accessor.max = stored.min(axis=0).tolist(), stored.max(axis=0).tolist()
+        self.content.bufferViews.append(view)
+        self.content.accessors.append(accessor)
+        return len(self.content.accessors) - 1
+
+    def finish(self) -> bytes:
+        self.content.buffers.append(self._gltf.Buffer(byteLength=len(self._bytes)))
+        self.content.set_binary_blob(bytes(self._bytes))
+        return b"".join(self.content.save_to_bytes())
+
+
+_VERTICES, _INDICES = 34962, 34963
+_UINT8, _UINT32 = 5121, 5125
+_DTYPES = {_UINT8: np.uint8, _UINT32: np.uint32, 5126: np.float32}
+
+
+def _inverse_bind(rig: Rig) -> Float[np.ndarray, "48 16"]:
+    """Return [I | -J] of the joints and [E^T | -E^T J] of the scale nodes, by columns."""
+    turned = np.concatenate([np.tile(np.eye(3), (24, 1, 1)), Rotation.from_quat(rig.axes).as_matrix().swapaxes(1, 2)])
+    matrices = np.tile(np.eye(4), (len(turned), 1, 1))
+    matrices[:, :3, :3] = turned
+    matrices[:, :3, 3] = -np.einsum("kij,kj->ki", turned, np.tile(rig.joints, (2, 1)))
+    return matrices.swapaxes(1, 2).reshape(-1, 16)
