@@ -1,4 +1,4 @@
-"""Fits as files that other programs open: rigs (.glb, .bvh), still meshes (.obj, .ply), SMPL's parameters (.npz).
+"""Fits as files that other programs open: rigs (.glb, .usd, .bvh), meshes (.obj, .ply), SMPL's parameters (.npz).
 
 All are in metres, y up, z towards the viewer. With a known focal length the camera is the origin and people stand where
 it sees them; without one a person's pelvis is the origin. A scene holds all people of a photograph and its camera.
@@ -18,14 +18,14 @@ from jaxtyping import Float, Int
 
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
-from dal_jax.fits import file, overlays, rig as rigs, rig_gltf
+from dal_jax.fits import file, overlays, rig as rigs, rig_gltf, rig_usd
 from dal_jax.fits.file import FitRows
 from dal_jax.fits.fits import Fits
 from dal_jax.fits.rig_gltf import Camera, Person
 from dal_jax.runtime import files
 from dal_jax.runtime.errors import InputError, needs_extra
 
-FORMATS = ("glb", "obj", "ply", "bvh", "npz")
+FORMATS = ("glb", "obj", "ply", "bvh", "npz", "usd")
 
 _LONGEST_NAME = 100  # a file system takes 255 bytes; temporary names need some of them
 _STILL_S = 1 / 30  # frame time of a BVH file of one frame
@@ -140,6 +140,8 @@ def _write(path: pathlib.Path, body: Body, template: Template) -> None:
         files.write_bytes(path, rig_gltf.glb(template, [Person(body.name, rig, body.extras)]))
     elif path.suffix == ".bvh":
         files.write_text(path, rigs.bvh(rig, _STILL_S))
+    elif path.suffix == ".usd":
+        files.write_text(path, rig_usd.usd(template, body.name, rig))
     else:
         files.savez(path, **rigs.smpl(template, rig))
 
@@ -151,12 +153,12 @@ def animation(
     path: str | os.PathLike[str],
     position: Float[np.ndarray, "frames 3"] | None = None,
 ) -> None:
-    """Write a body that moves: `.glb` (joints, pelvis and whatever else changes, linear between frames) or `.bvh`.
+    """Write a body that moves: `.glb` (whatever changes is animated, linearly between frames), `.bvh` or `.usd`.
 
     Args:
       template: the body.
       parameters: stacked over frames, (frames, ...). A .bvh needs one `segment_scale` for all.
-      times_s: of the frames, seconds, increasing from 0 or later; evenly for a .bvh.
+      times_s: of the frames, seconds, increasing from 0 or later; evenly for a .bvh or a .usd.
       path: the file; its ending names the format, its stem the person.
       position: of the pelvis, camera axes, metres; left out: the origin.
 
@@ -170,16 +172,17 @@ def animation(
     if not (np.isfinite(times_s).all() and times_s[0] >= 0 and (steps > 0).all()):
         raise ValueError("times_s must increase, from 0 or later")
     rig = rigs.make(template, parameters, position)
+    if path.suffix in (".bvh", ".usd") and len(steps) and not np.allclose(steps, np.mean(steps), rtol=0.01):
+        raise ValueError(f"times_s must be evenly spaced for a {path.suffix}")
     if path.suffix == ".glb":
-        person = Person(file_names([path.stem])[0], rig)
-        files.write_bytes(path, rig_gltf.glb(template, [person], times_s=times_s))
+        files.write_bytes(path, rig_gltf.glb(template, [Person(path.stem, rig)], times_s=times_s))
     elif path.suffix == ".bvh":
         frame_s = float(np.mean(steps)) if len(steps) else _STILL_S
-        if len(steps) and not np.allclose(steps, frame_s, rtol=0.01):
-            raise ValueError("times_s must be evenly spaced for a .bvh")
         files.write_text(path, rigs.bvh(rig, frame_s))
+    elif path.suffix == ".usd":
+        files.write_text(path, rig_usd.usd(template, path.stem, rig, times_s))
     else:
-        raise ValueError(f"{path}: an animation is a .glb or a .bvh")
+        raise ValueError(f"{path}: an animation is a .glb, a .bvh or a .usd")
 
 
 def mesh_bytes(vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"], file_format: str) -> bytes:
@@ -244,7 +247,8 @@ def placed(
 
     intrinsics_px: fx, fy, cx, cy of each row's photograph; NaN: not known, such a pelvis is the origin.
     """
-    rotation, known = np.asarray(rows.rotation), np.isfinite(intrinsics_px).all(axis=1)
+    rotation = np.asarray(rows.rotation)
+    known = np.isfinite(intrinsics_px.sum(axis=1))
     position = np.zeros((len(rows), 3))
     if known.any():
         seen = file.in_camera(rows, np.where(known[:, None], intrinsics_px, 1.0))

@@ -77,6 +77,17 @@ def make(template: Template, parameters: BodyParameters, position: Float[np.ndar
     )
 
 
+def texture(template: Template) -> Float[np.ndarray, "m 3 2"]:
+    """Return the texture coordinates of each face's corners in DensePose's atlas: x to the right, y down, in [0, 1].
+
+    The atlas has 24 square tiles in 4 columns of 6, part by part down the first column and on; in each tile u runs to
+    the right and v up.
+    """
+    part = np.asarray(template.part)[:, None] - 1
+    u, v = np.moveaxis(np.asarray(template.uv, np.float64), -1, 0)
+    return np.stack([(part // 6 + u) / 4, (part % 6 + 1 - v) / 6], axis=-1)
+
+
 def still(parameters: BodyParameters) -> BodyParameters:
     """Return one body's parameters as those of a single frame."""
     return jax.tree.map(lambda leaf: np.asarray(leaf)[None], parameters)

@@ -66,14 +66,8 @@ class _Surface(NamedTuple):
 
 
 def _surface(template: Template) -> _Surface:
-    """Cut the mesh where parts of the chart meet.
-
-    Texture coordinates are those of DensePose's atlas: 24 square tiles in 4 columns of 6, part by part down the first
-    column and on, u to the right and v up in each.
-    """
-    faces, part = np.asarray(template.faces), np.asarray(template.part)[:, None] - 1
-    u, v = np.moveaxis(np.asarray(template.uv, np.float64), -1, 0)
-    texture = np.stack([(part // 6 + u) / 4, (part % 6 + 1 - v) / 6], axis=-1).astype(np.float32)
+    """Cut the mesh where parts of the chart meet."""
+    faces, texture = np.asarray(template.faces), rigs.texture(template).astype(np.float32)
     corners = np.concatenate([faces.reshape(-1, 1), texture.reshape(-1, 2)], axis=1)
     kept, where = np.unique(corners, axis=0, return_inverse=True)
     return _Surface(kept[:, 0].astype(np.int64), kept[:, 1:], where.reshape(faces.shape))

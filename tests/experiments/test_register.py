@@ -57,7 +57,8 @@ def test_known_bodies_are_found_and_everything_is_written(people):
     for name in ("10_1.png", "20_2.png"):
         with PIL.Image.open(out / "overlays" / name) as picture:
             assert picture.width == 4 * picture.height
-    assert {path.name for path in out.iterdir()} == {"fits.npz", "summary.json", "overlays", "meshes"}
+    assert {path.name for path in out.iterdir()} == {"fits.npz", "summary.json", "overlays", "meshes", "scenes"}
+    assert sorted(path.name for path in (out / "scenes").iterdir()) == ["10.glb", "20.glb"]
 
     before = (out / "fits.npz").read_bytes()
     _refused(_run(*flags), "--overwrite")
@@ -141,6 +142,7 @@ def test_one_line_says_which_lifter_gives_depths_and_to_whom(people):
         (["--annotations=a.json", "--iuv=b.png"], "either"),
         (["--annotations=a.json", "--optimizer=magic"], "--optimizer=magic"),
         (["--annotations=a.json", "--export=fbx"], "fbx"),
+        (["--annotations=a.json", "--export=npz"], "--export=npz: holds SMPL's parameters"),
         (["--annotations=a.json", "--pose_blendshapes"], "--optimizer=dense_lm"),
         (["--annotations=a.json", "--optimizer=optax.adam(b3=1)"], "b3"),
     ],
