@@ -56,7 +56,7 @@ _PRINCIPAL = flags.DEFINE_list("principal_px", None, "Principal point x,y. Left 
 _BATCH = flags.DEFINE_integer("batch", 64, "People the network sees at once.", 1)
 _OVERLAYS = flags.DEFINE_bool("overlays", True, "Draw every body over its photograph, and from the side.")
 _EXPORT = flags.DEFINE_string(
-    "export", "", "Write bodies as in glb,bvh: rigs glb and bvh, meshes obj and ply, npz of SMPL (docs/exports.md)."
+    "export", "", "Write bodies, as in glb,bvh: rigs glb, usd, bvh; meshes obj, ply; SMPL's npz (docs/exports.md)."
 )
 _SKIP_INVALID = flags.DEFINE_bool("skip_invalid", False, "Run the good pictures and entries where there are bad ones.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the results in --out, and start anew.")
@@ -80,7 +80,7 @@ def main(_: list[str]) -> None:
 def _bodies(people: Annotations, trained: TrainedRegressor, building: pathlib.Path) -> Fits:
     """Return predicted people, refined on request, with places in the camera's frame if its focal length is known."""
     body = dal.load_body(_BODY.value or trained.body or FREE_BODY)
-    export.check_body(export.parse_formats(_EXPORT.value), body)
+    export.check(export.parse_formats(_EXPORT.value), body)
     done = building / "predicted"
     bodies = prediction.predict_people(trained, people, body, done, _BATCH.value, _SKIP_INVALID.value)
     used = bodies.annotations or people

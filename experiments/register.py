@@ -94,7 +94,7 @@ _QUALITY = flags.DEFINE_bool("quality", True, "Report on every fit: what it miss
 _HOLDOUT = flags.DEFINE_float("holdout", 0.2, "Share of points left out to measure the fit there; 0: not.", 0, 0.5)
 _SKIP_INVALID = flags.DEFINE_bool("skip_invalid", False, "Run the good entries of a file that has bad ones.")
 _EXPORT = flags.DEFINE_string(
-    "export", "", "Write bodies as in glb,bvh: rigs glb and bvh, meshes obj and ply, npz of SMPL (docs/exports.md)."
+    "export", "", "Write bodies, as in glb,bvh: rigs glb, usd, bvh; meshes obj, ply; SMPL's npz (docs/exports.md)."
 )
 _FRAGMENTS = flags.DEFINE_bool("keep_fragments", False, "Export people of whom less than a third is seen, too.")
 _OUT = flags.DEFINE_string("out", None, "Folder for the results.", required=True)
@@ -108,7 +108,7 @@ def main(_: list[str]) -> None:
     formats, options = export.parse_formats(_EXPORT.value), _options()
     files.refuse_taken(_OUT.value, output.NAMES, _OVERWRITE.value)
     body = dal.load_body(_BODY.value or FREE_BODY, pose_blendshapes=_BLENDSHAPES.value)
-    export.check_body(formats, body)
+    export.check(formats, body)
     people = _people()
     print(people.summary())
     for note in people.notes:

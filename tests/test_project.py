@@ -40,7 +40,13 @@ WHOLE = ("config", "online_fitting", "algorithm", "loop")
 for position, name in enumerate(WHOLE):
     ARROWS[name] = set(ARROWS) | set(WHOLE[:position])
 
-OPTIONAL_IMPORTS = {"anny", "torch", "smplx", "tensorboardX"}  # of the assets, of `make bench`; used where installed
+OPTIONAL_IMPORTS = {
+    "anny",
+    "torch",
+    "smplx",
+    "tensorboardX",
+    "pxr",
+}  # of the assets, `make bench`, `usd`; used where installed
 NEEDED_UNSEEN = {"array-record"}  # the file format of tensorflow-datasets
 EXTRAS_AT_RUN_TIME = ("data", "gltf", "viewing")  # together: `all`
 

@@ -6,6 +6,7 @@ it sees them; without one a person's pelvis is the origin. A scene holds all peo
 
 import contextlib
 import dataclasses
+import importlib
 import math
 import os
 import pathlib
@@ -44,14 +45,19 @@ def parse_formats(flag: str) -> tuple[str, ...]:
     return wanted
 
 
-def check_body(formats: Sequence[str], template: Template) -> None:
-    """Refuse formats that a body cannot be written in.
+def check(formats: Sequence[str], template: Template) -> None:
+    """Refuse formats that a body cannot be written in, before the work.
 
     Raises:
-      errors.InputError: SMPL's parameters of a body that is not SMPL's.
+      errors.InputError: SMPL's parameters of a body that is not SMPL's, or a package is not installed.
     """
     if "npz" in formats and template.smpl is None:
         raise InputError("--export=npz: holds SMPL's parameters, and the body was not read from a model of SMPL")
+    packages = {"glb": ("viewing", "pygltflib"), "obj": ("viewing", "trimesh"), "usd": ("usd", "pxr")}
+    for name in packages.keys() & set(formats):
+        extra, package = packages[name]
+        with needs_extra(extra):
+            importlib.import_module(package)
 
 
 def file_names(names: Iterable[str]) -> list[str]:
@@ -89,7 +95,7 @@ def export_fits(
 
     A fit that is not finite is left out, and so are fragments, but with `keep_fragments`.
     """
-    check_body(formats, template)
+    check(formats, template)
     written = []
     for body in bodies_of(fits, intrinsics_px(fits), keep_fragments).values():
         for file_format in formats:

@@ -132,7 +132,7 @@ class Fits(FitRows):
     def export(
         self, folder: str | pathlib.Path, formats: Sequence[str] = ("glb",), *, keep_fragments: bool = False
     ) -> list[pathlib.Path]:
-        """Write each person into a folder: a rig (`glb`, `bvh`), a mesh (`obj`, `ply`), SMPL's parameters (`npz`).
+        """Write each person into a folder: a rig (`glb`, `usd`, `bvh`), a mesh (`obj`, `ply`), SMPL's `npz`.
 
         Metres, y up; where the camera sees them if its focal length is known, else with the pelvis at the origin.
         Returns the paths. A fit whose verdict is `fragment` has none, but with `keep_fragments`.

@@ -40,7 +40,7 @@ def glb(
     What changes over frames is animated, linearly between them (needs `times_s`, increasing); nodes have the first
     frame. Meshes are roots of the scene, as glTF wants skinned meshes to be.
     """
-    with needs_extra("gltf"):
+    with needs_extra("viewing"):
         import pygltflib
 
     file = _File(pygltflib)
@@ -120,7 +120,7 @@ class _File:
         return joints, scales
 
     def _mesh(self, template: Template, rig: Rig, surface: _Surface) -> int:
-        with needs_extra("gltf"):
+        with needs_extra("viewing"):
             import trimesh
 
         normals = trimesh.Trimesh(rig.vertices, template.faces, process=False).vertex_normals

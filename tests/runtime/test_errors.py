@@ -28,7 +28,7 @@ def test_a_missing_package_names_its_extra():
 
 _PACKAGES = (
     "array_record", "av", "cdflib", "grain", "jinja2", "matplotlib", "pycocotools", "pygltflib", "safetensors",
-    "tensorflow_datasets", "trimesh",
+    "pxr", "tensorflow_datasets", "trimesh",
 )  # fmt: skip
 _HIDDEN = f"import sys; sys.modules.update(dict.fromkeys({_PACKAGES!r}))"
 _NEED_THEM = ("dal_jax.body.build", "dal_jax.body.formats.gltf", "dal_jax.body.formats.rig")
@@ -59,6 +59,8 @@ def test_everything_can_be_imported_without_the_extras():
     ("data", "pycocotools", "from dal_jax.observations import masks; masks.segmentation([[0, 0, 4, 0, 4, 4]], (8, 8))"),
     ("gltf", "trimesh", "from dal_jax.body.formats import load; load.load_body('rig.glb')"),
     ("viewing", "matplotlib", "from dal_jax.viewing import plots; plots.plot_history([])"),
+    ("viewing", "pygltflib", "from dal_jax.fits import export; export.check(('glb',), None)"),
+    ("usd", "pxr", "from dal_jax.fits import export; export.check(('usd',), None)"),
     ("viewing", "jinja2", "from dal_jax.loop import report; report._render()"),
 ])  # fmt: skip
 def test_what_needs_an_extra_says_so_in_one_line(extra, package, call):
