@@ -22,10 +22,12 @@ from scipy.spatial.transform import Rotation
 from dal_jax.body import skeleton
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
+from dal_jax.fits import overlays
 
 VIEWER_FROM_CAMERA = np.diag([1.0, -1.0, -1.0])  # camera: y down, z away; scene formats: y up, z towards the viewer
 NAMES, PARENTS = skeleton.SMPL_JOINT_NAMES, skeleton.SMPL_PARENTS
 SCALE_NAMES = tuple(f"{name}_scale" for name in NAMES)
+COLOUR = tuple(value**2.2 for value in overlays.BODY_COLOUR)  # linear, as materials have it
 
 
 class Rig(NamedTuple):

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from scipy.spatial.transform import Rotation
 
 from dal_jax.body.template import Template
-from dal_jax.fits import overlays, rig as rigs
+from dal_jax.fits import rig as rigs
 from dal_jax.fits.rig import Rig
 from dal_jax.runtime.errors import needs_extra
 
@@ -67,10 +67,14 @@ class _Surface(NamedTuple):
 
 def _surface(template: Template) -> _Surface:
     """Cut the mesh where parts of the chart meet."""
-    faces, texture = np.asarray(template.faces), rigs.texture(template).astype(np.float32)
-    corners = np.concatenate([faces.reshape(-1, 1), texture.reshape(-1, 2)], axis=1)
-    kept, where = np.unique(corners, axis=0, return_inverse=True)
-    return _Surface(kept[:, 0].astype(np.int64), kept[:, 1:], where.reshape(faces.shape))
+    faces, texture = np.asarray(template.faces), rigs.texture(template).reshape(-1, 2)
+    x, y = np.rint(texture * _TEXTURE_STEPS).astype(np.int64).T
+    corner = (faces.reshape(-1).astype(np.int64) * (_TEXTURE_STEPS + 1) + x) * (_TEXTURE_STEPS + 1) + y
+    _, first, where = np.unique(corner, return_index=True, return_inverse=True)
+    return _Surface(faces.reshape(-1)[first], texture[first], where.reshape(faces.shape))
+
+
+_TEXTURE_STEPS = 2**18  # a texture's side: corners that are nearer are one
 
 
 class _File:
@@ -80,7 +84,7 @@ class _File:
         self._gltf, self._bytes = library, bytearray()
         self._meshes: dict[bytes, tuple[int, int]] = {}  # by the rest pose, which people of one template share
         self.content = library.GLTF2(asset=library.Asset(version="2.0", generator="dal_jax"))
-        colour = [*overlays.BODY_COLOUR, 1.0]
+        colour = [*rigs.COLOUR, 1.0]
         matte = library.PbrMetallicRoughness(baseColorFactor=colour, metallicFactor=0.0, roughnessFactor=0.8)
         self.content.materials.append(library.Material(name="body", pbrMetallicRoughness=matte))
 

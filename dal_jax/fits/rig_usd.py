@@ -11,7 +11,7 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from dal_jax.body.template import Template
-from dal_jax.fits import overlays, rig as rigs
+from dal_jax.fits import rig as rigs
 from dal_jax.fits.rig import Rig
 from dal_jax.runtime.errors import needs_extra
 
@@ -64,7 +64,7 @@ def usd(template: Template, name: str, rig: Rig, times_s: Float[np.ndarray, "fra
     mesh.CreateFaceVertexIndicesAttr(Vt.IntArray.FromNumpy(faces.ravel()))
     mesh.CreateFaceVertexCountsAttr(Vt.IntArray([3] * len(faces)))
     mesh.CreateSubdivisionSchemeAttr(UsdGeom.Tokens.none)
-    mesh.CreateDisplayColorAttr([Gf.Vec3f(*overlays.BODY_COLOUR)])
+    mesh.CreateDisplayColorAttr([Gf.Vec3f(*rigs.COLOUR)])
     texture = rigs.texture(template) * (1, -1) + (0, 1)  # up, where glTF's is down
     st = UsdGeom.PrimvarsAPI(mesh).CreatePrimvar("st", Sdf.ValueTypeNames.TexCoord2fArray, UsdGeom.Tokens.faceVarying)
     st.Set(Vt.Vec2fArray.FromNumpy(texture.reshape(-1, 2).astype(np.float32)))
