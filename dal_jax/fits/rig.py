@@ -1,7 +1,7 @@
-"""A fitted body as a rig: joints that turn, leaf nodes that scale, a mesh in its rest pose; for one moment or many.
+"""A fitted body as a rig: joints that rotate, leaf nodes that scale, a mesh in its rest pose; for one moment or many.
 
 Segment scales do not compound down our chain, yet in every scene format a node's scale is passed on to its children. So
-a joint has two nodes. NAME turns, and carries the joints below. Its leaf NAME_scale, at the same place, has the scale
+a joint has two nodes. NAME rotates, and carries the joints below. Its leaf NAME_scale, at the same place, has the scale
 and moves the skin. Mesh and bind pose are the template's. A vertex v is then skinned as
 
     x = sum_k w_k  N_k E_k diag(d_k) E_k^T (v - J_k)
@@ -58,10 +58,10 @@ def make(template: Template, parameters: BodyParameters, position: Float[np.ndar
     segment_scale = np.asarray(parameters.segment_scale, np.float64)
     bones = segment_scale[:, parents, None] * (joints[1:] - joints[parents])
     root = np.zeros((frames, 1, 3)) if position is None else np.asarray(position)[:, None] @ VIEWER_FROM_CAMERA
-    turned = VIEWER_FROM_CAMERA @ np.asarray(parameters.rotation, np.float64)
+    upright = VIEWER_FROM_CAMERA @ np.asarray(parameters.rotation, np.float64)
     rotation = np.concatenate(
         [
-            Rotation.from_matrix(turned).as_quat()[:, None],
+            Rotation.from_matrix(upright).as_quat()[:, None],
             Rotation.from_rotvec(pose.reshape(-1, 3)).as_quat().reshape(frames, -1, 4),
         ],
         axis=1,
@@ -105,8 +105,8 @@ def _rest(template: Template, pose: Float[np.ndarray, "23 3"]) -> Float[np.ndarr
 
 def _continuous(rotation: Float[np.ndarray, "frames joints 4"]) -> Float[np.ndarray, "frames joints 4"]:
     """Return the same rotations, each quaternion of the sign that is nearer to that of the frame before."""
-    turns = np.sum(rotation[1:] * rotation[:-1], axis=-1, keepdims=True) < 0
-    signs = np.cumprod(np.where(turns, -1.0, 1.0), axis=0)
+    flips = np.sum(rotation[1:] * rotation[:-1], axis=-1, keepdims=True) < 0
+    signs = np.cumprod(np.where(flips, -1.0, 1.0), axis=0)
     return np.concatenate([rotation[:1], rotation[1:] * signs])
 
 
@@ -174,9 +174,9 @@ def smpl(template: Template, rig: Rig) -> dict[str, np.ndarray]:
     """
     if template.smpl is None:
         raise ValueError("the body was not read from a model of SMPL")
-    turns = Rotation.from_quat(rig.rotation.reshape(-1, 4)).as_rotvec()
+    vectors = Rotation.from_quat(rig.rotation.reshape(-1, 4)).as_rotvec()
     return {
-        "poses": turns.reshape(len(rig.rotation), -1),
+        "poses": vectors.reshape(len(rig.rotation), -1),
         "trans": rig.translation[:, 0] - np.array(template.smpl.pelvis),
         "betas": np.zeros(10),
         "gender": np.array(template.smpl.gender),

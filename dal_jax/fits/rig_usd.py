@@ -45,8 +45,8 @@ def usd(template: Template, name: str, rig: Rig, times_s: Float[np.ndarray, "fra
     for frame in range(len(translation)):
         when = Usd.TimeCode.Default() if times_s is None else Usd.TimeCode(frame)
         motion.CreateTranslationsAttr().Set(Vt.Vec3fArray.FromNumpy(translation[frame].astype(np.float32)), when)
-        turns = Vt.QuatfArray([Gf.Quatf(w, x, y, z) for x, y, z, w in rotation[frame].tolist()])
-        motion.CreateRotationsAttr().Set(turns, when)
+        quaternions = Vt.QuatfArray([Gf.Quatf(w, x, y, z) for x, y, z, w in rotation[frame].tolist()])
+        motion.CreateRotationsAttr().Set(quaternions, when)
         motion.CreateScalesAttr().Set(Vt.Vec3hArray([Gf.Vec3h(*one) for one in scale[frame].tolist()]), when)
     if times_s is not None:
         rate = 1.0 if len(times_s) < 2 else 1.0 / float(np.mean(np.diff(times_s)))

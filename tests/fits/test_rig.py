@@ -35,7 +35,7 @@ def body() -> Template:
 def moving(shapes: int = 1) -> BodyParameters:
     """Return a body over three frames: odd proportions, wide, in strong poses, turned by more than half a turn."""
     rng = np.random.default_rng(0)
-    turn = Rotation.from_euler("y", [[0], [130], [250]], degrees=True).as_matrix()
+    turn = Rotation.from_euler("y", [[0], [160], [300]], degrees=True).as_matrix()
     scale = np.exp(rng.normal(0, 0.15, (shapes, 24)))
     return BodyParameters(
         pose=rng.normal(0, 0.6, (3, 23, 3)).astype(np.float32),
