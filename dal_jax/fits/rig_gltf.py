@@ -195,8 +195,8 @@ _DTYPES = {_UINT8: np.uint8, _UINT32: np.uint32, 5126: np.float32}
 
 def _inverse_bind(rig: Rig) -> Float[np.ndarray, "48 16"]:
     """Return [I | -J] of the joints and [E^T | -E^T J] of the scale nodes, by columns."""
-    turned = np.concatenate([np.tile(np.eye(3), (24, 1, 1)), Rotation.from_quat(rig.axes).as_matrix().swapaxes(1, 2)])
-    matrices = np.tile(np.eye(4), (len(turned), 1, 1))
-    matrices[:, :3, :3] = turned
-    matrices[:, :3, 3] = -np.einsum("kij,kj->ki", turned, np.tile(rig.joints, (2, 1)))
+    rotation = np.concatenate([np.tile(np.eye(3), (24, 1, 1)), Rotation.from_quat(rig.axes).as_matrix().swapaxes(1, 2)])
+    matrices = np.tile(np.eye(4), (len(rotation), 1, 1))
+    matrices[:, :3, :3] = rotation
+    matrices[:, :3, 3] = -np.einsum("kij,kj->ki", rotation, np.tile(rig.joints, (2, 1)))
     return matrices.swapaxes(1, 2).reshape(-1, 16)
