@@ -33,7 +33,9 @@ from dal_jax.runtime import cli, files
 from dal_jax.runtime.errors import InputError
 from dal_jax.viewing import plots
 
-_POSES = flags.DEFINE_string("poses", None, "2D poses: .npz, .npy or COCO key point .json.", required=True)
+_POSES = flags.DEFINE_string(
+    "poses", None, "2D poses: .npz, .npy, or what a detector writes (docs/formats.md).", required=True
+)
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", folder.SHIPPED, "The folder or the small .npz that train_lifting wrote, or shipped."
 )

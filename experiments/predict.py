@@ -6,9 +6,9 @@ r"""Photographs in, bodies out: a trained ConvNet predicts every person, and reg
       --checkpoint=runs/demo --out=bodies
 
 Boxes come from --boxes, --keypoints or --annotations; with none of them each picture shows one person who fills
-it. --boxes: JSON, {"a.jpg": [[x, y, width, height], ...]}, a list of boxes for one picture, a detector's list of
-{"image_id", "bbox"}, or COCO's. --keypoints: the same with COCO's 17 key points. Pictures are rotated upright as their
-EXIF says; files named *_IUV.png and *_INDS.png are passed over.
+it. --boxes: JSON, {"a.jpg": [[x, y, width, height], ...]}, a list of boxes for one picture, or what a detector writes
+(docs/formats.md). --keypoints: what a pose detector writes. Pictures are rotated upright as their EXIF says; files
+named *_IUV.png and *_INDS.png are passed over.
 
 Writes OUT/fits.npz (one row a person, as `register` does), summary.json, overlays/*.png and, with --export, meshes/*
 and (glb) scenes/*.
@@ -40,8 +40,8 @@ _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "Folder of a deform_and_learn run, or the checkpoints/ in it.", required=True
 )
 _OUT = flags.DEFINE_string("out", None, "Folder for the results.", required=True)
-_BOXES = flags.DEFINE_string("boxes", None, "JSON with the people's boxes.")
-_KEYPOINTS = flags.DEFINE_string("keypoints", None, "JSON with the people's key points (COCO's 17).")
+_BOXES = flags.DEFINE_string("boxes", None, "The people's boxes: JSON, or what a detector writes.")
+_KEYPOINTS = flags.DEFINE_string("keypoints", None, "The people's key points, as a pose detector writes them.")
 _ANNOTATIONS = flags.DEFINE_string(
     "annotations", None, "COCO-style JSON with dense points, as for `register`: the people, and how far off they are."
 )
@@ -110,8 +110,6 @@ def _check_flags() -> None:
     for name in ("refine", "chart"):
         if flags.FLAGS[name].value and not _ANNOTATIONS.value:
             raise InputError(f"--{name}: needs --annotations=FILE.json")
-    if _ANNOTATIONS.value and not _ANNOTATIONS.value.lower().endswith(".json"):
-        raise InputError(f"--annotations={_ANNOTATIONS.value}: not a .json file")
     try:
         solve.check(_OPTIMIZER.value)
     except ValueError as error:
@@ -141,11 +139,11 @@ def _people() -> Annotations:
     if _ANNOTATIONS.value:
         return dal.read_annotations(_ANNOTATIONS.value, _IMAGES.value, _CHART.value, skip_invalid=_SKIP_INVALID.value)
     pictures = detections.list_photographs(_IMAGES.value)
-    names, found = [path.name for path in pictures], None
+    found = None
     if _BOXES.value:
-        found = detections.read_boxes(_BOXES.value, names)
+        found = detections.read_boxes(_BOXES.value, pictures)
     elif _KEYPOINTS.value:
-        found = detections.read_keypoints(_KEYPOINTS.value, names)
+        found = detections.read_keypoints(_KEYPOINTS.value, pictures)
     return detections.people(pictures, found, _SKIP_INVALID.value)
 
 

@@ -1,4 +1,4 @@
-"""Fit the body to annotated people: DensePose-COCO style JSON, or DensePose's IUV pictures.
+"""Fit the body to annotated people: COCO-style JSON, what pose detectors write, or DensePose's IUV pictures.
 
   python -m experiments.register --annotations=people.json --images=photos --chart=UV_Processed.mat --out=fits
   python -m experiments.register --iuv=a_IUV.png --inds=a_INDS.png --images=a.jpg --chart=UV_Processed.mat --out=fits
@@ -23,7 +23,10 @@ from dal_jax.runtime import cli, files
 from dal_jax.runtime.errors import InputError
 
 _ANNOTATIONS = flags.DEFINE_string(
-    "annotations", None, "COCO-style JSON with bbox and dp_I, dp_U, dp_V, dp_x, dp_y, keypoints, or both."
+    "annotations",
+    None,
+    "COCO-style JSON with bbox and dp_I, dp_U, dp_V, dp_x, dp_y, keypoints, or both; or what a pose detector writes, a "
+    "file or a folder with one for each photograph: docs/formats.md.",
 )
 _IUV = flags.DEFINE_string("iuv", None, "IUV picture as DensePose writes it, or a folder of NAME_IUV.png.")
 _INDS = flags.DEFINE_string("inds", None, "INDS picture (one id a person), or a folder of NAME_INDS.png.")
@@ -128,8 +131,6 @@ def main(_: list[str]) -> None:
 def _people() -> Annotations:
     if bool(_ANNOTATIONS.value) == bool(_IUV.value):
         raise InputError("give either --annotations=FILE.json or --iuv=PICTURE")
-    if _ANNOTATIONS.value and not _ANNOTATIONS.value.lower().endswith(".json"):
-        raise InputError(f"--annotations={_ANNOTATIONS.value}: not a .json file (IUV pictures go to --iuv)")
     if _ANNOTATIONS.value and _INDS.value:
         raise InputError(f"--inds={_INDS.value}: belongs to --iuv, not to --annotations")
     path = _ANNOTATIONS.value or _IUV.value or ""

@@ -5,9 +5,10 @@
     python -m experiments.train_lifting --poses=synthetic_people --workdir=runs/lifter --asset=lifter.npz
 
 --poses: .npz with `keypoints` (n, 17, 2) px, y down, Human3.6M order, and, if some are missing, `visible` (n, 17);
-.npy (n, 34); COCO key point JSON; or the word synthetic_people, for 2D poses of the embedded training people, half of
-them marked as COCO's annotators would. `make lifter` trains the shipped lifter so. Writes WORKDIR/config.json,
-metrics.jsonl and checkpoints/. The same command resumes a killed run, and with a larger --steps a finished one, too.
+.npy (n, 34); COCO key point JSON or what a detector writes (docs/formats.md); or the word synthetic_people, for 2D
+poses of the embedded training people, half of them marked as COCO's annotators would. `make lifter` trains the shipped
+lifter so. Writes WORKDIR/config.json, metrics.jsonl and checkpoints/. The same command resumes a killed run, and with a
+larger --steps a finished one, too.
 About two minutes for `demo` on two cores.
 """
 
@@ -24,7 +25,7 @@ from dal_jax.synthetic import people as synthetic_people
 
 _CONFIG = config_flag.define(best(), PRESETS)
 _POSES = flags.DEFINE_string(
-    "poses", None, "2D poses: .npz, .npy, COCO key point .json, or the word synthetic_people.", required=True
+    "poses", None, "2D poses: .npz, .npy, what a detector writes, or the word synthetic_people.", required=True
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; an existing run is resumed.", required=True)
 _STEPS = flags.DEFINE_integer("steps", None, "Total number of steps, instead of --config.steps.", lower_bound=1)

@@ -25,6 +25,35 @@ BODY_25B_NAMES = (
 """OpenPose's: COCO's 17, upper neck and head top, and three places of each foot."""
 BODY_25B_PARENTS = (17, 0, 0, 1, 2, 17, 17, 5, 6, 7, 8, 17, 17, 11, 12, 13, 14, -1, 0, 15, 15, 15, 16, 16, 16)
 
+# Orders that files of detectors have; what of them has no place on the body is left out by name.
+FEET_NAMES = BODY_25B_NAMES[19:]
+WHOLEBODY_NAMES = (
+    *COCO_NAMES, *FEET_NAMES, *["face"] * 68, *["left_hand"] * 21, *["right_hand"] * 21,
+)  # fmt: skip
+"""COCO-WholeBody's 133."""
+OPENPOSE_25_NAMES = (
+    "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
+    "mid_hip", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "right_eye", "left_eye",
+    "right_ear", "left_ear", *FEET_NAMES,
+)  # fmt: skip
+"""OpenPose's BODY_25. Its neck is between the shoulders, which upper_neck is not."""
+OPENPOSE_18_NAMES = (*OPENPOSE_25_NAMES[:8], *OPENPOSE_25_NAMES[9:19])
+"""OpenPose's COCO."""
+HALPE_26_NAMES = (
+    *COCO_NAMES, "head_top", "neck", "hip", "left_big_toe", "right_big_toe", "left_small_toe", "right_small_toe",
+    "left_heel", "right_heel",
+)  # fmt: skip
+"""Halpe's body and feet. Its head is MPII's head_top; its neck is annotated lower than MPII's."""
+HALPE_136_NAMES = (*HALPE_26_NAMES, *WHOLEBODY_NAMES[23:])
+MEDIAPIPE_NAMES = (
+    "nose", "left_eye_inner", "left_eye", "left_eye_outer", "right_eye_inner", "right_eye", "right_eye_outer",
+    "left_ear", "right_ear", "left_mouth", "right_mouth", "left_shoulder", "right_shoulder", "left_elbow",
+    "right_elbow", "left_wrist", "right_wrist", "left_pinky", "right_pinky", "left_index", "right_index", "left_thumb",
+    "right_thumb", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle", "left_heel",
+    "right_heel", "left_foot_index", "right_foot_index",
+)  # fmt: skip
+"""MediaPipe Pose's 33 landmarks."""
+
 KEYPOINT_SETS = {"h36m": H36M_JOINT_NAMES, "body_25b": BODY_25B_NAMES}
 """The key points that an annotation may have, by the name of their set. COCO's are BODY_25B's, the last 8 missing."""
 KEYPOINT_PARENTS = {"h36m": H36M_PARENTS, "body_25b": BODY_25B_PARENTS}

@@ -54,8 +54,9 @@ def photographs(path: pathlib.Path, images: pathlib.Path) -> list[Photograph]:
     Raises:
       errors.InputError: the file is no such JSON, or its boxes are [x1, y1, x2, y2].
     """
-    pictures, entries, labels = coco.read(path)
-    densepose.refuse_corners(path, pictures, entries, labels)
+    content = coco.read(path, images)
+    pictures, entries, labels, _ = content
+    densepose.refuse_corners(content)
     seen: set[str | None] = set()
     grouped: dict[int | str | None, list[Entry]] = {}
     for position, entry in enumerate(entries):
@@ -137,7 +138,10 @@ def read_photograph(
 
 def reject(unit: Photograph, one: Entry, bad: BadEntry) -> Rejected:
     """Return why an entry of a photograph is left out."""
-    return coco.reject(unit.annotations, one[0], one[1], unit.picture, bad)
+    position, entry, _ = one
+    named = isinstance(entry, dict) and coco.is_id(entry.get("id"))
+    which = f"annotation {entry['id']}" if named else f"annotations[{position}]"
+    return coco.reject(f"{unit.annotations}: {which}", entry, unit.picture, bad)
 
 
 def _parse(unit: Photograph, one: Entry, points_needed: bool) -> AnnotatedPerson:

@@ -1,4 +1,4 @@
-"""Files of 2D poses: .npz, .npy, or COCO key point JSON; read into one array, checked, in Human3.6M's order."""
+"""Files of 2D poses: .npz, .npy, or what detectors write; read into one array, checked, in Human3.6M's order."""
 
 import dataclasses
 import os
@@ -14,7 +14,7 @@ from dal_jax.lifting import h36m
 from dal_jax.observations import coco, keypoints as keypoints_lib
 from dal_jax.observations.coco import BadEntry
 from dal_jax.observations.keypoints import Keypoints
-from dal_jax.runtime import archives, files
+from dal_jax.runtime import archives
 from dal_jax.runtime.errors import InputError
 
 _LARGEST = 1e6  # px; beyond, squares lose their digits in float32, and no photograph is that large
@@ -39,18 +39,18 @@ def read(path: str | os.PathLike[str]) -> Poses2D:
     """Read a file of 2D poses: x right, y down, px; Human3.6M order but for COCO.
 
     .npz: `keypoints` (n, 17, 2) and, if some are missing, `visible` (n, 17); .npy: (n, 34) or (n, 17, 2);
-    .json: COCO's `annotations` with `keypoints`, in the order that `categories` names, if it does. COCO has no top of
-    the head, so that joint is missing; hip, thorax and spine are midpoints. A key point that was labelled though hidden
-    (v = 1) is used like a visible one.
+    .json, .txt, or a folder of them: COCO's `annotations` with `keypoints`, in the order that `categories` names, if it
+    does, or what a detector writes (docs/formats.md). Without a top of the head that joint is missing; hip, thorax and
+    spine are midpoints. A key point that was labelled though hidden (v = 1) is used like a visible one.
 
     Raises:
       errors.InputError: one line that names file, entry and value.
     """
     path = pathlib.Path(path)
-    readers = {".npz": _read_npz, ".npy": _read_npy, ".json": _read_coco}
-    if path.suffix.lower() not in readers:
-        raise InputError(f"{path}: 2D poses are .npz, .npy or .json (COCO), not '{path.suffix}'")
-    poses = readers[path.suffix.lower()](path)
+    readers = {".npz": _read_npz, ".npy": _read_npy, ".json": _read_coco, ".txt": _read_coco}
+    if path.suffix.lower() not in readers and not path.is_dir():
+        raise InputError(f"{path}: 2D poses are .npz, .npy or what an annotator or a detector writes (docs/formats.md)")
+    poses = _read_coco(path) if path.is_dir() else readers[path.suffix.lower()](path)
     if len(poses.entry) == 0:
         skipped = f", {poses.skipped} were skipped" * bool(poses.skipped)
         raise InputError("; ".join([f"{path}: holds no pose{skipped}", *poses.notes]))
@@ -124,30 +124,29 @@ def _has_size(keypoints: np.ndarray, visible: np.ndarray) -> np.ndarray:
 
 
 def _read_coco(path: pathlib.Path) -> Poses2D:
-    content = files.read_json(path)
-    annotations = content.get("annotations") if isinstance(content, dict) else None
-    if not isinstance(annotations, list):
-        raise InputError(f"{path}: has no list 'annotations'")
-    labels = coco.labelling(content.get("categories"), annotations)
-    people = [_one_coco(path, number, entry, labels) for number, entry in enumerate(annotations)]
+    content = coco.read(path, needs_pictures=False)
+    people = [
+        _one_coco(where, number, entry, content.labels)
+        for number, (where, entry) in enumerate(zip(content.where, content.entries, strict=True))
+    ]
     entry = np.array([number for number, _ in people], np.int64)
     position = np.array([one.position_px for _, one in people], np.float32).reshape(-1, 25, 2)
     labelled = np.array([one.flag > 0 for _, one in people], np.float32).reshape(-1, 25)
     keypoints, confidence = map(np.asarray, h36m.h36m_places(position, labelled))
     visible = confidence > 0
     good = _has_size(keypoints, visible)
-    notes = keypoints_lib.notes((f"{path}: annotation {number}", one) for number, one in people)
+    notes = keypoints_lib.notes((where, one) for where, (_, one) in zip(content.where, people, strict=True))
     return Poses2D(keypoints[good], visible[good], entry[good], len(people) - int(good.sum()), notes)
 
 
-def _one_coco(path: pathlib.Path, number: int, entry: Any, labels: coco.Labelling) -> tuple[int, Keypoints]:
+def _one_coco(where: str, number: int, entry: Any, labels: coco.Labelling) -> tuple[int, Keypoints]:
     """Return id and key points of one annotation."""
     if not isinstance(entry, dict):
-        raise InputError(f"{path}: annotation number {number} is no object")
+        raise InputError(f"{where}: is no object")
     name = entry.get("id", number)
     if not isinstance(name, int):
-        raise InputError(f"{path}: annotation number {number}: id is {reprlib.repr(name)}, not a whole number")
+        raise InputError(f"{where}: id is {reprlib.repr(name)}, not a whole number")
     try:
         return name, coco.parse(entry, labels)
     except BadEntry as bad:
-        raise InputError(f"{path}: annotation {name}: {bad.detail}") from bad
+        raise InputError(f"{where}: {bad.detail}") from bad

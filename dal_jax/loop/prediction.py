@@ -148,7 +148,7 @@ def predict(
     machine.configure()
     if people is None:
         pictures = detections.list_photographs(images)
-        found = None if boxes is None else detections.read_boxes(boxes, [path.name for path in pictures])
+        found = None if boxes is None else detections.read_boxes(boxes, pictures)
         people = detections.people(pictures, found, skip_invalid)
     trained = load(checkpoint)
     with tempfile.TemporaryDirectory() as done:

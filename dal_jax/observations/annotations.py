@@ -1,4 +1,4 @@
-"""People from annotation files: a COCO-style JSON, or DensePose's IUV pictures."""
+"""People from annotation files: COCO-style JSON, what pose detectors write, or DensePose's IUV pictures."""
 
 import dataclasses
 import functools
@@ -27,7 +27,8 @@ def read_annotations(
         people.photograph(people.people[0])
 
     Args:
-      path: a COCO-style .json with dense points; an IUV picture as DensePose writes it; or a folder of NAME_IUV.png.
+      path: a COCO-style .json with dense points or key points; what a pose detector writes, a file or a folder with a
+        file for each photograph (docs/formats.md); an IUV picture as DensePose writes it, or a folder of NAME_IUV.png.
       images: folder of the photographs; of one IUV picture also the photograph itself.
       chart: DensePose's UV_Processed.mat. None: the annotation is in the body's own chart.
       inds: INDS picture (one id a person) of an IUV picture, or a folder of NAME_INDS.png. None: one person a picture.
@@ -41,18 +42,25 @@ def read_annotations(
         bad entry. One line that names file, entry and value.
     """
     if not os.fspath(path):
-        raise InputError("no annotation file is given: a COCO-style .json, an IUV picture or a folder of them")
+        raise InputError("no annotation file is given: what an annotator or a network wrote, or a folder of it")
     path, images = pathlib.Path(path), pathlib.Path(images) if images else None
     if images is not None and not images.exists():
         raise InputError(f"{images}: no such file or folder")
-    if path.suffix.lower() == ".json":
+    if _holds_poses(path):
         if inds:
             raise InputError(f"{inds}: INDS pictures belong to IUV pictures, not to {path}")
         check = None if images is None else functools.lru_cache(1)(functools.partial(_picture_problem, images))
-        found = densepose.read(path, check, skip_invalid)
+        found = densepose.read(path, check, skip_invalid, images)
     else:
         found = _read_iuv(path, images, pathlib.Path(inds) if inds else None, skip_invalid)
     return dataclasses.replace(found, images=os.fspath(images or ""), chart=os.fspath(chart or ""))
+
+
+def _holds_poses(path: pathlib.Path) -> bool:
+    """Tell whether a file or a folder is for `pose_files`, not a picture or a folder of them."""
+    if path.is_dir():
+        return next(path.glob("*_IUV.png"), None) is None
+    return path.suffix.lower() in (".json", ".txt")
 
 
 def _picture_problem(images: pathlib.Path, file_name: str, size: tuple[int, int] | None) -> str | None:
@@ -68,8 +76,6 @@ def _read_iuv(
 ) -> Annotations:
     """Read one IUV picture, or every `NAME_IUV.png` of a folder with `NAME_INDS.png` and `NAME.jpg` (or .png)."""
     files = sorted(path.glob("*_IUV.png")) if path.is_dir() else [path]
-    if not files:
-        raise InputError(f"{path}: no file is named *_IUV.png")
     entries: list[AnnotatedPerson | Rejected] = []
     notes: list[str] = []
     for image_id, file in enumerate(files):

@@ -1,17 +1,22 @@
-"""The JSON container of COCO: images, annotations, categories; read, and its fields checked as untrusted input."""
+"""The JSON container of COCO: images, annotations, categories; read, and its fields checked as untrusted input.
+
+Files of other formats are read as this container (`pose_files`).
+"""
 
 import pathlib
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from dal_jax.body import skeleton
-from dal_jax.observations import keypoints
+from dal_jax.observations import keypoints, pose_files
+from dal_jax.observations.formats import flat, is_id
 from dal_jax.observations.keypoints import HIDDEN, SEEN, UNLABELLED, Keypoints
 from dal_jax.observations.person import Rejected
+from dal_jax.observations.pose_files import Images
 from dal_jax.runtime import files
 from dal_jax.runtime.errors import InputError
 
@@ -26,12 +31,13 @@ class Labelling(NamedTuple):
     """How a file labels people.
 
     names: of key points, in order. seen: the least visibility of a key point that somebody saw.
-    person_ids: of the categories that are called person; empty where none is.
+    person_ids: of the categories that are called person; empty where none is. scores: v is a detector's score.
     """
 
     names: tuple[str, ...] = skeleton.COCO_NAMES
     seen: int = SEEN
     person_ids: frozenset[int] = frozenset()
+    scores: bool = False
 
 
 COCO = Labelling()
@@ -45,31 +51,42 @@ class BadEntry(Exception):
         self.kind, self.detail = kind, detail
 
 
-def read(path: str | pathlib.Path) -> tuple[Pictures, list[Any], Labelling]:
-    """Return a file's images, its annotations, which may still be anything, and how it labels people.
+class Content(NamedTuple):
+    """What a file says, in COCO's fields.
+
+    pictures: its images. entries: its annotations, which may still be anything. labels: how it labels people. where:
+    file and entry of each annotation, to begin a line with.
+    """
+
+    pictures: Pictures
+    entries: list[Any]
+    labels: Labelling
+    where: list[str]
+
+
+def read(path: str | pathlib.Path, images: Images = None, needs_pictures: bool = True) -> Content:
+    """Read COCO's container, or a file of another format as one.
+
+    Args:
+      path: a file, or a folder with a file for each photograph (docs/formats.md).
+      images: photographs, with whose names those of detectors are matched. None: people keep the names in the file.
+      needs_pictures: refuse a container without images.
 
     Raises:
-      errors.InputError: no such JSON, no lists 'images' and 'annotations', or an image without an id of its own.
+      errors.InputError: no such file, of no known format, no list 'images', or an image without an id of its own.
     """
-    content = files.read_json(path)
-    for name in ("images", "annotations"):
-        if not isinstance(content, dict) or not isinstance(content.get(name), list):
-            raise InputError(f"{path}: field '{name}' is missing or not a list")
+    found = pose_files.read(path, images)
+    if needs_pictures and not isinstance(found.pictures, list):
+        raise InputError(f"{path}: field 'images' is missing or not a list")
     pictures = {}
-    for position, picture in enumerate(content["images"]):
+    for position, picture in enumerate(found.pictures if needs_pictures else ()):
         if not isinstance(picture, dict) or not is_id(picture.get("id")):
             raise InputError(f"{path}: images[{position}]: field 'id' is missing or not a number or a name")
         if picture["id"] in pictures:
             raise InputError(f"{path}: images[{position}]: id {picture['id']!r} appears twice")
         pictures[picture["id"]] = picture
-    return pictures, content["annotations"], labelling(content.get("categories"), content["annotations"])
-
-
-def is_id(value: Any) -> bool:
-    """Tell whether a value can be an image's or an annotation's id: a number, or a name that can be printed."""
-    if isinstance(value, str):
-        return len(value) <= 200 and value.isprintable()
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    labels = labelling(found.categories, found.annotations)._replace(scores=found.scores)
+    return Content(pictures, found.annotations, labels, found.where)
 
 
 def require(condition: Any, kind: str, detail: str) -> None:
@@ -86,16 +103,13 @@ def require_ids(entry: Any) -> None:
         require(is_id(entry[name]), "wrong type", f"{name} is {short(entry[name])}, expected a number or a name")
 
 
-def reject(
-    path: str | pathlib.Path, position: int, entry: Any, picture: dict[str, Any] | None, bad: BadEntry
-) -> Rejected:
-    """Return what is said of a bad entry, the `position`-th of its file, in one line."""
+def reject(where: str, entry: Any, picture: dict[str, Any] | None, bad: BadEntry) -> Rejected:
+    """Return what is said of a bad entry, in one line that begins with `where`."""
     fields = entry if isinstance(entry, dict) else {}
     annotation_id = fields["id"] if is_id(fields.get("id")) else -1
     image_id = fields["image_id"] if is_id(fields.get("image_id")) else -1
     name = (picture or {}).get("file_name", "")
-    which = f"annotation {annotation_id}" if annotation_id != -1 else f"annotations[{position}]"
-    message = " ".join(f"{path}: {which}: {bad.detail}".split())
+    message = " ".join(f"{where}: {bad.detail}".split())
     return Rejected(image_id, annotation_id, name if isinstance(name, str) else "", bad.kind, message)
 
 
@@ -144,21 +158,23 @@ def short(value: Any) -> str:
 
 # --- `keypoints`: which names they have, and what a visibility means ---
 
-_SEEN_CONFIDENCE = 0.3  # of a detector's key point; below it the point counts as unlabelled
+SEEN_SCORE = 0.3
+"""Score from which on a detector's key point is seen, with confidence 1; below it is unknown. Note: our choice."""
+
 _FARTHEST_PX = 1e6
 
 
-def labelling(categories: Any, entries: Iterable[Any]) -> Labelling:
+def labelling(categories: Any, entries: Sequence[Any]) -> Labelling:
     """Return how a file labels people, from its `categories` and all annotations, which may hold anything.
 
-    The category person names the key points, or the first that does, or COCO does. Where no annotation has a visibility
-    of 2, a visibility of 1 says labelled, as in COCO's results, PoseTrack and CrowdPose; else it says labelled but
-    hidden.
+    The category person names the key points, or the first that does, or their number says whose they are. Where no
+    annotation has a visibility of 2, a visibility of 1 says labelled, as in COCO's results, PoseTrack and CrowdPose;
+    else it says labelled but hidden.
     """
     kinds = [one for one in categories if isinstance(one, dict)] if isinstance(categories, list) else []
     given = [kind.get("keypoints") for kind in sorted(kinds, key=lambda one: one.get("name") != "person")]
     named = [one for one in given if isinstance(one, list) and one and all(isinstance(name, str) for name in one)]
-    names = tuple(named[0]) if named else skeleton.COCO_NAMES
+    names = tuple(named[0]) if named else pose_files.order_of_count(entries)
     person_ids = [kind.get("id") for kind in kinds if kind.get("name") == "person"]
     return Labelling(
         names,
@@ -169,42 +185,71 @@ def labelling(categories: Any, entries: Iterable[Any]) -> Labelling:
 
 def visibilities(entry: Any) -> list[Any]:
     """Return what stands for the visibility of each key point of an annotation, right or wrong."""
-    values = _flat(entry.get("keypoints")) if isinstance(entry, dict) else None
+    values = flat(entry)
     return values[2::3] if isinstance(values, list) else []
 
 
 def parse(entry: dict[str, Any], labels: Labelling = COCO) -> Keypoints:
     """Return the key points of an annotation, px, as BODY_25B's; none of them is known where it has no such field.
 
-    The field holds x, y, v of each name, in one list or in lists of three. v is a visibility of 0, 1 or 2 or, if one of
-    the annotation is not a whole number, a detector's confidence.
+    The field holds x, y, v of each name, in one list or in lists of three. v is a visibility of 0, 1 or 2; if the
+    labels say so, or one of the annotation is not a whole number, it is a detector's score, and `SEEN_SCORE` decides.
 
     Raises:
-      BadEntry: they are not 3 numbers a name, or a visibility is none.
+      BadEntry: they are not 3 numbers a name, lie in 0..1, or a visibility is none.
     """
     if entry.get("keypoints") in (None, []):
         return keypoints.missing()
-    flat = {"keypoints": _flat(entry["keypoints"])}
-    values = numbers(flat, "keypoints", 3 * len(labels.names), nan=True).reshape(-1, 3)
+    _require_count(flat(entry), len(labels.names))
+    values = numbers({"keypoints": flat(entry)}, "keypoints", 3 * len(labels.names), nan=True).reshape(-1, 3)
     nowhere = keypoints.is_nowhere(values)
-    values[nowhere & ~(values[:, 2] > UNLABELLED), 2] = UNLABELLED  # also -1 and NaN
+    values[nowhere & (labels.scores | ~(values[:, 2] > UNLABELLED)), 2] = UNLABELLED  # also -1 and NaN
     odd = np.isnan(values) & ~nowhere[:, None]
     require(not odd.any(), "not finite", f"keypoints[{np.argmax(odd)}] is nan")
     reach = np.abs(values[~nowhere, :2]).max(initial=0.0)
     require(reach < _FARTHEST_PX, "wrong key point", f"keypoints reach {reach:g} px")
+    within_one = np.sum(~nowhere & (values[:, 2] > UNLABELLED)) > 1 and reach <= 1.0
+    detail = f"keypoints end at {reach:.3g}: these are shares of the picture, expected px"
+    require(not within_one, "wrong key point", detail)
     flags = values[:, 2]
-    wrong = (flags < UNLABELLED) | (flags > SEEN)
-    detail = f"keypoints: a visibility is {flags[np.argmax(wrong)]:g}, expected 0 to 2"
-    require(not wrong.any(), "wrong key point", detail)
-    if (flags != np.round(flags)).any():
-        values[:, 2] = np.where(flags >= _SEEN_CONFIDENCE, SEEN, UNLABELLED)
+    if labels.scores or (flags != np.round(flags)).any():
+        values[:, 2] = np.where(flags >= SEEN_SCORE, SEEN, UNLABELLED)
     else:
+        wrong = (flags < UNLABELLED) | (flags > SEEN)
+        detail = f"keypoints: a visibility is {flags[np.argmax(wrong)]:g}, expected 0 to 2"
+        require(not wrong.any(), "wrong key point", detail)
         values[:, 2] = np.where(flags >= labels.seen, SEEN, flags)
     return keypoints.from_named(labels.names, values)
 
 
-def _flat(values: Any) -> Any:
-    """Return a list of lists as one list, anything else as it is."""
-    if isinstance(values, list) and values and all(isinstance(one, list) for one in values):
-        return [value for one in values for value in one]
-    return values
+def _require_count(values: Any, count: int) -> None:
+    """Refuse another number of key points than there are names, and say what this number could be."""
+    if isinstance(values, list) and len(values) != 3 * count:
+        text = f"keypoints has {len(values)} values, expected {3 * count}"
+        other = len(values) % 3 == 0 and len(values) >= 15
+        raise BadEntry(
+            "wrong length", text + f": {len(values) // 3} key points need as many names in 'categories'" * other
+        )
+
+
+KEYPOINTS_MARGIN = 1.25
+"""Person's box over the box of the key points. Note: our choice; head, hands and feet reach beyond the joints."""
+
+SMALLEST_BOX_PX = 2.0
+
+
+def box_round(labelled: Keypoints) -> Float[np.ndarray, "4"]:
+    """Return the box of a person of whom only key points are given: theirs, with a margin.
+
+    Raises:
+      BadEntry: none is known, or all lie at one place.
+    """
+    known = labelled.position_px[labelled.flag > UNLABELLED]
+    if not len(known):
+        left_out = ", ".join(f"{name!r} {why}" for name, why in labelled.left_out) or "none is given"
+        raise BadEntry("no key points", f"keypoints: none can be used: {left_out}")
+    low, high = known.min(axis=0), known.max(axis=0)
+    side = KEYPOINTS_MARGIN * (high - low)
+    require(max(side) >= SMALLEST_BOX_PX, "wrong key point", f"keypoints: all that are known lie at {low.tolist()}")
+    side = np.maximum(side, SMALLEST_BOX_PX)
+    return np.array([*((low + high - side) / 2), *side])

@@ -1,21 +1,21 @@
 """DensePose-COCO annotation (`densepose_coco_2014_*.json`, or your own in that form): entries to annotated people."""
 
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from dal_jax.observations import agreement, coco, keypoints
-from dal_jax.observations.coco import BadEntry, Labelling, Pictures
+from dal_jax.observations.coco import BadEntry, Content, Labelling
 from dal_jax.observations.keypoints import Keypoints
 from dal_jax.observations.person import AnnotatedPerson, Annotations
+from dal_jax.observations.pose_files import Images
 from dal_jax.runtime.errors import InputError
 
 _BOX_UNITS = 255.0  # dp_x and dp_y run over the person's box
 _BOX_LIMIT = 256.0  # some tools scale the box to 256
-_SMALLEST_BOX_PX = 2.0
 _MANY_POINTS, _SMALLEST_SHARE = 10, 0.05  # so many points span more of the box than this, along one side. Note: ours
 _LARGEST_BOX = 3.0  # over the image: boxes may pass the border, not dwarf the picture
 _DENSE_FIELDS = ("dp_I", "dp_U", "dp_V", "dp_x", "dp_y")
@@ -26,31 +26,35 @@ PictureCheck = Callable[[str, tuple[int, int] | None], str | None]
 
 
 def read(
-    path: str | pathlib.Path, check_picture: PictureCheck | None = None, skip_invalid: bool = False
+    path: str | pathlib.Path,
+    check_picture: PictureCheck | None = None,
+    skip_invalid: bool = False,
+    images: Images = None,
 ) -> Annotations:
-    """Read a COCO-style file with dp_I, dp_U, dp_V, dp_x, dp_y and bbox, keypoints and bbox, or all of them.
+    """Read a COCO-style file with dp_I, dp_U, dp_V, dp_x, dp_y and bbox, or keypoints; or a file of a pose detector.
 
     An entry needs dense points or five labelled key points; groups of people (`iscrowd`) are left out.
 
     Args:
       check_picture: asked about every person's photograph; without it photographs are not needed.
       skip_invalid: keep going over bad entries and list them as rejected.
+      images: photographs, whose names a detector's file means.
 
     Raises:
       errors.InputError: the file is no such JSON, nothing in it can be used or, without `skip_invalid`, the first bad
         entry; one line with file, annotation, field and value.
     """
-    pictures, annotated, labels = coco.read(path)
-    refuse_corners(path, pictures, annotated, labels)
+    content = coco.read(path, images)
+    refuse_corners(content)
     entries, seen, without, parsed = [], set(), 0, []
-    for position, raw in enumerate(annotated):
+    for where, raw in zip(content.where, content.entries, strict=True):
         if isinstance(raw, dict) and not has_points(raw) and not _has_keypoints(raw):
             without += 1
             continue
-        picture = coco.picture_of(pictures, raw)
+        picture = coco.picture_of(content.pictures, raw)
         try:
-            one = parse_person(raw, picture, labels, check_picture is not None)
-            parsed.append((f"{path}: annotation {one.annotation_id}", one))
+            one = parse_person(raw, picture, content.labels, check_picture is not None)
+            parsed.append((where, one))
             if not has_points(raw) and np.sum(one.keypoints.flag > 0) < FEWEST_KEYPOINTS:
                 without += 1
                 continue
@@ -61,7 +65,7 @@ def read(
             seen.add(one.annotation_id)
             entries.append(one)
         except BadEntry as bad:
-            entries.append(coco.reject(path, position, raw, picture, bad))
+            entries.append(coco.reject(where, raw, picture, bad))
             if not skip_invalid:
                 raise InputError(entries[-1].message) from bad
     notes = keypoints.notes((where, one.keypoints) for where, one in parsed) + agreement.notes(parsed)
@@ -74,21 +78,21 @@ def read(
     return annotations
 
 
-def refuse_corners(path: str | pathlib.Path, pictures: Pictures, entries: Iterable[Any], labels: Labelling) -> None:
+def refuse_corners(content: Content) -> None:
     """Refuse a file whose boxes are [x1, y1, x2, y2] (`agreement.refuse_corners`); one that is none ends the search.
 
     Raises:
       errors.InputError: they are.
     """
     people = []
-    for entry in entries:
+    for where, entry in zip(content.where, content.entries, strict=True):
         try:
-            one = parse_person(entry, coco.picture_of(pictures, entry), labels, needs_file=False)
+            one = parse_person(entry, coco.picture_of(content.pictures, entry), content.labels, needs_file=False)
         except BadEntry:
             continue
         if not agreement.may_be_corners(one, one.picture_size):
             return
-        people.append((f"{path}: annotation {one.annotation_id}", one, one.picture_size))
+        people.append((where, one, one.picture_size))
     agreement.refuse_corners(people)
 
 
@@ -128,10 +132,11 @@ def parse_person(
         raise BadEntry("image not listed", f"image_id {entry['image_id']!r} is not in 'images'")
     size = coco.picture_size(picture)
     file_name = coco.file_name(picture, needs_file)
-    bbox = coco.numbers(entry, "bbox", 4)
+    labelled = coco.parse(entry, labels)
+    drawn = "bbox" not in entry and not has_points(entry)
+    bbox = coco.box_round(labelled) if drawn else coco.numbers(entry, "bbox", 4)
     require_box(bbox, size)
     part, uv, inside = _dense(entry) if has_points(entry) else _no_points()
-    labelled = coco.parse(entry, labels)
     _require_near(labelled, size)
     return AnnotatedPerson(
         image_id=entry["image_id"],
@@ -152,8 +157,8 @@ def require_box(box: Float[np.ndarray, "4"], size: tuple[int, int] | None) -> No
     Raises:
       coco.BadEntry: it is not.
     """
-    small = min(box[2:]) < _SMALLEST_BOX_PX
-    text = f"bbox {box.tolist()} is less than {_SMALLEST_BOX_PX:.0f} px wide or high"
+    small = min(box[2:]) < coco.SMALLEST_BOX_PX
+    text = f"bbox {box.tolist()} is less than {coco.SMALLEST_BOX_PX:.0f} px wide or high"
     coco.require(not small, "degenerate box", text)
     limit = np.array(size or (1e5, 1e5))
     within = np.all(box[:2] < limit) and np.all(box[:2] + box[2:] > 0)

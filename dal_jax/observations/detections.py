@@ -1,11 +1,10 @@
-"""People in photographs by a detector's or an annotator's boxes or key points, in the usual JSON shapes.
+"""People in photographs by a detector's or an annotator's boxes or key points, in any form that `pose_files` reads.
 
-    {"a.jpg": [[x, y, width, height], ...], ...}                          by the picture's name
-    [[x, y, width, height], ...]                                          of the only picture
-    [{"image_id": "a.jpg" or 139, "bbox": [...], "keypoints": [...]}]     a detector's results ("file_name" will do)
-    {"images": [...], "annotations": [...], "categories": [...]}          COCO's
+Beside the files of detectors these are read:
 
-Key points are COCO's 17, or those that COCO's categories name, as `coco` reads them.
+    {"a.jpg": [[x, y, width, height], ...], ...}     by the picture's name
+    [[x, y, width, height], ...]                     of the only picture
+
 Without a file each photograph shows one person.
 """
 
@@ -13,23 +12,19 @@ import dataclasses
 import os
 import pathlib
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from dal_jax.observations import agreement, coco, keypoints, photographs
-from dal_jax.observations.coco import BadEntry, Labelling
+from dal_jax.observations.coco import BadEntry, Content, Labelling
 from dal_jax.observations.keypoints import Keypoints
 from dal_jax.observations.person import CROP_MARGIN, AnnotatedPerson, Annotations, Rejected
 from dal_jax.runtime import files
 from dal_jax.runtime.errors import InputError
 
-KEYPOINTS_MARGIN = 1.25
-"""Person's box over the box of the key points. Note: our choice; head, hands and feet reach beyond the joints."""
-
-_SMALLEST_BOX_PX = 2.0
 _LARGEST_PX = 1e6
 _DENSEPOSE_OUTPUT = ("_iuv.png", "_inds.png")  # lie beside photographs
 _LARGEST_BOX = 3.0  # over the picture: a box may pass the border, not dwarf the picture
@@ -113,32 +108,29 @@ def people(
     return annotations
 
 
-def read_boxes(path: Path, names: Sequence[str]) -> list[Detection]:
-    """Read people's boxes; `names` are the photographs'. Bad entries come back with their `problem`.
+def read_boxes(path: Path, pictures: Sequence[Path]) -> list[Detection]:
+    """Read people's boxes; `pictures` are the photographs. Bad entries come back with their `problem`.
 
     Raises:
-      errors.InputError: the file is no JSON of a known shape.
+      errors.InputError: the file is of no known format.
     """
-    return _read(path, names, "bbox")
+    return _read(path, pictures, "bbox")
 
 
-def read_keypoints(path: Path, names: Sequence[str]) -> list[Detection]:
+def read_keypoints(path: Path, pictures: Sequence[Path]) -> list[Detection]:
     """Read people's key points; the box is the entry's own `bbox` or, without one, drawn round them with a margin.
 
     Entries without a known key point are left out.
 
     Raises:
-      errors.InputError: the file is no JSON of a known shape.
+      errors.InputError: the file is of no known format.
     """
-    return _read(path, names, "keypoints")
+    return _read(path, pictures, "keypoints")
 
 
-def _read(path: Path, names: Sequence[str], field: str) -> list[Detection]:
-    content = files.read_json(path)
-    entries = _entries(path, content, names, field)
-    categories = content.get("categories") if isinstance(content, dict) else None
-    labels = coco.labelling(categories, [fields for _, fields in entries])
-    found = [_detection(bare, fields, field, labels) for bare, fields in entries]
+def _read(path: Path, pictures: Sequence[Path], field: str) -> list[Detection]:
+    content = coco.read(pathlib.Path(path), pictures)
+    found = [_detection(bare, fields, field, content.labels) for bare, fields in _entries(content)]
     found = [one for one in found if one is not None]
     if not found:
         raise InputError(f"{path}: no entry has '{field}'")
@@ -150,82 +142,20 @@ def _read(path: Path, names: Sequence[str], field: str) -> list[Detection]:
     return found
 
 
-_Entries = list[tuple[Detection, Any]]
-"""Each entry with what its place in the file tells: a detection without box and key points, whose ids are unchecked."""
-
-
-def _entries(path: Path, content: Any, names: Sequence[str], field: str) -> _Entries:
-    if isinstance(content, dict) and isinstance(content.get("annotations"), list):
-        return _coco(path, content)
-    if isinstance(content, dict) and "annotations" not in content:
-        return _by_name(path, content, names, field)
-    if isinstance(content, list) and all(isinstance(entry, dict) for entry in content):
-        return _results(path, content, names)
-    if isinstance(content, list):
-        if len(names) != 1:
-            raise InputError(f"{path}: is a list without names of pictures, but there are {len(names)} pictures")
-        return _by_name(path, {names[0]: content}, names, field)
-    raise InputError(f"{path}: is neither a list, nor an object of lists, nor COCO's images and annotations")
-
-
-def _coco(path: Path, content: dict) -> _Entries:
-    images = content.get("images")
-    if not isinstance(images, list) or not all(isinstance(one, dict) for one in images):
-        raise InputError(f"{path}: 'images' is missing or not a list of objects")
-    pictures = {str(one.get("id")): one for one in images}
-    kinds = content.get("categories") or []
-    kinds = [kind for kind in kinds if isinstance(kind, dict)] if isinstance(kinds, list) else []
-    people = {kind["id"] for kind in kinds if kind.get("name") == "person" and coco.is_id(kind.get("id"))}
-    entries: _Entries = []
-    for row, entry in enumerate(content["annotations"]):
+def _entries(content: Content) -> Iterator[tuple[Detection, Any]]:
+    """Yield each entry with what its place in the file tells: no box, no key points, and its ids unchecked."""
+    for row, (where, entry) in enumerate(zip(content.where, content.entries, strict=True)):
         fields = entry if isinstance(entry, dict) else {}
-        kind = fields.get("category_id")
+        kind, people = fields.get("category_id"), content.labels.person_ids
         known = kind is None or coco.is_id(kind)
         if (people and known and kind not in people) or fields.get("iscrowd"):
             continue
         problem = "" if known else f"category_id is {_short(kind)}, expected a number"
-        picture = pictures.get(str(fields.get("image_id")), {})
-        size: Any = picture.get("width"), picture.get("height")
-        sized = all(type(value) is int and value > 0 for value in size)
-        where = f"{path}: annotation {fields['id']}" if coco.is_id(fields.get("id")) else f"{path}: annotations[{row}]"
+        picture = coco.picture_of(content.pictures, entry) or {}
         name: Any = picture.get("file_name")
         image_id: Any = fields.get("image_id")
-        bare = Detection(
-            name, image_id, fields.get("id", row + 1), where, picture_size=size if sized else None, problem=problem
-        )
-        entries.append((bare, entry))
-    return entries
-
-
-def _by_name(path: Path, content: dict, names: Sequence[str], field: str) -> _Entries:
-    entries: _Entries = []
-    rows = {name: row for row, name in enumerate(names)}
-    for name, values in content.items():
-        if not isinstance(values, list):
-            raise InputError(f"{path}: '{name}' is {_short(values)}, expected a list with one entry a person")
-        image_id = rows.get(name, len(names))
-        for row, value in enumerate(values):
-            where = f"{path}: '{name}'[{row}]"
-            entries.append((Detection(name, image_id, len(entries) + 1, where), {field: value}))
-    return entries
-
-
-def _results(path: Path, content: list[dict], names: Sequence[str]) -> _Entries:
-    stems = {pathlib.PurePath(name).stem: name for name in names}
-    numbers = {int(stem): name for stem, name in stems.items() if stem.isdecimal()}
-    entries: _Entries = []
-    known = set(names)
-    for row, entry in enumerate(content):
-        if entry.get("category_id", 1) != 1:  # COCO's number of a person
-            continue
-        image_id: Any = entry.get("image_id", entry.get("file_name"))
-        name: Any = entry.get("file_name", image_id)
-        if isinstance(name, int):
-            name = numbers.get(name, str(name))
-        elif isinstance(name, str) and name not in known:
-            name = stems.get(name, name)
-        entries.append((Detection(name, image_id, entry.get("id", row + 1), f"{path}: entry {row}"), entry))
-    return entries
+        size = coco.picture_size(picture)
+        yield Detection(name, image_id, fields.get("id", row + 1), where, picture_size=size, problem=problem), entry
 
 
 def _detection(bare: Detection, fields: Any, field: str, labels: Labelling) -> Detection | None:
@@ -245,7 +175,7 @@ def _detection(bare: Detection, fields: Any, field: str, labels: Labelling) -> D
             labelled = coco.parse(fields, labels)
             if not (labelled.flag > 0).any() and not labelled.left_out:
                 return None
-            box = _box_of(labelled)
+            box = coco.box_round(labelled)
         if field == "bbox" or "bbox" in fields:
             box = _box(fields)
     except BadEntry as bad:
@@ -259,21 +189,9 @@ def _bad(detail: str) -> BadEntry:
 
 def _box(fields: dict) -> Float[np.ndarray, "4"]:
     box = _numbers(fields, "bbox", 4)
-    if min(box[2:]) < _SMALLEST_BOX_PX:
-        raise _bad(f"bbox {box.tolist()} is less than {_SMALLEST_BOX_PX:.0f} px wide or high")
+    if min(box[2:]) < coco.SMALLEST_BOX_PX:
+        raise _bad(f"bbox {box.tolist()} is less than {coco.SMALLEST_BOX_PX:.0f} px wide or high")
     return box
-
-
-def _box_of(labelled: Keypoints) -> Float[np.ndarray, "4"]:
-    known = labelled.position_px[labelled.flag > 0]
-    if not len(known):
-        raise _bad("keypoints: none can be used: " + ", ".join(f"{name!r} {why}" for name, why in labelled.left_out))
-    low, high = known.min(axis=0), known.max(axis=0)
-    side = KEYPOINTS_MARGIN * (high - low)
-    if max(side) < _SMALLEST_BOX_PX:
-        raise _bad(f"keypoints: all that are known lie at {low.tolist()}")
-    side = np.maximum(side, _SMALLEST_BOX_PX)
-    return np.array([*((low + high - side) / 2), *side])
 
 
 def _numbers(fields: dict, name: str, length: int) -> Float[np.ndarray, "n"]:

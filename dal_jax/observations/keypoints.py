@@ -30,7 +30,8 @@ class Keypoints(NamedTuple):
 
 
 UNKNOWN, REPEATED, NOWHERE = "of an unknown name", "of a repeated name", "at 0, 0 or -1, -1 or NaN"
-"""Why a labelled key point is not used."""
+PLACELESS = "without a place on the body"
+"""Why a labelled key point is not used. Placeless are names of a known set that ours does not have."""
 
 
 def from_named(names: Sequence[str], values: Float[np.ndarray, "k 3"]) -> Keypoints:
@@ -46,7 +47,8 @@ def from_named(names: Sequence[str], values: Float[np.ndarray, "k 3"]) -> Keypoi
             continue
         place = _PLACES.get(_letters(name))
         if place is None or nowhere[row] or found.flag[place]:
-            left_out.append((name, UNKNOWN if place is None else NOWHERE if nowhere[row] else REPEATED))
+            nobody_s = PLACELESS if _letters(name) in _PLACELESS else UNKNOWN
+            left_out.append((name, nobody_s if place is None else NOWHERE if nowhere[row] else REPEATED))
             continue
         found.position_px[place] = values[row, :2]
         found.flag[place] = int(values[row, 2])
@@ -105,3 +107,8 @@ def _places() -> dict[str, int]:
 
 
 _PLACES = _places()
+_PLACELESS = {
+    _letters(name)
+    for names in (skeleton.OPENPOSE_25_NAMES, skeleton.HALPE_136_NAMES, skeleton.MEDIAPIPE_NAMES)
+    for name in names
+} - _PLACES.keys()

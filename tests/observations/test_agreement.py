@@ -109,7 +109,7 @@ def test_key_points_outside_the_box_are_told(write):
     content = json.loads(path.read_text())
     assert not densepose.read(path).notes
     for one in content["annotations"][1:]:
-        one["keypoints"] = [value / 160 if place % 3 < 2 else value for place, value in enumerate(one["keypoints"])]
+        one["keypoints"] = [value / 8 if place % 3 < 2 else value for place, value in enumerate(one["keypoints"])]
     told = [f"{path}: annotation 2: most key points lie outside the box (2 people in all)"]
     assert densepose.read(annotation_files.write_json(path, content)).notes == told
 

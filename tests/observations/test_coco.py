@@ -8,8 +8,7 @@ from dal_jax.observations import coco
 def _read(tmp_path, **content):
     path = tmp_path / "people.json"
     path.write_text(json.dumps({"images": [], "annotations": []} | content))
-    _, _, labels = coco.read(path)
-    return labels
+    return coco.read(path).labels
 
 
 def test_people_are_the_category_of_that_name(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from dal_jax.observations import detections
+from dal_jax.observations import coco, detections
 from dal_jax.observations.person import Rejected
 from dal_jax.runtime.errors import InputError
 
@@ -85,7 +85,7 @@ def test_key_points_give_a_box_with_a_margin_unless_the_entry_has_its_own(folder
     drawn, own = detections.read_keypoints(_write(folder, content), NAMES)
     assert own.bbox_px.tolist() == [1, 2, 30, 40] and (drawn.annotation_id, own.annotation_id) == (1, 2)
     low, high = pose[:, :2].min(axis=0), pose[:, :2].max(axis=0)
-    np.testing.assert_allclose(drawn.bbox_px[2:], detections.KEYPOINTS_MARGIN * (high - low))
+    np.testing.assert_allclose(drawn.bbox_px[2:], coco.KEYPOINTS_MARGIN * (high - low))
     np.testing.assert_allclose(drawn.bbox_px[:2] + drawn.bbox_px[2:] / 2, (low + high) / 2)
     assert drawn.keypoints.confidence[1] == 1.0
     lists = detections.read_keypoints(_write(folder, {"a.jpg": [pose.tolist()]}), NAMES)
