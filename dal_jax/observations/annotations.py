@@ -5,7 +5,7 @@ import functools
 import os
 import pathlib
 
-from dal_jax.observations import densepose, iuv, photographs
+from dal_jax.observations import densepose, densepose_results, iuv, photographs
 from dal_jax.observations.person import AnnotatedPerson, Annotations, Rejected
 from dal_jax.runtime.errors import InputError
 
@@ -28,7 +28,8 @@ def read_annotations(
 
     Args:
       path: a COCO-style .json with dense points or key points; what a pose detector writes, a file or a folder with a
-        file for each photograph (docs/formats.md); an IUV picture as DensePose writes it, or a folder of NAME_IUV.png.
+        file for each photograph (docs/formats.md); what a DensePose network writes, IUV pictures (one, or a folder of
+        NAME_IUV.png), detectron2's dump or results.json.
       images: folder of the photographs; of one IUV picture also the photograph itself.
       chart: DensePose's UV_Processed.mat. None: the annotation is in the body's own chart.
       inds: INDS picture (one id a person) of an IUV picture, or a folder of NAME_INDS.png. None: one person a picture.
@@ -46,9 +47,11 @@ def read_annotations(
     path, images = pathlib.Path(path), pathlib.Path(images) if images else None
     if images is not None and not images.exists():
         raise InputError(f"{images}: no such file or folder")
-    if _holds_poses(path):
-        if inds:
-            raise InputError(f"{inds}: INDS pictures belong to IUV pictures, not to {path}")
+    if inds and not _holds_pictures(path):
+        raise InputError(f"{inds}: INDS pictures belong to IUV pictures, not to {path}")
+    if densepose_results.is_one(path):
+        found = densepose_results.read(path, images, skip_invalid)
+    elif not _holds_pictures(path):
         check = None if images is None else functools.lru_cache(1)(functools.partial(_picture_problem, images))
         found = densepose.read(path, check, skip_invalid, images)
     else:
@@ -56,11 +59,11 @@ def read_annotations(
     return dataclasses.replace(found, images=os.fspath(images or ""), chart=os.fspath(chart or ""))
 
 
-def _holds_poses(path: pathlib.Path) -> bool:
-    """Tell whether a file or a folder is for `pose_files`, not a picture or a folder of them."""
+def _holds_pictures(path: pathlib.Path) -> bool:
+    """Tell whether a file is no text of 2D poses, but may be a picture, or a folder has IUV pictures."""
     if path.is_dir():
-        return next(path.glob("*_IUV.png"), None) is None
-    return path.suffix.lower() in (".json", ".txt")
+        return next(path.glob("*_IUV.png"), None) is not None
+    return path.suffix.lower() not in (".json", ".txt", ".pkl", ".pt", ".pth")
 
 
 def _picture_problem(images: pathlib.Path, file_name: str, size: tuple[int, int] | None) -> str | None:

@@ -79,7 +79,7 @@ def focal_px(path: str | pathlib.Path) -> float:
 
 
 @contextlib.contextmanager
-def opened(path: str | pathlib.Path) -> Iterator[PIL.Image.Image]:
+def opened(path: str | pathlib.Path | io.BytesIO) -> Iterator[PIL.Image.Image]:
     """Open a picture whose format is one of photographs' and of annotation's, and whose size is one of theirs.
 
     What is wrong with its pixels is found when the block takes them, and raised as below.
@@ -89,6 +89,7 @@ def opened(path: str | pathlib.Path) -> Iterator[PIL.Image.Image]:
     Raises:
       errors.InputError: missing, not a picture, cut off, or larger than a program should unpack.
     """
+    name = "a picture inside" if isinstance(path, io.BytesIO) else path
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, of damaged EXIF and of sizes that are refused here
@@ -98,10 +99,10 @@ def opened(path: str | pathlib.Path) -> Iterator[PIL.Image.Image]:
                     raise ValueError(f"{width}x{height} px, at most {_MOST_PX / 1e6:.0f} million are read")
                 yield picture
     except PIL.UnidentifiedImageError as error:
-        raise InputError(f"{path}: cannot be read as a picture: is none of {', '.join(_FORMATS)}") from error
+        raise InputError(f"{name}: cannot be read as a picture: is none of {', '.join(_FORMATS)}") from error
     except _UNREADABLE as error:
         text = "no such file" if isinstance(error, FileNotFoundError) else str(error)
-        raise InputError(f"{path}: cannot be read as a picture: {text}") from error
+        raise InputError(f"{name}: cannot be read as a picture: {text}") from error
 
 
 def of_stem(folder: pathlib.Path, stem: str) -> pathlib.Path:

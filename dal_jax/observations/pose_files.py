@@ -50,7 +50,7 @@ def read(path: Path, images: Images = None) -> PoseFile:
     contents = [(part, _content(part)) for part in parts]
     if len(parts) == 1 and isinstance(contents[0][1], dict) and "annotations" in contents[0][1]:
         return _container(parts[0], contents[0][1])
-    names, alone = _photographs(images), len(parts) == 1
+    names, alone = by_name(images), len(parts) == 1
     kind, found = formats.FORMATS[0], []
     for part, content in contents:
         if content == [] and not alone:  # a picture without people, whatever wrote it
@@ -59,7 +59,7 @@ def read(path: Path, images: Images = None) -> PoseFile:
             raise InputError(f"{part}: looks like {_format(part, content).name}, others beside it like {kind.name}")
         kind, stem = _format(part, content), _stem(part)
         picture = next(iter(names)) if alone and len(names) == 1 else stem
-        if alone and kind in formats.ONE_PICTURE and images is not None and _match(picture, _places(names)) is None:
+        if alone and kind in formats.ONE_PICTURE and images is not None and match(picture, places_of(names)) is None:
             raise InputError(f"{part}: names no picture, there are {len(names)} pictures, and none is called '{stem}'")
         found += kind.people(content, str(part), picture)
     return _as_coco(kind, found, names, images is not None)
@@ -128,13 +128,13 @@ def _container(path: pathlib.Path, content: dict[str, Any]) -> PoseFile:
 
 
 def _as_coco(kind: Format, found: list[Found], names: Mapping[str, pathlib.Path], given: bool) -> PoseFile:
-    order, places = _order(kind, found), _places(names)
+    order, places = _order(kind, found), places_of(names)
     pictures: dict[str, dict[str, Any]] = {}
     sizes: dict[str, tuple[int, int]] = {}
     annotations = []
     for row, one in enumerate(found):
         said = one.fields.get("file_name", one.picture)
-        name, fields = _match(said, places), one.fields
+        name, fields = match(said, places), one.fields
         if one.shares:
             if name is None:
                 needed = f"there is no photograph {short(said)}" if given else "no photographs are given"
@@ -213,7 +213,7 @@ def _bone_length(names: Names, people: Iterable[list[Any]]) -> float:
 # --- photographs ---
 
 
-def _photographs(images: Images) -> dict[str, pathlib.Path]:
+def by_name(images: Images) -> dict[str, pathlib.Path]:
     """Return photographs by the names that people will have: below their folder, or in its images/."""
     if images is None:
         return {}
@@ -227,7 +227,7 @@ def _photographs(images: Images) -> dict[str, pathlib.Path]:
     return {one.relative_to(folder).as_posix(): one for one in paths}
 
 
-def _places(names: Iterable[str]) -> dict[Any, str]:
+def places_of(names: Iterable[str]) -> dict[Any, str]:
     """Return photographs by name, by name without its folder, by stem, and by the number that the stem ends in."""
     found: dict[Any, str] = {}
     for name in names:
@@ -238,7 +238,7 @@ def _places(names: Iterable[str]) -> dict[Any, str]:
     return found
 
 
-def _match(said: Any, places: Mapping[Any, str]) -> str | None:
+def match(said: Any, places: Mapping[Any, str]) -> str | None:
     """Return the photograph that a file means by a name, a stem, a number, or a stem that ends in a frame's number."""
     if not isinstance(said, str | int):
         return None

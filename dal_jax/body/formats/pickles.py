@@ -13,7 +13,7 @@ import re
 import reprlib
 import struct
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 UNREADABLE = (
@@ -27,6 +27,10 @@ MOST_STEPS = 100_000
 """Of unpickling; a model takes a thousand."""
 
 
+Allowed = Mapping[str, Mapping[str, type]]
+"""What stands for the names that a pickle may use: by module and name."""
+
+
 def load(content: bytes) -> object:
     """Return what a pickle holds, with records in the place of arrays (see `array_pickle`).
 
@@ -35,14 +39,34 @@ def load(content: bytes) -> object:
     Raises:
       UNREADABLE: the pickle is damaged, or names a class or function that is not on the list.
     """
-    _check_steps(content)
+    return load_first(content)[0]
+
+
+def load_first(
+    content: bytes,
+    more: Allowed | None = None,
+    persistent: Callable[[Any], object] | None = None,
+    most_steps: int = MOST_STEPS,
+) -> tuple[object, int]:
+    """Return what the first of several pickles holds, as `load`, and where it ends.
+
+    Args:
+      content: begins with the pickle.
+      more: names allowed beside NumPy's, SciPy's and chumpy's.
+      persistent: returns what stands for an object that lies outside the pickle, by its id; None: there are none.
+      most_steps: of unpickling.
+    """
+    end = _check_steps(content, most_steps)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # text with a wrong escape is damage, not our code's age
-        return _Unpickler(content).load()
+        return _Unpickler(content[:end], more or {}, persistent).load(), end
 
 
-def _check_steps(content: bytes) -> None:
-    """Refuse a pickle that is cut short, that takes many steps, or that claims room which the unpickler would make."""
+def _check_steps(content: bytes, most_steps: int) -> int:
+    """Return where a pickle ends.
+
+    Refuse one that is cut short, that takes many steps, or that claims room which the unpickler would make.
+    """
     place, name, steps = 0, "", 0
     while name != "STOP":
         code = pickletools.code2op[  # pyright: ignore[reportAttributeAccessIssue]: missing in the stubs
@@ -63,8 +87,9 @@ def _check_steps(content: bytes) -> None:
         if max(place, memo) > len(content):
             raise ValueError(f"cut short, or damaged: {name} at byte {start - 1} of {len(content)}")
         steps += name not in _REMEMBER
-        if steps > MOST_STEPS:
-            raise ValueError(f"takes more than {MOST_STEPS} steps to unpickle, a file of arrays takes a thousand")
+        if steps > most_steps:
+            raise ValueError(f"takes more than {most_steps} steps to unpickle, a file of arrays takes a thousand")
+    return place
 
 
 _REMEMBER = ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE")
@@ -81,7 +106,7 @@ class Record:
 
     kind: what the list calls it, 'csc' for instance; 'chumpy Ch' of chumpy's class `Ch`.
 
-    Each name of the list has a subclass of its own (`_record`), functions included. Classes, each with `__setstate__`:
+    Each name of the list has a subclass of its own (`record`), functions included. Classes, each with `__setstate__`:
     a pickle that writes to one finds no room.
     """
 
@@ -99,7 +124,7 @@ class Record:
         self.state = state
 
 
-def _record(kind: str, new: Callable | None = None) -> type:
+def record(kind: str, new: Callable | None = None) -> type:
     """Return the class that stands for a name; new: makes something else than a record of the arguments."""
     return type(kind, (Record,), {"kind": kind} | ({"__new__": new} if new else {}))
 
@@ -116,7 +141,7 @@ def _encoder(room: int) -> type:
             raise ValueError("the same bytes many times over")
         return text.encode(encoding)
 
-    return _record("encode", encode)
+    return record("encode", encode)
 
 
 def _no_bytes(_: type) -> bytes:
@@ -131,21 +156,21 @@ def _instance(_: type, kind: type, *__: object) -> Record:
     return kind()
 
 
-_OBJECT, _CSC, _CSR = _record("object"), _record("csc"), _record("csr")
+_OBJECT, _CSC, _CSR = record("object"), record("csc"), record("csr")
 _NUMPY = {
-    "_reconstruct": _record("reconstruct"), "scalar": _record("scalar"), "_frombuffer": _record("buffer"),
-    "ndarray": _OBJECT, "dtype": _record("dtype"),
+    "_reconstruct": record("reconstruct"), "scalar": record("scalar"), "_frombuffer": record("buffer"),
+    "ndarray": _OBJECT, "dtype": record("dtype"),
 }  # fmt: skip
 _SCIPY = {"csc_matrix": _CSC, "csc_array": _CSC, "csr_matrix": _CSR, "csr_array": _CSR}
-_PYTHON = {"object": _OBJECT, "set": _record("set"), "bytes": _record("bytes", _no_bytes)}
-_RECONSTRUCTOR = {"_reconstructor": _record("reconstructor", _instance)}
+_PYTHON = {"object": _OBJECT, "set": record("set"), "bytes": record("bytes", _no_bytes)}
+_RECONSTRUCTOR = {"_reconstructor": record("reconstructor", _instance)}
 _ALLOWED = {
     **dict.fromkeys(("numpy.core.multiarray", "numpy._core.multiarray"), _NUMPY),
     **dict.fromkeys(("numpy", "numpy.core.numeric", "numpy._core.numeric"), _NUMPY),
     **{f"scipy.sparse.{name}": _SCIPY for name in ("csc", "_csc", "csr", "_csr")},
     **dict.fromkeys(("builtins", "__builtin__"), _PYTHON),
     **dict.fromkeys(("copyreg", "copy_reg"), _RECONSTRUCTOR),
-    "_codecs": {"encode": _record("encode")},
+    "_codecs": {"encode": record("encode")},
 }
 """Module and name; old and new places, and Python 2's. Of chumpy every class is allowed: none does anything."""
 
@@ -159,16 +184,19 @@ class _Unpickler(_InPython):
     Other keys can be made to collide, or, as tuples of one tuple twice, to take 2^n steps.
     """
 
-    def __init__(self, content: bytes):
+    def __init__(self, content: bytes, more: Allowed, persistent: Callable[[Any], object] | None):
         super().__init__(io.BytesIO(content), encoding="latin1")
+        self._allowed = _ALLOWED | dict(more)
+        if persistent is not None:
+            self.persistent_load = persistent
         self._encoder = _encoder(len(content))
 
     def find_class(self, module: str, name: str) -> type:
         if re.fullmatch(r"chumpy(\.\w+)*", module):
-            return _record(f"chumpy {name}")
-        if name not in _ALLOWED.get(module, {}):
+            return record(f"chumpy {name}")
+        if name not in self._allowed.get(module, {}):
             raise pickle.UnpicklingError(f"names '{module}.{name}', which no array needs: nothing of it was run")
-        return self._encoder if module == "_codecs" else _ALLOWED[module][name]
+        return self._encoder if module == "_codecs" else self._allowed[module][name]
 
     def load_setitem(self) -> None:
         _check_keys(self.stack[-2:-1])

@@ -1,0 +1,176 @@
+"""Tensors out of an untrusted file of `torch.save`, or a pickle with tensors in it, as arrays; without PyTorch.
+
+Nothing of the file is run: names stand for inert records (`pickles`). Three layouts: an archive with the pickle and a
+file for each tensor's memory (since PyTorch 1.6), several pickles and then the memory (before), and a plain pickle, in
+which each tensor's memory is a file of the second layout.
+"""
+
+import io
+import math
+import pathlib
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dal_jax.body.formats import pickles
+from dal_jax.body.formats.array_pickle import Room, reason
+from dal_jax.body.formats.pickles import Record, record
+from dal_jax.runtime.errors import InputError
+
+UNREADABLE = (OSError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error, *pickles.UNREADABLE)
+"""What damaged files raise."""
+
+_MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the second layout
+_LARGEST_FILE = 2**30
+_MOST_STEPS = 5_000_000  # of unpickling; a person's tensors take a hundred
+_MOST_AXES = 8
+_STORAGES = {
+    "FloatStorage": "f4", "DoubleStorage": "f8", "HalfStorage": "f2", "LongStorage": "i8", "IntStorage": "i4",
+    "ShortStorage": "i2", "CharStorage": "i1", "ByteStorage": "u1", "BoolStorage": "b1",
+}  # fmt: skip
+_TORCH = {
+    "torch": {name: record(code) for name, code in _STORAGES.items()},
+    "torch._utils": {"_rebuild_tensor_v2": record("tensor")},
+    "torch.storage": {"_load_from_bytes": record("memory")},
+    "collections": {"OrderedDict": record("hooks")},  # of gradients, empty
+}
+
+
+class Memory(NamedTuple):
+    """The numbers of tensors: bytes, their type, and their order ('<' or '>')."""
+
+    content: bytes
+    code: str
+    order: str = "<"
+
+
+class TorchFile(NamedTuple):
+    """What a file holds: records in the place of tensors, and how to find the memory of one by its id."""
+
+    content: object
+    memory: Callable[[Any], Memory]
+    room: Room
+
+    def array(self, tensor: object) -> np.ndarray:
+        """Return the array that a record stands for.
+
+        Raises:
+          UNREADABLE: it stands for none, or its parts contradict each other.
+        """
+        if not isinstance(tensor, Record) or tensor.kind != "tensor":
+            raise ValueError(f"holds {getattr(tensor, 'kind', type(tensor).__name__)!r}, expected a tensor")
+        storage, offset, shape, strides = tensor.arguments[:4]
+        if not isinstance(storage, Record):
+            raise ValueError("a tensor without its numbers")
+        held = _memory_of_bytes(storage.arguments[0]) if storage.kind == "memory" else self.memory(storage.arguments[0])
+        kind = np.dtype(held.order + held.code)
+        sizes = [offset, *shape, *strides]
+        whole = all(type(size) is int and size >= 0 for size in sizes)
+        if not whole or len(shape) != len(strides) or len(shape) > _MOST_AXES:
+            raise ValueError(f"a tensor of shape {shape}")
+        last = offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
+        if math.prod(shape) and last >= len(held.content) // kind.itemsize:
+            raise ValueError(f"{len(held.content)} bytes for a tensor of shape {shape}")
+        self.room.take(math.prod(shape) * kind.itemsize)
+        if not math.prod(shape):
+            return np.zeros(shape, kind.newbyteorder("="))
+        steps = [step * kind.itemsize for step in strides]
+        return np.ndarray(shape, kind, held.content, offset * kind.itemsize, steps).astype(kind.newbyteorder("="))
+
+
+def read(path: pathlib.Path, more: pickles.Allowed) -> TorchFile:
+    """Return what a file holds; `more`: the classes that it may name beside PyTorch's own.
+
+    Raises:
+      errors.InputError: it cannot be read, is no such file, or names anything else; one line.
+    """
+    try:
+        size = path.stat().st_size
+        if size > _LARGEST_FILE:
+            raise ValueError(f"{size} bytes, at most {_LARGEST_FILE}")
+        content = path.read_bytes()
+        room = Room(2**28 + 4 * size)
+        if content.startswith(b"PK"):
+            return _of_archive(content, more, room)
+        return _of_pickles(content, more, room)
+    except UNREADABLE as error:
+        raise InputError(f"{path}: {reason(error)}") from error
+
+
+def _of_archive(content: bytes, more: pickles.Allowed, room: Room) -> TorchFile:
+    archive = zipfile.ZipFile(io.BytesIO(content))
+    names = {name.partition("/")[2]: name for name in archive.namelist()}
+    if "data.pkl" not in names:
+        raise ValueError("an archive without data.pkl: not of torch.save")
+
+    def entry(name: str) -> bytes:
+        info = archive.getinfo(names[name])
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size > len(content):
+            raise ValueError(f"{name} is compressed, which torch.save does not")
+        return archive.read(info)
+
+    order = ">" if "byteorder" in names and entry("byteorder") == b"big" else "<"
+    held, _ = pickles.load_first(entry("data.pkl"), _TORCH | dict(more), record("storage"), _MOST_STEPS)
+
+    def memory(name: Any) -> Memory:
+        _, kind, key, *_ = name
+        return Memory(entry(f"data/{key}"), _code(kind), order)
+
+    return TorchFile(held, memory, room)
+
+
+def _of_pickles(content: bytes, more: pickles.Allowed, room: Room) -> TorchFile:
+    codes: dict[Any, str] = {}
+
+    def persistent(name: Any) -> Record:
+        _, kind, key, *_ = name
+        codes[key] = _code(kind)
+        return record("storage")(name)
+
+    def following(place: int) -> tuple[Any, int]:
+        held, size = pickles.load_first(content[place:], _TORCH | dict(more), persistent, _MOST_STEPS)
+        return held, place + size
+
+    held, place = following(0)
+    if held != _MAGIC:
+        return TorchFile(held, _no_memory, room)
+    protocol, place = following(place)
+    _, place = following(place)
+    held, place = following(place)
+    keys, place = following(place)
+    if protocol != _PROTOCOL or not isinstance(keys, list):
+        raise ValueError("of another version of torch.save")
+    found: dict[Any, Memory] = {}
+    for key in keys:
+        (count,) = struct.unpack_from("<q", content, place)
+        end = place + 8 + count * np.dtype(codes[key]).itemsize
+        if count < 0 or end > len(content):
+            raise ValueError(f"cut short: {count} numbers at byte {place} of {len(content)}")
+        found[key], place = Memory(content[place + 8 : end], codes[key]), end
+    return TorchFile(held, lambda name: found[name[2]], room)
+
+
+def _memory_of_bytes(content: object) -> Memory:
+    """Return the memory of a tensor in a plain pickle: a file of its own, of one storage."""
+    if not isinstance(content, bytes):
+        raise ValueError("a tensor without its numbers")
+    inner = _of_pickles(content, {}, Room())
+    if not isinstance(inner.content, Record) or inner.content.kind != "storage":
+        raise ValueError("a tensor without its numbers")
+    return inner.memory(inner.content.arguments[0])
+
+
+def _no_memory(_: Any) -> Memory:
+    raise ValueError("a tensor whose numbers lie outside the file")
+
+
+def _code(kind: Any) -> str:
+    """Return the type of the numbers of a storage's class."""
+    code = str(getattr(kind, "kind", ""))
+    if code not in _STORAGES.values():
+        raise ValueError("a tensor of a type of numbers that is not read")
+    return code
