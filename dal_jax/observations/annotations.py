@@ -45,8 +45,9 @@ def read_annotations(
     if not os.fspath(path):
         raise InputError("no annotation file is given: what an annotator or a network wrote, or a folder of it")
     path, images = pathlib.Path(path), pathlib.Path(images) if images else None
-    if images is not None and not images.exists():
-        raise InputError(f"{images}: no such file or folder")
+    for one in (path, images):
+        if one is not None and not one.exists():
+            raise InputError(f"{one}: no such file or folder")
     if inds and not _holds_pictures(path):
         raise InputError(f"{inds}: INDS pictures belong to IUV pictures, not to {path}")
     if densepose_results.is_one(path):

@@ -38,7 +38,7 @@ def _png(pixels):
     return base64.encodebytes(stream.getvalue()).decode()
 
 
-def _results(path, people, image_id=139, **changes):
+def _results(path, people, image_id: int | str = 139, **changes):
     """Write DensePose's results.json: (part, u, v) of each pixel of a box, and the box."""
     entries = [
         {
