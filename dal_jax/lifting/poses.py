@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from dal_jax.body import skeleton
 from dal_jax.lifting import h36m
 from dal_jax.observations import coco, keypoints as keypoints_lib
 from dal_jax.observations.coco import BadEntry
@@ -130,9 +131,11 @@ def _read_coco(path: pathlib.Path) -> Poses2D:
         for number, (where, entry) in enumerate(zip(content.where, content.entries, strict=True))
     ]
     entry = np.array([number for number, _ in people], np.int64)
-    position = np.array([one.position_px for _, one in people], np.float32).reshape(-1, 25, 2)
-    labelled = np.array([one.flag > 0 for _, one in people], np.float32).reshape(-1, 25)
-    keypoints, confidence = map(np.asarray, h36m.h36m_places(position, labelled))
+    names = skeleton.KEYPOINT_SETS[keypoints_lib.set_of(content.labels.names)]
+    position = np.array([one.position_px for _, one in people], np.float32).reshape(-1, len(names), 2)
+    labelled = np.array([one.flag > 0 for _, one in people], np.float32).reshape(-1, len(names))
+    is_h36m = names is skeleton.H36M_JOINT_NAMES
+    keypoints, confidence = (position, labelled) if is_h36m else map(np.asarray, h36m.h36m_places(position, labelled))
     visible = confidence > 0
     good = _has_size(keypoints, visible)
     notes = keypoints_lib.notes((where, one) for where, (_, one) in zip(content.where, people, strict=True))

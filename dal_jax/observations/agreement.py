@@ -91,8 +91,9 @@ def _off_bones(one: AnnotatedPerson) -> Float[np.ndarray, "2 p"]:
     readings = np.stack([one.point_px, low + (one.point_px - low) / extent * (extent - low)])
     off = [np.zeros((2, 0))]
     for ends, parts in _LIMBS.items():
-        rows = [skeleton.BODY_25B_NAMES.index(name) for name in ends]
-        if np.all(one.keypoints.flag[rows] > 0):
+        names = skeleton.KEYPOINT_SETS[one.keypoints.keypoint_set]
+        rows = [names.index(name) for name in ends if name in names]  # Human3.6M's has no ankles
+        if len(rows) == len(ends) and np.all(one.keypoints.flag[rows] > 0):
             first, last = one.keypoints.position_px[rows]
             bone, points = last - first, readings[:, np.isin(one.part, parts)] - first
             along = np.clip(points @ bone / max(bone @ bone, 1e-9), 0.0, 1.0)

@@ -190,7 +190,7 @@ def visibilities(entry: Any) -> list[Any]:
 
 
 def parse(entry: dict[str, Any], labels: Labelling = COCO) -> Keypoints:
-    """Return the key points of an annotation, px, as BODY_25B's; none of them is known where it has no such field.
+    """Return the key points of an annotation, px, in the places of `keypoints.set_of` its names; none if it has none.
 
     The field holds x, y, v of each name, in one list or in lists of three. v is a visibility of 0, 1 or 2; if the
     labels say so, or one of the annotation is not a whole number, it is a detector's score, and `SEEN_SCORE` decides.
@@ -199,7 +199,7 @@ def parse(entry: dict[str, Any], labels: Labelling = COCO) -> Keypoints:
       BadEntry: they are not 3 numbers a name, lie in 0..1, or a visibility is none.
     """
     if entry.get("keypoints") in (None, []):
-        return keypoints.missing()
+        return keypoints.missing(keypoints.set_of(labels.names))
     _require_count(flat(entry), len(labels.names))
     values = numbers({"keypoints": flat(entry)}, "keypoints", 3 * len(labels.names), nan=True).reshape(-1, 3)
     nowhere = keypoints.is_nowhere(values)

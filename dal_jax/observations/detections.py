@@ -148,7 +148,8 @@ def _entries(content: Content) -> Iterator[tuple[Detection, Any]]:
         fields = entry if isinstance(entry, dict) else {}
         kind, people = fields.get("category_id"), content.labels.person_ids
         known = kind is None or coco.is_id(kind)
-        if (people and known and kind not in people) or fields.get("iscrowd"):
+        other = people and known and kind is not None and kind not in people
+        if other or fields.get("iscrowd"):
             continue
         problem = "" if known else f"category_id is {_short(kind)}, expected a number"
         picture = coco.picture_of(content.pictures, entry) or {}

@@ -2,7 +2,7 @@
 
 import re
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,18 +34,25 @@ PLACELESS = "without a place on the body"
 """Why a labelled key point is not used. Placeless are names of a known set that ours does not have."""
 
 
-def from_named(names: Sequence[str], values: Float[np.ndarray, "k 3"]) -> Keypoints:
-    """Return named (x, y, v), px, as BODY_25B's; v = 2 is visible, 1 labelled but hidden, 0 unlabelled.
+def set_of(names: Sequence[str]) -> str:
+    """Return the set that named key points are of: Human3.6M's if all names are its and spine and thorax among them."""
+    letters = {_letters(name) for name in names}
+    return "h36m" if {"spine", "thorax"} <= letters <= _PLACES["h36m"].keys() else "body_25b"
 
-    Names are BODY_25B's, of which COCO's are the first, and PoseTrack's for the head, however they are spelled:
-    "left_shoulder", "Left-Shoulder", "LShoulder". Others are left out, and so are key points at 0, 0 or -1, -1 or NaN:
-    tools write so what they have not found. Hidden key points keep their place with confidence 0.
+
+def from_named(names: Sequence[str], values: Float[np.ndarray, "k 3"]) -> Keypoints:
+    """Return named (x, y, v), px, in the places of `set_of`; v = 2 is visible, 1 labelled but hidden, 0 unlabelled.
+
+    Names are Human3.6M's, or BODY_25B's, of which COCO's are the first, and PoseTrack's for the head. They may be
+    spelled in any way: "left_shoulder", "Left-Shoulder", "LShoulder". Others are left out, and so are key points at
+    0, 0 or -1, -1 or NaN: tools write so what they have not found. Hidden ones keep their place with confidence 0.
     """
-    found, left_out, nowhere = missing(), [], is_nowhere(values)
+    keypoint_set = set_of(names)
+    found, left_out, nowhere = missing(keypoint_set), [], is_nowhere(values)
     for row, name in enumerate(names):
         if not values[row, 2] > UNLABELLED:
             continue
-        place = _PLACES.get(_letters(name))
+        place = _PLACES[keypoint_set].get(_letters(name))
         if place is None or nowhere[row] or found.flag[place]:
             nobody_s = PLACELESS if _letters(name) in _PLACELESS else UNKNOWN
             left_out.append((name, nobody_s if place is None else NOWHERE if nowhere[row] else REPEATED))
@@ -93,22 +100,35 @@ def _letters(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _places() -> dict[str, int]:
-    """Return the number in BODY_25B of each name in letters alone, its side written out or not, before or behind."""
-    found = {"headbottom": skeleton.BODY_25B_NAMES.index("upper_neck")}  # PoseTrack's
-    for place, name in enumerate(skeleton.BODY_25B_NAMES):
-        side, _, rest = name.partition("_")
+def _places(names: Sequence[str], more: Mapping[str, str]) -> dict[str, int]:
+    """Return the number of each name in letters alone, its side written out or not, before or behind.
+
+    more: other words for some of the names.
+    """
+    found = {}
+    for written, name in [*zip(names, names, strict=True), *more.items()]:
+        place = names.index(name)
+        side, _, rest = written.partition("_")
         if side in ("left", "right"):
-            for written in (side, side[0]):
-                found[written + _letters(rest)] = found[_letters(rest) + written] = place
+            for start in (side, side[0]):
+                found[start + _letters(rest)] = found[_letters(rest) + start] = place
         else:
-            found[_letters(name)] = place
+            found[_letters(written)] = place
     return found
 
 
-_PLACES = _places()
+_PLACES = {
+    "body_25b": _places(skeleton.BODY_25B_NAMES, {"head_bottom": "upper_neck"}),  # PoseTrack's word
+    "h36m": _places(
+        skeleton.H36M_JOINT_NAMES,
+        {
+            "root": "hip", "pelvis": "hip", "left_ankle": "left_foot", "right_ankle": "right_foot",
+            "neck_base": "neck_nose",
+        },
+    ),  # MMPose's words
+}  # fmt: skip
 _PLACELESS = {
     _letters(name)
     for names in (skeleton.OPENPOSE_25_NAMES, skeleton.HALPE_136_NAMES, skeleton.MEDIAPIPE_NAMES)
     for name in names
-} - _PLACES.keys()
+} - _PLACES["body_25b"].keys()

@@ -117,6 +117,32 @@ def test_one_file_belongs_to_the_only_photograph(tmp_path, photos):
         read_annotations(tmp_path / "what.json", photos)
 
 
+@pytest.mark.parametrize("stated", ["COCO's categories", "MMPose's meta_info"])
+def test_human36m_s_order_is_taken_where_it_is_stated(tmp_path, photos, stated):
+    """Its hips and feet lie at other places than COCO's, so they keep their set; without names 17 are COCO's."""
+    rng = np.random.default_rng(0)
+    places = {name: rng.uniform(20, 140, 2).round(3) for name in skeleton.H36M_JOINT_NAMES}
+    values = [[*places[name].tolist(), 0.875] for name in skeleton.H36M_JOINT_NAMES]
+    path = tmp_path / "walk.json"
+    if stated == "COCO's categories":
+        entry = {"id": 1, "image_id": 1, "keypoints": [value for row in values for value in row]}
+        content = {"images": [{"id": 1, "file_name": "walk.jpg"}], "annotations": [entry]}
+        content["categories"] = [{"id": 1, "name": "person", "keypoints": list(skeleton.H36M_JOINT_NAMES)}]
+    else:
+        theirs = ("root", *skeleton.H36M_JOINT_NAMES[1:9], "neck_base", *skeleton.H36M_JOINT_NAMES[10:])
+        instance = {"keypoints": [row[:2] for row in values], "keypoint_scores": [row[2] for row in values]}
+        meta = {"dataset_name": "h36m", "keypoint_id2name": {str(row): name for row, name in enumerate(theirs)}}
+        content = {"meta_info": meta, "instance_info": [instance]}
+    path.write_text(json.dumps(content))
+    for read in READERS.values():
+        (one,) = read(path, photos).people
+        assert one.keypoints.keypoint_set == "h36m" and not one.keypoints.left_out
+        np.testing.assert_allclose(one.keypoints.position_px, list(places.values()))
+    found = poses.read(path)
+    np.testing.assert_allclose(found.keypoints_px[0], list(places.values()), rtol=1e-6)
+    assert found.visible.all()
+
+
 @annotation_files.needs_real_data
 def test_openpose_s_two_orders_of_25_are_told_apart_person_by_person(tmp_path):
     """400 real detections, each alone, in both orders; BODY_25's neck and middle hip are put between the others."""
