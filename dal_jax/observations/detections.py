@@ -26,7 +26,6 @@ from dal_jax.runtime import files
 from dal_jax.runtime.errors import InputError
 
 _LARGEST_PX = 1e6
-_DENSEPOSE_OUTPUT = ("_iuv.png", "_inds.png")  # lie beside photographs
 _LARGEST_BOX = 3.0  # over the picture: a box may pass the border, not dwarf the picture
 
 Path = str | os.PathLike[str]
@@ -62,7 +61,7 @@ def list_photographs(images: Path) -> list[pathlib.Path]:
     if not path.is_dir():
         raise InputError(f"{path}: no such file or folder")
     found = sorted(one for one in path.iterdir() if one.suffix.lower() in photographs.ENDINGS and one.is_file())
-    found = [one for one in found if not one.name.lower().endswith(_DENSEPOSE_OUTPUT)]
+    found = [one for one in found if not one.name.lower().endswith(photographs.DENSEPOSE_OUTPUT)]
     if not found:
         endings = ", ".join(ending for ending in photographs.ENDINGS if ending.islower())
         raise InputError(f"{path}: holds no photograph ({endings})")

@@ -15,6 +15,9 @@ from jaxtyping import Float, UInt8
 
 from dal_jax.runtime.errors import InputError
 
+DENSEPOSE_OUTPUT = ("_iuv.png", "_inds.png")
+"""How files end that lie beside photographs and are none."""
+
 ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".webp", ".bmp")
 """Of photographs' names, in the order in which a photograph of a stem is looked for."""
 

@@ -50,10 +50,10 @@ def read(path: Path, images: Images = None) -> PoseFile:
     contents = [(part, _content(part)) for part in parts]
     if len(parts) == 1 and isinstance(contents[0][1], dict) and "annotations" in contents[0][1]:
         return _container(parts[0], contents[0][1])
-    names, alone = by_name(images), len(parts) == 1
+    names, alone = by_name(images), path.is_file()
     kind, found = formats.FORMATS[0], []
     for part, content in contents:
-        if content == [] and not alone:  # a picture without people, whatever wrote it
+        if content == [] and len(parts) > 1:  # a picture without people, whatever wrote it
             continue
         if found and not kind.matches(content):
             raise InputError(f"{part}: looks like {_format(part, content).name}, others beside it like {kind.name}")
@@ -224,6 +224,7 @@ def by_name(images: Images) -> dict[str, pathlib.Path]:
         return {folder.name: folder}
     paths = [one for place in (folder, folder / "images") if place.is_dir() for one in sorted(place.iterdir())]
     paths = [one for one in paths if one.suffix in photographs.ENDINGS]
+    paths = [one for one in paths if not one.name.lower().endswith(photographs.DENSEPOSE_OUTPUT)]
     return {one.relative_to(folder).as_posix(): one for one in paths}
 
 

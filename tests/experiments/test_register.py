@@ -140,6 +140,7 @@ def test_one_line_says_which_lifter_gives_depths_and_to_whom(people):
     [
         ([], "--annotations"),
         (["--annotations=a.json", "--iuv=b.png"], "either"),
+        (["--annotations=tests"], "tests: holds no .json and no .txt, which pose detectors write for each picture"),
         (["--annotations=a.json", "--optimizer=magic"], "--optimizer=magic"),
         (["--annotations=a.json", "--export=fbx"], "fbx"),
         (["--annotations=a.json", "--export=npz"], "--export=npz: holds SMPL's parameters"),

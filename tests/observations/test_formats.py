@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from dal_jax.body import skeleton
+from dal_jax.data import coco_sets
 from dal_jax.lifting import poses
-from dal_jax.observations import detections
+from dal_jax.observations import detections, keypoints
 from dal_jax.observations.annotations import read_annotations
+from dal_jax.observations.person import Annotations
 from dal_jax.runtime.errors import InputError
 from tests.observations import annotation_files, pose_formats
 from tests.observations.pose_formats import FORMATS, PEOPLE, PICTURES
@@ -26,7 +28,18 @@ def _predicted(path, photos):
     return detections.people(pictures, detections.read_keypoints(path, pictures))
 
 
-READERS = {"register": lambda path, photos: read_annotations(path, photos), "predict": _predicted}
+def _prepared(path, photos):
+    """What the data set coco_folder makes of a file."""
+    units = coco_sets.photographs(path, photos)
+    people = [coco_sets._parse(unit, entry, points_needed=False) for unit in units for entry in unit.entries]
+    return Annotations(people, notes=keypoints.notes((one.file_name, one.keypoints) for one in people))
+
+
+READERS = {
+    "register": lambda path, photos: read_annotations(path, photos),
+    "predict": _predicted,
+    "coco_folder": _prepared,
+}
 
 
 @pytest.mark.parametrize("name", FORMATS)
