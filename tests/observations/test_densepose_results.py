@@ -11,6 +11,7 @@ import pytest
 from dal_jax.observations import iuv
 from dal_jax.observations.annotations import read_annotations
 from dal_jax.runtime.errors import InputError
+from tests import damage
 from tests.body.formats import test_torch_file
 from tests.observations import annotation_files
 
@@ -162,3 +163,9 @@ def test_a_dump_cut_short_is_refused(tmp_path):
         path.write_bytes(path.read_bytes()[:-900])
         with pytest.raises(InputError, match=r"results\.pkl"):
             read_annotations(path)
+
+
+@pytest.mark.parametrize("layout", test_torch_file.LAYOUTS)
+def test_a_damaged_dump_is_refused_or_read(tmp_path, layout):
+    path = _dump(tmp_path, layout)
+    assert damage.refusals(path, lambda: read_annotations(path), 200) > 20
