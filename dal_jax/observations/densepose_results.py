@@ -18,7 +18,8 @@ from dal_jax.body.formats import torch_file
 from dal_jax.body.formats.array_pickle import reason
 from dal_jax.body.formats.pickles import Record, record
 from dal_jax.body.formats.torch_file import TorchFile
-from dal_jax.observations import iuv, photographs, pose_files
+from dal_jax.observations import densepose, iuv, photographs, pose_files
+from dal_jax.observations.coco import BadEntry
 from dal_jax.observations.formats import are_numbers, short
 from dal_jax.observations.person import AnnotatedPerson, Annotations, Rejected
 from dal_jax.observations.pose_files import Images
@@ -82,18 +83,18 @@ def read(path: pathlib.Path, images: Images = None, skip_invalid: bool = False) 
         if found is None:
             low += 1
             continue
-        number = len(entries) + 1
-        name = pose_files.match(found.picture, places) if not isinstance(found, InputError) else None
-        if isinstance(found, _Box) and images is not None and name is None:
-            found = InputError(f"{path}: there is no photograph {short(found.picture)}")
-        if isinstance(found, InputError):
-            if not skip_invalid:
+        try:
+            if isinstance(found, InputError):
                 raise found
-            entries.append(Rejected(-1, number, "", "bad entry", str(found)))
+            name = pose_files.match(found.picture, places)
+            if images is not None and name is None:
+                raise InputError(f"{found.where}: there is no photograph {short(found.picture)}")
+            one = _of_box(found, len(entries) + 1, name, photographs.upright_size(names[name]) if name else None)
+        except InputError as error:
+            if not skip_invalid:
+                raise
+            entries.append(Rejected(-1, len(entries) + 1, "", "bad entry", str(error)))
             continue
-        shown = name or (found.picture if isinstance(found.picture, str) else "")
-        size = photographs.upright_size(names[name]) if name else None
-        one = _of_box(found, number, shown, size)
         entries += one.entries
         notes += one.notes[: len(notes) == 0]  # what is odd about one is about all of a network's
     if low:
@@ -105,8 +106,13 @@ def read(path: pathlib.Path, images: Images = None, skip_invalid: bool = False) 
     return annotations
 
 
-def _of_box(found: _Box, number: int, file_name: str, size: tuple[int, int] | None) -> Annotations:
-    """Return the person of a box, whose pixels lie evenly in it."""
+def _of_box(found: _Box, number: int, name: str | None, size: tuple[int, int] | None) -> Annotations:
+    """Return the person of a box, whose pixels lie evenly in it; name, size: of the photograph, if it is known."""
+    try:
+        densepose.require_box(found.box_px, size)
+    except BadEntry as bad:
+        raise InputError(f"{found.where}: {bad.detail}") from bad
+    file_name = name or (found.picture if isinstance(found.picture, str) else "")
     height, width = found.pixels.shape[:2]
     owner = np.where(found.pixels[..., 2] > 0, 1, 0).astype(np.uint8)
     own = iuv.people_of(found.pixels, owner, found.where, file_name=file_name, image_id=0)
@@ -261,6 +267,6 @@ def _box(where: str, picture: Any, box_px: np.ndarray, chart: np.ndarray) -> _Bo
     if chart[0].min() < 0 or chart[0].max() > 24:
         wrong = chart[0].max() if chart[0].max() > 24 else chart[0].min()
         raise ValueError(f"part is {wrong:g}, a part is 0 to 24")
-    if not np.isfinite(box_px).all() or min(box_px[2:]) <= 0:
-        raise ValueError(f"box is {box_px.tolist()}, expected a width and a height")
+    if not np.isfinite(box_px).all():
+        raise ValueError(f"box is {box_px.tolist()}")
     return _Box(where, picture, box_px, np.moveaxis(chart[::-1], 0, -1).astype(np.uint8))

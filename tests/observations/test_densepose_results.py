@@ -115,7 +115,7 @@ def test_pictures_of_results_json_are_matched_by_number(tmp_path, photos):
     ("changes", "told"),
     [
         ({"bbox": [5, 6, 12]}, "entry 0: bbox is"),
-        ({"bbox": [5, 6, 0, 16]}, "box is [5.0, 6.0, 0.0, 16.0], expected a width and a height"),
+        ({"bbox": [5, 6, 0, 16]}, "entry 0: bbox [5.0, 6.0, 0.0, 16.0] is less than 2 px wide or high"),
         ({"uv_shape": [3, 16, 13]}, "shape is [3, 16, 13], but its picture has (3, 16, 12)"),
         ({"uv_shape": None}, "entry 0: "),
         ({"uv_data": "?"}, "entry 0: "),
