@@ -43,6 +43,7 @@ _CLASSES = {
 """What detectron2's dumps name; the last two as versions before 2020 did."""
 
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+_BORDER = 4  # pixels; further than `iuv` looks for other labels
 _LOOKED_AT = 1 << 16  # bytes in which results.json names its field: beside the data its entries are short
 
 
@@ -114,8 +115,10 @@ def _of_box(found: _Box, number: int, name: str | None, size: tuple[int, int] | 
         raise InputError(f"{found.where}: {bad.detail}") from bad
     file_name = name or (found.picture if isinstance(found.picture, str) else "")
     height, width = found.pixels.shape[:2]
-    owner = np.where(found.pixels[..., 2] > 0, 1, 0).astype(np.uint8)
-    own = iuv.people_of(found.pixels, owner, found.where, file_name=file_name, image_id=0)
+    pixels = np.pad(
+        found.pixels, [(_BORDER, _BORDER), (_BORDER, _BORDER), (0, 0)]
+    )  # off the body, as round a picture's
+    own = iuv.people_of(pixels, (pixels[..., 2] > 0).astype(np.uint8), found.where, file_name=file_name, image_id=0)
     step = found.box_px[2:] / (width, height)
     image_id = found.picture if isinstance(found.picture, int) else file_name
     entries = [
@@ -124,8 +127,8 @@ def _of_box(found: _Box, number: int, name: str | None, size: tuple[int, int] | 
             image_id=image_id,
             annotation_id=number,
             picture_size=size,
-            bbox_px=np.concatenate([found.box_px[:2] + one.bbox_px[:2] * step, one.bbox_px[2:] * step]),
-            point_px=found.box_px[:2] + one.point_px * step,
+            bbox_px=np.concatenate([found.box_px[:2] + (one.bbox_px[:2] - _BORDER) * step, one.bbox_px[2:] * step]),
+            point_px=found.box_px[:2] + (one.point_px - _BORDER) * step,
         )
         if isinstance(one, AnnotatedPerson)
         else dataclasses.replace(one, image_id=image_id, annotation_id=number)
