@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import jax.stages
 
-from dal_jax.runtime.machine import cores
+from dal_jax.runtime.machine import cores, cpu_model
 
 MATMUL_SIZE = 2048
 MOST_REPEATS = 15
@@ -130,15 +130,6 @@ def machine(devices: Sequence[Any]) -> dict[str, object]:
         "jax": jax.__version__,
         "python": platform.python_version(),
     }
-
-
-def cpu_model() -> str:
-    """Return the processor's own name where the system tells it."""
-    with contextlib.suppress(OSError):
-        found = re.search(r"^model name\s*:\s*(.+)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-        if found:
-            return found[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def peak_rss_bytes() -> int:

@@ -10,8 +10,8 @@ it. --boxes: JSON, {"a.jpg": [[x, y, width, height], ...]}, a list of boxes for 
 (docs/formats.md). --keypoints: what a pose detector writes. Pictures are rotated upright as their EXIF says; files
 named *_IUV.png and *_INDS.png are passed over.
 
-Writes OUT/fits.npz (one row a person, as `register` does), summary.json, overlays/*.png and, with --export, meshes/*
-and (glb) scenes/*.
+Writes OUT/fits.npz (one row a person, as `register` does), index.html to look at, summary.json, overlays/*.png and,
+with --export, meshes/* and (glb) scenes/*.
 With --focal_px fits.npz also has joints_camera, joints_h36m_camera (metres, in the camera's frame), rotation_camera and
 intrinsics_px. All appears at once at the end; the same command goes on with what a killed one has done.
 """
@@ -54,7 +54,9 @@ _BODY = flags.DEFINE_string("body", None, "Where the body file of the checkpoint
 _FOCAL = flags.DEFINE_float("focal_px", None, "Focal length of the camera: adds joints in its frame.", 1e-3)
 _PRINCIPAL = flags.DEFINE_list("principal_px", None, "Principal point x,y. Left out: each picture's centre.")
 _BATCH = flags.DEFINE_integer("batch", 64, "People the network sees at once.", 1)
-_OVERLAYS = flags.DEFINE_bool("overlays", True, "Draw every body over its photograph, and from the side.")
+_OVERLAYS = flags.DEFINE_bool(
+    "overlays", True, "Draw every body over its photograph and from the side, and a page to look at."
+)
 _EXPORT = flags.DEFINE_string(
     "export", "", "Write bodies, as in glb,bvh: rigs glb, usd, bvh; meshes obj, ply; SMPL's npz (docs/exports.md)."
 )
@@ -74,7 +76,7 @@ def main(_: list[str]) -> None:
         bodies.write_into(building, formats, overlays=_OVERLAYS.value)
     if _ANNOTATIONS.value or _KEYPOINTS.value:
         print(output.table(bodies.report_rows(), _SHOWN_ROWS))
-    print(f"wrote {_OUT.value}/fits.npz" + (f" and pictures in {_OUT.value}/overlays" if _OVERLAYS.value else ""))
+    print(output.written(_OUT.value))
 
 
 def _bodies(people: Annotations, trained: TrainedRegressor, building: pathlib.Path) -> Fits:

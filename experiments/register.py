@@ -3,17 +3,17 @@
   python -m experiments.register --annotations=people.json --images=photos --chart=UV_Processed.mat --out=fits
   python -m experiments.register --iuv=a_IUV.png --inds=a_INDS.png --images=a.jpg --chart=UV_Processed.mat --out=fits
 
-Writes OUT/fits.npz (one row a person), OUT/summary.json, OUT/overlays/*.png where photographs are given, and
-OUT/meshes/* with --export, with its glb also OUT/scenes/*, one a photograph. Everything is written or nothing. The
-first run compiles for about half a minute on two cores, later ones take seconds. A row of fits.npz whose annotation was
-skipped has `valid` false and holds NaN.
+Writes OUT/fits.npz (one row a person), OUT/index.html to look at, OUT/summary.json, OUT/overlays/*.png where
+photographs are given, and OUT/meshes/* with --export, with its glb also OUT/scenes/*, one a photograph. Everything is
+written or nothing. The first run compiles for about half a minute on two cores, later ones take seconds. A row of
+fits.npz whose annotation was skipped has `valid` false and holds NaN.
 """
 
 from absl import flags
 
 import dal_jax as dal
 from dal_jax.body.formats.npz import FREE_BODY
-from dal_jax.fits import export, fitting, output
+from dal_jax.fits import export, fitting, output, page
 from dal_jax.fits.fitting import FitOptions
 from dal_jax.observations.person import Annotations
 from dal_jax.registration import schedules
@@ -100,6 +100,9 @@ _EXPORT = flags.DEFINE_string(
     "export", "", "Write bodies, as in glb,bvh: rigs glb, usd, bvh; meshes obj, ply; SMPL's npz (docs/exports.md)."
 )
 _FRAGMENTS = flags.DEFINE_bool("keep_fragments", False, "Export people of whom less than a third is seen, too.")
+_COMPARE = flags.DEFINE_string(
+    "compare", None, "Folder of earlier results on the same people: OUT/index.html shows both beside each other."
+)
 _OUT = flags.DEFINE_string("out", None, "Folder for the results.", required=True)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the results in --out.")
 
@@ -118,14 +121,16 @@ def main(_: list[str]) -> None:
         print(f"  {note}")
     for rejected in people.rejected[:_SHOWN_ROWS]:
         print(f"  skipped: {rejected.message}")
+    if _COMPARE.value:
+        page.Earlier.read(_COMPARE.value)  # refused now, not after the fit
     initial = dal.load_fits(_INITIAL.value) if _INITIAL.value else None
     if (lifter := fitting.chosen_lifter(people, options, _LIFTING.value)) is not None:
         by_default = ", for people without dense points; --lifting=none: no depths"
         print(f"lifter of depths: {lifter}{by_default if _LIFTING.value is None else ''}")
     fits = dal.fit(people, body, options, lifting=_LIFTING.value, initial=initial, progress=True)
-    fits.save(_OUT.value, formats, keep_fragments=_FRAGMENTS.value, overwrite=_OVERWRITE.value)
+    fits.save(_OUT.value, formats, keep_fragments=_FRAGMENTS.value, overwrite=_OVERWRITE.value, other=_COMPARE.value)
     print(output.table(fits.report_rows(), _SHOWN_ROWS))
-    print(f"wrote {_OUT.value}/fits.npz" + (f" and overlays in {_OUT.value}/overlays" if _IMAGES.value else ""))
+    print(output.written(_OUT.value))
 
 
 def _people() -> Annotations:

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import tempfile
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -78,7 +79,7 @@ class Fits(FitRows):
         Raises:
           ValueError: the fits were read from a file without a body: `load_fits(path, body)`.
         """
-        return np.asarray(_vertices(self._body(), jax.tree.map(lambda leaf: leaf[row], self.parameters)))
+        return np.asarray(_vertices(self.known_body(), jax.tree.map(lambda leaf: leaf[row], self.parameters)))
 
     def save(
         self,
@@ -88,15 +89,25 @@ class Fits(FitRows):
         overlays: bool = True,
         keep_fragments: bool = False,
         overwrite: bool = False,
+        other: str | pathlib.Path | None = None,
     ) -> None:
         """Write fits.npz and summary.json, overlays/ where photographs are known, meshes/ in `formats`; all or nothing.
 
-        With `glb` also scenes/, one a photograph.
+        With `glb` also scenes/, one a photograph. People of an annotation have a page to look at, too: index.html, which
+        needs the extra `viewing`; without it a warning says so. `overlays=False` leaves out all pictures, and the page. A
+        fit whose verdict is `fragment` has no mesh, but with `keep_fragments`.
 
-        A fit whose verdict is `fragment` has no mesh, but with `keep_fragments`.
+        Args:
+          folder: made if missing.
+          formats: of `export.FORMATS`.
+          overlays: whether to draw.
+          keep_fragments: write their meshes.
+          overwrite: replace what is there.
+          other: folder that other fits of the same people were saved to, to compare with on the page.
 
         Raises:
-          errors.InputError: results are there already (`overwrite` replaces them), or an unknown format.
+          errors.InputError: results are there already (`overwrite` replaces them), an unknown format, or `other` has no
+            fits.
         """
         from dal_jax.fits import output  # draws, by libraries that fitting alone does not need
 
@@ -104,7 +115,9 @@ class Fits(FitRows):
         files.refuse_taken(out, output.NAMES, overwrite)
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fits.", dir=out) as building:
-            self.write_into(pathlib.Path(building), formats, overlays=overlays, keep_fragments=keep_fragments)
+            self.write_into(
+                pathlib.Path(building), formats, overlays=overlays, keep_fragments=keep_fragments, other=other
+            )
             files.publish(pathlib.Path(building), out, output.NAMES)
 
     def write_into(
@@ -114,20 +127,42 @@ class Fits(FitRows):
         *,
         overlays: bool = True,
         keep_fragments: bool = False,
+        other: str | pathlib.Path | None = None,
     ) -> None:
         """Write what `save` does into a folder as it is; an overlay that is there already is not drawn again."""
-        from dal_jax.fits import output
+        from dal_jax.fits import output, page
+        from dal_jax.viewing import html
 
-        body, parameters = self._body(), self.fitted()
+        body, parameters = self.known_body(), self.fitted()
         if overlays and self.annotations is not None and self.observations is not None:
             output.draw(folder / "overlays", body, self.annotations, self.observations.stacked, parameters)
         if formats:
             self.export(folder / "meshes", formats, keep_fragments=keep_fragments)
         if "glb" in formats:
             self.export_scenes(folder / "scenes", keep_fragments=keep_fragments)
+        if overlays and self.annotations is not None:
+            if (missing := html.missing()) is None:
+                page.write(folder / page.NAME, self, other, folder / "overlays")
+            else:
+                warnings.warn(missing, stacklevel=2)
         skipped = [] if self.annotations is None else [dataclasses.asdict(one) for one in self.annotations.rejected]
         files.write_json(folder / "summary.json", {"people": self.report_rows(), "skipped": skipped})
         file.write(folder / "fits.npz", self, self.extra)
+
+    def page(self, path: str | pathlib.Path, other: str | pathlib.Path | None = None) -> None:
+        """Write one HTML file to look at: a card a person, the gravest verdict first, with views that turn.
+
+        Args:
+          path: of the file, such as `look.html`.
+          other: folder that other fits of the same people were saved to; the page shows both.
+
+        Raises:
+          ValueError: the fits were read from a file without a body.
+          errors.InputError: an extra is not installed, or a file of `other`, or a photograph, cannot be used.
+        """
+        from dal_jax.fits import page
+
+        page.write(path, self, other)
 
     def export(
         self, folder: str | pathlib.Path, formats: Sequence[str] = ("glb",), *, keep_fragments: bool = False
@@ -143,7 +178,7 @@ class Fits(FitRows):
         from dal_jax.fits import export
 
         formats = export.parse_formats(",".join(formats))
-        return export.export_fits(self, self._body(), pathlib.Path(folder), formats, keep_fragments)
+        return export.export_fits(self, self.known_body(), pathlib.Path(folder), formats, keep_fragments)
 
     def export_scenes(self, folder: str | pathlib.Path, *, keep_fragments: bool = False) -> list[pathlib.Path]:
         """Write each photograph into a folder as a .glb: its camera and its people, where it sees them; return paths.
@@ -153,7 +188,7 @@ class Fits(FitRows):
         """
         from dal_jax.fits import export
 
-        return export.export_scenes(self, self._body(), pathlib.Path(folder), keep_fragments)
+        return export.export_scenes(self, self.known_body(), pathlib.Path(folder), keep_fragments)
 
     def fitted(self) -> BodyParameters:
         """Return the bodies of the fitted people, stacked, in the order of `observations`."""
@@ -192,7 +227,12 @@ class Fits(FitRows):
             return np.arange(len(self))
         return np.flatnonzero([isinstance(entry, AnnotatedPerson) for entry in self.annotations.entries])
 
-    def _body(self) -> Template:
+    def known_body(self) -> Template:
+        """Return the body.
+
+        Raises:
+          ValueError: the fits were read from a file without one.
+        """
         if self.body is None:
             raise ValueError("these fits were read without a body: load_fits(path, body=load_body(...))")
         return self.body

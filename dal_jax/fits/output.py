@@ -18,9 +18,10 @@ from dal_jax.observations import photographs
 from dal_jax.observations.observation import Observation
 from dal_jax.observations.person import Annotations
 from dal_jax.runtime import files, progress
+from dal_jax.runtime.files import PathLike
 from dal_jax.uncertainty.verdict import Verdict
 
-NAMES = ("overlays", "meshes", "scenes", "summary.json", "fits.npz")
+NAMES = ("index.html", "overlays", "meshes", "scenes", "summary.json", "fits.npz")
 """What is written; fits.npz comes last, so a folder that has it is complete."""
 
 
@@ -48,6 +49,14 @@ def draw(
         photograph = read(annotations.photograph(one), one.picture_size)
         crop = photographs.crop(photograph, np.asarray(seen.box_px), overlays.VIEW_PX)
         files.write_bytes(path, photographs.png(overlays.fit_picture(crop, template, body, seen)))
+
+
+def written(out: PathLike) -> str:
+    """Return one line for the terminal on what lies in a folder of results."""
+    out = pathlib.Path(out)
+    there = [name for name in reversed(NAMES) if (out / name).exists()]
+    look = f"; to look at them open {out / 'index.html'}" if "index.html" in there else ""
+    return f"wrote {', '.join(there)} in {out}{look}"
 
 
 def summary_row(fits: FitRows, row: int, points: int, held_out_px: float | None) -> dict[str, Any]:

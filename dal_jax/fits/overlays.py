@@ -29,6 +29,14 @@ GROUND_COLOUR = (255, 255, 255)
 SIDE_COLOURS = {"left": (235, 110, 30), "right": (30, 110, 235), "middle": (60, 60, 60)}
 """Left limbs warm, right limbs cold: a mirrored fit shows at a glance."""
 
+VIEWS = {
+    "front": np.eye(3),
+    "side": np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]]),
+    "top": np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]]),
+}
+"""Rotations from the crop's frame to that of a view: as the camera sees a body, from the camera's right, where the near
+side lies to the left, and from above, where it lies below."""
+
 _SUPERSAMPLING = 2  # rays a pixel side; 2 is enough to hide the stairs at an edge
 _LIGHT = np.array([-0.35, -0.55, -0.76])  # direction to the lamp: above the camera's left shoulder
 _AMBIENT = 0.22
@@ -116,14 +124,28 @@ def front_and_side(
     Both views fill their square (`size` px) at one common scale, so the viewing distance is not the photograph's (nor
     is it in the paper's Fig. 1).
     """
-    centred = vertices - (vertices.min(axis=0) + vertices.max(axis=0)) / 2.0
-    centred = centred / (np.abs(centred).max() * _MARGIN)
-    quarter_rotation = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
+    return alone(vertices, faces, size, "front"), alone(vertices, faces, size, "side")
+
+
+def alone(
+    vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"], size: int, view: str
+) -> UInt8[np.ndarray, "size size 3"]:
+    """Return the body alone in one of the `VIEWS`, in a square that is as large for all of them."""
     ground = np.full((size, size, 3), GROUND_COLOUR, np.uint8)
-    return (
-        overlay(ground, centred, faces, opacity=1.0),
-        overlay(ground, centred @ quarter_rotation.T, faces, opacity=1.0),
-    )
+    return overlay(ground, in_view(vertices, vertices, view), faces, opacity=1.0)
+
+
+def in_view(
+    points: Float[np.ndarray, "k 3"], vertices: Float[np.ndarray, "n 3"], view: str
+) -> Float[np.ndarray, "k 3"]:
+    """Return points of the crop's frame in the frame of the square that `alone` draws of a body: [-1, 1], y down."""
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    return (points - (low + high) / 2.0) / view_extent(vertices) @ VIEWS[view].T
+
+
+def view_extent(vertices: Float[np.ndarray, "n 3"]) -> float:
+    """Return half the side of the square that `alone` draws of a body, in the crop's unit."""
+    return float(np.max(np.ptp(vertices, axis=0)) / 2.0 * _MARGIN)
 
 
 def draw_observation(image: UInt8[np.ndarray, "h w 3"], observation: Observation) -> UInt8[np.ndarray, "h w 3"]:
@@ -162,9 +184,16 @@ def resize(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "s
 @jax.jit
 def _posed_vertices(template: Template, parameters: BodyParameters, pinhole: Pinhole | None) -> jax.Array:
     segments = kinematics.pose_segments(template, parameters)
-    vertices = skinning.skin_vertices(template, segments)
-    planar = cameras.project(vertices, parameters.camera_scale, parameters.translation, pinhole)
-    return jnp.concatenate([planar, jnp.asarray(parameters.camera_scale) * vertices[:, 2:]], axis=1)
+    return place_in_crop(skinning.skin_vertices(template, segments), parameters, pinhole)
+
+
+@jax.jit
+def place_in_crop(
+    points_camera: Float[jax.Array | np.ndarray, "n 3"], parameters: BodyParameters, pinhole: Pinhole | None
+) -> Float[jax.Array, "n 3"]:
+    """Return points (camera axes, metres, relative to the pelvis) in the crop's frame, z in the same unit."""
+    planar = cameras.project(jnp.asarray(points_camera), parameters.camera_scale, parameters.translation, pinhole)
+    return jnp.concatenate([planar, jnp.multiply(parameters.camera_scale, points_camera[:, 2:])], axis=1)
 
 
 def _render(vertices_px, faces, low, high) -> tuple[np.ndarray, np.ndarray]:

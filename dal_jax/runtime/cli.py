@@ -13,13 +13,14 @@ A binary reads:
 """
 
 import sys
+import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
 from absl import app, flags, logging
 
 from dal_jax.runtime import machine
-from dal_jax.runtime.errors import InputError
+from dal_jax.runtime.errors import InputError, one_line
 
 BAD_INPUT = 2  # exit codes: as argparse's
 INTERRUPTED = 130  # 128 + SIGINT, as a shell's
@@ -33,6 +34,7 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
     """
 
     def guarded(argv: list[str]) -> None:
+        warnings.formatwarning = lambda message, *_, **__: f"warning: {one_line(str(message))}\n"
         machine.configure()
         try:
             main(argv)

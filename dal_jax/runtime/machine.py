@@ -1,7 +1,12 @@
-"""What this process may use of its machine: the cores, and a folder on disk for XLA's compiled programs."""
+"""This process and its machine: the cores, what to call it, and a folder on disk for XLA's compiled programs."""
 
+import contextlib
 import os
 import pathlib
+import platform
+import re
+import shlex
+import sys
 import warnings
 
 import jax
@@ -12,6 +17,28 @@ _CACHE_OPTION = "jax_compilation_cache_dir"
 def cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_model() -> str:
+    """Return the processor's own name where the system tells it."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"^model name\s*:\s*(.+)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        if found:
+            return found[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def describe() -> str:
+    """Return one line on processor, system, Python, JAX and its devices, for reports."""
+    devices = jax.devices()
+    device = "" if devices[0].platform == "cpu" else f" on {len(devices)} x {devices[0].device_kind}"
+    used = f"{cores()} core{'s' if cores() > 1 else ''} of {cpu_model()}, {platform.system()}"
+    return f"{used}, Python {platform.python_version()}, JAX {jax.__version__}{device}"
+
+
+def command() -> str:
+    """Return the command line of this process, as a shell takes it."""
+    return shlex.join([pathlib.Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]])
 
 
 def configure() -> pathlib.Path | None:
