@@ -126,9 +126,9 @@ class Figures:
 
     def scene(self, index: int, spread: dict[str, list]) -> str | None:
         """Return the body, and the ellipsoids of its joints, for the viewer; None of a body that is not finite."""
-        vertices = export.viewer_vertices(self._body, overlays.select(self._bodies, index))
-        if not np.isfinite(vertices).all():
+        if not self._fits.valid[self._rows[index]]:
             return None
+        vertices = export.viewer_vertices(self._body, overlays.select(self._bodies, index))
         centres, half_axes = self._ellipsoids(index, spread)
         to_viewer = np.array([[1.0, -1.0, -1.0]])
         return html.pack(html.scene(vertices, self._faces, overlays.BODY_COLOUR, centres * to_viewer, half_axes))

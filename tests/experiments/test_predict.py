@@ -73,7 +73,8 @@ def bodies(photos, checkpoint):
 
 
 def test_photographs_become_bodies(photos, checkpoint, bodies):
-    assert {path.name for path in bodies.iterdir()} == {"fits.npz", "summary.json", "overlays", "meshes", "scenes"}
+    names = {"fits.npz", "index.html", "summary.json", "overlays", "meshes", "scenes"}
+    assert {path.name for path in bodies.iterdir()} == names
     names = ["a_2", "a_3", "b_1", "c_4"]
     assert sorted(path.stem for path in (bodies / "overlays").iterdir()) == names
     assert sorted(path.name for path in (bodies / "meshes").iterdir()) == [f"{name}.glb" for name in names]

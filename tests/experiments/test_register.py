@@ -57,7 +57,8 @@ def test_known_bodies_are_found_and_everything_is_written(people):
     for name in ("10_1.png", "20_2.png"):
         with PIL.Image.open(out / "overlays" / name) as picture:
             assert picture.width == 4 * picture.height
-    assert {path.name for path in out.iterdir()} == {"fits.npz", "summary.json", "overlays", "meshes", "scenes"}
+    names = {"fits.npz", "index.html", "summary.json", "overlays", "meshes", "scenes"}
+    assert {path.name for path in out.iterdir()} == names
     assert sorted(path.name for path in (out / "scenes").iterdir()) == ["10.glb", "20.glb"]
 
     before = (out / "fits.npz").read_bytes()
@@ -66,10 +67,13 @@ def test_known_bodies_are_found_and_everything_is_written(people):
     again = _run(
         f"--annotations={people}/people.json", f"--out={out}", "--overwrite", "--holdout=0",
         f"--initial={out}/fits.npz", "--noquality", "--optimizer=adam", "--steps=2", "--learning_rate=1e-6",
-        "--starts=closed_form",
+        "--starts=closed_form", f"--compare={out}",
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
-    assert {path.name for path in out.iterdir()} == {"fits.npz", "summary.json"}  # nothing stale beside the new fits
+    names = {path.name for path in out.iterdir()}
+    assert names == {"fits.npz", "index.html", "summary.json"}  # nothing stale beside the new fits
+    look = " ".join((out / "index.html").read_text().split())
+    assert "2 people have bodies in both" in look  # it compares with the results that it replaces
     resumed = file.read(out / "fits.npz")  # the earlier fit is one of the starts, and two tiny steps keep it
     np.testing.assert_allclose(resumed.energy, fits.energy, rtol=0.01)
     np.testing.assert_allclose(resumed.joints, fits.joints, atol=1e-3)
@@ -101,6 +105,7 @@ def test_files_that_cannot_be_used_are_one_line(people):
         ((good, f"--images={people}/photos", out), "20.jpg"),
         ((good, f"--chart={people}/people.json", out), "people.json: not a MATLAB file"),
         ((good, f"--initial={people}/absent.npz", out), "absent.npz"),
+        ((good, f"--compare={people}/absent", out), "summary.json: no such file"),
         ((good, f"--lifting={people}/absent", out), "absent"),
         ((good, f"--lifting={people}/absent.npz", out), "absent.npz: no such file"),
         ((good, f"--lifting={people}/people.json", out), "people.json: is no folder of a trained lifter"),
