@@ -13,7 +13,7 @@ from absl import flags
 
 import dal_jax as dal
 from dal_jax.body.formats.npz import FREE_BODY
-from dal_jax.fits import export, fitting, output, page
+from dal_jax.fits import export, fitting, output, page, stream
 from dal_jax.fits.fitting import FitOptions
 from dal_jax.observations.person import Annotations
 from dal_jax.registration import schedules
@@ -103,6 +103,9 @@ _FRAGMENTS = flags.DEFINE_bool("keep_fragments", False, "Export people of whom l
 _COMPARE = flags.DEFINE_string(
     "compare", None, "Folder of earlier results on the same people: OUT/index.html shows both beside each other."
 )
+_VIEWER = flags.DEFINE_enum(
+    "viewer", "none", list(stream.VIEWERS), "rerun: show the results in rerun's viewer, too (extra `viewer`)."
+)
 _OUT = flags.DEFINE_string("out", None, "Folder for the results.", required=True)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the results in --out.")
 
@@ -112,6 +115,8 @@ _SHOWN_ROWS = 40
 def main(_: list[str]) -> None:
     """Read, fit, measure, draw, write, print."""
     formats, options = export.parse_formats(_EXPORT.value), _options()
+    if _VIEWER.value == "rerun":
+        stream.check()
     files.refuse_taken(_OUT.value, output.NAMES, _OVERWRITE.value)
     body = dal.load_body(_BODY.value or FREE_BODY, pose_blendshapes=_BLENDSHAPES.value)
     export.check(formats, body)
@@ -131,6 +136,8 @@ def main(_: list[str]) -> None:
     fits.save(_OUT.value, formats, keep_fragments=_FRAGMENTS.value, overwrite=_OVERWRITE.value, other=_COMPARE.value)
     print(output.table(fits.report_rows(), _SHOWN_ROWS))
     print(output.written(_OUT.value))
+    if _VIEWER.value == "rerun":
+        stream.show(fits)
 
 
 def _people() -> Annotations:

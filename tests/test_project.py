@@ -42,11 +42,12 @@ for position, name in enumerate(WHOLE):
 
 OPTIONAL_IMPORTS = {
     "anny",
+    "pxr",
+    "rerun",
     "torch",
     "smplx",
     "tensorboardX",
-    "pxr",
-}  # of the assets, `make bench`, `usd`; used where installed
+}  # of the assets, of `make bench`, `usd`, `viewer`; used where installed
 NEEDED_UNSEEN = {"array-record"}  # the file format of tensorflow-datasets
 EXTRAS_AT_RUN_TIME = ("data", "gltf", "viewing")  # together: `all`
 

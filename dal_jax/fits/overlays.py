@@ -203,7 +203,7 @@ def _render(vertices_px, faces, low, high) -> tuple[np.ndarray, np.ndarray]:
     rows = raycast.pixel_centres(height * rays, int(low[1]), int(high[1]))
     hits = Scene(vertices_px, faces).cast_grid(columns, rows)
     corners = faces[hits.face[hits.mask]]
-    normals = np.einsum("rc,rci->ri", hits.barycentric[hits.mask], _vertex_normals(vertices_px, faces)[corners])
+    normals = np.einsum("rc,rci->ri", hits.barycentric[hits.mask], vertex_normals(vertices_px, faces)[corners])
     colour = np.zeros((*hits.face.shape, 3), np.float32)
     colour[hits.mask] = _shade(normals)
     grid = (height, rays, width, rays)
@@ -226,7 +226,8 @@ def _shade(normals: np.ndarray) -> np.ndarray:
     return np.clip(brightness[:, None] * BODY_COLOUR + 0.12 * highlight[:, None], 0.0, 1.0)
 
 
-def _vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+def vertex_normals(vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"]) -> Float[np.ndarray, "n 3"]:
+    """Return unit normals: the mean of those of the faces about a vertex, by their areas."""
     corners = vertices[faces]
     face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals = np.zeros(vertices.shape)

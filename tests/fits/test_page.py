@@ -14,6 +14,7 @@ import pytest
 import trimesh
 
 from dal_jax.body.formats.load import load_body
+from dal_jax.body.parameters import BodyParameters
 from dal_jax.fits import figures, page
 from dal_jax.fits.figures import Figures
 from dal_jax.fits.fits import Fits, Report
@@ -37,6 +38,11 @@ def _report(verdict: str, expected_mm: float, flags: list[str]) -> Report:
     return Report(verdict, flags, 0.5, numbers)  # pyright: ignore[reportArgumentType]
 
 
+def three_bodies() -> BodyParameters:
+    """Return the same known body three times."""
+    return jax.tree.map(lambda leaf: np.stack([np.asarray(leaf)] * 3), posed_people.parameters(1))
+
+
 @pytest.fixture(scope="module")
 def fits(tmp_path_factory) -> Fits:
     """Return three people where their annotation has them, and an entry that was rejected."""
@@ -47,8 +53,7 @@ def fits(tmp_path_factory) -> Fits:
     annotations = Annotations([entries.rejected(1, 9), *people], images=str(photos / "a.jpg"))
     body = load_body()
     observed = Observations.of_annotations(annotations, body)
-    bodies = jax.tree.map(lambda leaf: np.stack([np.asarray(leaf)] * 3), posed_people.parameters(1))
-    found = Fits.of(observed, body, bodies, np.array([1.0, 2.0, 3.0]), annotations=annotations)
+    found = Fits.of(observed, body, three_bodies(), np.array([1.0, 2.0, 3.0]), annotations=annotations)
     found.quality = [_report("good", 40.0, []), _report("fragment", 300.0, [FLAG]), _report("doubtful", 150.0, ["far"])]
     return found
 
