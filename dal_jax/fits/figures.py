@@ -92,15 +92,18 @@ class Figures:
                 found[view] = html.picture(overlays.overlay(photograph, vertices, self._faces))
         return found
 
-    def residuals(self, index: int, side_px: float | None) -> dict[str, Any]:
-        """Return the photograph with what was annotated, by how far the body is from it, in shares of a side."""
+    def residuals(self, index: int, side_px: float | None) -> list[dict[str, Any]]:
+        """Return the photograph with what was annotated, by how far the body is from it, in shares of a side.
+
+        Nothing where there is neither.
+        """
         photograph = self._photograph(index)
+        seen = None if self._observed is None else overlays.select(self._observed, index)
+        if seen is None or not (np.any(seen.point_confidence > 0) or np.any(seen.keypoint_confidence > 0)):
+            return [] if photograph is None else [{"title": "the photograph", "src": html.picture(photograph)}]
         if photograph is None:
             photograph = np.full((16, 16, 3), _DARK, np.uint8)
         tile = {"title": "what the fit misses", "src": html.picture(photograph), "dim": True}
-        if self._observed is None:
-            return tile
-        seen = overlays.select(self._observed, index)
         used, marked = seen.point_confidence > 0, np.flatnonzero(seen.keypoint_confidence > 0)
         points, places = (_in_svg(np.asarray(each)) for each in (seen.point_position, seen.keypoint_position))
         dense_px, keypoint_px = (each[index] for each in self._offsets_px)
@@ -122,7 +125,7 @@ class Figures:
                 for row, joint in enumerate(marked, count)
             ],
         }
-        return tile | {"marks": marks}
+        return [tile | {"marks": marks}]
 
     def scene(self, index: int, spread: dict[str, list]) -> str | None:
         """Return the body, and the ellipsoids of its joints, for the viewer; None of a body that is not finite."""

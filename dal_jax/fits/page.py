@@ -174,7 +174,7 @@ def _card(row: dict[str, Any], draw: Figures, index: int, earlier: "Earlier | No
         "verdict": _verdict(row),
         "flags": _flags(row),
         "numbers": numbers,
-        "tiles": [draw.residuals(index, row["bbox_longer_side_px"]), *draw.tiles(index, None, spread)],
+        "tiles": [*draw.residuals(index, row["bbox_longer_side_px"]), *draw.tiles(index, None, spread)],
         "scene": draw.scene(index, spread),
         "spread": spread,
         "parts": quality.get("dense_error_by_part_px") or {},

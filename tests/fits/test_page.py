@@ -143,7 +143,7 @@ def test_what_is_missed_has_the_colour_of_its_share_of_the_box(fits, share, kind
     figure = Figures(fits, None)
     figure._offsets_px = tuple(np.zeros_like(each) for each in figure._offsets_px)
     figure._offsets_px[0][0, :, 0] = share * 200.0  # px, to the right; the box is 200 px high
-    marks = figure.residuals(0, 200.0)["marks"]
+    marks = figure.residuals(0, 200.0)[0]["marks"]
     assert [bool(path) for path in marks["gaps"]] == [one == kind for one in range(4)]
     x, y, to_x, to_y = map(int, re.match(r"M(\d+) (\d+)L(\d+) (\d+)", marks["gaps"][kind]).groups())
     side_px = fits.observations.stacked.box_px[0, 2]
