@@ -55,7 +55,7 @@ def write(path: PathLike, fits: "Fits", other: PathLike | None = None, pictures:
       errors.InputError: an extra is not installed, or a file of `other`, or a photograph, cannot be used.
       ValueError: the fits were read without a body.
     """
-    rows = fits.report_rows()
+    now, rows = datetime.datetime.now().astimezone(), fits.report_rows()
     order = sorted(range(len(rows)), key=lambda index: _gravity(rows[index]))
     earlier = None if other is None else Earlier.read(other)
     draw = Figures(fits, pictures)
@@ -66,7 +66,7 @@ def write(path: PathLike, fits: "Fits", other: PathLike | None = None, pictures:
         title=f"Fits of {len(rows)} {'person' if len(rows) == 1 else 'people'}",
         counts=_counts(rows),
         run={
-            "made": datetime.datetime.now().astimezone().strftime("%-d %B %Y, %H:%M %Z"),
+            "made": f"{now.day} {now:%B %Y, %H:%M %Z}",
             "by": f"dal_jax {dal_jax.__version__}",
             "machine": machine.describe(),
             "command": machine.command(),

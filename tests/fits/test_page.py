@@ -197,6 +197,7 @@ def test_a_body_that_is_not_finite_has_a_card_without_views(fits, tmp_path):
     assert "no body" in " ".join(found.words).lower() and not found.values("data-scene")
 
 
+@pytest.mark.slow
 @browser.needs_chromium
 def test_it_draws_turns_and_fits_the_width_in_a_browser(written, tmp_path):
     path = tmp_path / "index.html"
