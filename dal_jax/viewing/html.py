@@ -110,16 +110,20 @@ def scene(
     )
     dimmed = [0.5 * float(channel) for channel in colour]
     body.visual = TextureVisuals(material=PBRMaterial(baseColorFactor=[*dimmed, 1.0], **_MATT))
-    parts = [body]
+    parts = {"body": body}
     if len(centres):
         cloud: Any = trimesh.util.concatenate([_ellipsoid(*one) for one in zip(centres, half_axes, strict=True)])
         material = PBRMaterial(baseColorFactor=[*_CLOUD, 0.4], alphaMode="BLEND", **_MATT)
         cloud.visual = TextureVisuals(material=material)
-        parts.append(cloud)
-    return _glb(trimesh.Scene(parts))
+        parts["deviations"] = cloud
+    whole = trimesh.Scene()
+    for name, part in parts.items():  # by name, as the camera below: names of trimesh's own are random
+        whole.add_geometry(part, node_name=name, geom_name=name)
+    return _glb(whole)
 
 
 _MATT: dict[str, Any] = {"metallicFactor": 0.0, "roughnessFactor": 0.8}
+_FIELD_OF_VIEW_DEG = (60.0, 45.0)
 _CLOUD = (0.95, 0.45, 0.1)
 
 
@@ -136,5 +140,9 @@ def _rounded(places: np.ndarray) -> np.ndarray:
 
 
 def _glb(whole: Any) -> bytes:
-    _ = whole.camera  # made when it is first asked for, and then exported: the viewer looks through it
+    with needs_extra("viewing"):
+        from trimesh.scene.cameras import Camera
+
+    whole.camera = Camera(name="camera", fov=_FIELD_OF_VIEW_DEG)  # the viewer looks through it
+    whole.set_camera()  # where it sees everything
     return whole.export(file_type="glb", include_normals=True)

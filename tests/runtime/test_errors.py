@@ -60,8 +60,10 @@ def test_everything_can_be_imported_without_the_extras():
     ("gltf", "trimesh", "from dal_jax.body.formats import load; load.load_body('rig.glb')"),
     ("viewing", "matplotlib", "from dal_jax.viewing import plots; plots.plot_history([])"),
     ("viewing", "pygltflib", "from dal_jax.fits import export; export.check(('glb',), None)"),
+    ("viewing", "jinja2", "from dal_jax.viewing import html; html.render('people.html')"),
+    ("viewing", "trimesh", "from dal_jax.viewing import html; html.viewer()"),
     ("usd", "pxr", "from dal_jax.fits import export; export.check(('usd',), None)"),
-    ("viewing", "jinja2", "from dal_jax.loop import report; report._render()"),
+    ("viewer", "rerun", "from dal_jax.fits import stream; stream.check()"),
 ])  # fmt: skip
 def test_what_needs_an_extra_says_so_in_one_line(extra, package, call):
     done = _without_extras(f"import pathlib; here = pathlib.Path({__file__!r}); {call}")
