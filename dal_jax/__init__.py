@@ -18,6 +18,7 @@ __version__ = "0.2.0"
 _FACE = {
     "load_body": "dal_jax.body.formats.load",
     "read_annotations": "dal_jax.observations.annotations",
+    "detect": "dal_jax.observations.detect",
     "Observations": "dal_jax.observations.observations",
     "fit": "dal_jax.fits.fitting",
     "FitOptions": "dal_jax.fits.fitting",
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from dal_jax.loop.prediction import predict as predict
     from dal_jax.loop.run import deform_and_learn as deform_and_learn
     from dal_jax.observations.annotations import read_annotations as read_annotations
+    from dal_jax.observations.detect import detect as detect
     from dal_jax.observations.observations import Observations as Observations
     from dal_jax.registration.energy import Term as Term
     from dal_jax.runtime.errors import InputError as InputError

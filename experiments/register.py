@@ -1,7 +1,8 @@
-"""Fit the body to annotated people: COCO-style JSON, what pose detectors write, or DensePose's IUV pictures.
+"""Fit the body to people: annotated as COCO is, by what pose detectors write, DensePose's IUV pictures, or MediaPipe.
 
   python -m experiments.register --annotations=people.json --images=photos --chart=UV_Processed.mat --out=fits
   python -m experiments.register --iuv=a_IUV.png --inds=a_INDS.png --images=a.jpg --chart=UV_Processed.mat --out=fits
+  python -m experiments.register --images=photos --detect=pose_landmarker_full.task --out=fits
 
 Writes OUT/fits.npz (one row a person), OUT/index.html to look at, OUT/summary.json, OUT/overlays/*.png where
 photographs are given, and OUT/meshes/* with --export, with its glb also OUT/scenes/*, one a photograph. Everything is
@@ -15,6 +16,7 @@ import dal_jax as dal
 from dal_jax.body.formats.npz import FREE_BODY
 from dal_jax.fits import export, fitting, output, page, stream
 from dal_jax.fits.fitting import FitOptions
+from dal_jax.observations.detect import MODEL_URL
 from dal_jax.observations.person import Annotations
 from dal_jax.registration import schedules
 from dal_jax.registration.solvers import solve
@@ -30,7 +32,15 @@ _ANNOTATIONS = flags.DEFINE_string(
 )
 _IUV = flags.DEFINE_string("iuv", None, "IUV picture as DensePose writes it, or a folder of NAME_IUV.png.")
 _INDS = flags.DEFINE_string("inds", None, "INDS picture (one id a person), or a folder of NAME_INDS.png.")
-_IMAGES = flags.DEFINE_string("images", None, "Folder of the photographs, or the one photograph: for overlays.")
+_IMAGES = flags.DEFINE_string(
+    "images", None, "Folder of the photographs, or the one photograph: for overlays. With --detect also a video."
+)
+_DETECT = flags.DEFINE_string(
+    "detect",
+    None,
+    "Without annotation: find people and key points in --images by this model file of MediaPipe's Pose Landmarker, for "
+    f"instance {MODEL_URL}pose_landmarker_full/float16/latest/pose_landmarker_full.task (extra 'detect').",
+)
 _CHART = flags.DEFINE_string("chart", None, "DensePose's UV_Processed.mat. Left out: the body's own chart.")
 _BODY = flags.DEFINE_string(
     "body",
@@ -48,9 +58,10 @@ _LIFTING = flags.DEFINE_string(
     "none. Left out: shipped for people without dense points, where the weights are pose_prior.",
 )
 _CAMERA = flags.DEFINE_enum(
-    "camera", "weak", ["weak", "perspective"],
+    "camera", None, fitting.CAMERAS,
     "weak: the paper's; perspective: with joints in the camera's axes and the focal length of --focal_px or, left out, "
-    "of the photographs' EXIF.",
+    "of the photographs' EXIF; assumed: that, or the longer side of photographs that do not say. Left out: assumed "
+    "with --detect, else weak.",
 )  # fmt: skip
 _FOCAL = flags.DEFINE_float(
     "focal_px", None, "Focal length of the camera, px of the photograph, which makes it perspective.", 1
@@ -132,6 +143,8 @@ def main(_: list[str]) -> None:
     if (lifter := fitting.chosen_lifter(people, options, _LIFTING.value)) is not None:
         by_default = ", for people without dense points; --lifting=none: no depths"
         print(f"lifter of depths: {lifter}{by_default if _LIFTING.value is None else ''}")
+    if fitting.chosen_camera(people, options) == "assumed":
+        print("focal length: as photographs' EXIF says, else assumed: their longer side; --focal_px=F if it is known")
     fits = dal.fit(people, body, options, lifting=_LIFTING.value, initial=initial, progress=True)
     fits.save(_OUT.value, formats, keep_fragments=_FRAGMENTS.value, overwrite=_OVERWRITE.value, other=_COMPARE.value)
     print(output.table(fits.report_rows(), _SHOWN_ROWS))
@@ -141,8 +154,15 @@ def main(_: list[str]) -> None:
 
 
 def _people() -> Annotations:
-    if bool(_ANNOTATIONS.value) == bool(_IUV.value):
-        raise InputError("give either --annotations=FILE.json or --iuv=PICTURE")
+    if [bool(flag.value) for flag in (_ANNOTATIONS, _IUV, _DETECT)].count(True) != 1:
+        raise InputError("give one of --annotations=FILE, --iuv=PICTURE and --detect=MODEL.task")
+    if _DETECT.value:
+        if not _IMAGES.value:
+            raise InputError(f"--detect={_DETECT.value}: needs --images, where people are looked for")
+        for flag in (_INDS, _CHART):
+            if flag.value:
+                raise InputError(f"--{flag.name}={flag.value}: of dense points, which --detect does not find")
+        return dal.detect(_IMAGES.value, _DETECT.value, skip_invalid=_SKIP_INVALID.value, progress=True)
     if _ANNOTATIONS.value and _INDS.value:
         raise InputError(f"--inds={_INDS.value}: belongs to --iuv, not to --annotations")
     path = _ANNOTATIONS.value or _IUV.value or ""

@@ -50,6 +50,7 @@ OPTIONAL_IMPORTS = {
 }  # of the assets, of `make bench`, `usd`, `viewer`; used where installed
 NEEDED_UNSEEN = {"array-record"}  # the file format of tensorflow-datasets
 EXTRAS_AT_RUN_TIME = ("data", "gltf", "viewing")  # together: `all`
+LARGE_EXTRAS = ("detect",)  # at run time too, but not in `all`
 
 
 def _imports(path: pathlib.Path) -> Iterator[str]:
@@ -118,7 +119,7 @@ def test_the_core_asks_for_ranges(requirement):
 
 
 def test_the_pins_are_of_what_the_extras_ask_for():
-    extras = (None, *EXTRAS_AT_RUN_TIME, "dev", "docs")
+    extras = (None, *EXTRAS_AT_RUN_TIME, *LARGE_EXTRAS, "dev", "docs")
     asked = {_normal(one.name) for extra in extras for one in _requirements(extra)}
     assert asked == set(_pins("requirements.txt"))
     assert not set(_pins("requirements.txt")) & set(_pins("constraints.txt"))
@@ -129,7 +130,7 @@ def test_what_is_imported_is_asked_for_and_what_is_asked_for_is_used():
     tops = {name.split(".")[0] for path in SOURCES for name in _imports(path)}
     tops -= set(sys.stdlib_module_names) | set(PACKAGES) | OPTIONAL_IMPORTS | {"benchmarks"}  # of a checkout
     used = {_normal(owners[top][0]) for top in tops}
-    asked = {_normal(one.name) for extra in (None, *EXTRAS_AT_RUN_TIME) for one in _requirements(extra)}
+    asked = {_normal(one.name) for extra in (None, *EXTRAS_AT_RUN_TIME, *LARGE_EXTRAS) for one in _requirements(extra)}
     assert used | NEEDED_UNSEEN == asked
 
 

@@ -93,9 +93,9 @@ class Fits(FitRows):
     ) -> None:
         """Write fits.npz and summary.json, overlays/ where photographs are known, meshes/ in `formats`; all or nothing.
 
-        With `glb` also scenes/, one a photograph. People of an annotation have a page to look at, too: index.html, which
-        needs the extra `viewing`; without it a warning says so. `overlays=False` leaves out all pictures, and the page. A
-        fit whose verdict is `fragment` has no mesh, but with `keep_fragments`.
+        With `glb` also scenes/, one a photograph. People of an annotation have a page to look at, too: index.html,
+        which needs the extra `viewing`; without it a warning says so. `overlays=False` leaves out all pictures, and the
+        page. A fit whose verdict is `fragment` has no mesh, but with `keep_fragments`.
 
         Args:
           folder: made if missing.

@@ -27,6 +27,7 @@ from dal_jax.uncertainty.noise import NoiseLevels
 
 WITHOUT_LIFTER = "none"
 WEIGHTS = (*schedules.WEIGHTS, "estimated")
+CAMERAS = ("weak", "perspective", "assumed")
 _FEW_STEPS = ("lm", "dense_lm", "gauss_newton")  # second-order methods
 _FEW, _MANY = 30, 300
 _BATCH = 64
@@ -47,8 +48,10 @@ class FitOptions:
       together, which needs a hundred people or more.
     joint_limits: weight of joint angles beyond anatomical limits; 0: off.
     tolerance: a person is finished when a step lowers its energy by less than this share; 0: all steps.
-    camera: `weak` perspective, as in the paper, or full `perspective`, with joints in the camera's axes. The principal
-      point is the photograph's middle. Arrays have `Observations.with_camera` instead.
+    camera: `weak` perspective, as in the paper; full `perspective`, with joints in the camera's axes; or `assumed`,
+      which is perspective by a usual focal length where a photograph does not say its own; None: `assumed` for people
+      of `detect`, else `weak`. The principal point is the photograph's middle. Arrays have
+      `Observations.with_camera` instead.
     focal_px: focal length, px of the photograph, which makes the camera `perspective`; None: what the photographs' EXIF
       says.
     pitch_deg: how far the camera looks down, degrees, one or one a person; None: not known.
@@ -64,7 +67,7 @@ class FitOptions:
     weights: str = "pose_prior"
     joint_limits: float = 0.0
     tolerance: float = 0.0
-    camera: str = "weak"
+    camera: str | None = None
     focal_px: float | None = None
     pitch_deg: float | tuple[float, ...] | None = None
     terms: tuple[Term, ...] = ()
@@ -86,8 +89,8 @@ class FitOptions:
             raise ValueError(f"starts '{self.starts}' is not one of {known}")
         if not 0 <= self.held_out_share <= 0.5:
             raise ValueError(f"held_out_share is {self.held_out_share}: at least 0, at most 0.5")
-        if self.camera not in ("weak", "perspective"):
-            raise ValueError(f"camera '{self.camera}' is not one of weak, perspective")
+        if self.camera not in (None, *CAMERAS):
+            raise ValueError(f"camera '{self.camera}' is not one of {', '.join(CAMERAS)}")
         if self.focal_px is not None and not 0 < self.focal_px < np.inf:
             raise ValueError(f"focal_px is {self.focal_px}: positive, in pixels")
         if self.pitch_deg is not None and not np.all(np.abs(self.pitch_deg) < _STEEPEST_DEG):
@@ -156,12 +159,7 @@ def fit(
         options = dataclasses.replace(options, schedule="graduated")
     observed = Observations.of_annotations(people, body) if isinstance(people, Annotations) else people
     _check_faces(observed.stacked, body)
-    if options.camera == "perspective" or options.focal_px is not None:
-        if annotations is None:
-            raise ValueError("camera and focal_px are of photographs; arrays have Observations.with_camera")
-        middle = np.array([annotations.middle_px(one) for one in annotations.people])
-        focal = options.focal_px or np.array([annotations.focal_px(one) for one in annotations.people])
-        observed = observed.with_camera(focal, middle)
+    observed = _before_camera(observed, annotations, options)
     if (lifter := chosen_lifter(observed, options, lifting)) is not None:
         observed = observed.replace(functools.partial(lifted, lifter, alone=lifting is None))
     config, objective = options.registration(len(observed)), options.objective()
@@ -182,7 +180,7 @@ def fit(
     fits = Fits.of(observed, body, found.parameters, np.asarray(found.energy), np.asarray(found.converged), annotations)
     if options.quality:
         fits.quality = _reports(body, to_fit if levels is None else observed.stacked, found, objective, levels)
-    if options.held_out_share:
+    if options.held_out_share and not np.all(_alone(observed.stacked)):
         folds = round(1 / options.held_out_share)
         with bars.bar("held-out points", total=len(observed) * folds, unit="fit", shown=progress) as bar:
             fits.held_out_error_px = quality.held_out_error_px(
@@ -245,6 +243,24 @@ def lifted(lifter: str | os.PathLike[str], observation: Observation, alone: bool
 def _alone(observation: Observation) -> Bool[np.ndarray, "people"]:
     """Return who has no dense points."""
     return ~np.any(np.asarray(observation.point_confidence) > 0, axis=-1)
+
+
+def chosen_camera(people: Observations | Annotations, options: FitOptions) -> str:
+    """Return the camera that `fit` takes: a name of `CAMERAS`."""
+    if options.focal_px is not None:
+        return "perspective"
+    return options.camera or ("assumed" if isinstance(people, Annotations) and people.detected else "weak")
+
+
+def _before_camera(observed: Observations, annotations: Annotations | None, options: FitOptions) -> Observations:
+    camera = chosen_camera(annotations or observed, options)
+    if camera == "weak":
+        return observed
+    if annotations is None:
+        raise ValueError("camera and focal_px are of photographs; arrays have Observations.with_camera")
+    people, assume = annotations.people, camera == "assumed"
+    focal = options.focal_px or np.array([annotations.focal_px(one, assume) for one in people])
+    return observed.with_camera(focal, np.array([annotations.middle_px(one) for one in people]))
 
 
 def _check_faces(observation: Observation, body: Template) -> None:

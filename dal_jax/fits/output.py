@@ -1,7 +1,6 @@
 """What fitting people leaves behind: file names, overlays, summary.json's rows, a table for the terminal."""
 
 import collections
-import functools
 import math
 import pathlib
 import typing
@@ -41,13 +40,12 @@ def draw(
         return
     people = annotations.people
     names = export.file_names(f"{pathlib.PurePath(one.file_name).stem}_{one.annotation_id}" for one in people)
-    read = functools.lru_cache(1)(photographs.read_picture)  # people of one photograph follow each other
+    read = annotations.reader()
     for index, one in enumerate(progress.bar("overlays", people, unit="picture")):
         if (path := folder / f"{names[index]}.png").exists():
             continue
         seen, body = overlays.select(observation, index), overlays.select(bodies, index)
-        photograph = read(annotations.photograph(one), one.picture_size)
-        crop = photographs.crop(photograph, np.asarray(seen.box_px), overlays.VIEW_PX)
+        crop = photographs.crop(read(one), np.asarray(seen.box_px), overlays.VIEW_PX)
         files.write_bytes(path, photographs.png(overlays.fit_picture(crop, template, body, seen)))
 
 

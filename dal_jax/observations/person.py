@@ -2,13 +2,14 @@
 
 import collections
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 
-from dal_jax.observations import photographs
+from dal_jax.observations import photographs, video
 from dal_jax.observations.keypoints import Keypoints
 from dal_jax.runtime.errors import InputError, one_line
 
@@ -69,9 +70,10 @@ class Annotations:
     """The people of an annotation file, of IUV pictures or of a detector.
 
     entries: in the file's order. without_points: how many further entries have neither dense nor key points enough.
-    images: folder of the photographs, or the one photograph; '' where none are given.
+    images: folder of the photographs, or the one photograph or video; '' where none are given.
     chart: DensePose's UV_Processed.mat; '': the dense points are in the body's own chart.
     predicted: whether a network made the dense points, so that some are wrong.
+    detected: whether a network found the people in photographs alone (`detect`).
     notes: lines on what of the people's annotation is not used, or looks wrong.
     """
 
@@ -80,6 +82,7 @@ class Annotations:
     images: str = ""
     chart: str = ""
     predicted: bool = False
+    detected: bool = False
     notes: Sequence[str] = ()
 
     @property
@@ -97,30 +100,55 @@ class Annotations:
         images = pathlib.Path(self.images)
         return images if images.is_file() else images / person.file_name
 
+    def reader(self) -> Callable[[AnnotatedPerson], UInt8[np.ndarray, "h w 3"]]:
+        """Return what reads a person's photograph, or frame of the video, once for people who come together.
+
+        It raises errors.InputError, as `photographs.read_picture` and `video.frames` do.
+        """
+        if video.is_video(self.images):
+            frame = video.Reader(self.images)
+            return lambda person: frame(video.frame_number(person.file_name))
+        read = functools.lru_cache(1)(photographs.read_picture)
+        return lambda person: read(self.photograph(person), person.picture_size)
+
     def middle_px(self, person: AnnotatedPerson) -> tuple[float, float]:
         """Return the middle of a person's photograph, px.
 
         Raises:
           errors.InputError: neither the annotation nor a photograph says how large it is.
         """
-        size = person.picture_size
-        if size is None and self.images:
-            size = photographs.upright_size(self.photograph(person))
-        if size is None:
-            where = f"image_id {person.image_id}, annotation {person.annotation_id}"
-            raise InputError(f"{where}: the photograph's size is not known, which its camera needs")
-        return size[0] / 2.0, size[1] / 2.0
+        width, height = self._size(person)
+        return width / 2.0, height / 2.0
 
-    def focal_px(self, person: AnnotatedPerson) -> float:
+    def focal_px(self, person: AnnotatedPerson, assume: bool = False) -> float:
         """Return the focal length that a person's photograph was taken with, px, from its EXIF.
+
+        assume: where it does not say, take the photograph's longer side, as of a lens of 36 mm on film.
+          Note: our choice, between phones (26 mm) and normal lenses (50 mm); too long costs less than too short
+          (`benchmarks/distances.json`).
 
         Raises:
           errors.InputError: there is no photograph, or it does not say.
         """
-        if not self.images:
-            where = f"image_id {person.image_id}, annotation {person.annotation_id}"
-            raise InputError(f"{where}: without photographs a perspective camera needs its focal length")
-        return photographs.focal_px(self.photograph(person))
+        try:
+            if not self.images:
+                where = f"image_id {person.image_id}, annotation {person.annotation_id}"
+                raise InputError(f"{where}: without photographs a perspective camera needs its focal length")
+            if video.is_video(self.images):
+                raise InputError(f"{self.images}: a video does not say its focal length; give --focal_px")
+            return photographs.focal_px(self.photograph(person))
+        except InputError:
+            if assume:
+                return float(max(self._size(person)))
+            raise
+
+    def _size(self, person: AnnotatedPerson) -> tuple[int, int]:
+        if person.picture_size is not None:
+            return person.picture_size
+        if self.images:
+            return photographs.upright_size(self.photograph(person))
+        where = f"image_id {person.image_id}, annotation {person.annotation_id}"
+        raise InputError(f"{where}: the photograph's size is not known, which its camera needs")
 
     def summary(self) -> str:
         """Return one line for the terminal: `2 people, skipped 3: 2 not finite, 1 image missing`."""

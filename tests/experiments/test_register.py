@@ -144,8 +144,10 @@ def test_one_line_says_which_lifter_gives_depths_and_to_whom(people):
     ("flags", "told"),
     [
         ([], "--annotations"),
-        (["--annotations=a.json", "--iuv=b.png"], "either"),
+        (["--annotations=a.json", "--iuv=b.png"], "one of"),
         (["--annotations=tests"], "tests: holds no .json and no .txt, which pose detectors write for each picture"),
+        (["--detect=a.task"], "--images"),
+        (["--detect=a.task", "--images=b", "--chart=c.mat"], "--chart=c.mat"),
         (["--annotations=a.json", "--optimizer=magic"], "--optimizer=magic"),
         (["--annotations=a.json", "--export=fbx"], "fbx"),
         (["--annotations=a.json", "--export=npz"], "--export=npz: holds SMPL's parameters"),
@@ -209,6 +211,24 @@ def test_real_people_are_fitted_by_a_body_of_smpls_form(tmp_path):
     assert done.returncode == 0, done.stderr
     for row in json.loads((tmp_path / "out" / "summary.json").read_text())["people"]:
         assert row["dense_error_percent"] < ANNOTATED_PERCENT
+
+
+@pytest.mark.slow
+@annotation_files.needs_real_data
+def test_a_photograph_alone_leads_to_a_body(tmp_path):
+    pytest.importorskip("mediapipe", exc_type=ImportError)
+    photograph = annotation_files.real("several_cameras/photographs") / "cam02_000.jpg"
+    PIL.Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    (tmp_path / "b.jpg").write_bytes(photograph.read_bytes())
+    model = annotation_files.real("pose_landmarker_full.task")
+    done = _run(f"--images={tmp_path}", f"--detect={model}", f"--out={tmp_path}/out", "--noquality")
+    assert done.returncode == 0, done.stderr
+    assert "1 people, skipped 1: 1 nobody found" in done.stdout and "nobody is found in a.png" in done.stdout
+    assert "lifter of depths: shipped" in done.stdout and "else assumed: their longer side" in done.stdout
+    fits = file.read(tmp_path / "out" / "fits.npz")
+    assert fits.valid.tolist() == [False, True] and fits.focal_px[1] == 1920
+    assert fits.keypoint_error_px[1] < 0.03 * fits.bbox_px[1, 3]
+    assert (tmp_path / "out" / "overlays" / "b_1.png").is_file()
 
 
 @annotation_files.needs_real_data

@@ -27,8 +27,8 @@ def test_a_missing_package_names_its_extra():
 
 
 _PACKAGES = (
-    "array_record", "av", "cdflib", "grain", "jinja2", "matplotlib", "pycocotools", "pygltflib", "safetensors",
-    "pxr", "tensorflow_datasets", "trimesh",
+    "array_record", "av", "cdflib", "grain", "jinja2", "matplotlib", "mediapipe", "pycocotools", "pygltflib", "pxr",
+    "safetensors", "tensorflow_datasets", "trimesh",
 )  # fmt: skip
 _HIDDEN = f"import sys; sys.modules.update(dict.fromkeys({_PACKAGES!r}))"
 _NEED_THEM = ("dal_jax.body.build", "dal_jax.body.formats.gltf", "dal_jax.body.formats.rig")
@@ -54,7 +54,8 @@ def test_everything_can_be_imported_without_the_extras():
     ("data", "tensorflow_datasets", "from dal_jax.data import schema; schema.features()"),
     ("data", "tensorflow_datasets", "from dal_jax.data import preparing; preparing.prepare(None, '.')"),
     ("data", "cdflib", "from dal_jax.data.human36m import release; release.read(here, 3)"),
-    ("data", "av", "from dal_jax.data.human36m import release; list(release.frames(here, 1))"),
+    ("data", "av", "from dal_jax.observations import video; list(video.frames(here))"),
+    ("detect", "mediapipe", "import dal_jax as dal; dal.detect('.', here)"),
     ("data", "safetensors", "from dal_jax.regressor import pretrained; pretrained.load_trunk(here, {})"),
     ("data", "pycocotools", "from dal_jax.observations import masks; masks.segmentation([[0, 0, 4, 0, 4, 4]], (8, 8))"),
     ("gltf", "trimesh", "from dal_jax.body.formats import load; load.load_body('rig.glb')"),

@@ -2,11 +2,10 @@
 
 import pathlib
 import re
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from dal_jax.data.human36m import cameras
 from dal_jax.runtime.errors import InputError, needs_extra
@@ -48,41 +47,6 @@ def read(path: pathlib.Path, axes: int) -> Float[np.ndarray, "frames 17 axes"]:
         frame, joint = np.argwhere(wrong)[0]
         raise InputError(f"{path}: frame {frame}: joint {MOVING[joint]} is {joints[frame, joint].tolist()}")
     return joints
-
-
-# --- Single frames of a video file, decoded one after the other (FFmpeg through PyAV) ---
-
-
-def frames(path: pathlib.Path, step: int) -> Iterator[tuple[int, UInt8[np.ndarray, "h w 3"]]]:
-    """Yield (number, RGB) of the frames 0, step, 2 step, ...
-
-    Videos predict most frames from their neighbours, so all are decoded; only those asked for become pictures.
-
-    Raises:
-      errors.InputError: the file is missing, is no video or is damaged; names the frame reached.
-    """
-    with needs_extra("data"):
-        import av
-        import av.error
-    number = 0
-    try:
-        with av.open(str(path), metadata_errors="ignore") as container:
-            if not container.streams.video:
-                raise InputError(f"{path}: holds no video")
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            for frame in container.decode(stream):
-                if number % step == 0:
-                    yield number, frame.to_ndarray(format="rgb24")
-                number += 1
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (av.error.FFmpegError, OSError) as error:
-        raise InputError(f"{path}: frame {number}: cannot be read as a video: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
 
 
 # What an extracted Human3.6M release holds: sequences by subject, action and camera; protocol 1; what is left out.
