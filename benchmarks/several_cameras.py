@@ -1,10 +1,13 @@
 """Single views of a real person before four calibrated cameras, scored against triangulated joints.
 
     python -m benchmarks.several_cameras --data=DIR [--lifting=DIR] [--camera=weak] --out=several_cameras.json
+    python -m benchmarks.several_cameras --data=DIR --detect=MODEL.task [--camera=assumed] --out=detected.json
 
 DIR holds `cameras.json` (K, distortion, world to camera), `openpose_body25b.npz` (`keypoints_px`, cameras x frames x 25
 x (x, y, score)) and `triangulated.npz` (`joints_m`, frames x 25 x 3, world; NaN where unknown). Every view is fitted by
 itself, from its key points alone; nothing here reads the triangulated joints but the scores. Minutes on two cores.
+With --detect the views are DIR's `photographs/CAMERA_FRAME.jpg` with MediaPipe's key points, and a further row scores
+MediaPipe's own 3D landmarks, which nothing else reads.
 """
 
 import json
@@ -27,7 +30,11 @@ from dal_jax.uncertainty.verdict import Verdict
 _DATA = flags.DEFINE_string("data", None, "Folder of the recording.", required=True)
 _OUT = flags.DEFINE_string("out", None, "JSON to write.", required=True)
 _LIFTING = flags.DEFINE_string("lifting", "none", "Folder of a trained lifter, for depths; shipped; or none.")
-_CAMERA = flags.DEFINE_enum("camera", "perspective", ["perspective", "weak"], "weak: as if no calibration were known.")
+_CAMERA = flags.DEFINE_enum(
+    "camera", "perspective", ["perspective", "assumed", "weak"],
+    "assumed: a focal length as long as the photograph; weak: as if no calibration were known.",
+)  # fmt: skip
+_DETECT = flags.DEFINE_string("detect", None, "Model file of MediaPipe's Pose Landmarker: key points of photographs.")
 _PITCH = flags.DEFINE_bool("pitch", True, "Use how far each camera looks down.")
 _EVERY = flags.DEFINE_integer("every", 5, "Which frames: every so many.", lower_bound=1)
 _WEIGHTS = flags.DEFINE_string("weights", "pose_prior", "See experiments.register.")
@@ -46,15 +53,20 @@ def main(_: list[str]) -> None:
     folder = pathlib.Path(_DATA.value)
     cameras = json.loads((folder / "cameras.json").read_text())
     with np.load(folder / "openpose_body25b.npz") as archive:
-        detected = archive["keypoints_px"][:, :: _EVERY.value]
+        detected, shown = archive["keypoints_px"][:, :: _EVERY.value], slice(None, None, _EVERY.value)
+    if _DETECT.value:
+        detected, shown = _detected(folder, cameras, _DETECT.value)
     with np.load(folder / "triangulated.npz") as archive:
-        world = archive["joints_m"][:: _EVERY.value]
+        world = archive["joints_m"][shown]
     views, frames = detected.shape[:2]
     straight = np.stack([undistorted(view, one) for view, one in zip(detected, cameras, strict=True)])
     people = dal.Observations.from_points(keypoints_px=straight.reshape(-1, 25, 3), keypoint_set="body_25b")
     if _CAMERA.value == "perspective":
         matrices = np.repeat([one["K"] for one in cameras], frames, axis=0)
         people = people.with_camera(matrices[:, 0, 0], matrices[:, :2, 2])
+    if _CAMERA.value == "assumed":
+        sizes = np.repeat([(one["width"], one["height"]) for one in cameras], frames, axis=0)
+        people = people.with_camera(sizes.max(axis=1), sizes / 2)
     up = np.array([one["R_world_to_camera"] for one in cameras])[:, :, 2]  # the world's z axis
     pitch = np.repeat(np.degrees(np.arcsin(-up[:, 2])), frames)
     pitch_deg = tuple(pitch.tolist()) if _PITCH.value and _WEIGHTS.value == "pose_prior" else None
@@ -67,6 +79,7 @@ def main(_: list[str]) -> None:
     scale = fits.segment_scale / np.exp(np.log(fits.segment_scale).mean(axis=1, keepdims=True))
     row = {
         "views": views * frames,
+        "keypoints": pathlib.Path(_DETECT.value or "openpose_body25b").stem,
         "lifting": pathlib.Path(_LIFTING.value).name,
         "camera": _CAMERA.value,
         "weights": _WEIGHTS.value,
@@ -89,7 +102,40 @@ def main(_: list[str]) -> None:
             if np.any(rows := np.array([one.verdict == name for one in fits.quality]))
         },
     }
-    results.emit([row], _OUT.value)
+    rows = [row]
+    if _DETECT.value:
+        each = scores(_own_landmarks(folder, cameras, shown, _DETECT.value), truth)
+        means = {name: float(np.mean(values)) for name, values in each.items()}
+        rows.append({"views": views * frames, "keypoints": "MediaPipe's own 3D landmarks", **means})
+    results.emit(rows, _OUT.value)
+
+
+def _detected(
+    folder: pathlib.Path, cameras: list[dict], model: str
+) -> tuple[Float[np.ndarray, "cameras frames 25 3"], list[int]]:
+    """Return the key points (x, y, confidence) of each photograph's largest person, and the photographs' frames."""
+    people = dal.detect(folder / "photographs", model, progress=True).people
+    shown = sorted({int(one.file_name[-7:-4]) for one in people})
+    names, found = [one["name"] for one in cameras], np.zeros((len(cameras), len(shown), 25, 3))
+    for one in sorted(people, key=lambda person: person.bbox_px[2:].max()):  # the largest is written last
+        where = names.index(one.file_name[:-8]), shown.index(int(one.file_name[-7:-4]))
+        found[where] = np.column_stack([one.keypoints.position_px, one.keypoints.confidence])
+    return found, shown
+
+
+def _own_landmarks(
+    folder: pathlib.Path, cameras: list[dict], shown: list[int], model: str
+) -> Float[np.ndarray, "n 12 3"]:
+    """Return the 12 joints of the first person of every photograph as MediaPipe has them in 3D, camera axes, metres."""
+    import mediapipe
+    from mediapipe.tasks.python import vision
+
+    rows = [vision.PoseLandmark[name.upper()] for name in LIMBS]
+    with vision.PoseLandmarker.create_from_model_path(model) as landmarker:
+        names = [f"{camera['name']}_{frame:03d}.jpg" for camera in cameras for frame in shown]
+        pictures = (mediapipe.Image.create_from_file(str(folder / "photographs" / name)) for name in names)
+        found = [landmarker.detect(picture).pose_world_landmarks[0] for picture in pictures]
+    return np.array([[(one[row].x, one[row].y, one[row].z) for row in rows] for one in found])
 
 
 def _within(fits: dal.Fits, joints: Float[np.ndarray, "n 12 3"], truth_mm: Float[np.ndarray, "n 12 3"]) -> list[float]:

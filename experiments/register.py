@@ -23,6 +23,7 @@ from dal_jax.registration.solvers import solve
 from dal_jax.registration.starts import STARTS
 from dal_jax.runtime import cli, files
 from dal_jax.runtime.errors import InputError
+from dal_jax.uncertainty import measurements
 
 _ANNOTATIONS = flags.DEFINE_string(
     "annotations",
@@ -73,6 +74,10 @@ _PITCH = flags.DEFINE_float(
     -60,
     60,
 )
+_HEIGHT = flags.DEFINE_float(
+    "height_cm", None, "True height of everybody: measurements are then in cm, else shares of the height.",
+    measurements.LEAST_CM, measurements.MOST_CM,
+)  # fmt: skip
 _INITIAL = flags.DEFINE_string("initial", None, "An earlier fits.npz of the same people, as one more start.")
 _STARTS = flags.DEFINE_enum(
     "starts", "headings4", [name for name in STARTS if name != "given"], "Where the fit starts."
@@ -190,6 +195,7 @@ def _options() -> FitOptions:
         camera=_CAMERA.value,
         focal_px=_FOCAL.value,
         pitch_deg=_PITCH.value,
+        height_cm=_HEIGHT.value,
         tolerance=_TOLERANCE.value,
         quality=_QUALITY.value,
         held_out_share=_HOLDOUT.value,

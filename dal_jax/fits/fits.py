@@ -1,6 +1,7 @@
 """Fits: what `fit` and `predict` return; people with bodies, looked at, saved and exported."""
 
 import dataclasses
+import math
 import pathlib
 import tempfile
 import warnings
@@ -19,6 +20,8 @@ from dal_jax.fits.file import FitRows
 from dal_jax.observations.observations import Observations
 from dal_jax.observations.person import AnnotatedPerson, Annotations
 from dal_jax.runtime import files
+from dal_jax.uncertainty import measurements
+from dal_jax.uncertainty.measurements import Measurement
 from dal_jax.uncertainty.verdict import Verdict
 
 
@@ -45,6 +48,8 @@ class Fits(FitRows):
     observations: of the fitted people; None where the fits were read from a file.
     annotations: the entries that the rows stand for, with their photographs; None where arrays were fitted.
     quality: a `Report` a fitted person, in the order of `observations`; empty where it was not asked for.
+    shape_covariance: of the log segment scales and log girth of each fitted person; None without reports.
+    height_cm: true heights, one or one a fitted person, which give measurements their size; None: not known.
     held_out_error_px: (k,) of each fitted person, root mean square at points left out of a fit.
     extra: further fields of the file, by name. summary: further fields of summary.json, a value a fitted person.
     """
@@ -53,6 +58,8 @@ class Fits(FitRows):
     observations: Observations | None = None
     annotations: Annotations | None = None
     quality: Sequence[Report] = ()
+    shape_covariance: Float[np.ndarray, "k 25 25"] | None = None
+    height_cm: float | tuple[float, ...] | None = None
     held_out_error_px: Float[np.ndarray, "k"] | None = None
     extra: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     summary: dict[str, list] = dataclasses.field(default_factory=dict)
@@ -80,6 +87,31 @@ class Fits(FitRows):
           ValueError: the fits were read from a file without a body: `load_fits(path, body)`.
         """
         return np.asarray(_vertices(self.known_body(), jax.tree.map(lambda leaf: leaf[row], self.parameters)))
+
+    def measurements(self, row: int, height_cm: float | None = None) -> dict[str, Measurement]:
+        """Return a fitted person's height, lengths and girths, each with a standard deviation.
+
+        Example:
+            fits.measurements(0, height_cm=178)["waist_girth"].value
+
+        Args:
+          row: of the person.
+          height_cm: the true height; None: that of `FitOptions`; without any all are shares of the height.
+
+        Raises:
+          ValueError: the fits have no reports (`FitOptions(quality=False)`, or they were read from a file), the row was
+            not fitted, or a height that nobody has.
+        """
+        if self.shape_covariance is None:
+            raise ValueError("measurements need the fits' reports: dal.fit with quality=True")
+        rows = self.fitted_rows().tolist()
+        if row not in rows:
+            raise ValueError(f"row {row} was not fitted")
+        index = rows.index(row)
+        if height_cm is None and self.height_cm is not None:
+            height_cm = float(np.broadcast_to(self.height_cm, len(rows))[index])
+        parameters = jax.tree.map(lambda leaf: leaf[row], self.parameters)
+        return measurements.measure(self.known_body(), parameters, self.shape_covariance[index], height_cm)
 
     def save(
         self,
@@ -218,8 +250,16 @@ class Fits(FitRows):
             if people:  # ids as the annotation writes them: numbers may stand beside words
                 one |= {"image_id": people[index].image_id, "annotation_id": people[index].annotation_id}
             one |= {name: values[index] for name, values in self.summary.items()}
+            one["measurements"] = None if self.shape_covariance is None else self._measured(row)
             result.append(one | {"quality": self.quality[index].numbers if self.quality else None})
         return result
+
+    def _measured(self, row: int) -> dict[str, Any] | None:
+        found = self.measurements(row)
+        if not all(math.isfinite(one.value) and math.isfinite(one.sd) for one in found.values()):
+            return None
+        unit = found["height"].unit
+        return {"unit": unit} | {name: [round(one.value, 4), round(one.sd, 4)] for name, one in found.items()}
 
     def fitted_rows(self) -> np.ndarray:
         """Return the rows of the people who were fitted (those of rejected annotations are left out)."""

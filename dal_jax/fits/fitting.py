@@ -22,7 +22,7 @@ from dal_jax.registration.register import Fit, RegistrationConfig
 from dal_jax.registration.solvers import solve
 from dal_jax.registration.starts import STARTS
 from dal_jax.runtime import machine, progress as bars
-from dal_jax.uncertainty import noise, quality
+from dal_jax.uncertainty import measurements, noise, quality
 from dal_jax.uncertainty.noise import NoiseLevels
 
 WITHOUT_LIFTER = "none"
@@ -55,6 +55,7 @@ class FitOptions:
     focal_px: focal length, px of the photograph, which makes the camera `perspective`; None: what the photographs' EXIF
       says.
     pitch_deg: how far the camera looks down, degrees, one or one a person; None: not known.
+    height_cm: true height of everybody, or of each person, for `Fits.measurements`; None: not known.
     terms: energy terms of your own.
     quality: whether to report on every fit. held_out_share: of points left out to measure the fit there; 0: none.
     """
@@ -70,6 +71,7 @@ class FitOptions:
     camera: str | None = None
     focal_px: float | None = None
     pitch_deg: float | tuple[float, ...] | None = None
+    height_cm: float | tuple[float, ...] | None = None
     terms: tuple[Term, ...] = ()
     quality: bool = True
     held_out_share: float = 0.2
@@ -95,6 +97,8 @@ class FitOptions:
             raise ValueError(f"focal_px is {self.focal_px}: positive, in pixels")
         if self.pitch_deg is not None and not np.all(np.abs(self.pitch_deg) < _STEEPEST_DEG):
             raise ValueError(f"pitch_deg is {self.pitch_deg}: between -{_STEEPEST_DEG:.0f} and {_STEEPEST_DEG:.0f}")
+        if self.height_cm is not None:
+            measurements.check_height(self.height_cm)
         if self.pitch_deg is not None and self.weights != "pose_prior":
             raise ValueError(f"pitch_deg belongs to the weights pose_prior, not to {self.weights}")
         if self.steps is not None and self.steps < 1:
@@ -162,12 +166,13 @@ def fit(
     observed = _before_camera(observed, annotations, options)
     if (lifter := chosen_lifter(observed, options, lifting)) is not None:
         observed = observed.replace(functools.partial(lifted, lifter, alone=lifting is None))
+    for name, values in (("pitch_deg", options.pitch_deg), ("height_cm", options.height_cm)):
+        if isinstance(values, tuple) and len(values) != len(observed):
+            raise ValueError(f"{name} has {len(values)} values for {len(observed)} people")
     config, objective = options.registration(len(observed)), options.objective()
     to_fit, levels = observed.stacked, None
     if options.weights == "pose_prior":
         pitch = None if options.pitch_deg is None else np.asarray(options.pitch_deg)
-        if pitch is not None and pitch.ndim and len(pitch) != len(observed):
-            raise ValueError(f"pitch_deg has {len(pitch)} values for {len(observed)} people")
         to_fit = single_views.complete(to_fit, pitch)
     if options.weights == "estimated":
         _, levels = noise.alternate(body, to_fit, config, outlier=objective.weights.outlier)
@@ -178,8 +183,12 @@ def fit(
     with bars.bar("register", total=len(observed), unit="person", shown=progress) as bar:
         found = register.register(body, to_fit, config, objective, given, lambda done: bar.update(done - bar.n))
     fits = Fits.of(observed, body, found.parameters, np.asarray(found.energy), np.asarray(found.converged), annotations)
+    fits.height_cm = options.height_cm
     if options.quality:
-        fits.quality = _reports(body, to_fit if levels is None else observed.stacked, found, objective, levels)
+        assessed = _assess(body, to_fit if levels is None else observed.stacked, found, objective, levels)
+        described = [quality.describe(assessed, row) for row in range(len(observed))]
+        fits.quality = [Report(one["verdict"], one["flags"], one["weight"], one) for one in described]
+        fits.shape_covariance = np.asarray(assessed.posterior.shape_covariance)
     if options.held_out_share and not np.all(_alone(observed.stacked)):
         folds = round(1 / options.held_out_share)
         with bars.bar("held-out points", total=len(observed) * folds, unit="fit", shown=progress) as bar:
@@ -275,14 +284,12 @@ def _start(initial: FitRows, observed: Observations):
     return file.starts_for(initial, identity, np.asarray(observed.stacked.box_px))
 
 
-def _reports(
+def _assess(
     body: Template, observed: Observation, found: Fit, objective: Objective, levels: NoiseLevels | None
-) -> list[Report]:
-    """Return a report on each fit to what was `observed`.
+) -> quality.Quality:
+    """Return the report on fits to what was `observed`.
 
     levels: of the noise, where the fit was made with weights from them; else the residuals of all fits tell.
     """
     body = dataclasses.replace(body, pose_blendshapes=None)  # modes are fitted by lm; a report can do without wrinkles
-    assessed = quality.assess(body, observed, found, objective, levels)
-    described = [quality.describe(assessed, row) for row in range(len(found.energy))]
-    return [Report(one["verdict"], one["flags"], one["weight"], one) for one in described]
+    return quality.assess(body, observed, found, objective, levels)

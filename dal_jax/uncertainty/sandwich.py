@@ -55,6 +55,9 @@ HEADING = 3.0
 GIRTH = problem.TANGENT_SIZE - 1
 """The place of the log girth, and how many unknowns a fit without one has."""
 
+SHAPE = np.append(np.arange(69, 93), GIRTH)
+"""The places of the log segment scales and of the log girth."""
+
 _CAMERA_SCALE = 96  # its place among the unknowns of `problem.move`
 _LEAST_JOINT_PRECISION = 0.3  # rad^-2: no joint spreads more; a lower precision leaves H singular in float32
 _PLACE = slice(93, 98)  # of the body's rotation and translation

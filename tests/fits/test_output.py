@@ -45,6 +45,20 @@ def test_what_was_not_measured_is_null_and_a_dash(fits):
     assert "4.00" in output.table(rows, 10) and " - " in output.table(rows, 10)
 
 
+def test_measurements_are_of_the_fitted_person_and_of_its_height(fits):
+    known = dataclasses.replace(fits, shape_covariance=1e-4 * np.eye(25)[None], height_cm=(180.0,))
+    (row,) = known.report_rows()
+    assert row["measurements"]["unit"] == "cm" and row["measurements"]["height"] == [180.0, 0.0]
+    value, sd = row["measurements"]["waist_girth"]
+    assert 60 < value < 120 and 0 < sd < 5
+    assert known.measurements(1, height_cm=90)["waist_girth"].value == pytest.approx(value / 2, abs=1e-4)
+    with pytest.raises(ValueError, match="row 0 was not fitted"):
+        known.measurements(0)
+    assert fits.report_rows()[0]["measurements"] is None
+    with pytest.raises(ValueError, match="need the fits' reports"):
+        fits.measurements(1)
+
+
 def test_a_long_table_is_cut(fits):
     assert "and 3 more" in output.table(fits.report_rows() * 5, 2)
 

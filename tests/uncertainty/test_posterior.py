@@ -68,6 +68,19 @@ def test_the_truth_lies_where_it_says(predicted):
         assert found[axis]["within_2_sd"] == pytest.approx(0.954, abs=SAMPLING / 2), axis
 
 
+def test_proportions_lie_where_it_says(predicted):
+    """Scales but for their mean, which is the camera's, and no girth: these fits have none."""
+    truth, _, fits, _ = linear_fits.people()
+    apart = np.log(fits.segment_scale) - np.log(truth.segment_scale)
+    apart -= apart.mean(axis=1, keepdims=True)
+    centre = np.eye(24) - 1 / 24
+    covariance = centre @ predicted.shape_covariance[:, :24, :24] @ centre
+    deviation = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+    for count, share in ((1, 0.683), (2, 0.954)):
+        assert np.mean(np.abs(apart) < count * deviation) == pytest.approx(share, abs=SAMPLING / count)
+    np.testing.assert_array_equal(predicted.shape_covariance[:, 24], 0.0)
+
+
 def test_depth_is_known_least_and_the_pelvis_exactly(predicted):
     mean = np.mean(predicted.h36m_sd_mm[:, 1:], axis=(0, 1))
     assert mean[2] > 2.0 * mean[0]
