@@ -76,7 +76,8 @@ def check(requirement: str, python: str, choice: str, folder: pathlib.Path) -> b
         inside = environment / ("Scripts" if sys.platform == "win32" else "bin")
         python = inside / "python"
         run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", constraints, requirement)
-        shutil.copytree(ROOT / "examples", elsewhere, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.py"))
+        kept = elsewhere / "examples"
+        shutil.copytree(ROOT / "examples", kept, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.py"))
         run(python, "-c", f"import sys, dal_jax; sys.exit(sorted(set({HEAVY}) & set(sys.modules)) or 0)", cwd=elsewhere)
         run(python, "-W", "error", "-c", first_block(), cwd=elsewhere)
         run(python, "-m", "dal_jax.experiments.register", "--help", cwd=elsewhere)

@@ -100,4 +100,4 @@ def _plain(value: object) -> object:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, "finished variants are kept in --workdir; the same command goes on")

@@ -15,7 +15,7 @@ from absl import flags
 from dal_jax import config
 from dal_jax.evaluation import tables
 from dal_jax.loop import run
-from dal_jax.runtime import cli, config_flag
+from dal_jax.runtime import cli, config_flag, machine
 
 _CONFIG = config_flag.define(config.demo(), config.PRESETS)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; an existing run goes on.", required=True)
@@ -27,7 +27,8 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Throw away the run in --work
 
 def main(_: list[str]) -> None:
     """Run or go on, then print the history and where the report is."""
-    result = run.deform_and_learn(_CONFIG.value, _WORKDIR.value, _DATA_DIR.value, overwrite=_OVERWRITE.value)
+    with machine.compiling("deform_and_learn", "two minutes over the first round"):
+        result = run.deform_and_learn(_CONFIG.value, _WORKDIR.value, _DATA_DIR.value, overwrite=_OVERWRITE.value)
     print(tables.history_table(result.history))
     for name, value in result.scores.items():
         print(f"{name}: {tables.cell_text(value)}")
@@ -35,4 +36,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, cli.GOES_ON)

@@ -29,7 +29,7 @@ from dal_jax.lifting import criteria, folder
 from dal_jax.lifting.lift import OUTLIER_RESIDUAL, Lifted
 from dal_jax.lifting.poses import Poses2D, read
 from dal_jax.observations import observation, photographs
-from dal_jax.runtime import cli, files
+from dal_jax.runtime import cli, files, machine
 from dal_jax.runtime.errors import InputError
 from dal_jax.viewing import plots
 
@@ -51,7 +51,8 @@ def main(_: list[str]) -> None:
     poses = read(_POSES.value)
     for note in poses.notes:
         print(note)
-    columns = _columns(dal.lift(poses.keypoints_px, _CHECKPOINT.value, poses.visible))
+    with machine.compiling("lift", "a quarter of a minute"):
+        columns = _columns(dal.lift(poses.keypoints_px, _CHECKPOINT.value, poses.visible))
     files.savez(_OUT.value, **columns, unit="px", visible=poses.visible, entry=poses.entry)
     skipped = f" ({poses.skipped} annotations without a usable pose skipped)" if poses.skipped else ""
     print(f"{len(poses.entry)} poses{skipped}: {_OUT.value}")

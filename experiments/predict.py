@@ -32,7 +32,7 @@ from dal_jax.loop.prediction import TrainedRegressor
 from dal_jax.observations import detections, photographs
 from dal_jax.observations.person import AnnotatedPerson, Annotations
 from dal_jax.registration.solvers import solve
-from dal_jax.runtime import cli, files
+from dal_jax.runtime import cli, files, machine
 from dal_jax.runtime.errors import InputError
 
 _IMAGES = flags.DEFINE_string("images", None, "Folder of the photographs, or one photograph.", required=True)
@@ -71,6 +71,8 @@ def main(_: list[str]) -> None:
     formats = export.parse_formats(_EXPORT.value)
     _check_flags()
     people, trained = _people(), prediction.load(_CHECKPOINT.value)
+    if files.is_unfinished(_OUT.value) and not _OVERWRITE.value:
+        print(f"resuming: batches that are done in {_OUT.value} stay")
     with files.making(_OUT.value, output.NAMES, _run(people, trained), _OVERWRITE.value) as building:
         bodies = _bodies(people, trained, building)
         bodies.write_into(building, formats, overlays=_OVERLAYS.value)
@@ -84,7 +86,8 @@ def _bodies(people: Annotations, trained: TrainedRegressor, building: pathlib.Pa
     body = dal.load_body(_BODY.value or trained.body or FREE_BODY)
     export.check(export.parse_formats(_EXPORT.value), body)
     done = building / "predicted"
-    bodies = prediction.predict_people(trained, people, body, done, _BATCH.value, _SKIP_INVALID.value)
+    with machine.compiling("predict", "half a minute"):
+        bodies = prediction.predict_people(trained, people, body, done, _BATCH.value, _SKIP_INVALID.value)
     used = bodies.annotations or people
     print(f"{used.summary()}; checkpoint {trained.step} of {trained.folder}")
     if trained.data.startswith("synthetic"):
@@ -184,4 +187,4 @@ def _camera_fields(bodies: Fits, people: Annotations) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, "finished batches are kept in --out; the same command goes on")

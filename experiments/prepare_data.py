@@ -54,4 +54,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, "what is finished is kept; the same command goes on")

@@ -21,7 +21,7 @@ from dal_jax.observations.person import Annotations
 from dal_jax.registration import schedules
 from dal_jax.registration.solvers import solve
 from dal_jax.registration.starts import STARTS
-from dal_jax.runtime import cli, files
+from dal_jax.runtime import cli, files, machine
 from dal_jax.runtime.errors import InputError
 from dal_jax.uncertainty import measurements
 
@@ -150,7 +150,8 @@ def main(_: list[str]) -> None:
         print(f"lifter of depths: {lifter}{by_default if _LIFTING.value is None else ''}")
     if fitting.chosen_camera(people, options) == "assumed":
         print("focal length: as photographs' EXIF says, else assumed: their longer side; --focal_px=F if it is known")
-    fits = dal.fit(people, body, options, lifting=_LIFTING.value, initial=initial, progress=True)
+    with machine.compiling(f"register-{_OPTIMIZER.value.partition('(')[0]}", "a minute"):
+        fits = dal.fit(people, body, options, lifting=_LIFTING.value, initial=initial, progress=True)
     fits.save(_OUT.value, formats, keep_fragments=_FRAGMENTS.value, overwrite=_OVERWRITE.value, other=_COMPARE.value)
     print(output.table(fits.report_rows(), _SHOWN_ROWS))
     print(output.written(_OUT.value))

@@ -19,7 +19,7 @@ from absl import flags
 from dal_jax.lifting import folder
 from dal_jax.lifting.config import PRESETS, best, validate
 from dal_jax.lifting.poses import Poses2D, of_both_sets, read
-from dal_jax.runtime import cli, config_flag
+from dal_jax.runtime import cli, config_flag, machine
 from dal_jax.runtime.errors import InputError
 from dal_jax.synthetic import people as synthetic_people
 
@@ -53,7 +53,8 @@ def main(_: list[str]) -> None:
         print(note)
     if _OVERWRITE.value:
         folder.remove(_WORKDIR.value)
-    state = folder.train(_WORKDIR.value, poses, config, _SEED.value, _CHECKPOINT_S.value)
+    with machine.compiling("train_lifting", "half a minute"):
+        state = folder.train(_WORKDIR.value, poses, config, _SEED.value, _CHECKPOINT_S.value)
     skipped = f" ({poses.skipped} annotations without a usable pose skipped)" if poses.skipped else ""
     print(f"{int(state.step)} steps on {len(poses.entry)} poses{skipped}: {_WORKDIR.value}")
     if _ASSET.value:
@@ -70,4 +71,4 @@ def _poses() -> Poses2D:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, cli.GOES_ON)

@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import typing
@@ -193,7 +194,7 @@ def test_every_block_of_python_runs(tmp_path):
     """In one process, in a folder with two people annotated in the free body's chart; a namespace a page."""
     program = tmp_path / "program.py"
     program.write_text(_program([block for block in ALL_BLOCKS if block.language == "python"]), encoding="utf-8")
-    (tmp_path / "folder").mkdir()
+    shutil.copytree(ROOT / "examples" / "sample", tmp_path / "folder" / "examples" / "sample")
     done = subprocess.run(
         [sys.executable, str(program)],
         cwd=tmp_path / "folder",

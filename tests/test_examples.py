@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+import dal_jax as dal
+
 EXAMPLES = sorted(path.stem for path in (pathlib.Path(__file__).parents[1] / "examples").glob("[0-9]*.py"))
 LINES, OWN_LINES = 60, 25
 
@@ -49,3 +51,12 @@ def test_the_own_term_makes_bodies_symmetric(capsys):
 
 def _numbers(pattern, text):
     return [float(number) for number in re.findall(pattern, text)]
+
+
+def test_the_sample_is_small_and_can_be_read():
+    """What the README's first command reads; two people with dense points and key points, seen by the photographs."""
+    folder = pathlib.Path(__file__).parents[1] / "examples" / "sample"
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 300_000
+    people = dal.read_annotations(folder / "people.json", images=folder / "photos").people
+    assert [person.file_name for person in people] == ["person_0.jpg", "person_1.jpg"]
+    assert all(len(person.part) > 50 and (person.keypoints.flag > 0).sum() > 10 for person in people)

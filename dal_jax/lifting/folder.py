@@ -202,6 +202,7 @@ def train(
     state = training.initial_state(config, initial_key)
     if last is not None:
         state, _ = checkpoints.restore(state)
+        print(f"resuming at step {int(state.step)} of {config.steps}", flush=True)
     saved_at = time.monotonic()
     with (
         MetricLog(path / "metrics.jsonl", last) as log,

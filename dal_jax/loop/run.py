@@ -5,7 +5,7 @@ import pathlib
 from typing import Any
 
 from dal_jax import algorithm
-from dal_jax.algorithm import Run
+from dal_jax.algorithm import Run, RunState
 from dal_jax.body.formats.load import FREE_BODY, load_body
 from dal_jax.config import Config
 from dal_jax.data import catalogue
@@ -66,6 +66,8 @@ def deform_and_learn(
     judge = Judge(run, train.truth, test)
     with folder:
         state, position = folder.resume(algorithm.initial_state(run))
+        if line := _resuming(position, config.rounds):
+            print(line, flush=True)
         state, position = algorithm.run_rounds(run, state, position, folder.save, folder.log, judge)
     scores = {
         "mean_pose_test_mpjpe_mm": judge.mean_pose_test_mpjpe_mm(),
@@ -75,6 +77,15 @@ def deform_and_learn(
     history = list(position.history)
     page = report.write(workdir / "report", judge, state, history, workdir / "metrics.jsonl")
     return Result(history, scores, page)
+
+
+def _resuming(position: RunState, rounds: int) -> str:
+    """Return a line on where a run goes on; '' of one that begins."""
+    if position.round > rounds:
+        return f"all {rounds} rounds are done: only the report is written again"
+    epochs = f", epoch {position.epoch}" if position.phase == "learn" else ""
+    line = f"resuming round {position.round}, {position.phase}{epochs}"
+    return "" if dataclasses.replace(position, seconds=0.0) == RunState() else line
 
 
 def load(config: Config, data_dir: PathLike) -> tuple[People, People]:

@@ -12,6 +12,7 @@ A binary reads:
         cli.run(main)
 """
 
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -24,10 +25,17 @@ from dal_jax.runtime.errors import InputError, one_line
 
 BAD_INPUT = 2  # exit codes: as argparse's
 INTERRUPTED = 130  # 128 + SIGINT, as a shell's
+UNREAD = 141  # 128 + SIGPIPE: what stdout goes to has been closed, as by `head`
+
+NOTHING_KEPT = "no results are written; the same command begins anew"
+GOES_ON = "the same command goes on from the last checkpoint"
+"""What is said of a binary that Ctrl-C ends."""
 
 
-def run(main: Callable[[list[str]], None]) -> NoReturn:
+def run(main: Callable[[list[str]], None], interrupted: str = NOTHING_KEPT) -> NoReturn:
     """Parse the flags, call `main(argv)` and exit: 0; 2 with one line for bad input; 130 with one line for Ctrl-C.
+
+    interrupted: what Ctrl-C leaves and how to go on.
 
     Bad input is a flag absl refuses, a stray argument, `InputError`, or an operating system error about a named file.
     Any other exception is a bug and keeps its traceback.
@@ -38,14 +46,17 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
         machine.configure()
         try:
             main(argv)
+            sys.stdout.flush()
         except InputError as error:
             fail(str(error))
+        except BrokenPipeError:
+            _leave_unread()
         except OSError as error:
             if error.filename is None:
                 raise
             fail(f"{error.filename}: {error.strerror}")
         except KeyboardInterrupt:
-            print("\ninterrupted: the same command goes on from the last checkpoint", file=sys.stderr)
+            print(f"\ninterrupted: {interrupted}", file=sys.stderr)
             sys.exit(INTERRUPTED)
 
     app.run(guarded, flags_parser=_parse)
@@ -58,11 +69,21 @@ def fail(message: str) -> NoReturn:
     sys.exit(BAD_INPUT)
 
 
+def _leave_unread() -> NoReturn:
+    """Exit quietly: Python would flush what is left to the closed pipe, and print a traceback."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(UNREAD)
+
+
 def _parse(argv: list[str]) -> list[str]:
     try:
-        rest = flags.FLAGS(argv)
-    except SystemExit:  # absl has printed --help, and would call that a failure
-        sys.exit(0)
+        try:
+            rest = flags.FLAGS(argv)
+        except SystemExit:  # absl has printed --help, and would call that a failure
+            sys.stdout.flush()
+            sys.exit(0)
+    except BrokenPipeError:
+        _leave_unread()
     except flags.Error as error:
         fail(_readable(str(error)))
     if len(rest) > 1:

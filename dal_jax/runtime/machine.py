@@ -8,8 +8,11 @@ import re
 import shlex
 import sys
 import warnings
+from collections.abc import Iterator
 
 import jax
+
+import dal_jax
 
 _CACHE_OPTION = "jax_compilation_cache_dir"
 
@@ -60,6 +63,32 @@ def configure() -> pathlib.Path | None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     chosen = getattr(jax.config, _CACHE_OPTION)
     return None if chosen is None else pathlib.Path(chosen)
+
+
+@contextlib.contextmanager
+def compiling(program: str, duration: str) -> Iterator[None]:
+    """Say in one line that a program is about to be compiled, unless it has run to its end on this machine before.
+
+        with machine.compiling("register", "a minute"):
+            fits = dal.fit(people, body)
+
+    A small file in the folder of compiled programs remembers that; the folder keeps what was compiled.
+
+    Args:
+      program: its name; options that make it another program are part of it.
+      duration: about how long that takes on two cores, in words.
+    """
+    folder = configure()
+    version = "-".join((program, dal_jax.__version__, jax.__version__, jax.default_backend()))
+    mark = None if folder is None else folder / f"compiled-{version}"
+    if mark is None:
+        print(f"compiling: about {duration} (nothing is kept: DAL_CACHE is empty)", flush=True)
+    elif not mark.exists():
+        print(f"compiling (first run: about {duration}; later runs read the cache)", flush=True)
+    yield
+    if mark is not None:
+        with contextlib.suppress(OSError):
+            mark.touch()
 
 
 def _folder() -> pathlib.Path | None:

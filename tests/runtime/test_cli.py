@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from dal_jax.runtime import cli
+
 _ROOT = pathlib.Path(__file__).parents[2]
 _BINARY = '''"""Say how it ends.
 
@@ -18,7 +20,7 @@ from absl import flags, logging
 
 from dal_jax.runtime import cli, errors
 
-_HOW = flags.DEFINE_enum("how", None, ["well", "input", "file", "bug", "sleep"], "The end.", required=True)
+_HOW = flags.DEFINE_enum("how", None, ["well", "input", "file", "bug", "much", "sleep"], "The end.", required=True)
 
 
 def main(_):
@@ -31,12 +33,14 @@ def main(_):
         open("absent.json")
     if _HOW.value == "bug":
         raise ValueError("a bug")
+    if _HOW.value == "much":
+        print("many lines\\n" * 100_000)
     if _HOW.value == "sleep":
         time.sleep(60)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, "what is done stays")
 '''
 
 
@@ -61,13 +65,13 @@ def test_help_is_no_failure(command):
     done = _run(command("--help"))
     assert done.returncode == 0
     assert "Say how it ends." in done.stdout
-    assert "--how: <well|input|file|bug|sleep>: The end." in done.stdout
+    assert "--how: <well|input|file|bug|much|sleep>: The end." in done.stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--how=badly"], "flag --how=badly: value should be one of <well|input|file|bug|sleep>"),
+        (["--how=badly"], "flag --how=badly: value should be one of <well|input|file|bug|much|sleep>"),
         (["--hwo=well"], "Unknown command line flag 'hwo'. Did you mean: how ?"),
         ([], "flag --how is required"),
         (["--how=well", "more"], "unexpected argument 'more': a flag's value follows an equals sign, as in --out=DIR"),
@@ -93,5 +97,23 @@ def test_ctrl_c_is_one_line_and_code_130(command):
         assert child.stdout.readline() == "started\n"
         child.send_signal(signal.SIGINT)
         _, told = child.communicate(timeout=120)  # beside other tests leaving takes a while
-    assert told.strip() == "interrupted: the same command goes on from the last checkpoint"
+    assert told.strip() == "interrupted: what is done stays"
     assert child.returncode == 130
+
+
+@pytest.mark.parametrize("flag", ["--help", "--how=much"])
+def test_who_reads_the_first_line_alone_sees_no_traceback(command, flag):
+    with subprocess.Popen(command(flag), cwd=_ROOT, stdout=-1, stderr=-1, text=True) as child:
+        child.stdout.readline()
+        child.stdout.close()
+        assert child.stderr.read() == ""
+        child.wait(timeout=120)
+    assert child.returncode in (0, cli.UNREAD)  # 0: the pipe took all before it was closed
+
+
+def test_every_binary_says_what_ctrl_c_leaves():
+    """Those that the same command goes on with say so, by their own words on --workdir, --out or --data_dir."""
+    goes_on = {"deform_and_learn", "train_lifting", "compare_lifters", "compare_regressors", "predict", "prepare_data"}
+    for path in (_ROOT / "experiments").glob("[a-z]*.py"):
+        last = path.read_text().rstrip().splitlines()[-1].strip()
+        assert (last == "cli.run(main)") == (path.stem not in goes_on), path.name

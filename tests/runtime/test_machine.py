@@ -51,3 +51,24 @@ def test_jax_own_setting_wins(monkeypatch, tmp_path):
         assert machine.configure() == tmp_path
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.mark.usefixtures("unset")
+def test_a_first_run_says_that_it_compiles_and_an_interrupted_one_does_not_count(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("DAL_CACHE", str(tmp_path))
+
+    def said(ends_well=True):
+        try:
+            with machine.compiling("fit", "a minute"):
+                if not ends_well:
+                    raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            pass
+        return capsys.readouterr().out
+
+    first = "compiling (first run: about a minute; later runs read the cache)\n"
+    assert said(ends_well=False) == first and said() == first
+    assert said() == ""
+    monkeypatch.setenv("DAL_CACHE", "")
+    jax.config.update("jax_compilation_cache_dir", None)
+    assert said() == "compiling: about a minute (nothing is kept: DAL_CACHE is empty)\n"
