@@ -12,6 +12,7 @@ inside too, so a run killed at any point goes on from its last checkpoint and en
 """
 
 import dataclasses
+import reprlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -34,9 +35,11 @@ from dal_jax.online_fitting import OnlineFitter
 from dal_jax.registration import register
 from dal_jax.registration.energy import Objective
 from dal_jax.registration.priors import PosePrior
+from dal_jax.registration.register import Fit
 from dal_jax.regressor import held_out, model, training as regressor_training
 from dal_jax.regressor.training import TrainingSet, TrainState
 from dal_jax.runtime import progress, struct
+from dal_jax.runtime.errors import DivergedError
 from dal_jax.uncertainty import noise, sample_weights
 from dal_jax.uncertainty.sandwich import Precisions
 
@@ -119,7 +122,10 @@ def run_rounds(
             position = dataclasses.replace(position, history=(*position.history, entry))
             began = time.monotonic()
         else:
-            state, position = phases[position.phase](run, state, position, save, log)
+            try:
+                state, position = phases[position.phase](run, state, position, save, log)
+            except DivergedError as error:
+                raise DivergedError(f"round {position.round}, {position.phase}: {error}") from None
         position = _after_phase(position)
         save(state, position)
     return state, position
@@ -202,6 +208,7 @@ def deform(run: Run, state: LoopState, position: RunState, save: Save, log: Log)
             bar.update(done - bar.n)
 
         fit = register.register(run.template, observed, plan.registration, objective, given, report)
+    _refuse_diverged(run, fit)
     weight = sample_weights.weigh(config.sample_weight, run.template, observed, fit.parameters, objective)
     log(position, {
         "registration_energy_median": float(np.median(fit.energy)),
@@ -211,6 +218,15 @@ def deform(run: Run, state: LoopState, position: RunState, save: Save, log: Log)
     })  # fmt: skip
     made = {"fits": fit.parameters, "objective": objective, "energy": fit.energy, "sample_weight": weight}
     return dataclasses.replace(state, **made), position
+
+
+def _refuse_diverged(run: Run, fit: Fit) -> None:
+    finite = np.isfinite(fit.energy)
+    for leaf in jax.tree.leaves(fit.parameters):
+        finite &= np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1)
+    if not finite.all():
+        names = reprlib.repr([run.people.names[row] for row in np.flatnonzero(~finite)])
+        raise DivergedError(f"registration of {names}: {np.sum(~finite)} of {len(finite)} fits are not finite")
 
 
 def learn(run: Run, state: LoopState, position: RunState, save: Save, log: Log) -> tuple[LoopState, RunState]:

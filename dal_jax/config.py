@@ -14,7 +14,7 @@ from dal_jax.registration.priors import PosePrior
 from dal_jax.registration.register import RegistrationConfig
 from dal_jax.regressor import model
 from dal_jax.regressor.model import RegressorConfig
-from dal_jax.runtime.configs import check_choices
+from dal_jax.runtime.configs import check_choices, check_range
 from dal_jax.runtime.errors import InputError
 
 
@@ -83,8 +83,13 @@ class Config:
           errors.InputError: names the field, its value and what it may be.
         """
         check_choices(self)
-        if self.rounds < 1:
-            raise InputError(f"config.rounds is {self.rounds}: at least 1")
+        check_range(self, "config", ("rounds", "lifting_checkpoint_steps"), 1)
+        check_range(self, "config", ("seed", "learning_checkpoint_steps"), 0)
+        for name, plan in (("config.first", self.first), ("config.later", self.later)):
+            check_range(plan.registration, f"{name}.registration", ("steps", "batch"), 1)
+            check_range(plan.registration, f"{name}.registration", ("learning_rate", "devices"), 0)
+            check_range(plan.registration, f"{name}.registration", ("tolerance",), 0, most=1)
+        lifting_config.validate(self.lifting, "config.lifting")
         if self.first.prior == "learned":
             raise InputError("config.first.prior is 'learned': one of tpose, population")
         if self.online_fitting and not (self.refit and self.keep_better):

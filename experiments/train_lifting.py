@@ -43,7 +43,7 @@ def main(_: list[str]) -> None:
     """Read, train, save."""
     config = _CONFIG.value
     config.steps = config.steps if _STEPS.value is None else _STEPS.value
-    validate(config)
+    validate(config, "--config")
     if _ASSET.value and not _ASSET.value.endswith(".npz"):
         raise InputError(f"--asset={_ASSET.value}: the name must end in .npz")
     poses = _poses()

@@ -17,7 +17,7 @@ from dal_jax.loop.folder import RunFolder
 from dal_jax.registration.energy import Objective
 from dal_jax.regressor import model
 from dal_jax.runtime import metric_log
-from dal_jax.runtime.errors import InputError
+from dal_jax.runtime.errors import DivergedError, InputError
 from dal_jax.synthetic import annotator
 from tests.regressor import people
 
@@ -162,6 +162,15 @@ def test_the_control_keeps_the_fits_of_round_1(data_dir, tmp_path):
     first, last = control.history
     assert first["registration_train_mpjpe_mm"] == last["registration_train_mpjpe_mm"]
     assert first["regressor_train_mpjpe_mm"] != last["regressor_train_mpjpe_mm"]
+
+
+def test_a_run_that_diverges_keeps_its_last_checkpoint_and_goes_on_at_a_sane_rate(undisturbed, data_dir, tmp_path):
+    wild = small_config()
+    wild.regressor.learning_rate = 1e30
+    with pytest.raises(DivergedError, match=r"^round 1, learn: regressor, step \d: .* (nan|inf|not finite)"):
+        run_lib.deform_and_learn(wild, tmp_path / "run", data_dir)
+    again = run_lib.deform_and_learn(small_config(), tmp_path / "run", data_dir)
+    assert without_seconds(again.history) == without_seconds(undisturbed[0].history)
 
 
 def test_another_configuration_is_refused_by_name(undisturbed, data_dir):

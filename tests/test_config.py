@@ -55,6 +55,10 @@ def _changed(**changes) -> Config:
     ("changes", "told"),
     [
         ({"rounds": 0}, r"config\.rounds is 0: at least 1"),
+        ({"regressor__learning_rate": float("nan")}, r"config\.regressor\.learning_rate is nan: a finite number"),
+        ({"regressor__batch": 0}, r"config\.regressor\.batch is 0: at least 1"),
+        ({"lifting__steps": 0}, r"config\.lifting\.steps is 0: at least 1"),
+        ({"later__registration__learning_rate": -1}, r"later\.registration\.learning_rate is -1: at least 0"),
         ({"first__prior": "learned"}, r"config\.first\.prior is 'learned': one of tpose, population"),
         ({"later__prior": "sitting"}, r"config\.later\.prior is 'sitting': one of tpose, population, learned"),
         ({"sample_weight": "hope"}, r"config\.sample_weight is 'hope': one of none, residual, posterior"),

@@ -1,9 +1,8 @@
 """How a lifter is built and trained: Kudo et al. 2018 as published, and what beats it with 2D alone, by name."""
 
 import dataclasses
-import math
 
-from dal_jax.runtime.errors import InputError
+from dal_jax.runtime.configs import check_choices, check_range
 
 MAX_INVERSE_DISTANCE = 0.3
 """A metre and a half away: at less, one size over distance does not describe all joints."""
@@ -87,25 +86,18 @@ def demo() -> Config:
 PRESETS = {"kudo": kudo, "demo": demo, "best": best}
 
 
-def validate(config: Config) -> None:
+def validate(config: Config, name: str = "config") -> None:
     """Refuse values that no training can start from.
 
     Raises:
       errors.InputError: names the field and the value.
     """
-    for name in ("width", "batch", "steps", "members", "steps_per_call"):
-        if getattr(config, name) < 1:
-            raise InputError(f"--config.{name}={getattr(config, name)}: at least 1")
-    for name in (
-        "learning_rate", "weight_decay", "mirror_weight", "cycle_consistency_weight", "bone_weight", "elevation_rate",
-        "inverse_distance_rate",
-    ):  # fmt: skip
-        if not 0 <= getattr(config, name) < math.inf:
-            raise InputError(f"--config.{name}={getattr(config, name)}: at least 0, and finite")
-    for name in ("adam_b1", "average_decay"):
-        if not 0 <= getattr(config, name) < 1:
-            raise InputError(f"--config.{name}={getattr(config, name)}: from 0 to below 1")
-    most = {"azimuth_deg": 180, "elevation_start_deg": 90, "inverse_distance_start": MAX_INVERSE_DISTANCE}
-    for name in (*most, "mirror_margin", "matched_azimuths", "discriminator_gate", "generator_gate"):
-        if not 0 <= getattr(config, name) <= most.get(name, 1):
-            raise InputError(f"--config.{name}={getattr(config, name)}: from 0 to {most.get(name, 1)}")
+    check_choices(config, name)
+    check_range(config, name, ("width", "batch", "steps", "members", "steps_per_call"), 1)
+    rates = ("learning_rate", "weight_decay", "elevation_rate", "inverse_distance_rate")
+    check_range(config, name, (*rates, "mirror_weight", "cycle_consistency_weight", "bone_weight"), 0)
+    check_range(config, name, ("adam_b1", "average_decay"), 0, below=1)
+    check_range(config, name, ("mirror_margin", "matched_azimuths", "discriminator_gate", "generator_gate"), 0, most=1)
+    check_range(config, name, ("azimuth_deg",), 0, most=180)
+    check_range(config, name, ("elevation_start_deg",), 0, most=90)
+    check_range(config, name, ("inverse_distance_start",), 0, most=MAX_INVERSE_DISTANCE)

@@ -240,7 +240,7 @@ def remove(path: PathLike) -> None:
 
 
 def _claim(path: pathlib.Path, config: Config, seed: int, poses: Poses2D) -> None:
-    """Write config.json, which says what the run is, or compare it; the number of steps may change."""
+    """Write config.json, which says what the run is, or compare it; the number of steps and the rate may change."""
     _refuse_other_content(path)
     file = path / "config.json"
     content = hashlib.sha256(poses.keypoints_px.tobytes())
@@ -248,7 +248,7 @@ def _claim(path: pathlib.Path, config: Config, seed: int, poses: Poses2D) -> Non
     wanted = {"config": dataclasses.asdict(config), "seed": seed, "poses_sha256": content.hexdigest()}
     if file.exists():
         saved_values, wanted_values = _flat(_read_json(file)), _flat(wanted)
-        for name in sorted((saved_values.keys() | wanted_values.keys()) - {"config.steps"}):
+        for name in sorted((saved_values.keys() | wanted_values.keys()) - {"config.steps", "config.learning_rate"}):
             if saved_values.get(name) != wanted_values.get(name):
                 raise InputError(
                     f"{file}: the run there has {name}={saved_values.get(name)}, not {wanted_values.get(name)}; "

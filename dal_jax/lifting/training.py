@@ -85,6 +85,9 @@ def train(
       key: the run's key, the same at every call of a run; step i uses fold_in(key, i).
       on_stop: called every `config.steps_per_call` steps and at the end with the state, the means of the losses since
         the last stop (over members too) and the figures of `criteria.measure` as `held_out_*`.
+
+    Raises:
+      errors.DivergedError: a loss or a weight is not finite at a stop.
     """
     run, judge = loop(config), _compiled_judge(_frozen(config))
     normalised = jax.jit(normalise.normalise_all)(jnp.asarray(keypoints, jnp.float32), jnp.asarray(visible, bool))
@@ -96,8 +99,10 @@ def train(
         state, figures = judge(state, held_out, key)
         means = {name: float(total) / (stop - done) for name, total in jax.device_get(totals).items()}
         done = stop
+        figures = means | {f"held_out_{name}": float(value) for name, value in figures.items()}
+        struct.refuse_not_finite(f"lifter, step {done}", figures, state.lifter)
         if on_stop is not None:
-            on_stop(state, means | {f"held_out_{name}": float(value) for name, value in figures.items()})
+            on_stop(state, figures)
     return state
 
 

@@ -80,11 +80,12 @@ class RunFolder:
             found = files.read_json(path)
         except InputError as error:
             raise InputError(f"{error}; --overwrite starts anew") from error
-        different = _first_difference(found, wanted)
-        if different:
+        if different := _first_difference(found, wanted):
             raise InputError(
                 f"{path}: the run there has {different}; use its configuration, another --workdir, or --overwrite"
             )
+        if found != wanted:
+            files.write_json(path, wanted)
 
 
 _RUN_CONTENT = {
@@ -118,6 +119,9 @@ def _remove_run(path: pathlib.Path) -> None:
 
 
 def _first_difference(found: Any, wanted: Any, name: str = "config") -> str | None:
+    """Name a field that differs; learning rates may: a run that diverged goes on with another one."""
+    if name.endswith(".learning_rate"):
+        return None
     if isinstance(found, dict) and isinstance(wanted, dict):
         for key in sorted(found.keys() | wanted.keys()):
             if difference := _first_difference(found.get(key), wanted.get(key), f"{name}.{key}"):

@@ -24,7 +24,7 @@ from dal_jax.regressor.pretrained import load_trunk
 from dal_jax.regressor.resnet import ResNet50
 from dal_jax.regressor.theta import Rotations, ThetaCodec
 from dal_jax.runtime import struct
-from dal_jax.runtime.configs import cached_by_config, check_choices
+from dal_jax.runtime.configs import cached_by_config, check_choices, check_range
 from dal_jax.runtime.errors import InputError
 
 _IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of 0..255, the normalisation that pretrained weights expect
@@ -123,12 +123,10 @@ def validate(config: RegressorConfig) -> None:
     """
     name = "config.regressor"
     check_choices(config, name)
-    if config.iterations < 0:
-        raise InputError(f"{name}.iterations is {config.iterations}: at least 0")
-    if not 0 <= config.held_out_share < 1:
-        raise InputError(f"{name}.held_out_share is {config.held_out_share}: from 0 to below 1")
-    if config.patience < 0:
-        raise InputError(f"{name}.patience is {config.patience}: at least 0")
+    check_range(config, name, ("width", "image_size", "batch", "epochs"), 1)
+    check_range(config, name, ("learning_rate", "weight_decay", "iterations", "patience"), 0)
+    check_range(config, name, ("warmup_share", "last_rate_share"), 0, most=1)
+    check_range(config, name, ("held_out_share", "average_decay"), 0, below=1)
     if config.patience and not config.held_out_share:
         raise InputError(f"{name}.patience is {config.patience}: needs a held_out_share above 0")
 

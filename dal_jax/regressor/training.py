@@ -205,6 +205,9 @@ def train_epoch(
       The state, and the means over these steps: `loss`, each term as `loss_*`, `joint_to_fit_mm` (mean distance of the
       predicted to the registered body's joints), `learning_rate` of the last step, `images_per_second`,
       `input_wait_share` (of the time, in which the next batch was not there yet); and the metrics of `fit_batch`.
+
+    Raises:
+      errors.DivergedError: a loss or a weight is not finite after these steps.
     """
     weight = people.sample_weight
     weight = np.ones(len(people.images), np.float32) if weight is None else np.asarray(weight, np.float32)
@@ -235,6 +238,7 @@ def train_epoch(
     if began + len(taken) == len(order):
         state = dataclasses.replace(state, epoch_step=jnp.zeros_like(state.epoch_step))
     means = _means(collected)
+    struct.refuse_not_finite(f"regressor, step {int(state.step)}", means, state.learned.variables)
     seconds = time.monotonic() - started
     shown = batches.images_shown(weight, config.batch, began, began + len(taken))
     return state, means | {"images_per_second": shown / seconds, "input_wait_share": waited_s / seconds}

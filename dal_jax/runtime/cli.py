@@ -21,9 +21,10 @@ from typing import NoReturn
 from absl import app, flags, logging
 
 from dal_jax.runtime import machine
-from dal_jax.runtime.errors import InputError, one_line
+from dal_jax.runtime.errors import DivergedError, InputError, one_line
 
-BAD_INPUT = 2  # exit codes: as argparse's
+DIVERGED = 1  # exit codes
+BAD_INPUT = 2  # as argparse's
 INTERRUPTED = 130  # 128 + SIGINT, as a shell's
 UNREAD = 141  # 128 + SIGPIPE: what stdout goes to has been closed, as by `head`
 
@@ -33,7 +34,7 @@ GOES_ON = "the same command goes on from the last checkpoint"
 
 
 def run(main: Callable[[list[str]], None], interrupted: str = NOTHING_KEPT) -> NoReturn:
-    """Parse the flags, call `main(argv)` and exit: 0; 2 with one line for bad input; 130 with one line for Ctrl-C.
+    """Parse the flags, call `main(argv)` and exit: 0, or with one line 2 (bad input), 1 (diverged), 130 (Ctrl-C).
 
     interrupted: what Ctrl-C leaves and how to go on.
 
@@ -55,6 +56,8 @@ def run(main: Callable[[list[str]], None], interrupted: str = NOTHING_KEPT) -> N
             if error.filename is None:
                 raise
             fail(f"{error.filename}: {error.strerror}")
+        except DivergedError as error:
+            fail(f"{error}; the last checkpoint is finite, and a lower learning rate goes on from it", DIVERGED)
         except KeyboardInterrupt:
             print(f"\ninterrupted: {interrupted}", file=sys.stderr)
             sys.exit(INTERRUPTED)
@@ -63,10 +66,10 @@ def run(main: Callable[[list[str]], None], interrupted: str = NOTHING_KEPT) -> N
     raise AssertionError("absl.app.run exits")
 
 
-def fail(message: str) -> NoReturn:
-    """Print `error: MESSAGE` as one line on stderr and exit with code 2."""
-    print("error: " + " ".join(message.split()), file=sys.stderr)
-    sys.exit(BAD_INPUT)
+def fail(message: str, code: int = BAD_INPUT) -> NoReturn:
+    """Print `error: MESSAGE` as one line on stderr and exit."""
+    print("error: " + one_line(message), file=sys.stderr)
+    sys.exit(code)
 
 
 def _leave_unread() -> NoReturn:

@@ -3,8 +3,9 @@
 import copy
 import dataclasses
 import functools
+import math
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from dal_jax.runtime.errors import InputError
@@ -36,7 +37,7 @@ def cached_by_config(make: Callable[[Config], Made]) -> Callable[[Config], Made]
 
 
 def check_choices(config: Any, name: str = "config") -> None:
-    """Refuse a value that is not among the `Literal` choices of its field, in nested configurations too.
+    """Refuse a value that is not among the `Literal` choices of its field, or no finite number, in nested ones too.
 
     Raises:
       errors.InputError: names the field, the value and the choices.
@@ -47,6 +48,24 @@ def check_choices(config: Any, name: str = "config") -> None:
             check_choices(value, f"{name}.{field}")
         elif typing.get_origin(kind) is typing.Literal and value not in typing.get_args(kind):
             raise InputError(f"{name}.{field} is '{value}': one of {', '.join(map(str, typing.get_args(kind)))}")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{name}.{field} is {value}: a finite number")
+
+
+def check_range(
+    config: Any, name: str, fields: Iterable[str], least: float, most: float = math.inf, below: float = math.inf
+) -> None:
+    """Refuse numbers of a configuration that are not from `least` to `most`, and below `below`; NaN is neither.
+
+    Raises:
+      errors.InputError: names the field, the value and its bounds.
+    """
+    above = f"to below {below}" if below < math.inf else f"to {most}"
+    bounds = f"at least {least}" if min(most, below) == math.inf else f"from {least} {above}"
+    for field in fields:
+        value = getattr(config, field)
+        if not (least <= value <= most and value < below):
+            raise InputError(f"{name}.{field} is {value}: {bounds}")
 
 
 def with_values(config: Config, values: dict[str, Any], path: PathLike, name: str = "config") -> Config:

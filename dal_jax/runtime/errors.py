@@ -17,6 +17,14 @@ class InputError(ValueError):
         super().__init__(one_line(message))
 
 
+class DivergedError(FloatingPointError):
+    """Numbers that are not finite where training or registration goes on from them: nothing of them has been saved.
+
+    The message is one line that names what is not finite, and the step. `runtime.cli.run` prints it and exits with code
+    1; the last checkpoint is finite.
+    """
+
+
 def one_line(message: str) -> str:
     """Return a message as a line of less than a thousand characters, all of which can be printed."""
     text = " ".join(message.split())

@@ -1,10 +1,14 @@
 """Frozen dataclasses that are pytrees, by JAX alone: bodies and observations load without the network library."""
 
 import dataclasses
+import math
+from collections.abc import Mapping
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
 import numpy as np
+
+from dal_jax.runtime.errors import DivergedError
 
 T = TypeVar("T")
 
@@ -28,6 +32,29 @@ def dataclass(cls: type[T]) -> type[T]:
         data_fields=[field.name for field in fields if not field.metadata.get("static")],
         meta_fields=[field.name for field in fields if field.metadata.get("static")],
     )
+
+
+def refuse_not_finite(where: str, figures: Mapping[str, float], weights: Any) -> None:
+    """Refuse to go on with losses or weights that are not finite, before they are saved.
+
+    Args:
+      where: what was done and up to which step; the line begins with it.
+      figures: numbers to log, by name.
+      weights: a pytree of arrays.
+
+    Raises:
+      errors.DivergedError: names the first figure, or the first array, that is not finite.
+    """
+    for name, figure in figures.items():
+        if not math.isfinite(figure):
+            raise DivergedError(f"{where}: {name} is {figure}")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(weights):
+        values = np.asarray(leaf)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise DivergedError(
+                f"{where}: {np.sum(~np.isfinite(values))} of {values.size} weights {name} are not finite"
+            )
 
 
 def filled_up(tree: T) -> T:

@@ -14,7 +14,7 @@ from dal_jax.body import skeleton
 from dal_jax.lifting import folder, lift, normalise, training
 from dal_jax.lifting.config import PRESETS, Config, demo, kudo, validate
 from dal_jax.lifting.poses import read
-from dal_jax.runtime.errors import InputError
+from dal_jax.runtime.errors import DivergedError, InputError
 from tests.lifting import stick_people
 
 _SMALL = Config(
@@ -68,6 +68,15 @@ def test_stops_come_at_multiples_of_the_call():
         assert 0 <= losses["accuracy"] <= 1 and all(np.isfinite(value) for value in losses.values())
 
 
+def test_weights_that_are_not_finite_are_refused_before_they_are_kept():
+    start = training.initial_state(_SMALL, jax.random.key(0))
+    spoilt = dataclasses.replace(start, members=jax.tree.map(lambda leaf: leaf * jnp.nan, start.members))
+    stops = []
+    with pytest.raises(DivergedError, match=r"^lifter, step 4: \w+ is nan$"):
+        training.train(spoilt, _POSES, _ALL, _steps(_SMALL, 10), jax.random.key(1), lambda *each: stops.append(each))
+    assert not stops
+
+
 def test_kudo_is_as_published():
     config = kudo()
     assert (config.width, config.batch, config.learning_rate, config.adam_b1) == (1024, 16, 2e-4, 0.5)
@@ -113,7 +122,7 @@ def test_depth_is_learned_from_2d_alone(lifter):
 def test_a_wrong_value_is_named(field, value):
     config = demo()
     setattr(config, field, value)
-    with pytest.raises(InputError, match=f"config.{field}={value}"):
+    with pytest.raises(InputError, match=f"config.{field} is {value}"):
         validate(config)
 
 
@@ -235,8 +244,8 @@ def test_a_joint_clicked_wrong_has_a_large_residual(lifter):
         ({"members": False}, "members is False, expected int"),
         ({"width": [[[]]]}, r"width is \[\[\[\]\]\], expected int"),
         ({"elevation_start_deg": "\u202e\0"}, "elevation_start_deg is .*, expected float"),
-        ({"width": 0}, "width=0: at least 1"),
-        ({"learning_rate": float("nan")}, "learning_rate=nan"),
+        ({"width": 0}, "width is 0: at least 1"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"colour": 3}, "is no configuration of a lifter"),
     ],
 )

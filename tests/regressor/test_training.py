@@ -14,6 +14,7 @@ from dal_jax.regressor.augmentation import AugmentationConfig
 from dal_jax.regressor.losses import LossWeights
 from dal_jax.regressor.model import RegressorConfig
 from dal_jax.regressor.training import TrainingSet
+from dal_jax.runtime.errors import DivergedError
 from tests.regressor import people
 
 CONFIG = RegressorConfig(
@@ -83,6 +84,14 @@ def test_half_precision_is_the_trunk_s_alone(data, start):
     assert np.any(
         narrow.trained["params"]["trunk"]["conv1"]["kernel"] != wide.trained["params"]["trunk"]["conv1"]["kernel"]
     )
+
+
+def test_a_loss_that_is_not_finite_comes_back_as_no_state(data, start):
+    lengths = np.asarray(data.fits.camera_scale).copy()
+    lengths[3] = np.nan
+    spoilt = dataclasses.replace(data, fits=dataclasses.replace(data.fits, camera_scale=lengths))
+    with pytest.raises(DivergedError, match="^regressor, step 3: loss.* is nan$"):
+        _epoch(start, spoilt)
 
 
 def test_a_resumed_run_is_bit_equal(data, start):

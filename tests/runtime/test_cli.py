@@ -20,7 +20,8 @@ from absl import flags, logging
 
 from dal_jax.runtime import cli, errors
 
-_HOW = flags.DEFINE_enum("how", None, ["well", "input", "file", "bug", "much", "sleep"], "The end.", required=True)
+_WAYS = ["well", "input", "diverged", "file", "bug", "much", "sleep"]
+_HOW = flags.DEFINE_enum("how", None, _WAYS, "The end.", required=True)
 
 
 def main(_):
@@ -29,6 +30,8 @@ def main(_):
     print("started", flush=True)
     if _HOW.value == "input":
         raise errors.InputError("people.json: annotation 17:\\n  dp_I[3] is 25")
+    if _HOW.value == "diverged":
+        raise errors.DivergedError("round 1, learn: regressor, step 7: loss is nan")
     if _HOW.value == "file":
         open("absent.json")
     if _HOW.value == "bug":
@@ -65,13 +68,13 @@ def test_help_is_no_failure(command):
     done = _run(command("--help"))
     assert done.returncode == 0
     assert "Say how it ends." in done.stdout
-    assert "--how: <well|input|file|bug|much|sleep>: The end." in done.stdout
+    assert "--how: <well|input|diverged|file|bug|much|sleep>: The end." in done.stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--how=badly"], "flag --how=badly: value should be one of <well|input|file|bug|much|sleep>"),
+        (["--how=badly"], "flag --how=badly: value should be one of <well|input|diverged|file|bug|much|sleep>"),
         (["--hwo=well"], "Unknown command line flag 'hwo'. Did you mean: how ?"),
         ([], "flag --how is required"),
         (["--how=well", "more"], "unexpected argument 'more': a flag's value follows an equals sign, as in --out=DIR"),
@@ -83,6 +86,14 @@ def test_bad_input_is_one_line_and_code_2(command, arguments, told):
     done = _run(command(*arguments))
     assert done.stderr == f"error: {told}\n"
     assert done.returncode == 2
+
+
+def test_numbers_that_diverge_are_one_line_and_code_1(command):
+    done = _run(command("--how=diverged"))
+    assert done.stderr.startswith(
+        "error: round 1, learn: regressor, step 7: loss is nan; the last checkpoint is finite"
+    )
+    assert (done.stderr.count("\n"), done.returncode) == (1, 1)
 
 
 def test_a_bug_keeps_its_traceback(command):
