@@ -191,10 +191,16 @@ def train(
       on_stop: called as by `training.train`, before the checkpoint of the same step.
 
     Raises:
-      errors.InputError: the folder holds a run of another configuration, seed or poses, or something else; names the
-        first value that differs.
+      errors.InputError: the folder holds a run of another configuration, seed or poses, or something else, or another
+        process works in it; names the first value that differs.
+      errors.DivergedError: numbers are not finite; the last checkpoint is.
     """
     path = pathlib.Path(path)
+    with files.locked(path):
+        return _train(path, poses, config, seed, checkpoint_seconds, on_stop)
+
+
+def _train(path: pathlib.Path, poses: Poses2D, config: Config, seed: int, checkpoint_seconds: float, on_stop):
     _claim(path, config, seed, poses)
     initial_key, training_key = jax.random.split(jax.random.key(seed))
     checkpoints = Checkpoints(path / "checkpoints")

@@ -53,11 +53,18 @@ def deform_and_learn(
       overwrite: throw away the run in `workdir` and start anew.
 
     Raises:
-      errors.InputError: the configuration, the folder or the data cannot be used; one line.
+      errors.InputError: the configuration, the folder or the data cannot be used, or another process works in
+        `workdir`; one line.
+      errors.DivergedError: numbers are not finite; the last checkpoint is.
     """
     machine.configure()
     workdir = pathlib.Path(workdir)
     config.check()
+    with files.locked(workdir):
+        return _deform_and_learn(config, workdir, data_dir, overwrite)
+
+
+def _deform_and_learn(config: Config, workdir: pathlib.Path, data_dir: PathLike | None, overwrite: bool) -> Result:
     folder = RunFolder(workdir, config, overwrite)
     template = load_body(config.body or FREE_BODY)
     train, test = load(config, workdir.parent / "data" if data_dir is None else data_dir)

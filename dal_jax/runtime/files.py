@@ -6,10 +6,12 @@ same command goes on with after a kill.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
@@ -21,6 +23,7 @@ from dal_jax.runtime.errors import InputError
 PathLike = str | os.PathLike[str]
 
 _UNFINISHED = ".unfinished"  # folder inside a folder of results
+_LOCK = ".lock"  # in a folder that a process works in
 _RUN = "run.json"  # in it: what the results depend on
 
 
@@ -137,6 +140,33 @@ def is_unfinished(out: PathLike) -> bool:
 
 
 @contextlib.contextmanager
+def locked(folder: PathLike) -> Iterator[None]:
+    """Keep other processes out of a folder, which is made if missing. The lock of a killed process is gone with it.
+
+    Raises:
+      InputError: it is a file, or another process works in it; names it.
+    """
+    path = pathlib.Path(folder)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file, not a folder")
+    path.mkdir(parents=True, exist_ok=True)
+    lock = path / _LOCK
+    with lock.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise InputError(f"{path}: {file.read(200) or 'another process'} is working there") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def making(out: PathLike, names: Sequence[str], run: dict[str, Any], overwrite: bool) -> Iterator[pathlib.Path]:
     """Yield a folder to make results in; they move to `out` when the block ends without an exception.
 
@@ -150,18 +180,23 @@ def making(out: PathLike, names: Sequence[str], run: dict[str, Any], overwrite: 
       overwrite: replace old results, and start anew.
 
     Raises:
-      InputError: results are there, or the unfinished ones of another run; names the first value that differs.
+      InputError: another process works there; results are there, or the unfinished ones of another run; names the first
+        value that differs.
     """
-    building = _opened(pathlib.Path(out), names, run, overwrite)
     try:
-        yield building
+        with locked(out):
+            building = _opened(pathlib.Path(out), names, run, overwrite)
+            try:
+                yield building
+            except InputError:
+                shutil.rmtree(building)
+                raise
+            publish(building, out, names)
+            shutil.rmtree(building)
     except InputError:
-        shutil.rmtree(building)
         if not any(pathlib.Path(out).iterdir()):
             pathlib.Path(out).rmdir()
         raise
-    publish(building, out, names)
-    shutil.rmtree(building)
 
 
 def publish(building: pathlib.Path, out: PathLike, names: Sequence[str]) -> None:

@@ -4,6 +4,8 @@ import codecs
 import json
 import os
 import stat
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -169,3 +171,21 @@ def test_a_spoiled_note_of_the_run_is_named(tmp_path):
         with pytest.raises(InputError, match=told) as caught:
             _make(tmp_path)
         assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_folder_is_one_process_s_until_it_ends_or_is_killed(tmp_path):
+    holder = (
+        "import sys, time; from dal_jax.runtime import files\n"
+        "with files.locked(sys.argv[1]): print(1, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", holder, str(tmp_path)], stdout=-1, text=True) as other:
+        assert other.stdout.readline() == "1\n"
+        with (
+            pytest.raises(InputError, match=rf"{tmp_path}: process {other.pid} on .* is working there$"),
+            files.locked(tmp_path),
+        ):
+            pass
+        other.kill()
+    with files.locked(tmp_path):
+        assert str(os.getpid()) in (tmp_path / ".lock").read_text()
+    assert not any(tmp_path.iterdir())
