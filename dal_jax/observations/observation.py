@@ -14,6 +14,27 @@ from dal_jax.runtime import struct
 
 
 @struct.dataclass
+class Expected:
+    """What the other frames of a track say about a person's body in this one: Gaussians about a body (batch leading).
+
+    rotation: of every segment, body to camera; by d = log(G Gbar'), in camera axes, radians.
+    rotation_root: R with the energy |R d|^2.
+    stretch: log scales of the segments against their parents'; stretch_weight: of their squared deviations.
+    log_girth, girth_weight: likewise, where girth is an unknown.
+    place: of the pelvis in the crop, and the log scale of its segment in it, crop units a metre; place_weight.
+    """
+
+    rotation: Float[Array | np.ndarray, "*batch 24 3 3"]
+    rotation_root: Float[Array | np.ndarray, "*batch 24 3 3"]
+    stretch: Float[Array | np.ndarray, "*batch 23"]
+    stretch_weight: Float[Array | np.ndarray, "*batch 23"]
+    log_girth: Float[Array | np.ndarray, "*batch"]
+    girth_weight: Float[Array | np.ndarray, "*batch"]
+    place: Float[Array | np.ndarray, "*batch 3"]
+    place_weight: Float[Array | np.ndarray, "*batch 3"]
+
+
+@struct.dataclass
 class Observation:
     """One person's annotation in crop coordinates: the square crop is [-1, 1], y down (leading axes batch).
 
@@ -25,6 +46,7 @@ class Observation:
     depth: z of eq. 4 from the lifting, crop units, z away from the camera; from where is left open.
     box_px: x, y, width, height of the square crop in the photograph, px.
     pinhole: the camera, if it is known; None: weak perspective, as in the paper.
+    expected: of a frame of a track what the others say; None: nothing, as in the paper.
     keypoint_set: which places on the body the key points are, a name of `skeleton.KEYPOINT_SETS`.
     """
 
@@ -38,6 +60,7 @@ class Observation:
     depth_confidence: Float[Array | np.ndarray, "*batch k"]
     box_px: Float[Array | np.ndarray, "*batch 4"]
     pinhole: Pinhole | None = None
+    expected: Expected | None = None
     keypoint_set: str = struct.static(default="h36m")
 
 

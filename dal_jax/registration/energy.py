@@ -2,7 +2,8 @@
 
     L = w_dense L_dense + w_KP L_KP + w_scale L_scale + w_joint L_joint + w_det L_det,   each L = sum of squares
 
-and, of our own, w_limit L_limit (joint limits) and w_shape L_shape (`priors.ShapePrior`).
+and, of our own, w_limit L_limit (joint limits), w_shape L_shape (`priors.ShapePrior`) and, of a frame of a track,
+L_expected (`tracks`), whose weights are its observation's.
 
 Residual vectors rather than losses, so that first-order optimisers (sum of squares) and Gauss-Newton (Jacobian) share
 them. A confidence c enters a residual as sqrt(c). A `Term` adds one of the user's own.
@@ -23,11 +24,12 @@ from dal_jax.body.cameras import Pinhole
 from dal_jax.body.kinematics import Segments
 from dal_jax.body.parameters import BodyParameters, fix_gauge
 from dal_jax.body.template import Template
+from dal_jax.observations.observation import Expected
 from dal_jax.observations.residuals import Target, dense_residual, keypoint_residual
 from dal_jax.registration.priors import PosePrior, ShapePrior
 from dal_jax.runtime import struct
 
-TERMS = ("dense", "keypoint", "scale", "joint", "det", "limit", "shape")
+TERMS = ("dense", "keypoint", "scale", "joint", "det", "limit", "shape", "expected")
 _DET_MARGIN = 1.0
 
 
@@ -186,6 +188,26 @@ def limit_residual(pose: Float[Array | np.ndarray, "23 3"]) -> Float[Array, "23 
     return joint_limits.excess(pose)
 
 
+def expected_residual(template: Template, posed: "PosedBody", expected: Expected | None) -> Float[Array, "residuals"]:
+    """Return how a body deviates from what its track expects, whitened; nothing without a track (not in the paper)."""
+    if expected is None:
+        return jnp.zeros(0)
+    unknowns, rotation = posed.unknowns, posed.segments.rotation
+    apart = rotations.matrix_to_axis_angle(
+        jnp.matmul(rotation, jnp.swapaxes(jnp.asarray(expected.rotation), -1, -2), precision="highest")
+    )
+    apart = jnp.einsum("kij,kj->ki", expected.rotation_root, apart, precision="highest")
+    stretch = scale_residual(template, unknowns.log_segment_scale) - expected.stretch
+    scale = unknowns.log_camera_scale + jnp.asarray(unknowns.log_segment_scale)[0]
+    place = jnp.append(jnp.asarray(unknowns.translation), scale) - expected.place
+    parts = [
+        apart.ravel(), jnp.sqrt(expected.stretch_weight) * stretch, jnp.sqrt(expected.place_weight) * place
+    ]  # fmt: skip
+    if unknowns.log_girth is not None:
+        parts.append((jnp.sqrt(expected.girth_weight) * (unknowns.log_girth - expected.log_girth))[None])
+    return jnp.concatenate(parts)
+
+
 def det_residual(raw_rotation: Float[Array | np.ndarray, "3 3"]) -> Float[Array, "1"]:
     """Return max(0, 1 - det) of the nine raw numbers, which keeps Gram-Schmidt from returning a reflection.
 
@@ -252,6 +274,7 @@ def residuals(
         "det": det_residual(unknowns.raw_rotation),
         "limit": limit_residual(unknowns.pose),
         "shape": shape_residual(template, unknowns, objective.active_shape()),
+        "expected": expected_residual(template, posed, target.observation.expected),
     }
     return own | {term.name: term.residual(posed) for term in objective.terms}
 
@@ -267,7 +290,7 @@ def weighted_residuals(
     expected = [*TERMS, *(term.name for term in objective.terms)]
     if sorted(terms) != sorted(expected):
         raise ValueError(f"terms {sorted(terms)} are not {sorted(expected)}")
-    weights = {name: getattr(objective.weights, name) for name in TERMS}
+    weights = {name: getattr(objective.weights, name, 1.0) for name in TERMS}
     weights |= {term.name: term.weight for term in objective.terms}
     used = {name: weight for name, weight in weights.items() if weight is not None}
     return jnp.concatenate([jnp.sqrt(jnp.asarray(weight)) * terms[name].ravel() for name, weight in used.items()])

@@ -25,7 +25,7 @@ from dal_jax.registration import schedules, starts as starts_lib
 from dal_jax.registration.energy import Objective, as_arrays, parameter_energy
 from dal_jax.registration.solvers import solve
 from dal_jax.registration.solvers.descent import Solution, SolverOptions
-from dal_jax.registration.solvers.solve import Batch
+from dal_jax.registration.solvers.solve import Batch, Information
 from dal_jax.registration.solvers.tree import model
 from dal_jax.registration.solvers.tree.model import TreeModel
 from dal_jax.runtime import struct
@@ -46,6 +46,7 @@ class RegistrationConfig:
     tolerance: a fit is finished when a step lowers its energy by less than this (relative); 0: all steps are taken.
     schedule: one of `schedules.SCHEDULES`.
     devices: how many to use; 0: all that JAX sees.
+    information: whether a `Fit` comes with its `Information`; not of bodies with pose blendshapes.
     """
 
     optimizer: str = "lm"
@@ -56,6 +57,7 @@ class RegistrationConfig:
     tolerance: float = 0.0
     schedule: str = "constant"
     devices: int = 0
+    information: bool = False
 
 
 @struct.dataclass
@@ -68,6 +70,7 @@ class Fit:
     converged: the last accepted step lowered the energy by less than 1%.
     steps: taken in the last stage.
     start_energy: of the fit from every start.
+    information: how well the image tells the body; None where the configuration does not ask for it.
     """
 
     parameters: BodyParameters
@@ -76,6 +79,7 @@ class Fit:
     converged: Bool[Array | np.ndarray, "people"]
     steps: Int[Array | np.ndarray, "people"]
     start_energy: Float[Array | np.ndarray, "people starts"]
+    information: Information | None = None
 
 
 def register(
@@ -158,7 +162,7 @@ class Fitter:
         mesh = _mesh(config.devices)
         self.devices = mesh.size
         self._config = config
-        self._fit = _compiled(config.optimizer, config.starts, int(config.steps), config.schedule, mesh)
+        self._fit = _compiled(config.optimizer, config.starts, int(config.steps), config.schedule, mesh, config.information)
         self._people = NamedSharding(mesh, PartitionSpec("data"))
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self._template = template
@@ -234,7 +238,7 @@ def _arrived(fit: Fit, count: int) -> Fit:
 
 
 @functools.cache
-def _compiled(optimizer: str, starts: str, steps: int, schedule: str, mesh: Mesh):
+def _compiled(optimizer: str, starts: str, steps: int, schedule: str, mesh: Mesh, information: bool):
     """Return the jitted fit of one chunk; one compilation for each of these and each shape."""
 
     def fit_shard(tree, template, objective, learning_rate, tolerance, observations, given) -> Fit:
@@ -245,7 +249,11 @@ def _compiled(optimizer: str, starts: str, steps: int, schedule: str, mesh: Mesh
             for stage in schedules.stages(schedule, objective):
                 solution = solve.solve(optimizer, Batch(template, tree, target, stage, start), options)
                 start = solution.state
-            return _best(solution)
+            best = _best(solution)
+            if information:
+                batch = Batch(template, tree, target, stage, best.parameters)
+                best = dataclasses.replace(best, information=solve.information(batch))
+            return best
 
     everywhere, split = PartitionSpec(), PartitionSpec("data")
     sharded = jax.shard_map(

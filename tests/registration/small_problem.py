@@ -9,7 +9,7 @@ import numpy as np
 from dal_jax.body import cameras, kinematics, parameters, rotations, skeleton, skinning
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template, across_bones
-from dal_jax.observations.observation import Observation
+from dal_jax.observations.observation import Expected, Observation
 from dal_jax.registration import priors
 from dal_jax.registration.priors import PosePrior, ShapePrior
 
@@ -114,6 +114,23 @@ def _project(person, face, barycentric):
     joints = skinning.h36m_joints(template, segments)
     place = functools.partial(cameras.project, camera_scale=person.camera_scale, translation=person.translation)
     return place(points), place(joints), person.camera_scale * joints[:, 2]
+
+
+def expected(people: BodyParameters, seed: int = 0) -> Expected:
+    """Return what tracks might expect near these bodies: half a radian or so away, by weights that differ."""
+    random, count = np.random.default_rng(seed), len(people.camera_scale)
+    world = jax.jit(jax.vmap(lambda one: kinematics.pose_segments(small_template(), one).rotation))(people)
+    turned = rotations.axis_angle_to_matrix(jnp.asarray(random.normal(0.0, 0.3, (count, 24, 3)), jnp.float32))
+    return Expected(
+        rotation=np.asarray(turned @ world),
+        rotation_root=random.normal(0.0, 2.0, (count, 24, 3, 3)).astype(np.float32),
+        stretch=random.normal(0.0, 0.1, (count, 23)).astype(np.float32),
+        stretch_weight=random.uniform(1.0, 50.0, (count, 23)).astype(np.float32),
+        log_girth=random.normal(0.0, 0.1, count).astype(np.float32),
+        girth_weight=random.uniform(1.0, 50.0, count).astype(np.float32),
+        place=random.normal(0.0, 0.1, (count, 3)).astype(np.float32),
+        place_weight=random.uniform(1.0, 50.0, (count, 3)).astype(np.float32),
+    )
 
 
 def pose_prior(seed: int = 0) -> PosePrior:

@@ -20,6 +20,8 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
 
 from dal_jax.body.parameters import BodyParameters, t_pose
 from dal_jax.body.template import Template
@@ -31,6 +33,7 @@ from dal_jax.registration.solvers.optax_solver import nearest, wrong
 from dal_jax.registration.solvers.problem import Problem, move, tangent_size
 from dal_jax.registration.solvers.tree import lm, state as state_lib
 from dal_jax.registration.solvers.tree.model import TreeModel
+from dal_jax.runtime import struct
 
 Solver = Callable[[Problem, SolverOptions], Solution]
 
@@ -48,6 +51,18 @@ class Batch:
     target: Target
     objective: Objective
     start: BodyParameters
+
+
+@struct.dataclass
+class Information:
+    """How well images tell bodies (leading axis: people): energy a squared unit; see `tree.elimination.information`.
+
+    segments: over the rotation (camera axes, radians) and the log scale of each segment, given its parent's.
+    place: of the pelvis, x and y in crop units, and of the log scale of its segment.
+    """
+
+    segments: Float[Array | np.ndarray, "people 24 4 4"]
+    place: Float[Array | np.ndarray, "people 3"]
 
 
 def solve(optimizer: str, batch: Batch, options: SolverOptions) -> Solution:
@@ -79,6 +94,14 @@ def check(optimizer: str) -> None:
     text = _in_full(optimizer)
     if text.startswith("optax."):
         optax_solver.check(text, jax.eval_shape(lambda: from_parameters(t_pose())))
+
+
+def information(batch: Batch) -> Information:
+    """Return how well images tell the bodies that a batch starts from (one start each), by elimination on the tree."""
+    start = jax.tree.map(lambda leaf: leaf[None], batch.objective.start_from(batch.start))
+    state = state_lib.from_parameters(batch.tree, start)
+    segments, place = lm.information(batch.tree, batch.target, state, batch.objective)
+    return Information(jnp.moveaxis(segments[..., 0, :], -1, 0), jnp.moveaxis(place[:, 0], -1, 0))
 
 
 # --- by name ---

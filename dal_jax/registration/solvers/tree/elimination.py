@@ -40,7 +40,46 @@ def solve_step(
     damping: Float[Array, "..."],
 ) -> tuple[Float[Array, "24 4 ..."], Float[Array, "2 ..."], Float[Array, "..."] | None]:
     """Return the minimiser of the majoriser plus damping: the step that `state.retract` takes."""
-    levels = [slice(level[0], level[-1] + 1) for level in kinematics.nodes_by_depth(model.parents)]
+    rows, _, motion, here, shared = _eliminate(model, problem, state, value, damping)
+    move, control, shared = _solve_root(here, shared, damping)
+
+    root_move, controls, levels = move[0, :2], [control], _levels(model)
+    for depth in range(1, len(levels)):
+        is_child = _is_child(model.parents, depth).T
+        arrive = functools.partial(_arrive, is_child)
+        move, parent = stage(arrive, motion[levels[depth]], move, control)
+        control = stage(_follow, rows[depth], move, parent, shared)
+        controls.append(control)
+    log_girth = None
+    if shared is not None and problem.shape is not None and problem.shape.girth is not None:
+        log_girth = jnp.clip(shared[0, 0], -_MAX_LOG_GIRTH, _MAX_LOG_GIRTH)
+    return jnp.concatenate(controls), root_move, log_girth
+
+
+def information(
+    model: TreeModel, problem: TreeProblem, state: TreeState, value: Value
+) -> tuple[Float[Array, "24 4 4 ..."], Float[Array, "3 ..."]]:
+    """Return how well each segment's rotation and log scale, and the body's place, are known: energy a squared unit.
+
+    A segment's matrix over (w, q) is what the elimination has of it: its own points and those of all below it, whose
+    controls are eliminated, its parent and the place of its joint held. Place: x and y of the pelvis and the log scale.
+    """
+    still = jnp.zeros_like(value.energy)
+    _, systems, _, root, _ = _eliminate(model, problem, state, value, still)
+    return jnp.concatenate([root[:, 3:, 3:7], *systems]), jnp.stack([root[0, 0, 0], root[0, 1, 1], root[0, 6, 6]])
+
+
+def _levels(model: TreeModel) -> list[slice]:
+    return [slice(level[0], level[-1] + 1) for level in kinematics.nodes_by_depth(model.parents)]
+
+
+def _eliminate(model: TreeModel, problem: TreeProblem, state: TreeState, value: Value, damping: Float[Array, "..."]):
+    """Eliminate the controls from the leaves to the root.
+
+    Return by level the factors and (a list, the root's missing) the systems of the controls, the motions of the bones,
+    the quadratic left at the root, and that of what all segments share.
+    """
+    levels = _levels(model)
     levers, shape = stage(functools.partial(state_lib.levers, model), state), problem.shape
     quadratic = quadratics.segment_quadratic(problem, levers, value)
     girth = quadratics.girth_quadratic(model, problem, state, value, levers)
@@ -50,13 +89,14 @@ def solve_step(
     widen = functools.partial(_widen, 0 if shape is None else shape.factors.shape[1])
     motion = stage(functools.partial(contract, quadratics.MOTION), bone_offsets(model, state))
 
-    rows, here = {}, widen(quadratic[levels[-1]])
+    rows, systems, here = {}, [], widen(quadratic[levels[-1]])
     shared = None if shape is None else _shared_alone(shape, girth, damping)
     for depth in reversed(range(1, len(levels))):
         nodes, is_child = levels[depth], _is_child(model.parents, depth)
         curvatures = jax.tree.map(lambda each, nodes=nodes: each[nodes], (value.curvature, value.prior_curvature))
         coupling = None if shape is None else jnp.pad(shape.coupling()[nodes], ((0, 0), (int(girth is not None), 0)))
         system = stage(_control_rows, here, value.pull[nodes], *curvatures, coupling, damping)
+        systems.insert(0, system[:, :, :4])
         rows[depth] = _factorise(system)
         left, taken = stage(_minimum, here, rows[depth])
         if shared is not None:
@@ -64,19 +104,7 @@ def solve_step(
         columns = stage(_move_columns, left, motion[nodes])
         hand_up = functools.partial(_hand_up, is_child)
         here = stage(hand_up, widen(quadratic[levels[depth - 1]]), columns, motion[nodes])
-    move, control, shared = _solve_root(here, shared, damping)
-
-    root_move, controls = move[0, :2], [control]
-    for depth in range(1, len(levels)):
-        is_child = _is_child(model.parents, depth).T
-        arrive = functools.partial(_arrive, is_child)
-        move, parent = stage(arrive, motion[levels[depth]], move, control)
-        control = stage(_follow, rows[depth], move, parent, shared)
-        controls.append(control)
-    log_girth = None
-    if girth is not None and shared is not None:
-        log_girth = jnp.clip(shared[0, 0], -_MAX_LOG_GIRTH, _MAX_LOG_GIRTH)
-    return jnp.concatenate(controls), root_move, log_girth
+    return rows, systems, motion, here, shared
 
 
 def _widen(factors: int, quadratic):

@@ -2,10 +2,13 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from dal_jax.body import joint_limits, rotations
+from dal_jax.observations.observation import Expected
 from dal_jax.observations.residuals import Target
 from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.registration.priors import PosePrior
@@ -42,6 +45,23 @@ class ShapeTerm:
 
 
 @struct.dataclass
+class ExpectedTerm:
+    """What tracks expect (`Expected`), batch axes last, one start for all: about G, stretches, girth and place.
+
+    curvature: of the half quadratic over (dp_k, u_k) of every segment. Stretches are zero at the root.
+    """
+
+    axes: Float[Array, "24 3 3 starts people"]
+    precision: Float[Array, "24 3 3 starts people"]
+    curvature: Float[Array, "24 7 7 starts people"]
+    stretch: Float[Array, "24 starts people"]
+    stretch_weight: Float[Array, "24 starts people"]
+    girth: tuple[Float[Array, "starts people"], Float[Array, "starts people"]]
+    place: Float[Array, "3 starts people"]
+    place_weight: Float[Array, "3 starts people"]
+
+
+@struct.dataclass
 class TreeProblem:
     """What stays fixed while people are fitted (batch axes last: starts, people).
 
@@ -50,6 +70,7 @@ class TreeProblem:
       the reference's depths, as of the points (`points`).
     prior_mean, prior_precision: Abar of every joint (the root: 1), and its P (the root: 0); None without a prior.
     shape: the prior on proportions; None without one.
+    expected: None where people are no frames of tracks.
     """
 
     dense: DenseTerm
@@ -63,6 +84,7 @@ class TreeProblem:
     prior_mean: Float[Array, "24 3 3"] | None
     prior_precision: Float[Array, "24 3 3"] | None
     shape: ShapeTerm | None
+    expected: ExpectedTerm | None
 
 
 @struct.dataclass
@@ -71,6 +93,7 @@ class Value:
 
     energy: eq. 2; gradient: half of it by the affine maps of the segments; pull: by the controls r (rotation, stretch);
     curvature: of the pulls, a diagonal; prior_curvature: of the pull to a pose prior, by the rotations.
+    expected: half gradient of what tracks expect, by (dp, u) of the segments.
     """
 
     energy: Float[Array, "starts people"]
@@ -78,6 +101,7 @@ class Value:
     pull: Float[Array, "24 4 starts people"]
     curvature: Float[Array, "24 4 ..."]
     prior_curvature: Float[Array, "24 3 3 ..."] | None
+    expected: Float[Array, "24 7 starts people"] | None
 
 
 def make_problem(
@@ -104,6 +128,7 @@ def make_problem(
         prior_mean=prior_mean,
         prior_precision=prior_precision,
         shape=_shape_term(objective),
+        expected=_expected_term(target.observation.expected),
     )
 
 
@@ -130,6 +155,28 @@ def _by_segment(prior: PosePrior) -> tuple[Float[Array, "24 3 3"], Float[Array, 
     return jnp.concatenate([identity, mean]), jnp.concatenate([jnp.zeros_like(identity), precision])
 
 
+def _expected_term(expected: Expected | None) -> ExpectedTerm | None:
+    """Return what tracks expect, batch axes last."""
+    if expected is None:
+        return None
+    given = jax.tree.map(lambda leaf: jnp.moveaxis(jnp.asarray(leaf), 0, -1)[..., None, :], expected)
+    precision = state_lib.sum_of(given.rotation_root[:, i, :, None] * given.rotation_root[:, i, None] for i in range(3))
+    corner = jnp.eye(3)[:, :, None, None] * given.place_weight[:, None]
+    order = np.array([0, 1, 3, 4, 5, 6, 2])  # (x, y, log scale) are dp_x, dp_y and q of the root
+    corner = jnp.pad(corner, [(0, 4), (0, 4), (0, 0), (0, 0)])[order][:, order]
+    curvature = jnp.pad(precision, [(0, 0), (3, 1), (3, 1), (0, 0), (0, 0)])
+    return ExpectedTerm(
+        axes=jnp.swapaxes(given.rotation, 1, 2),
+        precision=precision,
+        curvature=curvature.at[0].add(corner),
+        stretch=jnp.pad(given.stretch, [(1, 0), (0, 0), (0, 0)]),
+        stretch_weight=jnp.pad(given.stretch_weight, [(1, 0), (0, 0), (0, 0)]),
+        girth=(given.log_girth, given.girth_weight),
+        place=given.place,
+        place_weight=given.place_weight,
+    )
+
+
 def recentre(
     model: TreeModel,
     problem: TreeProblem,
@@ -154,7 +201,9 @@ def evaluate(model: TreeModel, problem: TreeProblem, state: TreeState) -> Value:
     keypoint_energy, keypoint_gradient = points.evaluate_keypoints(model, problem.goal, problem.mass, maps)
     pull_energy, pull, curvature, prior_curvature = _pull_terms(model, problem, state)
     gradient = keypoint_gradient + _with_depth_row(dense_gradient)
-    return Value(dense_energy + keypoint_energy + pull_energy, gradient, pull, curvature, prior_curvature)
+    expected_energy, expected = _evaluate_expected(problem.expected, state)
+    energy = dense_energy + keypoint_energy + pull_energy + expected_energy
+    return Value(energy, gradient, pull, curvature, prior_curvature, expected)
 
 
 def exact_energy(
@@ -169,7 +218,21 @@ def exact_energy(
     dense = points.exact_energy(target, weights, maps)
     goal, mass = points.keypoint_goal(model, target, weights, maps)
     keypoints, _ = points.evaluate_keypoints(model, goal, mass, maps)
-    return dense + keypoints + _pull_terms(model, problem, state)[0]
+    return dense + keypoints + _pull_terms(model, problem, state)[0] + _evaluate_expected(problem.expected, state)[0]
+
+
+def _evaluate_expected(expected: ExpectedTerm | None, state: TreeState) -> tuple[Array | float, Array | None]:
+    """Return |R log(G Gbar')|^2 and what place deviates, and their half gradient by (dp, u); stretches are pulls."""
+    if expected is None:
+        return 0.0, None
+    apart, angle = _rotation_vector(expected.axes, state.axes)
+    force = state_lib.sum_of(expected.precision[:, :, j] * apart[:, None, j] for j in range(3))
+    place = jnp.concatenate([state.translation, state.log_scale[:1]]) - expected.place
+    pull = expected.place_weight * place
+    energy = jnp.sum(force * apart, axis=(0, 1)) + jnp.sum(pull * place, axis=0)
+    torque = _by_rotation(apart, angle, force)
+    at_root = jnp.pad(pull[None], [(0, len(torque) - 1)] + [(0, 0)] * (torque.ndim - 1))
+    return energy, jnp.concatenate([at_root[:, :2], jnp.zeros_like(at_root[:, :1]), torque, at_root[:, 2:]], axis=1)
 
 
 def _with_depth_row(planar: Float[Array, "24 4 2 ..."]) -> Float[Array, "24 4 3 ..."]:
@@ -215,6 +278,14 @@ def _pull_terms(model: TreeModel, problem: TreeProblem, state: TreeState) -> tup
     if problem.shape is not None:
         scale_pull = scale_pull + shape_pull[:, None]
     pull = jnp.concatenate([pull, scale_pull], axis=1)
+    if problem.expected is not None:
+        apart, weight = stretch - problem.expected.stretch, problem.expected.stretch_weight
+        total = total + jnp.sum(weight * apart**2, axis=0)
+        pull = pull.at[:, 3].add(weight * apart)
+        curvature = curvature + jnp.pad(weight[:, None], [(0, 0), (3, 0), (0, 0), (0, 0)])
+        if state.log_girth is not None:
+            mean, weight = problem.expected.girth
+            total = total + weight * (state.log_girth - mean) ** 2
     return total, pull, curvature, prior_curvature
 
 

@@ -44,6 +44,8 @@ Layout: structure of arrays, segments first and batch axes (starts, people) last
 over the batch. `points`, `evaluation` and `elimination` are the parts; this file is the damping, and which fits accept.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -127,6 +129,15 @@ def minimise(
     _, iterate = jax.lax.while_loop(another, run_round, (0, iterate))
     exact = evaluation.exact_energy(model, problem, target, objective.weights, iterate.state)
     return Solution(iterate.state, exact, iterate.relative_decrease, iterate.steps)
+
+
+def information(
+    model: TreeModel, target: Target, state: TreeState, objective: Objective
+) -> tuple[Float[Array, "24 4 4 starts people"], Float[Array, "3 starts people"]]:
+    """Return how well an image tells the body at a state (`elimination.information`), without what tracks expect."""
+    target = dataclasses.replace(target, observation=dataclasses.replace(target.observation, expected=None))
+    problem = evaluation.make_problem(model, target, objective, state)
+    return elimination.information(model, problem, state, evaluation.evaluate(model, problem, state))
 
 
 def _step(model: TreeModel, problem: TreeProblem, now: _Iterate, tolerance: float | Float[Array, ""]) -> _Iterate:

@@ -29,12 +29,19 @@ def _control(rows: np.ndarray) -> np.ndarray:
 def segment_quadratic(
     problem: TreeProblem, levers: Float[Array, "24 4 3 ..."], value: Value
 ) -> Float[Array, "24 7 8 ..."]:
-    """Return the data terms' half quadratic of every segment over (dp_k, u_k, 1): majoriser blocks, exact gradient.
+    """Return the half quadratic of every segment over (dp_k, u_k, 1): majoriser blocks, exact gradient.
+
+    Of the data terms, and of what tracks expect.
 
     Rows (dp, u) of its symmetric 8 x 8 matrix, the constant's column last.
     """
     blocks = state_lib.stage(_data_blocks, problem.planar_moments, problem.depth_moments, levers, value.gradient)
-    return state_lib.stage(_assemble, *blocks)
+    quadratic = state_lib.stage(_assemble, *blocks)
+    if problem.expected is None or value.expected is None:
+        return quadratic
+    gradient = value.expected[:, :, None]
+    curvature = jnp.broadcast_to(problem.expected.curvature, (*gradient.shape[:2], 7, *gradient.shape[3:]))
+    return quadratic + jnp.concatenate([curvature, gradient], axis=2)
 
 
 def girth_quadratic(
@@ -56,7 +63,11 @@ def girth_quadratic(
         _girth_blocks, problem.planar_moments, problem.depth_moments, levers, of_girth, value.gradient
     )
     stiffness = problem.shape.weight * precision
-    return coupling, gradient + stiffness * (state.log_girth - mean), curvature + stiffness
+    gradient, curvature = gradient + stiffness * (state.log_girth - mean), curvature + stiffness
+    if problem.expected is not None:
+        mean, stiffness = problem.expected.girth
+        gradient, curvature = gradient + stiffness * (state.log_girth - mean), curvature + stiffness
+    return coupling, gradient, curvature
 
 
 def _girth_blocks(planar_moments, depth_moments, levers, of_girth, gradient):
