@@ -78,6 +78,13 @@ _HEIGHT = flags.DEFINE_float(
     "height_cm", None, "True height of everybody: measurements are then in cm, else shares of the height.",
     measurements.LEAST_CM, measurements.MOST_CM,
 )  # fmt: skip
+_TRACKS = flags.DEFINE_bool(
+    "tracks",
+    False,
+    "The photographs are a video's frames, by the last number in their names: people are followed, by the annotation's "
+    "track_id where it has them, and have one shape and smooth motion. See docs/tracks.md.",
+)
+_FPS = flags.DEFINE_float("fps", 30.0, "Frames a second, as the photographs are numbered; with --tracks.", 0.1)
 _INITIAL = flags.DEFINE_string("initial", None, "An earlier fits.npz of the same people, as one more start.")
 _STARTS = flags.DEFINE_enum(
     "starts", "headings4", [name for name in STARTS if name != "given"], "Where the fit starts."
@@ -183,6 +190,8 @@ def _options() -> FitOptions:
         raise InputError(f"--optimizer={_OPTIMIZER.value}: {str(error).split(': ', 1)[-1]}") from error
     if _BLENDSHAPES.value and _OPTIMIZER.value == "lm":
         raise InputError("--pose_blendshapes: the optimiser lm knows none; take --optimizer=dense_lm")
+    if _TRACKS.value and _OPTIMIZER.value != "lm":
+        raise InputError(f"--tracks: are fitted by the optimiser lm, not by --optimizer={_OPTIMIZER.value}")
     if _PITCH.value is not None and _WEIGHTS.value != "pose_prior":
         raise InputError(f"--pitch_deg: belongs to --weights=pose_prior, not to {_WEIGHTS.value}")
     return FitOptions(
@@ -197,6 +206,8 @@ def _options() -> FitOptions:
         focal_px=_FOCAL.value,
         pitch_deg=_PITCH.value,
         height_cm=_HEIGHT.value,
+        tracks=_TRACKS.value,
+        fps=_FPS.value,
         tolerance=_TOLERANCE.value,
         quality=_QUALITY.value,
         held_out_share=_HOLDOUT.value,

@@ -102,6 +102,21 @@ def mpjpe_scale_matched_mm(
     return _mean_distance(scale * joints, joints_true_mm)
 
 
+def acceleration_error_mm(
+    joints: Float[Array | np.ndarray, "frames j 3"], joints_true_mm: Float[Array | np.ndarray, "frames j 3"]
+) -> Float[Array, ""]:
+    """Return the mean distance between second differences in time, mm a frame squared: how much a motion jitters.
+
+    Both relative to a place of the body. One scale for all frames brings the prediction nearest to the truth, so that
+    a size that changes from frame to frame counts. Joints whose truth is not known (NaN) are left out.
+    """
+    joints, joints_true_mm = jnp.asarray(joints), jnp.asarray(joints_true_mm)
+    squared = jnp.where(jnp.isfinite(joints_true_mm), joints**2, 0.0)
+    scale = _ratio(jnp.maximum(jnp.nansum(joints * joints_true_mm), 0.0), jnp.sum(squared))
+    apart = jnp.diff(scale * joints - joints_true_mm, n=2, axis=0)
+    return jnp.nanmean(jnp.sqrt(jnp.sum(apart**2, axis=-1)))
+
+
 def mpjpe_bone_sum_mm(
     joints: Float[Array | np.ndarray, "17 3"],
     joints_true_mm: Float[Array | np.ndarray, "17 3"],

@@ -17,6 +17,7 @@ from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.fits import file
 from dal_jax.fits.file import FitRows
+from dal_jax.observations.following import Frames
 from dal_jax.observations.observations import Observations
 from dal_jax.observations.person import AnnotatedPerson, Annotations
 from dal_jax.runtime import files
@@ -79,6 +80,14 @@ class Fits(FitRows):
         if annotations is not None:
             fields = file.spread(fields, annotations.entries)
         return cls(**fields, body=body, observations=observations, annotations=annotations)
+
+    def follow(self, frames: Frames) -> None:
+        """Say whose each row is and when: `track_id` and `frame`, -1 of rows that were not fitted."""
+        rows = self._fitted_rows()
+        for name, values in (("track_id", frames.track), ("frame", frames.frame)):
+            self.extra[name] = np.full(len(self), -1, np.int64)
+            self.extra[name][rows] = values
+            self.summary[name] = values.tolist()
 
     def vertices(self, row: int) -> Float[np.ndarray, "v 3"]:
         """Return a person's posed mesh: metres, camera axes, relative to the pelvis; its faces are `body.faces`.

@@ -13,10 +13,11 @@ from dal_jax.fits import file
 from dal_jax.fits.file import FitRows
 from dal_jax.fits.fits import Fits, Report
 from dal_jax.lifting import folder as lifter_folder, lift
+from dal_jax.observations import following
 from dal_jax.observations.observation import Observation, with_depth
 from dal_jax.observations.observations import Observations
 from dal_jax.observations.person import Annotations
-from dal_jax.registration import register, schedules, single_views
+from dal_jax.registration import register, schedules, single_views, tracks as tracks_lib
 from dal_jax.registration.energy import Objective, Term
 from dal_jax.registration.register import Fit, RegistrationConfig
 from dal_jax.registration.solvers import solve
@@ -39,7 +40,8 @@ class FitOptions:
     """How people are fitted.
 
     optimizer: `lm`, `dense_lm`, `gauss_newton`, `adam`, `lbfgs`, `optax.NAME(argument=value)` or `module:function`.
-    steps: from each start, a stage; None: 30 of `lm`, `dense_lm` and `gauss_newton`, 300 of others.
+    steps: from each start, a stage; None: 30 of `lm`, `dense_lm` and `gauss_newton`, 300 of others, 10 of tracks, whose
+      rounds take more.
     learning_rate: of first-order optimisers (paper: 0.1).
     starts: `tpose`, `closed_form`, `headings4`, `headings8` or `headings32`.
     schedule: `constant`, `stiff_to_soft` or `graduated` (a robust loss against wrong correspondences); None: graduated
@@ -56,6 +58,8 @@ class FitOptions:
       says.
     pitch_deg: how far the camera looks down, degrees, one or one a person; None: not known.
     height_cm: true height of everybody, or of each person, for `Fits.measurements`; None: not known.
+    tracks: whether people are frames of videos, in which they are followed: one shape a track, and smooth motion.
+    fps: frames a second, as photographs are numbered, of tracks.
     terms: energy terms of your own.
     quality: whether to report on every fit. held_out_share: of points left out to measure the fit there; 0: none.
     """
@@ -72,6 +76,8 @@ class FitOptions:
     focal_px: float | None = None
     pitch_deg: float | tuple[float, ...] | None = None
     height_cm: float | tuple[float, ...] | None = None
+    tracks: bool = False
+    fps: float = 30.0
     terms: tuple[Term, ...] = ()
     quality: bool = True
     held_out_share: float = 0.2
@@ -101,12 +107,16 @@ class FitOptions:
             measurements.check_height(self.height_cm)
         if self.pitch_deg is not None and self.weights != "pose_prior":
             raise ValueError(f"pitch_deg belongs to the weights pose_prior, not to {self.weights}")
+        if self.tracks and self.optimizer != "lm":
+            raise ValueError(f"tracks are fitted by the optimizer lm, not by {self.optimizer}")
+        if not 0 < self.fps < np.inf:
+            raise ValueError(f"fps is {self.fps}: positive, frames a second")
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps is {self.steps}: at least 1")
 
     def registration(self, people: int) -> RegistrationConfig:
         """Return how a crowd of so many people is registered."""
-        steps = self.steps or (_FEW if self.optimizer in _FEW_STEPS else _MANY)
+        steps = self.steps or (tracks_lib.STEPS if self.tracks else _FEW if self.optimizer in _FEW_STEPS else _MANY)
         # `lm` is so fast that one compiled shape, kept on disk, beats a smaller batch; the others are padded less
         batch = _BATCH if self.optimizer == "lm" else min(_BATCH, 1 << (people - 1).bit_length())
         return RegistrationConfig(
@@ -180,10 +190,19 @@ def fit(
         objective = dataclasses.replace(estimated, terms=options.terms)
         to_fit = noise.reweighted(to_fit, levels)
     given = [] if initial is None else [_start(initial, observed)]
-    with bars.bar("register", total=len(observed), unit="person", shown=progress) as bar:
-        found = register.register(body, to_fit, config, objective, given, lambda done: bar.update(done - bar.n))
+    rounds, frames = 1, None
+    if options.tracks:
+        rounds, frames = 1 + tracks_lib.ROUNDS, following.frames_of(observed, options.fps)
+    with bars.bar("register", total=rounds * len(observed), unit="person", shown=progress) as bar:
+        report = lambda done: bar.update(done - bar.n)  # noqa: E731
+        if frames is None:
+            found = register.register(body, to_fit, config, objective, given, report)
+        else:
+            found, to_fit = tracks_lib.fit(body, to_fit, frames, config, objective, given, report)
     fits = Fits.of(observed, body, found.parameters, np.asarray(found.energy), np.asarray(found.converged), annotations)
     fits.height_cm = options.height_cm
+    if frames is not None:
+        fits.follow(frames)
     if options.quality:
         assessed = _assess(body, to_fit if levels is None else observed.stacked, found, objective, levels)
         described = [quality.describe(assessed, row) for row in range(len(observed))]

@@ -138,6 +138,8 @@ def parse_person(
     require_box(bbox, size)
     part, uv, inside = _dense(entry) if has_points(entry) else _no_points()
     _require_near(labelled, size)
+    track = entry.get("track_id")
+    coco.require(track is None or coco.is_id(track), "wrong type", f"track_id is {coco.short(track)}")
     return AnnotatedPerson(
         image_id=entry["image_id"],
         annotation_id=entry["id"],
@@ -148,6 +150,7 @@ def parse_person(
         part=part,
         uv=uv,
         keypoints=labelled,
+        track_id=track,
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from absl import logging
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from dal_jax.body import skeleton
 from dal_jax.body.cameras import Pinhole
@@ -25,6 +25,7 @@ class Observations:
     stacked: an `Observation` whose leaves have the people first (host arrays).
     bbox_px: x, y, width, height of each person in the photograph.
     image_id, annotation_id, file_name: who they are, in the words of the annotation.
+    track_id: likewise, over the frames of a video; None of people who have none.
     """
 
     stacked: Observation
@@ -32,6 +33,7 @@ class Observations:
     image_id: list[int | str]
     annotation_id: list[int | str]
     file_name: list[str]
+    track_id: Sequence[int | str | None] = ()
 
     def __len__(self) -> int:
         """Return the number of people."""
@@ -114,7 +116,25 @@ class Observations:
             [person.image_id for person in people],
             [person.annotation_id for person in people],
             [person.file_name for person in people],
+            [person.track_id for person in people],
         )
+
+    def with_frames(
+        self, frame: Int[np.ndarray, "n"], track_id: Sequence[int | str | None] | None = None
+    ) -> "Observations":
+        """Return the same people as those of a video's frames.
+
+        Args:
+          frame: the number of each person's frame, which becomes the image's id.
+          track_id: who is who; left out: people are followed by where they are.
+
+        Raises:
+          ValueError: a shape that does not fit.
+        """
+        track_id = [None] * len(self) if track_id is None else list(track_id)
+        if len(frame) != len(self) or len(track_id) != len(self):
+            raise ValueError(f"{len(frame)} frames and {len(track_id)} track ids for {len(self)} people")
+        return dataclasses.replace(self, image_id=[int(one) for one in frame], track_id=track_id)
 
     def with_camera(
         self, focal_px: float | Float[np.ndarray, "n"], principal_px: Float[np.ndarray, "*n 2"]

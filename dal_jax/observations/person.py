@@ -25,6 +25,7 @@ class AnnotatedPerson:
     picture_size: width and height the annotation was made for, px, None if unknown.
     bbox_px: x, y, width, height of the person.
     crop_margin: side of the square crop over the longer side of that box.
+    track_id: the file's own name of who it is over the frames of a video; None where it has none.
     """
 
     image_id: int | str
@@ -37,6 +38,7 @@ class AnnotatedPerson:
     uv: Float[np.ndarray, "p 2"]
     keypoints: Keypoints
     crop_margin: float = CROP_MARGIN
+    track_id: int | str | None = None
 
     @property
     def crop_px(self) -> Float[np.ndarray, "4"]:

@@ -162,7 +162,9 @@ class Fitter:
         mesh = _mesh(config.devices)
         self.devices = mesh.size
         self._config = config
-        self._fit = _compiled(config.optimizer, config.starts, int(config.steps), config.schedule, mesh, config.information)
+        self._fit = _compiled(
+            config.optimizer, config.starts, int(config.steps), config.schedule, mesh, config.information
+        )
         self._people = NamedSharding(mesh, PartitionSpec("data"))
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self._template = template

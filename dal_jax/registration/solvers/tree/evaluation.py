@@ -225,21 +225,18 @@ def _evaluate_expected(expected: ExpectedTerm | None, state: TreeState) -> tuple
     """Return |R log(G Gbar')|^2 and what place deviates, and their half gradient by (dp, u); stretches are pulls."""
     if expected is None:
         return 0.0, None
-    apart, angle = _rotation_vector(expected.axes, state.axes)
+    apart, angle = state_lib.rotation_vector(expected.axes, state.axes)
     force = state_lib.sum_of(expected.precision[:, :, j] * apart[:, None, j] for j in range(3))
     place = jnp.concatenate([state.translation, state.log_scale[:1]]) - expected.place
     pull = expected.place_weight * place
     energy = jnp.sum(force * apart, axis=(0, 1)) + jnp.sum(pull * place, axis=0)
-    torque = _by_rotation(apart, angle, force)
+    torque = state_lib.by_rotation(apart, angle, force)
     at_root = jnp.pad(pull[None], [(0, len(torque) - 1)] + [(0, 0)] * (torque.ndim - 1))
     return energy, jnp.concatenate([at_root[:, :2], jnp.zeros_like(at_root[:, :1]), torque, at_root[:, 2:]], axis=1)
 
 
 def _with_depth_row(planar: Float[Array, "24 4 2 ..."]) -> Float[Array, "24 4 3 ..."]:
     return jnp.pad(planar, [(0, 0), (0, 0), (0, 1)] + [(0, 0)] * (planar.ndim - 3))
-
-
-_SINE = 0.5 * state_lib.CROSS.transpose(2, 0, 1)  # vector of the antisymmetric part of a matrix
 
 
 def _pull_terms(model: TreeModel, problem: TreeProblem, state: TreeState) -> tuple[Array, Array, Array, Array | None]:
@@ -253,7 +250,7 @@ def _pull_terms(model: TreeModel, problem: TreeProblem, state: TreeState) -> tup
     total = jnp.sum(problem.scale_weight * stretch**2, axis=0)
     pull, stiffness, prior_curvature = jnp.zeros_like(parent[:, 0]), jnp.zeros_like(stretch), None
     if problem.prior_mean is None or problem.limit_weight is not None:
-        world, angle = _rotation_vector(parent, state.axes)
+        world, angle = state_lib.rotation_vector(parent, state.axes)
     if problem.prior_mean is None:
         total = total + jnp.sum(problem.joint_weight * angle**2, axis=0)
         pull, stiffness = problem.joint_weight * world, jnp.full_like(angle, problem.joint_weight)
@@ -297,20 +294,6 @@ def _proportions(shape: ShapeTerm, stretch: Float[Array, "24 ..."]):
     return jnp.sum(shape.weight * whitened**2, axis=0), pull, shape.weight * precision
 
 
-def _rotation_vector(parent: Float[Array, "24 3 3 ..."], axes: Float[Array, "24 3 3 ..."]):
-    """Return log(G_j G_p') of segments against the frames of their parents, and its length.
-
-    Rotations by 180 degrees lose its direction (not its length); no joint gets there.
-    """
-    rotation = state_lib.sum_of(axes[:, c, :, None] * parent[:, c, None] for c in range(3))  # G_j G_p'
-    sine = state_lib.contract(_SINE, rotation, axes=2)
-    sine_length = jnp.sqrt(jnp.sum(sine**2, axis=1) + 1e-30)  # the root has none, and still a derivative
-    angle = jnp.arctan2(sine_length, 0.5 * (rotation[:, 0, 0] + rotation[:, 1, 1] + rotation[:, 2, 2] - 1.0))
-    small = sine_length < 1e-4
-    angle = jnp.where(small, sine_length, angle)
-    return jnp.where(small, 1.0, angle / jnp.maximum(sine_length, 1e-4))[:, None] * sine, angle
-
-
 def _prior_term(problem: TreeProblem, parent: Float[Array, "24 3 3 ..."], axes: Float[Array, "24 3 3 ..."]):
     """Return w_joint d' P d, its half gradient and its Gauss-Newton matrix by rotations.
 
@@ -320,30 +303,19 @@ def _prior_term(problem: TreeProblem, parent: Float[Array, "24 3 3 ..."], axes: 
     batch = (1,) * (axes.ndim - 3)
     mean, precision = (each.reshape(*each.shape, *batch) for each in (problem.prior_mean, problem.prior_precision))
     frame = state_lib.sum_of(mean[:, d, :, None] * parent[:, d, None] for d in range(3))  # its axes, G_p Abar
-    world, angle = _rotation_vector(frame, axes)
+    world, angle = state_lib.rotation_vector(frame, axes)
     local = state_lib.sum_of(frame[:, :, i] * world[:, None, i] for i in range(3))
     force = problem.joint_weight * state_lib.sum_of(precision[:, :, j] * local[:, None, j] for j in range(3))
 
     def by_rotation(matrix):
-        return jnp.stack([_by_rotation(local, angle, matrix[:, :, j]) for j in range(3)], axis=2)
+        return jnp.stack([state_lib.by_rotation(local, angle, matrix[:, :, j]) for j in range(3)], axis=2)
 
     def in_world(rows):
         return state_lib.sum_of(frame[:, c, :, None] * rows[:, c, None] for c in range(3))
 
-    pull = in_world(_by_rotation(local, angle, force)[:, :, None])[:, :, 0]
+    pull = in_world(state_lib.by_rotation(local, angle, force)[:, :, None])[:, :, 0]
     curvature = problem.joint_weight * by_rotation(jnp.swapaxes(by_rotation(precision), 1, 2))
     return jnp.sum(force * local, axis=(0, 1)), pull, in_world(jnp.swapaxes(in_world(curvature), 1, 2))
-
-
-def _by_rotation(local: Float[Array, "24 3 ..."], angle: Float[Array, "24 ..."], force: Float[Array, "24 3 ..."]):
-    """Take a derivative by a = log A to one by a rotation r, A <- exp(r) A, both in the axes of a.
-
-    r moves a by the inverse left Jacobian of the rotation, I - [a]x / 2 + k [a]x^2; this is its transpose.
-    """
-    half = jnp.maximum(0.5 * angle, 1e-2)
-    k = jnp.where(angle**2 < 4e-4, 1.0 / 12.0, (1.0 - half / jnp.tan(half)) / (4.0 * half**2))[:, None]
-    once = jnp.cross(local, force, axis=1)
-    return force + 0.5 * once + k * jnp.cross(local, once, axis=1)
 
 
 def _limit_term(parent: Float[Array, "24 3 3 ..."], world: Float[Array, "24 3 ..."], angle: Float[Array, "24 ..."]):
@@ -356,6 +328,6 @@ def _limit_term(parent: Float[Array, "24 3 3 ..."], world: Float[Array, "24 3 ..
     excess = jnp.moveaxis(joint_limits.excess(pose), (-2, -1), (0, 1))
     excess = jnp.concatenate([jnp.zeros_like(excess[:1]), excess])
     squared = jnp.sum(excess**2, axis=1)
-    gradient = _by_rotation(local, angle, excess)
+    gradient = state_lib.by_rotation(local, angle, excess)
     in_world_axes = state_lib.sum_of(parent[:, c] * gradient[:, c, None] for c in range(3))
     return jnp.sum(squared, axis=0), in_world_axes, (squared > 0).astype(angle.dtype)

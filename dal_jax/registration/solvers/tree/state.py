@@ -120,6 +120,34 @@ def _rotate_axes(cross: Float[Array, "k 3 3 ..."], axes: Float[Array, "k 3 3 ...
     return sum_of(cross[:, None, :, j] * axes[:, :, None, j] for j in range(3))
 
 
+_SINE = 0.5 * CROSS.transpose(2, 0, 1)  # vector of the antisymmetric part of a matrix
+
+
+def rotation_vector(parent: Float[Array, "24 3 3 ..."], axes: Float[Array, "24 3 3 ..."]):
+    """Return log(G_j G_p') of segments against the frames of their parents, and its length.
+
+    Rotations by 180 degrees lose its direction (not its length); no joint gets there.
+    """
+    rotation = sum_of(axes[:, c, :, None] * parent[:, c, None] for c in range(3))  # G_j G_p'
+    sine = contract(_SINE, rotation, axes=2)
+    sine_length = jnp.sqrt(jnp.sum(sine**2, axis=1) + 1e-30)  # the root has none, and still a derivative
+    angle = jnp.arctan2(sine_length, 0.5 * (rotation[:, 0, 0] + rotation[:, 1, 1] + rotation[:, 2, 2] - 1.0))
+    small = sine_length < 1e-4
+    angle = jnp.where(small, sine_length, angle)
+    return jnp.where(small, 1.0, angle / jnp.maximum(sine_length, 1e-4))[:, None] * sine, angle
+
+
+def by_rotation(local: Float[Array, "24 3 ..."], angle: Float[Array, "24 ..."], force: Float[Array, "24 3 ..."]):
+    """Take a derivative by a = log A to one by a rotation r, A <- exp(r) A, both in the axes of a.
+
+    r moves a by the inverse left Jacobian of the rotation, I - [a]x / 2 + k [a]x^2; this is its transpose.
+    """
+    half = jnp.maximum(0.5 * angle, 1e-2)
+    k = jnp.where(angle**2 < 4e-4, 1.0 / 12.0, (1.0 - half / jnp.tan(half)) / (4.0 * half**2))[:, None]
+    once = jnp.cross(local, force, axis=1)
+    return force + 0.5 * once + k * jnp.cross(local, once, axis=1)
+
+
 def bone_offsets(model: TreeModel, state: TreeState) -> Float[Array, "24 3 ..."]:
     """Return o = s_p G_p (J_c - J_p), the present offset of each joint from its parent (zero for the root)."""
     parent = over_segments(model.parent_of, jnp.exp(state.log_scale)[:, None, None] * state.axes)

@@ -1,0 +1,104 @@
+"""Tracks against frames fitted one by one: jitter and errors on synthetic motion, and frames a second.
+
+    python -m benchmarks.tracks --lifting=none,shipped --out=tracks.json
+
+People of the test subjects do actions before the rendered people's cameras, 30 frames a second. Their key points are
+annotated with an error of 1 to 2% of their box, a tenth is missing. `several_cameras --tracks` scores a real person.
+A minute or two on two cores, after compiling.
+"""
+
+import jax
+import numpy as np
+from absl import flags
+from jaxtyping import Float
+
+import dal_jax as dal
+from benchmarks import measure, results
+from dal_jax.evaluation import metrics
+from dal_jax.runtime import cli, machine
+from dal_jax.synthetic import motions, shapes, view
+from dal_jax.synthetic.figure import rotate
+
+_LIFTING = flags.DEFINE_list("lifting", ["none", "shipped"], "Lifters: none, shipped, folders.")
+_FRAMES = flags.DEFINE_integer("frames", 120, "How many a clip.", lower_bound=5)
+_SECONDS = flags.DEFINE_float("seconds", 20.0, "For how long rates are measured.", lower_bound=0)
+_OUT = flags.DEFINE_string("out", None, "JSON to write.", required=True)
+
+CLIPS = tuple((name, action) for name in ("S9", "S11") for action in ("Walking", "Discussion", "Eating"))
+FPS = 30.0
+_SEED = 11
+_MISSING, _ERROR = 0.1, (0.01, 0.02)
+_TRUNK_M = 0.95  # of the pelvis above the floor: nobody jumps here
+
+
+def main(_: list[str]) -> None:
+    """Make the clips, fit them under every lifter, score, measure rates."""
+    jax.config.update("jax_num_cpu_devices", machine.cores())  # before the first use of a device: a thread each
+    made = [clip(*of, number, _FRAMES.value) for number, of in enumerate(CLIPS)]
+    keypoints_px = np.concatenate([one[0] for one in made])
+    truth_mm = np.stack([one[1] for one in made])
+    where = measure.machine(jax.devices()) | {"clips": len(made), "frames": _FRAMES.value}
+    results.emit((_row(keypoints_px, truth_mm, lifting) | where for lifting in _LIFTING.value), _OUT.value)
+
+
+def clip(
+    name: str, action: str, number: int, frames: int
+) -> tuple[Float[np.ndarray, "frames 25 3"], Float[np.ndarray, "frames 17 3"]]:
+    """Return a person's annotated key points, (x px, y px, whether they are known), and where the joints are, mm.
+
+    Args:
+      name: of the subject.
+      action: of `motions.ACTIONS`.
+      number: of the clip, from which camera, heading and errors follow.
+      frames: how many.
+    """
+    random = np.random.default_rng((_SEED, number))
+    actor, camera = shapes.subject(name), view.place(number % 4, random)
+    heading, start = rotate("Y", random.uniform(-np.pi, np.pi)), random.uniform(0, motions.LENGTH_S - frames / FPS)
+    regressors = [np.asarray(shapes.surface().regressor(each)) for each in ("body_25b", "h36m")]
+    exact, joints = [], []
+    for frame in range(frames):
+        posture = motions.perform(action, actor.joints, actor.landmarks, (_SEED, number), start + frame / FPS)
+        vertices, _ = shapes.pose(actor, posture.root, posture.pose)
+        vertices = camera.to_camera(vertices @ heading.T + np.array([0.0, _TRUNK_M, 0.0]))
+        exact.append(view.project(regressors[0] @ vertices))
+        joints.append(1000 * regressors[1] @ vertices)
+    exact_px = np.stack(exact)
+    side_px = np.ptp(exact_px, axis=1).max(axis=1)[:, None, None]
+    marked = exact_px + random.uniform(*_ERROR) * side_px * random.normal(size=exact_px.shape)
+    known = random.random(exact_px.shape[:2]) >= _MISSING
+    return np.concatenate([marked, known[..., None]], axis=-1), np.stack(joints)
+
+
+def _row(keypoints_px: np.ndarray, truth_mm: np.ndarray, lifting: str) -> results.Row:
+    clips, frames = truth_mm.shape[:2]
+    people = dal.Observations.from_points(keypoints_px=keypoints_px, keypoint_set="body_25b")
+    people = people.with_frames(np.tile(np.arange(frames), clips), np.repeat(np.arange(clips), frames).tolist())
+    options = {
+        name: dal.FitOptions(tracks=name == "tracks", fps=FPS, quality=False, held_out_share=0.0)
+        for name in ("frame_by_frame", "tracks")
+    }
+    works = {name: lambda each=each: dal.fit(people, None, each, lifting=lifting) for name, each in options.items()}
+    found = {name: work().joints_h36m.reshape(truth_mm.shape) for name, work in works.items()}
+    row: results.Row = {"lifting": lifting, **{name: scores(joints, truth_mm) for name, joints in found.items()}}
+    for name, rate in measure.rates(works, measure.matmul_probe(jax.devices()), _SECONDS.value).items():
+        row[name] |= {"frames_per_s": clips * frames / rate.wall_s, "frames_per_cpu_s": clips * frames / rate.cpu_s}
+    return row
+
+
+def scores(
+    joints: Float[np.ndarray, "clips frames 17 3"], truth_mm: Float[np.ndarray, "clips frames 17 3"]
+) -> dict[str, float]:
+    """Return means over clips of the acceleration error, and over frames of errors of joints, mm."""
+    found, true = (np.asarray(each - each[:, :, :1], np.float32) for each in (joints, truth_mm))
+    poses = [each.reshape(-1, *each.shape[2:]) for each in (found, true)]
+    each = {
+        "acceleration_error_mm": jax.vmap(metrics.acceleration_error_mm)(found, true),
+        "scale_matched_mm": jax.vmap(metrics.mpjpe_scale_matched_mm)(*poses),
+        "pa_mm": jax.vmap(metrics.pa_mpjpe_mm)(*poses),
+    }
+    return {name: float(np.mean(values)) for name, values in each.items()}
+
+
+if __name__ == "__main__":
+    cli.run(main)

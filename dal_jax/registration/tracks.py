@@ -1,0 +1,263 @@
+"""People over the frames of a video: one shape a track, and smooth paths of all segments (not in the paper).
+
+One frame's unknowns meet its neighbours' in two places alone: the shape is the same, and orientations G_t, place and
+size move smoothly. So with y_t for where a smooth motion has the body of frame t, and s for the shape of its track,
+
+    min  sum_t E_t(x_t) + |x_t - y_t|^2_M + |x_t - s|^2_W  +  w sum_t sum_k |a_k,t / sd_k|^2                      (T)
+
+a being second differences in time of y: log(G_t+1 G_t') - log(G_t G_t-1') of a segment. Given y and s, frames are
+apart: `lm` fits them on the kinematic tree, all at once, with one more quadratic pull (`Expected`). Given x, y is a
+linear problem with 3 x 3 blocks on five diagonals for each segment, and s a weighted mean. The two alternate.
+
+M and W are how well the frame's own image tells each segment's orientation and scale (`elimination.information`): a
+hidden limb pulls nothing and follows its neighbours in time, a foreshortened one says little about its length. Where
+E_t is the quadratic of that information, (T) has the y of min sum_t E_t(y_t) + 2 w sum |a / sd|^2: half of each spring
+is x's. Orientations are those in camera axes, not of joints relative to their parents, because that is what images
+show and what a motion of little acceleration has little of; segments then know of each other by `lm` alone.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+import scipy.linalg
+from jaxtyping import Array, Float
+
+from dal_jax.body import kinematics, rotations
+from dal_jax.body.parameters import BodyParameters, fix_gauge
+from dal_jax.body.template import Template
+from dal_jax.observations.following import Frames
+from dal_jax.observations.observation import Expected, Observation, crop_from_px, px_from_crop
+from dal_jax.registration import register
+from dal_jax.registration.energy import Objective
+from dal_jax.registration.register import Fit, RegistrationConfig
+
+ROUNDS = 2
+STEPS = 10
+"""Of `lm` in a round, from where the last one ended."""
+
+WEIGHT = 0.005
+"""w of (T)."""
+
+_FPS = 30.0
+_ACCELERATION = np.array([
+    0.005, 0.006, 0.006, 0.005, 0.015, 0.015, 0.005, 0.021, 0.021, 0.005, 0.034, 0.034,
+    0.005, 0.005, 0.005, 0.005, 0.007, 0.007, 0.013, 0.013, 0.02, 0.02, 0.02, 0.02,
+])  # fmt: skip
+"""Root mean squares of the components of a segment's acceleration, radians a frame squared at 30 frames a second.
+
+Of synthetic training subjects who walk (`benchmarks/tracks.py`), left and right together; their trunks and heads only
+drift, so that none is below 0.005.
+"""
+_PLACE = np.array([0.003, 0.003, 0.001])
+"""The same of the pelvis, metres, and of the log scale; Note: our choice, a step's rise and fall at four metres."""
+
+_FLIPPED = 0.5  # radians from the smooth path, at which a fit counts by a quarter: it may be another minimum
+_LONGEST_GAP = 30  # frames; what a person does in a longer one is not told by where they were before
+_HOLD = 1e4  # energy a squared logarithm: from the second round on proportions are those of the track
+
+
+def fit(
+    template: Template,
+    observations: Observation,
+    frames: Frames,
+    config: RegistrationConfig,
+    objective: Objective,
+    given: Sequence[BodyParameters] = (),
+    progress: Callable[[int], object] | None = None,
+) -> tuple[Fit, Observation]:
+    """Fit every frame by itself as `register.register` does, then the tracks by `ROUNDS` rounds of (T).
+
+    Returns:
+      the fits, whose bodies are y and s and whose energies are eq. 2 there, and the observations with what the tracks
+      expect of each frame.
+    """
+    config = dataclasses.replace(config, information=True)
+    people = len(frames.track)
+
+    def report(round_number: int):
+        return None if progress is None else lambda done: progress(round_number * people + done)
+
+    found = register.register(template, observations, config, objective, given, report(0))
+    config = dataclasses.replace(config, starts="given", steps=STEPS, schedule="constant")
+    paths, expected = Paths(template, np.asarray(observations.box_px), frames), observations
+    bodies, told = paths.update(found, hold=False)
+    for number in range(ROUNDS):
+        expected = dataclasses.replace(observations, expected=told)
+        again = register.register(template, expected, config, objective, [bodies], report(number + 1))
+        found = dataclasses.replace(again, start=found.start, start_energy=found.start_energy)
+        bodies, told = paths.update(found, hold=True)
+    energy = register.score(template, observations, bodies, objective)
+    return dataclasses.replace(found, parameters=bodies, energy=energy, information=None), expected
+
+
+class Paths:
+    """The smooth paths y and shapes s of (T), on the host in float64: a row for each frame of a track, seen or not."""
+
+    def __init__(self, template: Template, box_px: Float[np.ndarray, "n 4"], frames: Frames):
+        """Lay out the rows: track after track, frame after frame; frames in between that nobody saw have rows too."""
+        self._parents, self._template, self._box = np.maximum(template.parents, 0), template, box_px.astype(np.float64)
+        order = np.lexsort((frames.frame, frames.track))
+        _, self._track = np.unique(frames.track, return_inverse=True)
+        track, frame = frames.track[order], frames.frame[order].astype(np.int64)
+        same = np.diff(track) == 0
+        steps = np.diff(frame)[same]
+        stride = max(int(np.gcd.reduce(steps)), 1) if len(steps) else 1
+        apart = np.diff(frame) // stride
+        together = same & (apart <= _LONGEST_GAP)
+        row = np.concatenate([[0], np.cumsum(np.where(together, apart, 1))])
+        self._row = np.empty(len(order), np.int64)
+        self._row[order] = row
+        last = np.searchsorted(row, np.arange(row[-1] + 1), side="right") - 1
+        self._last_seen = order[last]
+        path = np.concatenate([[0], np.cumsum(~together)])[last]
+        self._inner = np.flatnonzero(path[2:] == path[:-2]) + 1
+        self._stiffness = WEIGHT / (np.append(_ACCELERATION**2, 0.0) * (_FPS * stride / frames.fps) ** 4 + 1e-12)
+        self._place_scale = _PLACE * (_FPS * stride / frames.fps) ** 2
+        self._rotation: np.ndarray | None = None
+        self._place: np.ndarray | None = None
+
+    def update(self, found: Fit, hold: bool) -> tuple[BodyParameters, Expected]:
+        """Return the bodies of y and s after fits x, and how `lm` is to be pulled to them.
+
+        hold: whether the proportions of all frames are to be the track's from now on.
+        """
+        assert found.information is not None
+        segments, known_crop = (np.asarray(each, np.float64) for each in jax.tree.leaves(found.information))
+        turns, scales = _apart(segments)
+        rotation, log_scale = (np.asarray(each, np.float64) for each in _segments(self._template, found.parameters))
+        unit_px = self._box[:, 2] / 2.0  # px a crop unit
+        scale_px = log_scale[:, 0] + np.log(unit_px)
+        typical = np.exp(self._mean(scale_px[:, None])[:, 0])  # px a metre
+        middle_px = np.asarray(px_from_crop(np.asarray(found.parameters.translation, np.float64)[:, None], self._box))
+        place = np.column_stack([middle_px[:, 0] / typical[:, None], scale_px])
+        known = known_crop * np.column_stack([(typical / unit_px) ** 2] * 2 + [np.ones_like(unit_px)])
+        turns = self._smooth(rotation, place, turns, known)
+        assert self._rotation is not None and self._place is not None
+        rotation, place = self._rotation[self._row], self._place[self._row]
+        stretch = (log_scale - log_scale[:, self._parents])[:, 1:]
+        shape = self._mean(stretch, scales[:, 1:])
+        girth = found.parameters.girth
+        log_girth = np.zeros(len(rotation)) if girth is None else self._mean(np.log(np.float64(girth))[:, None])[:, 0]
+        middle_crop = crop_from_px((place[:, :2] * typical[:, None])[:, None], self._box)[:, 0]
+        place = np.column_stack([middle_crop, place[:, 2] - np.log(unit_px)])
+        expected = Expected(
+            rotation=rotation,
+            rotation_root=np.swapaxes(np.linalg.cholesky(turns + 1e-6 * np.eye(3)), -1, -2),
+            stretch=shape,
+            stretch_weight=np.full_like(shape, _HOLD) if hold else scales[:, 1:],
+            log_girth=log_girth,
+            girth_weight=np.full(len(rotation), _HOLD),
+            place=place,
+            place_weight=known_crop,
+        )
+        expected = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), expected)
+        return self._bodies(expected, girth is not None), expected
+
+    def _mean(self, values: Float[np.ndarray, "n c"], weight: Float[np.ndarray, "n c"] | None = None) -> np.ndarray:
+        """Return the weighted mean over its track for each frame."""
+        weight = np.ones_like(values) if weight is None else weight
+        totals = np.zeros((2, self._track.max() + 1, values.shape[1]))
+        np.add.at(totals[0], self._track, weight * values)
+        np.add.at(totals[1], self._track, weight)
+        return (totals[0] / totals[1])[self._track]
+
+    def _smooth(self, rotation, place, turns, known_place) -> Float[np.ndarray, "n 24 3 3"]:
+        """Move the paths by Gauss-Newton steps; return how much the fits' orientations count in the end."""
+        first = self._rotation is None
+        if first:
+            self._rotation, self._place = rotation[self._last_seen], place[self._last_seen]
+        counted = turns
+        for _ in range(3 if first else 1):
+            apart = _log(rotation @ np.swapaxes(self._rotation[self._row], -1, -2))
+            counted = turns / (1.0 + np.sum(apart**2, axis=-1)[..., None, None] / _FLIPPED**2) ** 2
+            step = self._solve(
+                np.concatenate([apart, (place - self._place[self._row])[:, None]], axis=1),
+                np.concatenate([counted, (known_place[:, :, None] * np.eye(3))[:, None]], axis=1),
+            )
+            self._rotation, self._place = _exp(step[:, :24]) @ self._rotation, self._place + step[:, 24]
+        return counted
+
+    def _solve(self, apart: Float[np.ndarray, "n 25 3"], known: Float[np.ndarray, "n 25 3 3"]) -> np.ndarray:
+        """Return the steps e of all rows that minimise sum |apart - e|^2_known + |a + D e|^2: one banded system.
+
+        Segment after segment, row after row, three components each, so that neighbours in time are three places apart.
+        """
+        rows = len(self._rotation)
+        motion = _log(self._rotation[1:] @ np.swapaxes(self._rotation[:-1], -1, -2))
+        motion = np.concatenate([motion, np.diff(self._place, axis=0)[:, None]], axis=1)
+        stiffness = np.repeat(self._stiffness[:, None], 3, axis=1)
+        stiffness[24] = WEIGHT / self._place_scale**2
+        force = -stiffness * (motion[self._inner] - motion[self._inner - 1])
+        bands = np.zeros((9, 25, rows, 3))
+        right = np.zeros((25, rows, 3))
+        for offset, share in ((-1, 1.0), (0, -2.0), (1, 1.0)):
+            at = self._inner + offset
+            right[:, at] += share * force.swapaxes(0, 1)  # an index occurs once among the inner ones
+            for other, shared in ((-1, 1.0), (0, -2.0), (1, 1.0)):
+                if other >= offset:
+                    bands[3 * (other - offset)][:, at] += share * shared * stiffness[:, None]
+        for i in range(3):
+            right[:, self._row, i] += np.einsum("nkj,nkj->kn", known[:, :, i], apart)
+            for j in range(i, 3):
+                bands[j - i][:, self._row, i] += known[:, :, i, j].T
+        solved = scipy.linalg.solveh_banded(bands.reshape(9, -1), right.ravel(), lower=True, check_finite=False)
+        return solved.reshape(25, rows, 3).swapaxes(0, 1)
+
+    def _bodies(self, expected: Expected, girth: bool) -> BodyParameters:
+        """Return the bodies that are expected."""
+        log_scale = np.zeros((len(expected.stretch), 24))
+        for node in range(1, 24):
+            log_scale[:, node] = log_scale[:, self._parents[node]] + expected.stretch[:, node - 1]
+        world = np.asarray(expected.rotation)
+        relative = np.swapaxes(world[:, self._parents[1:]], -1, -2) @ world[:, 1:]
+        bodies = BodyParameters(
+            pose=_axis_angle(relative),
+            segment_scale=np.exp(log_scale),
+            rotation=world[:, 0],
+            camera_scale=np.exp(expected.place[:, 2]),
+            translation=expected.place[:, :2],
+            girth=np.exp(expected.log_girth) if girth else None,
+        )
+        return jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), fix_gauge(bodies))
+
+
+def _apart(information: Float[np.ndarray, "n 24 4 4"]) -> tuple[np.ndarray, np.ndarray]:
+    """Return what is known of orientations where scales are not, and of scales where orientations are not."""
+    mixed, scale = information[..., :3, 3], information[..., 3, 3]
+    turns = information[..., :3, :3] - mixed[..., :, None] * mixed[..., None, :] / scale[..., None, None]
+    left = np.linalg.solve(information[..., :3, :3], mixed[..., None])[..., 0]
+    return turns, np.maximum(scale - np.sum(mixed * left, axis=-1), 1e-6)
+
+
+_axis_angle = jax.jit(rotations.matrix_to_axis_angle)
+
+
+@jax.jit
+def _segments(template: Template, bodies: BodyParameters) -> tuple[Array, Array]:
+    """Return the orientations of the segments, and their log scales, crop units a metre."""
+    world = jax.vmap(lambda one: kinematics.pose_segments(template, one).rotation)(bodies)
+    return world, jax.numpy.log(bodies.segment_scale) + jax.numpy.log(bodies.camera_scale)[:, None]
+
+
+def _log(rotation: Float[np.ndarray, "*b 3 3"]) -> Float[np.ndarray, "*b 3"]:
+    """Return rotation vectors, in float64; of half turns any direction."""
+    sine = 0.5 * np.stack([rotation[..., j, i] - rotation[..., i, j] for i, j in ((1, 2), (2, 0), (0, 1))], axis=-1)
+    length = np.sqrt(np.sum(sine**2, axis=-1))
+    cosine = 0.5 * (rotation[..., 0, 0] + rotation[..., 1, 1] + rotation[..., 2, 2] - 1.0)
+    angle = np.arctan2(length, cosine)
+    return np.where(length > 1e-9, angle / np.maximum(length, 1e-9), 1.0)[..., None] * sine
+
+
+def _exp(vector: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 3 3"]:
+    """Return the rotations by vectors, Rodrigues' formula."""
+    square = np.sum(vector**2, axis=-1)
+    angle = np.sqrt(square)
+    sine, half = np.sinc(angle / np.pi), 0.5 * np.sinc(angle / (2.0 * np.pi)) ** 2
+    x, y, z = np.moveaxis(vector, -1, 0)
+    zero = np.zeros_like(x)
+    cross = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1).reshape(*vector.shape, 3)
+    outer = vector[..., :, None] * vector[..., None, :]
+    straight = (np.cos(angle))[..., None, None] * np.eye(3)
+    return straight + sine[..., None, None] * cross + half[..., None, None] * outer
