@@ -2,12 +2,13 @@
 
     python -m benchmarks.several_cameras --data=DIR [--lifting=DIR] [--camera=weak] --out=several_cameras.json
     python -m benchmarks.several_cameras --data=DIR --detect=MODEL.task [--camera=assumed] --out=detected.json
+    python -m benchmarks.several_cameras --data=DIR --lifting=shipped --every=1 --tracks --fps=60 --out=tracks.json
 
 DIR holds `cameras.json` (K, distortion, world to camera), `openpose_body25b.npz` (`keypoints_px`, cameras x frames x 25
 x (x, y, score)) and `triangulated.npz` (`joints_m`, frames x 25 x 3, world; NaN where unknown). Every view is fitted by
-itself, from its key points alone; nothing here reads the triangulated joints but the scores. Minutes on two cores.
-With --detect the views are DIR's `photographs/CAMERA_FRAME.jpg` with MediaPipe's key points, and a further row scores
-MediaPipe's own 3D landmarks, which nothing else reads.
+itself, from its key points alone, or with --tracks those of a camera together; nothing here reads the triangulated
+joints but the scores. Minutes on two cores. With --detect the views are DIR's `photographs/CAMERA_FRAME.jpg` with
+MediaPipe's key points, and a further row scores MediaPipe's own 3D landmarks, which nothing else reads.
 """
 
 import json
@@ -37,6 +38,8 @@ _CAMERA = flags.DEFINE_enum(
 _DETECT = flags.DEFINE_string("detect", None, "Model file of MediaPipe's Pose Landmarker: key points of photographs.")
 _PITCH = flags.DEFINE_bool("pitch", True, "Use how far each camera looks down.")
 _EVERY = flags.DEFINE_integer("every", 5, "Which frames: every so many.", lower_bound=1)
+_TRACKS = flags.DEFINE_bool("tracks", False, "Fit the frames of each camera as a track.")
+_FPS = flags.DEFINE_float("fps", 60.0, "Frames a second of the recording.", 0.1)
 _WEIGHTS = flags.DEFINE_string("weights", "pose_prior", "See experiments.register.")
 
 LIMBS = tuple(
@@ -70,7 +73,11 @@ def main(_: list[str]) -> None:
     up = np.array([one["R_world_to_camera"] for one in cameras])[:, :, 2]  # the world's z axis
     pitch = np.repeat(np.degrees(np.arcsin(-up[:, 2])), frames)
     pitch_deg = tuple(pitch.tolist()) if _PITCH.value and _WEIGHTS.value == "pose_prior" else None
-    options = dal.FitOptions(weights=_WEIGHTS.value, held_out_share=0.0, pitch_deg=pitch_deg)
+    numbers = np.tile(_EVERY.value * np.arange(frames), views)
+    people = people.with_frames(numbers, np.repeat(np.arange(views), frames).tolist())
+    options = dal.FitOptions(
+        weights=_WEIGHTS.value, held_out_share=0.0, pitch_deg=pitch_deg, tracks=_TRACKS.value, fps=_FPS.value
+    )
     fits = dal.fit(people, options=options, lifting=_LIFTING.value, progress=True)
     joints = limb_joints(fits)
     truth = np.concatenate([1000 * (world @ np.array(one["R_world_to_camera"]).T) for one in cameras])[:, _ROWS]
@@ -84,6 +91,10 @@ def main(_: list[str]) -> None:
         "camera": _CAMERA.value,
         "weights": _WEIGHTS.value,
         "pitch_known": pitch_deg is not None,
+        "tracks": _TRACKS.value,
+        "acceleration_error_mm": acceleration_error_mm(
+            *(each.reshape(views, frames, *each.shape[1:]) for each in (joints, truth))
+        ),
         **{name: float(np.mean(values)) for name, values in each.items()},
         "by_camera": {
             one["name"]: float(np.mean(each["scale_matched_mm"].reshape(views, frames)[view]))
@@ -191,6 +202,16 @@ def scores(joints: Float[np.ndarray, "n 12 3"], truth_mm: Float[np.ndarray, "n 1
     """
     rows = [_score(*(np.asarray(each, np.float64) for each in pair)) for pair in zip(joints, truth_mm, strict=True)]
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+def acceleration_error_mm(
+    joints: Float[np.ndarray, "views frames 12 3"], truth_mm: Float[np.ndarray, "views frames 12 3"]
+) -> float:
+    """Return the mean over views of `metrics.acceleration_error_mm`, both relative to the middle of the hips."""
+    centred = (
+        np.asarray(each - each[:, :, _HIPS].mean(axis=2, keepdims=True), np.float32) for each in (joints, truth_mm)
+    )
+    return float(np.mean(jax.vmap(metrics.acceleration_error_mm)(*centred)))
 
 
 def scale_matched(joints: Float[np.ndarray, "12 3"], truth_mm: Float[np.ndarray, "12 3"]) -> Float[np.ndarray, "12 3"]:

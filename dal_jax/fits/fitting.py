@@ -30,7 +30,7 @@ WITHOUT_LIFTER = "none"
 WEIGHTS = (*schedules.WEIGHTS, "estimated")
 CAMERAS = ("weak", "perspective", "assumed")
 _FEW_STEPS = ("lm", "dense_lm", "gauss_newton")  # second-order methods
-_FEW, _MANY = 30, 300
+_FEW, _MANY, _FEW_OF_TRACKS = 30, 300, 10
 _BATCH = 64
 _STEEPEST_DEG = 60.0
 
@@ -116,7 +116,7 @@ class FitOptions:
 
     def registration(self, people: int) -> RegistrationConfig:
         """Return how a crowd of so many people is registered."""
-        steps = self.steps or (tracks_lib.STEPS if self.tracks else _FEW if self.optimizer in _FEW_STEPS else _MANY)
+        steps = self.steps or (_FEW_OF_TRACKS if self.tracks else _FEW if self.optimizer in _FEW_STEPS else _MANY)
         # `lm` is so fast that one compiled shape, kept on disk, beats a smaller batch; the others are padded less
         batch = _BATCH if self.optimizer == "lm" else min(_BATCH, 1 << (people - 1).bit_length())
         return RegistrationConfig(

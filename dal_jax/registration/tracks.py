@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 import scipy.linalg
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from dal_jax.body import kinematics, rotations
 from dal_jax.body.parameters import BodyParameters, fix_gauge
@@ -34,8 +34,10 @@ from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import Fit, RegistrationConfig
 
 ROUNDS = 2
-STEPS = 10
+STEPS = 6
 """Of `lm` in a round, from where the last one ended."""
+KEYS_A_SECOND = 15.0
+"""Frames that are fitted from all starts; the others start between them, with ten times less to go."""
 
 WEIGHT = 0.005
 """w of (T)."""
@@ -67,29 +69,43 @@ def fit(
     given: Sequence[BodyParameters] = (),
     progress: Callable[[int], object] | None = None,
 ) -> tuple[Fit, Observation]:
-    """Fit every frame by itself as `register.register` does, then the tracks by `ROUNDS` rounds of (T).
+    """Fit key frames by themselves as `register.register` does, then the tracks by `ROUNDS` rounds of (T).
 
     Returns:
       the fits, whose bodies are y and s and whose energies are eq. 2 there, and the observations with what the tracks
-      expect of each frame.
+      expect of each frame. Which start was best is told of key frames, and of others by the nearest before.
     """
     config = dataclasses.replace(config, information=True)
-    people = len(frames.track)
-
-    def report(round_number: int):
-        return None if progress is None else lambda done: progress(round_number * people + done)
-
-    found = register.register(template, observations, config, objective, given, report(0))
-    config = dataclasses.replace(config, starts="given", steps=STEPS, schedule="constant")
     paths, expected = Paths(template, np.asarray(observations.box_px), frames), observations
-    bodies, told = paths.update(found, hold=False)
-    for number in range(ROUNDS):
+    done = 0
+
+    def report(count: int) -> None:
+        if progress is not None:
+            progress(done + count)
+
+    keys, nearest = paths.key_frames()
+    first = jax.tree.map(lambda leaf: np.asarray(leaf)[keys], (observations, list(given)))
+    found = register.register(template, first[0], config, objective, first[1], report)
+    found = jax.tree.map(lambda leaf: leaf[nearest], found)
+    is_key = np.isin(np.arange(len(nearest)), keys)
+    bodies, told = paths.update(_known_only(found, is_key), hold=False)
+    config, done = dataclasses.replace(config, starts="given", steps=STEPS, schedule="constant"), len(nearest)
+    for _ in range(ROUNDS):
         expected = dataclasses.replace(observations, expected=told)
-        again = register.register(template, expected, config, objective, [bodies], report(number + 1))
+        again = register.register(template, expected, config, objective, [bodies], report)
         found = dataclasses.replace(again, start=found.start, start_energy=found.start_energy)
         bodies, told = paths.update(found, hold=True)
+        done += len(nearest)
     energy = register.score(template, observations, bodies, objective)
     return dataclasses.replace(found, parameters=bodies, energy=energy, information=None), expected
+
+
+def _known_only(found: Fit, rows: Bool[np.ndarray, "n"]) -> Fit:
+    """Return fits of which those that are not in `rows` say nothing."""
+    return dataclasses.replace(
+        found,
+        information=jax.tree.map(lambda leaf: leaf * rows.reshape(-1, *(1,) * (leaf.ndim - 1)), found.information),
+    )
 
 
 class Paths:
@@ -113,10 +129,23 @@ class Paths:
         self._last_seen = order[last]
         path = np.concatenate([[0], np.cumsum(~together)])[last]
         self._inner = np.flatnonzero(path[2:] == path[:-2]) + 1
+        self._seen_row, self._path, self._key_every = order, path, max(round(frames.fps / stride / KEYS_A_SECOND), 1)
         self._stiffness = WEIGHT / (np.append(_ACCELERATION**2, 0.0) * (_FPS * stride / frames.fps) ** 4 + 1e-12)
         self._place_scale = _PLACE * (_FPS * stride / frames.fps) ** 2
         self._rotation: np.ndarray | None = None
         self._place: np.ndarray | None = None
+
+    def key_frames(self) -> tuple[Int[np.ndarray, "keys"], Int[np.ndarray, "n"]]:
+        """Return which people are fitted from all starts, and for each person which of these comes before."""
+        keys: list[int] = []
+        nearest = np.zeros(len(self._row), np.int64)
+        for person in self._seen_row:
+            row = self._row[person]
+            last = self._row[keys[-1]] if keys else -1
+            if not keys or self._path[row] != self._path[last] or row - last >= self._key_every:
+                keys.append(int(person))
+            nearest[person] = len(keys) - 1
+        return np.array(keys), nearest
 
     def update(self, found: Fit, hold: bool) -> tuple[BodyParameters, Expected]:
         """Return the bodies of y and s after fits x, and how `lm` is to be pulled to them.
@@ -146,7 +175,7 @@ class Paths:
             rotation=rotation,
             rotation_root=np.swapaxes(np.linalg.cholesky(turns + 1e-6 * np.eye(3)), -1, -2),
             stretch=shape,
-            stretch_weight=np.full_like(shape, _HOLD) if hold else scales[:, 1:],
+            stretch_weight=np.full_like(shape, _HOLD) if hold else self._mean(scales[:, 1:]),
             log_girth=log_girth,
             girth_weight=np.full(len(rotation), _HOLD),
             place=place,
@@ -226,8 +255,9 @@ class Paths:
 def _apart(information: Float[np.ndarray, "n 24 4 4"]) -> tuple[np.ndarray, np.ndarray]:
     """Return what is known of orientations where scales are not, and of scales where orientations are not."""
     mixed, scale = information[..., :3, 3], information[..., 3, 3]
-    turns = information[..., :3, :3] - mixed[..., :, None] * mixed[..., None, :] / scale[..., None, None]
-    left = np.linalg.solve(information[..., :3, :3], mixed[..., None])[..., 0]
+    known = np.maximum(scale, 1e-9)[..., None, None]
+    turns = information[..., :3, :3] - mixed[..., :, None] * mixed[..., None, :] / known
+    left = np.linalg.solve(information[..., :3, :3] + 1e-9 * np.eye(3), mixed[..., None])[..., 0]
     return turns, np.maximum(scale - np.sum(mixed * left, axis=-1), 1e-6)
 
 

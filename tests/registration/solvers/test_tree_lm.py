@@ -254,6 +254,27 @@ def test_step_solves_the_majorised_system(system):
     np.testing.assert_allclose(found, expected, rtol=STEP_TOLERANCE, atol=STEP_TOLERANCE)
 
 
+def test_information_is_what_elimination_leaves_of_the_system(system):
+    """Of the pelvis: its block, all others eliminated. Of a hand: its own block and the pull of its joint."""
+    objective, model, _, state, problem, _, matrix, _ = system
+    if objective.weights != OBJECTIVES["paper's terms"].weights:
+        return  # one compiled program is enough
+    with jax.enable_x64(True):
+        value = jax.jit(evaluation.evaluate)(model, problem, state)
+        segments, place = jax.jit(elimination.information)(model, problem, state, value)
+    size = len(matrix)
+    relative = [_control(node, size) for node in range(1, 24)]
+    matrix = matrix + elimination.ABSOLUTE_DAMPING * sum(rows.T @ rows for rows in relative)
+    root, rest = [0, 1, 2, 3, 96, 97], list(range(4, 96))
+    left = matrix[np.ix_(root, root)] - matrix[np.ix_(root, rest)] @ np.linalg.solve(
+        matrix[np.ix_(rest, rest)], matrix[np.ix_(rest, root)]
+    )
+    np.testing.assert_allclose(segments[0, ..., 0, 0], left[:4, :4], rtol=STEP_TOLERANCE, atol=STEP_TOLERANCE)
+    np.testing.assert_allclose(place[:, 0, 0], left[[4, 5, 3], [4, 5, 3]], rtol=STEP_TOLERANCE)
+    hand = slice(4 * 23, 4 * 24)
+    np.testing.assert_allclose(segments[23, ..., 0, 0], matrix[hand, hand], rtol=STEP_TOLERANCE, atol=STEP_TOLERANCE)
+
+
 def test_gradient_is_exact(system):
     objective, model, target, state, problem, _, _, gradient = system
     with jax.enable_x64(True):

@@ -1,0 +1,114 @@
+"""The banded system of smooth paths against dense least squares, and a whole track of a made-up person."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation, Slerp
+
+from dal_jax.body import kinematics
+from dal_jax.evaluation import metrics
+from dal_jax.observations.following import Frames
+from dal_jax.registration import register, tracks
+from dal_jax.registration.energy import EnergyWeights, Objective
+from dal_jax.registration.register import RegistrationConfig
+from tests.registration import small_problem
+
+_ROUNDING = 1e-6  # relative: conditions of float64 systems whose stiffness spans eight digits
+
+
+def _frames(frames, track=None):
+    return Frames(np.zeros(len(frames), int) if track is None else np.array(track), np.array(frames), 30.0)
+
+
+def test_a_step_of_the_paths_is_the_least_squares_solution():
+    """Two tracks, out of order, one with a gap of frames that nobody saw."""
+    random, frames, track = np.random.default_rng(0), [6, 0, 4, 3, 1, 2, 0, 1, 2], [0, 0, 0, 0, 0, 0, 1, 1, 1]
+    people = len(frames)
+    paths = tracks.Paths(small_problem.small_template(), np.ones((people, 4)), _frames(frames, track))
+    rows = 7 + 3
+    paths._rotation = Rotation.random(rows * 24, rng=random).as_matrix().reshape(rows, 24, 3, 3)
+    paths._rotation[1:] = paths._rotation[:1] @ Rotation.from_rotvec(
+        0.2 * random.normal(size=((rows - 1) * 24, 3))
+    ).as_matrix().reshape(-1, 24, 3, 3)
+    paths._place = random.normal(size=(rows, 3))
+    root, apart = random.normal(size=(people, 25, 3, 3)), random.normal(size=(people, 25, 3))
+    found = paths._solve(apart, np.swapaxes(root, -1, -2) @ root)
+    row_of = [6, 0, 4, 3, 1, 2, 7, 8, 9]
+    for segment in (0, 10, 24):
+        sd = tracks._PLACE if segment == 24 else np.full(3, tracks._ACCELERATION[segment])
+        lines, right = [], []
+        for person, row in enumerate(row_of):
+            line = np.zeros((3, rows, 3))
+            line[:, row] = root[person, segment]
+            lines.append(line)
+            right.append(root[person, segment] @ apart[person, segment])
+        for row in (1, 2, 3, 4, 5, 8):
+            line = np.zeros((3, rows, 3))
+            for other, share in ((-1, 1), (0, -2), (1, 1)):
+                line[:, row + other] = share * np.diag(np.sqrt(tracks.WEIGHT) / sd)
+            if segment == 24:
+                bent = paths._place[row + 1] - 2 * paths._place[row] + paths._place[row - 1]
+            else:
+                before, here, after = paths._rotation[row - 1 : row + 2, segment]
+                bent = (
+                    Rotation.from_matrix(after @ here.T).as_rotvec() - Rotation.from_matrix(here @ before.T).as_rotvec()
+                )
+            lines.append(line)
+            right.append(-np.sqrt(tracks.WEIGHT) / sd * bent)
+        expected = np.linalg.lstsq(np.concatenate(lines).reshape(-1, 3 * rows), np.concatenate(right), rcond=None)[0]
+        np.testing.assert_allclose(found[:, segment].ravel(), expected, rtol=_ROUNDING, atol=_ROUNDING)
+
+
+def test_key_frames_are_as_many_a_second_and_begin_every_path():
+    template, box = small_problem.small_template(), np.ones((60, 4))
+    frames = Frames(np.repeat([0, 1], 30), np.tile(4 * np.arange(30), 2), 240.0)  # sixty of the frames a second
+    keys, nearest = tracks.Paths(template, box, frames).key_frames()
+    np.testing.assert_array_equal(keys, np.concatenate([np.arange(0, 30, 4), np.arange(30, 60, 4)]))
+    assert (keys[nearest] <= np.arange(60)).all() and (np.arange(60) - keys[nearest] < 4).all()
+
+
+@pytest.fixture(scope="module")
+def motion():
+    """Ten frames of a person who turns and bends evenly, seen in square boxes of their own, with noise."""
+    ends = small_problem.random_people(2, seed=3, pose_sd=0.25, turn=0.3)
+    share = np.linspace(0, 1, 10)
+
+    def between(first, second):
+        return Slerp([0, 1], Rotation.concatenate([first, second]))(share)
+
+    pose = [between(*(Rotation.from_rotvec(ends.pose[k, joint]) for k in range(2))).as_rotvec() for joint in range(23)]
+    truth = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf)[:1], 10, axis=0), ends)
+    truth = dataclasses.replace(
+        truth,
+        pose=np.stack(pose, axis=1).astype(np.float32),
+        rotation=between(*(Rotation.from_matrix(each) for each in ends.rotation)).as_matrix().astype(np.float32),
+    )
+    observed = small_problem.observe(truth, seed=5, points=60, noise=0.03)
+    return truth, observed
+
+
+@pytest.mark.slow
+def test_a_track_has_one_shape_and_less_jitter_than_its_frames(motion):
+    truth, observed = motion
+    hidden = 4  # nobody saw the person's points there
+    blind = {
+        name: np.where(np.arange(10)[:, None] == hidden, 0.0, getattr(observed, name)).astype(np.float32)
+        for name in ("point_confidence", "keypoint_confidence", "depth_confidence")
+    }
+    observed = observed.replace(**blind)
+    template, objective = small_problem.small_template(), Objective(EnergyWeights(1000.0, 30.0, 10.0, 0.1))
+    config = RegistrationConfig("lm", steps=tracks.STEPS, starts="tpose", batch=10, devices=1)
+    track, expecting = tracks.fit(template, observed, _frames(range(10)), config, objective)
+    frames = register.register(template, observed, dataclasses.replace(config, information=True), objective)
+    joints = jax.jit(jax.vmap(lambda one: kinematics.pose_segments(template, one).position))
+    true, smooth, apart = (1000 * joints(each) for each in (truth, track.parameters, frames.parameters))
+    jitter = [float(metrics.acceleration_error_mm(each, true)) for each in (smooth, apart)]
+    error = [np.asarray(jax.vmap(metrics.mpjpe_scale_matched_mm)(each, true)) for each in (smooth, apart)]
+    assert jitter[0] < 0.5 * jitter[1]
+    assert error[0].mean() < error[1].mean() and error[0][hidden] < 2 * error[0].mean()
+    np.testing.assert_allclose(
+        track.parameters.segment_scale, track.parameters.segment_scale[:1].repeat(10, axis=0), rtol=1e-5
+    )
+    assert expecting.expected is not None and np.isfinite(track.energy).all()
