@@ -38,6 +38,7 @@ _CAMERA = flags.DEFINE_enum(
 _DETECT = flags.DEFINE_string("detect", None, "Model file of MediaPipe's Pose Landmarker: key points of photographs.")
 _PITCH = flags.DEFINE_bool("pitch", True, "Use how far each camera looks down.")
 _EVERY = flags.DEFINE_integer("every", 5, "Which frames: every so many.", lower_bound=1)
+_REPORTS = flags.DEFINE_bool("reports", True, "Score what the reports on the fits say, too.")
 _TRACKS = flags.DEFINE_bool("tracks", False, "Fit the frames of each camera as a track.")
 _FPS = flags.DEFINE_float("fps", 60.0, "Frames a second of the recording.", 0.1)
 _WEIGHTS = flags.DEFINE_string("weights", "pose_prior", "See experiments.register.")
@@ -76,13 +77,13 @@ def main(_: list[str]) -> None:
     numbers = np.tile(_EVERY.value * np.arange(frames), views)
     people = people.with_frames(numbers, np.repeat(np.arange(views), frames).tolist())
     options = dal.FitOptions(
-        weights=_WEIGHTS.value, held_out_share=0.0, pitch_deg=pitch_deg, tracks=_TRACKS.value, fps=_FPS.value
-    )
+        weights=_WEIGHTS.value, held_out_share=0.0, pitch_deg=pitch_deg, tracks=_TRACKS.value, fps=_FPS.value,
+        quality=_REPORTS.value,
+    )  # fmt: skip
     fits = dal.fit(people, options=options, lifting=_LIFTING.value, progress=True)
     joints = limb_joints(fits)
     truth = np.concatenate([1000 * (world @ np.array(one["R_world_to_camera"]).T) for one in cameras])[:, _ROWS]
     each = scores(joints, truth)
-    verdicts = typing.get_args(Verdict)
     scale = fits.segment_scale / np.exp(np.log(fits.segment_scale).mean(axis=1, keepdims=True))
     row = {
         "views": views * frames,
@@ -101,7 +102,20 @@ def main(_: list[str]) -> None:
             for view, one in enumerate(cameras)
         },
         "segment_scale": [float(scale.min()), float(scale.max())],
-        "z_within_sd": _within(fits, joints, truth),
+    } | (_of_reports(fits, joints, truth, each) if fits.quality else {})
+    rows = [row]
+    if _DETECT.value:
+        each = scores(_own_landmarks(folder, cameras, shown, _DETECT.value), truth)
+        means = {name: float(np.mean(values)) for name, values in each.items()}
+        rows.append({"views": views * frames, "keypoints": "MediaPipe's own 3D landmarks", **means})
+    results.emit(rows, _OUT.value)
+
+
+def _of_reports(fits: dal.Fits, joints: np.ndarray, truth_mm: np.ndarray, each: dict[str, np.ndarray]) -> results.Row:
+    """Return what the reports say beside the errors of each view."""
+    verdicts = typing.get_args(Verdict)
+    return {
+        "z_within_sd": _within(fits, joints, truth_mm),
         "spearman": {
             "sample_weight": _rank([1 - one.sample_weight for one in fits.quality], each),
             "expected_error": _rank([one.numbers["expected_error_mm"] for one in fits.quality], each),
@@ -113,12 +127,6 @@ def main(_: list[str]) -> None:
             if np.any(rows := np.array([one.verdict == name for one in fits.quality]))
         },
     }
-    rows = [row]
-    if _DETECT.value:
-        each = scores(_own_landmarks(folder, cameras, shown, _DETECT.value), truth)
-        means = {name: float(np.mean(values)) for name, values in each.items()}
-        rows.append({"views": views * frames, "keypoints": "MediaPipe's own 3D landmarks", **means})
-    results.emit(rows, _OUT.value)
 
 
 def _detected(

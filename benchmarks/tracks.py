@@ -82,7 +82,11 @@ def _row(keypoints_px: np.ndarray, truth_mm: np.ndarray, lifting: str) -> result
     found = {name: work().joints_h36m.reshape(truth_mm.shape) for name, work in works.items()}
     row: results.Row = {"lifting": lifting, **{name: scores(joints, truth_mm) for name, joints in found.items()}}
     for name, rate in measure.rates(works, measure.matmul_probe(jax.devices()), _SECONDS.value).items():
-        row[name] |= {"frames_per_s": clips * frames / rate.wall_s, "frames_per_cpu_s": clips * frames / rate.cpu_s}
+        row[name] |= {
+            "frames_per_second": clips * frames / rate.wall_s,
+            "cpu_s_per_frame": rate.cpu_s / (clips * frames),
+            "frames_per_second_per_gflops": clips * frames / rate.wall_s / rate.matmul_gflops,
+        }
     return row
 
 

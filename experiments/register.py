@@ -160,6 +160,8 @@ def main(_: list[str]) -> None:
     with machine.compiling(f"register-{_OPTIMIZER.value.partition('(')[0]}", "a minute"):
         fits = dal.fit(people, body, options, lifting=_LIFTING.value, initial=initial, progress=True)
     fits.save(_OUT.value, formats, keep_fragments=_FRAGMENTS.value, overwrite=_OVERWRITE.value, other=_COMPARE.value)
+    if _TRACKS.value:
+        print(f"{fits.extra['track_id'].max() + 1} tracks")
     print(output.table(fits.report_rows(), _SHOWN_ROWS))
     print(output.written(_OUT.value))
     if _VIEWER.value == "rerun":

@@ -54,7 +54,7 @@ def frames_of(people: Observations, fps: float) -> Frames:
     taken: set[tuple[int, int]] = set()
     for row in np.flatnonzero(named):
         if (place := (int(track[row]), int(frame[row]))) in taken:
-            raise InputError(f"track_id {ids[row]}: two people of image {people.image_id[row]} have it")
+            raise InputError(f"track_id {ids[int(row)]}: two people of image {people.image_id[int(row)]} have it")
         taken.add(place)
     rows = np.flatnonzero(~named)
     if len(rows):

@@ -132,8 +132,7 @@ class Paths:
         self._seen_row, self._path, self._key_every = order, path, max(round(frames.fps / stride / KEYS_A_SECOND), 1)
         self._stiffness = WEIGHT / (np.append(_ACCELERATION**2, 0.0) * (_FPS * stride / frames.fps) ** 4 + 1e-12)
         self._place_scale = _PLACE * (_FPS * stride / frames.fps) ** 2
-        self._rotation: np.ndarray | None = None
-        self._place: np.ndarray | None = None
+        self._rotation, self._place = np.zeros((0, 24, 3, 3)), np.zeros((0, 3))
 
     def key_frames(self) -> tuple[Int[np.ndarray, "keys"], Int[np.ndarray, "n"]]:
         """Return which people are fitted from all starts, and for each person which of these comes before."""
@@ -163,7 +162,6 @@ class Paths:
         place = np.column_stack([middle_px[:, 0] / typical[:, None], scale_px])
         known = known_crop * np.column_stack([(typical / unit_px) ** 2] * 2 + [np.ones_like(unit_px)])
         turns = self._smooth(rotation, place, turns, known)
-        assert self._rotation is not None and self._place is not None
         rotation, place = self._rotation[self._row], self._place[self._row]
         stretch = (log_scale - log_scale[:, self._parents])[:, 1:]
         shape = self._mean(stretch, scales[:, 1:])
@@ -194,7 +192,7 @@ class Paths:
 
     def _smooth(self, rotation, place, turns, known_place) -> Float[np.ndarray, "n 24 3 3"]:
         """Move the paths by Gauss-Newton steps; return how much the fits' orientations count in the end."""
-        first = self._rotation is None
+        first = not len(self._rotation)
         if first:
             self._rotation, self._place = rotation[self._last_seen], place[self._last_seen]
         counted = turns
