@@ -203,3 +203,17 @@ def test_axes_are_kept_apart():
     assert coverage["y"]["within_2_sd"] == 0.0
     assert coverage["y"]["rms_error_mm"] == pytest.approx(np.sqrt(12.5))
     assert (coverage["z"]["within_1_sd"], coverage["z"]["within_2_sd"]) == (0.5, 1.0)
+
+
+def test_the_acceleration_error_forgives_size_place_and_drift_and_counts_jitter(rng):
+    """By hand: every second frame moved by d along x has second differences of 2 d and -2 d."""
+    pose, frames = _pose(rng), np.arange(7, dtype=np.float32)[:, None, None]
+    truth = pose[None] + 3.0 * frames**2 * np.array([0.0, 1.0, 0.0], np.float32)
+    assert metrics.acceleration_error_mm(0.01 * truth, truth) < _MM
+    drifting = truth + frames * rng.normal(size=(1, 17, 3)).astype(np.float32) * 1e-3
+    assert metrics.acceleration_error_mm(drifting, truth) < 10 * _MM
+    jittered = truth + 5.0 * (frames % 2) * np.array([1.0, 0.0, 0.0], np.float32)
+    assert metrics.acceleration_error_mm(jittered, truth) == pytest.approx(10.0, rel=0.05)  # the best size is not 1
+    unknown = truth.copy()
+    unknown[3, 4] = np.nan
+    assert metrics.acceleration_error_mm(0.01 * truth, unknown) < _MM

@@ -151,6 +151,7 @@ def test_one_line_says_which_lifter_gives_depths_and_to_whom(people):
         (["--annotations=a.json", "--optimizer=magic"], "--optimizer=magic"),
         (["--annotations=a.json", "--export=fbx"], "fbx"),
         (["--annotations=a.json", "--export=npz"], "--export=npz: holds SMPL's parameters"),
+        (["--annotations=a.json", "--tracks", "--optimizer=adam"], "--tracks"),
         (["--annotations=a.json", "--pose_blendshapes"], "--optimizer=dense_lm"),
         (["--annotations=a.json", "--optimizer=optax.adam(b3=1)"], "b3"),
     ],

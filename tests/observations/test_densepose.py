@@ -50,6 +50,15 @@ def test_five_key_points_are_enough_but_not_of_a_crowd(write):
     assert len(alone.part) == 0 and alone.keypoints.confidence.sum() == 5
 
 
+def test_who_it_is_over_the_frames_is_kept_and_must_be_an_id(write):
+    entries = [annotation_files.entry() | {"id": number, "track_id": name} for number, name in ((1, 7), (2, "b"))]
+    found = densepose.read(write(annotation_files.content(entries)))
+    assert [one.track_id for one in found.people] == [7, "b"]
+    entries[1]["track_id"] = [7]
+    with pytest.raises(InputError, match=r"annotation 2: track_id is \[7\]"):
+        densepose.read(write(annotation_files.content(entries)))
+
+
 def test_no_key_points_is_fine(write):
     raw = annotation_files.entry()
     del raw["keypoints"]
