@@ -190,7 +190,7 @@ def fit(
         objective = dataclasses.replace(estimated, terms=options.terms)
         to_fit = noise.reweighted(to_fit, levels)
     given = [] if initial is None else [_start(initial, observed)]
-    rounds, frames = 1, None
+    rounds, frames, alone = 1, None, to_fit
     if options.tracks:
         rounds, frames = 1 + tracks_lib.ROUNDS, following.frames_of(observed, options.fps)
     with bars.bar("register", total=rounds * len(observed), unit="person", shown=progress) as bar:
@@ -212,7 +212,7 @@ def fit(
         folds = round(1 / options.held_out_share)
         with bars.bar("held-out points", total=len(observed) * folds, unit="fit", shown=progress) as bar:
             fits.held_out_error_px = quality.held_out_error_px(
-                body, to_fit, config, objective, folds, lambda done: bar.update(done - bar.n)
+                body, alone, config, objective, folds, lambda done: bar.update(done - bar.n)
             )
     return fits
 

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation, Slerp
 
-from dal_jax.body import kinematics
+from dal_jax.body import kinematics, skeleton
 from dal_jax.evaluation import metrics
 from dal_jax.observations.following import Frames
 from dal_jax.registration import register, tracks
 from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.registration.register import RegistrationConfig
+from dal_jax.synthetic import motions, shapes
 from tests.registration import small_problem
 
 _ROUNDING = 1e-6  # relative: conditions of float64 systems whose stiffness spans eight digits
@@ -38,7 +39,7 @@ def test_a_step_of_the_paths_is_the_least_squares_solution():
     row_of = [6, 0, 4, 3, 1, 2, 7, 8, 9]
     for segment in (0, 10, 24):
         sd = tracks._PLACE if segment == 24 else np.full(3, tracks._ACCELERATION[segment])
-        lines, right = [], []
+        lines, right = [np.sqrt(tracks._STILL) * np.eye(3 * rows).reshape(-1, rows, 3)], [np.zeros(3 * rows)]
         for person, row in enumerate(row_of):
             line = np.zeros((3, rows, 3))
             line[:, row] = root[person, segment]
@@ -59,6 +60,37 @@ def test_a_step_of_the_paths_is_the_least_squares_solution():
             right.append(-np.sqrt(tracks.WEIGHT) / sd * bent)
         expected = np.linalg.lstsq(np.concatenate(lines).reshape(-1, 3 * rows), np.concatenate(right), rcond=None)[0]
         np.testing.assert_allclose(found[:, segment].ravel(), expected, rtol=_ROUNDING, atol=_ROUNDING)
+
+
+def test_walking_people_accelerate_as_the_paths_expect():
+    """Thighs, shins and feet of a synthetic training subject, within a factor of two."""
+    actor, rotations = shapes.subject("S1"), []
+    for frame in range(60):
+        posture = motions.perform("Walking", actor.joints, actor.landmarks, (0, 1), frame / 30)
+        world = [posture.root]
+        for joint in range(1, 24):
+            turn = Rotation.from_rotvec(posture.pose[joint - 1]).as_matrix()
+            world.append(world[skeleton.SMPL_PARENTS[joint]] @ turn)
+        rotations.append(world)
+    rotations = np.array(rotations)
+    step = Rotation.from_matrix((rotations[1:] @ np.swapaxes(rotations[:-1], -1, -2)).reshape(-1, 3, 3)).as_rotvec()
+    rms = np.sqrt(np.mean(np.diff(step.reshape(59, 24, 3), axis=0) ** 2, axis=(0, 2)))
+    legs = [1, 2, 4, 5, 7, 8]
+    assert np.abs(np.log(rms[legs] / tracks._ACCELERATION[legs])).max() < np.log(2)
+
+
+def test_a_frame_that_no_image_tells_of_goes_where_its_neighbours_say():
+    """Of three frames the second has no information: no step where the neighbours' paths are straight."""
+    paths = tracks.Paths(small_problem.small_template(), np.ones((3, 4)), _frames([0, 1, 2]))
+    paths._rotation = np.broadcast_to(np.eye(3), (3, 24, 3, 3))
+    paths._place = np.zeros((3, 3))
+    known = np.broadcast_to(np.array([1.0, 0.0, 1.0])[:, None, None, None] * 1e3 * np.eye(3), (3, 25, 3, 3))
+    apart = np.broadcast_to(np.array([0.1, 9.0, 0.3])[:, None, None], (3, 25, 3))
+    np.testing.assert_allclose(
+        paths._solve(apart, known), np.broadcast_to([[[0.1]], [[0.2]], [[0.3]]], (3, 25, 3)), atol=1e-4
+    )
+    nothing = paths._solve(apart, np.zeros((3, 25, 3, 3)))
+    np.testing.assert_allclose(nothing, 0.0, atol=1e-9)
 
 
 def test_key_frames_are_as_many_a_second_and_begin_every_path():
