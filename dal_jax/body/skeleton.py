@@ -50,9 +50,9 @@ MEDIAPIPE_NAMES = (
     "left_ear", "right_ear", "left_mouth", "right_mouth", "left_shoulder", "right_shoulder", "left_elbow",
     "right_elbow", "left_wrist", "right_wrist", "left_pinky", "right_pinky", "left_index", "right_index", "left_thumb",
     "right_thumb", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle", "left_heel",
-    "right_heel", "left_foot_index", "right_foot_index",
+    "right_heel", "left_big_toe", "right_big_toe",
 )  # fmt: skip
-"""MediaPipe Pose's 33 landmarks."""
+"""MediaPipe Pose's 33 landmarks; it calls the tips of the feet, the last two, `foot_index`."""
 
 KEYPOINT_SETS = {"h36m": H36M_JOINT_NAMES, "body_25b": BODY_25B_NAMES}
 """The key points that an annotation may have, by the name of their set. COCO's are BODY_25B's, the last 8 missing."""

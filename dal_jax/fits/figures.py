@@ -3,7 +3,6 @@
 Pictures are addresses of <img>; marks and ellipses are places in a square of 1000, as an SVG over them has it.
 """
 
-import functools
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -39,7 +38,7 @@ class Figures:
         self._bodies = fits.fitted()
         self._faces = np.asarray(self._body.faces)
         self._size_mm = posterior.template_bone_sum_mm(self._body)
-        self._read = functools.lru_cache(1)(photographs.read_picture)
+        self._read = fits.annotations.reader() if fits.annotations is not None else None
         observed = fits.observations
         self._observed: Observation | None = None if observed is None else observed.stacked
         if self._observed is not None:
@@ -147,10 +146,9 @@ class Figures:
 
     def _photograph(self, index: int) -> np.ndarray | None:
         annotations = self._fits.annotations
-        if annotations is None or not annotations.images:
+        if annotations is None or self._read is None or not annotations.images:
             return None
-        one = annotations.people[index]
-        picture = self._read(annotations.photograph(one), one.picture_size)
+        picture = self._read(annotations.people[index])
         return photographs.crop(picture, self.box_px(index), overlays.VIEW_PX)
 
 

@@ -83,7 +83,7 @@ class Fits(FitRows):
 
     def follow(self, frames: Frames) -> None:
         """Say whose each row is and when: `track_id` and `frame`, -1 of rows that were not fitted."""
-        rows = self._fitted_rows()
+        rows = self.fitted_rows()
         for name, values in (("track_id", frames.track), ("frame", frames.frame)):
             self.extra[name] = np.full(len(self), -1, np.int64)
             self.extra[name][rows] = values

@@ -21,7 +21,7 @@ _SLOTS = 4
 def usd(template: Template, name: str, rig: Rig, times_s: Float[np.ndarray, "frames"] | None = None) -> str:
     """Return a rig as the text of a USD file; `times_s` of its frames make it an animation, a time code a frame."""
     with needs_extra("usd"):
-        from pxr import Gf, Sdf, Tf, Usd, UsdGeom, UsdSkel, Vt
+        from pxr import Gf, Sdf, Tf, Usd, UsdGeom, UsdSkel, Vt  # pyright: ignore[reportMissingImports]
 
     stage = Usd.Stage.CreateInMemory()
     UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.y)

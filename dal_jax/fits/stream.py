@@ -3,13 +3,13 @@
 A step of the timeline `photograph` is a photograph. Space is the photograph's camera: x right, y down, z away, metres.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from dal_jax.fits import overlays
-from dal_jax.observations import photographs
 from dal_jax.observations.observation import px_from_crop
 from dal_jax.runtime.errors import needs_extra
 
@@ -60,13 +60,13 @@ def send(fits: "Fits", recording: Any) -> None:
         import rerun  # pyright: ignore[reportMissingImports]
     if fits.annotations is None or fits.observations is None:
         raise ValueError("a viewer shows fits to an annotation: those of `fit` and `predict`")
-    people = fits.annotations.people
+    people, read = fits.annotations.people, fits.annotations.reader()
     for step, name in enumerate(dict.fromkeys(one.file_name for one in people)):
         here = [index for index, one in enumerate(people) if one.file_name == name]
         recording.set_time("photograph", sequence=step)
         for path in ("camera", "people"):
             recording.log(path, rerun.Clear(recursive=True))  # what the photograph before has shown
-        size = _send_photograph(fits, here[0], recording)
+        size = _send_photograph(fits, here[0], read, recording)
         for index in here:
             if fits.valid[fits.fitted_rows()[index]]:
                 _send_person(fits, index, size, recording)
@@ -79,7 +79,7 @@ def _report(fits: "Fits", index: int) -> str:
     return "not judged" if one is None else "; ".join([one.verdict, *one.flags])
 
 
-def _send_photograph(fits: "Fits", index: int, recording: Any) -> tuple[int, int]:
+def _send_photograph(fits: "Fits", index: int, read: Callable, recording: Any) -> tuple[int, int]:
     """Send a person's photograph, if there is one; return its size."""
     import rerun  # pyright: ignore[reportMissingImports]
 
@@ -88,7 +88,7 @@ def _send_photograph(fits: "Fits", index: int, recording: Any) -> tuple[int, int
     if not fits.annotations.images:
         x, y, width, height = box_px
         return one.picture_size or (int(np.ceil(x + width)), int(np.ceil(y + height)))
-    picture = photographs.read_picture(fits.annotations.photograph(one), one.picture_size)
+    picture = read(one)
     recording.log("camera", rerun.Image(picture).compress(jpeg_quality=90))
     return picture.shape[1], picture.shape[0]
 

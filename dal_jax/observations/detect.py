@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from dal_jax.observations import detections, keypoints, photographs, video
+from dal_jax.body import skeleton
+from dal_jax.observations import coco, detections, keypoints, photographs, video
 from dal_jax.observations.densepose import FEWEST_KEYPOINTS
 from dal_jax.observations.keypoints import SEEN, UNLABELLED, Keypoints
 from dal_jax.observations.person import AnnotatedPerson, Annotations, Rejected
@@ -26,28 +27,15 @@ EXTRA = "detect"
 NOBODY = "nobody found"
 """The kind of a rejected entry that stands for a picture without people."""
 
-_SMALLEST_BOX_PX = 2.0
-_LEAST_VISIBILITY = 0.1
-"""Of a key point that is used, with confidence 1; others count as unlabelled.
+_USED = [row for row, name in enumerate(skeleton.MEDIAPIPE_NAMES) if name in skeleton.BODY_25B_NAMES]
+"""Landmarks that are key points of BODY_25B by name.
 
-Note: our choice, lower than of other detectors. MediaPipe's visibility says whether a point is hidden, not whether its
-place is wrong: beside OpenPose's, points of visibility 0.1 to 0.5 lie twice as far off as others, 3% of the person.
+Note: the conventions differ a little: hips are an eighth closer together than OpenPose's on the same pictures, and 3 cm
+lower; shoulders are a twentieth further apart.
 """
 
-# The 33 landmarks in MediaPipe's order, by the names of BODY_25B that they go to. The corners of the eyes, the mouth,
-# and pinky, index and thumb of the hand have no counterpart; upper neck, head top and small toes are not detected.
-# Conventions differ: `foot_index`, which goes to the big toe, is the tip of the foot; hips are an eighth closer
-# together than OpenPose's on the same pictures, and 3 cm lower; shoulders are a twentieth further apart.
-_LANDMARKS = (
-    "nose", "", "left_eye", "", "", "right_eye", "", "left_ear", "right_ear", "", "",
-    "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
-    "", "", "", "", "", "", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
-    "left_heel", "right_heel", "left_big_toe", "right_big_toe",
-)  # fmt: skip
-_USED = [row for row, name in enumerate(_LANDMARKS) if name]
-
 _LandmarksOf = Callable[[UInt8[np.ndarray, "h w 3"]], Float[np.ndarray, "people 33 3"]]
-"""Returns x, y, px, and the visibility of every landmark of the people in a picture."""
+"""Returns x, y, px, and the score of every landmark of the people in a picture, as files of landmarks have it."""
 
 
 def detect(
@@ -112,22 +100,17 @@ def _pictures(source: pathlib.Path) -> tuple[int | None, Iterator[tuple[str, Cal
 
 
 def _keypoints(landmarks: Float[np.ndarray, "33 3"]) -> Keypoints | None:
-    """Return BODY_25B's key points of a person (x, y, visibility); None where fewer than five are seen."""
+    """Return BODY_25B's key points of a person (x, y, score); None where fewer than five are seen."""
     seen = landmarks[_USED]
-    seen[:, 2] = np.where(seen[:, 2] >= _LEAST_VISIBILITY, SEEN, UNLABELLED)
-    marked = keypoints.from_named([_LANDMARKS[row] for row in _USED], seen)
+    seen[:, 2] = np.where(seen[:, 2] >= coco.SEEN_SCORE, SEEN, UNLABELLED)
+    marked = keypoints.from_named([skeleton.MEDIAPIPE_NAMES[row] for row in _USED], seen)
     return marked if np.sum(marked.flag > 0) >= FEWEST_KEYPOINTS else None
 
 
 def _person(row: int, number: int, name: str, size: tuple[int, int], marked: Keypoints) -> AnnotatedPerson:
-    """Return a person whose box is drawn round the key points, with a margin, as of other key points."""
-    known = marked.position_px[marked.flag > 0]
-    low, high = known.min(axis=0), known.max(axis=0)
-    side = np.maximum(detections.KEYPOINTS_MARGIN * (high - low), _SMALLEST_BOX_PX)
     return AnnotatedPerson(
-        image_id=row, annotation_id=number, file_name=name, picture_size=size,
-        bbox_px=np.array([*((low + high - side) / 2), *side]), point_px=np.zeros((0, 2)), part=np.zeros(0, np.int64),
-        uv=np.zeros((0, 2)), keypoints=marked,
+        image_id=row, annotation_id=number, file_name=name, picture_size=size, bbox_px=coco.box_round(marked),
+        point_px=np.zeros((0, 2)), part=np.zeros(0, np.int64), uv=np.zeros((0, 2)), keypoints=marked,
     )  # fmt: skip
 
 
@@ -157,8 +140,8 @@ def _landmarker(model: pathlib.Path, most_people: int) -> Iterator[_LandmarksOf]
         image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(pixels))
         with _quiet():
             found = landmarker.detect(image).pose_landmarks
-        places = np.array([[(one.x, one.y, one.visibility) for one in person] for person in found])
-        return places.reshape(-1, len(_LANDMARKS), 3) * (pixels.shape[1], pixels.shape[0], 1)
+        places = np.array([[(one.x, one.y, one.presence) for one in person] for person in found])
+        return places.reshape(-1, len(skeleton.MEDIAPIPE_NAMES), 3) * (pixels.shape[1], pixels.shape[0], 1)
 
     try:
         yield landmarks_of

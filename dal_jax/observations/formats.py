@@ -200,12 +200,16 @@ def _landmarks(content: Any) -> list[Any] | None:
 
 
 def _mediapipe(content: Any, where: str, picture: str) -> Iterator[Found]:
-    """Lists of 33 landmarks, x and y shares of the picture; of visibility and presence the smaller is the score."""
+    """Lists of 33 landmarks, x and y shares of the picture; the score is `presence`, else `visibility`.
+
+    A landmark of low visibility is hidden, not misplaced: presence tells whether it is in the picture at all.
+    """
     for row, one in enumerate(_landmarks(content) or ()):
-        scores = [[mark.get(name) for name in ("visibility", "presence")] for mark in one]
-        known = [[value for value in pair if are_numbers([value])] for pair in scores]
-        values = [[mark.get("x"), mark.get("y"), min(pair, default=1.0)] for mark, pair in zip(one, known, strict=True)]
-        values = [value for mark in values for value in mark]
+        scores = [[mark.get(name) for name in ("presence", "visibility")] for mark in one]
+        known = [next((value for value in pair if are_numbers([value])), 1.0) for pair in scores]
+        values = [
+            value for mark, score in zip(one, known, strict=True) for value in (mark.get("x"), mark.get("y"), score)
+        ]
         yield Found(f"{where}: person {row}", picture, {"keypoints": values}, shares=True)
 
 

@@ -211,7 +211,7 @@ def mediapipe(folder, key="pose_landmarks"):
     """`dataclasses.asdict(PoseLandmarker.detect(...))`, one file a picture."""
     for name, one in PEOPLE.items():
         marks = [
-            {"x": x / PICTURES[name][0], "y": y / PICTURES[name][1], "z": -0.1, "visibility": score, "presence": 0.99}
+            {"x": x / PICTURES[name][0], "y": y / PICTURES[name][1], "z": -0.1, "visibility": 0.05, "presence": score}
             for x, y, score in rows(one, skeleton.MEDIAPIPE_NAMES)
         ]
         content = {key: [marks], "pose_world_landmarks": [[mark | {"x": 0.0} for mark in marks]]}
