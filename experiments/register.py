@@ -5,9 +5,9 @@
   python -m experiments.register --images=photos --detect=pose_landmarker_full.task --out=fits
 
 Writes OUT/fits.npz (one row a person), OUT/index.html to look at, OUT/summary.json, OUT/overlays/*.png where
-photographs are given, and OUT/meshes/* with --export, with its glb also OUT/scenes/*, one a photograph. Everything is
-written or nothing. The first run compiles for about half a minute on two cores, later ones take seconds. A row of
-fits.npz whose annotation was skipped has `valid` false and holds NaN.
+photographs are given, and OUT/meshes/* with --export, with its glb also OUT/scenes/*, one a photograph, or with
+--tracks OUT/motion/*, one a track. Everything is written or nothing. The first run compiles for about half a minute on
+two cores, later ones take seconds. A row of fits.npz whose annotation was skipped has `valid` false and holds NaN.
 """
 
 from absl import flags
@@ -84,7 +84,12 @@ _TRACKS = flags.DEFINE_bool(
     "The photographs are a video's frames, by the last number in their names: people are followed, by the annotation's "
     "track_id where it has them, and have one shape and smooth motion. See docs/tracks.md.",
 )
-_FPS = flags.DEFINE_float("fps", 30.0, "Frames a second, as the photographs are numbered; with --tracks.", 0.1)
+_FPS = flags.DEFINE_float(
+    "fps",
+    None,
+    "Frames a second, as photographs are numbered; with --tracks. Left out: what the video says, else 30.",
+    0.1,
+)
 _INITIAL = flags.DEFINE_string("initial", None, "An earlier fits.npz of the same people, as one more start.")
 _STARTS = flags.DEFINE_enum(
     "starts", "headings4", [name for name in STARTS if name != "given"], "Where the fit starts."

@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import importlib
 import math
-import os
 import pathlib
 import re
 from collections.abc import Iterable, Sequence
@@ -29,7 +28,7 @@ from dal_jax.runtime.errors import InputError, needs_extra
 FORMATS = ("glb", "obj", "ply", "bvh", "npz", "usd")
 
 _LONGEST_NAME = 100  # a file system takes 255 bytes; temporary names need some of them
-_STILL_S = 1 / 30  # frame time of a BVH file of one frame
+STILL_S = 1 / 30  # frame time of a BVH file of one frame
 
 
 def parse_formats(flag: str) -> tuple[str, ...]:
@@ -145,50 +144,11 @@ def _write(path: pathlib.Path, body: Body, template: Template) -> None:
     if path.suffix == ".glb":
         files.write_bytes(path, rig_gltf.glb(template, [Person(body.name, rig, body.extras)]))
     elif path.suffix == ".bvh":
-        files.write_text(path, rigs.bvh(rig, _STILL_S))
+        files.write_text(path, rigs.bvh(rig, STILL_S))
     elif path.suffix == ".usd":
         files.write_text(path, rig_usd.usd(template, body.name, rig))
     else:
         files.savez(path, **rigs.smpl(template, rig))
-
-
-def animation(
-    template: Template,
-    parameters: BodyParameters,
-    times_s: Float[np.ndarray, "frames"],
-    path: str | os.PathLike[str],
-    position: Float[np.ndarray, "frames 3"] | None = None,
-) -> None:
-    """Write a body that moves: `.glb` (whatever changes is animated, linearly between frames), `.bvh` or `.usd`.
-
-    Args:
-      template: the body.
-      parameters: stacked over frames, (frames, ...). A .bvh needs one `segment_scale` for all.
-      times_s: of the frames, seconds, increasing from 0 or later; evenly for a .bvh or a .usd.
-      path: the file; its ending names the format, its stem the person.
-      position: of the pelvis, camera axes, metres; left out: the origin.
-
-    Raises:
-      ValueError: another ending, times that do not increase or do not fit, or more than one skeleton for a .bvh.
-    """
-    path, times_s = pathlib.Path(path), np.asarray(times_s, np.float64)
-    if times_s.shape != (len(parameters.pose),):
-        raise ValueError(f"times_s has shape {times_s.shape} for {len(parameters.pose)} frames")
-    steps = np.diff(times_s.astype(np.float32))
-    if not (np.isfinite(times_s).all() and times_s[0] >= 0 and (steps > 0).all()):
-        raise ValueError("times_s must increase, from 0 or later")
-    rig = rigs.make(template, parameters, position)
-    if path.suffix in (".bvh", ".usd") and len(steps) and not np.allclose(steps, np.mean(steps), rtol=0.01):
-        raise ValueError(f"times_s must be evenly spaced for a {path.suffix}")
-    if path.suffix == ".glb":
-        files.write_bytes(path, rig_gltf.glb(template, [Person(path.stem, rig)], times_s=times_s))
-    elif path.suffix == ".bvh":
-        frame_s = float(np.mean(steps)) if len(steps) else _STILL_S
-        files.write_text(path, rigs.bvh(rig, frame_s))
-    elif path.suffix == ".usd":
-        files.write_text(path, rig_usd.usd(template, path.stem, rig, times_s))
-    else:
-        raise ValueError(f"{path}: an animation is a .glb, a .bvh or a .usd")
 
 
 def mesh_bytes(vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "m 3"], file_format: str) -> bytes:

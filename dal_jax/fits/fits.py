@@ -52,6 +52,7 @@ class Fits(FitRows):
     shape_covariance: of the log segment scales and log girth of each fitted person; None without reports.
     height_cm: true heights, one or one a fitted person, which give measurements their size; None: not known.
     held_out_error_px: (k,) of each fitted person, root mean square at points left out of a fit.
+    fps: frames a second of tracks; None: the people are of photographs.
     extra: further fields of the file, by name. summary: further fields of summary.json, a value a fitted person.
     """
 
@@ -62,6 +63,7 @@ class Fits(FitRows):
     shape_covariance: Float[np.ndarray, "k 25 25"] | None = None
     height_cm: float | tuple[float, ...] | None = None
     held_out_error_px: Float[np.ndarray, "k"] | None = None
+    fps: float | None = None
     extra: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     summary: dict[str, list] = dataclasses.field(default_factory=dict)
 
@@ -84,6 +86,7 @@ class Fits(FitRows):
     def follow(self, frames: Frames) -> None:
         """Say whose each row is and when: `track_id` and `frame`, -1 of rows that were not fitted."""
         rows = self.fitted_rows()
+        self.fps = frames.fps
         for name, values in (("track_id", frames.track), ("frame", frames.frame)):
             self.extra[name] = np.full(len(self), -1, np.int64)
             self.extra[name][rows] = values
@@ -134,9 +137,10 @@ class Fits(FitRows):
     ) -> None:
         """Write fits.npz and summary.json, overlays/ where photographs are known, meshes/ in `formats`; all or nothing.
 
-        With `glb` also scenes/, one a photograph. People of an annotation have a page to look at, too: index.html,
-        which needs the extra `viewing`; without it a warning says so. `overlays=False` leaves out all pictures, and the
-        page. A fit whose verdict is `fragment` has no mesh, but with `keep_fragments`.
+        With `glb` also scenes/, one a photograph. Of tracks `glb`, `bvh` and `usd` are in motion/, one a track. People
+        of an annotation have a page to look at, too: index.html, which needs the extra `viewing`; without it a warning
+        says so. `overlays=False` leaves out all pictures, and the page. A fit whose verdict is `fragment` has no mesh,
+        but with `keep_fragments`.
 
         Args:
           folder: made if missing.
@@ -171,15 +175,18 @@ class Fits(FitRows):
         other: str | pathlib.Path | None = None,
     ) -> None:
         """Write what `save` does into a folder as it is; an overlay that is there already is not drawn again."""
-        from dal_jax.fits import output, page
+        from dal_jax.fits import motion, output, page
         from dal_jax.viewing import html
 
         body, parameters = self.known_body(), self.fitted()
         if overlays and self.annotations is not None and self.observations is not None:
             output.draw(folder / "overlays", body, self.annotations, self.observations.stacked, parameters)
-        if formats:
-            self.export(folder / "meshes", formats, keep_fragments=keep_fragments)
-        if "glb" in formats:
+        moving = () if self.fps is None else [one for one in formats if one in motion.FORMATS]
+        if still := [one for one in formats if one not in moving]:
+            self.export(folder / "meshes", still, keep_fragments=keep_fragments)
+        if moving:
+            self.export_motion(folder / "motion", moving)
+        elif "glb" in formats:
             self.export_scenes(folder / "scenes", keep_fragments=keep_fragments)
         if overlays and self.annotations is not None:
             if (missing := html.missing()) is None:
@@ -220,6 +227,18 @@ class Fits(FitRows):
 
         formats = export.parse_formats(",".join(formats))
         return export.export_fits(self, self.known_body(), pathlib.Path(folder), formats, keep_fragments)
+
+    def export_motion(self, folder: str | pathlib.Path, formats: Sequence[str] = ("glb",)) -> list[pathlib.Path]:
+        """Write each track into a folder, a body that moves (`glb`, `bvh`, `usd`): track_0.glb and so on; return paths.
+
+        Frames in which a person was lost are filled in between those before and after.
+
+        Raises:
+          ValueError: the fits are no tracks (`FitOptions(tracks=True)`).
+        """
+        from dal_jax.fits import motion
+
+        return motion.export_motion(self, self.known_body(), pathlib.Path(folder), formats)
 
     def export_scenes(self, folder: str | pathlib.Path, *, keep_fragments: bool = False) -> list[pathlib.Path]:
         """Write each photograph into a folder as a .glb: its camera and its people, where it sees them; return paths.

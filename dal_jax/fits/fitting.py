@@ -59,7 +59,7 @@ class FitOptions:
     pitch_deg: how far the camera looks down, degrees, one or one a person; None: not known.
     height_cm: true height of everybody, or of each person, for `Fits.measurements`; None: not known.
     tracks: whether people are frames of videos, in which they are followed: one shape a track, and smooth motion.
-    fps: frames a second, as photographs are numbered, of tracks.
+    fps: frames a second, as photographs are numbered, of tracks; None: what the video says, else 30.
     terms: energy terms of your own.
     quality: whether to report on every fit. held_out_share: of points left out to measure the fit there; 0: none.
     """
@@ -77,7 +77,7 @@ class FitOptions:
     pitch_deg: float | tuple[float, ...] | None = None
     height_cm: float | tuple[float, ...] | None = None
     tracks: bool = False
-    fps: float = 30.0
+    fps: float | None = None
     terms: tuple[Term, ...] = ()
     quality: bool = True
     held_out_share: float = 0.2
@@ -109,7 +109,7 @@ class FitOptions:
             raise ValueError(f"pitch_deg belongs to the weights pose_prior, not to {self.weights}")
         if self.tracks and self.optimizer != "lm":
             raise ValueError(f"tracks are fitted by the optimizer lm, not by {self.optimizer}")
-        if not 0 < self.fps < np.inf:
+        if self.fps is not None and not 0 < self.fps < np.inf:
             raise ValueError(f"fps is {self.fps}: positive, frames a second")
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps is {self.steps}: at least 1")
@@ -192,7 +192,7 @@ def fit(
     given = [] if initial is None else [_start(initial, observed)]
     rounds, frames, alone = 1, None, to_fit
     if options.tracks:
-        rounds, frames = 1 + tracks_lib.ROUNDS, following.frames_of(observed, options.fps)
+        rounds, frames = 1 + tracks_lib.ROUNDS, following.frames_of(observed, _fps(options, annotations))
     with bars.bar("register", total=rounds * len(observed), unit="person", shown=progress) as bar:
         report = lambda done: bar.update(done - bar.n)  # noqa: E731
         if frames is None:
@@ -266,6 +266,14 @@ def lifted(lifter: str | os.PathLike[str], observation: Observation, alone: bool
         np.where(rows, getattr(given, name), getattr(observation, name)) for name in ("depth", "depth_confidence")
     )
     return with_depth(observation, depth, confidence)
+
+
+def _fps(options: FitOptions, annotations: Annotations | None) -> float:
+    said = None if options.fps or annotations is None else annotations.fps()
+    return options.fps or said or _USUAL_FPS
+
+
+_USUAL_FPS = 30.0
 
 
 def _alone(observation: Observation) -> Bool[np.ndarray, "people"]:

@@ -20,7 +20,7 @@ from dal_jax.runtime import files, progress
 from dal_jax.runtime.files import PathLike
 from dal_jax.uncertainty.verdict import Verdict
 
-NAMES = ("index.html", "overlays", "meshes", "scenes", "summary.json", "fits.npz")
+NAMES = ("index.html", "overlays", "meshes", "scenes", "motion", "summary.json", "fits.npz")
 """What is written; fits.npz comes last, so a folder that has it is complete."""
 
 

@@ -94,7 +94,7 @@ def _pictures(source: pathlib.Path) -> tuple[int | None, Iterator[tuple[str, Cal
     if video.is_video(source):
         frames = video.frames(source, extra=EXTRA)
         named = ((video.frame_name(source, number), lambda frame=frame: frame) for number, frame in frames)
-        return video.count(source, EXTRA), named
+        return video.told(source, EXTRA)[0], named
     paths = detections.list_photographs(source)
     return len(paths), ((path.name, lambda path=path: photographs.read_picture(path)) for path in paths)
 

@@ -113,6 +113,10 @@ class Annotations:
         read = functools.lru_cache(1)(photographs.read_picture)
         return lambda person: read(self.photograph(person), person.picture_size)
 
+    def fps(self) -> float | None:
+        """Return how many frames a second the video says that it has; None of photographs, and where it does not."""
+        return video.told(self.images)[1] if video.is_video(self.images) else None
+
     def middle_px(self, person: AnnotatedPerson) -> tuple[float, float]:
         """Return the middle of a person's photograph, px.
 

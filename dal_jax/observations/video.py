@@ -72,16 +72,19 @@ def frames(
         raise InputError(f"{path}: holds no frame")
 
 
-def count(path: str | os.PathLike[str], extra: str = "data") -> int | None:
-    """Return how many frames a video says that it has, which may be wrong; None where it does not say."""
+def told(path: str | os.PathLike[str], extra: str = "data") -> tuple[int | None, float | None]:
+    """Return how many frames a video says that it has, and how many a second; None where it does not say."""
     with needs_extra(extra):
         import av
         import av.error
     try:
         with av.open(os.fspath(path), metadata_errors="ignore", options=_SAFE) as container:
-            return container.streams.video[0].frames or None if container.streams.video else None
+            stream = container.streams.video[0] if container.streams.video else None
+            if stream is None:
+                return None, None
+            return stream.frames or None, float(stream.average_rate) if stream.average_rate else None
     except (av.error.FFmpegError, OSError):
-        return None  # `frames` says why
+        return None, None  # `frames` says why
 
 
 class Reader:
