@@ -167,6 +167,8 @@ def main(_: list[str]) -> None:
     fits.save(_OUT.value, formats, keep_fragments=_FRAGMENTS.value, overwrite=_OVERWRITE.value, other=_COMPARE.value)
     if _TRACKS.value:
         print(f"{fits.extra['track_id'].max() + 1} tracks")
+        if exchanged := fits.extra["sides_exchanged"].sum():
+            print(f"  left and right of key points were exchanged in {exchanged} frames, as others have them")
     print(output.table(fits.report_rows(), _SHOWN_ROWS))
     print(output.written(_OUT.value))
     if _VIEWER.value == "rerun":

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from dal_jax.body import kinematics, skinning
 from dal_jax.body.parameters import BodyParameters
@@ -83,10 +83,16 @@ class Fits(FitRows):
             fields = file.spread(fields, annotations.entries)
         return cls(**fields, body=body, observations=observations, annotations=annotations)
 
-    def follow(self, frames: Frames) -> None:
-        """Say whose each row is and when: `track_id` and `frame`, -1 of rows that were not fitted."""
+    def follow(self, frames: Frames, exchanged: Bool[np.ndarray, "k"]) -> None:
+        """Say whose each row is and when: `track_id` and `frame`, -1 of rows that were not fitted.
+
+        And whether left and right of its key points were `exchanged` (`following.set_right`).
+        """
         rows = self.fitted_rows()
         self.fps = frames.fps
+        self.extra["sides_exchanged"] = np.zeros(len(self), bool)
+        self.extra["sides_exchanged"][rows] = exchanged
+        self.summary["sides_exchanged"] = exchanged.tolist()
         for name, values in (("track_id", frames.track), ("frame", frames.frame)):
             self.extra[name] = np.full(len(self), -1, np.int64)
             self.extra[name][rows] = values

@@ -173,6 +173,10 @@ def fit(
         options = dataclasses.replace(options, schedule="graduated")
     observed = Observations.of_annotations(people, body) if isinstance(people, Annotations) else people
     _check_faces(observed.stacked, body)
+    frames, exchanged = None, np.zeros(len(observed), bool)
+    if options.tracks:
+        frames = following.frames_of(observed, _fps(options, annotations))
+        observed, exchanged = following.set_right(observed, frames)
     observed = _before_camera(observed, annotations, options)
     if (lifter := chosen_lifter(observed, options, lifting)) is not None:
         observed = observed.replace(functools.partial(lifted, lifter, alone=lifting is None))
@@ -190,9 +194,7 @@ def fit(
         objective = dataclasses.replace(estimated, terms=options.terms)
         to_fit = noise.reweighted(to_fit, levels)
     given = [] if initial is None else [_start(initial, observed)]
-    rounds, frames, alone = 1, None, to_fit
-    if options.tracks:
-        rounds, frames = 1 + tracks_lib.ROUNDS, following.frames_of(observed, _fps(options, annotations))
+    rounds, alone = 1 if frames is None else 1 + tracks_lib.ROUNDS, to_fit
     with bars.bar("register", total=rounds * len(observed), unit="person", shown=progress) as bar:
         report = lambda done: bar.update(done - bar.n)  # noqa: E731
         if frames is None:
@@ -202,7 +204,7 @@ def fit(
     fits = Fits.of(observed, body, found.parameters, np.asarray(found.energy), np.asarray(found.converged), annotations)
     fits.height_cm = options.height_cm
     if frames is not None:
-        fits.follow(frames)
+        fits.follow(frames, exchanged)
     if options.quality:
         assessed = _assess(body, to_fit if levels is None else observed.stacked, found, objective, levels)
         described = [quality.describe(assessed, row) for row in range(len(observed))]

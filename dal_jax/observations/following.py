@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import scipy.optimize
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
+from dal_jax.body import skeleton
 from dal_jax.observations.observation import px_from_crop
 from dal_jax.observations.observations import Observations
 from dal_jax.runtime.errors import InputError
@@ -25,6 +26,8 @@ _FARTHER = 0.05  # what each frame of a gap adds
 _FEWEST = 3  # key points in common that decide by themselves
 _SPEED = 0.5  # of the last step's motion that the next one is taken to have: detections swing
 _APART = 10.0  # cost of a pair that cannot be
+_TURN = 0.05  # motion, in sizes of the person, that an exchange of sides must save
+_RARE = 1e-4  # cost of a frame whose sides are exchanged: fewer are likelier
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +64,66 @@ def frames_of(people: Observations, fps: float) -> Frames:
         seen, box = people.stacked, np.asarray(people.stacked.box_px, np.float64)
         places = np.asarray(px_from_crop(np.asarray(seen.keypoint_position), box))
         known = np.asarray(seen.keypoint_confidence)
-        followed = follow([video[row] for row in rows], frame[rows], people.bbox_px[rows], places[rows], known[rows])
+        other = np.array(skeleton.KEYPOINT_MIRROR[seen.keypoint_set])
+        names = [video[row] for row in rows]
+        followed = follow(names, frame[rows], people.bbox_px[rows], places[rows], known[rows], other)
         track[rows] = len(numbers) + followed
     return Frames(np.unique(track, return_inverse=True)[1], frame, fps)
+
+
+def set_right(people: Observations, frames: Frames) -> tuple[Observations, Bool[np.ndarray, "n"]]:
+    """Exchange left and right of key points in frames whose neighbours say that a detector took one for the other.
+
+    Along each track the exchanges are those of least motion from frame to frame (Viterbi's algorithm); of two that
+    differ in all frames, the one with fewer. Who is seen from the side, where both lie on each other, stays.
+
+    Returns:
+      the people, and whose key points were exchanged.
+    """
+    seen, exchanged = people.stacked, np.zeros(len(people), bool)
+    place = np.asarray(px_from_crop(np.asarray(seen.keypoint_position), np.asarray(seen.box_px, np.float64)))
+    known = np.asarray(seen.keypoint_confidence) > 0
+    other = np.array(skeleton.KEYPOINT_MIRROR[seen.keypoint_set])
+    for number in range(int(frames.track.max()) + 1):
+        rows = np.flatnonzero(frames.track == number)
+        rows = rows[np.argsort(frames.frame[rows])]
+        size = people.bbox_px[rows, 2:].max(axis=1)
+        exchanged[rows] = _exchanges(frames.frame[rows], place[rows], known[rows], size, other)
+
+    def change(values: np.ndarray) -> np.ndarray:
+        mine = np.asarray(values)
+        return np.where(exchanged.reshape(-1, *(1,) * (mine.ndim - 1)), mine[:, other], mine)
+
+    names = ("keypoint_position", "keypoint_confidence", "depth", "depth_confidence")
+    fields = {name: change(getattr(seen, name)) for name in names}
+    return people.replace(lambda stacked: dataclasses.replace(stacked, **fields)), exchanged
+
+
+def _exchanges(
+    frame: Int[np.ndarray, "t"],
+    place: Float[np.ndarray, "t k 2"],
+    known: Bool[np.ndarray, "t k"],
+    size: Float[np.ndarray, "t"],
+    other: Int[np.ndarray, "k"],
+) -> Bool[np.ndarray, "t"]:
+    """Return in which frames of one track sides are exchanged; `other`: the number of each key point's other side."""
+    sided = np.flatnonzero(other != np.arange(len(other)))
+    cost, came_from = np.array([0.0, _RARE]), []
+    for now in range(1, len(frame)):
+        apart = np.zeros(2)
+        for relative, order in enumerate((sided, other[sided])):
+            common = known[now, order] & known[now - 1, sided]
+            if np.sum(common) >= _FEWEST and frame[now] - frame[now - 1] <= LONGEST_GAP:
+                moved = np.linalg.norm(place[now, order][common] - place[now - 1, sided][common], axis=1)
+                apart[relative] = np.mean(np.minimum(moved / size[now], _FARTHEST))
+        step = apart[np.array([[0, 1], [1, 0]])] + _TURN * (1 - np.eye(2))  # from the row's to the column's
+        total = cost[:, None] + step
+        came_from.append(total.argmin(axis=0))
+        cost = total.min(axis=0) + (0.0, _RARE)
+    path = [int(cost.argmin())]
+    for before in reversed(came_from):
+        path.append(int(before[path[-1]]))
+    return np.array(path[::-1], bool)
 
 
 def _frame_numbers(file_name: Sequence[str], image_id: Sequence[int | str]) -> tuple[list[str], Int[np.ndarray, "n"]]:
@@ -93,6 +153,7 @@ def follow(
     box_px: Float[np.ndarray, "n 4"],
     keypoints_px: Float[np.ndarray, "n k 2"],
     known: Float[np.ndarray, "n k"],
+    other: Int[np.ndarray, "k"],
 ) -> Int[np.ndarray, "n"]:
     """Return the number of each person's track, counted from 0 in the order in which tracks begin.
 
@@ -101,6 +162,7 @@ def follow(
       frame: number of its frame.
       box_px: x, y, width, height.
       keypoints_px: where `known` is positive.
+      other: the number of each key point's other side, for which detectors take it now and then.
     """
     track = np.full(len(frame), -1, np.int64)
     names = np.array([str(name) for name in video])
@@ -109,7 +171,7 @@ def follow(
         alive: list[_Track] = []
         for now in np.unique(frame[rows]):
             here = rows[frame[rows] == now]
-            seen = [_Sight(int(now), box_px[row], keypoints_px[row], known[row] > 0) for row in here]
+            seen = [_Sight(int(now), box_px[row], keypoints_px[row], known[row] > 0, other) for row in here]
             alive = [one for one in alive if now - one.last.frame <= LONGEST_GAP + 1]
             for row, sight, matched in zip(here, seen, _assign(alive, seen), strict=True):
                 if matched is None:
@@ -129,6 +191,7 @@ class _Sight:
     box: np.ndarray
     keypoints: np.ndarray
     known: np.ndarray
+    other: np.ndarray
 
     @property
     def size(self) -> float:
@@ -153,12 +216,14 @@ class _Track:
         """Return how unlike the track's next sight one is, `_APART` where it cannot be."""
         gap = sight.frame - self.last.frame
         moved, size = self.speed * gap, max(self.last.size, sight.size)
-        common = self.last.known & sight.known
-        if np.sum(common) >= _FEWEST:
-            apart = self.last.keypoints[common] + moved - sight.keypoints[common]
-            distance = float(np.median(np.linalg.norm(apart, axis=1))) / size
-        else:
-            distance = float(np.linalg.norm(self.last.middle + moved - sight.middle)) / size
+        distances = []
+        for order in (np.arange(len(sight.other)), sight.other):
+            common = self.last.known & sight.known[order]
+            if np.sum(common) >= _FEWEST:
+                apart = self.last.keypoints[common] + moved - sight.keypoints[order][common]
+                distances.append(float(np.median(np.linalg.norm(apart, axis=1))) / size)
+        middle = float(np.linalg.norm(self.last.middle + moved - sight.middle)) / size
+        distance = min(distances, default=middle)
         if distance > _FARTHEST + _FARTHER * (gap - 1):
             return _APART
         before = np.concatenate([self.last.box[:2] + moved, self.last.box[2:]])

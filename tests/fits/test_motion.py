@@ -27,7 +27,7 @@ def tracks():
     )
     keypoints = np.random.default_rng(0).uniform(0, 1, (4, 17, 3)) * (100, 100, 1)
     fits = Fits.of(dal.Observations.from_points(keypoints_px=keypoints, keypoint_set="coco"), load_body(), bodies)
-    fits.follow(Frames(np.array([0, 0, 0, 1]), FRAMES, FPS))
+    fits.follow(Frames(np.array([0, 0, 0, 1]), FRAMES, FPS), np.zeros(4, bool))
     return fits
 
 

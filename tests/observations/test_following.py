@@ -5,7 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from dal_jax.body import skeleton
 from dal_jax.observations import following
+from dal_jax.observations.observation import px_from_crop
 from dal_jax.observations.observations import Observations
 from dal_jax.runtime.errors import InputError
 
@@ -80,3 +82,23 @@ def test_names_or_ids_tell_video_and_frame(names, ids, tracks, frames):
     found = following.frames_of(dataclasses.replace(people, file_name=names, image_id=ids), 30.0)
     assert len(set(found.track)) == tracks
     np.testing.assert_array_equal(found.frame, frames)
+
+
+def test_sides_that_a_detector_exchanged_for_a_while_are_set_right_and_no_others():
+    """A person walks and turns round once: in between both sides lie on each other, and nothing tells them apart."""
+    mirror = np.array(skeleton.KEYPOINT_MIRROR["body_25b"])[:17]
+    width = np.cos(np.linspace(0, np.pi, 40))[:, None] * np.where(mirror > np.arange(17), 1.0, -1.0) * 30
+    width = np.where(mirror == np.arange(17), 0.0, width)
+    height = np.maximum(_SHAPE[:, 1], _SHAPE[mirror, 1])
+    true = np.stack([100 + np.arange(40)[:, None] * 5 + width, np.tile(height, (40, 1))], axis=-1)
+    true += np.random.default_rng(3).normal(0, 1, true.shape)
+    wrong = np.isin(np.arange(40), [3, 8, 9, 10, 30, 31, 32, 33])
+    given = np.where(wrong[:, None, None], true[:, mirror], true)
+    people = Observations.from_points(keypoints_px=given, keypoint_set="coco").with_frames(np.arange(40))
+    found, exchanged = following.set_right(people, following.frames_of(people, 30.0))
+    np.testing.assert_array_equal(exchanged, wrong)
+    box = people.stacked.box_px
+    np.testing.assert_allclose(px_from_crop(found.stacked.keypoint_position, box)[:, :17], true, atol=1e-3)
+    again, none = following.set_right(found, following.frames_of(found, 30.0))
+    assert not none.any()
+    np.testing.assert_array_equal(again.stacked.keypoint_position, found.stacked.keypoint_position)
