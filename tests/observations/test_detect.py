@@ -30,6 +30,19 @@ def _model() -> pathlib.Path:
     return _real("pose_landmarker_full.task")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def needs_graphics_libraries(tmp_path_factory):
+    """Skip, and say so, where MediaPipe is installed but libraries of the system that it wants are not."""
+    folder = tmp_path_factory.mktemp("loads")
+    PIL.Image.new("RGB", (64, 64)).save(folder / "a.png")
+    (folder / "no.task").write_bytes(b"no model")
+    try:
+        dal.detect(folder, folder / "no.task")
+    except InputError as error:
+        if "cannot be loaded" in str(error):
+            pytest.skip(str(error))
+
+
 @annotation_files.needs_real_data
 def test_a_person_is_found_where_another_detector_sees_it(tmp_path, capfd):
     folder = _real("several_cameras")
