@@ -19,9 +19,10 @@ from dal_jax.runtime import cli
 from dal_jax.synthetic import annotator, people as synthetic_people, shapes, view
 from dal_jax.synthetic.annotator import Recipe
 
-_LIFTING = flags.DEFINE_list("lifting", ["none", "shipped"], "Lifters: none, shipped, folders.")
-_PEOPLE = flags.DEFINE_integer("people", 512, "How many.", lower_bound=1)
-_OUT = flags.DEFINE_string("out", None, "JSON to write.", required=True)
+# allow_override: tests import several benchmarks into one process
+_LIFTING = flags.DEFINE_list("lifting", ["none", "shipped"], "Lifters: none, shipped, folders.", allow_override=True)
+_PEOPLE = flags.DEFINE_integer("people", 512, "How many.", lower_bound=1, allow_override=True)
+_OUT = flags.DEFINE_string("out", None, "JSON to write.", required=True, allow_override=True)
 
 _FIRST, _SEED = 30_000, 5  # rows of people that the shipped lifter has not seen
 _CROP = 1.2

@@ -29,8 +29,11 @@ from dal_jax.runtime import cli
 from dal_jax.uncertainty.verdict import Verdict
 
 _DATA = flags.DEFINE_string("data", None, "Folder of the recording.", required=True)
-_OUT = flags.DEFINE_string("out", None, "JSON to write.", required=True)
-_LIFTING = flags.DEFINE_string("lifting", "none", "Folder of a trained lifter, for depths; shipped; or none.")
+_OUT = flags.DEFINE_string("out", None, "JSON to write.", required=True, allow_override=True)
+# allow_override: tests import several benchmarks into one process
+_LIFTING = flags.DEFINE_string(
+    "lifting", "none", "Folder of a trained lifter, for depths; shipped; or none.", allow_override=True
+)
 _CAMERA = flags.DEFINE_enum(
     "camera", "perspective", ["perspective", "assumed", "weak"],
     "assumed: a focal length as long as the photograph; weak: as if no calibration were known.",

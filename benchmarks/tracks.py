@@ -19,10 +19,11 @@ from dal_jax.runtime import cli, machine
 from dal_jax.synthetic import motions, shapes, view
 from dal_jax.synthetic.figure import rotate
 
-_LIFTING = flags.DEFINE_list("lifting", ["none", "shipped"], "Lifters: none, shipped, folders.")
-_FRAMES = flags.DEFINE_integer("frames", 120, "How many a clip.", lower_bound=5)
-_SECONDS = flags.DEFINE_float("seconds", 20.0, "For how long rates are measured.", lower_bound=0)
-_OUT = flags.DEFINE_string("out", None, "JSON to write.", required=True)
+# allow_override: tests import several benchmarks into one process
+_LIFTING = flags.DEFINE_list("lifting", ["none", "shipped"], "Lifters: none, shipped, folders.", allow_override=True)
+_FRAMES = flags.DEFINE_integer("frames", 120, "How many a clip.", lower_bound=5, allow_override=True)
+_SECONDS = flags.DEFINE_float("seconds", 20.0, "For how long rates are measured.", lower_bound=0, allow_override=True)
+_OUT = flags.DEFINE_string("out", None, "JSON to write.", required=True, allow_override=True)
 
 CLIPS = tuple((name, action) for name in ("S9", "S11") for action in ("Walking", "Discussion", "Eating"))
 FPS = 30.0

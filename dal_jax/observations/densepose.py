@@ -139,7 +139,7 @@ def parse_person(
     part, uv, inside = _dense(entry) if has_points(entry) else _no_points()
     _require_near(labelled, size)
     track = entry.get("track_id")
-    coco.require(track is None or coco.is_id(track), "wrong type", f"track_id is {coco.short(track)}")
+    coco.require(track is None or coco.is_id(track), "without a track", f"track_id is {coco.short(track)}")
     return AnnotatedPerson(
         image_id=entry["image_id"],
         annotation_id=entry["id"],

@@ -140,7 +140,7 @@ def test_the_published_method_is_a_preset_and_lifts_without_deviations(poses, tm
     [
         ("train_lifting", ["--config.width=16"], "config.width"),
         ("train_lifting", ["--config.preset=cudo"], "--config.preset=cudo: one of kudo, demo, best"),
-        ("train_lifting", ["--config.learning_rate=-1"], "--config.learning_rate=-1.0"),
+        ("train_lifting", ["--config.learning_rate=-1"], "--config.learning_rate is -1.0"),
         ("train_lifting", ["--asset=lifter.txt"], "--asset=lifter.txt: the name must end in .npz"),
         ("lift", ["--checkpoint={poses.parent}", "--out={tmp_path}/out.npz"], "no folder of a trained lifter"),
         ("lift", ["--checkpoint={poses}", "--out={tmp_path}/out.npz"], "poses.npz: is no file of a lifter"),

@@ -51,7 +51,8 @@ if __name__ == "__main__":
 def command(tmp_path_factory):
     path = tmp_path_factory.mktemp("binary") / "binary.py"
     path.write_text(_BINARY)
-    start = f"import runpy, sys; sys.argv[0] = {str(path)!r}; runpy.run_path({str(path)!r}, run_name='__main__')"
+    start = "import signal; signal.signal(2, signal.default_int_handler); "  # jobs in the background ignore it
+    start += f"import runpy, sys; sys.argv[0] = {str(path)!r}; runpy.run_path({str(path)!r}, run_name='__main__')"
     return lambda *arguments: [sys.executable, "-c", start, *arguments]
 
 
