@@ -122,10 +122,10 @@ class Fits(FitRows):
         """
         if self.shape_covariance is None:
             raise ValueError("measurements need the fits' reports: dal.fit with quality=True")
-        rows = self.fitted_rows().tolist()
+        rows = self.fitted_rows()
         if row not in rows:
             raise ValueError(f"row {row} was not fitted")
-        index = rows.index(row)
+        index = int(np.flatnonzero(rows == row)[0])
         if height_cm is None and self.height_cm is not None:
             height_cm = float(np.broadcast_to(self.height_cm, len(rows))[index])
         parameters = jax.tree.map(lambda leaf: leaf[row], self.parameters)
@@ -283,12 +283,12 @@ class Fits(FitRows):
             one = output.summary_row(self, row, points, left_out)
             if people:  # ids as the annotation writes them: numbers may stand beside words
                 one |= {"image_id": people[index].image_id, "annotation_id": people[index].annotation_id}
-            one |= {name: values[index] for name, values in self.summary.items()}
-            one["measurements"] = None if self.shape_covariance is None else self._measured(row)
+            one |= {"measurements": None} | {name: values[index] for name, values in self.summary.items()}
             result.append(one | {"quality": self.quality[index].numbers if self.quality else None})
         return result
 
-    def _measured(self, row: int) -> dict[str, Any] | None:
+    def measured(self, row: int) -> dict[str, Any] | None:
+        """Return a fitted person's `measurements` as summary.json has them; None if a deviation is not finite."""
         found = self.measurements(row)
         if not all(math.isfinite(one.value) and math.isfinite(one.sd) for one in found.values()):
             return None

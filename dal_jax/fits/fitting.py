@@ -210,6 +210,7 @@ def fit(
         described = [quality.describe(assessed, row) for row in range(len(observed))]
         fits.quality = [Report(one["verdict"], one["flags"], one["weight"], one) for one in described]
         fits.shape_covariance = np.asarray(assessed.posterior.shape_covariance)
+        fits.summary["measurements"] = [fits.measured(row) for row in fits.fitted_rows().tolist()]
     if options.held_out_share and not np.all(_alone(observed.stacked)):
         folds = round(1 / options.held_out_share)
         with bars.bar("held-out points", total=len(observed) * folds, unit="fit", shown=progress) as bar:

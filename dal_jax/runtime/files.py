@@ -157,6 +157,10 @@ def locked(folder: PathLike) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise InputError(f"{path}: {file.read(200) or 'another process'} is working there") from None
+        if not lock.exists() or not os.path.samestat(
+            os.fstat(file.fileno()), lock.stat()
+        ):  # removed since it was opened
+            raise InputError(f"{path}: another process has just worked there; run the command again")
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()

@@ -101,7 +101,7 @@ def _shares(
         lengths = lengths_m(template, trunk, jnp.exp(log_shape[:24]), jnp.exp(log_shape[24]))
         return lengths / lengths[0], lengths / lengths[0]
 
-    slope, value = jax.jacfwd(shares, has_aux=True)(log_shape)
+    slope, value = jax.jacrev(shares, has_aux=True)(log_shape)  # 10 measures of a whole mesh by 25 numbers
     return value, jnp.sqrt(jnp.einsum("mi,ij,mj->m", slope, covariance, slope))
 
 

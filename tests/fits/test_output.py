@@ -47,6 +47,7 @@ def test_what_was_not_measured_is_null_and_a_dash(fits):
 
 def test_measurements_are_of_the_fitted_person_and_of_its_height(fits):
     known = dataclasses.replace(fits, shape_covariance=1e-4 * np.eye(25)[None], height_cm=(180.0,))
+    known = dataclasses.replace(known, summary={"measurements": [known.measured(1)]})  # as `fit` has it
     (row,) = known.report_rows()
     assert row["measurements"]["unit"] == "cm" and row["measurements"]["height"] == [180.0, 0.0]
     value, sd = row["measurements"]["waist_girth"]
