@@ -39,6 +39,7 @@ function follow() {
 
 for (const button of document.querySelectorAll("button.tile")) button.addEventListener("click", () => open(button));
 dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
-dialog.addEventListener("close", () => stage.replaceChildren());
+// The event comes late: by then another tile may be open.
+dialog.addEventListener("close", () => { if (!dialog.open) stage.replaceChildren(); });
 addEventListener("hashchange", follow);
 follow();
