@@ -1,9 +1,13 @@
 """Forward kinematics with segment scales: parameters -> one similarity transform a segment (paper, section 3).
 
-    G_c = G_p A_c,      p_c = p_p + s_p G_p (J_c - J_p),      x = p_k + s_k G_k (1 + (g - 1) P_k) (v - J_k)
+    G_c = G_p A_c,      p_c = p_p + s_p G_p (J_c - J_p),      x = p_k + G_k S_k (1 + (g - 1) P_k) (v - J_k)
 
-for a joint c below its parent p: A are the joints' rotations, s the segments' scales, J the rest joints, and g
+for a joint c below its parent p: A are the joints' rotations, S the segments' scales, J the rest joints, and g
 the girth, which widens trunk and limbs across their bones: P_k projects on what is at right angles to the bone of k.
+
+The paper's S_k is a number s_k. A body with `segment_girth` b has S_k = s_k E_k diag(1, b_k1, b_k2) E_k^T, E_k the axes
+of the segment's rest frame, along its bone and across it: s_k, which lengthens the bone, is its length scale, and
+what a segment is wider moves no child. S_k acts on the segment alone, so that no child is sheared.
 All joints of a depth are handled together. The tree is static Python; no array decides anything here.
 """
 
@@ -24,24 +28,26 @@ from dal_jax.runtime import struct
 class Segments:
     """The posed skeleton: `x = position_k + scale_k rotation_k (v - J_k)` carries a rest point v with segment k.
 
-    With a girth g, v - J_k is (1 + (g - 1) P_k)(v - J_k), P_k of `Template.across_bones`.
+    With a girth g, v - J_k is (1 + (g - 1) P_k)(v - J_k), P_k of `Template.across_bones`; with segment girths b,
+    E_k diag(1, b_k) E_k^T (v - J_k), E_k of `Template.bone_axes`.
 
     rotation: segment to camera, G_k.
     position: of joint k, camera axes, relative to the pelvis, metres.
     scale: s_k.
-    girth: g; None: 1.
+    girth: g; segment_girth: b; None: 1.
     """
 
     rotation: Float[Array, "*batch 24 3 3"]
     position: Float[Array, "*batch 24 3"]
     scale: Float[Array | np.ndarray, "*batch 24"]
     girth: Float[Array | np.ndarray, "*batch"] | None = None
+    segment_girth: Float[Array | np.ndarray, "*batch 24 2"] | None = None
 
 
 def pose_segments(template: Template, parameters: BodyParameters) -> Segments:
     """Return the posed segments of one person's body."""
     segments = pose_skeleton(template, parameters.rotation, parameters.pose, parameters.segment_scale)
-    return dataclasses.replace(segments, girth=parameters.girth)
+    return dataclasses.replace(segments, girth=parameters.girth, segment_girth=parameters.segment_girth)
 
 
 def pose_skeleton(

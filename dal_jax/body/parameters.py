@@ -24,6 +24,8 @@ class BodyParameters:
     translation: of the pelvis, in the crop's [-1, 1].
     girth: how much wider than the template trunk and limbs are across their bones (`Template.across_bones`), for flesh
       or clothes; None: 1, the paper's body.
+    segment_girth: how much wider than long each segment is, along the two girth axes of its own rest frame
+      (`Template.bone_axes`); None: 1, one scale a segment, as in the paper.
     """
 
     pose: Float[Array | np.ndarray, "*batch 23 3"]
@@ -32,6 +34,7 @@ class BodyParameters:
     camera_scale: Float[Array | np.ndarray, "*batch"]
     translation: Float[Array | np.ndarray, "*batch 2"]
     girth: Float[Array | np.ndarray, "*batch"] | None = None
+    segment_girth: Float[Array | np.ndarray, "*batch 24 2"] | None = None
 
 
 def t_pose(camera_scale: float = 1.0) -> BodyParameters:

@@ -115,7 +115,7 @@ def keypoints(template: Template, segments: Segments, keypoint_set: str) -> Floa
 def stacked_transforms(template: Template, segments: Segments) -> Float[Array, "96 3"]:
     """Return the segments' affine maps of rest points, stacked: row 4k+i is column i of [L_k | p_k - L_k J_k].
 
-    L_k = s_k G_k (1 + (g - 1) P_k): scale, rotation and girth.
+    L_k = G_k S_k (1 + (g - 1) P_k): rotation, scales and girth, as in `kinematics`.
 
     A skinned point is then linear in them: (w (x) [v, 1]) @ stacked.
     """
@@ -123,6 +123,10 @@ def stacked_transforms(template: Template, segments: Segments) -> Float[Array, "
     if segments.girth is not None:
         wider = (segments.girth - 1.0) * jnp.asarray(template.across_bones)
         linear = linear + jnp.matmul(linear, wider, precision="highest")
+    if segments.segment_girth is not None:
+        across = jnp.asarray(template.bone_axes)[:, :, 1:]
+        columns = jnp.matmul(linear, across, precision="highest") * (segments.segment_girth - 1.0)[:, None]
+        linear = linear + jnp.matmul(columns, jnp.swapaxes(across, 1, 2), precision="highest")
     offset = segments.position - jnp.einsum("kij,kj->ki", linear, template.joints, precision="highest")
     affine = jnp.concatenate([jnp.swapaxes(linear, -1, -2), offset[:, None, :]], axis=1)
     return affine.reshape(-1, 3)

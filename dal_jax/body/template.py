@@ -11,6 +11,7 @@ from dal_jax.runtime import struct
 
 _SAME_GIRTH = ("neck", "head", "ankle", "foot", "wrist", "hand")  # flesh and clothes hardly widen these
 _TOWARDS = {"pelvis": "spine1", "spine3": "neck"}  # of several bones the one along the trunk
+_OF_ARMS = ("collar", "shoulder", "elbow", "wrist", "hand")
 
 
 class SmplModel(NamedTuple):
@@ -25,7 +26,8 @@ class Template:
     """A rigged human in its rest pose: metres, y up, facing +z, its left towards +x, pelvis at the origin.
 
     keypoint_regressor holds the key points of all sets, one after the other (`keypoint_rows`); NaN where a body file
-    has no such set. across_bones are the projections along which a girth widens (`across_bones`).
+    has no such set. across_bones are the projections along which a girth widens (`across_bones`), bone_axes the axes of
+    each segment's rest frame along which it is scaled (`bone_axes`).
     skinning_matrix and keypoint_matrix are the constants W (x) [v, 1] that make skinning and regression one matrix
     product each (see `skinning.stacked_transforms`). pose_blendshapes (see `skinning`) are None where the template was
     loaded without them, and applied wherever it has them; keypoint_blendshapes is what they do to the key points:
@@ -43,6 +45,7 @@ class Template:
     skinning_matrix: Float[Array | np.ndarray, "n 96"]
     keypoint_matrix: Float[Array | np.ndarray, "42 96"]
     across_bones: Float[Array | np.ndarray, "24 3 3"]
+    bone_axes: Float[Array | np.ndarray, "24 3 3"]
     pose_blendshapes: Float[Array | np.ndarray, "n 3 207"] | None = None
     keypoint_blendshapes: Float[Array | np.ndarray, "42 24 3 207"] | None = None
     parents: tuple[int, ...] = struct.static(default=skeleton.SMPL_PARENTS)
@@ -94,6 +97,7 @@ def assemble(fields: Fields, pose_blendshapes: bool = False) -> Template:
         skinning_matrix=skinning_matrix,
         keypoint_matrix=(regressor.astype(np.float64) @ skinning_matrix).astype(np.float32),
         across_bones=across_bones(fields["joints"]).astype(np.float32),
+        bone_axes=bone_axes(fields["joints"]).astype(np.float32),
         pose_blendshapes=basis,
         keypoint_blendshapes=None if basis is None else _regress(regressor, weight, basis),
     )
@@ -104,15 +108,49 @@ def across_bones(joints: Float[np.ndarray, "24 3"]) -> Float[np.ndarray, "24 3 3
 
     Zero for neck, head, hands and feet, whose girth stays. joints: in the rest pose, NumPy.
     """
-    names, joints = skeleton.SMPL_JOINT_NAMES, np.asarray(joints, np.float64)
-    across = np.zeros((len(names), 3, 3))
-    for segment, name in enumerate(names):
-        if name.endswith(_SAME_GIRTH):
-            continue
-        child = names.index(_TOWARDS[name]) if name in _TOWARDS else skeleton.SMPL_PARENTS.index(segment)
-        bone = joints[child] - joints[segment]
+    joints = np.asarray(joints, np.float64)
+    across = np.zeros((len(joints), 3, 3))
+    for segment in np.flatnonzero(WIDENED):
+        start, end = _ends(segment)
+        bone = joints[end] - joints[start]
         across[segment] = np.eye(3) - np.outer(bone, bone) / max(np.sum(bone**2), 1e-12)
     return across
+
+
+def bone_axes(joints: Float[np.ndarray, "*batch 24 3"]) -> Float[np.ndarray, "*batch 24 3 3"]:
+    """Return E_k, whose columns are a segment's axes in the rest pose: along its bone, then its two girth axes.
+
+    The first girth axis is at right angles to the bone in the plane of the bone and the body's x (trunk, legs, head:
+    their width) or y (arms); the second at right angles to both. A segment without a child goes on as the one above.
+    joints: in the rest pose, NumPy.
+    """
+    joints = np.asarray(joints, np.float64)
+    axes = np.zeros((*joints.shape, 3))
+    for segment, name in enumerate(skeleton.SMPL_JOINT_NAMES):
+        start, end = _ends(segment)
+        bone = _unit(joints[..., end, :] - joints[..., start, :])
+        sideways = np.eye(3)[1 if name.endswith(_OF_ARMS) else 0]
+        first = _unit(sideways - bone * (bone @ sideways)[..., None])
+        axes[..., segment, :, :] = np.stack([bone, first, np.cross(bone, first)], axis=-1)
+    return axes
+
+
+WIDENED = np.array([not name.endswith(_SAME_GIRTH) for name in skeleton.SMPL_JOINT_NAMES])
+"""Which segments a girth widens."""
+
+
+def _ends(segment: int) -> tuple[int, int]:
+    """Return the joints at both ends of a segment's bone."""
+    names, name = skeleton.SMPL_JOINT_NAMES, skeleton.SMPL_JOINT_NAMES[segment]
+    if name in _TOWARDS:
+        return segment, names.index(_TOWARDS[name])
+    if segment not in skeleton.SMPL_PARENTS:
+        return skeleton.SMPL_PARENTS[segment], segment
+    return segment, skeleton.SMPL_PARENTS.index(segment)
+
+
+def _unit(vector: Float[np.ndarray, "*batch 3"]) -> Float[np.ndarray, "*batch 3"]:
+    return vector / np.maximum(np.linalg.norm(vector, axis=-1, keepdims=True), 1e-6)
 
 
 def _regress(regressor: np.ndarray, weight: np.ndarray, basis: np.ndarray) -> np.ndarray:

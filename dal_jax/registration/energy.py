@@ -23,12 +23,13 @@ from dal_jax.body import cameras, joint_limits, kinematics, rotations, skinning
 from dal_jax.body.cameras import Pinhole
 from dal_jax.body.kinematics import Segments
 from dal_jax.body.parameters import BodyParameters, fix_gauge
-from dal_jax.body.template import Template
+from dal_jax.body.template import WIDENED, Template
 from dal_jax.observations.observation import Expected
 from dal_jax.observations.residuals import Target, dense_residual, keypoint_residual
 from dal_jax.registration.priors import PosePrior, ShapePrior
 from dal_jax.runtime import struct
 
+SCALES = ("isotropic", "anisotropic")
 TERMS = ("dense", "keypoint", "scale", "joint", "det", "limit", "shape", "expected")
 _DET_MARGIN = 1.0
 
@@ -85,20 +86,30 @@ class Objective:
     prior: what L_joint pulls to; None: the T-pose, as in the paper.
     shape: what L_shape pulls to where the weights have a `shape`.
     terms: further terms, of the user's own.
+    scales: `isotropic`, one scale a segment, as in the paper; or `anisotropic`, one along each axis of a segment's rest
+      frame (`BodyParameters.segment_girth`). The shape prior has to be of the same kind.
     """
 
     weights: EnergyWeights = dataclasses.field(default_factory=EnergyWeights)
     prior: PosePrior | None = None
     shape: ShapePrior | None = None
     terms: tuple[Term, ...] = struct.static(default=())
+    scales: str = struct.static(default="isotropic")
 
     def reweighted(self, **changes: float | None) -> "Objective":
         """Return the same objective with some of its weights changed."""
         return dataclasses.replace(self, weights=dataclasses.replace(self.weights, **changes))
 
     def start_from(self, parameters: BodyParameters) -> BodyParameters:
-        """Return a start with the unknowns that the objective has: a girth where a prior on girths is on."""
+        """Return a start with the unknowns that the objective has.
+
+        A girth where a prior on girths is on, segment girths where scales are anisotropic; a girth becomes theirs.
+        """
         prior = self.active_shape()
+        if self.scales == "anisotropic":
+            return _with_segment_girth(parameters, prior)
+        if parameters.segment_girth is not None:
+            parameters = dataclasses.replace(parameters, segment_girth=None)
         if prior is None or prior.girth is None:
             return dataclasses.replace(parameters, girth=None)
         if parameters.girth is not None:
@@ -110,13 +121,30 @@ class Objective:
         """Return the shape prior, or None where the weights switch its term off.
 
         Raises:
-          ValueError: there is a weight but no prior.
+          ValueError: there is a weight but no prior, or one of other scales.
         """
+        if self.scales not in SCALES:
+            raise ValueError(f"scales '{self.scales}' is not one of {', '.join(SCALES)}")
         if self.weights.shape is None:
             return None
         if self.shape is None:
             raise ValueError(f"weights.shape is {self.weights.shape}, but the objective has no shape prior")
+        if self.shape.scales != self.scales:
+            raise ValueError(f"scales are {self.scales}, but the shape prior is one of {self.shape.scales} scales")
+        if self.scales == "anisotropic" and self.shape.girth is not None:
+            raise ValueError("a shape prior of anisotropic scales has a girth: segment girths stand for it")
         return self.shape
+
+
+def _with_segment_girth(parameters: BodyParameters, prior: ShapePrior | None) -> BodyParameters:
+    """Return parameters with segment girths: their own, else those of their girth, else the prior's."""
+    own, girth = parameters.segment_girth, parameters.girth
+    if own is None and girth is None and prior is not None:
+        own = jnp.exp(jnp.asarray(prior.mean)[23:].reshape(24, 2))
+    own = jnp.broadcast_to(1.0 if own is None else own, (*jnp.shape(parameters.camera_scale), 24, 2))
+    if girth is not None:
+        own = own * jnp.asarray(girth)[..., None, None] ** np.broadcast_to(WIDENED[:, None], own.shape)
+    return dataclasses.replace(parameters, girth=None, segment_girth=own)
 
 
 def as_arrays(objective: Objective) -> Objective:
@@ -128,7 +156,8 @@ def as_arrays(objective: Objective) -> Objective:
 class Unknowns:
     """theta = [a, S, R, s, t] as free numbers (leading axes batch).
 
-    pose: axis-angle; raw_rotation: nine numbers, orthonormalised inside. log_girth: None where girth is no unknown.
+    pose: axis-angle; raw_rotation: nine numbers, orthonormalised inside. log_girth: None where girth is no unknown;
+    log_segment_girth: None where scales are isotropic.
     Note: scales are optimised as logarithms, so that none can become negative (the paper does not say).
     """
 
@@ -138,6 +167,7 @@ class Unknowns:
     log_camera_scale: float | Float[Array | np.ndarray, "*batch"]
     translation: Float[Array | np.ndarray, "*batch 2"]
     log_girth: Float[Array | np.ndarray, "*batch"] | None = None
+    log_segment_girth: Float[Array | np.ndarray, "*batch 24 2"] | None = None
 
 
 def from_parameters(parameters: BodyParameters) -> Unknowns:
@@ -149,16 +179,22 @@ def from_parameters(parameters: BodyParameters) -> Unknowns:
         log_camera_scale=jnp.log(parameters.camera_scale),
         translation=parameters.translation,
         log_girth=None if parameters.girth is None else jnp.log(parameters.girth),
+        log_segment_girth=None if parameters.segment_girth is None else jnp.log(parameters.segment_girth),
     )
 
 
-def scale_residual(template: Template, log_segment_scale: Float[Array | np.ndarray, "24"]) -> Float[Array, "23"]:
-    """Return log s_child - log s_parent over the skeleton's edges.
+def scale_residual(
+    template: Template,
+    log_segment_scale: Float[Array | np.ndarray, "24"],
+    log_segment_girth: Float[Array | np.ndarray, "24 2"] | None = None,
+) -> Float[Array, "residuals"]:
+    """Return log s_child - log s_parent over the skeleton's edges (23), and of anisotropic scales log b (48).
 
     Note: L_scale is in a supplement that is not at hand. In logarithms it does not depend on the gauge of s.
     """
     scale = jnp.asarray(log_segment_scale)
-    return scale[1:] - scale[jnp.array(template.parents[1:])]
+    stretch = scale[1:] - scale[jnp.array(template.parents[1:])]
+    return stretch if log_segment_girth is None else jnp.concatenate([stretch, jnp.ravel(log_segment_girth)])
 
 
 def joint_residual(
@@ -180,7 +216,8 @@ def shape_residual(
     """
     if prior is None:
         return np.zeros(0)
-    return prior.residual(scale_residual(template, unknowns.log_segment_scale), unknowns.log_girth)
+    sizes = scale_residual(template, unknowns.log_segment_scale, unknowns.log_segment_girth)
+    return prior.residual(sizes, unknowns.log_girth)
 
 
 def limit_residual(pose: Float[Array | np.ndarray, "23 3"]) -> Float[Array, "23 3"]:
@@ -251,7 +288,8 @@ def segments_at(template: Template, unknowns: Unknowns, rotation: Float[Array | 
     """Return the posed segments at given unknowns, whose rotation is orthonormal already."""
     segments = kinematics.pose_skeleton(template, rotation, unknowns.pose, jnp.exp(unknowns.log_segment_scale))
     girth = None if unknowns.log_girth is None else jnp.exp(unknowns.log_girth)
-    return dataclasses.replace(segments, girth=girth)
+    segment_girth = None if unknowns.log_segment_girth is None else jnp.exp(unknowns.log_segment_girth)
+    return dataclasses.replace(segments, girth=girth, segment_girth=segment_girth)
 
 
 def residuals(
@@ -269,7 +307,7 @@ def residuals(
     own = {
         "dense": dense_residual(posed.project(points), target, objective.weights.outlier),
         "keypoint": keypoint_residual(keypoints, target),
-        "scale": scale_residual(template, unknowns.log_segment_scale),
+        "scale": scale_residual(template, unknowns.log_segment_scale, unknowns.log_segment_girth),
         "joint": joint_residual(unknowns.pose, objective.prior),
         "det": det_residual(unknowns.raw_rotation),
         "limit": limit_residual(unknowns.pose),
@@ -311,6 +349,7 @@ def to_parameters(unknowns: Unknowns) -> BodyParameters:
             camera_scale=jnp.exp(unknowns.log_camera_scale),
             translation=unknowns.translation,
             girth=None if unknowns.log_girth is None else jnp.exp(unknowns.log_girth),
+            segment_girth=None if unknowns.log_segment_girth is None else jnp.exp(unknowns.log_segment_girth),
         )
     )
 

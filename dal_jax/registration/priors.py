@@ -15,6 +15,9 @@ A Gaussian prior on proportions, in place of the paper's L_scale, which counts e
 r_e = log s_child - log s_parent over the 23 edges, D diagonal, L a few factors that people have in common. Legs are
 long or short together, and left as right, so both cost as much as one factor; one hand alone costs its small D.
 
+Of anisotropic scales r has 48 numbers more, how much wider than long the segments are along their girth axes. So the
+belly is wide where the thighs are, and length says something of girth.
+
 The girth g of a person, which trunk and limbs share, is one more number of it: ((log g - m_g) / sd_g)^2.
 
 Neither prior is in the paper.
@@ -84,6 +87,8 @@ def broad() -> PosePrior:
 class ShapePrior:
     """A Gaussian over r, the log scales of the 23 segments that have a parent, against those of their parents.
 
+    Of anisotropic scales r goes on with the 48 log segment girths, segment by segment (`energy.scale_residual`).
+
     mean: of r against the template.
     factors: L; r moves by L z, z standard normal.
     variance: D, of each edge apart from the factors.
@@ -92,14 +97,19 @@ class ShapePrior:
       than the template's proportions make them.
     """
 
-    mean: Float[Array | np.ndarray, "23"]
-    factors: Float[Array | np.ndarray, "23 factors"]
-    variance: Float[Array | np.ndarray, "23"]
-    root: Float[Array | np.ndarray, "23 23"]
+    mean: Float[Array | np.ndarray, "r"]
+    factors: Float[Array | np.ndarray, "r factors"]
+    variance: Float[Array | np.ndarray, "r"]
+    root: Float[Array | np.ndarray, "r r"]
     girth: Float[Array | np.ndarray, "2"] | None = None
 
+    @property
+    def scales(self) -> str:
+        """Of which `energy.SCALES` it is."""
+        return "isotropic" if len(self.mean) == 23 else "anisotropic"
+
     def residual(
-        self, stretch: Float[Array | np.ndarray, "23"], log_girth: Float[Array | np.ndarray, ""] | None = None
+        self, stretch: Float[Array | np.ndarray, "r"], log_girth: Float[Array | np.ndarray, ""] | None = None
     ) -> Float[Array, "residuals"]:
         """Return R (r - m) and, of a prior on girths, (log g - m_g) / sd_g: their squares sum up to L_shape.
 
@@ -112,13 +122,13 @@ class ShapePrior:
         girth = ((0.0 if log_girth is None else log_girth) - mean) / sd
         return jnp.concatenate([proportions, girth[None]])
 
-    def covariance(self) -> Float[np.ndarray, "23 23"]:
+    def covariance(self) -> Float[np.ndarray, "r r"]:
         """Return L L' + D, in float64 on the host."""
         return _covariance(self.factors, self.variance)
 
 
 def shape_gaussian(
-    mean: Float[np.ndarray, "23"], factors: Float[np.ndarray, "23 factors"], variance: Float[np.ndarray, "23"]
+    mean: Float[np.ndarray, "r"], factors: Float[np.ndarray, "r factors"], variance: Float[np.ndarray, "r"]
 ) -> ShapePrior:
     """Return the prior of this mean and covariance, in float32; its root is computed in float64 on the host."""
     mean, factors, variance = (np.asarray(each, np.float32) for each in (mean, factors, variance))
@@ -126,7 +136,7 @@ def shape_gaussian(
     return ShapePrior(mean, factors, variance, lower.T.astype(np.float32))
 
 
-def _covariance(factors, variance) -> Float[np.ndarray, "23 23"]:
+def _covariance(factors, variance) -> Float[np.ndarray, "r r"]:
     factors = np.asarray(factors, np.float64)
     return factors @ factors.T + np.diag(np.asarray(variance, np.float64))
 

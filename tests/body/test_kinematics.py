@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
-from dal_jax.body import kinematics, rotations, skeleton, skinning
+from dal_jax.body import kinematics, rotations, skeleton, skinning, template
 from dal_jax.body.formats import load
 from dal_jax.body.parameters import t_pose
 from tests.body import made_up, reference
@@ -237,3 +238,53 @@ def test_a_girth_widens_trunk_and_limbs_across_their_bones():
         across = [each - np.outer(each @ bone, bone) for each in lever]
         np.testing.assert_allclose(along[1], along[0], atol=1e-5)
         np.testing.assert_allclose(across[1], growth * across[0], atol=1e-5)
+
+
+def _bent_and_wide():
+    """Return a body whose segments are wide and deep each in its own way, in a pose."""
+    rng = np.random.default_rng(1)
+    return t_pose().replace(
+        pose=rng.normal(0, 0.4, (23, 3)).astype(np.float32),
+        segment_scale=np.exp(rng.normal(0, 0.1, 24)).astype(np.float32),
+        segment_girth=np.exp(rng.normal(0.1, 0.2, (24, 2))).astype(np.float32),
+    )
+
+
+def test_anisotropic_scales_are_those_of_numpy():
+    """Vertex by vertex and segment by segment: x = sum_k w_k (p_k + G_k E_k diag(s, s b1, s b2) E_k' (v - J_k))."""
+    body, person = load.load_body(), _bent_and_wide()
+    joints, vertices = np.asarray(body.joints, np.float64), np.asarray(body.vertices, np.float64)
+    world, place, expected = [np.asarray(person.rotation, np.float64)], [np.zeros(3)], 0.0
+    for joint in range(1, 24):
+        parent = skeleton.SMPL_PARENTS[joint]
+        world.append(world[parent] @ Rotation.from_rotvec(person.pose[joint - 1]).as_matrix())
+        place.append(place[parent] + world[parent] @ (person.segment_scale[parent] * (joints[joint] - joints[parent])))
+    ends = {"pelvis": "spine1", "spine3": "neck", "left_foot": None, "right_foot": None, "left_hand": None,
+            "right_hand": None, "head": None}  # fmt: skip
+    for joint, name in enumerate(skeleton.SMPL_JOINT_NAMES):
+        parent = skeleton.SMPL_PARENTS[joint]
+        if ends.get(name, "") is None:
+            bone = joints[joint] - joints[parent]
+        else:
+            end = ends.get(name)
+            child = skeleton.SMPL_JOINT_NAMES.index(end) if end else skeleton.SMPL_PARENTS.index(joint)
+            bone = joints[child] - joints[joint]
+        bone = bone / np.linalg.norm(bone)
+        of_arm = any(part in name for part in ("collar", "shoulder", "elbow", "wrist", "hand"))
+        second = np.cross(bone, np.eye(3)[1 if of_arm else 0])
+        second /= np.linalg.norm(second)
+        axes = np.stack([bone, np.cross(second, bone), second], axis=1)
+        size = person.segment_scale[joint] * np.append(1.0, person.segment_girth[joint])
+        carried = place[joint] + (vertices - joints[joint]) @ (world[joint] @ axes @ np.diag(size) @ axes.T).T
+        expected = expected + np.asarray(body.skin_weight, np.float64)[:, joint, None] * carried
+    segments = kinematics.pose_segments(body, person)
+    np.testing.assert_allclose(segments.position, place, atol=1e-5)
+    np.testing.assert_allclose(skinning.skin_vertices(body, segments), expected, atol=1e-5)
+
+
+def test_a_girth_is_two_equal_segment_girths():
+    body, plain = load.load_body(), _bent_and_wide().replace(segment_girth=None)
+    girth = np.where(template.WIDENED[:, None], 1.2, 1.0).astype(np.float32).repeat(2, axis=1)
+    both = plain.replace(girth=jnp.float32(1.2)), plain.replace(segment_girth=girth)
+    one, other = (skinning.skin_vertices(body, kinematics.pose_segments(body, each)) for each in both)
+    np.testing.assert_allclose(one, other, atol=1e-5)

@@ -8,7 +8,7 @@ import numpy as np
 
 from dal_jax.body import cameras, kinematics, parameters, rotations, skeleton, skinning
 from dal_jax.body.parameters import BodyParameters
-from dal_jax.body.template import Template, across_bones
+from dal_jax.body.template import Template, across_bones, bone_axes
 from dal_jax.observations.observation import Expected, Observation
 from dal_jax.registration import priors
 from dal_jax.registration.priors import PosePrior, ShapePrior
@@ -51,6 +51,7 @@ def small_template() -> Template:
         skinning_matrix=matrix.astype(np.float32),
         keypoint_matrix=(regressor @ matrix).astype(np.float32),
         across_bones=across_bones(_JOINTS).astype(np.float32),
+        bone_axes=bone_axes(_JOINTS).astype(np.float32),
     )
 
 
@@ -142,8 +143,8 @@ def pose_prior(seed: int = 0) -> PosePrior:
     return PosePrior(mean, np.linalg.inv(lower @ np.swapaxes(lower, 1, 2)).astype(np.float32), root)
 
 
-def shape_prior(seed: int = 0) -> ShapePrior:
-    """Return a prior with two factors beside edges that vary by 2 to 6 per cent of themselves."""
+def shape_prior(seed: int = 0, sizes: int = 23) -> ShapePrior:
+    """Return a prior with two factors beside edges (and girths: 71) that vary by 2 to 6 per cent of themselves."""
     random = np.random.default_rng(seed)
-    factors, variance = random.normal(0.0, 0.1, (23, 2)), random.uniform(0.02, 0.06, 23) ** 2
-    return priors.shape_gaussian(random.normal(0.0, 0.05, 23), factors, variance)
+    factors, variance = random.normal(0.0, 0.1, (sizes, 2)), random.uniform(0.02, 0.06, sizes) ** 2
+    return priors.shape_gaussian(random.normal(0.0, 0.05, sizes), factors, variance)

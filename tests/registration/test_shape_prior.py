@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dal_jax.body import skeleton
+from dal_jax.body import skeleton, template
+from dal_jax.observations import residuals
 from dal_jax.registration import energy, priors, register
 from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.registration.register import RegistrationConfig
+from dal_jax.registration.solvers import problem
 from dal_jax.uncertainty.sandwich import Precisions
 from tests.registration import small_problem
 
@@ -167,3 +169,37 @@ def test_a_girth_is_found():
     config = RegistrationConfig("lm", 40, starts="closed_form", batch=4, devices=1)
     fit = register.register(small_problem.small_template(), observed, config, objective)
     np.testing.assert_allclose(fit.parameters.girth, 1.3, rtol=0.05)
+
+
+def test_starts_have_segment_girths_where_scales_are_anisotropic():
+    people = small_problem.random_people(2, seed=0)
+    shapes = small_problem.shape_prior(sizes=71)
+    on = Objective(EnergyWeights(shape=1.0), shape=shapes, scales="anisotropic")
+    usual = np.exp(shapes.mean[23:].reshape(24, 2))
+    np.testing.assert_allclose(on.start_from(people).segment_girth, [usual, usual], rtol=1e-6)
+    wide = on.start_from(people.replace(girth=np.full(2, 1.3, np.float32)))
+    np.testing.assert_allclose(wide.segment_girth[1, :, 0], np.where(template.WIDENED, 1.3, 1.0), rtol=1e-6)
+    assert wide.girth is None
+    assert Objective().start_from(wide).segment_girth is None
+    for objective in (dataclasses.replace(on, scales="isotropic"), dataclasses.replace(on, scales="tall")):
+        with pytest.raises(ValueError, match="scales"):
+            objective.active_shape()
+
+
+def test_anisotropic_energy_has_finite_differences_as_gradient():
+    """Along random directions of all unknowns, in float64, girths among them."""
+    person = jax.tree.map(lambda leaf: np.asarray(leaf[0], np.float64), small_problem.random_people(1, seed=5))
+    observed = jax.tree.map(lambda leaf: leaf[0], small_problem.observe(small_problem.random_people(1, seed=6), seed=6))
+    objective = Objective(
+        EnergyWeights(scale=2.0, shape=3.0), shape=small_problem.shape_prior(sizes=71), scales="anisotropic"
+    )
+    with jax.enable_x64(True):
+        body = small_problem.small_template()
+        target = residuals.make_target(body, observed)
+        start = energy.from_parameters(objective.start_from(jax.tree.map(jnp.asarray, person)))
+        along = jax.jit(lambda step: energy.energy(body, target, problem.move(start, step), objective))
+        assert problem.tangent_size(start) == 147
+        step = jnp.asarray(np.random.default_rng(0).normal(0.0, 1.0, 147))
+        slope = jax.jit(jax.grad(along))(jnp.zeros(147)) @ step
+        numeric = (along(1e-5 * step) - along(-1e-5 * step)) / 2e-5
+    np.testing.assert_allclose(slope, numeric, rtol=1e-4)

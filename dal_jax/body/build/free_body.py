@@ -115,4 +115,5 @@ def _without_regressors(fields: dict[str, np.ndarray]) -> Template:
         skinning_matrix=empty,
         keypoint_matrix=empty,
         across_bones=empty,
+        bone_axes=empty,
     )

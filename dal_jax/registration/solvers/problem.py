@@ -12,12 +12,15 @@ from dal_jax.registration import energy as energy_lib
 from dal_jax.registration.energy import Objective, Unknowns
 
 TANGENT_SIZE = 69 + 24 + 3 + 1 + 2
-"""Joint rotations, log segment scales, rotation of the body, log camera scale, translation; and a log girth if any."""
+"""Joint rotations, log segment scales, rotation of the body, log camera scale, translation.
+
+After them a log girth, if any, and 48 log segment girths, if any.
+"""
 
 
 def tangent_size(unknowns: Unknowns) -> int:
     """Return how many numbers `move` takes for these unknowns."""
-    return TANGENT_SIZE + (unknowns.log_girth is not None)
+    return TANGENT_SIZE + (unknowns.log_girth is not None) + 48 * (unknowns.log_segment_girth is not None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +43,13 @@ class Problem:
 
 
 def move(unknowns: Unknowns, delta: Float[Array, "tangent"]) -> Unknowns:
-    """Retract: rotations move by exponentials (A <- exp(d) A), scales and girth in logarithms, the translation adds."""
-    pose, scale, rotation, camera_scale, translation, girth = jnp.split(delta, [69, 93, 96, 97, TANGENT_SIZE])
-    log_girth = unknowns.log_girth
-    if log_girth is not None and girth.size:  # the posterior holds it
-        log_girth = log_girth + girth[0]
+    """Retract: rotations move by exponentials (A <- exp(d) A), sizes in logarithms, the translation adds."""
+    pose, scale, rotation, camera_scale, translation, girths = jnp.split(delta, [69, 93, 96, 97, TANGENT_SIZE])
+    log_girth, log_segment_girth = unknowns.log_girth, unknowns.log_segment_girth
+    if log_girth is not None and girths.size % 48:  # the posterior holds it
+        log_girth, girths = log_girth + girths[0], girths[1:]
+    if log_segment_girth is not None and girths.size:
+        log_segment_girth = log_segment_girth + girths.reshape(24, 2)
     relative = rotations.axis_angle_to_matrix(pose.reshape(23, 3)) @ rotations.axis_angle_to_matrix(unknowns.pose)
     return Unknowns(
         pose=rotations.matrix_to_axis_angle(relative),
@@ -53,4 +58,5 @@ def move(unknowns: Unknowns, delta: Float[Array, "tangent"]) -> Unknowns:
         log_camera_scale=unknowns.log_camera_scale + camera_scale[0],
         translation=unknowns.translation + translation,
         log_girth=log_girth,
+        log_segment_girth=log_segment_girth,
     )
