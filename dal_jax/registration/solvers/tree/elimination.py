@@ -1,7 +1,8 @@
 """The step of the majorised, damped system: up the tree (eliminate), down the tree (substitute).
 
 Quadratics have columns (dp, u, 1), and after them those of what all segments share, where there is a prior on
-proportions: the log girth t, if it is an unknown, and the factors z.
+proportions: the log girth t, if it is an unknown, and the factors z. Segment girths c move no other segment, and are
+eliminated at once.
 Nodes of a level are handled together; batch axes come last.
 """
 
@@ -38,22 +39,28 @@ def solve_step(
     state: TreeState,
     value: Value,
     damping: Float[Array, "..."],
-) -> tuple[Float[Array, "24 4 ..."], Float[Array, "2 ..."], Float[Array, "..."] | None]:
+) -> tuple[
+    Float[Array, "24 4 ..."], Float[Array, "2 ..."], Float[Array, "..."] | None, Float[Array, "24 2 ..."] | None
+]:
     """Return the minimiser of the majoriser plus damping: the step that `state.retract` takes."""
-    rows, _, motion, here, shared = _eliminate(model, problem, state, value, damping)
+    rows, _, motion, here, shared, of_girths = _eliminate(model, problem, state, value, damping)
     move, control, shared = _solve_root(here, shared, damping)
 
-    root_move, controls, levels = move[0, :2], [control], _levels(model)
+    moves, controls, levels = [move], [control], _levels(model)
     for depth in range(1, len(levels)):
         is_child = _is_child(model.parents, depth).T
         arrive = functools.partial(_arrive, is_child)
         move, parent = stage(arrive, motion[levels[depth]], move, control)
         control = stage(_follow, rows[depth], move, parent, shared)
+        moves.append(move)
         controls.append(control)
-    log_girth = None
+    log_girth, log_segment_girth, every = None, None, jnp.concatenate(controls)
     if shared is not None and problem.shape is not None and problem.shape.girth is not None:
         log_girth = jnp.clip(shared[0, 0], -_MAX_LOG_GIRTH, _MAX_LOG_GIRTH)
-    return jnp.concatenate(controls), root_move, log_girth
+    if of_girths is not None:
+        known = jnp.concatenate([jnp.concatenate(moves), every], axis=1)
+        log_segment_girth = jnp.clip(stage(_substitute, of_girths, known, shared), -_MAX_LOG_GIRTH, _MAX_LOG_GIRTH)
+    return every, moves[0][0, :2], log_girth, log_segment_girth
 
 
 def information(
@@ -65,7 +72,7 @@ def information(
     controls are eliminated, its parent and the place of its joint held. Place: x and y of the pelvis and the log scale.
     """
     still = jnp.zeros_like(value.energy)
-    _, systems, _, root, _ = _eliminate(model, problem, state, value, still)
+    _, systems, _, root, _, _ = _eliminate(model, problem, state, value, still)
     return jnp.concatenate([root[:, 3:, 3:7], *systems]), jnp.stack([root[0, 0, 0], root[0, 1, 1], root[0, 6, 6]])
 
 
@@ -77,7 +84,7 @@ def _eliminate(model: TreeModel, problem: TreeProblem, state: TreeState, value: 
     """Eliminate the controls from the leaves to the root.
 
     Return by level the factors and (a list, the root's missing) the systems of the controls, the motions of the bones,
-    the quadratic left at the root, and that of what all segments share.
+    the quadratic left at the root, that of what all segments share, and the factors of the segment girths.
     """
     levels = _levels(model)
     levers, shape = stage(functools.partial(state_lib.levers, model), state), problem.shape
@@ -87,14 +94,24 @@ def _eliminate(model: TreeModel, problem: TreeProblem, state: TreeState, value: 
         with_segments, _, _ = girth
         quadratic = jnp.concatenate([quadratic, with_segments[:, :, None]], axis=2)
     widen = functools.partial(_widen, 0 if shape is None else shape.factors.shape[1])
+    of_girths, taken = None, None
+    if state.log_segment_girth is not None:
+        rows, system = quadratics.segment_girth_quadratic(model, problem, state, value, levers)
+        coupling = None if shape is None else shape.coupling()[24:].reshape(24, 2, -1)
+        of_girths = _factorise(stage(_girth_rows, rows, system, coupling, damping))
+        quadratic, taken = stage(_minimum, widen(quadratic), of_girths)
+        widen = functools.partial(_widen, 0)
     motion = stage(functools.partial(contract, quadratics.MOTION), bone_offsets(model, state))
 
     rows, systems, here = {}, [], widen(quadratic[levels[-1]])
     shared = None if shape is None else _shared_alone(shape, girth, damping)
+    if shared is not None and taken is not None:
+        shared = shared - taken
     for depth in reversed(range(1, len(levels))):
         nodes, is_child = levels[depth], _is_child(model.parents, depth)
         curvatures = jax.tree.map(lambda each, nodes=nodes: each[nodes], (value.curvature, value.prior_curvature))
-        coupling = None if shape is None else jnp.pad(shape.coupling()[nodes], ((0, 0), (int(girth is not None), 0)))
+        coupling = None if shape is None else shape.coupling()[:24][nodes]
+        coupling = None if coupling is None else jnp.pad(coupling, ((0, 0), (int(girth is not None), 0)))
         system = stage(_control_rows, here, value.pull[nodes], *curvatures, coupling, damping)
         systems.insert(0, system[:, :, :4])
         rows[depth] = _factorise(system)
@@ -104,7 +121,7 @@ def _eliminate(model: TreeModel, problem: TreeProblem, state: TreeState, value: 
         columns = stage(_move_columns, left, motion[nodes])
         hand_up = functools.partial(_hand_up, is_child)
         here = stage(hand_up, widen(quadratic[levels[depth - 1]]), columns, motion[nodes])
-    return rows, systems, motion, here, shared
+    return rows, systems, motion, here, shared, of_girths
 
 
 def _widen(factors: int, quadratic):
@@ -143,6 +160,15 @@ def _control_rows(here, pull, curvature, prior_curvature, coupling, damping):
     if prior_curvature is not None:
         system = system + jnp.pad(prior_curvature, [(0, 0), (0, 1), (0, 1)] + [(0, 0)] * (here.ndim - 3))
     return jnp.concatenate([_damp(system, damping), rows], axis=2)
+
+
+def _girth_rows(rows, system, coupling, damping):
+    """Return [system | rows] of the segment girths, (3) of `lm`, (24, 2, 10 + m, ...)."""
+    system = _damp(system, damping)
+    if coupling is None:
+        return jnp.concatenate([system, rows], axis=2)
+    of_factors = coupling.reshape(*coupling.shape, *(1,) * (rows.ndim - 3)) * (1.0 + damping[None, None, None])
+    return jnp.concatenate([system, rows, of_factors], axis=2)
 
 
 def _factorise(system):

@@ -23,18 +23,20 @@ from dal_jax.runtime import struct
 class ShapeTerm:
     """The prior on proportions by segments, the root's row zero: its weight, and m, R, L and 1 / D of `priors`.
 
+    Of anisotropic scales the 48 rows of the segment girths come after those of the segments.
+
     girth: m_g and 1 / sd_g^2; None where girth is no unknown.
     """
 
     weight: Float[Array, ""]
-    mean: Float[Array, "24"]
-    root: Float[Array, "24 24"]
-    factors: Float[Array, "24 factors"]
-    precision: Float[Array, "24"]
+    mean: Float[Array, "r"]
+    root: Float[Array, "r r"]
+    factors: Float[Array, "r factors"]
+    precision: Float[Array, "r"]
     girth: tuple[Float[Array, ""], Float[Array, ""]] | None
 
-    def coupling(self) -> Float[Array, "24 factors"]:
-        """Return the block of the quadratic by a segment's stretch and the factors z, -w D^-1 L."""
+    def coupling(self) -> Float[Array, "r factors"]:
+        """Return the block of the quadratic by a segment's stretch (or girth) and the factors z, -w D^-1 L."""
         return -self.weight * self.precision[:, None] * self.factors
 
     def stiffness(self) -> Float[Array, "factors factors"]:
@@ -94,6 +96,7 @@ class Value:
     energy: eq. 2; gradient: half of it by the affine maps of the segments; pull: by the controls r (rotation, stretch);
     curvature: of the pulls, a diagonal; prior_curvature: of the pull to a pose prior, by the rotations.
     expected: half gradient of what tracks expect, by (dp, u) of the segments.
+    girth_pull: half gradient of the pulls by the segment girths c; None where scales are isotropic.
     """
 
     energy: Float[Array, "starts people"]
@@ -102,6 +105,7 @@ class Value:
     curvature: Float[Array, "24 4 ..."]
     prior_curvature: Float[Array, "24 3 3 ..."] | None
     expected: Float[Array, "24 7 starts people"] | None
+    girth_pull: Float[Array, "24 2 starts people"] | None
 
 
 def make_problem(
@@ -199,11 +203,11 @@ def evaluate(model: TreeModel, problem: TreeProblem, state: TreeState) -> Value:
     maps = state_lib.affine_maps(model, state)
     dense_energy, dense_gradient = points.evaluate(model, problem.dense, maps)
     keypoint_energy, keypoint_gradient = points.evaluate_keypoints(model, problem.goal, problem.mass, maps)
-    pull_energy, pull, curvature, prior_curvature = _pull_terms(model, problem, state)
+    pull_energy, pull, curvature, prior_curvature, girth_pull = _pull_terms(model, problem, state)
     gradient = keypoint_gradient + _with_depth_row(dense_gradient)
     expected_energy, expected = _evaluate_expected(problem.expected, state)
     energy = dense_energy + keypoint_energy + pull_energy + expected_energy
-    return Value(energy, gradient, pull, curvature, prior_curvature, expected)
+    return Value(energy, gradient, pull, curvature, prior_curvature, expected, girth_pull)
 
 
 def exact_energy(
@@ -239,8 +243,12 @@ def _with_depth_row(planar: Float[Array, "24 4 2 ..."]) -> Float[Array, "24 4 3 
     return jnp.pad(planar, [(0, 0), (0, 0), (0, 1)] + [(0, 0)] * (planar.ndim - 3))
 
 
-def _pull_terms(model: TreeModel, problem: TreeProblem, state: TreeState) -> tuple[Array, Array, Array, Array | None]:
+def _pull_terms(
+    model: TreeModel, problem: TreeProblem, state: TreeState
+) -> tuple[Array, Array, Array, Array | None, Array | None]:
     """Return the terms that act on the controls r alone: energy, half gradient, curvatures as in `Value`.
+
+    And their half gradient by the segment girths, `Value.girth_pull`.
 
     |log A_j|^2 has the gradient G_p log A_j; (log s_j - log s_p)^2 is quadratic. A prior on proportions has its energy
     and gradient where its factors are at their minimum, and its curvature where they are held.
@@ -263,9 +271,18 @@ def _pull_terms(model: TreeModel, problem: TreeProblem, state: TreeState) -> tup
         pull = pull + problem.limit_weight * excess_pull
         stiffness = stiffness + problem.limit_weight * beyond
     scale_stiffness = jnp.full_like(stretch, problem.scale_weight)[:, None]
+    girths, girth_pull = state.log_segment_girth, None
+    sizes = stretch
+    if girths is not None:
+        total = total + jnp.sum(problem.scale_weight * girths**2, axis=(0, 1))
+        girth_pull = problem.scale_weight * girths
+        sizes = jnp.concatenate([stretch, girths.reshape(-1, *girths.shape[2:])])
     if problem.shape is not None:
-        shape_energy, shape_pull, shape_stiffness = _proportions(problem.shape, stretch)
+        shape_energy, shape_pull, shape_stiffness = _proportions(problem.shape, sizes)
         total = total + shape_energy
+        if girth_pull is not None:
+            girth_pull = girth_pull + shape_pull[24:].reshape(girth_pull.shape)
+            shape_pull, shape_stiffness = shape_pull[:24], shape_stiffness[:24]
         if problem.shape.girth is not None and state.log_girth is not None:
             mean, precision = problem.shape.girth
             total = total + problem.shape.weight * precision * (state.log_girth - mean) ** 2
@@ -283,10 +300,10 @@ def _pull_terms(model: TreeModel, problem: TreeProblem, state: TreeState) -> tup
         if state.log_girth is not None:
             mean, weight = problem.expected.girth
             total = total + weight * (state.log_girth - mean) ** 2
-    return total, pull, curvature, prior_curvature
+    return total, pull, curvature, prior_curvature, girth_pull
 
 
-def _proportions(shape: ShapeTerm, stretch: Float[Array, "24 ..."]):
+def _proportions(shape: ShapeTerm, stretch: Float[Array, "r ..."]):
     """Return w |R (r - m)|^2, its half gradient by r, and w / D."""
     mean, precision = (each.reshape(-1, *(1,) * (stretch.ndim - 1)) for each in (shape.mean, shape.precision))
     whitened = state_lib.over_segments(shape.root, stretch - mean)

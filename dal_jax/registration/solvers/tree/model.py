@@ -16,6 +16,7 @@ class TreeModel:
     path_to: row k marks the bones between the root and joint k, so that joint positions are one matrix product.
     incidence: row e is +1 at segment k and -1 at segment l of the edge e = (k, l).
     across_bones: P_k of `Template.across_bones`.
+    girth_axes: [e, -e' J] of the two girth axes: a homogeneous rest point's coordinate along each, from the joint.
     keypoint_matrix: the key points as a linear function of the stacked affine maps of the segments.
     keypoint_moments: sums of v v' a segment over what makes up each key point.
     edges: pairs of segments that share a triangle of the skin.
@@ -27,6 +28,7 @@ class TreeModel:
     path_to: Float[Array | np.ndarray, "24 24"]
     incidence: Float[Array | np.ndarray, "edges 24"]
     across_bones: Float[Array | np.ndarray, "24 3 3"]
+    girth_axes: Float[Array | np.ndarray, "24 2 4"]
     keypoint_matrix: Float[Array | np.ndarray, "k 96"]
     keypoint_moments: Float[Array | np.ndarray, "k 24 4 4"]
     parents: tuple[int, ...] = struct.static()
@@ -42,6 +44,7 @@ def build(template: Template, keypoint_set: str = "h36m") -> TreeModel:
     path_to = np.zeros_like(parent_of)
     for node in range(1, len(parents)):
         path_to[node] = path_to[parents[node]] + np.eye(len(parents))[node]
+    axes = np.swapaxes(np.asarray(template.bone_axes, np.float64)[:, :, 1:], 1, 2)
     edges = _edges(template)
     incidence = np.array([np.eye(len(parents))[k] - np.eye(len(parents))[m] for k, m in edges]).reshape(
         -1, len(parents)
@@ -53,6 +56,7 @@ def build(template: Template, keypoint_set: str = "h36m") -> TreeModel:
         path_to=path_to.astype(kind),
         incidence=incidence.astype(kind),
         across_bones=np.asarray(template.across_bones),
+        girth_axes=np.concatenate([axes, -axes @ joints.astype(float)[:, :, None]], axis=2).astype(kind),
         keypoint_matrix=np.asarray(template.keypoint_matrix)[keypoint_rows(keypoint_set)],
         keypoint_moments=_keypoint_moments(template, keypoint_set).astype(kind),
         parents=template.parents,

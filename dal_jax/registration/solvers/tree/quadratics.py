@@ -70,6 +70,61 @@ def girth_quadratic(
     return coupling, gradient, curvature
 
 
+def segment_girth_quadratic(
+    model: TreeModel,
+    problem: TreeProblem,
+    state: TreeState,
+    value: Value,
+    levers: Float[Array, "24 4 3 ..."],
+) -> tuple[Float[Array, "24 2 8 ..."], Float[Array, "24 2 2 ..."]]:
+    """Return what data terms' majoriser, prior and L_scale say of the segment girths c of every segment.
+
+    Rows c of the quadratic over (dp, u, 1); and c c.
+    """
+    rows, control = state_lib.stage(
+        functools.partial(_segment_girth_blocks, model),
+        problem.planar_moments, problem.depth_moments, levers, state, value.gradient,
+    )  # fmt: skip
+    rows = rows + jnp.pad(value.girth_pull[:, :, None], [(0, 0), (0, 0), (7, 0)] + [(0, 0)] * (rows.ndim - 3))
+    stiffness = jnp.full((24, 2), problem.scale_weight)
+    if problem.shape is not None:
+        stiffness = stiffness + problem.shape.weight * problem.shape.precision[24:].reshape(24, 2)
+    known = stiffness[:, :, None] * jnp.eye(2)[None]
+    return rows, control + known.reshape(24, 2, 2, *(1,) * (control.ndim - 3))
+
+
+def _segment_girth_blocks(model, planar_moments, depth_moments, levers, state, gradient):
+    """Return the rows c over (dp, u, 1), and c c.
+
+    The derivative of y by c_a is h_a = n_a' v f_a, n_a a constant row (`TreeModel.girth_axes`) and f_a = b_a s G e_a
+    the image of a girth axis: of the moments only M n_a is needed, which no step changes.
+    """
+    axes = jnp.asarray(model.girth_axes).reshape(24, 2, 4, *(1,) * (levers.ndim - 3))
+    size = jnp.exp(state.log_scale[:, None] + state.log_segment_girth)[:, :, None]
+    images = size * state_lib.across_images(model, state.axes)  # f_a
+
+    def moved(moments):  # M n_a, y' M n_a and n_b' M n_a
+        first = state_lib.sum_of(axes[:, :, c, None] * moments[:, None, c] for c in range(4))
+        lever = state_lib.sum_of(levers[:, None, c] * first[:, :, c, None] for c in range(4))
+        return first[:, :, 3], lever, state_lib.sum_of(axes[:, :, c, None] * first[:, None, :, c] for c in range(4))
+
+    planar_mass, planar_lever, planar_both = moved(planar_moments)
+    depth_mass, depth_lever, depth_both = moved(depth_moments)
+    flat, deep = images[:, :, :2], images[:, :, 2:]
+    force = jnp.concatenate([planar_mass[:, :, None] * flat, depth_mass[:, :, None] * deep], axis=2)
+    # by u: sum of y_j h_i, through MOTION
+    torque = jnp.concatenate(
+        [planar_lever[:, :, :, None] * flat[:, :, None], depth_lever[:, :, :, None] * deep[:, :, None]], axis=3
+    )
+    by_control = [state_lib.contract(np.einsum("ijc->jci", MOTION), torque[:, a], axes=2) for a in range(2)]
+    along = state_lib.sum_of(axes[:, :, c, None] * gradient[:, None, c] for c in range(4))
+    slope = jnp.sum(along * images, axis=2)
+    inner = [planar_both * jnp.sum(flat[:, :, None] * flat[:, None], axis=3)]
+    inner.append(depth_both * jnp.sum(deep[:, :, None] * deep[:, None], axis=3))
+    rows = jnp.concatenate([force, jnp.stack(by_control, axis=1), slope[:, :, None]], axis=2)
+    return rows, inner[0] + inner[1]
+
+
 def _girth_blocks(planar_moments, depth_moments, levers, of_girth, gradient):
     """Return the blocks (dp, u) t, the half gradient by t and t t, h = `girth_levers` v the derivative of y by t."""
     product = state_lib.product

@@ -28,13 +28,14 @@ class TreeState:
     """axes: [k, c, i] is component i of segment k's body axis c in the camera frame, the columns of G_k.
 
     log_scale: log(s s_k), crop units a metre; translation: of the pelvis, crop units.
-    log_girth: None where girth is no unknown.
+    log_girth: None where girth is no unknown. log_segment_girth: None where scales are isotropic.
     """
 
     axes: Float[Array, "24 3 3 ..."]
     log_scale: Float[Array, "24 ..."]
     translation: Float[Array, "2 ..."]
     log_girth: Float[Array, "..."] | None = None
+    log_segment_girth: Float[Array, "24 2 ..."] | None = None
 
 
 def from_parameters(model: TreeModel, parameters: BodyParameters) -> TreeState:
@@ -50,6 +51,11 @@ def from_parameters(model: TreeModel, parameters: BodyParameters) -> TreeState:
         log_scale=jnp.moveaxis(log_scale, -1, 0),
         translation=jnp.moveaxis(parameters.translation, -1, 0),
         log_girth=None if parameters.girth is None else jnp.log(parameters.girth),
+        log_segment_girth=(
+            None
+            if parameters.segment_girth is None
+            else jnp.moveaxis(jnp.log(parameters.segment_girth), (-2, -1), (0, 1))
+        ),
     )
 
 
@@ -65,6 +71,11 @@ def to_parameters(model: TreeModel, state: TreeState) -> BodyParameters:
         camera_scale=jnp.exp(common),
         translation=jnp.moveaxis(state.translation, 0, -1),
         girth=None if state.log_girth is None else jnp.exp(state.log_girth),
+        segment_girth=(
+            None
+            if state.log_segment_girth is None
+            else jnp.moveaxis(jnp.exp(state.log_segment_girth), (0, 1), (-2, -1))
+        ),
     )
 
 
@@ -73,13 +84,14 @@ def retract(
     control: Float[Array, "24 4 ..."],
     translation: Float[Array, "2 ..."],
     log_girth: Float[Array, "..."] | None = None,
+    log_segment_girth: Float[Array, "24 2 ..."] | None = None,
 ) -> TreeState:
-    """Move a state by a step: G <- exp(w) G by Rodrigues' formula, s <- s exp(q), g <- g exp(t).
+    """Move a state by a step: G <- exp(w) G by Rodrigues' formula, s <- s exp(q), g <- g exp(t), b <- b exp(c).
 
     Args:
       state: where the step begins.
       control: world rotation vector and log scale of every segment, (w, q).
-      translation: of the pelvis. log_girth: t; None leaves the girth.
+      translation: of the pelvis. log_girth: t; None leaves the girth. log_segment_girth: c, likewise.
     """
     vector = control[:, :3]
     square = jnp.sum(vector**2, axis=1)
@@ -92,7 +104,10 @@ def retract(
     once = _rotate_axes(cross, state.axes)
     axes = state.axes + sine * once + half * _rotate_axes(cross, once)
     girth = None if log_girth is None or state.log_girth is None else state.log_girth + log_girth
-    return TreeState(axes, state.log_scale + control[:, 3], state.translation + translation, girth)
+    widths = state.log_segment_girth
+    if log_segment_girth is not None and widths is not None:
+        widths = widths + log_segment_girth
+    return TreeState(axes, state.log_scale + control[:, 3], state.translation + translation, girth, widths)
 
 
 def cross_matrix(vector: Float[Array, "k 3 ..."]) -> Float[Array, "k 3 3 ..."]:
@@ -158,12 +173,23 @@ def bone_offsets(model: TreeModel, state: TreeState) -> Float[Array, "24 3 ..."]
 def levers(model: TreeModel, state: TreeState) -> Float[Array, "24 4 3 ..."]:
     """Return [L | -L J]': what takes a homogeneous rest point to y = L (v - J). Row c: coordinate c's image.
 
-    L = s G (1 + (g - 1) P), P of `across_bones`.
+    L = s G (1 + (g - 1) P), P of `across_bones`; of anisotropic scales s G (1 + sum_a (b_a - 1) e_a e_a'), e_a the
+    girth axes.
     """
     linear = jnp.exp(state.log_scale)[:, None, None] * state.axes
     if state.log_girth is not None:
         linear = linear + (jnp.exp(state.log_girth) - 1.0)[None, None, None] * _across(model, linear)
+    if state.log_segment_girth is not None:
+        across = across_images(model, linear) * (jnp.exp(state.log_segment_girth) - 1.0)[:, :, None]
+        axes = jnp.asarray(model.girth_axes)[:, :, :3].reshape(24, 2, 3, *(1,) * (linear.ndim - 3))
+        linear = linear + sum_of(axes[:, a, :, None] * across[:, a, None] for a in range(2))
     return _about_joint(model, linear)
+
+
+def across_images(model: TreeModel, linear: Float[Array, "24 3 3 ..."]) -> Float[Array, "24 2 3 ..."]:
+    """Return where linear maps (row c: coordinate c's image) take the girth axes of the segments."""
+    axes = jnp.asarray(model.girth_axes)[:, :, :3].reshape(24, 2, 3, *(1,) * (linear.ndim - 3))
+    return sum_of(axes[:, :, c, None] * linear[:, None, c] for c in range(3))
 
 
 def girth_levers(model: TreeModel, state: TreeState) -> Float[Array, "24 4 3 ..."]:
