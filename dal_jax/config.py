@@ -25,6 +25,7 @@ class Round:
     registration: RegistrationConfig = dataclasses.field(default_factory=RegistrationConfig)  # the solver
     weights: EnergyWeights = dataclasses.field(default_factory=EnergyWeights)  # of the terms of eq. 2
     prior: Literal["tpose", "population", "learned"] = "tpose"  # what L_joint pulls to; learned: from the last fits
+    scales: Literal["isotropic", "anisotropic"] = "isotropic"  # of segments (paper: one scale each)
 
     def objective(self, learned: PosePrior | None = None) -> Objective:
         """Return what the round minimises; a weight `shape` asks for the shipped prior on proportions.
@@ -34,8 +35,8 @@ class Round:
         """
         weights: Any = {name: _float(value) for name, value in dataclasses.asdict(self.weights).items()}
         prior = {"tpose": None, "population": priors.population(), "learned": learned}[self.prior]
-        shape = None if self.weights.shape is None else priors.population_shapes()
-        return Objective(EnergyWeights(**weights), prior, shape)
+        shape = None if self.weights.shape is None else priors.population_shapes(self.scales)
+        return Objective(EnergyWeights(**weights), prior, shape, scales=self.scales)
 
 
 def _float(weight: float | None) -> float | None:

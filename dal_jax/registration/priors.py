@@ -23,6 +23,7 @@ The girth g of a person, which trunk and limbs share, is one more number of it: 
 Neither prior is in the paper.
 """
 
+import dataclasses
 import functools
 import pathlib
 
@@ -31,6 +32,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dal_jax.body import rotations, skeleton
+from dal_jax.body.template import WIDENED
 from dal_jax.runtime import archives, struct
 
 FILE = pathlib.Path(__file__).parent / "assets" / "poses.npz"
@@ -40,7 +42,8 @@ SHAPES = FILE.with_name("proportions.npz")
 
 DRESSED_GIRTH = np.array([np.log(1.12), 0.1], np.float32)
 """`ShapePrior.girth` of people in clothes, which are 10 to 25% wider than the naked body. Note: our choice, broad:
-hundreds of points say more about a person's girth than it does, and key points alone say nothing."""
+hundreds of points say more about a person's girth than it does, and key points alone say nothing. Of anisotropic scales
+`dressed` gives it to the segments that a girth widens."""
 
 _BROAD_SD = 0.5  # radians, about the T-pose
 _SMALLEST_SD = 0.03  # radians: a narrower prior could not be corrected
@@ -149,10 +152,25 @@ def population() -> PosePrior:
 
 
 @functools.cache
-def population_shapes() -> ShapePrior:
-    """Return the shipped prior on proportions: adults that the free body's generator makes, no image among them."""
+def population_shapes(scales: str = "isotropic") -> ShapePrior:
+    """Return the shipped prior on proportions: adults that the free body's generator makes, no image among them.
+
+    scales: of which `energy.SCALES`.
+    """
     fields = archives.read(SHAPES)
-    return shape_gaussian(fields["mean"], fields["factors"], fields["variance"])
+    of = "axes_" if scales == "anisotropic" else ""
+    return shape_gaussian(*(fields[f"{of}{name}"] for name in ("mean", "factors", "variance")))
+
+
+@functools.cache
+def dressed_population_shapes(scales: str = "isotropic") -> ShapePrior:
+    """Return that prior of people in clothes: with a girth, or of anisotropic scales with one more factor for it."""
+    if scales == "isotropic":
+        return dataclasses.replace(population_shapes(), girth=DRESSED_GIRTH)
+    naked, (dressed, sd) = population_shapes(scales), DRESSED_GIRTH
+    mean, factors, variance = (np.asarray(each) for each in (naked.mean, naked.factors, naked.variance))
+    widened = np.concatenate([np.zeros(23), np.repeat(WIDENED, 2)])
+    return shape_gaussian(mean + dressed * widened, np.column_stack([factors, sd * widened]), variance)
 
 
 def pose_deviation(

