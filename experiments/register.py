@@ -18,7 +18,7 @@ from dal_jax.fits import export, fitting, output, page, stream
 from dal_jax.fits.fitting import FitOptions
 from dal_jax.observations.detect import MODEL_URL
 from dal_jax.observations.person import Annotations
-from dal_jax.registration import schedules
+from dal_jax.registration import energy, schedules
 from dal_jax.registration.solvers import solve
 from dal_jax.registration.starts import STARTS
 from dal_jax.runtime import cli, files, machine
@@ -121,6 +121,11 @@ _WEIGHTS = flags.DEFINE_enum(
     "residuals of all people together speak for, and how they hold their joints (three rounds of fits; give it a "
     "hundred or more).",
 )  # fmt: skip
+_SCALES = flags.DEFINE_enum(
+    "scales", "isotropic", list(energy.SCALES),
+    "Of segments: isotropic, one each (paper), and one girth for all with --weights=pose_prior; anisotropic, one along "
+    "the bone and two across it, for people who are wide where others are not.",
+)  # fmt: skip
 _QUALITY = flags.DEFINE_bool("quality", True, "Report on every fit: what it misses, what else it could be, how sure.")
 _HOLDOUT = flags.DEFINE_float("holdout", 0.2, "Share of points left out to measure the fit there; 0: not.", 0, 0.5)
 _SKIP_INVALID = flags.DEFINE_bool("skip_invalid", False, "Run the good entries of a file that has bad ones.")
@@ -203,6 +208,10 @@ def _options() -> FitOptions:
         raise InputError(f"--tracks: are fitted by the optimiser lm, not by --optimizer={_OPTIMIZER.value}")
     if _PITCH.value is not None and _WEIGHTS.value != "pose_prior":
         raise InputError(f"--pitch_deg: belongs to --weights=pose_prior, not to {_WEIGHTS.value}")
+    if _TRACKS.value and _SCALES.value != "isotropic":
+        raise InputError(f"--scales={_SCALES.value}: not of --tracks")
+    if _WEIGHTS.value == "estimated" and _SCALES.value != "isotropic":
+        raise InputError(f"--scales={_SCALES.value}: not with --weights=estimated")
     return FitOptions(
         optimizer=_OPTIMIZER.value,
         steps=_STEPS.value,
@@ -210,6 +219,7 @@ def _options() -> FitOptions:
         starts=_STARTS.value,
         schedule=_SCHEDULE.value,
         weights=_WEIGHTS.value,
+        scales=_SCALES.value,
         joint_limits=_LIMITS.value,
         camera=_CAMERA.value,
         focal_px=_FOCAL.value,

@@ -198,6 +198,8 @@ def bodies_of(fits: Fits, intrinsics_px: Float[np.ndarray, "n 4"], keep_fragment
         verdict = {"verdict": quality.verdict, "flags": list(quality.flags)} if quality else {}
         camera = {name: getattr(fits, name)[row].tolist() for name in _CAMERA}
         shape = {"segment_scale": fits.segment_scale[row].tolist(), "girth": float(fits.girth[row])}
+        if fits.segment_girth is not None:
+            shape["segment_girth"] = fits.segment_girth[row].tolist()
         extras = report | {"quality": verdict, "shape": shape, "camera": camera}
         result[row] = Body(name, dataclasses.replace(one, rotation=rotation[row]), position[row], _without_gaps(extras))
     return result

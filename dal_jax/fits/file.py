@@ -33,6 +33,8 @@ class FitRows:
     bbox_px: the annotation's own box.
     focal_px, principal_px: of a camera of full perspective, in the photograph; NaN: weak perspective.
     girth: of trunk and limbs over the template's; 1 where it was no unknown.
+    segment_girth: of anisotropic scales alone, how much wider than long each segment is along its two girth axes; else
+      None, and no field of the file.
     joints, joints_h36m: camera axes, relative to the pelvis, metres; joints_px: in the photograph.
     dense_error_px: root mean square over the dense points; keypoint_error_px: the same over the key points.
     converged: true of what was predicted and not registered.
@@ -59,6 +61,7 @@ class FitRows:
     focal_px: Float[np.ndarray, "n"]
     principal_px: Float[np.ndarray, "n 2"]
     girth: Float[np.ndarray, "n"]
+    segment_girth: Float[np.ndarray, "n 24 2"] | None = None
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -76,6 +79,7 @@ _SHAPES = {
     "joints_h36m": (17, 3), "joints_px": (24, 2), "dense_error_px": (), "keypoint_error_px": (), "energy": (),
     "converged": (), "focal_px": (), "principal_px": (2,), "girth": (),
 }  # fmt: skip
+_OPTIONAL = {"segment_girth": (24, 2)}
 _PARAMETERS = tuple(field.name for field in dataclasses.fields(BodyParameters))
 
 
@@ -98,7 +102,7 @@ def rows_of(
         "annotation_id": _ids(observations.annotation_id),
         "file_name": np.array(observations.file_name, np.str_),
         "valid": np.all(finite, axis=0),
-        **{name: getattr(parameters, name) for name in _PARAMETERS},
+        **{name: value for name in _PARAMETERS if (value := getattr(parameters, name)) is not None},
         "box_px": np.asarray(observation.box_px, np.float32),
         "bbox_px": np.asarray(observations.bbox_px, np.float32),
         "joints": np.asarray(joints),
@@ -169,7 +173,7 @@ def starts_for(
 
 def write(path: str | pathlib.Path, fits: FitRows, extra: dict[str, np.ndarray] | None = None) -> None:
     """Write the file whole or not at all; `extra` are more fields, which `read` passes over."""
-    fields = {name: getattr(fits, name) for name in _SHAPES}
+    fields = {name: getattr(fits, name) for name in (*_SHAPES, *_OPTIONAL) if getattr(fits, name) is not None}
     files.savez(path, **fields, **(extra or {}))
 
 
@@ -179,12 +183,14 @@ def read(path: str | pathlib.Path) -> FitRows:
     Raises:
       errors.InputError: missing, no .npz, or a field is missing or misshaped.
     """
-    fields = archives.read(path, _SHAPES)
+    fields = archives.read(path, (*_SHAPES, *_OPTIONAL))
     if "image_id" in fields:  # files of before had weak cameras and the template's girth alone
         for name, value in (("focal_px", np.nan), ("principal_px", np.nan), ("girth", 1.0)):
             fields.setdefault(name, np.full((fields["image_id"].size, *_SHAPES[name]), value, np.float32))
-    for name, shape in _SHAPES.items():
+    for name, shape in (_SHAPES | _OPTIONAL).items():
         if name not in fields:
+            if name in _OPTIONAL:
+                continue
             raise InputError(f"{path}: field '{name}' is missing")
         count = len(fields["image_id"]) if fields["image_id"].ndim else 0
         if fields[name].shape != (count, *shape):
@@ -192,7 +198,7 @@ def read(path: str | pathlib.Path) -> FitRows:
         kinds = _KINDS.get(name, "f")
         if fields[name].dtype.kind not in kinds:
             raise InputError(f"{path}: field '{name}' holds {fields[name].dtype}, expected {_CALLED[kinds]}")
-    for name in _FINITE:
+    for name in (one for one in _FINITE if one in fields):
         wrong = fields["valid"] & ~np.isfinite(fields[name].reshape(count, -1)).all(axis=1)
         if wrong.any():
             row = int(np.argmax(wrong))

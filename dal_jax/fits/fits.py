@@ -49,7 +49,7 @@ class Fits(FitRows):
     observations: of the fitted people; None where the fits were read from a file.
     annotations: the entries that the rows stand for, with their photographs; None where arrays were fitted.
     quality: a `Report` a fitted person, in the order of `observations`; empty where it was not asked for.
-    shape_covariance: of the log segment scales and log girth of each fitted person; None without reports.
+    shape_covariance: of the log sizes of each fitted person (`Posterior.shape_covariance`); None without reports.
     height_cm: true heights, one or one a fitted person, which give measurements their size; None: not known.
     held_out_error_px: (k,) of each fitted person, root mean square at points left out of a fit.
     fps: frames a second of tracks; None: the people are of photographs.
@@ -60,7 +60,7 @@ class Fits(FitRows):
     observations: Observations | None = None
     annotations: Annotations | None = None
     quality: Sequence[Report] = ()
-    shape_covariance: Float[np.ndarray, "k 25 25"] | None = None
+    shape_covariance: Float[np.ndarray, "k sizes sizes"] | None = None
     height_cm: float | tuple[float, ...] | None = None
     held_out_error_px: Float[np.ndarray, "k"] | None = None
     fps: float | None = None

@@ -18,7 +18,7 @@ from dal_jax.observations.observation import Observation, with_depth
 from dal_jax.observations.observations import Observations
 from dal_jax.observations.person import Annotations
 from dal_jax.registration import register, schedules, single_views, tracks as tracks_lib
-from dal_jax.registration.energy import Objective, Term
+from dal_jax.registration.energy import SCALES, Objective, Term
 from dal_jax.registration.register import Fit, RegistrationConfig
 from dal_jax.registration.solvers import solve
 from dal_jax.registration.starts import STARTS
@@ -48,6 +48,8 @@ class FitOptions:
       where a network made the dense points (IUV pictures) and the weights are not the paper's, else constant.
     weights: of eq. 2: `paper_stiff`, `paper_soft`, `pose_prior`, or `estimated` from the residuals of all people
       together, which needs a hundred people or more.
+    scales: of segments: `isotropic`, one each, as in the paper, with one girth for all where the weights have a prior
+      on it; or `anisotropic`, one along the bone and two across it.
     joint_limits: weight of joint angles beyond anatomical limits; 0: off.
     tolerance: a person is finished when a step lowers its energy by less than this share; 0: all steps.
     camera: `weak` perspective, as in the paper; full `perspective`, with joints in the camera's axes; or `assumed`,
@@ -70,6 +72,7 @@ class FitOptions:
     starts: str = "headings4"
     schedule: str | None = None
     weights: str = "pose_prior"
+    scales: str = "isotropic"
     joint_limits: float = 0.0
     tolerance: float = 0.0
     camera: str | None = None
@@ -92,6 +95,10 @@ class FitOptions:
         schedules.stages(self.schedule or "constant", Objective())
         if self.weights not in WEIGHTS:
             raise ValueError(f"weights '{self.weights}' is not one of {', '.join(WEIGHTS)}")
+        schedules.check_choice("scales", self.scales, SCALES)
+        for kind, asked in (("tracks", self.tracks), ("weights estimated", self.weights == "estimated")):
+            if asked and self.scales != "isotropic":
+                raise ValueError(f"{kind} have isotropic scales, not {self.scales}")
         if self.starts not in STARTS or self.starts == "given":
             known = ", ".join(name for name in STARTS if name != "given")
             raise ValueError(f"starts '{self.starts}' is not one of {known}")
@@ -126,7 +133,8 @@ class FitOptions:
 
     def objective(self) -> Objective:
         """Return what is minimised in the end (of `estimated` weights: before their estimation)."""
-        named = schedules.objective_by_name("paper_soft" if self.weights == "estimated" else self.weights)
+        weights = "paper_soft" if self.weights == "estimated" else self.weights
+        named = schedules.objective_by_name(weights, self.scales)
         named = dataclasses.replace(named.reweighted(limit=self.joint_limits or None), terms=self.terms)
         return schedules.stages(self.schedule or "constant", named)[-1]
 

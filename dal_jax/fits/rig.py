@@ -7,9 +7,10 @@ and moves the skin. Mesh and bind pose are the template's. A vertex v is then sk
     x = sum_k w_k  N_k E_k diag(d_k) E_k^T (v - J_k)
 
 with N_k the joint's node, J_k its place in the rest pose, and E_k the axes along and across its bone, along which a
-segment scale s and a girth g scale by d = s or s g. That is the product of `kinematics`, so the skin is ours in every
-pose. The other way, 24 plain joints and a mesh baked at the person's proportions, is exact in the baked pose alone:
-in others the skin differs where segments of different scales meet.
+segment scale s and a girth g scale by d = s or s g; of anisotropic scales by s, s b1 and s b2. No node hangs on one
+that scales, so a scale that differs between axes shears no child. That is the product of `kinematics`, so the skin is
+ours in every pose. The other way, 24 plain joints and a mesh baked at the person's proportions, is exact in the baked
+pose alone: in others the skin differs where segments of different scales meet.
 """
 
 from typing import NamedTuple
@@ -21,7 +22,7 @@ from scipy.spatial.transform import Rotation
 
 from dal_jax.body import skeleton
 from dal_jax.body.parameters import BodyParameters
-from dal_jax.body.template import Template
+from dal_jax.body.template import WIDENED, Template
 from dal_jax.fits import overlays
 
 VIEWER_FROM_CAMERA = np.diag([1.0, -1.0, -1.0])  # camera: y down, z away; scene formats: y up, z towards the viewer
@@ -66,17 +67,27 @@ def make(template: Template, parameters: BodyParameters, position: Float[np.ndar
         ],
         axis=1,
     )
-    across, axes = np.linalg.eigh(np.asarray(template.across_bones, np.float64))  # 0 along the bone, 1 across
-    axes *= np.linalg.det(axes)[:, None, None]  # proper
+    across, axes = _axes(template, parameters.segment_girth)
     girth = np.ones(frames) if parameters.girth is None else np.asarray(parameters.girth, np.float64)
+    scale = segment_scale[..., None] * (1.0 + (girth - 1.0)[:, None, None] * across)
+    if parameters.segment_girth is not None:
+        scale[..., 1:] *= np.asarray(parameters.segment_girth, np.float64)
     return Rig(
         vertices=_rest(template, pose[0]),
         joints=joints,
         translation=np.concatenate([root, bones], axis=1),
         rotation=_continuous(rotation),
         axes=Rotation.from_matrix(axes).as_quat(),
-        scale=segment_scale[..., None] * (1.0 + (girth - 1.0)[:, None, None] * np.rint(across)),
+        scale=scale,
     )
+
+
+def _axes(template: Template, segment_girth) -> tuple[Float[np.ndarray, "24 3"], Float[np.ndarray, "24 3 3"]]:
+    """Return which axes of each segment a girth widens (1, else 0), and the axes: columns of a proper rotation."""
+    if segment_girth is not None:
+        return WIDENED[:, None] * np.array([0.0, 1.0, 1.0]), np.asarray(template.bone_axes, np.float64)
+    across, axes = np.linalg.eigh(np.asarray(template.across_bones, np.float64))  # 0 along the bone, 1 across
+    return np.rint(across), axes * np.linalg.det(axes)[:, None, None]
 
 
 def texture(template: Template) -> Float[np.ndarray, "m 3 2"]:

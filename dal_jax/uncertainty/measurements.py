@@ -8,7 +8,7 @@
                     between spine1 and spine2; hip_girth: halfway between the hips' joints
 
 One image does not show how large a person is, so all are shares of the height, unless that is known. Deviations are
-sqrt(G C G'), C the posterior's covariance of log scales and log girth (`posterior.Posterior.shape_covariance`), G the
+sqrt(G C G'), C the posterior's covariance of log scales and girths (`posterior.Posterior.shape_covariance`), G the
 derivative of the measures. That another body than the template has other shapes between its joints is not in them.
 """
 
@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float
 
 from dal_jax.body import kinematics, skeleton, skinning
 from dal_jax.body.parameters import BodyParameters
-from dal_jax.body.template import Template
+from dal_jax.body.template import WIDENED, Template
 
 _BONES = {
     "upper_arm": ("shoulder", "elbow"), "forearm": ("elbow", "wrist"), "thigh": ("hip", "knee"),
@@ -49,15 +49,15 @@ class Measurement(NamedTuple):
 def measure(
     template: Template,
     parameters: BodyParameters,
-    covariance: Float[np.ndarray, "25 25"],
+    covariance: Float[np.ndarray, "sizes sizes"],
     height_cm: float | None = None,
 ) -> dict[str, Measurement]:
     """Return the measurements of one person, by the names of `NAMES`.
 
     Args:
       template: the body.
-      parameters: the person's; only segment scales and girth are read.
-      covariance: of log segment scales and log girth.
+      parameters: the person's; only segment scales and girths are read.
+      covariance: of log segment scales and log girth, or log segment girths.
       height_cm: the person's true height; None: not known, and all are shares of it.
 
     Raises:
@@ -65,8 +65,10 @@ def measure(
     """
     if height_cm is not None:
         check_height(height_cm)
-    girth = 1.0 if parameters.girth is None else parameters.girth
-    log_shape = np.log(np.append(parameters.segment_scale, girth)).astype(np.float32)
+    girths = 1.0 if parameters.girth is None else parameters.girth
+    if parameters.segment_girth is not None:
+        girths = np.asarray(parameters.segment_girth) * np.where(WIDENED[:, None], girths, 1.0)
+    log_shape = np.log(np.append(parameters.segment_scale, girths)).astype(np.float32)
     share, deviation = (
         np.asarray(each, np.float64) for each in _shares(template, is_trunk(template), log_shape, covariance)
     )
@@ -92,16 +94,19 @@ LEAST_CM, MOST_CM = 40.0, 280.0
 def _shares(
     template: Template,
     trunk: Bool[Array, "faces"],
-    log_shape: Float[Array, "25"],
-    covariance: Float[Array, "25 25"],
+    log_shape: Float[Array, "sizes"],
+    covariance: Float[Array, "sizes sizes"],
 ) -> tuple[Float[Array, "10"], Float[Array, "10"]]:
     """Return the measures over the height, and their standard deviations."""
 
     def shares(log_shape):
-        lengths = lengths_m(template, trunk, jnp.exp(log_shape[:24]), jnp.exp(log_shape[24]))
+        girths = jnp.exp(log_shape[24:])
+        lengths = lengths_m(
+            template, trunk, jnp.exp(log_shape[:24]), girths[0] if len(girths) == 1 else girths.reshape(24, 2)
+        )
         return lengths / lengths[0], lengths / lengths[0]
 
-    slope, value = jax.jacrev(shares, has_aux=True)(log_shape)  # 10 measures of a whole mesh by 25 numbers
+    slope, value = jax.jacrev(shares, has_aux=True)(log_shape)  # 10 measures of a whole mesh by 25 numbers or 72
     return value, jnp.sqrt(jnp.einsum("mi,ij,mj->m", slope, covariance, slope))
 
 
@@ -109,14 +114,14 @@ def lengths_m(
     template: Template,
     trunk: Bool[Array | np.ndarray, "faces"],
     segment_scale: Float[Array | np.ndarray, "24"],
-    girth: Float[Array | np.ndarray, ""],
+    girth: Float[Array | np.ndarray, ""] | Float[Array | np.ndarray, "24 2"],
 ) -> Float[Array, "10"]:
     """Return the measures of `NAMES` of a body in its rest pose, metres: differentiable by scales and girth.
 
-    trunk: `is_trunk(template)`.
+    trunk: `is_trunk(template)`. girth: one for all, or the segments' own.
     """
     segments = kinematics.pose_skeleton(template, jnp.eye(3), jnp.zeros((23, 3)), segment_scale)
-    segments = dataclasses.replace(segments, girth=girth)
+    segments = dataclasses.replace(segments, **{"segment_girth" if jnp.ndim(girth) else "girth": girth})
     vertices = skinning.skin_vertices(template, segments)
     corners = vertices[jnp.asarray(template.faces)]
 

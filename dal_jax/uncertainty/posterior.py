@@ -72,7 +72,8 @@ class Posterior:
     mode_gap: energy of each alternative mode above the fit, in units of noise (twice the log odds); inf where the mode
       is the same pose as the fit or as a mode before it. mode_probability: against the fit alone.
     mode_distance_mm: root mean square over joints.
-    shape_covariance: of the 24 log segment scales and the log girth, whose row and column are 0 of fits without one.
+    shape_covariance: of the 24 log segment scales and the log girth, whose row and column are 0 of fits without one; of
+      anisotropic scales, of the 24 and the 48 log segment girths.
     """
 
     h36m_mm: Float[Array | np.ndarray, "*people 17 3"]
@@ -81,7 +82,7 @@ class Posterior:
     mode_gap: Float[Array | np.ndarray, "*people modes"]
     mode_probability: Float[Array | np.ndarray, "*people modes"]
     mode_distance_mm: Float[Array | np.ndarray, "*people modes"]
-    shape_covariance: Float[Array | np.ndarray, "*people 25 25"]
+    shape_covariance: Float[Array | np.ndarray, "*people sizes sizes"]
 
 
 def laplace_posterior(
@@ -179,8 +180,9 @@ def _predict_one(template, person, noise: NoiseLevels, used: Precisions, size: S
     tilted = place**2 * (place[:, 2:] ** 2 + variance[:, 2:]) / size.camera_distance_mm**2
     variance = variance + tilted * jnp.array([[1.0, 1.0, 0.0]]) + (size.spread * place) ** 2
     deviation = jnp.sqrt(variance)
-    shape = linear.inverse_hessian[sandwich.SHAPE[: 24 + (parameters.girth is not None)]]
-    covariance = jnp.zeros((len(sandwich.SHAPE),) * 2).at[: len(shape), : len(shape)].set(shape @ score @ shape.T)
+    shape = linear.inverse_hessian[sandwich.sizes(parameters)]
+    room = max(len(shape), 25)
+    covariance = jnp.zeros((room, room)).at[: len(shape), : len(shape)].set(shape @ score @ shape.T)
     return Posterior(place[:17], deviation[:17], deviation[17:], gap, _probability(gap), distance, covariance)
 
 

@@ -6,7 +6,8 @@ A fit that minimises sum_g w_g |r_g|^2 solves H d = -J'W r near its minimum, so 
 
 H^-1 (`inverse_hessian`) is the bread, M (`score_covariance`) the meat. The weights W need not be the inverse of R: the
 paper's are not. J are the Jacobians of eq. 2's residuals by 98 tangent unknowns: rotations of the 23 joints (69), log
-segment scales (24), rotation of the body (3), translation (2); and the log girth, where the fit has one. The camera's
+segment scales (24), rotation of the body (3), translation (2); and the log girth, or 48 log segment girths, where the
+fit has them. The camera's
 scale is held: it is redundant with a common segment scale, and poses are compared after their size is normalised.
 
 R has seven kinds of error, each with a variance of its own:
@@ -31,7 +32,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from dal_jax.body import kinematics, skeleton, skinning
 from dal_jax.body.parameters import BodyParameters
@@ -54,9 +55,6 @@ HEADING = 3.0
 
 GIRTH = problem.TANGENT_SIZE - 1
 """The place of the log girth, and how many unknowns a fit without one has."""
-
-SHAPE = np.append(np.arange(69, 93), GIRTH)
-"""The places of the log segment scales and of the log girth."""
 
 _CAMERA_SCALE = 96  # its place among the unknowns of `problem.move`
 _LEAST_JOINT_PRECISION = 0.3  # rad^-2: no joint spreads more; a lower precision leaves H singular in float32
@@ -85,8 +83,8 @@ class Precisions:
     scale: Scalar
     joint: Float[Array | np.ndarray, "23 3 3"]
     mean_pose: Float[Array | np.ndarray, "23 3"]
-    scale_mean: Float[Array | np.ndarray, "23"] | None = None
-    scale_root: Float[Array | np.ndarray, "23 23"] | None = None
+    scale_mean: Float[Array | np.ndarray, "r"] | None = None
+    scale_root: Float[Array | np.ndarray, "r r"] | None = None
     girth: Float[Array | np.ndarray, "2"] | None = None
 
     @classmethod
@@ -139,12 +137,12 @@ class Linearisation:
     dense: Float[Array, "points 2"]
     keypoint: Float[Array, "k 2"]
     depth: Float[Array, "k"]
-    scale: Float[Array, "23"]
+    scale: Float[Array, "r"]
     pose: Float[Array, "23 3"]
     dense_jacobian: Float[Array, "points 2 u"]
     keypoint_jacobian: Float[Array, "k 2 u"]
     depth_jacobian: Float[Array, "k u"]
-    scale_jacobian: Float[Array, "23 u"]
+    scale_jacobian: Float[Array, "r u"]
     pose_jacobian: Float[Array, "23 3 u"]
     shape: Float[Array, "points points"]
     limb: Float[Array, "k k"]
@@ -245,8 +243,13 @@ def score_covariance(
 
 
 def unknowns(parameters: BodyParameters) -> int:
-    """Return how many tangent unknowns a fit has: the last of 99 is its log girth."""
-    return GIRTH + (parameters.girth is not None)
+    """Return how many tangent unknowns a fit has: the last of 99 is its log girth, of 146 the last 48 are girths."""
+    return problem.tangent_size(energy.from_parameters(parameters)) - 1
+
+
+def sizes(parameters: BodyParameters) -> Int[np.ndarray, "sizes"]:
+    """Return the places of the log segment scales and of the girths."""
+    return np.append(np.arange(69, 93), np.arange(GIRTH, unknowns(parameters)))
 
 
 def move(parameters: BodyParameters, delta: Float[Array, "u"]) -> Unknowns:

@@ -77,6 +77,19 @@ def test_reading_gives_back_what_was_written(tmp_path, fits):
         np.testing.assert_array_equal(getattr(again, name), getattr(fits, name))
 
 
+def test_segment_girths_are_a_field_of_anisotropic_fits_alone(tmp_path, template, fits):
+    file.write(tmp_path / "round.npz", fits)
+    with np.load(tmp_path / "round.npz") as archive:
+        assert "segment_girth" not in archive
+    girth = np.linspace(0.9, 1.2, 48, dtype=np.float32).reshape(24, 2)
+    wide = jax.tree.map(np.asarray, posed_people.parameters(1).replace(segment_girth=girth))
+    file.write(tmp_path / "wide.npz", _one(wide, template))
+    again = file.read(tmp_path / "wide.npz")
+    np.testing.assert_array_equal(again.parameters.segment_girth, girth[None])
+    start = file.starts_for(again, [(1, 1)], again.box_px)
+    np.testing.assert_array_equal(start.segment_girth, girth[None])
+
+
 def test_files_of_before_are_of_weak_cameras_and_the_template_s_girth(tmp_path, fits):
     file.write(tmp_path / "fits.npz", fits)
     with np.load(tmp_path / "fits.npz", allow_pickle=False) as archive:

@@ -32,7 +32,7 @@ def body() -> Template:
     return load.load_body()
 
 
-def moving(shapes: int = 1) -> BodyParameters:
+def moving(shapes: int = 1, anisotropic: bool = False) -> BodyParameters:
     """Return a body over three frames: odd proportions, wide, in strong poses, turned by more than half a turn."""
     rng = np.random.default_rng(0)
     turn = Rotation.from_euler("y", [[0], [160], [300]], degrees=True).as_matrix()
@@ -44,6 +44,7 @@ def moving(shapes: int = 1) -> BodyParameters:
         camera_scale=np.ones(3, np.float32),
         translation=np.zeros((3, 2), np.float32),
         girth=np.full(3, 1.15, np.float32),
+        segment_girth=np.exp(rng.normal(0, 0.2, (3, 24, 2))).astype(np.float32) if anisotropic else None,
     )
 
 
@@ -94,6 +95,19 @@ def test_everybody_in_a_scene_has_our_skin_and_our_joints(scene, body):
     for joint, name in enumerate(skeleton.SMPL_JOINT_NAMES):
         np.testing.assert_allclose(read.place(name), joints[0, joint], atol=EXACT)
         np.testing.assert_allclose(read.place(f"{name}_scale"), joints[0, joint], atol=EXACT)
+
+
+def test_scales_along_each_axis_shear_no_child(body, tmp_path):
+    """In glTF a scale is passed on to children: no joint hangs on a node that scales, and the skin is ours."""
+    path, parameters = tmp_path / "wide.glb", moving(anisotropic=True)
+    motion.animation(body, parameters, TIMES_S, path, POSITION)
+    joints, vertices = ours(body, parameters)
+    read = Scene(path)
+    assert_same_surface(read, vertices[0], body)
+    for node in read.content.nodes:
+        assert node.scale in (None, [1, 1, 1]) or not node.children
+    for joint, name in enumerate(skeleton.SMPL_JOINT_NAMES):
+        np.testing.assert_allclose(read.place(name), joints[0, joint], atol=EXACT)
 
 
 def test_the_mesh_of_a_rig_is_the_template_in_its_rest_pose(scene, body):

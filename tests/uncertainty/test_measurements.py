@@ -10,6 +10,7 @@ import trimesh
 from dal_jax.body import kinematics, skeleton, skinning
 from dal_jax.body.formats.load import load_body
 from dal_jax.body.parameters import t_pose
+from dal_jax.body.template import WIDENED
 from dal_jax.uncertainty import measurements
 
 _ROUNDING = 2e-5  # float32 over 14,394 faces, relative
@@ -18,13 +19,14 @@ _HEIGHT_CM = 178.0
 
 
 def _person(log_shape):
-    """Return a body of these log scales and log girth, and its mesh at rest, upright."""
+    """Return a body of these log scales and log girth (or segment girths), and its mesh at rest, upright."""
     body = load_body()
+    girths = np.exp(log_shape[24:]).astype(np.float32)
     parameters = dataclasses.replace(
         t_pose(),
         rotation=np.eye(3, dtype=np.float32),
         segment_scale=np.exp(log_shape[:24]).astype(np.float32),
-        girth=np.float32(np.exp(log_shape[24])),
+        **{"girth": girths[0]} if len(girths) == 1 else {"segment_girth": girths.reshape(24, 2)},
     )
     vertices = np.asarray(_vertices(body, parameters), np.float64)
     return body, parameters, trimesh.Trimesh(vertices, np.asarray(body.faces), process=False)
@@ -85,6 +87,22 @@ def test_lengths_and_girths_are_those_of_the_mesh(log_shape):
             assert one.sd == 0 and one.unit == unit
     assert found["height"].value == pytest.approx(_HEIGHT_CM)
     assert 80 < found["waist_girth"].value < 120  # of a body 16% wider than the free one, whose waist is 77 cm at 178
+
+
+def test_segment_girths_measure_as_the_mesh_and_deviate_as_a_common_girth(log_shape):
+    random = np.random.default_rng(4)
+    wide = np.append(log_shape[:24], random.normal(0.1, 0.1, 48))
+    body, parameters, _ = _person(wide)
+    found = measurements.measure(body, parameters, np.zeros((72, 72)))
+    assert {name: one.value for name, one in found.items()} == pytest.approx(_expected(wide), rel=_ROUNDING)
+    widened = np.repeat(WIDENED, 2).astype(float)
+    alike = _person(np.append(log_shape[:24], log_shape[24] * widened))[1]
+    one, other = np.zeros((25, 25)), np.zeros((72, 72))
+    one[24, 24], other[24:, 24:] = 0.01, 0.01 * np.outer(widened, widened)
+    by_girth = measurements.measure(body, _person(log_shape)[1], one)
+    by_segments = measurements.measure(body, alike, other)
+    for name in measurements.NAMES:
+        np.testing.assert_allclose(by_segments[name][:2], by_girth[name][:2], rtol=1e-3, atol=1e-5)
 
 
 def test_an_unknown_girth_is_the_bodys_own_and_a_common_scale_is_none(log_shape):
