@@ -38,7 +38,7 @@ from dal_jax.registration.priors import PosePrior
 from dal_jax.registration.register import Fit
 from dal_jax.regressor import held_out, model, training as regressor_training
 from dal_jax.regressor.training import TrainingSet, TrainState
-from dal_jax.runtime import progress, struct
+from dal_jax.runtime import preemption, progress, struct
 from dal_jax.runtime.errors import DivergedError
 from dal_jax.uncertainty import noise, sample_weights
 from dal_jax.uncertainty.sandwich import Precisions
@@ -115,6 +115,7 @@ def run_rounds(
 
     def save(state: LoopState, position: RunState) -> None:
         keep(state, dataclasses.replace(position, seconds=seconds()))
+        preemption.leave()
 
     while position.round <= run.config.rounds:
         if position.phase == "judge":
@@ -176,7 +177,7 @@ def lift(run: Run, state: LoopState, position: RunState, save: Save, log: Log) -
             step = int(lifting.step)
             bar.update(step - bar.n)
             log(position, {"lifting_step": step} | figures)
-            if step % run.config.lifting_checkpoint_steps == 0:
+            if step % run.config.lifting_checkpoint_steps == 0 or preemption.requested():
                 save(dataclasses.replace(state, lifting=lifting), position)
 
         lifting = lifting_training.train(
@@ -206,6 +207,7 @@ def deform(run: Run, state: LoopState, position: RunState, save: Save, log: Log)
 
         def report(done: int) -> None:
             bar.update(done - bar.n)
+            preemption.leave()  # the phase begins again; the checkpoint before it is whole
 
         fit = register.register(run.template, observed, plan.registration, objective, given, report)
     _refuse_diverged(run, fit)

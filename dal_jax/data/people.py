@@ -1,5 +1,6 @@
 """The people of a data set in memory: what is observed; and, through a door of its own, what is true."""
 
+import contextlib
 import dataclasses
 import io
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from dal_jax.data.schema import DatasetBuilder
 from dal_jax.observations import observation
 from dal_jax.observations.observation import Observation
 from dal_jax.runtime import struct
-from dal_jax.runtime.errors import InputError
+from dal_jax.runtime.errors import InputError, damage_named
 
 IMAGES_IN_MEMORY_BYTES = 2 << 30
 HIDDEN_CONFIDENCE = 0.5
@@ -62,6 +63,13 @@ def load_people(
     Raises:
       errors.InputError: there is no such split, or its crops are smaller than `image_size`.
     """
+    with _damage_named(builder.data_dir):
+        return _load_people(builder, split, limit, with_truth, image_size)
+
+
+def _load_people(
+    builder: DatasetBuilder, split: str, limit: int | None, with_truth: bool, image_size: int | None
+) -> People:
     source = _source(builder, split)
     rows = range(_count(source, limit))
     columns: dict[str, list] = {name: [] for name in _OBSERVED}
@@ -74,7 +82,7 @@ def load_people(
             first = decode(example["image"], image_size)
             _refuse_smaller(builder, first, image_size)
             if first.nbytes * len(rows) > IMAGES_IN_MEMORY_BYTES:
-                pictures = LazyImages(source, len(rows), image_size)
+                pictures = LazyImages(source, len(rows), image_size, builder.data_dir)
         if isinstance(pictures, list):
             pictures.append(decode(example["image"], image_size))
     names, intrinsics = [name.decode() for name in columns.pop("name")], np.stack(columns.pop("intrinsics_px"))
@@ -90,6 +98,10 @@ def load_people(
 def before_cameras(people: People) -> People:
     """Return people as cameras of full perspective see them that look at the middles of their crops (`along_ray`)."""
     return dataclasses.replace(people, observations=observation.along_ray(people.observations, people.intrinsics_px))
+
+
+def _damage_named(place: object) -> contextlib.AbstractContextManager[None]:
+    return damage_named(place, "data set", "; remove that folder, and the same command makes it again")
 
 
 def load_truth(builder: DatasetBuilder, split: str, limit: int | None = None) -> Truth | None:
@@ -114,17 +126,17 @@ def load_truth(builder: DatasetBuilder, split: str, limit: int | None = None) ->
 class LazyImages(Sequence):
     """Images of a data source, decoded when indexed: by a number, a slice, or an array of numbers."""
 
-    def __init__(self, source: Sequence, count: int, size: int | None = None):
-        self._source, self._count, self._size = source, count, size
+    def __init__(self, source: Sequence, count: int, size: int | None = None, place: object = "images"):
+        self._source, self._count, self._size, self._place = source, count, size, place
 
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
         if isinstance(index, int | np.integer):
-            return decode(self._source[int(index)]["image"], self._size)
-        rows = np.arange(self._count)[index]
-        return np.stack([decode(self._source[int(row)]["image"], self._size) for row in rows])
+            with _damage_named(self._place):
+                return decode(self._source[int(index)]["image"], self._size)
+        return np.stack([self[int(row)] for row in np.arange(self._count)[index]])
 
 
 def decode(encoded: bytes, size: int | None = None) -> UInt8[np.ndarray, "h w 3"]:

@@ -15,8 +15,10 @@ import os
 import pathlib
 import shutil
 import signal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
+from concurrent.futures import process
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,8 +27,8 @@ from dal_jax.data import schema
 from dal_jax.data.schema import DatasetBuilder
 from dal_jax.data.source import Example, Source, Summary, count, from_json, total
 from dal_jax.observations.person import Rejected
-from dal_jax.runtime import files, machine, progress
-from dal_jax.runtime.errors import InputError, needs_extra
+from dal_jax.runtime import archives, files, machine, progress
+from dal_jax.runtime.errors import InputError, damage_named, needs_extra
 
 PathLike = str | os.PathLike[str]
 _ENDS = "__ends"
@@ -78,15 +80,16 @@ def load(name: str, config: str, data_dir: PathLike, digest: str | None = None) 
         raise InputError(f"{folder}: no data set there; run experiments.prepare_data first")
     with needs_extra("data"):
         import tensorflow_datasets as tfds
-    builder = tfds.builder_from_directory(folder)
-    metadata: Any = builder.info.metadata
-    made = metadata["digest"]
+    with damage_named(folder, "data set", "; remove that folder, and the same command makes it again"):
+        builder = tfds.builder_from_directory(folder)
+        metadata: Any = builder.info.metadata
+        made, summary = metadata["digest"], from_json(metadata["summary"])
     if digest not in (None, made):
         raise InputError(
             f"{folder}: made from other files or with other options ({made}, now {digest}); remove that folder, or "
             "name another --data_dir"
         )
-    return builder, from_json(metadata["summary"])
+    return builder, summary
 
 
 class Chunk(NamedTuple):
@@ -136,6 +139,9 @@ def _prepare_chunks(work: list[Chunk], workers: int | None = None) -> None:
             try:
                 for task in futures.as_completed(tasks):
                     bar.update(task.result())
+            except process.BrokenProcessPool:
+                why = "a process that read it was killed, perhaps for want of memory; the same command goes on"
+                raise InputError(f"{source.name}: {why}") from None
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)  # what has begun is finished and kept
                 raise
@@ -151,6 +157,13 @@ def prepare_chunk(chunk: Chunk) -> int:
 
 def _leave_ctrl_c_to_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    parent: Any = multiprocessing.parent_process()
+    parent.join()
+    os._exit(1)  # killed: nobody takes what this process makes, and its queue would wait for ever
 
 
 @contextlib.contextmanager
@@ -184,8 +197,7 @@ def write_chunk(path: pathlib.Path, examples: list[Example], counts: Summary) ->
 
 def read_chunk(path: pathlib.Path) -> Iterator[Example]:
     """Yield a file's examples."""
-    with np.load(path, allow_pickle=False) as archive:
-        packed = {name: archive[name] for name in archive.files if name != _COUNTS}
+    packed = {name: values for name, values in _read(path).items() if name != _COUNTS}
     columns = {}
     for name in (key for key in packed if not key.endswith(_ENDS)):
         values = packed[name]
@@ -201,8 +213,18 @@ def read_chunk(path: pathlib.Path) -> Iterator[Example]:
 
 def _read_counts(path: pathlib.Path) -> Summary:
     """Return a file's counts, without reading its examples."""
-    with np.load(path, allow_pickle=False) as archive:
-        return Summary(**json.loads(archive[_COUNTS].tobytes()))
+    with damage_named(path, "part of a data set", _AGAIN):
+        return Summary(**json.loads(_read(path, (_COUNTS,))[_COUNTS].tobytes()))
+
+
+_AGAIN = "; remove that file, and the same command makes it again"
+
+
+def _read(path: pathlib.Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    try:
+        return archives.read(path, names)
+    except InputError as error:
+        raise InputError(f"{error}{_AGAIN}") from error
 
 
 def _pack(examples: list[Example]) -> dict[str, np.ndarray]:

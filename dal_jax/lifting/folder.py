@@ -23,7 +23,7 @@ from dal_jax.lifting.config import Config, validate
 from dal_jax.lifting.lift import Lifted, Lifter
 from dal_jax.lifting.poses import Poses2D, checked
 from dal_jax.lifting.training import LiftingState
-from dal_jax.runtime import archives, files, machine, progress
+from dal_jax.runtime import archives, files, machine, preemption, progress
 from dal_jax.runtime.checkpoints import Checkpoints
 from dal_jax.runtime.errors import InputError
 from dal_jax.runtime.files import PathLike
@@ -107,7 +107,7 @@ def load(path: PathLike) -> tuple[Config, Lifter]:
         raise InputError(f"{path}: is no folder of a trained lifter (it has no config.json), nor '{SHIPPED}'")
     config = _config(file, _read_json(file).get("config"))
     example = jax.eval_shape(functools.partial(training.initial_state, config), jax.random.key(0))
-    state, _ = Checkpoints(path / "checkpoints").restore(example)
+    state, _, _ = Checkpoints(path / "checkpoints").resume(lambda _: example)
     return config, state.lifter
 
 
@@ -207,7 +207,8 @@ def _train(path: pathlib.Path, poses: Poses2D, config: Config, seed: int, checkp
     last = checkpoints.latest_step()
     state = training.initial_state(config, initial_key)
     if last is not None:
-        state, _ = checkpoints.restore(state)
+        fresh = state
+        state, _, last = checkpoints.resume(lambda _: fresh)
         print(f"resuming at step {int(state.step)} of {config.steps}", flush=True)
     saved_at = time.monotonic()
     with (
@@ -223,9 +224,11 @@ def _train(path: pathlib.Path, poses: Poses2D, config: Config, seed: int, checkp
             log.write(step, figures)
             if on_stop is not None:
                 on_stop(state, figures)
-            if step == config.steps or time.monotonic() - saved_at >= checkpoint_seconds:
+            due = time.monotonic() - saved_at >= checkpoint_seconds or preemption.requested()
+            if step == config.steps or due:
                 checkpoints.save(step, state)
                 saved_at = time.monotonic()
+            preemption.leave()
 
         return training.train(state, poses.keypoints_px, poses.visible, config, training_key, stop)
 

@@ -2,17 +2,18 @@
 
 import dataclasses
 import json
+import math
 import pathlib
 import shutil
 from typing import Any
 
-from dal_jax.algorithm import LoopState, RunState
+from dal_jax.algorithm import PHASES, LoopState, RunState
 from dal_jax.config import Config
 from dal_jax.registration import priors
 from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.runtime import files
 from dal_jax.runtime.checkpoints import Checkpoints
-from dal_jax.runtime.errors import InputError
+from dal_jax.runtime.errors import InputError, one_line
 from dal_jax.runtime.files import PathLike
 from dal_jax.runtime.metric_log import MetricLog
 
@@ -40,10 +41,10 @@ class RunFolder:
         if step is None:
             state, position = fresh, RunState()
         else:
-            objective = saved_objective(self._checkpoints, step)
-            state, notes = self._checkpoints.restore(dataclasses.replace(fresh, objective=objective), step)
-            notes["history"] = tuple(notes["history"])
-            position = RunState(**notes)
+            state, notes, step = self._checkpoints.resume(
+                lambda step: dataclasses.replace(fresh, objective=saved_objective(self._checkpoints, step))
+            )
+            position = _position(notes, self._checkpoints, step)
         self._log = MetricLog(self.path / "metrics.jsonl", step)
         return state, position
 
@@ -105,6 +106,19 @@ def _refuse_other_content(path: pathlib.Path) -> None:
     names = {entry.name for entry in path.iterdir() if not entry.name.startswith(".")} if path.exists() else set()
     if names and "config.json" not in names:
         raise InputError(f"{path}: holds '{min(names)}' but no config.json, so it is not the folder of a run")
+
+
+def _position(notes: dict[str, Any], checkpoints: Checkpoints, step: int) -> RunState:
+    """Return where a run stands, from what may still be anything."""
+    history = notes.get("history")
+    whole = all(type(notes.get(name)) is int and notes[name] >= least for name, least in (("round", 1), ("epoch", 0)))
+    entries = isinstance(history, list) and all(isinstance(entry, dict) for entry in history)
+    seconds = notes.get("seconds")
+    timed = isinstance(seconds, int | float) and math.isfinite(seconds) and seconds >= 0
+    known = {field.name for field in dataclasses.fields(RunState)} == notes.keys()
+    if not (known and whole and entries and timed and notes["phase"] in PHASES):
+        raise InputError(f"{checkpoints.path(step)}: {one_line(repr(notes))[:200]} is no position of a run")
+    return RunState(**{**notes, "history": tuple(notes["history"])})  # one dict, whose values are checked above
 
 
 def _remove_run(path: pathlib.Path) -> None:

@@ -76,14 +76,13 @@ def load(path: PathLike) -> TrainedRegressor:
     config, body, data = _read_config(config_path)
     run = config_path.parent
     saved = Checkpoints(run / "checkpoints")
-    step = saved.latest_step()
-    state, _ = saved.restore(_example(config), step, partial=True)
+    state, _, step = saved.resume(lambda _: _example(config), partial=True)
     regressor = state["regressor"]
     steps = int(regressor["step"])
     if steps == 0:
         raise InputError(f"{run}: its regressor is not trained yet; the run stands before its first epoch")
     learned = Learned(regressor[_predicting(config)], regressor["codec"])
-    return TrainedRegressor(config, learned, body, run, step or 0, steps, data)
+    return TrainedRegressor(config, learned, body, run, step, steps, data)
 
 
 def _example(config: RegressorConfig) -> dict[str, Any]:

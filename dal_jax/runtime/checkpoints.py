@@ -3,15 +3,20 @@
 Orbax writes a step into a temporary folder and renames it, so a process killed at any instant leaves the steps before
 it intact and the unfinished one is ignored. The state's structure is stored beside the values and compared before any
 value is read: Orbax alone would cast a changed dtype silently and answer a changed shape with pages of text.
+A step ends with the checksums of its files: a disk that returns other bits than it was given is found before Orbax sees
+them, and the step before goes on.
 Orbax takes about two milliseconds a leaf, and a ResNet50 in training has 700 of them, nearly all small: the small ones
 are stored as one array of bytes.
 """
 
 import contextlib
 import json
+import os
 import pathlib
 import re
-from collections.abc import Iterator
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -19,12 +24,14 @@ import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from dal_jax.runtime.errors import InputError
-from dal_jax.runtime.files import PathLike
+from dal_jax.runtime import files
+from dal_jax.runtime.errors import DamagedError, InputError, damage_named
+from dal_jax.runtime.files import DISK_FULL, PathLike
 
 PyTree = Any
 
 _STATE = "state"
+_SUMS = "checksums.json"
 _STEP = re.compile(r"0|[1-9][0-9]*")
 _UNFINISHED = ".orbax-checkpoint-tmp"
 _SMALL_BYTES = 2**20
@@ -48,6 +55,8 @@ class Checkpoints:
         """
         self._directory = pathlib.Path(directory).absolute()
         self._keep = keep
+        self._damaged: set[int] = set()  # steps that `resume` has passed over; the next save removes them
+        self._checked: set[pathlib.Path] = set()  # steps whose checksums are right
         _refuse_foreign_content(self._directory)
 
     def save(self, step: int, state: PyTree, metadata: dict[str, Any] | None = None) -> None:
@@ -57,26 +66,76 @@ class Checkpoints:
           step: at least 0, above every saved step.
           state: any pytree.
           metadata: strict JSON (no NaN), returned as it is by `restore`.
+
+        Raises:
+          InputError: the disk is full; the steps before stay.
         """
         latest = self.latest_step()
         if latest is not None and step <= latest:
             raise ValueError(f"step {step} is not above the saved step {latest}")
         json.dumps(metadata, allow_nan=False)
         saved, packing = _pack(state)
-        notes = {"metadata": metadata or {}, "structure": _structure(state), "packing": packing}
+        notes = {"metadata": metadata or {}, "structure": _structure(state), "packing": packing, "has_sums": True}
+        for rest in self._numbered() - set(self._steps()):
+            shutil.rmtree(self._directory / str(rest))
         policy: Any = ocp.training.preservation_policies.LatestN(self._keep)
-        with ocp.training.Checkpointer(
-            str(self._directory), preservation_policy=policy, cleanup_tmp_directories=True
-        ) as checkpointer:
+        with (
+            _full_disk_named(self._directory),
+            ocp.training.Checkpointer(
+                str(self._directory), preservation_policy=policy, cleanup_tmp_directories=True
+            ) as checkpointer,
+        ):
             checkpointer.save(step, saved, checkpointable_name=_STATE, force=True, custom_metadata=notes)
+            checkpointer.close()
+            if jax.process_index() == 0:
+                files.write_json(self._directory / str(step) / _SUMS, _sums(self._directory / str(step)))
 
     def latest_step(self) -> int | None:
-        """Return the last whole step, or None where there is none yet."""
+        """Return the last step, or None where there is none yet; steps that `resume` has found damaged do not count."""
+        return max(self._steps(), default=None)
+
+    def _steps(self) -> list[int]:
+        return sorted(step for step in self._numbered() - self._damaged if not self._is_unfinished(step))
+
+    def _numbered(self) -> set[int]:
         if not self._directory.is_dir():
-            return None
-        steps = [int(path.name) for path in self._directory.iterdir() if _STEP.fullmatch(path.name)]
-        whole = [step for step in steps if ocp.is_orbax_checkpoint(str(self._directory / str(step)))]
-        return max(whole, default=None)
+            return set()
+        return {int(path.name) for path in self._directory.iterdir() if _STEP.fullmatch(path.name)}
+
+    def _is_unfinished(self, step: int) -> bool:
+        """Return whether a process was killed after Orbax had written a step and before its checksums were there."""
+        path = self._directory / str(step)
+        if (path / _SUMS).exists():
+            return False
+        try:
+            return "has_sums" in self._notes(path)
+        except InputError:  # who reads the step will hear of it
+            return False
+
+    def resume(self, example: Callable[[int], PyTree], partial: bool = False) -> tuple[PyTree, dict[str, Any], int]:
+        """Read the last step that is whole; a line says which later ones are damaged. There must be a step.
+
+        Args:
+          example: as `restore` takes it, of a step.
+          partial: as `restore`.
+
+        Returns:
+          The state, the metadata and the number of the step. Saving goes on after that step.
+
+        Raises:
+          InputError: as `restore`; of damaged steps, where none is whole.
+        """
+        steps = self._steps()
+        for step in reversed(steps):
+            try:
+                return *self.restore(example(step), step, partial), step
+            except DamagedError as error:
+                if step == steps[0]:
+                    raise
+                before = steps[steps.index(step) - 1]
+                print(f"warning: {error}; going on from {self._directory / str(before)}", flush=True)
+                self._damaged.add(step)
+        raise InputError(f"{self._directory}: there is no checkpoint")
 
     def restore(self, example: PyTree, step: int | None = None, partial: bool = False) -> tuple[PyTree, dict[str, Any]]:
         """Read a step into the structure, dtypes and devices of an example.
@@ -92,12 +151,12 @@ class Checkpoints:
         Raises:
           InputError: no such step, a damaged one, or another structure; the first leaf that differs is named.
         """
-        path = self._path(step)
+        path = self.path(step)
         notes = self._notes(path)
         context = ocp.Context()
         context.pytree.loading.partial_load = partial
         placed = _placed(example)
-        with context, _damage_named(path):
+        with context, damage_named(path, "checkpoint"):
             _compare(path, _structure(example), notes["structure"], partial)
             packing = notes["packing"]
             wanted = _packed(_leaves(placed), packing, np.zeros(packing["bytes"], np.uint8))
@@ -111,21 +170,36 @@ class Checkpoints:
         Raises:
           InputError: no such step, or a damaged one.
         """
-        return self._notes(self._path(step))["structure"]
+        return self._notes(self.path(step))["structure"]
 
-    def _path(self, step: int | None) -> pathlib.Path:
+    def path(self, step: int | None = None) -> pathlib.Path:
+        """Return the folder of a step (the latest if None), which must be there."""
         step = self.latest_step() if step is None else step
         path = self._directory if step is None else self._directory / str(step)
-        if step is None or not ocp.is_orbax_checkpoint(str(path)):
+        if step is None or not path.is_dir():
             raise InputError(f"{path}: there is no checkpoint")
+        if not ocp.is_orbax_checkpoint(str(path)):
+            raise DamagedError(f"{path}: damaged checkpoint (Orbax's own notes are missing)")
+        self._check_sums(path)
         return path
 
+    def _check_sums(self, path: pathlib.Path) -> None:
+        """Compare a step's files with their checksums; steps of before there were any have none."""
+        if path in self._checked or not (path / _SUMS).exists():
+            return
+        with damage_named(path, "checkpoint"):
+            wanted, found = files.parse_json((path / _SUMS).read_bytes()), _sums(path)
+            different = sorted(wanted.items() ^ found.items())
+        if different:
+            raise DamagedError(f"{path}: damaged checkpoint ({different[0][0]} is not what was saved)")
+        self._checked.add(path)
+
     def _notes(self, path: pathlib.Path) -> dict[str, Any]:
-        with _damage_named(path):
+        with damage_named(path, "checkpoint"):
             notes: Any = ocp.metadata(str(path)).custom_metadata
             if "packing" not in notes:
                 raise InputError(f"{path}: was written by dal_jax before small arrays were packed; train again")
-            return {name: notes[name] for name in ("structure", "metadata", "packing")}
+            return notes
 
 
 def _refuse_foreign_content(directory: pathlib.Path) -> None:
@@ -217,13 +291,22 @@ def _is_small(leaf: Any) -> bool:
     return isinstance(leaf, np.ndarray) and leaf.nbytes <= _SMALL_BYTES
 
 
+def _sums(path: pathlib.Path) -> dict[str, int]:
+    """Return a checksum of each file of a step, by its name below the step's folder."""
+    return {
+        file.relative_to(path).as_posix(): zlib.crc32(file.read_bytes())
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and file.name != _SUMS and not file.name.endswith(".tmp")
+    }
+
+
 @contextlib.contextmanager
-def _damage_named(path: pathlib.Path) -> Iterator[None]:
-    """Turn any error inside the block into one line that names the checkpoint."""
+def _full_disk_named(directory: pathlib.Path) -> Iterator[None]:
     try:
         yield
-    except InputError:
-        raise
-    except Exception as error:  # Orbax's and TensorStore's errors share no narrower class
-        line = (str(error).splitlines() or [""])[0]
-        raise InputError(f"{path}: damaged checkpoint ({type(error).__name__}: {line[:200]})") from error
+    except Exception as error:  # TensorStore has the system's words in its own errors
+        said = next((os.strerror(code) for code in DISK_FULL if os.strerror(code) in str(error)), None)
+        if said is None:
+            raise
+        line = "free some space, and the same command goes on from the checkpoint before"
+        raise InputError(f"{directory}: {said}: {line}") from error

@@ -20,23 +20,26 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
-from dal_jax.runtime import machine
+from dal_jax.runtime import files, machine, preemption
 from dal_jax.runtime.errors import DivergedError, InputError, one_line
 
 DIVERGED = 1  # exit codes
 BAD_INPUT = 2  # as argparse's
 INTERRUPTED = 130  # 128 + SIGINT, as a shell's
+TERMINATED = 143  # 128 + SIGTERM; 0 where the same command goes on from a checkpoint
 UNREAD = 141  # 128 + SIGPIPE: what stdout goes to has been closed, as by `head`
 
 NOTHING_KEPT = "no results are written; the same command begins anew"
 GOES_ON = "the same command goes on from the last checkpoint"
-"""What is said of a binary that Ctrl-C ends."""
+"""What is said of a binary that Ctrl-C or SIGTERM ends."""
 
 
 def run(main: Callable[[list[str]], None], interrupted: str = NOTHING_KEPT) -> NoReturn:
     """Parse the flags, call `main(argv)` and exit: 0, or with one line 2 (bad input), 1 (diverged), 130 (Ctrl-C).
 
-    interrupted: what Ctrl-C leaves and how to go on.
+    SIGTERM lets what has checkpoints save one first, and ends it with 0, everything else with 143.
+
+    interrupted: what Ctrl-C and SIGTERM leave, and how to go on.
 
     Bad input is a flag absl refuses, a stray argument, `InputError`, or an operating system error about a named file.
     Any other exception is a bug and keeps its traceback.
@@ -46,13 +49,20 @@ def run(main: Callable[[list[str]], None], interrupted: str = NOTHING_KEPT) -> N
         warnings.formatwarning = lambda message, *_, **__: f"warning: {one_line(str(message))}\n"
         machine.configure()
         try:
+            preemption.watch(preemption.GRACE_S if interrupted == GOES_ON else 0.0)
             main(argv)
             sys.stdout.flush()
+        except preemption.Preempted:
+            print(f"\nstopped by SIGTERM: {interrupted}", file=sys.stderr)
+            sys.exit(0 if interrupted == GOES_ON else TERMINATED)
         except InputError as error:
             fail(str(error))
         except BrokenPipeError:
             _leave_unread()
         except OSError as error:
+            if error.errno in files.DISK_FULL:
+                where = f"{error.filename}: " if error.filename else ""
+                fail(f"{where}{error.strerror}: free some space; {interrupted}")
             if error.filename is None:
                 raise
             fail(f"{error.filename}: {error.strerror}")

@@ -17,12 +17,32 @@ class InputError(ValueError):
         super().__init__(one_line(message))
 
 
+class DamagedError(InputError):
+    """A file of our own is not what was written."""
+
+
 class DivergedError(FloatingPointError):
     """Numbers that are not finite where training or registration goes on from them: nothing of them has been saved.
 
     The message is one line that names what is not finite, and the step. `runtime.cli.run` prints it and exits with code
     1; the last checkpoint is finite.
     """
+
+
+@contextlib.contextmanager
+def damage_named(path: object, what: str, remedy: str = "") -> Iterator[None]:
+    """Turn any error of a library that reads a file of our own into one line that names it.
+
+    Raises:
+      DamagedError: as `people: damaged data set (ValueError: cut off); REMEDY`.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # the errors of Orbax, TensorStore and array_record share no narrower class
+        line = (str(error).splitlines() or [""])[0][:200]
+        raise DamagedError(f"{path}: damaged {what} ({type(error).__name__}: {line}){remedy}") from error
 
 
 def one_line(message: str) -> str:

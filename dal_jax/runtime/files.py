@@ -6,13 +6,16 @@ same command goes on with after a kill.
 """
 
 import contextlib
+import errno
 import fcntl
+import glob
 import json
 import os
 import pathlib
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
@@ -21,6 +24,9 @@ import numpy as np
 from dal_jax.runtime.errors import InputError
 
 PathLike = str | os.PathLike[str]
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Of the system's errors: no space, no quota, a file larger than allowed."""
 
 _UNFINISHED = ".unfinished"  # folder inside a folder of results
 _LOCK = ".lock"  # in a folder that a process works in
@@ -109,14 +115,18 @@ def directory(path: PathLike, overwrite: bool = False) -> Iterator[pathlib.Path]
     if path.exists() and not overwrite:
         raise InputError(f"{path}: exists; --overwrite replaces it")
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(path)
     building = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     building.chmod(0o777 & ~_umask())  # mkdtemp makes it private
+    lock = os.open(building, os.O_RDONLY)
     try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield building
         if path.exists():
             _set_aside(path)
         os.replace(building, path)
     finally:
+        os.close(lock)
         shutil.rmtree(building, ignore_errors=True)
 
 
@@ -249,17 +259,41 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
 def _replacing(path: PathLike) -> Iterator[IO[bytes]]:
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(path)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # for as long as this process lives
             yield file
             file.flush()
             os.fsync(file.fileno())  # or a power cut could keep the new name and lose the content
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes it private
         os.replace(temporary, path)
+    except OSError as error:
+        pathlib.Path(temporary).unlink(missing_ok=True)
+        if error.errno in DISK_FULL:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     except BaseException:
         pathlib.Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _remove_stale(path: pathlib.Path) -> None:
+    """Remove what killed processes have left of a file or a folder that they were making; living ones hold a lock."""
+    for stale in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
+        with contextlib.suppress(OSError):  # somebody else has just removed or locked it
+            if time.time() - stale.stat().st_mtime < _STALE_S:
+                continue
+            handle = os.open(stale, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+            finally:
+                os.close(handle)
+
+
+_STALE_S = 60.0  # a living process has locked it by then
 
 
 def _set_aside(path: pathlib.Path) -> None:

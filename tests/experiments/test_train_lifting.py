@@ -1,8 +1,10 @@
 """train_lifting and lift end to end: resumed like undisturbed; the folder as a library; one line for bad input."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -10,6 +12,7 @@ import PIL.Image
 import pytest
 
 from dal_jax.lifting import folder
+from dal_jax.runtime.checkpoints import Checkpoints
 from dal_jax.runtime.errors import InputError
 from tests.lifting import stick_people
 
@@ -47,6 +50,21 @@ def test_training_goes_on_as_if_undisturbed(poses, trained, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, through, resumed)
     steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert steps == [5, 7, 10, 12]
+
+
+def test_sigterm_saves_first_and_is_no_failure(poses, tmp_path):
+    """Between two checkpoints, which are an hour apart here."""
+    workdir, flags = tmp_path / "run", [*_TINY[:-1], "--checkpoint_seconds=3600", "--steps=1000000"]
+    command = [sys.executable, "-m", "experiments.train_lifting", f"--poses={poses}", f"--workdir={workdir}", *flags]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as child:
+        while child.poll() is None and not (workdir / "metrics.jsonl").exists():
+            time.sleep(0.05)
+        child.send_signal(signal.SIGTERM)
+        _, said = child.communicate(timeout=120)
+    assert said.strip().endswith("stopped by SIGTERM: the same command goes on from the last checkpoint")
+    assert child.returncode == 0
+    logged = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert Checkpoints(workdir / "checkpoints").latest_step() == logged[-1]
 
 
 def test_lift_writes_3d_joints(poses, trained, tmp_path):

@@ -104,13 +104,16 @@ def test_a_bug_keeps_its_traceback(command):
     assert done.stderr.endswith("ValueError: a bug\n")
 
 
-def test_ctrl_c_is_one_line_and_code_130(command):
+@pytest.mark.parametrize(
+    ("number", "told", "code"), [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "stopped by SIGTERM", 143)]
+)
+def test_ctrl_c_and_sigterm_are_one_line_and_a_code(command, number, told, code):
     with subprocess.Popen(command("--how=sleep"), cwd=_ROOT, stdout=-1, stderr=-1, text=True) as child:
         assert child.stdout.readline() == "started\n"
-        child.send_signal(signal.SIGINT)
-        _, told = child.communicate(timeout=120)  # beside other tests leaving takes a while
-    assert told.strip() == "interrupted: what is done stays"
-    assert child.returncode == 130
+        child.send_signal(number)
+        _, said = child.communicate(timeout=120)  # beside other tests leaving takes a while
+    assert said.strip() == f"{told}: what is done stays"
+    assert child.returncode == code
 
 
 @pytest.mark.parametrize("flag", ["--help", "--how=much"])

@@ -39,6 +39,21 @@ def test_files_get_the_usual_permissions(tmp_path):
     assert stat.S_IMODE(ours.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
 
 
+def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path):
+    """And what a living one is making stays: it holds a lock on it."""
+    with files.directory(tmp_path / "out") as living:
+        stale = [tmp_path / ".out.abcdefgh.tmp", tmp_path / ".out.12345678.tmp", living]
+        stale[0].mkdir()
+        stale[1].write_text("half")
+        for path in stale:
+            os.utime(path, (0, 0))
+        young = tmp_path / ".out.23456789.tmp"
+        young.write_text("")
+        files.write_text(tmp_path / "out", "whole")
+        assert {path.name for path in tmp_path.iterdir()} == {"out", living.name, young.name}
+        (tmp_path / "out").unlink()
+
+
 def test_json_round_trips_and_refuses_nan(tmp_path):
     path = tmp_path / "value.json"
     value = [{"round": 1, "error_mm": 0.1, "truth": None}]
