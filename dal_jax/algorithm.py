@@ -143,13 +143,13 @@ def initial_state(run: Run) -> LoopState:
     """Return the state before the first phase: networks as drawn, every person in the T-pose (paper, section 3)."""
     lifting_key, regressor_key = jax.random.split(_key(run, "initial"))
     count = len(run.people.names)
-    t_pose = jax.tree.map(
-        lambda leaf: np.broadcast_to(np.asarray(leaf), (count, *leaf.shape)).copy(), parameters.t_pose()
-    )
+    scales = run.config.regressor.scales
+    one = Objective(scales=scales).start_from(parameters.t_pose())
+    t_pose = jax.tree.map(lambda leaf: np.broadcast_to(np.asarray(leaf), (count, *leaf.shape)).copy(), one)
     return LoopState(
         lifting=lifting_training.initial_state(run.config.lifting, lifting_key),
         fits=t_pose,
-        objective=run.config.first.objective(),
+        objective=run.config.first.objective(scales=scales),
         energy=np.full(count, np.inf, np.float32),
         sample_weight=np.ones(count, np.float32),
         regressor=regressor_training.initial_state(run.config.regressor, regressor_key),
@@ -294,8 +294,9 @@ def with_lifted_depth(run: Run, lifting: LiftingState, observed: Observation) ->
 def objective_of(run: Run, state: LoopState, plan: Round, observed: Observation) -> Objective:
     """Return what a round minimises; a learned prior comes from the fits so far."""
     if plan.prior != "learned":
-        return plan.objective()
-    return plan.objective(learn_prior(run.template, observed, state.fits, state.objective))
+        return plan.objective(scales=run.config.regressor.scales)
+    learned = learn_prior(run.template, observed, state.fits, state.objective)
+    return plan.objective(learned, run.config.regressor.scales)
 
 
 def learn_prior(template: Template, observed: Observation, fits: BodyParameters, objective: Objective) -> PosePrior:

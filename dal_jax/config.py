@@ -25,18 +25,18 @@ class Round:
     registration: RegistrationConfig = dataclasses.field(default_factory=RegistrationConfig)  # the solver
     weights: EnergyWeights = dataclasses.field(default_factory=EnergyWeights)  # of the terms of eq. 2
     prior: Literal["tpose", "population", "learned"] = "tpose"  # what L_joint pulls to; learned: from the last fits
-    scales: Literal["isotropic", "anisotropic"] = "isotropic"  # of segments (paper: one scale each)
 
-    def objective(self, learned: PosePrior | None = None) -> Objective:
+    def objective(self, learned: PosePrior | None = None, scales: str = "isotropic") -> Objective:
         """Return what the round minimises; a weight `shape` asks for the shipped prior on proportions.
 
         Args:
           learned: how the run's own people held their joints in the last round's fits; read where `prior` asks for it.
+          scales: of segments, those of the run's regressor.
         """
         weights: Any = {name: _float(value) for name, value in dataclasses.asdict(self.weights).items()}
         prior = {"tpose": None, "population": priors.population(), "learned": learned}[self.prior]
-        shape = None if self.weights.shape is None else priors.population_shapes(self.scales)
-        return Objective(EnergyWeights(**weights), prior, shape, scales=self.scales)
+        shape = None if self.weights.shape is None else priors.population_shapes(scales)
+        return Objective(EnergyWeights(**weights), prior, shape, scales=scales)
 
 
 def _float(weight: float | None) -> float | None:

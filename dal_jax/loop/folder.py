@@ -41,8 +41,9 @@ class RunFolder:
         if step is None:
             state, position = fresh, RunState()
         else:
+            scales = fresh.objective.scales
             state, notes, step = self._checkpoints.resume(
-                lambda step: dataclasses.replace(fresh, objective=saved_objective(self._checkpoints, step))
+                lambda step: dataclasses.replace(fresh, objective=saved_objective(self._checkpoints, step, scales))
             )
             position = _position(notes, self._checkpoints, step)
         self._log = MetricLog(self.path / "metrics.jsonl", step)
@@ -172,7 +173,7 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     return content
 
 
-def saved_objective(checkpoints: Checkpoints, step: int) -> Objective:
+def saved_objective(checkpoints: Checkpoints, step: int, scales: str = "isotropic") -> Objective:
     """Return an objective with the structure of a saved one, to restore it into: the terms that are on, the priors.
 
     Raises:
@@ -185,5 +186,6 @@ def saved_objective(checkpoints: Checkpoints, step: int) -> Objective:
     return Objective(
         EnergyWeights(**weights),
         priors.population() if has_prior else None,
-        priors.population_shapes() if has_shape else None,
+        priors.population_shapes(scales) if has_shape else None,
+        scales=scales,
     )

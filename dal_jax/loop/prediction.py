@@ -34,7 +34,6 @@ from dal_jax.runtime.errors import InputError
 from dal_jax.runtime.files import PathLike
 
 _READERS = min(8, os.cpu_count() or 1)  # decoding takes the time: of a large JPEG ten times as long as the network
-_FIELDS = tuple(field.name for field in dataclasses.fields(BodyParameters) if field.name != "girth")  # not predicted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +93,7 @@ def _example(config: RegressorConfig) -> dict[str, Any]:
         "regressor": {
             "step": jax.ShapeDtypeStruct((), "int32"),
             _predicting(config): model.variable_shapes(config),
-            "codec": jax.eval_shape(functools.partial(theta.plain_codec, config.rotations)),
+            "codec": jax.eval_shape(functools.partial(theta.plain_codec, config.rotations, config.scales)),
         }
     }
 
@@ -262,24 +261,32 @@ def _predict_chunk(trained: TrainedRegressor, crops: list[Crop | str], batch: in
     problems = [crop if isinstance(crop, str) else "" for crop in crops]
     if not skip_invalid and any(problems):
         raise InputError(next(filter(None, problems)))
-    parameters = jax.tree.map(lambda leaf: np.full((len(crops), *leaf.shape), np.nan, np.float32), t_pose())
+    one = dataclasses.replace(
+        t_pose(), segment_girth=np.ones((24, 2)) if trained.config.scales == "anisotropic" else None
+    )
+    parameters = jax.tree.map(lambda leaf: np.full((len(crops), *leaf.shape), np.nan, np.float32), one)
     good = [row for row, problem in enumerate(problems) if not problem]
     if good:
         images = np.stack([crop for crop in crops if not isinstance(crop, str)])
         bodies = model.predict(trained.config, trained.learned, images, batch)
-        for name in _FIELDS:
-            getattr(parameters, name)[good] = getattr(bodies, name)
+        for name, values in _predicted(parameters).items():
+            values[good] = getattr(bodies, name)
     return parameters, problems
 
 
 def _write(path: pathlib.Path, parameters: BodyParameters, problems: list[str]) -> None:
-    arrays = {name: getattr(parameters, name) for name in _FIELDS}
-    files.savez(path, problems=np.array(problems, np.str_), **arrays)
+    files.savez(path, problems=np.array(problems, np.str_), **_predicted(parameters))
+
+
+def _predicted(parameters: BodyParameters) -> dict[str, np.ndarray]:
+    """Return the fields that bodies have; a girth is not predicted, segment girths of anisotropic scales."""
+    return {name: values for name, values in vars(parameters).items() if values is not None}
 
 
 def _read(path: pathlib.Path) -> Predicted:
     try:
         arrays = archives.read(path)
-        return BodyParameters(**{name: arrays[name] for name in _FIELDS}), arrays["problems"].tolist()
-    except (InputError, KeyError) as error:
+        problems = arrays.pop("problems").tolist()
+        return BodyParameters(**arrays), problems
+    except (InputError, KeyError, TypeError) as error:
         raise InputError(f"{path}: is damaged ({type(error).__name__}); run the command again") from error

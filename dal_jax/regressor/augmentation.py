@@ -123,6 +123,7 @@ def mirror_parameters(parameters: BodyParameters) -> BodyParameters:
         camera_scale=parameters.camera_scale,
         translation=parameters.translation * _MIRROR[:2],
         girth=parameters.girth,
+        segment_girth=None if parameters.segment_girth is None else parameters.segment_girth[_SMPL_MIRROR],
     )
 
 

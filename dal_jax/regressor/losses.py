@@ -49,6 +49,7 @@ def terms(
     """
     body, pinhole = codec.decode(predicted), sample.target.observation.pinhole
     segments = kinematics.turn_skeleton(template, body.rotation, body.joint_rotation, body.segment_scale)
+    segments = dataclasses.replace(segments, segment_girth=body.segment_girth)
     points = skinning.skin_points(template, segments, sample.target.points)
     joints = skinning.keypoints(template, segments, sample.target.observation.keypoint_set)
     fit = sample.fit

@@ -40,6 +40,7 @@ class RegressorConfig:
     image_size: int = 224  # px; the paper does not say, 224 is what ImageNet weights were trained on
     pretrained: str = ""  # .safetensors of an ImageNet ResNet50 (torchvision, timm, Hugging Face) to start from
     rotations: Rotations = "axis_angle"  # of theta: axis_angle (paper; nine numbers for R), 6d (six for each)
+    scales: Literal["isotropic", "anisotropic"] = "isotropic"  # of segments (paper: one each); of registration, too
     iterations: int = 0  # of HMR's regression (it has 3); 0: one linear layer, as in the paper
     batch: int = 30  # images a step
     epochs: int = 30  # in each round
@@ -139,7 +140,7 @@ class Regressor(nn.Module):
     """
 
     width: int
-    rotations: Rotations = "axis_angle"
+    size: int = theta.SIZES["axis_angle"]
     iterations: int = 0
     compute_dtype: str = "float32"
 
@@ -148,19 +149,18 @@ class Regressor(nn.Module):
         """Return the outputs of images."""
         normalised = (image - jnp.array(_IMAGENET_MEAN)[None, None, None]) / jnp.array(_IMAGENET_SD)[None, None, None]
         features = ResNet50(self.width, name="trunk")(normalised.astype(self.compute_dtype), train)
-        return head(self.rotations, self.iterations, self.width, name="theta")(features)
+        return head(self.size, self.iterations, self.width, name="theta")(features)
 
 
-def head(rotations: Rotations, iterations: int, width: int, name: str) -> nn.Module:
+def head(size: int, iterations: int, width: int, name: str) -> nn.Module:
     """Return the layers from features to outputs; an output is zero at first, for any features.
 
     Args:
-      rotations: of theta.
+      size: of theta.
       iterations: 0 is one linear layer (paper).
       width: channels of the network's first convolution.
       name: of the layers' variables.
     """
-    size = theta.SIZES[rotations]
     if iterations == 0:
         return nn.Dense(size, kernel_init=nn.initializers.zeros, name=name)
     return Iterated(size, iterations, _HIDDEN * width, name=name)
@@ -216,7 +216,7 @@ def _initialise(config: RegressorConfig) -> Callable[[PRNGKeyArray], Any]:
 
 
 def _network(config: RegressorConfig) -> Regressor:
-    return Regressor(config.width, config.rotations, config.iterations, config.compute_dtype)
+    return Regressor(config.width, theta.size(config.rotations, config.scales), config.iterations, config.compute_dtype)
 
 
 def _trunk(variables: Any) -> Any:

@@ -5,6 +5,8 @@ two of the translation; 105 in all. `6d` has six numbers for each of the 24 rota
 axis-angle jumps: near a half turn, neighbouring rotations have opposite vectors, and a network that regresses them must
 be wrong in between. Six numbers follow a rotation without a jump; Gram-Schmidt makes a rotation of them.
 
+Of anisotropic scales theta ends with 48 log segment girths.
+
 Note: the paper regresses S and s themselves; as logarithms they cannot be predicted negative.
 """
 
@@ -22,7 +24,8 @@ from dal_jax.runtime import struct
 
 Rotations = Literal["axis_angle", "6d"]
 SIZES = {"axis_angle": 105, "6d": 171}
-"""How many numbers theta has."""
+"""How many numbers theta has of isotropic scales."""
+_GIRTHS = 48
 
 LEAST_SD = 0.05
 _LEAST_SINGULAR_VALUE = 0.05
@@ -47,6 +50,7 @@ class RotatedBody:
     rotation: Float[Array | np.ndarray, "*batch 3 3"]
     camera_scale: Float[Array | np.ndarray, "*batch"]
     translation: Float[Array | np.ndarray, "*batch 2"]
+    segment_girth: Float[Array | np.ndarray, "*batch 24 2"] | None = None
 
 
 @struct.dataclass
@@ -63,6 +67,11 @@ class ThetaCodec:
     sd: Float[Array, "theta"]
     frame: Float[Array, "24 3 3"] | None = None
 
+    @property
+    def anisotropic(self) -> bool:
+        """Whether theta has segment girths."""
+        return self.mean.shape[-1] > SIZES["axis_angle" if self.frame is None else "6d"]
+
     def from_output(self, output: Float[Array, "n theta"]) -> Float[Array, "n theta"]:
         """Return theta of the network's outputs."""
         return self.mean[None] + self.sd[None] * output
@@ -75,10 +84,12 @@ class ThetaCodec:
         that about the third axis). And it pulls on the columns' lengths, which Gram-Schmidt does not see, so
         predictions stay away from where that is singular.
         """
-        return _axis_angle(parameters) if self.frame is None else _six_numbers(self.frame, parameters)
+        theta = _axis_angle(parameters) if self.frame is None else _six_numbers(self.frame, parameters)
+        return jnp.concatenate([theta, _log_girths(parameters)], axis=-1) if self.anisotropic else theta
 
     def decode(self, theta: Float[Array, "*batch theta"]) -> RotatedBody:
         """Return the body that is projected, every rotation proper."""
+        theta, segment_girth = self._apart(theta)
         if self.frame is None:
             body = _raw_parameters(theta)
             return RotatedBody(
@@ -87,6 +98,7 @@ class ThetaCodec:
                 rotation=proper_rotation(body.rotation),
                 camera_scale=body.camera_scale,
                 translation=body.translation,
+                segment_girth=segment_girth,
             )
         six, log_segment_scale, log_camera_scale, translation = jnp.split(theta, _SPLITS_6D, axis=-1)
         relative = rotations.from_two_columns(six.reshape(*theta.shape[:-1], 24, 6))
@@ -97,13 +109,22 @@ class ThetaCodec:
             rotation=rotation[..., 0, :, :],
             camera_scale=jnp.exp(log_camera_scale[..., 0]),
             translation=translation,
+            segment_girth=segment_girth,
         )
+
+    def _apart(self, theta: Float[Array, "*batch theta"]) -> tuple[Array, Float[Array, "*batch 24 2"] | None]:
+        """Return theta without segment girths, and these, if it has them."""
+        if not self.anisotropic:
+            return theta, None
+        return theta[..., :-_GIRTHS], jnp.exp(theta[..., -_GIRTHS:]).reshape(*theta.shape[:-1], 24, 2)
 
     def to_parameters(self, theta: Float[Array, "*batch theta"]) -> BodyParameters:
         """Return the body as registration returns it: a proper rotation, mean log S = 0; axis-angles below pi of 6d."""
         if self.frame is None:
+            theta, segment_girth = self._apart(theta)
             raw = _raw_parameters(theta)
-            return fix_gauge(dataclasses.replace(raw, rotation=proper_rotation(raw.rotation)))
+            rotation = proper_rotation(raw.rotation)
+            return fix_gauge(dataclasses.replace(raw, rotation=rotation, segment_girth=segment_girth))
         body = self.decode(theta)
         return fix_gauge(
             BodyParameters(
@@ -112,19 +133,26 @@ class ThetaCodec:
                 rotation=body.rotation,
                 camera_scale=body.camera_scale,
                 translation=body.translation,
+                segment_girth=body.segment_girth,
             )
         )
 
 
-def plain_codec(kind: Rotations) -> ThetaCodec:
+def size(kind: Rotations, scales: str = "isotropic") -> int:
+    """Return how many numbers theta has."""
+    return SIZES[kind] + _GIRTHS * (scales == "anisotropic")
+
+
+def plain_codec(kind: Rotations, scales: str = "isotropic") -> ThetaCodec:
     """Return the codec before any registration: sd = 1 about the T-pose that faces the camera.
 
     Note: at an output of zero R must be a rotation, because Gram-Schmidt cannot orthonormalise nine zeros.
     """
+    every, room = size(kind, scales), size(kind, scales) - SIZES[kind]
     if kind == "axis_angle":
-        return ThetaCodec(_axis_angle(t_pose()), jnp.ones(SIZES[kind]))
-    mean = np.concatenate([np.tile(_AT_FRAME, 24), np.zeros(27, np.float32)])
-    return ThetaCodec(jnp.asarray(mean), jnp.ones(SIZES[kind]), jnp.asarray(_T_POSE))
+        return ThetaCodec(jnp.pad(_axis_angle(t_pose()), (0, room)), jnp.ones(every))
+    mean = np.concatenate([np.tile(_AT_FRAME, 24), np.zeros(27 + room, np.float32)])
+    return ThetaCodec(jnp.asarray(mean), jnp.ones(every), jnp.asarray(_T_POSE))
 
 
 def measured_codec(kind: Rotations, fits: BodyParameters) -> ThetaCodec:
@@ -140,6 +168,8 @@ def measured_codec(kind: Rotations, fits: BodyParameters) -> ThetaCodec:
     """
     on_device = jax.tree.map(jnp.asarray, fits)
     theta = np.asarray(jax.jit(_axis_angle)(on_device))
+    if fits.segment_girth is not None:
+        theta = np.concatenate([theta, np.asarray(jax.jit(_log_girths)(on_device))], axis=1)
     if not np.all(np.isfinite(theta)):
         raise ValueError("the mean and the spread of theta need finite parameters of all people")
     mean, sd = theta.mean(axis=0), np.maximum(theta.std(axis=0), LEAST_SD)
@@ -151,11 +181,11 @@ def measured_codec(kind: Rotations, fits: BodyParameters) -> ThetaCodec:
     every = np.asarray(jax.jit(_all_rotations)(on_device))
     frame = _mean_rotations(every)
     six = np.einsum("kji,nkjc->nkci", frame, every[..., :2]).reshape(len(every), 144)
-    at_frame = np.tile(_AT_FRAME, 24)
+    at_frame, others = np.tile(_AT_FRAME, 24), np.append(_OTHERS, np.arange(SIZES["axis_angle"], len(mean)))
     six_sd = np.maximum(np.sqrt(np.mean((six - at_frame[None]) ** 2, axis=0)), LEAST_SD)
     return ThetaCodec(
-        jnp.asarray(np.concatenate([at_frame, mean[_OTHERS]])),
-        jnp.asarray(np.concatenate([six_sd, sd[_OTHERS]])),
+        jnp.asarray(np.concatenate([at_frame, mean[others]])),
+        jnp.asarray(np.concatenate([six_sd, sd[others]])),
         jnp.asarray(frame),
     )
 
@@ -183,6 +213,14 @@ def _axis_angle(parameters: BodyParameters) -> Float[Array, "*batch 105"]:
         ],
         axis=-1,
     )
+
+
+def _log_girths(parameters: BodyParameters) -> Float[Array, "*batch 48"]:
+    """Return the log segment girths; 0 of a body without any."""
+    batch = parameters.camera_scale.shape
+    if parameters.segment_girth is None:
+        return jnp.zeros((*batch, _GIRTHS))
+    return jnp.log(parameters.segment_girth).reshape(*batch, _GIRTHS)
 
 
 def _raw_parameters(theta: Float[Array, "*batch 105"]) -> BodyParameters:

@@ -141,7 +141,7 @@ def initial_state(config: RegressorConfig, key: PRNGKeyArray) -> TrainState:
         epoch_step=zero,
         trained=variables,
         average=variables if config.average_decay else None,
-        codec=theta.plain_codec(config.rotations),
+        codec=theta.plain_codec(config.rotations, config.scales),
         optimizer=make_optimizer(config).init(variables["params"]),
         best=_no_epoch_yet(variables) if config.held_out_share else None,
     )

@@ -137,7 +137,7 @@ def test_a_head_begins_at_the_mean_body_and_learns(data, rotations, iterations):
     shown = (data.images, data.observations, data.fits, np.ones(8, np.float32))
     batch = jax.vmap(functools.partial(batches.make_sample, template))(*shown)
     codec, features = theta.measured_codec(rotations, data.fits), jnp.eye(8)
-    head = model.head(rotations, iterations, config.width, name="theta")
+    head = model.head(theta.size(rotations), iterations, config.width, name="theta")
     optimizer = optax.adam(1e-2)
 
     def loss(params):

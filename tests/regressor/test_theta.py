@@ -7,7 +7,7 @@ import pytest
 from scipy.spatial import transform
 
 from dal_jax.body import parameters, rotations
-from dal_jax.regressor.theta import LEAST_SD, SIZES, measured_codec, plain_codec
+from dal_jax.regressor.theta import LEAST_SD, SIZES, measured_codec, plain_codec, size
 from tests.regressor import people
 
 ROUNDING = 1e-6
@@ -189,3 +189,20 @@ def test_people_at_every_azimuth_have_a_frame():
     np.testing.assert_array_equal(codec.frame[0], parameters.UPRIGHT_FACING_CAMERA)
     np.testing.assert_allclose(np.linalg.det(codec.frame), 1.0, atol=FLOAT32)
     assert not np.any(np.all(codec.frame[1:] == IDENTITY[None], axis=(1, 2)))  # the joints have their means
+
+
+@pytest.mark.parametrize("kind", ["axis_angle", "6d"])
+def test_segment_girths_are_the_last_of_theta(kind):
+    """Bodies survive the round trip; an output of zero is their mean; without girths theta is as it was."""
+    bodies = people.random_bodies(40, seed=1)
+    girth = np.exp(np.random.default_rng(2).normal(0.1, 0.2, (40, 24, 2))).astype(np.float32)
+    wide, codec = bodies.replace(segment_girth=girth), measured_codec(kind, bodies)
+    theirs = measured_codec(kind, wide)
+    assert theirs.anisotropic and not codec.anisotropic
+    assert theirs.mean.shape == (size(kind, "anisotropic"),) == plain_codec(kind, "anisotropic").mean.shape
+    encoded = jax.jit(theirs.encode)(wide)
+    np.testing.assert_allclose(encoded[:, :-48], jax.jit(codec.encode)(bodies), atol=1e-6)
+    np.testing.assert_allclose(jax.jit(theirs.to_parameters)(encoded).segment_girth, girth, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(theirs.decode)(encoded).segment_girth, girth, rtol=1e-5)
+    usual = jax.jit(theirs.decode)(theirs.from_output(jnp.zeros((1, size(kind, "anisotropic")))))
+    np.testing.assert_allclose(usual.segment_girth[0], np.exp(np.log(girth).mean(axis=0)), rtol=1e-5)
