@@ -15,6 +15,7 @@ from dal_jax.observations.coco import BadEntry, Labelling
 from dal_jax.observations.person import AnnotatedPerson, Rejected
 from dal_jax.observations.photographs import crop_labels, is_grey, read_picture
 from dal_jax.runtime.errors import InputError
+from dal_jax.runtime.files import below
 
 _FIELDS = (
     "id", "image_id", "category_id", "iscrowd", "bbox", "keypoints", "segmentation", "track_id",
@@ -112,7 +113,7 @@ def read_photograph(
         return
     first = people[0][1]
     try:
-        pixels = read_picture(pathlib.Path(unit.images, first.file_name), first.picture_size)
+        pixels = read_picture(below(unit.images, first.file_name), first.picture_size)
     except InputError as error:
         for one, *_ in people:
             yield reject(unit, one, BadEntry("image missing or unreadable", str(error)))

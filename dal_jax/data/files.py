@@ -18,6 +18,7 @@ from dal_jax.observations import agreement, coco, observation, photographs
 from dal_jax.observations.chart import Chart, load_chart
 from dal_jax.observations.densepose import FEWEST_KEYPOINTS
 from dal_jax.observations.person import AnnotatedPerson
+from dal_jax.runtime import door
 from dal_jax.runtime.errors import InputError
 
 _VERSION = "2"  # of how examples are made from files: raise it and every data set is prepared anew
@@ -96,7 +97,7 @@ def _load_chart(chart: str, body: str) -> Chart:
 
 def _opened(path: pathlib.Path):
     try:
-        return path.open("rb")
+        return door.opened(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 

@@ -8,6 +8,7 @@ import pathlib
 from dal_jax.observations import densepose, densepose_results, iuv, photographs
 from dal_jax.observations.person import AnnotatedPerson, Annotations, Rejected
 from dal_jax.runtime.errors import InputError
+from dal_jax.runtime.files import below
 
 Path = str | os.PathLike[str]
 
@@ -69,7 +70,7 @@ def _holds_pictures(path: pathlib.Path) -> bool:
 
 def _picture_problem(images: pathlib.Path, file_name: str, size: tuple[int, int] | None) -> str | None:
     try:
-        photographs.read_picture(images if images.is_file() else images / file_name, size)
+        photographs.read_picture(images if images.is_file() else below(images, file_name), size)
     except InputError as error:
         return str(error)
     return None

@@ -23,7 +23,7 @@ from dal_jax.observations.coco import BadEntry
 from dal_jax.observations.formats import are_numbers, short
 from dal_jax.observations.person import AnnotatedPerson, Annotations, Rejected
 from dal_jax.observations.pose_files import Images
-from dal_jax.runtime import files
+from dal_jax.runtime import door, files
 from dal_jax.runtime.errors import InputError
 
 LEAST_SCORE = 0.8
@@ -60,7 +60,7 @@ def is_one(path: pathlib.Path) -> bool:
     """Tell whether a file is such a dump or such a results.json, from its first bytes."""
     if not path.is_file():
         return False
-    with path.open("rb") as stream:
+    with door.opened(path) as stream:
         start = stream.read(_LOOKED_AT)
     return start.startswith(_PICKLES) or (start.lstrip()[:1] == b"[" and b'"uv_data"' in start)
 
@@ -143,7 +143,7 @@ def _nobody(found: _Box, image_id: int | str, number: int, file_name: str) -> Re
 
 def _people(path: pathlib.Path) -> Iterator[_Box | InputError | None]:
     """Yield the people of a file, what is wrong with one, or None for one of a low score."""
-    with path.open("rb") as stream:
+    with door.opened(path) as stream:
         packed = stream.read(2) in {start[:2] for start in _PICKLES}
     yield from _of_dump(path) if packed else _of_json(path)
 
@@ -169,7 +169,7 @@ def _of_dump(path: pathlib.Path) -> Iterator[_Box | InputError | None]:
             corners = held.array(_field(one, "pred_boxes_XYXY")).astype(np.float64)
             if not len(people) == len(scores) == len(corners) or corners.shape[1:] != (4,):
                 raise ValueError(f"{len(people)} people, {len(scores)} scores, boxes of shape {corners.shape}")
-        except torch_file.UNREADABLE as error:
+        except door.UNREADABLE as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{where}: {_why(error)}") from error
@@ -181,7 +181,7 @@ def _of_dump(path: pathlib.Path) -> Iterator[_Box | InputError | None]:
             try:
                 box = np.concatenate([corner[:2], corner[2:] - corner[:2]])
                 yield _box(at, name, box, _chart(held, person))
-            except torch_file.UNREADABLE as error:
+            except door.UNREADABLE as error:
                 yield InputError(f"{at}: {_why(error)}")
 
 
@@ -244,7 +244,7 @@ def _of_json(path: pathlib.Path) -> Iterator[_Box | InputError | None]:
         try:
             chart = _unpacked(_field(fields, "uv_shape"), _field(fields, "uv_data"))
             yield _box(at, fields.get("image_id"), np.array(box, np.float64), chart)
-        except torch_file.UNREADABLE as error:
+        except door.UNREADABLE as error:
             yield InputError(f"{at}: {_why(error)}")
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, UInt8
 
 from dal_jax.observations import photographs, video
 from dal_jax.observations.keypoints import Keypoints
+from dal_jax.runtime import files
 from dal_jax.runtime.errors import InputError, one_line
 
 CROP_MARGIN = 1.2
@@ -100,7 +101,7 @@ class Annotations:
     def photograph(self, person: AnnotatedPerson) -> pathlib.Path:
         """Return the path of a person's photograph; `images` must be given."""
         images = pathlib.Path(self.images)
-        return images if images.is_file() else images / person.file_name
+        return images if images.is_file() else files.below(images, person.file_name)
 
     def reader(self) -> Callable[[AnnotatedPerson], UInt8[np.ndarray, "h w 3"]]:
         """Return what reads a person's photograph, or frame of the video, once for people who come together.

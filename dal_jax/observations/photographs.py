@@ -2,8 +2,8 @@
 
 import contextlib
 import io
+import os
 import pathlib
-import struct
 import warnings
 from collections.abc import Iterator
 
@@ -13,6 +13,7 @@ import PIL.Image
 import PIL.ImageOps
 from jaxtyping import Float, UInt8
 
+from dal_jax.runtime import door
 from dal_jax.runtime.errors import InputError
 
 DENSEPOSE_OUTPUT = ("_iuv.png", "_inds.png")
@@ -96,15 +97,19 @@ def opened(path: str | pathlib.Path | io.BytesIO) -> Iterator[PIL.Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, of damaged EXIF and of sizes that are refused here
-            with PIL.Image.open(path, formats=_FORMATS) as picture:
+            file = contextlib.nullcontext(path) if isinstance(path, io.BytesIO) else door.opened(path)
+            with file as stream, PIL.Image.open(stream, formats=_FORMATS) as picture:
                 width, height = picture.size
-                if width * height > _MOST_PX:
-                    raise ValueError(f"{width}x{height} px, at most {_MOST_PX / 1e6:.0f} million are read")
+                if width * height > 1e6 * most_megapixels():
+                    raise ValueError(
+                        f"{width}x{height} px, at most {most_megapixels():.0f} million are read (--most_megapixels)"
+                    )
                 yield picture
     except PIL.UnidentifiedImageError as error:
         raise InputError(f"{name}: cannot be read as a picture: is none of {', '.join(_FORMATS)}") from error
     except _UNREADABLE as error:
-        text = "no such file" if isinstance(error, FileNotFoundError) else str(error)
+        system = error.strerror if isinstance(error, OSError) else None
+        text = "no such file" if isinstance(error, FileNotFoundError) else system or str(error) or type(error).__name__
         raise InputError(f"{name}: cannot be read as a picture: {text}") from error
 
 
@@ -125,12 +130,13 @@ _FILM_DIAGONAL_MM, _LONGEST_MM = float(np.hypot(36.0, 24.0)), 5000
 _ORIENTATION, _QUARTER_TURNS = 0x0112, (5, 6, 7, 8)  # EXIF
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-_MOST_PX = 61_000_000  # what cameras take; fifteen bytes a pixel, until it is upright and in RGB, are a gigabyte
-_UNREADABLE = (
-    OSError, ValueError, SyntaxError, LookupError, TypeError, EOFError, OverflowError, MemoryError, struct.error,
-    RuntimeError, PIL.Image.DecompressionBombError,
-)  # fmt: skip
-"""What Pillow's decoders raise on damaged pictures."""
+_MOST_MEGAPIXELS = 50.0  # fifteen bytes a pixel, until it is upright and in RGB, are three quarters of a gigabyte
+_UNREADABLE = (*door.UNREADABLE, PIL.Image.DecompressionBombError)
+
+
+def most_megapixels() -> float:
+    """Return the millions of pixels above which a picture is refused: --most_megapixels of every binary, else 50."""
+    return float(os.environ.get(door.MOST_MEGAPIXELS) or _MOST_MEGAPIXELS)
 
 
 def _rgb(picture: PIL.Image.Image) -> UInt8[np.ndarray, "h w 3"]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import UInt8
 
+from dal_jax.runtime import door
 from dal_jax.runtime.errors import InputError, needs_extra
 
 ENDINGS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
@@ -52,6 +53,7 @@ def frames(
         import av.error
     number = 0
     try:
+        door.opened(path).close()
         with av.open(os.fspath(path), metadata_errors="ignore", options=_SAFE) as container:
             if not container.streams.video:
                 raise InputError(f"{path}: holds no video")
@@ -78,6 +80,7 @@ def told(path: str | os.PathLike[str], extra: str = "data") -> tuple[int | None,
         import av
         import av.error
     try:
+        door.opened(path).close()
         with av.open(os.fspath(path), metadata_errors="ignore", options=_SAFE) as container:
             stream = container.streams.video[0] if container.streams.video else None
             if stream is None:

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dal_jax.regressor import resnet
+from dal_jax.runtime import door
 from dal_jax.runtime.errors import InputError, needs_extra
 
 HEADS = ("fc.weight", "fc.bias", "classifier.1.weight", "classifier.1.bias")
@@ -103,6 +104,7 @@ def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     if pathlib.Path(path).is_dir():
         raise InputError(f"{path}: is a folder, not a .safetensors file")
     try:
+        door.opened(path).close()
         with safetensors.safe_open(path, framework="numpy") as file:
             names = [name for name in file.keys() if name not in HEADS and not name.endswith(_COUNTER)]  # noqa: SIM118
             for name in names:

@@ -3,15 +3,13 @@
 import math
 import os
 import pathlib
-import struct
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Callable, Collection
 from typing import IO
 
 import numpy as np
 
+from dal_jax.runtime import door
 from dal_jax.runtime.errors import InputError
 from dal_jax.runtime.files import PathLike
 
@@ -21,12 +19,6 @@ MOST_BYTES = 1 << 28
 _MOST_OVER_FILE = 8  # a file that is large itself may hold as many times its size; numbers hardly compress by two
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _CHUNK = 1 << 20
-
-UNREADABLE = (
-    OSError, ValueError, TypeError, AttributeError, LookupError, OverflowError, EOFError, RuntimeError, MemoryError,
-    SyntaxError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
-"""What NumPy, zipfile and zlib raise on damaged files (found by changing bytes at random)."""
 
 
 def read(
@@ -45,8 +37,8 @@ def read(
     """
     path, entry, fields = pathlib.Path(path), "", {}
     try:
-        room = max(MOST_BYTES, _MOST_OVER_FILE * path.stat().st_size)
-        with zipfile.ZipFile(path) as archive:
+        with door.opened(path) as file, zipfile.ZipFile(file) as archive:
+            room = max(MOST_BYTES, _MOST_OVER_FILE * os.fstat(file.fileno()).st_size)
             held = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             for name, info in held.items():
                 if names is not None and name not in names:
@@ -59,7 +51,7 @@ def read(
                     raise ValueError(f"its {info.file_size} bytes are more than such a file holds")
                 with archive.open(info) as stream:
                     fields[name] = _array(stream, info.file_size, pickled)
-    except UNREADABLE as error:
+    except door.UNREADABLE as error:
         raise InputError(f"{path}: {entry}{_reason(error, '.npz')}") from error
     return fields
 
@@ -71,9 +63,9 @@ def read_npy(path: PathLike) -> np.ndarray:
       errors.InputError: missing, damaged, or holds no plain values.
     """
     try:
-        with pathlib.Path(path).open("rb") as stream:
+        with door.opened(path) as stream:
             return _array(stream, os.fstat(stream.fileno()).st_size, None)
-    except UNREADABLE as error:
+    except door.UNREADABLE as error:
         raise InputError(f"{path}: {_reason(error, '.npy')}") from error
 
 

@@ -20,8 +20,12 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
-from dal_jax.runtime import files, machine, preemption
+from dal_jax.runtime import door, files, machine, preemption
 from dal_jax.runtime.errors import DivergedError, InputError, one_line
+
+_MOST_MEGAPIXELS = flags.DEFINE_float(
+    "most_megapixels", None, "Larger pictures are refused before they are unpacked; default 50.", lower_bound=0.01
+)
 
 DIVERGED = 1  # exit codes
 BAD_INPUT = 2  # as argparse's
@@ -48,6 +52,8 @@ def run(main: Callable[[list[str]], None], interrupted: str = NOTHING_KEPT) -> N
     def guarded(argv: list[str]) -> None:
         warnings.formatwarning = lambda message, *_, **__: f"warning: {one_line(str(message))}\n"
         machine.configure()
+        if _MOST_MEGAPIXELS.value is not None:
+            os.environ[door.MOST_MEGAPIXELS] = str(_MOST_MEGAPIXELS.value)
         try:
             preemption.watch(preemption.GRACE_S if interrupted == GOES_ON else 0.0)
             main(argv)

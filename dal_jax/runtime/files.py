@@ -21,6 +21,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from dal_jax.runtime import door
 from dal_jax.runtime.errors import InputError
 
 PathLike = str | os.PathLike[str]
@@ -47,55 +48,6 @@ def write_text(path: PathLike, text: str) -> None:
 def write_json(path: PathLike, value: object, indent: int | None = 2) -> None:
     """Write strict JSON: NaN and infinity, which no other JSON reader accepts, raise ValueError."""
     write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
-
-
-def read_text(path: PathLike) -> str:
-    """Return what a UTF-8 file holds, without the byte order mark that Windows puts before it.
-
-    Raises:
-      InputError: the file cannot be read, or is no such text.
-    """
-    try:
-        return pathlib.Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is no text") from None
-
-
-def read_json(path: PathLike) -> Any:
-    """Return what a JSON file holds; it may still be anything.
-
-    Raises:
-      InputError: the file cannot be read, or is no JSON.
-    """
-    try:
-        return parse_json(pathlib.Path(path).read_bytes())
-    except OSError as error:
-        text = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
-        raise InputError(f"{path}: {text}") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON: {error}") from error
-
-
-def parse_json(content: bytes | str) -> Any:
-    """Return what JSON text holds.
-
-    Raises:
-      ValueError: it is none: cut off, no UTF-8, nested too deep, or a number of thousands of digits.
-    """
-    try:
-        return json.loads(content)
-    except RecursionError:
-        raise ValueError("nested too deep") from None
-
-
-def name_inside(name: str) -> str | None:
-    """Return a file's name below some folder, slashes for Windows' backslashes; None where it leaves the folder."""
-    slashed = name.replace("\\", "/")
-    path = pathlib.PurePosixPath(slashed)
-    leaves = path.is_absolute() or ".." in path.parts or ":" in name or not name.isprintable()
-    return None if leaves else slashed
 
 
 def savez(path: PathLike, **arrays: np.ndarray | str) -> None:
@@ -307,3 +259,74 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+# --- What is read ---
+
+
+def name_inside(name: str) -> str | None:
+    """Return a file's name below some folder, slashes for Windows' backslashes; None where it leaves the folder."""
+    slashed = name.replace("\\", "/")
+    path = pathlib.PurePosixPath(slashed)
+    leaves = path.is_absolute() or ".." in path.parts or ":" in name or not name.isprintable()
+    return None if leaves else slashed
+
+
+def below(folder: PathLike, name: str) -> pathlib.Path:
+    """Return the path of a file that another file names; links are followed inside the folder alone.
+
+    The folder itself may be a link. Whether the file is there is not looked at.
+
+    Raises:
+      InputError: the name, or a link, leaves the folder.
+    """
+    inside = name_inside(name)
+    path = pathlib.Path(folder, inside or "")
+    try:
+        if inside is not None and path.resolve().is_relative_to(pathlib.Path(folder).resolve()):
+            return path
+    except (OSError, ValueError, RuntimeError):  # a loop of links, a name of megabytes
+        pass
+    raise InputError(f"{folder}: '{name[:200]}' leaves the folder")
+
+
+def read_text(path: PathLike) -> str:
+    """Return what a UTF-8 file holds, without the byte order mark that Windows puts before it.
+
+    Raises:
+      InputError: the file cannot be read, or is no such text.
+    """
+    try:
+        return door.contents(path).decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is no text") from None
+
+
+def read_json(path: PathLike) -> Any:
+    """Return what a JSON file holds; it may still be anything.
+
+    Raises:
+      InputError: the file cannot be read, or is no JSON.
+    """
+    try:
+        return parse_json(door.contents(path))
+    except OSError as error:
+        text = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        raise InputError(f"{path}: {text}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON: {error}") from error
+
+
+def parse_json(content: bytes | str) -> Any:
+    """Return what JSON text holds.
+
+    Raises:
+      ValueError: it is none: cut off, no UTF-8, nested too deep, or a number of thousands of digits.
+    """
+    if isinstance(content, bytes):
+        content = content.decode(json.detect_encoding(content), "surrogatepass")
+    if door.depth_of_json(content.encode("utf-8", "surrogatepass")) > door.DEEPEST:
+        raise ValueError(f"nested too deep, more than {door.DEEPEST} levels")
+    return json.loads(content)

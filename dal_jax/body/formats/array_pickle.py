@@ -17,6 +17,7 @@ import scipy.sparse
 
 from dal_jax.body.formats import pickles
 from dal_jax.body.formats.pickles import Record
+from dal_jax.runtime import door
 from dal_jax.runtime.errors import InputError
 
 _LARGEST_FILE = 2**30
@@ -51,7 +52,7 @@ def array_of(value: object, room: Room | None = None) -> np.ndarray:
     room: for it and other arrays of the same file; left out: for it alone.
 
     Raises:
-      pickles.UNREADABLE: it stands for none, or its parts contradict each other.
+      door.UNREADABLE: it stands for none, or its parts contradict each other.
     """
     room = Room() if room is None else room
     room.depth += 1
@@ -98,10 +99,8 @@ def read_fields(path: pathlib.Path, names: Sequence[str]) -> dict[str, np.ndarra
     """
     entry = ""
     try:
-        size = path.stat().st_size
-        if size > _LARGEST_FILE:
-            raise ValueError(f"{size} bytes, at most {_LARGEST_FILE}")
-        content, room = pickles.load(path.read_bytes()), Room(_ROOM + 4 * size)
+        whole = door.contents(path, _LARGEST_FILE)
+        content, room = pickles.load(whole), Room(_ROOM + 4 * len(whole))
         if not isinstance(content, dict):
             raise ValueError(f"holds a {type(content).__name__}, expected a dictionary of arrays")
         fields = {}
@@ -109,7 +108,7 @@ def read_fields(path: pathlib.Path, names: Sequence[str]) -> dict[str, np.ndarra
             if name in content:
                 entry = f"field '{name}': "
                 fields[name] = array_of(content[name], room)
-    except (OSError, *pickles.UNREADABLE) as error:
+    except door.UNREADABLE as error:
         raise InputError(f"{path}: {entry}{reason(error)}") from error
     return fields
 

@@ -4,10 +4,8 @@ The JSON is read by pygltflib; what it says of sizes and places is checked here 
 """
 
 import base64
-import binascii
 import dataclasses
 import pathlib
-import struct
 import urllib.parse
 import warnings
 from collections.abc import Sequence
@@ -16,7 +14,7 @@ import numpy as np
 import pygltflib
 from jaxtyping import Float, Int
 
-from dal_jax.runtime import files
+from dal_jax.runtime import door, files
 from dal_jax.runtime.errors import InputError
 
 _COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
@@ -93,12 +91,9 @@ def _local(node: pygltflib.Node, entry: str) -> Float[np.ndarray, "4 4"]:
 
 # --- The file ---
 
-_UNREADABLE = (
-    OSError, ValueError, TypeError, AttributeError, LookupError, OverflowError, MemoryError, RecursionError,
-    struct.error, binascii.Error, np.linalg.LinAlgError,
-)  # fmt: skip
 _COMPRESSED = ("KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression")
 _TRIANGLES = 4
+_LARGEST_FILE = 1 << 30
 _FARTHEST_M = 1e6
 
 
@@ -135,7 +130,7 @@ def read(path: pathlib.Path) -> SkinnedMesh:
                 raise ValueError(f"extension {name}: the mesh is compressed; export it without compression")
         with np.errstate(over="ignore", invalid="ignore"):  # looked at when all is done
             return _Reader(path, content).mesh()
-    except _UNREADABLE as error:
+    except door.UNREADABLE as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         if isinstance(error, OSError) and error.strerror:
             raise InputError(f"{error.filename or path}: cannot be read: {error.strerror}") from error
@@ -143,7 +138,7 @@ def read(path: pathlib.Path) -> SkinnedMesh:
 
 
 def _load(path: pathlib.Path) -> pygltflib.GLTF2:
-    data = path.read_bytes()
+    data = door.contents(path, _LARGEST_FILE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about chunks and extensions that no mesh needs
         try:
@@ -151,7 +146,7 @@ def _load(path: pathlib.Path) -> pygltflib.GLTF2:
                 content = pygltflib.GLTF2.load_from_bytes(data)
             else:
                 content = pygltflib.GLTF2.gltf_from_json(data.decode("utf-8-sig"))
-        except _UNREADABLE as error:
+        except door.UNREADABLE as error:
             raise ValueError(f"not a readable glTF file: {error}") from error
     if content is None or not isinstance(content.asset, pygltflib.Asset):
         raise ValueError("not a readable glTF file: no JSON in it")
@@ -313,10 +308,11 @@ def _buffer(folder: pathlib.Path, content: pygltflib.GLTF2, number: int) -> byte
             raise ValueError(f"buffers[{number}].uri: a data URI that is not base64")
         return base64.b64decode(text, validate=True)
     name = urllib.parse.unquote(uri)
-    relative = files.name_inside(name)
-    if relative is None:
-        raise ValueError(f"buffers[{number}].uri {name[:60]!r} leaves the file's folder")
-    return (folder / relative).read_bytes()
+    try:
+        path = files.below(folder, name)
+    except InputError:
+        raise ValueError(f"buffers[{number}].uri {name[:60]!r} leaves the file's folder") from None
+    return door.contents(path, _LARGEST_FILE)
 
 
 def _humanoid(content: pygltflib.GLTF2) -> dict[str, int]:

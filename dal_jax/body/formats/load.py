@@ -16,7 +16,7 @@ from dal_jax.body import template
 from dal_jax.body.formats import npz
 from dal_jax.body.formats.npz import Fields
 from dal_jax.body.template import SmplModel, Template
-from dal_jax.runtime import archives
+from dal_jax.runtime import door
 from dal_jax.runtime.errors import needs_extra
 
 FREE_BODY = npz.FREE_BODY
@@ -63,9 +63,9 @@ def is_smpl(path: str | pathlib.Path) -> bool:
     if path.suffix.lower() == ".pkl":
         return True
     try:
-        with zipfile.ZipFile(path) as archive:
+        with door.opened(path) as file, zipfile.ZipFile(file) as archive:
             return "v_template.npy" in archive.namelist()
-    except archives.UNREADABLE:
+    except door.UNREADABLE:
         return False
 
 

@@ -11,16 +11,9 @@ import pickle
 import pickletools
 import re
 import reprlib
-import struct
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
-
-UNREADABLE = (
-    pickle.UnpicklingError, ValueError, TypeError, AttributeError, LookupError, EOFError, OverflowError, MemoryError,
-    RecursionError, ImportError, struct.error,
-)  # fmt: skip
-"""What damaged pickles raise (found by changing bytes at random); the refusal of a name among them."""
 
 _LARGEST_KEY = 2**60  # smaller ones are their own hashes
 MOST_STEPS = 100_000
@@ -37,7 +30,7 @@ def load(content: bytes) -> object:
     Python 2's text and bytes are both read as latin-1, as NumPy's arrays of that age need.
 
     Raises:
-      UNREADABLE: the pickle is damaged, or names a class or function that is not on the list.
+      door.UNREADABLE: the pickle is damaged, or names a class or function that is not on the list.
     """
     return load_first(content)[0]
 

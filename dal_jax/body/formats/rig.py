@@ -11,6 +11,7 @@ from jaxtyping import Float
 from dal_jax.body import skeleton
 from dal_jax.body.formats import carry_over, npz
 from dal_jax.body.formats.gltf_file import SkinnedMesh
+from dal_jax.runtime import door
 from dal_jax.runtime.errors import InputError
 
 RIGS = npz.ASSETS / "rigs.yaml"
@@ -112,7 +113,7 @@ def _look_up(table: Table, bones: dict[str, list[int]], own: pathlib.Path) -> di
 def _read(path: pathlib.Path) -> Table:
     """Read a user's table: SMPL's joint names to a bone or a list of bones."""
     try:
-        content = yaml.safe_load(path.read_bytes())
+        content = yaml.safe_load(door.contents(path, 1 << 24))
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a readable table: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(content, dict):

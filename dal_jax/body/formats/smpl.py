@@ -8,7 +8,7 @@ from jaxtyping import Float, Integer
 from dal_jax.body import skeleton
 from dal_jax.body.formats import array_pickle, carry_over, pickles
 from dal_jax.body.formats.npz import Fields
-from dal_jax.runtime import archives
+from dal_jax.runtime import archives, door
 from dal_jax.runtime.errors import InputError
 
 VERTICES, FACES = 6890, 13776
@@ -49,7 +49,7 @@ def _unpickled(content: bytes) -> np.ndarray:
     """
     try:
         return array_pickle.array_of(pickles.load(content))
-    except pickles.UNREADABLE as error:
+    except door.UNREADABLE as error:
         raise InputError(array_pickle.reason(error)) from error
 
 

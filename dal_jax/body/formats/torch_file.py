@@ -10,7 +10,6 @@ import math
 import pathlib
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,10 +18,8 @@ import numpy as np
 from dal_jax.body.formats import pickles
 from dal_jax.body.formats.array_pickle import Room, reason
 from dal_jax.body.formats.pickles import Record, record
+from dal_jax.runtime import door
 from dal_jax.runtime.errors import InputError
-
-UNREADABLE = (OSError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error, *pickles.UNREADABLE)
-"""What damaged files raise."""
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the second layout
 _LARGEST_FILE = 2**30
@@ -59,7 +56,7 @@ class TorchFile(NamedTuple):
         """Return the array that a record stands for.
 
         Raises:
-          UNREADABLE: it stands for none, or its parts contradict each other.
+          door.UNREADABLE: it stands for none, or its parts contradict each other.
         """
         if not isinstance(tensor, Record) or tensor.kind != "tensor":
             raise ValueError(f"holds {getattr(tensor, 'kind', type(tensor).__name__)!r}, expected a tensor")
@@ -89,15 +86,12 @@ def read(path: pathlib.Path, more: pickles.Allowed) -> TorchFile:
       errors.InputError: it cannot be read, is no such file, or names anything else; one line.
     """
     try:
-        size = path.stat().st_size
-        if size > _LARGEST_FILE:
-            raise ValueError(f"{size} bytes, at most {_LARGEST_FILE}")
-        content = path.read_bytes()
-        room = Room(2**28 + 4 * size)
+        content = door.contents(path, _LARGEST_FILE)
+        room = Room(2**28 + 4 * len(content))
         if content.startswith(b"PK"):
             return _of_archive(content, more, room)
         return _of_pickles(content, more, room)
-    except UNREADABLE as error:
+    except door.UNREADABLE as error:
         raise InputError(f"{path}: {reason(error)}") from error
 
 

@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse
 
 from dal_jax.body.formats import array_pickle, pickles
+from dal_jax.runtime import door
 from dal_jax.runtime.errors import InputError
 from tests.body import smpl_files
 from tests.body.smpl_files import Ch, MatVecMult, Select
@@ -75,7 +76,7 @@ def test_sizes_that_lie_are_refused():
         _read(whole.replace(b"M,\x01\x85", b"M-\x01\x85"))
     matrix = scipy.sparse.csc_matrix(np.eye(4))
     matrix.indices[2] = 2**30
-    with pytest.raises(pickles.UNREADABLE):
+    with pytest.raises(door.UNREADABLE):
         _read(pickle.dumps(matrix))
 
 
@@ -89,7 +90,7 @@ def test_one_object_named_many_times_is_counted_many_times():
     chained = Ch(np.arange(4.0))
     for _ in range(14):
         chained = Select({"a": chained, "idxs": Select({"a": chained, "idxs": np.arange(4)})})
-    with pytest.raises(pickles.UNREADABLE, match="deep|larger, or more"):
+    with pytest.raises(door.UNREADABLE, match="deep|larger, or more"):
         _read(smpl_files.old_pickle(chained))
     wide = scipy.sparse.csr_matrix((1, 2**28))
     with pytest.raises(ValueError, match="sparse matrix of shape"):
@@ -122,6 +123,6 @@ def test_damage_anywhere_is_refused_or_harmless():
             fields = pickles.load(bytes(damaged))
             for value in fields.values():
                 array_pickle.array_of(value)
-        except pickles.UNREADABLE:
+        except door.UNREADABLE:
             refused += 1
     assert refused > 1000

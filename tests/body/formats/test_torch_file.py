@@ -12,6 +12,7 @@ import pytest
 
 from dal_jax.body.formats import torch_file
 from dal_jax.body.formats.pickles import record
+from dal_jax.runtime import door
 from dal_jax.runtime.errors import InputError
 from tests import damage
 
@@ -120,7 +121,7 @@ def test_damage_anywhere_is_refused_or_harmless(path):
                 held.array(one["scores"])
                 for person in one["pred_densepose"]:
                     held.array(person.state["labels"])
-        except torch_file.UNREADABLE as error:
+        except door.UNREADABLE as error:
             raise InputError(str(error)) from error
 
     assert damage.refusals(path, arrays, 400) > 50
