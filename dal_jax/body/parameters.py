@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from dal_jax.body.template import WIDENED
 from dal_jax.runtime import struct
 
 UPRIGHT_FACING_CAMERA = ((1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, -1.0))
@@ -56,3 +57,19 @@ def fix_gauge(parameters: BodyParameters) -> BodyParameters:
         segment_scale=parameters.segment_scale / common[..., None],
         camera_scale=parameters.camera_scale * common,
     )
+
+
+def with_segment_girth(
+    parameters: BodyParameters, usual: Float[Array | np.ndarray, "48"] | None = None
+) -> BodyParameters:
+    """Return parameters of anisotropic scales, whose segment girths are their own, times their girth.
+
+    usual: log girths of bodies that have neither; None: 0.
+    """
+    own, girth = parameters.segment_girth, parameters.girth
+    if own is None and girth is None and usual is not None:
+        own = jnp.exp(jnp.asarray(usual).reshape(24, 2))
+    own = jnp.broadcast_to(1.0 if own is None else own, (*jnp.shape(parameters.camera_scale), 24, 2))
+    if girth is not None:
+        own = own * jnp.asarray(girth)[..., None, None] ** np.broadcast_to(WIDENED[:, None], own.shape)
+    return dataclasses.replace(parameters, girth=None, segment_girth=own)

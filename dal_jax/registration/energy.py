@@ -19,11 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dal_jax.body import cameras, joint_limits, kinematics, rotations, skinning
+from dal_jax.body import cameras, joint_limits, kinematics, parameters as parameters_lib, rotations, skinning
 from dal_jax.body.cameras import Pinhole
 from dal_jax.body.kinematics import Segments
 from dal_jax.body.parameters import BodyParameters, fix_gauge
-from dal_jax.body.template import WIDENED, Template
+from dal_jax.body.template import Template
 from dal_jax.observations.observation import Expected
 from dal_jax.observations.residuals import Target, dense_residual, keypoint_residual
 from dal_jax.registration.priors import PosePrior, ShapePrior
@@ -101,13 +101,10 @@ class Objective:
         return dataclasses.replace(self, weights=dataclasses.replace(self.weights, **changes))
 
     def start_from(self, parameters: BodyParameters) -> BodyParameters:
-        """Return a start with the unknowns that the objective has.
-
-        A girth where a prior on girths is on, segment girths where scales are anisotropic; a girth becomes theirs.
-        """
+        """Return a start with the unknowns that the objective has: a girth, segment girths or neither."""
         prior = self.active_shape()
         if self.scales == "anisotropic":
-            return _with_segment_girth(parameters, prior)
+            return parameters_lib.with_segment_girth(parameters, None if prior is None else prior.mean[23:])
         if parameters.segment_girth is not None:
             parameters = dataclasses.replace(parameters, segment_girth=None)
         if prior is None or prior.girth is None:
@@ -134,17 +131,6 @@ class Objective:
         if self.scales == "anisotropic" and self.shape.girth is not None:
             raise ValueError("a shape prior of anisotropic scales has a girth: segment girths stand for it")
         return self.shape
-
-
-def _with_segment_girth(parameters: BodyParameters, prior: ShapePrior | None) -> BodyParameters:
-    """Return parameters with segment girths: their own, else those of their girth, else the prior's."""
-    own, girth = parameters.segment_girth, parameters.girth
-    if own is None and girth is None and prior is not None:
-        own = jnp.exp(jnp.asarray(prior.mean)[23:].reshape(24, 2))
-    own = jnp.broadcast_to(1.0 if own is None else own, (*jnp.shape(parameters.camera_scale), 24, 2))
-    if girth is not None:
-        own = own * jnp.asarray(girth)[..., None, None] ** np.broadcast_to(WIDENED[:, None], own.shape)
-    return dataclasses.replace(parameters, girth=None, segment_girth=own)
 
 
 def as_arrays(objective: Objective) -> Objective:

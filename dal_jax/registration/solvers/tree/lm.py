@@ -37,6 +37,17 @@ root's unknowns: its Hessian is used as it is. Energy and gradient are those at 
 the covariance. A girth that all segments share (`kinematics`) is one more such column: y moves by h = s G g P (v - J)
 a unit of t = log g, so (2) holds with [J_k, h_k] in place of J_k, and its blocks need the same moments.
 
+Anisotropic scales. S_k = s_k E_k diag(1, b_k1, b_k2) E_k' (`kinematics`) has two unknowns more, c_ka = log b_ka: six
+a node. y = G S (v - J) moves by h_ka = f_ka (n_ka' v) a unit of c_ka, f_ka = s b_ka G e_ka the image of a girth axis
+and n_ka' v the coordinate of v along it, so (2) holds with [J_k, h_k1, h_k2], and its blocks need M n_ka of the same
+moments M. As what a segment is wider moves no other segment, (1) stays as it is: c_k is coupled to (dp_k, u_k), by the
+prior to z, and to nothing else, and is eliminated before the tree is climbed:
+
+    Q_k <- Q_k - B' (C + w / D + damping)^-1 B,      B = rows c of the quadratic over (dp, u, 1, z)            (4)
+
+What goes up the tree stays 7 wide, and after the way down c_k follows from (dp_k, u_k, z). The prior's 48 girths c are
+rows of R, L and D beside the edges' (`priors`); L_scale pulls c to 0.
+
 Substituting back from the root gives every r. The camera's scale is the common factor of the segment scales here, and
 is split off by the caller; all lengths are in crop units.
 
