@@ -162,15 +162,12 @@ class Fitter:
         mesh = _mesh(config.devices)
         self.devices = mesh.size
         self._config = config
-        self._fit = _compiled(
-            config.optimizer, config.starts, int(config.steps), config.schedule, mesh, config.information
-        )
+        self._fit = _compiled(config.optimizer, config.starts, config.schedule, mesh, config.information)
         self._people = NamedSharding(mesh, PartitionSpec("data"))
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self._template = template
-        self._constants = jax.device_put(
-            (template, as_arrays(objective), float(config.learning_rate), float(config.tolerance)), self._everywhere
-        )
+        options = SolverOptions(int(config.steps), float(config.learning_rate), float(config.tolerance))
+        self._constants = jax.device_put((template, as_arrays(objective), options), self._everywhere)
         self._trees: dict[str, TreeModel] = {}
 
     def __call__(
@@ -240,20 +237,23 @@ def _arrived(fit: Fit, count: int) -> Fit:
 
 
 @functools.cache
-def _compiled(optimizer: str, starts: str, steps: int, schedule: str, mesh: Mesh, information: bool):
+def _compiled(optimizer: str, starts: str, schedule: str, mesh: Mesh, information: bool):
     """Return the jitted fit of one chunk; one compilation for each of these and each shape."""
 
-    def fit_shard(tree, template, objective, learning_rate, tolerance, observations, given) -> Fit:
-        options = SolverOptions(steps, learning_rate, tolerance)
+    def fit_shard(tree, template, objective, options, observations, given) -> Fit:
         with jax.default_matmul_precision("highest"):  # TF32 and bfloat16 products would cost millimetres
             target = residuals.make_target(template, observations)
             start = starts_lib.starts(template, target, starts, given, objective)
-            for stage in schedules.stages(schedule, objective):
+            stages = schedules.stages(schedule, objective)
+
+            def run_stage(start, stage):
                 solution = solve.solve(optimizer, Batch(template, tree, target, stage, start), options)
-                start = solution.state
+                return solution.state, solution
+
+            solution = _through(run_stage, stages, stages[0].start_from(start))
             best = _best(solution)
             if information:
-                batch = Batch(template, tree, target, stage, best.parameters)
+                batch = Batch(template, tree, target, stages[-1], best.parameters)
                 best = dataclasses.replace(best, information=solve.information(batch))
             return best
 
@@ -261,11 +261,20 @@ def _compiled(optimizer: str, starts: str, steps: int, schedule: str, mesh: Mesh
     sharded = jax.shard_map(
         fit_shard,
         mesh=mesh,
-        in_specs=(everywhere,) * 5 + (split, split),
+        in_specs=(everywhere,) * 4 + (split, split),
         out_specs=split,
         check_vma=False,  # optax's line search mixes constants into its carries
     )
     return jax.jit(sharded)
+
+
+def _through(run_stage: Callable, stages: tuple[Objective, ...], start: BodyParameters) -> Solution:
+    """Run the stages after each other; return what the last one found. They share one program: a scan."""
+    if len(stages) == 1:
+        return run_stage(start, stages[0])[1]
+    stacked = jax.tree.map(lambda *numbers: jnp.stack([jnp.asarray(number) for number in numbers]), *stages)
+    _, solutions = jax.lax.scan(run_stage, start, stacked)
+    return jax.tree.map(lambda leaf: leaf[-1], solutions)
 
 
 def _best(solution: Solution) -> Fit:

@@ -23,7 +23,7 @@ def poses(sd=NOISE["pose"]) -> PosePrior:
 
 
 @functools.cache
-def people(count=96, seed=0):
+def people(count=32, seed=0):
     """Return (truth, observations, fits, precisions): inverse variances of NOISE, which is small, so all is linear."""
     template, random = small_problem.small_template(), np.random.default_rng(seed)
     truth = small_problem.random_people(count, seed=seed, pose_sd=NOISE["pose"])

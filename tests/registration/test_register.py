@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial import transform
 
-from dal_jax.body import parameters
+from dal_jax.body import kinematics, parameters
 from dal_jax.observations import residuals
 from dal_jax.registration import register, starts as starts_lib
 from dal_jax.registration.energy import EnergyWeights, Objective
@@ -19,7 +19,7 @@ from tests.registration import small_problem
 
 FLOAT32 = 1e-5
 ENERGY_FLOAT32 = 1e-4  # relative: rotations by products against exponentials; a 3 x 3 solve in float32
-PEOPLE = 7
+PEOPLE, POINTS = 7, 120
 OBJECTIVE = Objective()
 
 
@@ -39,7 +39,7 @@ def _look(batch, options):
 
 @pytest.fixture(scope="module", autouse=True)
 def traces():
-    """Offer the solver as `look`; return a list that grows by one whenever it is traced."""
+    """Offer the solver as `look`, and by names for which nothing is compiled; the list grows whenever it is traced."""
     seen = []
 
     def solve(batch, options):
@@ -47,7 +47,8 @@ def traces():
         return _look(batch, options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SOLVERS, "look", solve)
+        for name in ("look", "look once", "look ahead"):
+            patch.setitem(SOLVERS, name, solve)
         yield seen
 
 
@@ -63,7 +64,7 @@ def template():
 @pytest.fixture(scope="module")
 def observed():
     """Return people who look at every side, so badly seen that the closed form often errs."""
-    return small_problem.observe(small_problem.random_people(PEOPLE, seed=6, pose_sd=0.6), seed=7, noise=0.3)
+    return small_problem.observe(small_problem.random_people(PEOPLE, seed=6, pose_sd=0.6), 7, POINTS, noise=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +134,7 @@ def test_headings_are_the_closed_form_and_its_turns(template, observed, headings
 def test_given_starts_come_after_the_configured_ones(template):
     """The best and the worst start are handed over: of the four headings and two given ones, number 5 wins."""
     perfect = small_problem.random_people(PEOPLE, seed=1, pose_sd=0.0)
-    seen = small_problem.observe(perfect.replace(segment_scale=np.ones((PEOPLE, 24), np.float32)), seed=2)
+    seen = small_problem.observe(perfect.replace(segment_scale=np.ones((PEOPLE, 24), np.float32)), 2, POINTS)
     far = perfect.replace(translation=perfect.translation + np.float32(3))
     fit = register.register(template, seen, _config(starts="headings4"), OBJECTIVE, [far, perfect])
     np.testing.assert_array_equal(fit.start, 5)
@@ -158,7 +159,7 @@ def test_one_compilation_a_shape(traces, template, observed, given):
     already = len(traces)
 
     def compiled(people, objective=OBJECTIVE, **changes):
-        config = _config(steps=2, **changes)  # steps that no other test takes: nothing is compiled yet
+        config = _config(optimizer="look once", **changes)
         rows = jax.tree.map(lambda leaf: leaf[:people], (observed, given))
         register.register(template, rows[0], config, objective, rows[1])
         return len(traces) - already
@@ -166,13 +167,13 @@ def test_one_compilation_a_shape(traces, template, observed, given):
     assert compiled(7) == 1, "two chunks, the last one filled up"
     assert compiled(3) == 1, "fewer people than a chunk"
     other = Objective(EnergyWeights(dense=1.0, keypoint=2.0, scale=3.0, joint=4.0, det=5.0))
-    assert compiled(7, other, learning_rate=0.5) == 1, "weights and learning rate are values, not shapes"
+    assert compiled(7, other, learning_rate=0.5, steps=3) == 1, "weights, learning rate and steps are no shapes"
     assert compiled(7, batch=8) == 2
 
 
 def test_a_prepared_fitter_gives_what_register_gives(traces, template, observed, given):
     """From host arrays and from what is on the device, and it compiles once a number of people."""
-    config = _config(batch=PEOPLE, steps=4)  # steps that no other test takes
+    config = _config(optimizer="look ahead", batch=PEOPLE)
     wanted = register.register(template, observed, config, OBJECTIVE, given)
     already = len(traces)
     fitter = Fitter(template, config, OBJECTIVE)
@@ -225,10 +226,10 @@ def test_a_prepared_fitter_spreads_people_over_devices(template, observed, given
         fitter(four[0], [jax.tree.map(lambda leaf: leaf[:5], given[0])])
 
 
-# --- with Levenberg-Marquardt, compiled once: four people a chunk, four headings each ---
+# --- with Levenberg-Marquardt, compiled once: four people a device, four headings each ---
 
 LM = RegistrationConfig("lm", steps=10, starts="headings4", batch=4)
-MASKED = 20
+MASKED = 40
 
 
 @pytest.fixture(scope="module")
@@ -283,3 +284,42 @@ def test_masked_entries_do_not_pull(template, four, fit):
     one, other = (register.register(template, _masked(four, seed), LM, OBJECTIVE) for seed in (8, 9))
     jax.tree.map(np.testing.assert_array_equal, one, other)
     assert np.all(one.energy < fit.energy), "fewer terms are left to explain"
+
+
+@jax.jit
+@jax.vmap
+def _joints(person):
+    posed = kinematics.pose_skeleton(small_problem.small_template(), person.rotation, person.pose, person.segment_scale)
+    return person.camera_scale * posed.position
+
+
+def _error_m(fit, people):
+    """Return the median distance of joints from the truth's."""
+    apart = np.asarray(_joints(fit.parameters)) - np.asarray(_joints(people))
+    return np.median(np.linalg.norm(apart, axis=-1))
+
+
+def test_noiseless_people_are_recovered(template):
+    people = small_problem.random_people(8, seed=5, pose_sd=0.2, turn=0.5)
+    objective = Objective(EnergyWeights(keypoint=100.0, scale=0.01, joint=1e-4))
+    observed = small_problem.observe(people, 6, POINTS)
+    fit = register.register(template, observed, dataclasses.replace(LM, steps=60), objective)
+    assert np.median(fit.energy) < 0.05, "a perfect explanation exists"
+    assert _error_m(fit, people) < 0.01
+
+
+def test_a_robust_loss_forgets_wrong_correspondences(template):
+    """A tenth of the points put anywhere: graduated robust fits stay near those without, squared ones do not."""
+    people = small_problem.random_people(8, seed=5, pose_sd=0.2, turn=0.5)
+    clean, rng = small_problem.observe(people, 6, POINTS, noise=0.005), np.random.default_rng(0)
+    wrong = rng.random(clean.point_confidence.shape) < 0.1
+    position = np.where(wrong[..., None], rng.uniform(-1, 1, clean.point_position.shape), clean.point_position)
+    spoiled = clean.replace(point_position=position.astype(np.float32))
+
+    def error_m(observed, schedule="constant"):
+        config = dataclasses.replace(LM, steps=20, schedule=schedule)
+        return _error_m(register.register(template, observed, config, Objective(EnergyWeights(keypoint=10.0))), people)
+
+    without = error_m(clean)
+    assert error_m(spoiled, "graduated") < 1.3 * without
+    assert error_m(spoiled) > 2.0 * without

@@ -1,6 +1,5 @@
 """What solvers share: their options, their result, and the loop of every method whose steps may go uphill."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,7 @@ State = Any
 WINDOW = 10
 
 
-@dataclasses.dataclass(frozen=True)
+@struct.dataclass
 class SolverOptions:
     """How far a solver goes.
 

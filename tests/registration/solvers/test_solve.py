@@ -21,20 +21,12 @@ from tests.registration import small_problem
 
 FLOAT32 = 1e-5
 ENERGY_FLOAT32 = 1e-4  # relative: rotations by products against rotations by exponentials
-STEPS = {"lm": 30, "dense_lm": 15, "gauss_newton": 15, "adam": 500, "lbfgs": 300, "optax.adabelief(b1=0.8)": 500}
+STEPS = {"lm": 30, "dense_lm": 15, "gauss_newton": 15, "adam": 500, "lbfgs": 300}
 # Of the lowest energy. Second order: they stop within a percent of each other; first order: measured up to 1.05.
-MARGIN = {
-    "lm": 1.01,
-    "dense_lm": 1.01,
-    "gauss_newton": 1.01,
-    "adam": 1.10,
-    "lbfgs": 1.10,
-    "optax.adabelief(b1=0.8)": 1.10,
-}
+MARGIN = {"lm": 1.01, "dense_lm": 1.01, "gauss_newton": 1.01, "adam": 1.10, "lbfgs": 1.10}
 LEARNING_RATE = 0.03
 OBJECTIVE = Objective(EnergyWeights(keypoint=100.0, scale=10.0, joint=1.0))  # stiff enough for one minimum nearby
 every_solver = pytest.mark.parametrize("name", STEPS)
-most_solvers = pytest.mark.parametrize("name", [name for name in STEPS if name != "optax.adabelief(b1=0.8)"])
 
 
 def _near(people, seed=3):
@@ -111,7 +103,7 @@ def test_reaches_the_low_energy_of_the_best(problem, solved, score, name):
     assert np.all(solved[name].steps == STEPS[name])
 
 
-@most_solvers
+@every_solver
 def test_who_arrived_is_known_by_the_last_decrease(solved, name):
     assert np.all(solved[name].relative_decrease < 0.02)
 
@@ -274,41 +266,51 @@ def blendshaped(tmp_path_factory):
     template = load.load_body(path, pose_blendshapes=True)
     rng = np.random.default_rng(2)
     face, barycentric = rng.integers(0, 40, 120), rng.dirichlet(np.ones(3), 120).astype(np.float32)
-    truth = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), small_problem.random_people(1, seed=3, pose_sd=0.3))
-    points = skinning.surface_points(template, face, barycentric)
-    segments = kinematics.pose_skeleton(template, truth.rotation, truth.pose, truth.segment_scale)
-    place = lambda x: cameras.project(x, truth.camera_scale, truth.translation)  # noqa: E731
-    joints = skinning.h36m_joints(template, segments)
+    truth = jax.tree.map(lambda leaf: leaf[0], small_problem.random_people(1, seed=3, pose_sd=0.3))
+
+    @jax.jit
+    def seen(truth):
+        points = skinning.surface_points(template, face, barycentric)
+        segments = kinematics.pose_skeleton(template, truth.rotation, truth.pose, truth.segment_scale)
+        place = lambda x: cameras.project(x, truth.camera_scale, truth.translation)  # noqa: E731
+        joints = skinning.h36m_joints(template, segments)
+        planar, depth = place(joints), truth.camera_scale * joints[:, 2]
+        return points, place(skinning.skin_points(template, segments, points)), planar, depth
+
+    points, dense, planar, depth = seen(truth)
     target = Target(
         points=points,
         observation=Observation(
-            point_position=place(skinning.skin_points(template, segments, points)),
+            point_position=dense,
             point_face=face,
             point_barycentric=barycentric,
-            point_confidence=jnp.ones(120),
-            keypoint_position=place(joints),
-            keypoint_confidence=jnp.ones(17),
-            depth=truth.camera_scale * joints[:, 2],
-            depth_confidence=jnp.ones(17),
-            box_px=jnp.ones(4),
+            point_confidence=np.ones(120, np.float32),
+            keypoint_position=planar,
+            keypoint_confidence=np.ones(17, np.float32),
+            depth=depth,
+            depth_confidence=np.ones(17, np.float32),
+            box_px=np.ones(4, np.float32),
         ),
     )
-    batch = lambda tree: jax.tree.map(lambda leaf: leaf[None], tree)  # noqa: E731
-    return template, batch(target), _near(jax.tree.map(np.asarray, batch(truth)))
+    batch = lambda tree: jax.tree.map(lambda leaf: np.asarray(leaf)[None], tree)  # noqa: E731
+    return template, batch(target), _near(batch(truth))
 
 
 def test_dense_lm_fits_a_body_with_pose_blendshapes(blendshaped):
     template, target, start = blendshaped
     objective, tree = Objective(EnergyWeights(scale=0.1, joint=1e-4)), model.build(template)
 
-    def fit(points, template):
-        seen = target.replace(points=points)
-        batch = Batch(template, tree, seen, objective, start)
+    @_quickly
+    def fit(size):
+        """Fit with the blendshapes times `size`."""
+        points = target.points.replace(pose_blendshapes=size * target.points.pose_blendshapes)
+        scaled = template.replace(
+            pose_blendshapes=size * template.pose_blendshapes, keypoint_blendshapes=size * template.keypoint_blendshapes
+        )
+        batch = Batch(scaled, tree, target.replace(points=points), objective, start)
         return solve_lib.solve("dense_lm", batch, SolverOptions(20)).energy
 
-    with_them = _quickly(fit)(target.points, template)
-    plain = template.replace(pose_blendshapes=None, keypoint_blendshapes=None)
-    without = _quickly(fit)(target.points.replace(pose_blendshapes=None), plain)
+    with_them, without = fit(1.0), fit(0.0)
     assert with_them < 0.1, "the truth costs no more than its priors"
     assert without > 10 * with_them
 
