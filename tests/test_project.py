@@ -48,7 +48,7 @@ OPTIONAL_IMPORTS = {
     "smplx",
     "tensorboardX",
 }  # of the assets, of `make bench`, `usd`, `viewer`; used where installed
-NEEDED_UNSEEN = {"array-record"}  # the file format of tensorflow-datasets
+NEEDED_UNSEEN = {"array-record", "flatbuffers"}  # the file formats of tensorflow-datasets and of jax.export
 EXTRAS_AT_RUN_TIME = ("data", "gltf", "viewing")  # together: `all`
 LARGE_EXTRAS = ("detect",)  # at run time too, but not in `all`
 

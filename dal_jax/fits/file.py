@@ -17,7 +17,7 @@ from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation, crop_from_px, px_from_crop
 from dal_jax.observations.observations import Observations
 from dal_jax.observations.person import AnnotatedPerson, Rejected
-from dal_jax.runtime import archives, files
+from dal_jax.runtime import archives, files, programs
 from dal_jax.runtime.errors import InputError
 
 
@@ -217,7 +217,7 @@ def _ids(values: list[int | str]) -> np.ndarray:
     return np.array([str(value) for value in values], np.str_)
 
 
-@jax.jit
+@programs.kept
 @functools.partial(jax.vmap, in_axes=(None, 0, 0))
 def _joints(
     template: Template, parameters: BodyParameters, pinhole: Pinhole | None
@@ -249,10 +249,10 @@ def in_camera(fits: FitRows, intrinsics_px: Float[np.ndarray, "n 4"]) -> dict[st
     }
 
 
-_placed = jax.jit(jax.vmap(cameras.camera_from_crop))
+_placed = programs.kept(jax.vmap(cameras.camera_from_crop))
 
 
-@jax.jit
+@programs.kept
 @jax.vmap
 def _turned(
     rotation: Float[Array, "3 3"], box_px: Float[Array, "4"], intrinsics_px: Float[Array, "4"]

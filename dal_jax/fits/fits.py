@@ -20,7 +20,7 @@ from dal_jax.fits.file import FitRows
 from dal_jax.observations.following import Frames
 from dal_jax.observations.observations import Observations
 from dal_jax.observations.person import AnnotatedPerson, Annotations
-from dal_jax.runtime import files
+from dal_jax.runtime import files, programs
 from dal_jax.uncertainty import measurements
 from dal_jax.uncertainty.measurements import Measurement
 from dal_jax.uncertainty.verdict import Verdict
@@ -322,7 +322,7 @@ def load_fits(path: str | pathlib.Path, body: Template | None = None) -> Fits:
     return Fits(**{field.name: getattr(rows, field.name) for field in dataclasses.fields(rows)}, body=body)
 
 
-@jax.jit
+@programs.kept
 def _vertices(template: Template, parameters: BodyParameters) -> jax.Array:
     segments = kinematics.pose_segments(template, parameters)
     return skinning.skin_vertices(template, segments)

@@ -17,6 +17,7 @@ from dal_jax.body.cameras import Pinhole
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.observations.observation import Observation, px_from_crop
+from dal_jax.runtime import programs
 from dal_jax.viewing import raycast
 from dal_jax.viewing.raycast import Scene
 
@@ -181,13 +182,13 @@ def resize(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "s
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
 
 
-@jax.jit
+@programs.kept
 def _posed_vertices(template: Template, parameters: BodyParameters, pinhole: Pinhole | None) -> jax.Array:
     segments = kinematics.pose_segments(template, parameters)
     return place_in_crop(skinning.skin_vertices(template, segments), parameters, pinhole)
 
 
-@jax.jit
+@programs.kept
 def place_in_crop(
     points_camera: Float[jax.Array | np.ndarray, "n 3"], parameters: BodyParameters, pinhole: Pinhole | None
 ) -> Float[jax.Array, "n 3"]:

@@ -24,7 +24,7 @@ from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.skinning import SurfacePoints
 from dal_jax.body.template import Template
 from dal_jax.observations.observation import Observation
-from dal_jax.runtime import struct
+from dal_jax.runtime import programs, struct
 
 _AWAY = 0.2  # cosine of a normal with the line of sight; at an outline a normal may turn away a little
 
@@ -138,7 +138,7 @@ def far_points(template: Template, parameters: BodyParameters, observation: Obse
     return np.sum(used & (away(template, parameters, observation) > _AWAY), axis=1)
 
 
-@jax.jit
+@programs.kept
 @functools.partial(jax.vmap, in_axes=(None, 0, 0))
 def _away(template: Template, parameters: BodyParameters, observation: Observation) -> Float[Array, "points"]:
     segments, face = kinematics.pose_segments(template, parameters), observation.point_face
@@ -163,7 +163,7 @@ def root_mean_square(
     return np.where(count > 0, np.sqrt(total / np.maximum(count, 1)), np.nan)
 
 
-@jax.jit
+@programs.kept
 @functools.partial(jax.vmap, in_axes=(None, 0, 0))
 def _offsets_crop(
     template: Template, parameters: BodyParameters, observation: Observation

@@ -28,7 +28,7 @@ from dal_jax.registration.solvers.descent import Solution, SolverOptions
 from dal_jax.registration.solvers.solve import Batch, Information
 from dal_jax.registration.solvers.tree import model
 from dal_jax.registration.solvers.tree.model import TreeModel
-from dal_jax.runtime import struct
+from dal_jax.runtime import programs, struct
 
 _CONVERGED_DECREASE = 1e-2
 _CHUNKS_AHEAD = 2  # on their way while the host prepares the next: bounds memory, hides the host
@@ -207,7 +207,7 @@ def score(
     return np.asarray(_score(template, *people, as_arrays(objective)))[: len(observations.point_face)]
 
 
-@jax.jit
+@programs.kept
 def _score(template, observations, parameters, objective):
     target = residuals.make_target(template, observations)
     return jax.lax.map(
@@ -265,7 +265,9 @@ def _compiled(optimizer: str, starts: str, schedule: str, mesh: Mesh, informatio
         out_specs=split,
         check_vma=False,  # optax's line search mixes constants into its carries
     )
-    return jax.jit(sharded)
+    if ":" in optimizer:  # a solver of the caller's own, whose source is not the package's
+        return jax.jit(sharded)
+    return programs.kept(sharded, (optimizer, starts, steps, schedule, mesh.size, information))
 
 
 def _through(run_stage: Callable, stages: tuple[Objective, ...], start: BodyParameters) -> Solution:

@@ -1,11 +1,14 @@
 """Frozen dataclasses that are pytrees, by JAX alone: bodies and observations load without the network library."""
 
+import contextlib
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
+import jax.export
 import numpy as np
 
 from dal_jax.runtime.errors import DivergedError
@@ -27,11 +30,19 @@ def dataclass(cls: type[T]) -> type[T]:
     if not hasattr(frozen, "replace"):
         frozen.replace = dataclasses.replace  # pyright: ignore[reportAttributeAccessIssue]
     fields = dataclasses.fields(frozen)  # pyright: ignore[reportArgumentType]: a dataclass by the line above
-    return jax.tree_util.register_dataclass(
+    jax.tree_util.register_dataclass(
         frozen,
         data_fields=[field.name for field in fields if not field.metadata.get("static")],
         meta_fields=[field.name for field in fields if field.metadata.get("static")],
     )
+    with contextlib.suppress(ValueError):  # a notebook loads a module again: its programs are not kept then
+        jax.export.register_pytree_node_serialization(
+            frozen,
+            serialized_name=f"{frozen.__module__}.{frozen.__qualname__}",
+            serialize_auxdata=lambda static: json.dumps(static).encode(),
+            deserialize_auxdata=lambda static: tuple(json.loads(static)),
+        )
+    return frozen
 
 
 def refuse_not_finite(where: str, figures: Mapping[str, float], weights: Any) -> None:

@@ -23,6 +23,7 @@ from jaxtyping import Array, Bool, Float
 from dal_jax.body import kinematics, skeleton, skinning
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import WIDENED, Template
+from dal_jax.runtime import programs
 
 _BONES = {
     "upper_arm": ("shoulder", "elbow"), "forearm": ("elbow", "wrist"), "thigh": ("hip", "knee"),
@@ -90,7 +91,7 @@ def check_height(height_cm: float | tuple[float, ...]) -> None:
 LEAST_CM, MOST_CM = 40.0, 280.0
 
 
-@jax.jit
+@programs.kept
 def _shares(
     template: Template,
     trunk: Bool[Array, "faces"],

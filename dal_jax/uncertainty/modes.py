@@ -19,6 +19,7 @@ from dal_jax.observations.observation import Observation
 from dal_jax.registration import register
 from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import RegistrationConfig
+from dal_jax.runtime import programs
 
 NAMES = (
     "half_turn", "whole_body", "left_hip", "right_hip", "left_knee", "right_knee", "left_shoulder", "right_shoulder",
@@ -87,7 +88,7 @@ def flip(template: Template, parameters: BodyParameters) -> BodyParameters:
     return dataclasses.replace(repeated, pose=poses, rotation=jnp.stack(flipped)[:, 0])
 
 
-_starts = jax.jit(jax.vmap(flip, in_axes=(None, 0)))
+_starts = programs.kept(jax.vmap(flip, in_axes=(None, 0)))
 
 
 def _relative(template: Template, world: Float[Array, "24 3 3"]) -> Float[Array, "23 3"]:

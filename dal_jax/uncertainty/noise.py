@@ -30,7 +30,7 @@ from dal_jax.registration import priors, register
 from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.registration.priors import PosePrior
 from dal_jax.registration.register import Fit, RegistrationConfig
-from dal_jax.runtime import struct
+from dal_jax.runtime import programs, struct
 from dal_jax.uncertainty import sandwich
 from dal_jax.uncertainty.sandwich import Linearisation, Precisions, Scalar
 
@@ -260,7 +260,7 @@ def alternate(
     return fit, noise
 
 
-@jax.jit
+@programs.kept
 def _moments(template, observations, parameters, used: Precisions, previous: NoiseLevels):
     def one(person):
         with jax.default_matmul_precision("highest"):

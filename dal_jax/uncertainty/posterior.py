@@ -27,7 +27,7 @@ from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation
 from dal_jax.registration import energy, register
 from dal_jax.registration.energy import Unknowns
-from dal_jax.runtime import struct
+from dal_jax.runtime import programs, struct
 from dal_jax.uncertainty import noise as noise_lib, sandwich
 from dal_jax.uncertainty.noise import NoiseLevels
 from dal_jax.uncertainty.sandwich import Precisions, Scalar
@@ -145,7 +145,7 @@ def _energy_gap(template, observations, parameters, noise, modes: BodyParameters
     return np.stack(each, axis=1) - cost(parameters)[:, None]
 
 
-@jax.jit
+@programs.kept
 def _predict(template, people, noise: NoiseLevels, used: Precisions, size: SizePrior) -> Posterior:
     observations, parameters, gap, modes = people
 

@@ -1,0 +1,205 @@
+"""Traced programs, kept on disk between processes: `jax.jit` for what cold processes run.
+
+Of a fit's warm start most is tracing and lowering, which JAX's cache of compiled programs does not save. So what was
+traced and lowered once is kept beside it (`jax.export`), and a later process goes on from there. A program is found by
+a hash over everything that tracing reads: the package's files, what its modules hold, the versions of the libraries,
+JAX's options, the platform and its devices, and the shapes, types and static values of the arguments. Where any of that
+cannot be told, nothing is kept, and the function is traced as ever.
+
+Like JAX's own cache the folder is trusted: who writes to it chooses what this process computes. A file that is damaged,
+cut short or of another program is noticed, and made anew.
+"""
+
+import contextlib
+import functools
+import hashlib
+import importlib.metadata
+import inspect
+import os
+import pathlib
+import platform
+import sys
+import time
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.export
+import numpy as np
+from jax.core import Tracer
+
+from dal_jax.runtime import files
+
+_PACKAGE = __name__.partition(".")[0]
+_ROOT = pathlib.Path(__file__).parent.parent
+_IMPORTED_NS = time.time_ns()
+_LIBRARIES = ("jax", "jaxlib", "numpy", "optax")
+_OPTIONS = (
+    "jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl", "jax_threefry_partitionable",
+    "jax_numpy_dtype_promotion", "jax_numpy_rank_promotion", "jax_debug_nans", "jax_debug_infs", "jax_disable_jit",
+    "jax_default_device",
+)  # fmt: skip
+_PLAIN = (str, int, float, bool, type(None))
+_FOLDER = "programs"  # in that of the compiled ones
+
+
+def kept(function: Callable, variant: tuple = ()) -> Callable[..., Any]:
+    """Return a function jitted, its program kept on disk where JAX keeps compiled ones (`machine.configure`).
+
+        @programs.kept
+        def _predict(template, people): ...
+
+    Args:
+      function: pure, of pytrees of arrays by position; of the package (another is jitted, and not kept).
+      variant: plain values that a closure depends on.
+    """
+    plain = jax.jit(function)
+
+    @functools.wraps(function)
+    def program(*args):  # traced once for each shape, so that JAX finds it as fast as any function in later calls
+        leaves, structure = jax.tree.flatten(args)
+        exported = _exported(function, variant, leaves, structure)
+        return function(*args) if exported is None else exported.call(*leaves)
+
+    jitted = jax.jit(program)
+
+    @functools.wraps(function)
+    def call(*args):
+        # An exported program cannot be batched or differentiated
+        inside = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(args))
+        return (plain if inside else jitted)(*args)
+
+    return call
+
+
+def _exported(function: Callable, variant: tuple, leaves: list, structure) -> jax.export.Exported | None:
+    """Return a function of its arguments' leaves as a traced program, from the disk or kept there; None: not kept."""
+    folder = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+    key = _key(function, variant, leaves, structure) if folder else None
+    if folder is None or key is None:
+        return None
+    path = pathlib.Path(folder) / _FOLDER / f"{function.__name__}-{key.hex()}"
+    if (content := _read(path, key)) is not None:
+        return jax.export.deserialize(bytearray(content))
+
+    def flat(*leaves):
+        return function(*jax.tree.unflatten(structure, leaves))
+
+    flat.__name__ = function.__name__
+    avals = (jax.typeof(leaf) for leaf in leaves)
+    made = jax.export.export(jax.jit(flat))(
+        *(jax.ShapeDtypeStruct(one.shape, one.dtype, weak_type=one.weak_type) for one in avals)
+    )
+    content = bytes(made.serialize())
+    exported = jax.export.deserialize(bytearray(content))  # so that the first process runs what later ones do
+    if exported.out_tree != made.out_tree:
+        return None
+    with contextlib.suppress(OSError):  # a full disk costs time, not the result
+        files.write_bytes(path, key + hashlib.sha256(content).digest() + content)
+    return exported
+
+
+def _read(path: pathlib.Path, key: bytes) -> bytes | None:
+    """Return the program in a file; None where there is none, or another, or a damaged one."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    size = len(key)
+    whole = content[:size] == key and content[size : 2 * size] == hashlib.sha256(content[2 * size :]).digest()
+    return content[2 * size :] if whole else None
+
+
+def _key(function: Callable, variant: tuple, leaves: list, structure) -> bytes | None:
+    """Return a hash over everything that the traced program depends on; None where it cannot be told."""
+    if function.__module__.partition(".")[0] != _PACKAGE:
+        return None
+    try:
+        package = _package()
+        parts = [
+            package, function.__module__, function.__qualname__, _plain(variant), _structure(structure),
+            *(f"{leaf.dtype}{leaf.shape}{leaf.weak_type}" for leaf in map(jax.typeof, leaves)),
+            *(importlib.metadata.version(library) for library in _LIBRARIES), sys.version, platform.machine(),
+            *(f"{name}={getattr(jax.config, name)}" for name in _OPTIONS), os.environ.get("XLA_FLAGS", ""),
+            jax.default_backend(), *(device.device_kind for device in jax.devices()),
+            *_globals(function.__module__),
+        ]  # fmt: skip
+    except (_UnknownError, OSError):
+        return None
+    return hashlib.sha256("\n".join(parts).encode()).digest()
+
+
+class _UnknownError(Exception):
+    """What a program depends on cannot be told."""
+
+
+def _package() -> str:
+    """Return a hash over the package's files, if this process has them as they were when it loaded them."""
+    paths = sorted(path for path in _ROOT.rglob("*") if "__pycache__" not in path.parts and path.is_file())
+    if any(path.stat().st_ctime_ns > _IMPORTED_NS for path in paths):  # edited: what runs is not what the file says
+        raise _UnknownError
+    return _hash(tuple(paths))
+
+
+@functools.cache
+def _hash(paths: tuple[pathlib.Path, ...]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(f"{path.relative_to(_ROOT)} {path.stat().st_size}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _structure(structure) -> str:
+    """Return a pytree's structure in words."""
+    node = structure.node_data()
+    if node is None:
+        return "*" if structure.num_leaves else "None"
+    kind, static = node
+    if kind.__module__.partition(".")[0] not in ("builtins", _PACKAGE):
+        raise _UnknownError
+    children = ", ".join(map(_structure, structure.children()))
+    return f"{kind.__module__}.{kind.__qualname__}{_plain(static)}({children})"
+
+
+def _plain(value: Any) -> str:
+    """Return a value in words, if these say all of it."""
+    if isinstance(value, dict):
+        return f"{{{_plain(list(value.items()))}}}"
+    if isinstance(value, (tuple, list)):
+        return f"({', '.join(map(_plain, value))})"
+    if type(value) not in _PLAIN:
+        raise _UnknownError
+    return repr(value)
+
+
+def _globals(module: str) -> Iterator[str]:
+    """Yield what a module, and those that it uses, hold, in words, so that what a script replaces in them is told."""
+    to_do, done = [module], {__name__}
+    while to_do:
+        name = to_do.pop()
+        if name in done or name.partition(".")[0] != _PACKAGE or name not in sys.modules:
+            continue
+        done.add(name)
+        if hasattr(sys.modules[name], "__path__"):  # a package: its names are the modules that were loaded so far
+            continue
+        for key, value in sorted(vars(sys.modules[name]).items()):
+            yield from _words(f"{name}.{key}", value)
+            if isinstance(value, type) and value.__module__ == name:
+                for attribute, inner in sorted(vars(value).items()):
+                    yield from _words(f"{name}.{key}.{attribute}", inner)
+            home = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
+            if isinstance(home, str):
+                to_do.append(home)
+
+
+def _words(name: str, value: Any) -> Iterator[str]:
+    if isinstance(value, np.ndarray):
+        yield f"{name} {value.dtype}{value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
+    elif callable(value):
+        inner, home = inspect.unwrap(value), getattr(value, "__module__", None)
+        if (code := getattr(inner, "__code__", None)) is not None:  # wrapped by what checks shapes it is traced apart
+            yield f"{name} {home} {code.co_qualname} {code.co_firstlineno} {inner is not value}"
+    elif not name.endswith("__"):
+        with contextlib.suppress(_UnknownError):
+            yield f"{name} {_plain(value)}"
