@@ -30,6 +30,33 @@ class Pinhole:
     centre: Float[Array | np.ndarray, "*batch 2"]
 
 
+@struct.dataclass
+class Views:
+    """Cameras of full perspective that see one moment (leading axes batch), about a frame that they share.
+
+    Lengths are in the unit of that frame, its origin near the body: camera axes Y = R X + o.
+
+    rotation: R, shared axes to the camera's. origin: o.
+    focal, centre: as a crop in each view sees them, see `Pinhole`. Weak perspective is a camera that is far away.
+    """
+
+    rotation: Float[Array | np.ndarray, "*batch views 3 3"]
+    origin: Float[Array | np.ndarray, "*batch views 3"]
+    focal: Float[Array | np.ndarray, "*batch views"]
+    centre: Float[Array | np.ndarray, "*batch views 2"]
+
+    def project(self, points: Float[Array, "points 3"]) -> Float[Array, "views points 2"]:
+        """Return where each view's crop has points of the shared frame."""
+        return self.project_own(jnp.broadcast_to(points[None], (len(jnp.asarray(self.focal)), *points.shape)))
+
+    def project_own(self, points: Float[Array, "views points 3"]) -> Float[Array, "views points 2"]:
+        """Return where each view's crop has points of its own, given in the shared frame."""
+        origin = jnp.asarray(self.origin)
+        seen = jnp.einsum("vij,vpj->vpi", self.rotation, points, precision="highest") + origin[:, None]
+        depth = jnp.maximum(seen[..., 2:], NEAREST * origin[:, None, 2:])
+        return jnp.asarray(self.centre)[:, None] + jnp.asarray(self.focal)[:, None, None] * seen[..., :2] / depth
+
+
 def project(
     points_camera: Float[Array, "*points 3"],
     camera_scale: float | Float[Array | np.ndarray, ""],
@@ -58,10 +85,10 @@ def foreshortening(
 
     Bounded below: what comes near the camera, or behind it, is on its way to somewhere else.
     """
-    return jnp.maximum(1.0 + depth / focal, _NEAREST)
+    return jnp.maximum(1.0 + depth / focal, NEAREST)
 
 
-_NEAREST = 0.1
+NEAREST = 0.1
 
 
 def photograph_from_crop(

@@ -22,7 +22,8 @@ class BodyParameters:
     rotation: body to camera. Nine free numbers while Adam or a ConvNet handles them (`rotations.gram_schmidt`),
       a proper rotation in every finished fit.
     camera_scale: crop units a metre.
-    translation: of the pelvis, in the crop's [-1, 1].
+    translation: of the pelvis, in the crop's [-1, 1]; of a body in several views three numbers, in the frame that these
+      share (`cameras.Views`), whose axes `rotation` then leads to.
     girth: how much wider than the template trunk and limbs are across their bones (`Template.across_bones`), for flesh
       or clothes; None: 1, the paper's body.
     segment_girth: how much wider than long each segment is, along the two girth axes of its own rest frame
@@ -33,7 +34,7 @@ class BodyParameters:
     segment_scale: Float[Array | np.ndarray, "*batch 24"]
     rotation: Float[Array | np.ndarray, "*batch 3 3"]
     camera_scale: Float[Array | np.ndarray, "*batch"]
-    translation: Float[Array | np.ndarray, "*batch 2"]
+    translation: Float[Array | np.ndarray, "*batch axes"]
     girth: Float[Array | np.ndarray, "*batch"] | None = None
     segment_girth: Float[Array | np.ndarray, "*batch 24 2"] | None = None
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from dal_jax.body import cameras
-from dal_jax.body.cameras import Pinhole
+from dal_jax.body.cameras import Pinhole, Views
 from dal_jax.observations.chart import Chart
 from dal_jax.observations.person import AnnotatedPerson
 from dal_jax.runtime import struct
@@ -47,6 +47,8 @@ class Observation:
     box_px: x, y, width, height of the square crop in the photograph, px.
     pinhole: the camera, if it is known; None: weak perspective, as in the paper.
     expected: of a frame of a track what the others say; None: nothing, as in the paper.
+    views: the cameras of a moment that several see; None: one image. With it all leaves but those of `expected` have an
+      axis for the views, the last of the batch, and `pinhole` is None. Depths are not read.
     keypoint_set: which places on the body the key points are, a name of `skeleton.KEYPOINT_SETS`.
     """
 
@@ -61,6 +63,7 @@ class Observation:
     box_px: Float[Array | np.ndarray, "*batch 4"]
     pinhole: Pinhole | None = None
     expected: Expected | None = None
+    views: Views | None = None
     keypoint_set: str = struct.static(default="h36m")
 
 

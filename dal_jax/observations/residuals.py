@@ -44,16 +44,31 @@ def make_target(template: Template, observation: Observation) -> Target:
 
 
 def dense_residual(
-    projected: Float[Array, "points 2"], target: Target, outlier: float | Float[Array, ""] | None = None
-) -> Float[Array, "points 2"]:
+    projected: Float[Array, "*views points 2"], target: Target, outlier: float | Float[Array, ""] | None = None
+) -> Float[Array, "*views points 2"]:
     """Return eq. 3: sqrt(c_i) (x_idx(i) - p_i), to be summed (not averaged) over the points.
 
     With `outlier`, a distance in crop units, it is shortened so that its square is the loss of Geman and McClure.
     """
-    residual = projected - target.observation.point_position
-    if outlier is not None:
-        residual = residual * jax.lax.rsqrt(1.0 + jnp.sum(residual**2, axis=-1, keepdims=True) / outlier**2)
-    return jnp.sqrt(target.observation.point_confidence)[:, None] * residual
+    residual = _shortened(projected - target.observation.point_position, outlier)
+    return jnp.sqrt(target.observation.point_confidence)[..., None] * residual
+
+
+def views_residual(
+    projected: Float[Array, "views k 2"], target: Target, outlier: float | Float[Array, ""] | None = None
+) -> Float[Array, "views k 2"]:
+    """Return x and y of eq. 4 in several views, which tell depth; with `outlier` under the loss of dense points.
+
+    Of one image a key point that is wrong is all that tells of its limb; here the other views do.
+    """
+    residual = _shortened(projected - target.observation.keypoint_position, outlier)
+    return jnp.sqrt(target.observation.keypoint_confidence)[..., None] * residual
+
+
+def _shortened(residual: Float[Array, "*points 2"], outlier) -> Float[Array, "*points 2"]:
+    if outlier is None:
+        return residual
+    return residual * jax.lax.rsqrt(1.0 + jnp.sum(residual**2, axis=-1, keepdims=True) / outlier**2)
 
 
 def keypoint_residual(projected: Float[Array, "k 3"], target: Target) -> Float[Array, "k 3"]:

@@ -20,12 +20,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dal_jax.body import cameras, joint_limits, kinematics, parameters as parameters_lib, rotations, skinning
-from dal_jax.body.cameras import Pinhole
+from dal_jax.body.cameras import Pinhole, Views
 from dal_jax.body.kinematics import Segments
 from dal_jax.body.parameters import BodyParameters, fix_gauge
 from dal_jax.body.template import Template
 from dal_jax.observations.observation import Expected
-from dal_jax.observations.residuals import Target, dense_residual, keypoint_residual
+from dal_jax.observations.residuals import Target, dense_residual, keypoint_residual, views_residual
 from dal_jax.registration.priors import PosePrior, ShapePrior
 from dal_jax.runtime import struct
 
@@ -151,7 +151,7 @@ class Unknowns:
     log_segment_scale: Float[Array | np.ndarray, "*batch 24"]
     raw_rotation: Float[Array | np.ndarray, "*batch 3 3"]
     log_camera_scale: float | Float[Array | np.ndarray, "*batch"]
-    translation: Float[Array | np.ndarray, "*batch 2"]
+    translation: Float[Array | np.ndarray, "*batch axes"]
     log_girth: Float[Array | np.ndarray, "*batch"] | None = None
     log_segment_girth: Float[Array | np.ndarray, "*batch 24 2"] | None = None
 
@@ -222,7 +222,7 @@ def expected_residual(template: Template, posed: "PosedBody", expected: Expected
     apart = jnp.einsum("kij,kj->ki", expected.rotation_root, apart, precision="highest")
     stretch = scale_residual(template, unknowns.log_segment_scale) - expected.stretch
     scale = unknowns.log_camera_scale + jnp.asarray(unknowns.log_segment_scale)[0]
-    place = jnp.append(jnp.asarray(unknowns.translation), scale) - expected.place
+    place = jnp.append(jnp.asarray(unknowns.translation)[:2], scale) - expected.place
     parts = [
         apart.ravel(), jnp.sqrt(expected.stretch_weight) * stretch, jnp.sqrt(expected.place_weight) * place
     ]  # fmt: skip
@@ -247,7 +247,7 @@ class PosedBody:
     unknowns: the free numbers; scales are logarithms.
     segments: rotation (24, 3, 3), position (24, 3) and scale (24,) of every segment.
     joints: SMPL's; joints_h36m: Human3.6M's, regressed from the skin.
-    pinhole: the camera, if it is known.
+    pinhole: the camera, if it is known. views: those of a moment that several see, whose shared axes all is in then.
     """
 
     template: Template
@@ -256,18 +256,27 @@ class PosedBody:
     joints: Float[Array, "24 3"]
     joints_h36m: Float[Array, "17 3"]
     pinhole: Pinhole | None = None
+    views: Views | None = None
 
-    def project(self, points: Float[Array, "points 3"]) -> Float[Array, "points 2"]:
-        """Return eq. 1, x = s Pi(X) + t: points (camera axes, metres) in the crop's [-1, 1]."""
+    def project(self, points: Float[Array, "points 3"]) -> Float[Array, "*views points 2"]:
+        """Return eq. 1, x = s Pi(X) + t: points (camera axes, metres) in the crop's [-1, 1], or that of each view."""
+        if self.views is not None:
+            return self.views.project(self.shared(points))
         scale = jnp.exp(self.unknowns.log_camera_scale)
         return cameras.project(points, scale, self.unknowns.translation, self.pinhole)
 
+    def shared(self, points: Float[Array, "points 3"]) -> Float[Array, "points 3"]:
+        """Return points (shared axes, metres) at their place in the frame that several views share, in its unit."""
+        return jnp.exp(self.unknowns.log_camera_scale) * points + jnp.asarray(self.unknowns.translation)[None]
 
-def pose_body(template: Template, unknowns: Unknowns, pinhole: Pinhole | None = None) -> PosedBody:
-    """Return the body at given unknowns, before a camera."""
+
+def pose_body(
+    template: Template, unknowns: Unknowns, pinhole: Pinhole | None = None, views: Views | None = None
+) -> PosedBody:
+    """Return the body at given unknowns, before a camera, or several."""
     segments = segments_at(template, unknowns, rotations.gram_schmidt(unknowns.raw_rotation))
     joints_h36m = skinning.h36m_joints(template, segments)
-    return PosedBody(template, unknowns, segments, segments.position, joints_h36m, pinhole)
+    return PosedBody(template, unknowns, segments, segments.position, joints_h36m, pinhole, views)
 
 
 def segments_at(template: Template, unknowns: Unknowns, rotation: Float[Array | np.ndarray, "3 3"]) -> Segments:
@@ -285,14 +294,20 @@ def residuals(
 
     The weights are read for the form of a term (`outlier`) alone.
     """
-    posed = pose_body(template, unknowns, target.observation.pinhole)
-    scale = jnp.exp(unknowns.log_camera_scale)
+    posed = pose_body(template, unknowns, target.observation.pinhole, target.observation.views)
     joints = skinning.keypoints(template, posed.segments, target.observation.keypoint_set)
-    points = skinning.skin_points(template, posed.segments, target.points)
-    keypoints = jnp.concatenate([posed.project(joints), scale * joints[:, 2:]], axis=1)
+    if posed.views is None:
+        points = posed.project(skinning.skin_points(template, posed.segments, target.points))
+        depth = jnp.exp(unknowns.log_camera_scale) * joints[:, 2:]
+        keypoint = keypoint_residual(jnp.concatenate([posed.project(joints), depth], axis=1), target)
+    else:
+        flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), target.points)
+        points = posed.shared(skinning.skin_points(template, posed.segments, flat))
+        points = posed.views.project_own(points.reshape(*target.observation.point_confidence.shape, 3))
+        keypoint = views_residual(posed.project(joints), target, objective.weights.outlier)
     own = {
-        "dense": dense_residual(posed.project(points), target, objective.weights.outlier),
-        "keypoint": keypoint_residual(keypoints, target),
+        "dense": dense_residual(points, target, objective.weights.outlier),
+        "keypoint": keypoint,
         "scale": scale_residual(template, unknowns.log_segment_scale, unknowns.log_segment_girth),
         "joint": joint_residual(unknowns.pose, objective.prior),
         "det": det_residual(unknowns.raw_rotation),

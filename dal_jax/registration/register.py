@@ -295,12 +295,14 @@ def _best(solution: Solution) -> Fit:
 
 
 def _check_shapes(config: RegistrationConfig, observations: Observation, given) -> None:
-    people, points = observations.point_face.shape
-    chex.assert_shape(observations.point_position, (people, points, 2))
-    chex.assert_shape(observations.point_barycentric, (people, points, 3))
+    people, *views, points = observations.point_face.shape  # an axis of views, where several see a moment
+    chex.assert_rank(observations.point_face, 2 if observations.views is None else 3)
+    chex.assert_shape(observations.point_position, (people, *views, points, 2))
+    chex.assert_shape(observations.point_barycentric, (people, *views, points, 3))
     keypoints = len(skeleton.KEYPOINT_SETS[observations.keypoint_set])
     chex.assert_shape(
-        [observations.keypoint_confidence, observations.depth, observations.depth_confidence], (people, keypoints)
+        [observations.keypoint_confidence, observations.depth, observations.depth_confidence],
+        (people, *views, keypoints),
     )
     if config.starts == "given" and not given:
         raise ValueError("starts 'given' needs at least one given start")

@@ -33,10 +33,14 @@ def starts(
     """
     batch = target.observation.point_confidence.shape[0]
     every = []
+    several = target.observation.views is not None
     if name == "tpose":
-        every.append(jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (1, batch, *leaf.shape)), parameters.t_pose()))
+        tpose = parameters.t_pose()
+        tpose = dataclasses.replace(tpose, translation=jnp.zeros(3)) if several else tpose
+        every.append(jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (1, batch, *leaf.shape)), tpose))
     elif name != "given":
-        closed = jax.vmap(lambda one: closed_form(template, one))(target)
+        alone = closed_form_of_views if several else closed_form
+        closed = jax.vmap(lambda one: alone(template, one))(target)
         count = int(name.removeprefix("headings")) if name.startswith("headings") else 1
         every.append(jax.vmap(lambda one: azimuths(one, count), out_axes=1)(closed))
     every.extend(jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], start) for start in given)
@@ -69,6 +73,53 @@ def closed_form(template: Template, target: Target) -> BodyParameters:
     rotation = jnp.concatenate([rows, jnp.cross(rows[0], rows[1])[None]])
     translation = image_mean - scale * (rows @ rest_mean)
     return dataclasses.replace(start, rotation=rotation, camera_scale=scale, translation=translation)
+
+
+def closed_form_of_views(template: Template, target: Target) -> BodyParameters:
+    """Place the rigid T-pose before the cameras of several views, by linear least squares made a similarity.
+
+    A view that sees a place Y in the direction (a, 1) says Y_xy - a Y_z = 0, which is linear in the affine map of the
+    rest points to the shared frame. All views count by how near they are; the prior of `closed_form` acts on the map.
+    """
+    seen, views = target.observation, target.observation.views
+    assert views is not None
+    rotation, origin, focal = (jnp.asarray(each) for each in (views.rotation, views.origin, views.focal))
+    keypoints = jnp.asarray(template.regressor(seen.keypoint_set) @ template.vertices)
+    keypoints = jnp.broadcast_to(keypoints[None], (len(focal), *keypoints.shape))
+    rest = jnp.concatenate([jnp.asarray(target.points.rest), keypoints], axis=1)
+    image = jnp.concatenate([seen.point_position, seen.keypoint_position], axis=1)
+    mass = jnp.concatenate([seen.point_confidence, seen.keypoint_confidence], axis=1)
+    mass = mass * (focal / origin[:, 2])[:, None] ** 2
+    across = (image - jnp.asarray(views.centre)[:, None]) / focal[:, None, None]
+    rows = rotation[:, None, :2] - across[..., None] * rotation[:, None, 2:]  # (views, points, 2, 3)
+    offset = origin[:, None, :2] - across * origin[:, None, 2:]
+    rest = jnp.concatenate([rest, jnp.ones_like(rest[..., :1])], axis=-1)
+    slopes = rows[..., None, :] * rest[..., None, :, None]  # (views, points, 2, 4, 3)
+    slopes = slopes.reshape(-1, 12)
+    weighted = slopes * jnp.repeat(mass.ravel(), 2)[:, None]
+    prior = _PRIOR_MASS * jnp.array([_PRIOR_SPREAD_M2] * 9 + [_PRIOR_MASS] * 3)
+    start = parameters.t_pose()
+    upright = jnp.concatenate([start.rotation.T.ravel(), jnp.zeros(3)])
+    solved = _solve(weighted.T @ slopes + jnp.diag(prior), prior * upright - weighted.T @ offset.ravel()).reshape(4, 3)
+    affine = solved[:3].T
+    upward = rotations.from_two_columns(jnp.concatenate([affine[:, 1], affine[:, 0]]))  # the vertical is known best
+    turned = jnp.stack([upward[:, 1], upward[:, 0], -upward[:, 2]], axis=1)
+    scale = jnp.maximum(jnp.sum(turned * affine) / 3.0, _SMALLEST)
+    return dataclasses.replace(start, rotation=turned, camera_scale=scale, translation=solved[3])
+
+
+_SMALLEST = 0.1  # crop units a metre
+
+
+def _solve(matrix: Float[Array, "n n"], right: Float[Array, "n"]) -> Float[Array, "n"]:
+    """Solve a positive definite system by Gauss-Jordan sweeps (a batched LU is 20 times slower)."""
+    place = jnp.arange(len(right))[:, None]
+
+    def sweep(k, system):  # a loop: XLA on CPU takes ages to fuse the unrolled chain
+        row = system[k] / system[k, k]
+        return jnp.where(place == k, row[None], system - system[:, k, None] * row[None])
+
+    return jax.lax.fori_loop(0, len(right), sweep, jnp.concatenate([matrix, right[:, None]], axis=1))[:, -1]
 
 
 def azimuths(start: BodyParameters, count: int) -> BodyParameters:

@@ -155,7 +155,7 @@ class Paths:
         """
         assert found.information is not None
         segments, known_crop = (np.asarray(each, np.float64) for each in jax.tree.leaves(found.information))
-        turns, scales = _apart(segments)
+        turns, scales = told_apart(segments)
         rotation, log_scale = (np.asarray(each, np.float64) for each in _segments(self._template, found.parameters))
         unit_px = self._box[:, 2] / 2.0  # px a crop unit
         scale_px = log_scale[:, 0] + np.log(unit_px)
@@ -251,7 +251,7 @@ class Paths:
         return jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), fix_gauge(bodies))
 
 
-def _apart(information: Float[np.ndarray, "n 24 4 4"]) -> tuple[np.ndarray, np.ndarray]:
+def told_apart(information: Float[np.ndarray, "n 24 4 4"]) -> tuple[np.ndarray, np.ndarray]:
     """Return what is known of orientations where scales are not, and of scales where orientations are not."""
     mixed, scale = information[..., :3, 3], information[..., 3, 3]
     known = np.maximum(scale, 1e-9)[..., None, None]

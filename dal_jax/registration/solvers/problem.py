@@ -14,13 +14,14 @@ from dal_jax.registration.energy import Objective, Unknowns
 TANGENT_SIZE = 69 + 24 + 3 + 1 + 2
 """Joint rotations, log segment scales, rotation of the body, log camera scale, translation.
 
-After them a log girth, if any, and 48 log segment girths, if any.
+After them a log girth, if any, and 48 log segment girths, if any. A translation in several views has one number more.
 """
 
 
 def tangent_size(unknowns: Unknowns) -> int:
     """Return how many numbers `move` takes for these unknowns."""
-    return TANGENT_SIZE + (unknowns.log_girth is not None) + 48 * (unknowns.log_segment_girth is not None)
+    girths = (unknowns.log_girth is not None) + 48 * (unknowns.log_segment_girth is not None)
+    return TANGENT_SIZE - 2 + jnp.shape(unknowns.translation)[-1] + girths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Problem:
 
 def move(unknowns: Unknowns, delta: Float[Array, "tangent"]) -> Unknowns:
     """Retract: rotations move by exponentials (A <- exp(d) A), sizes in logarithms, the translation adds."""
-    pose, scale, rotation, camera_scale, translation, girths = jnp.split(delta, [69, 93, 96, 97, TANGENT_SIZE])
+    ends = [69, 93, 96, 97, 97 + jnp.shape(unknowns.translation)[-1]]
+    pose, scale, rotation, camera_scale, translation, girths = jnp.split(delta, ends)
     log_girth, log_segment_girth = unknowns.log_girth, unknowns.log_segment_girth
     if log_girth is not None and girths.size % 48:  # the posterior holds it
         log_girth, girths = log_girth + girths[0], girths[1:]

@@ -40,11 +40,12 @@ def solve_step(
     value: Value,
     damping: Float[Array, "..."],
 ) -> tuple[
-    Float[Array, "24 4 ..."], Float[Array, "2 ..."], Float[Array, "..."] | None, Float[Array, "24 2 ..."] | None
+    Float[Array, "24 4 ..."], Float[Array, "axes ..."], Float[Array, "..."] | None, Float[Array, "24 2 ..."] | None
 ]:
     """Return the minimiser of the majoriser plus damping: the step that `state.retract` takes."""
     rows, _, motion, here, shared, of_girths = _eliminate(model, problem, state, value, damping)
-    move, control, shared = _solve_root(here, shared, damping)
+    axes = len(state.translation)
+    move, control, shared = _solve_root(here, shared, damping, axes)
 
     moves, controls, levels = [move], [control], _levels(model)
     for depth in range(1, len(levels)):
@@ -60,7 +61,7 @@ def solve_step(
     if of_girths is not None:
         known = jnp.concatenate([jnp.concatenate(moves), every], axis=1)
         log_segment_girth = jnp.clip(stage(_substitute, of_girths, known, shared), -_MAX_LOG_GIRTH, _MAX_LOG_GIRTH)
-    return every, moves[0][0, :2], log_girth, log_segment_girth
+    return every, moves[0][0, :axes], log_girth, log_segment_girth
 
 
 def information(
@@ -240,12 +241,12 @@ def _hand_up(is_child, above, value, motion):
     return above + _over_nodes(is_child, jnp.concatenate(rows, axis=1))
 
 
-def _solve_root(root, shared, damping):
-    """Solve the root's system over (dp_x, dp_y, u, t, z); dp_z stays.
+def _solve_root(root, shared, damping, axes):
+    """Solve the root's system over (dp_x, dp_y, u, t, z); dp_z stays, unless several views tell it (3 axes).
 
     Return dp (1, 3, ...), u (1, 4, ...), and (t, z) or None.
     """
-    unknown = np.array([0, 1, 3, 4, 5, 6])
+    unknown = np.array([*range(axes), 3, 4, 5, 6])
 
     def assemble(root, shared):
         system, given = _damp(root[:, unknown][:, :, unknown], damping), root[:, unknown]
@@ -257,8 +258,9 @@ def _solve_root(root, shared, damping):
         return jnp.concatenate([upper, jnp.concatenate(left + right, axis=2)], axis=1)
 
     solution = _substitute(_factorise(stage(assemble, root, shared)), root[:, 0, :0], None)
-    move = jnp.concatenate([solution[:, :2], jnp.zeros_like(solution[:, :1])], axis=1)
-    return move, _limit(solution[:, 2:6]), None if shared is None else solution[:, 6:]
+    move = jnp.concatenate([solution[:, :axes], jnp.zeros_like(solution[:, :1])], axis=1)[:, :3]
+    controls = axes + 4
+    return move, _limit(solution[:, axes:controls]), None if shared is None else solution[:, controls:]
 
 
 def _damp(system, damping):

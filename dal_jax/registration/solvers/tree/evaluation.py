@@ -1,6 +1,7 @@
 """The energy of eq. 2 over the tree's state: its value, exact gradient, and the blocks of its majoriser."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from dal_jax.observations.observation import Expected
 from dal_jax.observations.residuals import Target
 from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.registration.priors import PosePrior
-from dal_jax.registration.solvers.tree import points, state as state_lib
+from dal_jax.registration.solvers.tree import points, state as state_lib, views as views_lib
 from dal_jax.registration.solvers.tree.model import TreeModel
 from dal_jax.registration.solvers.tree.points import DenseTerm
 from dal_jax.registration.solvers.tree.state import TreeState
@@ -73,13 +74,14 @@ class TreeProblem:
     prior_mean, prior_precision: Abar of every joint (the root: 1), and its P (the root: 0); None without a prior.
     shape: the prior on proportions; None without one.
     expected: None where people are no frames of tracks.
+    view_moments: of a moment that several views see (`views`), in place of all that is above the weights; else None.
     """
 
-    dense: DenseTerm
-    planar_moments: Float[Array, "24 4 4 starts people"]
-    depth_moments: Float[Array, "24 4 4 starts people"]
-    goal: Float[Array, "k 3 starts people"]
-    mass: Float[Array, "k 3 starts people"]
+    dense: DenseTerm | None
+    planar_moments: Float[Array, "24 4 4 starts people"] | None
+    depth_moments: Float[Array, "24 4 4 starts people"] | None
+    goal: Float[Array, "k 3 starts people"] | None
+    mass: Float[Array, "k 3 starts people"] | None
     joint_weight: Float[Array, ""]
     scale_weight: Float[Array, ""]
     limit_weight: float | Float[Array, ""] | None
@@ -87,6 +89,7 @@ class TreeProblem:
     prior_precision: Float[Array, "24 3 3"] | None
     shape: ShapeTerm | None
     expected: ExpectedTerm | None
+    view_moments: Float[Array, "6 24 4 4 starts people"] | None = None
 
 
 @struct.dataclass
@@ -117,15 +120,9 @@ def make_problem(
     """Sum up targets (batch axis first) about a reference state."""
     weights = objective.weights
     maps = state_lib.affine_maps(model, reference)
-    goal, mass = points.keypoint_goal(model, target, weights, maps)
-    dense = points.dense_term(model, target, weights, maps)
     prior_mean, prior_precision = (None, None) if objective.prior is None else _by_segment(objective.prior)
     return TreeProblem(
-        dense=dense,
-        planar_moments=dense.moments + points.keypoint_moments(model, mass[:, 0]),
-        depth_moments=points.keypoint_moments(model, mass[:, 2]),
-        goal=goal,
-        mass=mass,
+        **_data_terms(model, target, weights, maps),
         joint_weight=jnp.asarray(weights.joint),
         scale_weight=jnp.asarray(weights.scale),
         limit_weight=weights.limit,
@@ -134,6 +131,22 @@ def make_problem(
         shape=_shape_term(objective),
         expected=_expected_term(target.observation.expected),
     )
+
+
+def _data_terms(model: TreeModel, target: Target, weights: EnergyWeights, maps) -> dict[str, Any]:
+    """Return the fields of a problem that the data terms have."""
+    if target.observation.views is not None:
+        of_one_image = dict.fromkeys(("dense", "planar_moments", "depth_moments", "goal", "mass"))
+        return of_one_image | {"view_moments": views_lib.moments(model, target, weights, maps)}
+    goal, mass = points.keypoint_goal(model, target, weights, maps)
+    dense = points.dense_term(model, target, weights, maps)
+    return {
+        "dense": dense,
+        "planar_moments": dense.moments + points.keypoint_moments(model, mass[:, 0]),
+        "depth_moments": points.keypoint_moments(model, mass[:, 2]),
+        "goal": goal,
+        "mass": mass,
+    }
 
 
 def _shape_term(objective: Objective) -> ShapeTerm | None:
@@ -190,23 +203,32 @@ def recentre(
 ) -> TreeProblem:
     """Return the problem about another state; a robust loss weighs the points anew, a pinhole moves them."""
     maps = state_lib.affine_maps(model, reference)
-    if points.alike_for_starts(target, weights):
+    if problem.dense is not None and points.alike_for_starts(target, weights):
         return dataclasses.replace(problem, dense=points.recentre(problem.dense, target, weights, maps))
-    dense = points.dense_term(model, target, weights, maps)
-    goal, mass = points.keypoint_goal(model, target, weights, maps)
-    planar_moments = dense.moments + points.keypoint_moments(model, mass[:, 0])
-    return dataclasses.replace(problem, dense=dense, planar_moments=planar_moments, goal=goal, mass=mass)
+    terms = _data_terms(model, target, weights, maps) | {"depth_moments": problem.depth_moments}
+    return dataclasses.replace(problem, **terms)
 
 
-def evaluate(model: TreeModel, problem: TreeProblem, state: TreeState) -> Value:
-    """Return the energy at a state and what its exact gradient needs."""
+def evaluate(
+    model: TreeModel,
+    problem: TreeProblem,
+    state: TreeState,
+    target: Target | None = None,
+    weights: EnergyWeights | None = None,
+) -> Value:
+    """Return the energy at a state and what its exact gradient needs; that is the target, of several views alone."""
     maps = state_lib.affine_maps(model, state)
-    dense_energy, dense_gradient = points.evaluate(model, problem.dense, maps)
-    keypoint_energy, keypoint_gradient = points.evaluate_keypoints(model, problem.goal, problem.mass, maps)
+    if problem.dense is None or problem.goal is None or problem.mass is None:
+        assert target is not None and weights is not None
+        data_energy, gradient = views_lib.evaluate(model, target, weights, maps)
+    else:
+        dense_energy, dense_gradient = points.evaluate(model, problem.dense, maps)
+        keypoint_energy, keypoint_gradient = points.evaluate_keypoints(model, problem.goal, problem.mass, maps)
+        gradient = keypoint_gradient + _with_depth_row(dense_gradient)
+        data_energy = dense_energy + keypoint_energy
     pull_energy, pull, curvature, prior_curvature, girth_pull = _pull_terms(model, problem, state)
-    gradient = keypoint_gradient + _with_depth_row(dense_gradient)
     expected_energy, expected = _evaluate_expected(problem.expected, state)
-    energy = dense_energy + keypoint_energy + pull_energy + expected_energy
+    energy = data_energy + pull_energy + expected_energy
     return Value(energy, gradient, pull, curvature, prior_curvature, expected, girth_pull)
 
 
@@ -218,6 +240,8 @@ def exact_energy(
     state: TreeState,
 ) -> Float[Array, "starts people"]:
     """Return eq. 2 from the points themselves, free of the rounding of (L)."""
+    if target.observation.views is not None:
+        return evaluate(model, problem, state, target, weights).energy
     maps = state_lib.affine_maps(model, state)
     dense = points.exact_energy(target, weights, maps)
     goal, mass = points.keypoint_goal(model, target, weights, maps)
@@ -231,7 +255,7 @@ def _evaluate_expected(expected: ExpectedTerm | None, state: TreeState) -> tuple
         return 0.0, None
     apart, angle = state_lib.rotation_vector(expected.axes, state.axes)
     force = state_lib.sum_of(expected.precision[:, :, j] * apart[:, None, j] for j in range(3))
-    place = jnp.concatenate([state.translation, state.log_scale[:1]]) - expected.place
+    place = jnp.concatenate([state.translation[:2], state.log_scale[:1]]) - expected.place
     pull = expected.place_weight * place
     energy = jnp.sum(force * apart, axis=(0, 1)) + jnp.sum(pull * place, axis=0)
     torque = state_lib.by_rotation(apart, angle, force)

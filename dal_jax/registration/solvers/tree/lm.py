@@ -66,7 +66,7 @@ from dal_jax.registration.energy import Objective
 from dal_jax.registration.solvers import dense
 from dal_jax.registration.solvers.descent import Solution, SolverOptions
 from dal_jax.registration.solvers.tree import elimination, evaluation, points
-from dal_jax.registration.solvers.tree.evaluation import TreeProblem, Value
+from dal_jax.registration.solvers.tree.evaluation import Value
 from dal_jax.registration.solvers.tree.model import TreeModel
 from dal_jax.registration.solvers.tree.state import TreeState, retract
 from dal_jax.runtime import struct
@@ -109,7 +109,7 @@ def minimise(
     settled = points.alike_for_starts(target, objective.weights)
     round_steps = _STEPS_A_REFERENCE if settled else _STEPS_A_WEIGHTING
     problem = evaluation.make_problem(model, target, objective, start)
-    first = evaluation.evaluate(model, problem, start)
+    first = evaluation.evaluate(model, problem, start, target, objective.weights)
 
     # carries are born from data: shard_map rejects constants that later vary over devices
     iterate = _Iterate(
@@ -127,14 +127,19 @@ def minimise(
 
     def recentred(state):
         here = evaluation.recentre(model, problem, target, objective.weights, state)
-        return here, evaluation.evaluate(model, here, state)
+        return here, evaluation.evaluate(model, here, state, target, objective.weights)
+
+    def step(here, one):
+        candidate = retract(one.state, *elimination.solve_step(model, here, one.state, one.value, one.damping))
+        value = evaluation.evaluate(model, here, candidate, target, objective.weights)
+        return _accepted(one, candidate, value, options.tolerance)
 
     def run_round(carry):
         done, iterate = carry
         here, value = jax.lax.cond(done > 0, recentred, lambda _: (problem, first), iterate.state)
         iterate = iterate.replace(value=value)
         count = jnp.minimum(round_steps, options.steps - done)
-        iterate = jax.lax.fori_loop(0, count, lambda _, one: _step(model, here, one, options.tolerance), iterate)
+        iterate = jax.lax.fori_loop(0, count, lambda _, one: step(here, one), iterate)
         return done + count, iterate
 
     _, iterate = jax.lax.while_loop(another, run_round, (0, iterate))
@@ -148,13 +153,12 @@ def information(
     """Return how well an image tells the body at a state (`elimination.information`), without what tracks expect."""
     target = dataclasses.replace(target, observation=dataclasses.replace(target.observation, expected=None))
     problem = evaluation.make_problem(model, target, objective, state)
-    return elimination.information(model, problem, state, evaluation.evaluate(model, problem, state))
+    value = evaluation.evaluate(model, problem, state, target, objective.weights)
+    return elimination.information(model, problem, state, value)
 
 
-def _step(model: TreeModel, problem: TreeProblem, now: _Iterate, tolerance: float | Float[Array, ""]) -> _Iterate:
-    """Try one damped step of every fit that is not finished."""
-    candidate = retract(now.state, *elimination.solve_step(model, problem, now.state, now.value, now.damping))
-    value = evaluation.evaluate(model, problem, candidate)
+def _accepted(now: _Iterate, candidate: TreeState, value: Value, tolerance: float | Float[Array, ""]) -> _Iterate:
+    """Return where a damped step leads: to the candidate where that lowers the energy of a fit that is not finished."""
     accept = (value.energy < now.value.energy) & now.active
     gain = (now.value.energy - value.energy) / jnp.maximum(now.value.energy, 1e-12)
     factor = jnp.where(accept, dense.ACCEPTED_FACTOR, dense.REJECTED_FACTOR)

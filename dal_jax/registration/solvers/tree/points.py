@@ -62,8 +62,8 @@ def dense_term(
 
 
 def alike_for_starts(target: Target, weights: EnergyWeights) -> bool:
-    """Return whether the majoriser depends on the points alone: neither a robust loss nor a pinhole weighs them."""
-    return weights.outlier is None and target.observation.pinhole is None
+    """Return whether the majoriser depends on the points alone: neither a robust loss nor perspective weighs them."""
+    return weights.outlier is None and target.observation.pinhole is None and target.observation.views is None
 
 
 def recentre(

@@ -6,24 +6,28 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dal_jax.registration.solvers.tree import state as state_lib
+from dal_jax.registration.solvers.tree import state as state_lib, views
 from dal_jax.registration.solvers.tree.evaluation import TreeProblem, Value
 from dal_jax.registration.solvers.tree.model import TreeModel
 from dal_jax.registration.solvers.tree.state import TreeState
 
 # The derivative of a point at lever y by the control u = (w, q): [-[y]x, y] = sum_c MOTION[:, :, c] y_c.
 MOTION = np.concatenate([-state_lib.CROSS, np.eye(3, dtype=np.float32)[:, None, :]], axis=1)
-_PLANAR_ROWS, _DEPTH_ROW = np.array([1.0, 1.0, 0.0]), np.array([0.0, 0.0, 1.0])
+_PLANAR, _DEPTH = np.diag([1.0, 1.0, 0.0]), np.diag([0.0, 0.0, 1.0])
+_PLACE_OF = {pair: place for place, axes in enumerate(views.AXES) for pair in (axes, axes[::-1])}
+_VIEW_METRICS = tuple(np.zeros((3, 3)) for _ in views.AXES)
+for _pair, _place in _PLACE_OF.items():
+    _VIEW_METRICS[_place][_pair] = 1.0
 
 
-def _mixed(rows: np.ndarray) -> np.ndarray:
-    """Return the block dp u' of sum_i rows_i [e_i, J_i]' [e_i, J_i] by the first moments."""
-    return rows[:, None, None] * MOTION
+def _mixed(metric: np.ndarray) -> np.ndarray:
+    """Return the block dp u' of sum_ij W_ij [e_i, J_i]' [e_j, J_j] by the first moments."""
+    return np.einsum("ij,jlc->ilc", metric, MOTION)
 
 
-def _control(rows: np.ndarray) -> np.ndarray:
+def _control(metric: np.ndarray) -> np.ndarray:
     """Return its block u u' by the second moments."""
-    return np.einsum("i,ijc,ild->jlcd", rows, MOTION, MOTION)
+    return np.einsum("ijc,ik,kld->jlcd", MOTION, metric, MOTION)
 
 
 def segment_quadratic(
@@ -35,7 +39,11 @@ def segment_quadratic(
 
     Rows (dp, u) of its symmetric 8 x 8 matrix, the constant's column last.
     """
-    blocks = state_lib.stage(_data_blocks, problem.planar_moments, problem.depth_moments, levers, value.gradient)
+    if problem.view_moments is None:
+        blocks = state_lib.stage(_data_blocks, problem.planar_moments, problem.depth_moments, levers, value.gradient)
+    else:
+        of_pairs = [state_lib.stage(_lever_moments, of_pair, levers) for of_pair in problem.view_moments]
+        blocks = state_lib.stage(_view_blocks, of_pairs, levers, value.gradient)
     quadratic = state_lib.stage(_assemble, *blocks)
     if problem.expected is None or value.expected is None:
         return quadratic
@@ -59,9 +67,11 @@ def girth_quadratic(
         return None
     mean, precision = problem.shape.girth
     of_girth = state_lib.stage(functools.partial(state_lib.girth_levers, model), state)
-    coupling, gradient, curvature = state_lib.stage(
-        _girth_blocks, problem.planar_moments, problem.depth_moments, levers, of_girth, value.gradient
-    )
+    if problem.view_moments is None:
+        half = state_lib.stage(_half, problem.planar_moments, problem.depth_moments, of_girth)
+    else:
+        half = state_lib.stage(_view_half, problem.view_moments, of_girth)
+    coupling, gradient, curvature = state_lib.stage(_girth_blocks, half, levers, of_girth, value.gradient)
     stiffness = problem.shape.weight * precision
     gradient, curvature = gradient + stiffness * (state.log_girth - mean), curvature + stiffness
     if problem.expected is not None:
@@ -81,10 +91,12 @@ def segment_girth_quadratic(
 
     Rows c of the quadratic over (dp, u, 1); and c c.
     """
-    rows, control = state_lib.stage(
-        functools.partial(_segment_girth_blocks, model),
-        problem.planar_moments, problem.depth_moments, levers, state, value.gradient,
-    )  # fmt: skip
+    if problem.view_moments is None:
+        metrics, moments = (_PLANAR, _DEPTH), (problem.planar_moments, problem.depth_moments)
+    else:
+        metrics, moments = _VIEW_METRICS, tuple(problem.view_moments)
+    blocks = functools.partial(_segment_girth_blocks, model, metrics)
+    rows, control = state_lib.stage(blocks, moments, levers, state, value.gradient)
     rows = rows + jnp.pad(value.girth_pull[:, :, None], [(0, 0), (0, 0), (7, 0)] + [(0, 0)] * (rows.ndim - 3))
     stiffness = jnp.full((24, 2), problem.scale_weight)
     if problem.shape is not None:
@@ -93,8 +105,8 @@ def segment_girth_quadratic(
     return rows, control + known.reshape(24, 2, 2, *(1,) * (control.ndim - 3))
 
 
-def _segment_girth_blocks(model, planar_moments, depth_moments, levers, state, gradient):
-    """Return the rows c over (dp, u, 1), and c c.
+def _segment_girth_blocks(model, metrics, moments, levers, state, gradient):
+    """Return the rows c over (dp, u, 1), and c c, from the moments of each metric.
 
     The derivative of y by c_a is h_a = n_a' v f_a, n_a a constant row (`TreeModel.girth_axes`) and f_a = b_a s G e_a
     the image of a girth axis: of the moments only M n_a is needed, which no step changes.
@@ -102,33 +114,40 @@ def _segment_girth_blocks(model, planar_moments, depth_moments, levers, state, g
     axes = jnp.asarray(model.girth_axes).reshape(24, 2, 4, *(1,) * (levers.ndim - 3))
     size = jnp.exp(state.log_scale[:, None] + state.log_segment_girth)[:, :, None]
     images = size * state_lib.across_images(model, state.axes)  # f_a
-
-    def moved(moments):  # M n_a, y' M n_a and n_b' M n_a
-        first = state_lib.sum_of(axes[:, :, c, None] * moments[:, None, c] for c in range(4))
-        lever = state_lib.sum_of(levers[:, None, c] * first[:, :, c, None] for c in range(4))
-        return first[:, :, 3], lever, state_lib.sum_of(axes[:, :, c, None] * first[:, None, :, c] for c in range(4))
-
-    planar_mass, planar_lever, planar_both = moved(planar_moments)
-    depth_mass, depth_lever, depth_both = moved(depth_moments)
-    flat, deep = images[:, :, :2], images[:, :, 2:]
-    force = jnp.concatenate([planar_mass[:, :, None] * flat, depth_mass[:, :, None] * deep], axis=2)
-    # by u: sum of y_j h_i, through MOTION
-    torque = jnp.concatenate(
-        [planar_lever[:, :, :, None] * flat[:, :, None], depth_lever[:, :, :, None] * deep[:, :, None]], axis=3
-    )
-    by_control = [state_lib.contract(np.einsum("ijc->jci", MOTION), torque[:, a], axes=2) for a in range(2)]
+    force, torque, inner = [], [], []
+    for metric, of_metric in zip(metrics, moments, strict=True):
+        first = state_lib.sum_of(axes[:, :, c, None] * of_metric[:, None, c] for c in range(4))  # M n_a
+        lever = state_lib.sum_of(levers[:, None, c] * first[:, :, c, None] for c in range(4))  # y' M n_a
+        both = state_lib.sum_of(axes[:, :, c, None] * first[:, None, :, c] for c in range(4))  # n_b' M n_a
+        seen = jnp.stack([state_lib.contract(metric, images[:, a]) for a in range(2)], axis=1)
+        force.append(first[:, :, 3, None] * seen)
+        torque.append(lever[:, :, :, None] * seen[:, :, None])  # sum of y_j h_i
+        inner.append(both * jnp.sum(images[:, :, None] * seen[:, None], axis=3))
+    by_u = [
+        state_lib.contract(np.einsum("ijc->jci", MOTION), state_lib.sum_of(torque)[:, a], axes=2) for a in range(2)
+    ]
     along = state_lib.sum_of(axes[:, :, c, None] * gradient[:, None, c] for c in range(4))
     slope = jnp.sum(along * images, axis=2)
-    inner = [planar_both * jnp.sum(flat[:, :, None] * flat[:, None], axis=3)]
-    inner.append(depth_both * jnp.sum(deep[:, :, None] * deep[:, None], axis=3))
-    rows = jnp.concatenate([force, jnp.stack(by_control, axis=1), slope[:, :, None]], axis=2)
-    return rows, inner[0] + inner[1]
+    rows = jnp.concatenate([state_lib.sum_of(force), jnp.stack(by_u, axis=1), slope[:, :, None]], axis=2)
+    return rows, state_lib.sum_of(inner)
 
 
-def _girth_blocks(planar_moments, depth_moments, levers, of_girth, gradient):
-    """Return the blocks (dp, u) t, the half gradient by t and t t, h = `girth_levers` v the derivative of y by t."""
+def _half(planar_moments, depth_moments, of_girth):
     product = state_lib.product
-    half = jnp.concatenate([product(planar_moments, of_girth[:, :, :2]), product(depth_moments, of_girth[:, :, 2:])], 2)
+    return jnp.concatenate([product(planar_moments, of_girth[:, :, :2]), product(depth_moments, of_girth[:, :, 2:])], 2)
+
+
+def _view_half(moments, of_girth):
+    """Return the same where each pair of axes has moments of its own."""
+
+    def row(i):
+        return state_lib.sum_of(state_lib.product(moments[_PLACE_OF[i, j]], of_girth[:, :, j, None]) for j in range(3))
+
+    return jnp.concatenate([row(i) for i in range(3)], axis=2)
+
+
+def _girth_blocks(half, levers, of_girth, gradient):
+    """Return the blocks (dp, u) t, the half gradient by t and t t, h = `girth_levers` v the derivative of y by t."""
     both = state_lib.sum_of(levers[:, c, :, None] * half[:, c, None] for c in range(4))  # sum of y h'
     control = state_lib.contract(np.einsum("ijc->jci", MOTION), both, axes=2)
     force = jnp.sum(of_girth * gradient, axis=(0, 1, 2))
@@ -143,13 +162,26 @@ def _data_blocks(planar_moments, depth_moments, levers, gradient):
         lambda y, g: state_lib.sum_of(y[:, c, :, None] * g[:, c, None] for c in range(4)), levers, gradient
     )
     contract = state_lib.contract
-    mixed = contract(_mixed(_PLANAR_ROWS), planar_first) + contract(_mixed(_DEPTH_ROW), depth_first)
-    control = contract(_control(_PLANAR_ROWS), planar_second, axes=2)
-    control = control + contract(_control(_DEPTH_ROW), depth_second, axes=2)
-    position = contract(np.diag(_PLANAR_ROWS)[..., None], planar_mass)
-    position = position + contract(np.diag(_DEPTH_ROW)[..., None], depth_mass)
+    mixed = contract(_mixed(_PLANAR), planar_first) + contract(_mixed(_DEPTH), depth_first)
+    control = contract(_control(_PLANAR), planar_second, axes=2)
+    control = control + contract(_control(_DEPTH), depth_second, axes=2)
+    position = contract(_PLANAR[..., None], planar_mass)
+    position = position + contract(_DEPTH[..., None], depth_mass)
     position = jnp.broadcast_to(position, (*position.shape[:3], *mixed.shape[3:]))
     return position, mixed, control, gradient[:, 3], contract(np.einsum("ijc->jci", MOTION), torque, axes=2)
+
+
+def _view_blocks(of_pairs, levers, gradient):
+    """Return the same blocks where each pair of axes has moments of its own (`views`), seen from the levers."""
+    contract, position, mixed, control = state_lib.contract, [], [], []
+    for metric, (mass, first, second) in zip(_VIEW_METRICS, of_pairs, strict=True):
+        position.append(contract(metric[..., None], mass))
+        mixed.append(contract(_mixed(metric), first))
+        control.append(contract(_control(metric), second, axes=2))
+    torque = state_lib.sum_of(levers[:, c, :, None] * gradient[:, c, None] for c in range(4))
+    torque = contract(np.einsum("ijc->jci", MOTION), torque, axes=2)
+    blocks = (state_lib.sum_of(each) for each in (position, mixed, control))
+    return *blocks, gradient[:, 3], torque
 
 
 def _assemble(position, mixed, control, force, torque):

@@ -27,13 +27,13 @@ for _i, _j, _c in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
 class TreeState:
     """axes: [k, c, i] is component i of segment k's body axis c in the camera frame, the columns of G_k.
 
-    log_scale: log(s s_k), crop units a metre; translation: of the pelvis, crop units.
+    log_scale: log(s s_k), crop units a metre; translation: of the pelvis, crop units, with its depth in several views.
     log_girth: None where girth is no unknown. log_segment_girth: None where scales are isotropic.
     """
 
     axes: Float[Array, "24 3 3 ..."]
     log_scale: Float[Array, "24 ..."]
-    translation: Float[Array, "2 ..."]
+    translation: Float[Array, "axes ..."]
     log_girth: Float[Array, "..."] | None = None
     log_segment_girth: Float[Array, "24 2 ..."] | None = None
 
@@ -82,7 +82,7 @@ def to_parameters(model: TreeModel, state: TreeState) -> BodyParameters:
 def retract(
     state: TreeState,
     control: Float[Array, "24 4 ..."],
-    translation: Float[Array, "2 ..."],
+    translation: Float[Array, "axes ..."],
     log_girth: Float[Array, "..."] | None = None,
     log_segment_girth: Float[Array, "24 2 ..."] | None = None,
 ) -> TreeState:
@@ -213,7 +213,7 @@ def _about_joint(model: TreeModel, linear: Float[Array, "24 3 3 ..."]) -> Float[
 def affine_maps(model: TreeModel, state: TreeState) -> Float[Array, "24 4 3 ..."]:
     """Return [s G | p - s G J]' of every segment, crop units: where it takes homogeneous rest points."""
     position = over_segments(model.path_to, bone_offsets(model, state))
-    root = jnp.concatenate([state.translation, jnp.zeros_like(state.translation[:1])])
+    root = jnp.concatenate([state.translation, jnp.zeros_like(state.translation[:1])])[:3]
     position = (position + root[None])[:, None]
     return levers(model, state) + jnp.pad(position, [(0, 0), (3, 0)] + [(0, 0)] * (position.ndim - 2))
 

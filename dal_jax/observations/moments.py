@@ -1,0 +1,227 @@
+"""Which people of which pictures are one person at one moment, seen by several calibrated cameras.
+
+The rule of names. A photograph's name, with its folders, holds the name of its camera, between other characters than
+letters and digits: `cam01/000012.jpg`, `walk_cam01_000012.jpg`. What is left of the name is the moment's: pictures
+whose rest is alike, the last number of it the frame, show the same moment.
+
+Who is who. Within a moment people of two cameras are one if the rays of their key points pass near to each other; of
+several who could be, those whose rays are nearest. `track_id`s of the annotation decide where both have one.
+"""
+
+import dataclasses
+import itertools
+import pathlib
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from dal_jax.body.cameras import Pinhole
+from dal_jax.observations.cameras_file import Camera
+from dal_jax.observations.observation import crop_from_px, px_from_crop
+from dal_jax.observations.observations import Observations
+from dal_jax.runtime.errors import InputError
+
+_NEAR_M = 0.2  # median distance between the rays of one person's key points: of two people it is more, as a rule
+_NEXT_M = 1.0  # how far a person may be from where they were a frame before
+_FEWEST = 3  # key points in common that decide
+_HEIGHT_M = 1.7  # that places somebody whom one camera alone sees
+_PARALLEL = 0.05  # sine of the angle between rays below which their distance says little
+
+
+@dataclasses.dataclass(frozen=True)
+class Moments:
+    """People at moments, by camera.
+
+    rows: which of the people each camera sees, -1: none. place: about where they are, world, metres.
+    frame: the number of the moment's pictures. person: a number for everybody, the same in all moments.
+    """
+
+    rows: Int[np.ndarray, "moments cameras"]
+    place: Float[np.ndarray, "moments 3"]
+    frame: Int[np.ndarray, "moments"]
+    person: Int[np.ndarray, "moments"]
+
+    def of_rows(self, count: int) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
+        """Return the moment and the camera of each of the people."""
+        moment, camera = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        for (one, view), row in np.ndenumerate(self.rows):
+            if row >= 0:
+                moment[row], camera[row] = one, view
+        return moment, camera
+
+
+def find(people: Observations, cameras: Sequence[Camera]) -> Moments:
+    """Return who is seen when by which cameras.
+
+    Args:
+      people: whose key points are those of lenses without distortion (`straight`).
+      cameras: which photographs' names hold.
+
+    Raises:
+      errors.InputError: a photograph whose name holds no camera's, or several.
+    """
+    names = [names_of(people.file_name[row], str(people.image_id[row]), cameras) for row in range(len(people))]
+    rays, known = rays_of(people, np.array([camera for camera, _, _ in names]), cameras)
+    moments: dict[tuple[str, int], list[int]] = {}
+    for row, (_, sequence, frame) in enumerate(names):
+        moments.setdefault((sequence, frame), []).append(row)
+    found, frames, sequences = [], [], []
+    for (sequence, frame), rows in sorted(moments.items()):
+        for group in _people_of(rows, [names[row][0] for row in rows], rays, known, people.track_id, cameras):
+            found.append(group)
+            frames.append(frame)
+            sequences.append(sequence)
+    rows = np.array(found)
+    place = np.stack([_place(row, rays, known, people, cameras) for row in rows])
+    person = _persons(rows, place, np.array(frames), sequences, people.track_id)
+    return Moments(rows, place, np.array(frames), person)
+
+
+def names_of(file_name: str, image_id: str, cameras: Sequence[Camera]) -> tuple[int, str, int]:
+    """Return the camera's place, the sequence and the frame that a photograph's name tells."""
+    stem = file_name or image_id
+    suffix = pathlib.PurePath(stem).suffix
+    stem = stem.removesuffix(suffix) if re.search(r"[A-Za-z]", suffix) else stem
+    holds = [one for one in cameras if re.search(_whole(one.name), stem)]
+    longest = max((len(one.name) for one in holds), default=0)
+    holds = [one for one in holds if len(one.name) == longest]
+    if len(holds) != 1:
+        several = " and ".join(one.name for one in holds)
+        said = f"names {several}" if holds else f"names none of the cameras {', '.join(one.name for one in cameras)}"
+        raise InputError(f"image '{file_name or image_id}': {said}; its name must tell its camera")
+    rest = re.sub(_whole(holds[0].name), "", stem)
+    numbers = list(re.finditer(r"\d+", rest))
+    frame = int(numbers[-1].group()) if numbers else 0
+    rest = rest[: numbers[-1].start()] + rest[numbers[-1].end() :] if numbers else rest
+    return cameras.index(holds[0]), re.sub(r"[^A-Za-z0-9]+", " ", rest).strip(), frame
+
+
+def _whole(name: str) -> str:
+    return rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])"
+
+
+def straight(people: Observations, cameras: Sequence[Camera]) -> tuple[Observations, Int[np.ndarray, "n"]]:
+    """Return people as cameras without distortion see them, before their pinholes, and each one's camera."""
+    names = [names_of(people.file_name[row], str(people.image_id[row]), cameras)[0] for row in range(len(people))]
+    seen, box = people.stacked, np.asarray(people.stacked.box_px, np.float64)
+    fields = {}
+    for field in ("point_position", "keypoint_position"):
+        pixels = np.array(px_from_crop(np.asarray(getattr(seen, field), np.float64), box))
+        for row, camera in enumerate(names):
+            pixels[row] = cameras[camera].undistort(pixels[row])
+        fields[field] = np.asarray(crop_from_px(pixels, box), np.float32)
+    focal = np.array([cameras[camera].focal_px for camera in names])
+    principal = np.array([cameras[camera].matrix[:2, 2] for camera in names])
+    pinhole = Pinhole(
+        focal=(focal / box[:, 2] * 2.0).astype(np.float32),
+        centre=np.asarray(crop_from_px(principal[:, None], box), np.float32)[:, 0],
+    )
+    straightened = people.replace(lambda one: dataclasses.replace(one, **fields, pinhole=pinhole))
+    return straightened, np.array(names)
+
+
+def rays_of(
+    people: Observations, camera: Int[np.ndarray, "n"], cameras: Sequence[Camera]
+) -> tuple[Float[np.ndarray, "n k 3"], Float[np.ndarray, "n k"]]:
+    """Return unit directions of the key points of straightened people, in the world, and their confidences.
+
+    People without key points have the middle of their dense points as the first.
+    """
+    seen = people.stacked
+    position, known = np.array(seen.keypoint_position, np.float64), np.array(seen.keypoint_confidence, np.float64)
+    mass = np.asarray(seen.point_confidence, np.float64)
+    bare = (known > 0).sum(axis=1) == 0
+    middle = np.einsum("np,npc->nc", mass, seen.point_position) / np.maximum(mass.sum(axis=1), 1e-9)[:, None]
+    position[bare, 0], known[bare, 0] = middle[bare], 1.0
+    pixels = np.asarray(px_from_crop(position, np.asarray(seen.box_px, np.float64)))
+    directions = np.ones((*pixels.shape[:2], 3))
+    for row, view in enumerate(camera):
+        one = cameras[view]
+        directions[row, :, :2] = (pixels[row] - one.matrix[:2, 2]) / one.focal_px
+        directions[row] = directions[row] @ one.rotation
+    return directions / np.linalg.norm(directions, axis=-1, keepdims=True), known
+
+
+def triangulate(
+    rays: Float[np.ndarray, "views k 3"], weight: Float[np.ndarray, "views k"], places: Float[np.ndarray, "views 3"]
+) -> Float[np.ndarray, "k 3"]:
+    """Return the places that are nearest to the rays of each key point; NaN where fewer than two are weighted."""
+    across = np.eye(3) - rays[..., :, None] * rays[..., None, :]
+    system = np.einsum("vk,vkij->kij", weight, across)
+    right = np.einsum("vk,vkij,vj->ki", weight, across, places)
+    known = (weight > 0).sum(axis=0) >= 2
+    found = np.full((rays.shape[1], 3), np.nan)
+    found[known] = np.linalg.solve(system[known] + 1e-9 * np.eye(3), right[known][..., None])[..., 0]
+    return found
+
+
+def _people_of(rows, views, rays, known, track_id, cameras) -> list[Int[np.ndarray, "cameras"]]:
+    """Return the people of one moment, as rows by camera: clusters of least distance, joined one pair after another."""
+    groups = [{view: row} for row, view in zip(rows, views, strict=True)]
+    while True:
+        best, pair = _NEAR_M, None
+        for one, other in itertools.combinations(range(len(groups)), 2):
+            if groups[one].keys() & groups[other].keys():
+                continue
+            apart = [
+                _apart(a, b, va, vb, rays, known, track_id, cameras)
+                for va, a in groups[one].items()
+                for vb, b in groups[other].items()
+            ]
+            if (mean := float(np.mean(apart))) < best:
+                best, pair = mean, (one, other)
+        if pair is None:
+            break
+        groups[pair[0]] |= groups.pop(pair[1])
+    return [np.array([group.get(view, -1) for view in range(len(cameras))]) for group in groups]
+
+
+def _apart(one, other, view, other_view, rays, known, track_id, cameras) -> float:
+    """Return the median distance of the rays of two people's key points, metres."""
+    if track_id and track_id[one] is not None and track_id[other] is not None:
+        return 0.0 if track_id[one] == track_id[other] else np.inf
+    normal = np.cross(rays[one], rays[other])
+    sine = np.linalg.norm(normal, axis=-1)
+    common = (known[one] > 0) & (known[other] > 0) & (sine > _PARALLEL)
+    if common.sum() < min(_FEWEST, (known[one] > 0).sum(), (known[other] > 0).sum()) or not common.any():
+        return np.inf
+    between = cameras[other_view].position - cameras[view].position
+    return float(np.median(np.abs(normal[common] @ between) / sine[common]))
+
+
+def _place(row, rays, known, people: Observations, cameras: Sequence[Camera]) -> Float[np.ndarray, "3"]:
+    """Return about where somebody is: the middle of the key points that two cameras see, or by their height."""
+    views = np.flatnonzero(row >= 0)
+    places = np.array([cameras[view].position for view in views])
+    mass = known[row[views]]
+    middle = np.einsum("vk,vki->vi", mass, rays[row[views]])
+    middle = middle / np.linalg.norm(middle, axis=-1, keepdims=True)
+    if len(views) == 1:
+        camera, height = cameras[views[0]], np.asarray(people.bbox_px)[row[views[0]], 2:].max()
+        return places[0] + middle[0] * camera.focal_px * _HEIGHT_M / height
+    found = triangulate(rays[row[views]], mass, places)
+    seen = np.isfinite(found).all(axis=1)
+    if seen.sum() >= _FEWEST:
+        return np.median(found[seen], axis=0)
+    return triangulate(middle[:, None], np.ones((len(views), 1)), places)[0]
+
+
+def _persons(rows, place, frame, sequences, track_id) -> Int[np.ndarray, "moments"]:
+    """Return a number for everybody: by track ids, else by who was nearest a frame before."""
+    person, last, labels = np.full(len(rows), -1), {}, {}
+    for moment in np.lexsort((frame, sequences)):
+        ids = [track_id[row] for row in rows[moment] if row >= 0 and track_id and track_id[row] is not None]
+        if ids:
+            person[moment] = labels.setdefault((sequences[moment], ids[0]), len(labels) + len(last))
+            continue
+        same = [
+            (float(np.linalg.norm(place[moment] - where)), key)
+            for key, (sequence, when, where) in last.items()
+            if sequence == sequences[moment] and when < frame[moment]
+        ]
+        distance, key = min(same, default=(np.inf, -1))
+        key = key if distance < _NEXT_M else len(labels) + len(last)
+        person[moment], last[key] = key, (sequences[moment], frame[moment], place[moment])
+    return np.unique(person, return_inverse=True)[1]

@@ -1,0 +1,175 @@
+"""The data terms of a moment that several views see: one body, and what each view's camera says of its points.
+
+A camera of full perspective sees a place Y = R X + o at x = c + f (Y_x, Y_y) / Y_z, so that a small move dX of it moves
+the residual by J R dX, J = f / Y_z [1 0 -Y_x/Y_z; 0 1 -Y_y/Y_z]. Each view then pulls by (J R)' m r, in the axes
+that the views share, and resists by the metric R' J' m J R, 3 x 3. Pulls and metrics of all views that see a key point
+are added up before the elimination hears of them; a dense point has one view. So the tree is eliminated once, whatever
+the number of views: the moments of (2) of `lm` are those of six pairs of axes instead of x and y alike, and z.
+
+The gradient and the energy are taken from the points themselves, at every step; the metrics about a reference.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from dal_jax.body import cameras
+from dal_jax.observations import residuals
+from dal_jax.observations.residuals import Target
+from dal_jax.registration.energy import EnergyWeights
+from dal_jax.registration.solvers.tree import state
+from dal_jax.registration.solvers.tree.model import TreeModel
+from dal_jax.runtime import struct
+
+AXES = tuple((i, j) for i in range(3) for j in range(i, 3))
+"""The six pairs of axes of a symmetric 3 x 3 metric, as moments have them."""
+
+_PEOPLE_AT_ONCE = 16  # whose sums over points stay in the cache of a core
+_PRODUCTS = tuple((i, j) for i in range(4) for j in range(i, 4))
+_FROM_UNIQUE = np.zeros((10, 4, 4), np.float32)
+for _place, (_i, _j) in enumerate(_PRODUCTS):
+    _FROM_UNIQUE[_place, _i, _j] = _FROM_UNIQUE[_place, _j, _i] = 1.0
+
+
+def evaluate(
+    model: TreeModel, target: Target, weights: EnergyWeights, maps: Float[Array, "24 4 3 starts people"]
+) -> tuple[Float[Array, "starts people"], Float[Array, "24 4 3 starts people"]]:
+    """Return eq. 3 and eq. 4 over the views, and half the gradient by the segments' maps."""
+    energy, gradient = _over_people(functools.partial(_evaluate, model, weights), target, maps)
+    return energy.T, jnp.transpose(gradient, (4, 3, 2, 1, 0))
+
+
+def moments(
+    model: TreeModel, target: Target, weights: EnergyWeights, maps: Float[Array, "24 4 3 starts people"]
+) -> Float[Array, "6 24 4 4 starts people"]:
+    """Return sum a v v' M_ij of every segment for each pair of `AXES`, M the metric at the maps."""
+    return _over_people(functools.partial(_moments, model, weights), target, maps).transpose(2, 5, 3, 4, 1, 0)
+
+
+def _over_people(function, target: Target, maps: Float[Array, "24 4 3 starts people"]):
+    """Map a function of one person's target and maps (starts, axes, 4, 24) over the people."""
+    rows = jnp.transpose(maps, (4, 3, 2, 1, 0))
+    return jax.lax.map(lambda pair: function(*pair), (target, rows), batch_size=min(_PEOPLE_AT_ONCE, len(rows)))
+
+
+def _evaluate(model: TreeModel, weights: EnergyWeights, target: Target, rows: Float[Array, "starts 3 4 24"]):
+    """Return one person's energy (starts) and half gradient (starts, 3, 4, 24)."""
+    dense, keypoints = _seen(model, weights, target, rows)
+    by_point = _stage(weights, _point_pulls, dense, target.points.rest)
+    gradient = jnp.einsum("sicp,pk->sick", by_point, _flat(target.points.weight), precision="highest")
+    pulls = _stage(weights, lambda one: _pulls(one).sum(axis=2), keypoints)
+    matrix = jnp.asarray(model.keypoint_matrix).reshape(-1, 24, 4)
+    gradient = gradient + jnp.einsum("sin,nkc->sick", pulls, matrix, precision="highest")
+    return dense.energy + keypoints.energy, gradient
+
+
+def _point_pulls(seen: "_Seen", rest: Float[Array, "views points 3"]) -> Float[Array, "starts 3 4 all"]:
+    pulls = _pulls(seen)
+    return pulls.reshape(*pulls.shape[:2], 1, -1) * _homogeneous(rest.reshape(-1, 3))[None, None]
+
+
+def _moments(model: TreeModel, weights: EnergyWeights, target: Target, rows: Float[Array, "starts 3 4 24"]):
+    """Return one person's moments (starts, 6, 4, 4, 24)."""
+    dense, keypoints = _seen(model, weights, target, rows)
+    weighted, weight = _stage(weights, _weighted_products, dense, target.points.rest), _flat(target.points.weight)
+    own = weight * jnp.sum(weight, axis=1, keepdims=True)
+    unique = jnp.einsum("saqp,pk->saqk", weighted, own, precision="highest")
+    moments = jnp.einsum("saqk,qij->saijk", unique, jnp.asarray(_FROM_UNIQUE, unique.dtype), precision="highest")
+    metric = _stage(weights, lambda one: _metrics(one).sum(axis=2), keypoints)
+    return moments + jnp.einsum("san,nkij->saijk", metric, jnp.asarray(model.keypoint_moments), precision="highest")
+
+
+def _weighted_products(seen: "_Seen", rest: Float[Array, "views points 3"]) -> Float[Array, "starts 6 10 all"]:
+    metric, rest = _metrics(seen), _homogeneous(rest.reshape(-1, 3))
+    products = jnp.stack([rest[i] * rest[j] for i, j in _PRODUCTS])
+    return metric.reshape(*metric.shape[:2], 1, -1) * products[None, None]
+
+
+@struct.dataclass
+class _Seen:
+    """What a view's camera says of places: residual, mass and how the residual moves with the place.
+
+    off: the residual in the crop. mass: confidence, weight and the robust loss' derivative. size: f / Y_z; slope: -Y_x
+    / Y_z and -Y_y / Y_z, so that rows c of the residual's derivative are size (R_c + slope_c R_z).
+    """
+
+    energy: Float[Array, "starts"]
+    off: Float[Array, "starts 2 views points"]
+    mass: Float[Array, "starts views points"]
+    size: Float[Array, "starts views points"]
+    slope: Float[Array, "starts 2 views points"]
+    rotation: Float[Array, "views 3 3"]
+
+
+def _stage(weights: EnergyWeights, function, *arguments):
+    """Return function(*arguments) as `state.stage` does, of one person among many: its condition is that of all."""
+    return state.stage(lambda _, *rest: function(*rest), jnp.asarray(weights.dense), *arguments)
+
+
+def _seen(model: TreeModel, weights: EnergyWeights, target: Target, rows) -> tuple[_Seen, _Seen]:
+    """Return what the cameras say of dense points and of key points."""
+    seen, rest = target.observation, jnp.asarray(target.points.rest)
+    blended = jnp.einsum("sick,pk->sicp", rows, _flat(target.points.weight), precision="highest")
+    matrix = jnp.asarray(model.keypoint_matrix).reshape(-1, 24, 4)
+    places = jnp.einsum("nkc,sick->sin", matrix, rows, precision="highest")[:, :, None]
+
+    def of_points(blended, rest):
+        blended = blended.reshape(*blended.shape[:3], *rest.shape[:2])
+        places = state.sum_of(blended[:, :, c] * rest[None, None, :, :, c] for c in range(3)) + blended[:, :, 3]
+        confidence = weights.dense * seen.point_confidence
+        return _before_cameras(confidence, weights.outlier, seen.views, seen.point_position, places)
+
+    def of_keypoints(places):
+        confidence = weights.keypoint * seen.keypoint_confidence
+        return _before_cameras(confidence, weights.outlier, seen.views, seen.keypoint_position, places)
+
+    return _stage(weights, of_points, blended, rest), _stage(weights, of_keypoints, places)
+
+
+def _before_cameras(confidence, outlier, views: cameras.Views | None, position, places) -> _Seen:
+    """Return what is seen of places (starts, 3, views or 1, points) in every view."""
+    assert views is not None
+    rotation, origin, focal = (jnp.asarray(each) for each in (views.rotation, views.origin, views.focal))
+    x, y, z = (
+        state.sum_of(rotation[None, :, i, j, None] * places[:, j] for j in range(3)) + origin[None, :, i, None]
+        for i in range(3)
+    )
+    nearest = cameras.NEAREST * origin[None, :, 2, None]
+    ahead = z > nearest  # what is not stays where the camera is at its limit, and has no slope by depth
+    inverse = 1.0 / jnp.where(ahead, z, nearest)
+    across = jnp.stack([x * inverse, y * inverse], axis=1)
+    off = focal[None, None, :, None] * across + jnp.asarray(views.centre).T[None, :, :, None]
+    off = off - jnp.moveaxis(jnp.asarray(position), -1, 0)[None]
+    value, mass = residuals.robust(off[:, 0] ** 2 + off[:, 1] ** 2, outlier)
+    energy = jnp.sum(confidence[None] * value, axis=(1, 2))
+    slope = jnp.where(ahead[:, None], -across, 0.0)
+    return _Seen(energy, off, confidence[None] * mass, focal[None, :, None] * inverse, slope, rotation)
+
+
+def _rows(seen: _Seen) -> list[list[Float[Array, "starts views points"]]]:
+    """Return how x and y of the residual move with each axis of the place, over `size`."""
+    axis = seen.rotation[None, :, :, :, None]
+    return [[axis[:, :, c, j] + seen.slope[:, c] * axis[:, :, 2, j] for j in range(3)] for c in range(2)]
+
+
+def _pulls(seen: _Seen) -> Float[Array, "starts 3 views points"]:
+    """Return half the gradient by the places."""
+    rows, force = _rows(seen), (seen.mass * seen.size)[:, None] * seen.off
+    return jnp.stack([force[:, 0] * rows[0][j] + force[:, 1] * rows[1][j] for j in range(3)], axis=1)
+
+
+def _metrics(seen: _Seen) -> Float[Array, "starts 6 views points"]:
+    """Return the metrics of places, by pairs of axes."""
+    rows, stiffness = _rows(seen), seen.mass * seen.size**2
+    return jnp.stack([stiffness * (rows[0][i] * rows[0][j] + rows[1][i] * rows[1][j]) for i, j in AXES], axis=1)
+
+
+def _flat(weight: Float[Array, "views points 24"]) -> Float[Array, "all 24"]:
+    return weight.reshape(-1, weight.shape[-1])
+
+
+def _homogeneous(rest: Float[Array, "all 3"]) -> Float[Array, "4 all"]:
+    return jnp.concatenate([rest.T, jnp.ones_like(rest[None, :, 0])])
