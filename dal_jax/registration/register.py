@@ -267,7 +267,7 @@ def _compiled(optimizer: str, starts: str, schedule: str, mesh: Mesh, informatio
     )
     if ":" in optimizer:  # a solver of the caller's own, whose source is not the package's
         return jax.jit(sharded)
-    return programs.kept(sharded, (optimizer, starts, steps, schedule, mesh.size, information))
+    return programs.kept(sharded, (optimizer, starts, schedule, mesh.size, information))
 
 
 def _through(run_stage: Callable, stages: tuple[Objective, ...], start: BodyParameters) -> Solution:
