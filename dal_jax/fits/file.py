@@ -90,18 +90,25 @@ def rows_of(
     energy: Float[np.ndarray, "k"] | float = np.nan,
     converged: Bool[np.ndarray, "k"] | bool = True,
 ) -> dict[str, np.ndarray]:
-    """Return the fields of rows for people with these bodies (stacked); valid where all parameters are finite."""
+    """Return the fields of rows for people with these bodies (stacked).
+
+    A row is valid where body, camera, joints and the energies that are given are finite, the rotation is proper and the
+    scale is above zero.
+    """
     observation, count = observations.stacked, len(observations)
     girth = np.ones(count, np.float32) if parameters.girth is None else parameters.girth
     parameters = jax.tree.map(np.asarray, fix_gauge(dataclasses.replace(parameters, girth=girth)))
     joints, joints_h36m, joints_crop = _joints(template, parameters, observation.pinhole)
     dense, keypoint = residuals.errors_px(template, parameters, observation)
-    finite = [np.isfinite(leaf).reshape(count, -1).all(axis=1) for leaf in jax.tree.leaves(parameters)]
+    numbers = [*jax.tree.leaves(parameters), joints, joints_h36m, joints_crop, observation.box_px]
+    finite = [np.isfinite(np.asarray(leaf)).reshape(count, -1).all(axis=1) for leaf in numbers]
+    finite += [_is_proper(parameters.rotation), parameters.camera_scale > 0]
+    finite += [np.isfinite(np.asarray(energy))] * bool(np.ndim(energy))  # one number: of what was not registered
     return {
         "image_id": _ids(observations.image_id),
         "annotation_id": _ids(observations.annotation_id),
         "file_name": np.array(observations.file_name, np.str_),
-        "valid": np.all(finite, axis=0),
+        "valid": functools.reduce(np.logical_and, finite),
         **{name: value for name in _PARAMETERS if (value := getattr(parameters, name)) is not None},
         "box_px": np.asarray(observation.box_px, np.float32),
         "bbox_px": np.asarray(observations.bbox_px, np.float32),
@@ -114,6 +121,16 @@ def rows_of(
         "converged": np.broadcast_to(converged, count).copy(),
         **_camera(observation),
     }
+
+
+def _is_proper(rotation: Float[np.ndarray, "k 3 3"]) -> Bool[np.ndarray, "k"]:
+    """Return which matrices are rotations: orthonormal, of determinant 1."""
+    gap = np.abs(rotation @ np.swapaxes(rotation, 1, 2) - np.eye(3)).max(axis=(1, 2))
+    determinant = np.sum(np.cross(rotation[:, 0], rotation[:, 1]) * rotation[:, 2], axis=1)
+    return (gap < _ROUNDING) & (determinant > 0)
+
+
+_ROUNDING = 1e-3  # of float32, and of files written with few digits
 
 
 def _camera(observation: Observation) -> dict[str, np.ndarray]:
@@ -202,6 +219,10 @@ def read(path: str | pathlib.Path) -> FitRows:
         wrong = fields["valid"] & ~np.isfinite(fields[name].reshape(count, -1)).all(axis=1)
         if wrong.any():
             row = int(np.argmax(wrong))
+            raise InputError(f"{path}: {name}[{row}] is {fields[name][row].tolist()} in a row that is valid")
+    for name, good in (("rotation", _is_proper(fields["rotation"])), ("camera_scale", fields["camera_scale"] > 0)):
+        if (fields["valid"] & ~good).any():
+            row = int(np.argmax(fields["valid"] & ~good))
             raise InputError(f"{path}: {name}[{row}] is {fields[name][row].tolist()} in a row that is valid")
     return FitRows(**fields)
 

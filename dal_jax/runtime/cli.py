@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
+import jax
 from absl import app, flags, logging
 
 from dal_jax.runtime import door, files, machine, preemption
@@ -25,6 +26,9 @@ from dal_jax.runtime.errors import DivergedError, InputError, one_line
 
 _MOST_MEGAPIXELS = flags.DEFINE_float(
     "most_megapixels", None, "Larger pictures are refused before they are unpacked; default 50.", lower_bound=0.01
+)
+_DEBUG_NANS = flags.DEFINE_bool(
+    "debug_nans", False, "Stop at the first NaN that a compiled program returns, with the line that made it. Slow."
 )
 
 DIVERGED = 1  # exit codes
@@ -54,6 +58,8 @@ def run(main: Callable[[list[str]], None], interrupted: str = NOTHING_KEPT) -> N
         machine.configure()
         if _MOST_MEGAPIXELS.value is not None:
             os.environ[door.MOST_MEGAPIXELS] = str(_MOST_MEGAPIXELS.value)
+        if _DEBUG_NANS.value:
+            jax.config.update("jax_debug_nans", True)
         try:
             preemption.watch(preemption.GRACE_S if interrupted == GOES_ON else 0.0)
             main(argv)

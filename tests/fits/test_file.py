@@ -125,7 +125,15 @@ def test_the_gauge_is_fixed_whatever_came_in(template):
 
 def test_a_fit_that_is_not_finite_is_not_valid(template):
     person = posed_people.parameters(1)
-    assert not _one(person.replace(pose=person.pose * np.nan), template).valid[0]
+    assert _one(person, template).valid[0]
+    mirrored = np.asarray(person.rotation) @ np.diag([1, 1, -1])
+    for spoiled in (
+        {"pose": person.pose * np.nan}, {"rotation": mirrored}, {"rotation": 2 * person.rotation},
+        {"camera_scale": -person.camera_scale},
+    ):  # fmt: skip
+        assert not _one(person.replace(**spoiled), template).valid[0], spoiled
+    observed = Observations(_stack(_observation(1)), np.ones((1, 4)), [1], [1], [""])
+    assert not file.rows_of(observed, template, _stack(person), np.array([np.nan]))["valid"][0]
 
 
 def test_starts_are_carried_into_another_crop(template, fits):

@@ -113,7 +113,7 @@ def _look_up(table: Table, bones: dict[str, list[int]], own: pathlib.Path) -> di
 def _read(path: pathlib.Path) -> Table:
     """Read a user's table: SMPL's joint names to a bone or a list of bones."""
     try:
-        content = yaml.safe_load(door.contents(path, 1 << 24))
+        content = yaml.safe_load(door.contents(path, 1 << 20))
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a readable table: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(content, dict):
