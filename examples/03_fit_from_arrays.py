@@ -1,5 +1,6 @@
 """Fit the body to arrays: image points, and the surface points that they show."""
 
+import jax
 import numpy as np
 
 import dal_jax as dal
@@ -15,8 +16,8 @@ def annotated(body, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
     random = np.random.default_rng(seed)
     person = parameters.t_pose()
     person = person.replace(pose=random.normal(0.0, 0.2, person.pose.shape).astype(np.float32))
-    segments = kinematics.pose_segments(body, person)
-    vertices = np.asarray(skinning.skin_vertices(body, segments))
+    segments = jax.jit(kinematics.pose_segments)(body, person)
+    vertices = np.asarray(jax.jit(skinning.skin_vertices)(body, segments))
     faces = random.integers(len(body.faces), size=POINTS)
     barycentrics = random.dirichlet(np.ones(3), POINTS).astype(np.float32)
     points = np.einsum("pc,pcd->pd", barycentrics, vertices[body.faces[faces]])

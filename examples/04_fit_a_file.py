@@ -40,7 +40,8 @@ def main() -> None:
     path = sys.argv[1] if len(sys.argv) > 1 else write_example(folder / "people.json", body)
     people = dal.read_annotations(path)
     print(people.summary())
-    fits = dal.fit(people, body)
+    options = dal.FitOptions(quality=False, held_out_share=0.0)  # the report on each fit takes most of the time
+    fits = dal.fit(people, body, options)
     print("dense error, px:", np.round(fits.dense_error_px, 2), "head at", np.round(fits.joints_px[:, 15]))
     fits.save(folder / "out")
     print("wrote", sorted(one.name for one in fits.export(folder / "meshes", formats=("glb", "obj"))))

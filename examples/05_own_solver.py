@@ -48,8 +48,8 @@ def main() -> None:
     points = jax.jit(jax.vmap(mark))(rng.normal(0, 0.2, (8, 23, 3)), face, corners)
     no = np.zeros((8, 17))
     people = Observation(points, face, corners, np.ones((8, 60)), np.zeros((8, 17, 2)), no, no, no, np.ones((8, 4)))
-    for name in ("lm", "examples.05_own_solver:newton_cg"):
-        config = RegistrationConfig(name, steps=15, starts="closed_form", batch=8)
+    for name in ("dense_lm", "examples.05_own_solver:newton_cg"):
+        config = RegistrationConfig(name, steps=10, starts="closed_form", batch=8)
         fit = register.register(body, people, config, Objective(energy.stiff_weights()))
         print(f"{name:40s} energy {np.mean(fit.energy):.3f}")
 

@@ -3,6 +3,8 @@
 import pathlib
 import tempfile
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 import dal_jax as dal
@@ -13,23 +15,24 @@ from dal_jax.lifting.poses import Poses2D
 
 def poses_2d(count: int) -> np.ndarray:
     """Return Human3.6M's joints of people who face anywhere: (count, 17, 2) px."""
-    body, random = dal.load_body(), np.random.default_rng(0)
-    joints = []
-    for angle in random.uniform(0, 2 * np.pi, count):
-        person = parameters.t_pose()
-        cos, sin = np.cos(angle), np.sin(angle)
-        yaw = np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]], np.float32)
-        pose = random.normal(0.0, 0.3, person.pose.shape).astype(np.float32)
+    body, random, person = dal.load_body(), np.random.default_rng(0), parameters.t_pose()
+
+    def joints(angle, pose):
+        cos, sin = jnp.cos(angle), jnp.sin(angle)
+        yaw = jnp.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])
         segments = kinematics.pose_skeleton(body, person.rotation @ yaw, pose, person.segment_scale)
-        joints.append(np.asarray(skinning.h36m_joints(body, segments))[:, :2])
-    return 200 * np.stack(joints) + (320, 240)
+        return skinning.h36m_joints(body, segments)
+
+    poses = random.normal(0.0, 0.3, (count, *person.pose.shape))
+    found = jax.jit(jax.vmap(joints))(random.uniform(0, 2 * np.pi, count), poses)
+    return 200 * np.asarray(found)[..., :2] + (320, 240)
 
 
 def main() -> None:
     """Train for some seconds; real lifters take `config.best()`, 20,000 poses and minutes."""
     keypoints_px = poses_2d(256)
     settings = config.kudo()
-    settings.width, settings.batch, settings.steps, settings.steps_per_call = 64, 32, 200, 100
+    settings.width, settings.batch, settings.steps, settings.steps_per_call = 64, 32, 50, 50
     poses = Poses2D(keypoints_px, np.ones(keypoints_px.shape[:2], bool), np.arange(len(keypoints_px)))
     path = pathlib.Path(tempfile.mkdtemp()) / "lifter"
     folder.train(path, poses, settings)

@@ -1,5 +1,7 @@
 """Read what a fit is worth: standard deviations, other modes, flags."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 import dal_jax as dal
@@ -10,16 +12,14 @@ from dal_jax.observations.observation import px_from_crop
 def main() -> None:
     """Fit ten people to key points of which one has lost an arm, and compare what the reports say."""
     body, random = dal.load_body(), np.random.default_rng(0)
-    keypoints = []
-    for _ in range(10):
-        person = parameters.t_pose()
-        person = person.replace(pose=random.normal(0.0, 0.25, person.pose.shape).astype(np.float32))
-        segments = kinematics.pose_segments(body, person)
-        crop = cameras.project(skinning.h36m_joints(body, segments), 0.8, np.zeros(2, np.float32))
-        keypoints.append(
-            px_from_crop(np.asarray(crop), np.array([0.0, 0.0, 500.0, 500.0])) + random.normal(0, 2, (17, 2))
-        )
-    keypoints = np.stack(keypoints)
+    person = parameters.t_pose()
+
+    def mark(pose):
+        segments = kinematics.pose_segments(body, person.replace(pose=pose))
+        return cameras.project(skinning.h36m_joints(body, segments), 0.8, jnp.zeros(2))
+
+    crop = jax.jit(jax.vmap(mark))(random.normal(0.0, 0.25, (10, *person.pose.shape)))
+    keypoints = px_from_crop(np.asarray(crop), np.array([0.0, 0.0, 500.0, 500.0])) + random.normal(0, 2, crop.shape)
     keypoints[0, 14:17] = np.nan  # the first one's right arm is not annotated
 
     fits = dal.fit(dal.Observations.from_points(keypoints_px=keypoints), body)
