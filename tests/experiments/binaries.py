@@ -1,7 +1,7 @@
 """Runs binaries as a user does, each in a process of its own; what they import is imported once.
 
-Importing takes most of the time of a run that only refuses its flags. So a process imports a binary's module and forks
-for every run. A module whose import starts threads cannot be forked safely; its runs begin from nothing.
+Importing takes most of the time of a run that only refuses its flags. So one process imports the library, and forks for
+every run, which is then that of `python -m`.
 """
 
 import atexit
@@ -13,15 +13,22 @@ import subprocess
 import sys
 import tempfile
 
+_ROOT = pathlib.Path(__file__).parents[2]
+_LIBRARY = (
+    "dal_jax.algorithm", "dal_jax.loop.run", "dal_jax.loop.prediction", "dal_jax.loop.report", "dal_jax.fits.fitting",
+    "dal_jax.fits.output", "dal_jax.fits.export", "dal_jax.lifting.folder", "dal_jax.data.preparing",
+    "dal_jax.synthetic.people", "dal_jax.evaluation.pose_files",
+)  # fmt: skip
 _SERVER = """
-import importlib, json, os, pathlib, sys
-name = sys.argv[1]
-module = importlib.import_module(name)
+import importlib, json, os, pathlib, runpy, sys
+sys.path[0] = os.getcwd()
+for name in sys.argv[1:]:
+    importlib.import_module(name)
 tasks = pathlib.Path("/proc/self/task")
-forks = tasks.exists() and len(list(tasks.iterdir())) == 1
+forks = tasks.exists() and len(list(tasks.iterdir())) == 1  # a process with threads cannot be forked safely
 print("ready" if forks else "threads", flush=True)
 for line in sys.stdin if forks else ():
-    flags, out, err, folder = json.loads(line)
+    name, flags, out, err, folder = json.loads(line)
     child = os.fork()
     if child == 0:
         for path, stream in ((out, 1), (err, 2)):
@@ -29,9 +36,9 @@ for line in sys.stdin if forks else ():
             os.dup2(file, stream)
         os.close(0)
         os.chdir(folder)
-        from dal_jax.runtime import cli
         sys.argv = [name, *flags]
-        cli.run(module.main)
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+        sys.exit()
     _, status = os.waitpid(child, 0)
     print(os.waitstatus_to_exitcode(status), flush=True)
 """
@@ -40,13 +47,13 @@ for line in sys.stdin if forks else ():
 def run(name: str, *flags: object) -> subprocess.CompletedProcess:
     """Run `python -m NAME FLAGS` and return what it printed and its exit code."""
     command = [sys.executable, "-m", name, *map(str, flags)]
-    server = None if "--help" in flags else _server(name)  # absl shows the help of the module that was started
+    server = _server()
     if server is None:
         return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert server.stdin is not None and server.stdout is not None
     with tempfile.TemporaryDirectory() as folder:
         out, err = pathlib.Path(folder, "out"), pathlib.Path(folder, "err")
-        job = [list(map(str, flags)), str(out), str(err), str(pathlib.Path.cwd())]
+        job = [name, list(map(str, flags)), str(out), str(err), str(pathlib.Path.cwd())]
         server.stdin.write(json.dumps(job) + "\n")
         server.stdin.flush()
         code = int(server.stdout.readline())
@@ -54,10 +61,10 @@ def run(name: str, *flags: object) -> subprocess.CompletedProcess:
 
 
 @functools.cache
-def _server(name: str) -> subprocess.Popen | None:
-    command = [sys.executable, "-c", _SERVER, name]
+def _server() -> subprocess.Popen | None:
+    command = [sys.executable, "-c", _SERVER, *_LIBRARY]
     alone = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # NumPy's BLAS starts threads when it is imported
-    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=alone)
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=_ROOT, env=alone)
     assert server.stdout is not None
     if server.stdout.readline().strip() == "ready":
         atexit.register(_stop, server)

@@ -1,5 +1,6 @@
 """train_lifting and lift end to end: resumed like undisturbed; the folder as a library; one line for bad input."""
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -12,16 +13,24 @@ import PIL.Image
 import pytest
 
 from dal_jax.lifting import folder
+from dal_jax.lifting.config import PRESETS, best
+from dal_jax.lifting.poses import read
 from dal_jax.runtime.checkpoints import Checkpoints
 from dal_jax.runtime.errors import InputError
+from tests.experiments import binaries
 from tests.lifting import stick_people
 
 _TINY = ("--config.width=8", "--config.batch=4", "--config.steps_per_call=5", "--checkpoint_seconds=0")
 
 
 def _run(name: str, *flags: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", f"experiments.{name}", *map(str, flags)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return binaries.run(f"experiments.{name}", *flags)
+
+
+def _train(workdir, poses, preset, steps: int) -> None:
+    """Do in this process what the binary does with `_TINY`."""
+    config = dataclasses.replace(preset(), width=8, batch=4, steps_per_call=5, steps=steps)
+    folder.train(workdir, read(poses), config, seed=3, checkpoint_seconds=0)
 
 
 @pytest.fixture(scope="module")
@@ -33,18 +42,19 @@ def poses(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(poses):
-    workdir = poses.parent / "run"
-    done = _run("train_lifting", f"--poses={poses}", f"--workdir={workdir}", "--steps=12", "--seed=3", *_TINY)
+    """Return the folder of a training that the binary did; beside it is the small file of the same lifter."""
+    workdir, asset = poses.parent / "run", poses.parent / "lifter.npz"
+    flags = (f"--poses={poses}", f"--workdir={workdir}", "--steps=12", "--seed=3", *_TINY, f"--asset={asset}")
+    done = _run("train_lifting", *flags)
     assert done.returncode == 0, done.stderr
+    assert "12 steps on 10 poses" in done.stdout and f"wrote {asset}" in done.stdout
     return workdir
 
 
 def test_training_goes_on_as_if_undisturbed(poses, trained, tmp_path):
-    flags = (f"--poses={poses}", f"--workdir={tmp_path / 'run'}", "--seed=3", *_TINY)
-    first = _run("train_lifting", "--steps=7", *flags)
-    assert first.returncode == 0 and "7 steps on 10 poses" in first.stdout, first.stderr
-    second = _run("train_lifting", "--steps=12", *flags)
-    assert second.returncode == 0, second.stderr
+    """And in a process of its own as in another."""
+    for steps in (7, 12):
+        _train(tmp_path / "run", poses, best, steps)
     _, through = folder.load(trained)
     _, resumed = folder.load(tmp_path / "run")
     jax.tree.map(np.testing.assert_array_equal, through, resumed)
@@ -67,18 +77,15 @@ def test_sigterm_saves_first_and_is_no_failure(poses, tmp_path):
     assert Checkpoints(workdir / "checkpoints").latest_step() == logged[-1]
 
 
-def test_lift_writes_3d_joints(poses, trained, tmp_path):
-    flags = (
-        f"--poses={poses}",
-        f"--checkpoint={trained}",
-        f"--out={tmp_path / 'lifted.npz'}",
-        f"--pictures={tmp_path}",
-    )
+def test_lift_writes_3d_joints(poses, tmp_path):
+    """Without --checkpoint the shipped lifter lifts."""
+    flags = (f"--poses={poses}", f"--out={tmp_path / 'lifted.npz'}", f"--pictures={tmp_path}")
     done = _run("lift", *flags)
     assert done.returncode == 0, done.stderr
     with np.load(tmp_path / "lifted.npz") as lifted:
         assert lifted["joints"].shape == (10, 17, 3) and lifted["unit"] == "px"
         given = np.load(poses)["keypoints"]
+        np.testing.assert_allclose(lifted["joints"], folder.lift(given, "shipped").joints, atol=1e-2)  # px
         np.testing.assert_allclose(lifted["points"], given - given[:, :1], atol=1e-3)  # px around 300
         farther = lifted["joints"][..., 2:] > 0
         assert (np.abs(lifted["joints"][..., :2]) >= np.abs(lifted["points"]) - 1e-3)[farther[..., 0]].all()
@@ -110,19 +117,11 @@ def test_the_library_lifts_as_the_binary_does(poses, trained):
     assert np.isfinite(partly.joints).all() and (partly.points_sd[:, 13] > 0).all()
 
 
-def test_the_asset_of_a_training_lifts_as_its_folder_does_and_none_is_needed(poses, trained, tmp_path):
-    """`--asset` writes half floats; without --checkpoint the shipped lifter lifts."""
-    asset, out = tmp_path / "lifter.npz", tmp_path / "lifted.npz"
-    flags = (f"--poses={poses}", f"--workdir={trained}", "--steps=12", "--seed=3", *_TINY, f"--asset={asset}")
-    done = _run("train_lifting", *flags)
-    assert done.returncode == 0 and f"wrote {asset}" in done.stdout, done.stderr
+def test_the_asset_of_a_training_lifts_as_its_folder_does(poses, trained):
+    """`--asset` writes half floats."""
     given = np.load(poses)["keypoints"]
-    by_folder, by_asset = folder.lift(given, trained), folder.lift(given, asset)
+    by_folder, by_asset = folder.lift(given, trained), folder.lift(given, trained.parent / "lifter.npz")
     np.testing.assert_allclose(by_asset.depth, by_folder.depth, atol=0.01 * np.abs(by_folder.depth).max())
-    done = _run("lift", f"--poses={poses}", f"--out={out}")
-    assert done.returncode == 0, done.stderr
-    with np.load(out) as lifted:
-        np.testing.assert_allclose(lifted["joints"], folder.lift(given, "shipped").joints, atol=1e-2)  # px
 
 
 @pytest.mark.parametrize(
@@ -141,9 +140,7 @@ def test_arrays_that_cannot_be_lifted_are_refused_by_name(keypoints, visible, me
 
 def test_the_published_method_is_a_preset_and_lifts_without_deviations(poses, tmp_path):
     workdir, out = tmp_path / "run", tmp_path / "lifted.npz"
-    flags = (f"--poses={poses}", f"--workdir={workdir}", "--steps=5", *_TINY)
-    done = _run("train_lifting", "--config.preset=kudo", *flags)
-    assert done.returncode == 0, done.stderr
+    _train(workdir, poses, PRESETS["kudo"], steps=5)
     config, _ = folder.load(workdir)
     assert config.preset == "kudo" and not config.normalise_fakes and config.width == 8
     done = _run("lift", f"--poses={poses}", f"--checkpoint={workdir}", f"--out={out}")
