@@ -1,4 +1,7 @@
-"""Strictness for every test: warnings are errors (pyproject.toml), shapes never broadcast by accident, two devices."""
+"""Strictness for every test: warnings are errors (pyproject.toml), shapes never broadcast by accident, two devices.
+
+Of the two the first is the default: what asks for several has several, and everything else compiles no partition.
+"""
 
 import gc
 import os
@@ -19,11 +22,16 @@ if os.environ.get("JAX_PLATFORMS", "cpu") == "cpu":
     # Of two values for a flag the later holds: the caller's.
     cheap = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     cheap += " --xla_cpu_use_fusion_emitters=false"
+    # In programs as large as a registration this pass moves something for ever: XLA gives up after 2 x 25 rounds
+    cheap += " --xla_disable_hlo_passes=reshape-mover"
     os.environ["XLA_FLAGS"] = f"{cheap} {os.environ.get('XLA_FLAGS', '')}"
 jax.config.update("jax_num_cpu_devices", 2)  # not XLA_FLAGS: binaries must not inherit the devices
+jax.config.update("jax_default_device", jax.devices()[0])
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jaxtyping.install_import_hook(shapes.modules(), "tests.shapes.checked")
 machine.configure()  # shared by the test processes, and by the next run
+gc.freeze()  # modules stay: the collector need not look at them again
+gc.set_threshold(50_000, 20, 50)  # tracing makes many objects, of which few are garbage
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

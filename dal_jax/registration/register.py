@@ -45,7 +45,7 @@ class RegistrationConfig:
     batch: people in a compiled chunk, a device (paper: 10).
     tolerance: a fit is finished when a step lowers its energy by less than this (relative); 0: all steps are taken.
     schedule: one of `schedules.SCHEDULES`.
-    devices: how many to use; 0: all that JAX sees.
+    devices: how many to use; 0: all that JAX sees, or `jax.default_device` alone where the caller has set one.
     information: whether a `Fit` comes with its `Information`; not of bodies with pose blendshapes.
     """
 
@@ -219,6 +219,8 @@ def _mesh(devices: int) -> Mesh:
     available = jax.devices()
     if devices > len(available):
         raise ValueError(f"devices {devices}: JAX sees {len(available)}")
+    if not devices and isinstance(chosen := jax.config.jax_default_device, jax.Device):  # pyright: ignore[reportAttributeAccessIssue]
+        available = [chosen]
     return Mesh(np.array(available[: devices or None]), ("data",))
 
 
