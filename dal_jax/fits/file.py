@@ -97,7 +97,7 @@ def rows_of(
     """
     observation, count = observations.stacked, len(observations)
     girth = np.ones(count, np.float32) if parameters.girth is None else parameters.girth
-    parameters = jax.tree.map(np.asarray, fix_gauge(dataclasses.replace(parameters, girth=girth)))
+    parameters = jax.tree.map(np.asarray, _fixed_gauge(dataclasses.replace(parameters, girth=girth)))
     joints, joints_h36m, joints_crop = _joints(template, parameters, observation.pinhole)
     dense, keypoint = residuals.errors_px(template, parameters, observation)
     numbers = [*jax.tree.leaves(parameters), joints, joints_h36m, joints_crop, observation.box_px]
@@ -236,6 +236,9 @@ def _ids(values: list[int | str]) -> np.ndarray:
     if all(isinstance(value, int) for value in values):
         return np.array(values, np.int64)
     return np.array([str(value) for value in values], np.str_)
+
+
+_fixed_gauge = programs.kept(fix_gauge)
 
 
 @programs.kept

@@ -33,7 +33,7 @@ from jaxtyping import Array, Float
 
 from dal_jax.body import rotations, skeleton
 from dal_jax.body.template import WIDENED
-from dal_jax.runtime import archives, struct
+from dal_jax.runtime import archives, programs, struct
 
 FILE = pathlib.Path(__file__).parent / "assets" / "poses.npz"
 """Mean and covariance of synthetic people, made by `experiments.learn_poses`."""
@@ -202,12 +202,20 @@ def learned(
     other = np.array(skeleton.SMPL_MIRROR[1:]) - 1
     mean = (deviation + _MIRRORED * deviation[other]) / 2.0
     moment = (moment + _MIRRORED[:, None] * _MIRRORED * moment[other]) / 2.0
-    before = np.asarray(pose_deviation(jnp.asarray(prior.mean), jnp.asarray(rotation)), np.float64)
+    rotation = np.asarray(rotation, np.float32)
+    before = np.asarray(_deviation(np.asarray(prior.mean, np.float32), rotation), np.float64)
     share = people / (people + prior_people)
     mean = share * mean + (1.0 - share) * before
     about = moment - mean[:, :, None] * mean[:, None]
     values, vectors = np.linalg.eigh(share * about + (1.0 - share) * prior.covariance)
     covariance = np.einsum("kij,kj,klj->kil", vectors, np.maximum(values, _SMALLEST_SD**2), vectors)
-    composed = rotations.axis_angle_to_matrix(jnp.asarray(np.stack([rotation, mean]), jnp.float32))
-    together = jnp.matmul(composed[0], composed[1], precision="highest")
-    return gaussian(np.asarray(rotations.matrix_to_axis_angle(together)), covariance.astype(np.float32))
+    return gaussian(np.asarray(_composed(rotation, mean.astype(np.float32))), covariance.astype(np.float32))
+
+
+_deviation = programs.kept(pose_deviation)  # whole: operation by operation they would be eighty programs
+
+
+@programs.kept
+def _composed(first: Float[Array, "23 3"], second: Float[Array, "23 3"]) -> Float[Array, "23 3"]:
+    first, second = rotations.axis_angle_to_matrix(first), rotations.axis_angle_to_matrix(second)
+    return rotations.matrix_to_axis_angle(jnp.matmul(first, second, precision="highest"))

@@ -103,8 +103,8 @@ def precisions(noise: NoiseLevels) -> Precisions:
         keypoint=1.0 / noise.keypoint**2,
         depth=1.0 / (noise.depth**2 + noise.depth_sharing * noise.limb**2),
         scale=1.0 / (_LOOSENESS * noise.log_scale**2),
-        joint=jnp.linalg.inv(jnp.asarray(noise.pose_prior.covariance)),
-        mean_pose=jnp.asarray(noise.pose_prior.mean),
+        joint=np.linalg.inv(np.asarray(noise.pose_prior.covariance)),
+        mean_pose=np.asarray(noise.pose_prior.mean),
     )
 
 
@@ -169,7 +169,7 @@ def estimate(
     rows = evenly(len(observations.point_face), _AT_MOST)
     few = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], (observations, parameters))
     moments = _moments(template, *struct.filled_up(few), used, previous)
-    each = jax.tree.map(lambda leaf: np.asarray(leaf[: len(rows)], np.float64), moments)
+    each = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64)[: len(rows)], moments)
     before = np.asarray(previous.variances(), np.float64)
     share = _shares(each, before)
     people, start = share.sum(), initial() if prior is None else prior

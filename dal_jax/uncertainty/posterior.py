@@ -118,7 +118,7 @@ def laplace_posterior(
 
 def template_bone_sum_mm(template: Template) -> float:
     """Return the bone-length sum of the template's own Human3.6M skeleton, mm."""
-    return float(1000.0 * _bone_sum(jnp.asarray(template.h36m_regressor @ template.vertices)))
+    return float(1000.0 * _template_bone_sum(np.asarray(template.h36m_regressor @ template.vertices)))
 
 
 def expected_error_mm(posterior: Posterior) -> Float[np.ndarray, "people"]:
@@ -209,6 +209,11 @@ def _joints_mm(template, unknowns: Unknowns, bone_sum_mm):
     scale = bone_sum_mm / _bone_sum(joints)
     both = jnp.concatenate([joints - joints[:1], segments.position - segments.position[:1]])
     return scale * both, scale * jnp.exp(-unknowns.log_camera_scale)
+
+
+@programs.kept
+def _template_bone_sum(joints: Float[Array, "17 3"]) -> Float[Array, ""]:
+    return _bone_sum(joints)
 
 
 def _bone_sum(joints: Float[Array, "17 3"]) -> Float[Array, ""]:

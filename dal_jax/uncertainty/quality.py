@@ -16,7 +16,7 @@ from dal_jax.observations.observation import Observation, hold_out, px_from_crop
 from dal_jax.registration import register
 from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import Fit, RegistrationConfig
-from dal_jax.runtime import struct
+from dal_jax.runtime import programs, struct
 from dal_jax.uncertainty import modes, noise as noise_lib, verdict
 from dal_jax.uncertainty.noise import NoiseLevels
 from dal_jax.uncertainty.posterior import Posterior, certainty, expected_error_mm, laplace_posterior
@@ -106,7 +106,7 @@ def assess(
     posterior = laplace_posterior(template, robust, fit.parameters, noise, used, bodies)
     errors = _errors(template, observations, fit, noise, objective.weights.outlier)
     expected = expected_error_mm(posterior) * _misfit(errors["keypoint_percent"])
-    excess = np.degrees(np.max(np.abs(np.asarray(joint_limits.excess(np.asarray(fit.parameters.pose)))), axis=-1))
+    excess = np.degrees(np.max(np.abs(np.asarray(_excess(np.asarray(fit.parameters.pose)))), axis=-1))
     observed = errors["points"] + errors["keypoints"] > 0
     return Quality(
         **errors,
@@ -193,6 +193,9 @@ _PLAIN = (
     "weight", "expected_error_mm", "coverage", "dense_px", "dense_percent", "keypoint_px", "keypoint_percent",
     "inlier_share", "determinant",
 )  # fmt: skip
+
+
+_excess = programs.kept(joint_limits.excess)
 
 
 def _errors(template, observations, fit: Fit, noise: NoiseLevels, outlier: float | None) -> dict[str, np.ndarray]:
