@@ -3,6 +3,7 @@
   python -m experiments.register --annotations=people.json --images=photos --chart=UV_Processed.mat --out=fits
   python -m experiments.register --iuv=a_IUV.png --inds=a_INDS.png --images=a.jpg --chart=UV_Processed.mat --out=fits
   python -m experiments.register --images=photos --detect=pose_landmarker_full.task --out=fits
+  python -m experiments.register --annotations=people.json --cameras=Calib.toml --tracks --out=fits
 
 Writes OUT/fits.npz (one row a person), OUT/index.html to look at, OUT/summary.json, OUT/overlays/*.png where
 photographs are given, and OUT/meshes/* with --export, with its glb also OUT/scenes/*, one a photograph, or with
@@ -16,6 +17,7 @@ import dal_jax as dal
 from dal_jax.body.formats.npz import FREE_BODY
 from dal_jax.fits import export, fitting, output, page, stream
 from dal_jax.fits.fitting import FitOptions
+from dal_jax.observations import cameras_file
 from dal_jax.observations.detect import MODEL_URL
 from dal_jax.observations.person import Annotations
 from dal_jax.registration import energy, schedules
@@ -73,6 +75,13 @@ _PITCH = flags.DEFINE_float(
     "How far the camera looks down, degrees: upright people are then expected to be seen so.",
     -60,
     60,
+)
+_CAMERAS = flags.DEFINE_string(
+    "cameras",
+    None,
+    "Calibrated cameras, K, distortion and where each stands: our JSON, Qualisys' QCA, Pose2Sim's or Anipose's TOML, "
+    "OpenCV's YAML, Human3.6M's JSON. What several of them see of a moment is fitted as one body, in metres in their "
+    "world; photographs' names tell camera and moment (docs/several_cameras.md).",
 )
 _HEIGHT = flags.DEFINE_float(
     "height_cm", None, "True height of everybody: measurements are then in cm, else shares of the height.",
@@ -170,7 +179,11 @@ def main(_: list[str]) -> None:
     with machine.compiling(f"register-{_OPTIMIZER.value.partition('(')[0]}", "a minute"):
         fits = dal.fit(people, body, options, lifting=_LIFTING.value, initial=initial, progress=True)
     fits.save(_OUT.value, formats, keep_fragments=_FRAGMENTS.value, overwrite=_OVERWRITE.value, other=_COMPARE.value)
-    if _TRACKS.value:
+    if fits.world is not None:
+        print(f"{len(fits.world)} moments, {len(set(fits.world.person.tolist()))} people")
+        for line in dict.fromkeys(line for flags_of in fits.summary["camera_flags"] for line in flags_of):
+            print(f"  {line}")
+    elif _TRACKS.value:
         print(f"{fits.extra['track_id'].max() + 1} tracks")
         if exchanged := fits.extra["sides_exchanged"].sum():
             print(f"  left and right of key points were exchanged in {exchanged} frames, as others have them")
@@ -206,6 +219,11 @@ def _options() -> FitOptions:
         raise InputError("--pose_blendshapes: the optimiser lm knows none; take --optimizer=dense_lm")
     if _TRACKS.value and _OPTIMIZER.value != "lm":
         raise InputError(f"--tracks: are fitted by the optimiser lm, not by --optimizer={_OPTIMIZER.value}")
+    for flag in (_CAMERA, _FOCAL, _PITCH, _INITIAL) if _CAMERAS.value else ():
+        if flag.value is not None:
+            raise InputError(f"--{flag.name}={flag.value}: is of one camera; --cameras has those of several")
+    if _CAMERAS.value:
+        cameras_file.read(_CAMERAS.value)  # refused now, not after the annotation
     if _PITCH.value is not None and _WEIGHTS.value != "pose_prior":
         raise InputError(f"--pitch_deg: belongs to --weights=pose_prior, not to {_WEIGHTS.value}")
     if _TRACKS.value and _SCALES.value != "isotropic":
@@ -222,6 +240,7 @@ def _options() -> FitOptions:
         scales=_SCALES.value,
         joint_limits=_LIMITS.value,
         camera=_CAMERA.value,
+        cameras=_CAMERAS.value,
         focal_px=_FOCAL.value,
         pitch_deg=_PITCH.value,
         height_cm=_HEIGHT.value,

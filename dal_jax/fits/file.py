@@ -7,16 +7,18 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from dal_jax.body import cameras, kinematics, skinning
 from dal_jax.body.cameras import Pinhole
 from dal_jax.body.parameters import BodyParameters, fix_gauge
 from dal_jax.body.template import Template
 from dal_jax.observations import residuals
+from dal_jax.observations.moments import Moments
 from dal_jax.observations.observation import Observation, crop_from_px, px_from_crop
 from dal_jax.observations.observations import Observations
 from dal_jax.observations.person import AnnotatedPerson, Rejected
+from dal_jax.registration.views import Together
 from dal_jax.runtime import archives, files, programs
 from dal_jax.runtime.errors import InputError
 
@@ -282,3 +284,42 @@ def _turned(
     rotation: Float[Array, "3 3"], box_px: Float[Array, "4"], intrinsics_px: Float[Array, "4"]
 ) -> Float[Array, "3 3"]:
     return cameras.crop_rotation(box_px, intrinsics_px) @ rotation
+
+
+# --- What several cameras say of a moment: extra fields of fits.npz and of summary.json ---
+
+
+def of_moments(fits: FitRows, rows: Int[np.ndarray, "k"], together: Together) -> tuple[dict, dict[str, list]]:
+    """Return which moment each row is, which camera saw it, where its body is in the world, m; and the same in words.
+
+    Args:
+      fits: whose rows are an annotation's.
+      rows: of the people who were fitted.
+      together: their moments.
+    """
+    moments, bodies = together.moments, together.bodies
+    moment, camera = moments.of_rows(len(rows))
+    names = np.array([one.camera for one in together.agreement])[camera]
+    fields = {
+        "camera": names, "moment": moment, "frame": moments.frame[moment], "person": moments.person[moment],
+        "joints_world": bodies.joints_m[moment], "rotation_world": bodies.rotation[moment],
+        "size_world": bodies.size[moment],
+    }  # fmt: skip
+    extra = {}
+    for name, values in fields.items():
+        missing = {"i": -1, "U": ""}.get(values.dtype.kind, np.nan)
+        extra[name] = np.full((len(fits), *values.shape[1:]), missing, values.dtype)
+        extra[name][rows] = values
+    flags = {one.camera: [one.line()] if one.contradicts else [] for one in together.agreement}
+    summary = {name: fields[name].tolist() for name in ("camera", "moment", "frame", "person")}
+    return extra, summary | {"camera_flags": [flags[name] for name in names.tolist()]}
+
+
+def tracks_of_moments(fits: FitRows, rows: Int[np.ndarray, "k"], moments: Moments) -> Int[np.ndarray, "n"]:
+    """Return tracks of persons, each in the camera that sees it most often; -1 of the other cameras' rows."""
+    moment, camera = moments.of_rows(len(rows))
+    track = np.full(len(fits), -1, np.int64)
+    for person in np.unique(moments.person):
+        own = moments.person[moment] == person
+        track[rows[own & (camera == np.bincount(camera[own]).argmax())]] = person
+    return track

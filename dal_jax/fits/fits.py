@@ -20,6 +20,7 @@ from dal_jax.fits.file import FitRows
 from dal_jax.observations.following import Frames
 from dal_jax.observations.observations import Observations
 from dal_jax.observations.person import AnnotatedPerson, Annotations
+from dal_jax.registration.views import Bodies
 from dal_jax.runtime import files, programs
 from dal_jax.uncertainty import measurements
 from dal_jax.uncertainty.measurements import Measurement
@@ -53,6 +54,7 @@ class Fits(FitRows):
     height_cm: true heights, one or one a fitted person, which give measurements their size; None: not known.
     held_out_error_px: (k,) of each fitted person, root mean square at points left out of a fit.
     fps: frames a second of tracks; None: the people are of photographs.
+    world: bodies in the world of calibrated cameras, one a moment (`joints_m`, `vertices`); None: there are none.
     extra: further fields of the file, by name. summary: further fields of summary.json, a value a fitted person.
     """
 
@@ -64,6 +66,7 @@ class Fits(FitRows):
     height_cm: float | tuple[float, ...] | None = None
     held_out_error_px: Float[np.ndarray, "k"] | None = None
     fps: float | None = None
+    world: Bodies | None = None
     extra: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     summary: dict[str, list] = dataclasses.field(default_factory=dict)
 

@@ -13,11 +13,11 @@ from dal_jax.fits import file
 from dal_jax.fits.file import FitRows
 from dal_jax.fits.fits import Fits, Report
 from dal_jax.lifting import folder as lifter_folder, lift
-from dal_jax.observations import following
+from dal_jax.observations import cameras_file, following
 from dal_jax.observations.observation import Observation, with_depth
 from dal_jax.observations.observations import Observations
 from dal_jax.observations.person import Annotations
-from dal_jax.registration import register, schedules, single_views, tracks as tracks_lib
+from dal_jax.registration import register, schedules, single_views, tracks as tracks_lib, views
 from dal_jax.registration.energy import SCALES, Objective, Term
 from dal_jax.registration.register import Fit, RegistrationConfig
 from dal_jax.registration.solvers import solve
@@ -60,6 +60,8 @@ class FitOptions:
       says.
     pitch_deg: how far the camera looks down, degrees, one or one a person; None: not known.
     height_cm: true height of everybody, or of each person, for `Fits.measurements`; None: not known.
+    cameras: file of calibrated cameras (docs/several_cameras.md): what they see of a moment is fitted together, from a
+      `closed_form` start; None: every image by itself.
     tracks: whether people are frames of videos, in which they are followed: one shape a track, and smooth motion.
     fps: frames a second, as photographs are numbered, of tracks; None: what the video says, else 30.
     terms: energy terms of your own.
@@ -79,6 +81,7 @@ class FitOptions:
     focal_px: float | None = None
     pitch_deg: float | tuple[float, ...] | None = None
     height_cm: float | tuple[float, ...] | None = None
+    cameras: str | None = None
     tracks: bool = False
     fps: float | None = None
     terms: tuple[Term, ...] = ()
@@ -114,6 +117,10 @@ class FitOptions:
             measurements.check_height(self.height_cm)
         if self.pitch_deg is not None and self.weights != "pose_prior":
             raise ValueError(f"pitch_deg belongs to the weights pose_prior, not to {self.weights}")
+        if self.cameras and self.pitch_deg is not None:
+            raise ValueError("pitch_deg is of one camera; cameras say how each one looks")
+        if self.cameras and (self.focal_px is not None or self.camera is not None):
+            raise ValueError("camera and focal_px are of one camera; cameras have their own")
         if self.tracks and self.optimizer != "lm":
             raise ValueError(f"tracks are fitted by the optimizer lm, not by {self.optimizer}")
         if self.fps is not None and not 0 < self.fps < np.inf:
@@ -181,6 +188,8 @@ def fit(
         options = dataclasses.replace(options, schedule="graduated")
     observed = Observations.of_annotations(people, body) if isinstance(people, Annotations) else people
     _check_faces(observed.stacked, body)
+    if options.cameras:
+        return _fit_moments(observed, annotations, body, options, progress)
     frames, exchanged = None, np.zeros(len(observed), bool)
     if options.tracks:
         frames = following.frames_of(observed, _fps(options, annotations))
@@ -225,6 +234,26 @@ def fit(
             fits.held_out_error_px = quality.held_out_error_px(
                 body, alone, config, objective, folds, lambda done: bar.update(done - bar.n)
             )
+    return fits
+
+
+def _fit_moments(
+    people: Observations, annotations: Annotations | None, body: Template, options: FitOptions, progress: bool
+) -> Fits:
+    """Fit what several calibrated cameras see of each moment; a row for each of the people, as its camera sees it."""
+    one_shape = options.tracks or any(one is not None for one in people.track_id)
+    config = dataclasses.replace(options.registration(len(people)), starts="closed_form")
+    with bars.bar("register", total=None, unit="moment", shown=progress) as bar:
+        together = views.fit_people(
+            body, people, cameras_file.read(options.cameras or ""), config, options.objective(), one_shape,
+            lambda done: bar.update(done - bar.n),
+        )  # fmt: skip
+    fits = Fits.of(together.people, body, together.seen, *together.judged, annotations)
+    fits.world, rows = together.bodies, fits.fitted_rows()
+    fits.extra, fits.summary = file.of_moments(fits, rows, together)
+    if options.tracks:
+        fits.fps = _fps(options, annotations)
+        fits.extra["track_id"] = file.tracks_of_moments(fits, rows, together.moments)
     return fits
 
 

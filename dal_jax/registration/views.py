@@ -9,19 +9,22 @@ fitted again from where they were with these held; twice. In the end they are th
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
-from dal_jax.body import cameras as camera_lib
+from dal_jax.body import cameras as camera_lib, kinematics, skinning
 from dal_jax.body.parameters import BodyParameters, fix_gauge
 from dal_jax.body.template import Template
+from dal_jax.observations import moments as moments_lib
 from dal_jax.observations.cameras_file import Camera
-from dal_jax.observations.moments import Moments
+from dal_jax.observations.moments import Agreement, Moments
 from dal_jax.observations.observation import Expected, Observation
-from dal_jax.registration import register
+from dal_jax.observations.observations import Observations
+from dal_jax.registration import register, single_views
 from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import Fit, RegistrationConfig
 from dal_jax.registration.tracks import told_apart
@@ -50,14 +53,76 @@ class World:
 class Bodies:
     """Bodies in the calibration's world, one a moment.
 
-    rotation: body to world. position: of the pelvis, metres. size: times the template's, at segment scales of mean log
-    0. parameters: pose, scales and girth; its camera is the moment's own.
+    frame, person: of the moment, see `Moments`. joints_m: SMPL's, metres. rotation: body to world. position: of the
+    pelvis, metres. size: times the template's, at segment scales of mean log 0. parameters: pose, scales and girth; its
+    camera is the moment's own.
     """
 
+    template: Template
+    frame: Int[np.ndarray, "moments"]
+    person: Int[np.ndarray, "moments"]
+    joints_m: Float[np.ndarray, "moments 24 3"]
     rotation: Float[np.ndarray, "moments 3 3"]
     position: Float[np.ndarray, "moments 3"]
     size: Float[np.ndarray, "moments"]
     parameters: BodyParameters
+
+    def __len__(self) -> int:
+        """Return the number of moments."""
+        return len(self.frame)
+
+    def vertices(self, moment: int) -> Float[np.ndarray, "v 3"]:
+        """Return a moment's posed mesh, metres; its faces are `template.faces`."""
+        one = dataclasses.replace(self.parameters, rotation=self.rotation)
+        posed = np.asarray(_vertices(self.template, jax.tree.map(lambda leaf: np.float32(leaf[moment]), one)))
+        return self.position[moment] + self.size[moment] * posed
+
+
+@dataclasses.dataclass(frozen=True)
+class Together:
+    """People who were fitted moment by moment.
+
+    people: as their cameras would see them without distortion. moments, agreement: who they are, and how cameras agree.
+    bodies: in the world. seen: the bodies as each of the people's own camera sees them. judged: energy of their
+    moments, and whether these converged.
+    """
+
+    people: Observations
+    moments: Moments
+    agreement: list[Agreement]
+    bodies: Bodies
+    seen: BodyParameters
+    judged: tuple[np.ndarray, np.ndarray]
+
+
+def fit_people(
+    template: Template,
+    people: Observations,
+    cameras: Sequence[Camera],
+    config: RegistrationConfig,
+    objective: Objective,
+    one_shape: bool,
+    progress: Callable[[int], object] | None = None,
+) -> Together:
+    """Fit what several cameras see of each moment, with one shape a person if that is asked for.
+
+    Raises:
+      errors.InputError: a photograph's name does not tell its camera.
+    """
+    people = moments_lib.straight(people, cameras)
+    moments = moments_lib.find(people, cameras)
+    to_fit, world = observe(single_views.complete(people.stacked), moments, cameras)
+    person = moments.person if one_shape else None
+    found = fit(template, to_fit, world, person, config, objective, progress)
+    bodies, (moment, _) = in_world(template, moments, found.parameters, world), moments.of_rows(len(people))
+    return Together(
+        people=people,
+        moments=moments,
+        agreement=moments_lib.agreement(people, moments, cameras),
+        bodies=bodies,
+        seen=in_views(bodies, moments, cameras, people.stacked),
+        judged=(np.asarray(found.energy)[moment], np.asarray(found.converged)[moment]),
+    )
 
 
 def observe(people: Observation, moments: Moments, cameras: Sequence[Camera]) -> tuple[Observation, World]:
@@ -196,16 +261,26 @@ def _mean(person: np.ndarray, values: np.ndarray, weight: np.ndarray | None = No
     return (totals[0] / totals[1])[person]
 
 
-def in_world(parameters: BodyParameters, world: World) -> Bodies:
+def in_world(template: Template, moments: Moments, parameters: BodyParameters, world: World) -> Bodies:
     """Return where the bodies of moments are."""
     parameters = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), fix_gauge(parameters))
-    moved = np.einsum("mji,mj->mi", world.axes, parameters.translation)
-    return Bodies(
-        rotation=np.swapaxes(world.axes, -1, -2) @ parameters.rotation,
-        position=world.origin + world.unit[:, None] * moved,
-        size=parameters.camera_scale * world.unit,
-        parameters=parameters,
-    )
+    rotation = np.swapaxes(world.axes, -1, -2) @ parameters.rotation
+    position = world.origin + world.unit[:, None] * np.einsum("mji,mj->mi", world.axes, parameters.translation)
+    size = parameters.camera_scale * world.unit
+    turned = jax.tree.map(np.float32, dataclasses.replace(parameters, rotation=rotation))
+    joints = position[:, None] + size[:, None, None] * np.asarray(_joints(template, turned), np.float64)
+    return Bodies(template, moments.frame, moments.person, joints, rotation, position, size, parameters)
+
+
+@jax.jit
+@functools.partial(jax.vmap, in_axes=(None, 0))
+def _joints(template: Template, parameters: BodyParameters) -> Float[Array, "24 3"]:
+    return kinematics.pose_segments(template, parameters).position
+
+
+@jax.jit
+def _vertices(template: Template, parameters: BodyParameters) -> Float[Array, "v 3"]:
+    return skinning.skin_vertices(template, kinematics.pose_segments(template, parameters))
 
 
 def in_views(bodies: Bodies, moments: Moments, cameras: Sequence[Camera], people: Observation) -> BodyParameters:
