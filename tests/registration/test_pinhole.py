@@ -87,9 +87,9 @@ def test_the_energy_that_a_solver_returns_is_that_of_the_image(optimizer):
 
 
 def test_lm_ends_near_the_minimum_of_the_energy_in_the_image():
-    """It lowers the energy of points moved to weak perspective (POSIT), not quite that of the image."""
+    """Both take exact steps, `lm` with a majoriser's curvature, and end in the same minima but for a few people."""
     ratio = np.asarray(_fit("lm")[1].energy) / np.asarray(_fit("dense_lm")[1].energy)
-    assert np.median(ratio) < 2.0
+    assert np.median(ratio) < 1.05
 
 
 @pytest.mark.parametrize("optimizer", ["lm", "dense_lm"])

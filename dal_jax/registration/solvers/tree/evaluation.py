@@ -74,7 +74,8 @@ class TreeProblem:
     prior_mean, prior_precision: Abar of every joint (the root: 1), and its P (the root: 0); None without a prior.
     shape: the prior on proportions; None without one.
     expected: None where people are no frames of tracks.
-    view_moments: of a moment that several views see (`views`), in place of all that is above the weights; else None.
+    view_moments: before known cameras (`views`), in place of `dense` and the other moments; goal and mass are those of
+      depths alone then, and None where several views tell these.
     """
 
     dense: DenseTerm | None
@@ -138,7 +139,13 @@ def _data_terms(model: TreeModel, target: Target, weights: EnergyWeights, maps) 
     if target.observation.views is not None:
         of_one_image = dict.fromkeys(("dense", "planar_moments", "depth_moments", "goal", "mass"))
         return of_one_image | {"view_moments": views_lib.moments(model, target, weights, maps)}
-    goal, mass = points.keypoint_goal(model, target, weights, maps)
+    goal, mass = points.keypoint_goal(target, weights)
+    if target.observation.pinhole is not None:
+        moments = views_lib.moments(model, target, weights, maps)
+        mass = mass * jnp.array([0.0, 0.0, 1.0])[None, :, None, None]  # x and y are the view's
+        moments = moments.at[-1].add(points.keypoint_moments(model, mass[:, 2]))
+        of_weak = dict.fromkeys(("dense", "planar_moments", "depth_moments"))
+        return of_weak | {"view_moments": moments, "goal": goal, "mass": mass}
     dense = points.dense_term(model, target, weights, maps)
     return {
         "dense": dense,
@@ -216,16 +223,18 @@ def evaluate(
     target: Target | None = None,
     weights: EnergyWeights | None = None,
 ) -> Value:
-    """Return the energy at a state and what its exact gradient needs; that is the target, of several views alone."""
+    """Return the energy at a state and what its exact gradient needs: the target, too, before known cameras."""
     maps = state_lib.affine_maps(model, state)
-    if problem.dense is None or problem.goal is None or problem.mass is None:
+    data_energy, gradient = 0.0, jnp.zeros_like(maps)
+    if problem.view_moments is not None:
         assert target is not None and weights is not None
         data_energy, gradient = views_lib.evaluate(model, target, weights, maps)
-    else:
-        dense_energy, dense_gradient = points.evaluate(model, problem.dense, maps)
+    if problem.dense is not None:
+        data_energy, dense_gradient = points.evaluate(model, problem.dense, maps)
+        gradient = _with_depth_row(dense_gradient)
+    if problem.goal is not None and problem.mass is not None:
         keypoint_energy, keypoint_gradient = points.evaluate_keypoints(model, problem.goal, problem.mass, maps)
-        gradient = keypoint_gradient + _with_depth_row(dense_gradient)
-        data_energy = dense_energy + keypoint_energy
+        data_energy, gradient = data_energy + keypoint_energy, gradient + keypoint_gradient
     pull_energy, pull, curvature, prior_curvature, girth_pull = _pull_terms(model, problem, state)
     expected_energy, expected = _evaluate_expected(problem.expected, state)
     energy = data_energy + pull_energy + expected_energy
@@ -240,12 +249,11 @@ def exact_energy(
     state: TreeState,
 ) -> Float[Array, "starts people"]:
     """Return eq. 2 from the points themselves, free of the rounding of (L)."""
-    if target.observation.views is not None:
+    if problem.dense is None or problem.goal is None or problem.mass is None:
         return evaluate(model, problem, state, target, weights).energy
     maps = state_lib.affine_maps(model, state)
     dense = points.exact_energy(target, weights, maps)
-    goal, mass = points.keypoint_goal(model, target, weights, maps)
-    keypoints, _ = points.evaluate_keypoints(model, goal, mass, maps)
+    keypoints, _ = points.evaluate_keypoints(model, problem.goal, problem.mass, maps)
     return dense + keypoints + _pull_terms(model, problem, state)[0] + _evaluate_expected(problem.expected, state)[0]
 
 

@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dal_jax.body import cameras
 from dal_jax.observations import residuals
 from dal_jax.observations.residuals import Target
 from dal_jax.registration.energy import EnergyWeights
@@ -97,41 +96,20 @@ def evaluate(model: TreeModel, term: DenseTerm, maps: Float[Array, "24 4 3 start
 
 
 def _over_people(function, target: Target, maps: Float[Array, "24 4 3 starts people"]):
-    """Map a function of one person's target and maps (starts, axes, 4, 24) over the people.
-
-    The axes are x and y under weak perspective, which has no use for depths, and x, y and z before a pinhole.
-    """
-    axes = 2 if target.observation.pinhole is None else 3
-    rows = jnp.transpose(maps[:, :, :axes], (4, 3, 2, 1, 0))
+    """Map a function of one person's target and planar maps (starts, 2, 4, 24) over the people."""
+    rows = jnp.transpose(maps[:, :, :2], (4, 3, 2, 1, 0))
     return jax.lax.map(lambda pair: function(*pair), (target, rows), batch_size=min(_PEOPLE_AT_ONCE, len(rows)))
 
 
-def _residual(
-    target: Target, rows: Float[Array, "starts axes 4 24"]
-) -> tuple[Float[Array, "starts 2 points"], Float[Array, "starts points"] | None]:
-    """Return s Pi(X) + t less the annotated points, and what makes residuals in the image of it.
-
-    Before a pinhole the points are moved to where weak perspective would have them at their present depths (POSIT,
-    DeMenthon and Davis 1995), x' = c + (x - c)(1 + z / f); a residual in the image is that one over 1 + z / f.
-    """
+def _residual(target: Target, rows: Float[Array, "starts 2 4 24"]) -> Float[Array, "starts 2 points"]:
+    """Return s Pi(X) + t less the annotated points."""
     blended = jnp.einsum("sick,pk->sicp", rows, target.points.weight, precision="highest")
     placed = state.sum_of(blended[:, :, c] * target.points.rest[None, None, :, c] for c in range(3)) + blended[:, :, 3]
-    position, pinhole = target.observation.point_position.T[None], target.observation.pinhole
-    if pinhole is None:
-        return placed - position, None
-    stretch = cameras.foreshortening(placed[:, 2], pinhole.focal)
-    centre = pinhole.centre[None, :, None]
-    return placed[:, :2] - centre - (position - centre) * stretch[:, None], stretch
+    return placed - target.observation.point_position.T[None]
 
 
-def _squares(residual: Float[Array, "starts 2 points"], stretch: Float[Array, "starts points"] | None):
-    """Return the squared distances in the image."""
-    squared = jnp.sum(residual**2, axis=1)
-    return squared if stretch is None else squared / stretch**2
-
-
-def _point_energy(weights: EnergyWeights, target: Target, rows: Float[Array, "starts axes 4 24"]):
-    value, _ = residuals.robust(_squares(*_residual(target, rows)), weights.outlier)
+def _point_energy(weights: EnergyWeights, target: Target, rows: Float[Array, "starts 2 4 24"]):
+    value, _ = residuals.robust(jnp.sum(_residual(target, rows) ** 2, axis=1), weights.outlier)
     return jnp.sum(weights.dense * target.observation.point_confidence[None] * value, axis=-1)
 
 
@@ -151,7 +129,7 @@ def _sum_points(
     model: TreeModel,
     weights: EnergyWeights,
     target: Target,
-    rows: Float[Array, "starts axes 4 24"],
+    rows: Float[Array, "starts 2 4 24"],
 ) -> dict[str, Array]:
     """Return a person's sums: the robust energy, its gradient, the unique moments of segments and edges."""
     sums = _sum_residuals(weights, target, rows)
@@ -170,17 +148,17 @@ def _sum_points(
     }
 
 
-def _sum_residuals(weights: EnergyWeights, target: Target, rows: Float[Array, "starts axes 4 24"]) -> dict[str, Array]:
+def _sum_residuals(weights: EnergyWeights, target: Target, rows: Float[Array, "starts 2 4 24"]) -> dict[str, Array]:
     """Return a person's robust energy, its gradient by the maps, and the mass of each point in the majoriser."""
-    residual, stretch = _residual(target, rows)
-    value, mass = residuals.robust(_squares(residual, stretch), weights.outlier)
+    residual = _residual(target, rows)
+    value, mass = residuals.robust(jnp.sum(residual**2, axis=1), weights.outlier)
     confidence = weights.dense * target.observation.point_confidence[None]
-    mass = confidence * mass if stretch is None else confidence * mass / stretch**2
+    mass = confidence * mass
     pull = (mass[:, None] * residual)[:, :, None] * _homogeneous(target)[None, None]
     return {
         "energy": jnp.sum(confidence * value, axis=-1),
         "gradient": jnp.einsum("sicp,pk->sick", pull, target.points.weight, precision="highest"),
-        "mass": jnp.asarray(mass),
+        "mass": mass,
     }
 
 
@@ -192,23 +170,13 @@ def _homogeneous(target: Target) -> Float[Array, "4 points"]:
 
 
 def keypoint_goal(
-    model: TreeModel, target: Target, weights: EnergyWeights, maps: Float[Array, "24 4 3 starts people"]
+    target: Target, weights: EnergyWeights
 ) -> tuple[Float[Array, "k 3 starts people"], Float[Array, "k 3 starts people"]]:
-    """Return where the key points should be, and how hard they pull, by axis; one start stands for all if it can."""
+    """Return where the key points should be, and how hard they pull, by axis; one start stands for all."""
     seen = target.observation
     confidence = jnp.stack([seen.keypoint_confidence.T] * 2 + [seen.depth_confidence.T], axis=1)
     goal = jnp.concatenate([seen.keypoint_position, seen.depth[..., None]], axis=-1)
-    goal, mass = jnp.moveaxis(goal, 0, -1)[:, :, None], (weights.keypoint * confidence)[:, :, None]
-    if seen.pinhole is None:
-        return goal, mass
-    depth = keypoint_places(model, maps)[:, 2]
-    stretch = cameras.foreshortening(depth, seen.pinhole.focal[None, None])[:, None]
-    centre = seen.pinhole.centre.T[None, :, None]
-    planar = centre + (goal[:, :2] - centre) * stretch
-    depth_goal, depth_mass = (jnp.broadcast_to(each[:, 2:], stretch.shape) for each in (goal, mass))
-    return jnp.concatenate([planar, depth_goal], axis=1), jnp.concatenate(
-        [mass[:, :2] / stretch**2, depth_mass], axis=1
-    )
+    return jnp.moveaxis(goal, 0, -1)[:, :, None], (weights.keypoint * confidence)[:, :, None]
 
 
 def keypoint_places(model: TreeModel, maps: Float[Array, "24 4 3 starts people"]) -> Float[Array, "k 3 starts people"]:

@@ -7,8 +7,11 @@ are added up before the elimination hears of them; a dense point has one view. S
 the number of views: the moments of (2) of `lm` are those of six pairs of axes instead of x and y alike, and z.
 
 The gradient and the energy are taken from the points themselves, at every step; the metrics about a reference.
+
+One image before a known camera is a moment of one view (without what pulls on depths, which `points` has).
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -17,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dal_jax.body import cameras
+from dal_jax.body.cameras import Views
 from dal_jax.observations import residuals
 from dal_jax.observations.residuals import Target
 from dal_jax.registration.energy import EnergyWeights
@@ -52,7 +56,26 @@ def moments(
 def _over_people(function, target: Target, maps: Float[Array, "24 4 3 starts people"]):
     """Map a function of one person's target and maps (starts, axes, 4, 24) over the people."""
     rows = jnp.transpose(maps, (4, 3, 2, 1, 0))
-    return jax.lax.map(lambda pair: function(*pair), (target, rows), batch_size=min(_PEOPLE_AT_ONCE, len(rows)))
+    return jax.lax.map(
+        lambda pair: function(_in_views(pair[0]), pair[1]), (target, rows), batch_size=min(_PEOPLE_AT_ONCE, len(rows))
+    )
+
+
+def _in_views(target: Target) -> Target:
+    """Return one person's target with an axis for the views: before a known camera there is one, the image's own.
+
+    Lengths are in crop units, so that the pelvis is as far away as the focal length.
+    """
+    seen = target.observation
+    if seen.pinhole is None:
+        return target
+    focal, centre = (jnp.asarray(each)[None] for each in (seen.pinhole.focal, seen.pinhole.centre))
+    origin = jnp.concatenate([-centre, focal[:, None]], axis=1)
+    views = Views(jnp.eye(3, dtype=origin.dtype)[None], origin, focal, centre)
+    alone = ("point_position", "point_confidence", "keypoint_position", "keypoint_confidence")
+    leaves = {name: jnp.asarray(getattr(seen, name))[None] for name in alone}
+    points = jax.tree.map(lambda leaf: leaf[None], target.points)
+    return Target(points, dataclasses.replace(seen, views=views, **leaves))
 
 
 def _evaluate(model: TreeModel, weights: EnergyWeights, target: Target, rows: Float[Array, "starts 3 4 24"]):
@@ -124,7 +147,9 @@ def _seen(model: TreeModel, weights: EnergyWeights, target: Target, rows) -> tup
 
     def of_keypoints(places):
         confidence = weights.keypoint * seen.keypoint_confidence
-        return _before_cameras(confidence, weights.outlier, seen.views, seen.keypoint_position, places)
+        # of one image a key point is all that tells of a limb
+        outlier = weights.outlier if seen.pinhole is None else None
+        return _before_cameras(confidence, outlier, seen.views, seen.keypoint_position, places)
 
     return _stage(weights, of_points, blended, rest), _stage(weights, of_keypoints, places)
 
