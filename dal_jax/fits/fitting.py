@@ -23,7 +23,7 @@ from dal_jax.registration.register import Fit, RegistrationConfig
 from dal_jax.registration.solvers import solve
 from dal_jax.registration.starts import STARTS
 from dal_jax.runtime import machine, progress as bars
-from dal_jax.uncertainty import measurements, noise, quality
+from dal_jax.uncertainty import measurements, modes, noise, quality
 from dal_jax.uncertainty.noise import NoiseLevels
 
 WITHOUT_LIFTER = "none"
@@ -218,6 +218,8 @@ def fit(
             found = register.register(body, to_fit, config, objective, given, report)
         else:
             found, to_fit = tracks_lib.fit(body, to_fit, frames, config, objective, given, report)
+    if frames is None and options.weights == "pose_prior" and options.optimizer == "lm":
+        found = modes.settle(body, to_fit, found, objective)
     fits = Fits.of(observed, body, found.parameters, np.asarray(found.energy), np.asarray(found.converged), annotations)
     fits.height_cm = options.height_cm
     if frames is not None:

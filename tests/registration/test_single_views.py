@@ -75,3 +75,20 @@ def test_three_quarters_of_a_common_lean_are_taken_back_and_bends_stay():
     bend -= places @ np.linalg.lstsq(places, bend, rcond=None)[0]
     bent = single_views.complete(with_depth(observed, np.stack([bend, bend]), known), 0.0)
     np.testing.assert_allclose(bent.depth[0] - bent.depth[0].mean(), bend - bend.mean(), atol=1e-5)
+
+
+@pytest.mark.parametrize(("noise", "expected"), [(0.004, 0.01**2 / 0.004**2 * 260 / 360), (0.03, 1.0), (1e-5, 30.0)])
+def test_points_pull_as_hard_as_they_are_exact(noise, expected):
+    """180 points that are off by so much: 360 numbers, of which a fit could take 100; unseen ones stay out."""
+    missed = np.abs(np.random.default_rng(0).normal(0.0, noise, (2, 200, 2)))
+    confidence = np.repeat(np.float32([[1.0]]), 200, axis=1) * np.float32([[1.0], [0.5]])
+    confidence[:, 180:] = 0.0
+    observed = dataclasses.replace(_observed(), point_confidence=confidence)
+    found = single_views.sharpened(observed, np.linalg.norm(missed, axis=-1)).point_confidence
+    np.testing.assert_allclose(found[:, :180], expected, rtol=0.1)
+    assert not found[:, 180:].any()
+
+
+def test_few_points_are_not_taken_for_exact():
+    observed = dataclasses.replace(_observed(), point_confidence=np.ones((2, 40), np.float32))
+    np.testing.assert_array_equal(single_views.sharpened(observed, np.zeros((2, 40))).point_confidence, 1.0)

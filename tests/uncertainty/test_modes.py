@@ -80,3 +80,22 @@ def test_every_flip_is_fitted(monkeypatch):
     one = jax.tree.map(lambda leaf: leaf[7], fits)
     expected = _flip(small_problem.small_template(), one)
     np.testing.assert_allclose(found.rotation[7], expected.rotation, atol=10 * FLOAT32)
+
+
+def test_a_flipped_limb_is_flipped_back(monkeypatch):
+    """The flip of a flip is the body itself, whose points are missed by least."""
+    template = small_problem.small_template()
+    people = small_problem.random_people(2, seed=5, pose_sd=0.5, turn=1.0)
+    observations = small_problem.observe(people, 6)
+    flips = modes._starts(template, jax.tree.map(jnp.asarray, people))
+    flipped = jax.tree.map(lambda leaf: np.asarray(leaf[:, modes.NAMES.index("left_knee")]), flips)
+    monkeypatch.setattr(modes, "find", lambda body, seen, fits, _: jax.tree.map(np.asarray, modes._starts(body, fits)))
+    found = modes._lowest(template, observations, flipped, Objective())
+    np.testing.assert_allclose(_segments_of(found), _segments_of(people), atol=10 * FLOAT32)
+    assert np.abs(_segments_of(flipped) - _segments_of(people)).max() > 0.1
+
+
+@jax.jit
+@jax.vmap
+def _segments_of(body):
+    return _segments(body).rotation
