@@ -16,10 +16,11 @@ _convolution = functools.partial(nn.Conv, use_bias=False, kernel_init=nn.initial
 class LinenResNet50(nn.Module):
     """The trunk; the same function as `resnet.ResNet50`, but for gradients where the pooling's values tie.
 
-    width: channels of the first convolution.
+    width: channels of the first convolution. blocks: bottlenecks of each stage.
     """
 
     width: int = 64
+    blocks: tuple[int, ...] = resnet.BLOCKS
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w 3"], train: bool) -> Float[Array, "n features"]:
@@ -28,7 +29,7 @@ class LinenResNet50(nn.Module):
         x = _convolution(self.width, (7, 7), (2, 2), padding=_PADDING_3, name="conv1")(x)
         x = nn.relu(normalise(name="bn1")(x))
         x = nn.max_pool(x, (3, 3), (2, 2), padding=_PADDING_1)
-        for stage, blocks in enumerate(resnet.BLOCKS):
+        for stage, blocks in enumerate(self.blocks):
             for block in range(blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
                 x = _Bottleneck(self.width << stage, stride, name=f"layer{stage + 1}_{block}")(x, train)

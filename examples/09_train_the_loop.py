@@ -13,7 +13,8 @@ def main() -> None:
     config.lifting.width, config.lifting.batch, config.lifting.steps = 16, 8, 20
     config.lifting.steps_per_call = config.lifting_checkpoint_steps = 20
     config.first.registration.steps, config.first.registration.batch = 3, 24
-    config.regressor.width, config.regressor.batch, config.regressor.epochs = 4, 8, 1
+    config.regressor.width, config.regressor.depth = 4, 14
+    config.regressor.batch, config.regressor.epochs = 8, 1
 
     folder = pathlib.Path(tempfile.mkdtemp())
     result = dal.deform_and_learn(config, folder / "run", data_dir=folder / "data")

@@ -32,6 +32,7 @@ def small_config(**changes) -> Config:
     config.lifting.width, config.lifting.batch, config.lifting.steps = 16, 8, 40
     config.lifting.steps_per_call = config.lifting_checkpoint_steps = 20
     config.regressor.width, config.regressor.batch, config.regressor.epochs = 4, 8, 2
+    config.regressor.depth = 14
     config.learning_checkpoint_steps = 2  # of the 3 of an epoch
     for stage in (config.first.registration, config.later.registration):
         stage.steps, stage.batch = 3, 24

@@ -63,6 +63,8 @@ def _changed(**changes) -> Config:
         ({"later__prior": "sitting"}, r"config\.later\.prior is 'sitting': one of tpose, population, learned"),
         ({"sample_weight": "hope"}, r"config\.sample_weight is 'hope': one of none, residual, posterior"),
         ({"regressor__rotations": "euler"}, r"config\.regressor\.rotations is 'euler': one of axis_angle, 6d"),
+        ({"regressor__depth": 18}, r"config\.regressor\.depth is 18: one of 50, 26, 14"),
+        ({"regressor__depth": 14, "regressor__pretrained": "a"}, r"depth is 14: pretrained weights are a ResNet50's"),
         ({"online_fitting": True, "refit": False}, r"config\.online_fitting .* needs config\.refit and \.keep_better"),
         ({"online_fitting": True, "keep_better": False}, r"config\.online_fitting .* needs config\.refit"),
     ],

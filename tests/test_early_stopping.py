@@ -27,8 +27,8 @@ def _config() -> Config:
     config.rounds, config.refit, config.learning_checkpoint_steps = 2, False, 2
     config.lifting.width = 8
     config.regressor = dataclasses.replace(
-        config.regressor, width=4, image_size=32, batch=3, epochs=EPOCHS, learning_rate=2e-2,
-        held_out_share=0.25, patience=1,
+        config.regressor, width=4, depth=14, image_size=32, batch=3, epochs=EPOCHS,
+        learning_rate=2e-2, held_out_share=0.25, patience=1,
     )  # fmt: skip
     return config
 

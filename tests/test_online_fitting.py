@@ -31,7 +31,7 @@ def _config() -> Config:
     config.lifting.width = 16
     config.later = Round(RegistrationConfig("lm", 4, starts="closed_form"), EnergyWeights(keypoint=30.0))
     config.regressor = dataclasses.replace(
-        config.regressor, width=4, image_size=32, batch=BATCH, epochs=2, augmentation=AugmentationConfig()
+        config.regressor, width=4, depth=14, image_size=32, batch=BATCH, epochs=2, augmentation=AugmentationConfig()
     )
     return config
 

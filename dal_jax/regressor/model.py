@@ -21,7 +21,7 @@ from dal_jax.regressor.augmentation import AugmentationConfig, mild
 from dal_jax.regressor.batches import Images
 from dal_jax.regressor.losses import LossWeights
 from dal_jax.regressor.pretrained import load_trunk
-from dal_jax.regressor.resnet import ResNet50
+from dal_jax.regressor.resnet import BLOCKS, DEPTHS, ResNet50
 from dal_jax.regressor.theta import Rotations, ThetaCodec
 from dal_jax.runtime import struct
 from dal_jax.runtime.configs import cached_by_config, check_choices, check_range
@@ -37,6 +37,7 @@ class RegressorConfig:
 
     preset: str = "paper"  # which whole configuration this is
     width: int = 64  # channels of the first convolution; 64 is ResNet50 as published
+    depth: int = 50  # layers of the ResNet: 50 as published, 26 or 14
     image_size: int = 224  # px; the paper does not say, 224 is what ImageNet weights were trained on
     pretrained: str = ""  # .safetensors of an ImageNet ResNet50 (torchvision, timm, Hugging Face) to start from
     rotations: Rotations = "axis_angle"  # of theta: axis_angle (paper; nine numbers for R), 6d (six for each)
@@ -128,6 +129,10 @@ def validate(config: RegressorConfig) -> None:
     check_range(config, name, ("learning_rate", "weight_decay", "iterations", "patience"), 0)
     check_range(config, name, ("warmup_share", "last_rate_share"), 0, most=1)
     check_range(config, name, ("held_out_share", "average_decay"), 0, below=1)
+    if config.depth not in DEPTHS:
+        raise InputError(f"{name}.depth is {config.depth}: one of {', '.join(map(str, DEPTHS))}")
+    if config.pretrained and config.depth != max(DEPTHS):
+        raise InputError(f"{name}.depth is {config.depth}: pretrained weights are a ResNet50's")
     if config.patience and not config.held_out_share:
         raise InputError(f"{name}.patience is {config.patience}: needs a held_out_share above 0")
 
@@ -143,12 +148,13 @@ class Regressor(nn.Module):
     size: int = theta.SIZES["axis_angle"]
     iterations: int = 0
     compute_dtype: str = "float32"
+    blocks: tuple[int, ...] = BLOCKS
 
     @nn.compact
     def __call__(self, image: Float[Array, "n s s 3"], train: bool) -> Float[Array, "n theta"]:
         """Return the outputs of images."""
         normalised = (image - jnp.array(_IMAGENET_MEAN)[None, None, None]) / jnp.array(_IMAGENET_SD)[None, None, None]
-        features = ResNet50(self.width, name="trunk")(normalised.astype(self.compute_dtype), train)
+        features = ResNet50(self.width, self.blocks, name="trunk")(normalised.astype(self.compute_dtype), train)
         return head(self.size, self.iterations, self.width, name="theta")(features)
 
 
@@ -216,7 +222,8 @@ def _initialise(config: RegressorConfig) -> Callable[[PRNGKeyArray], Any]:
 
 
 def _network(config: RegressorConfig) -> Regressor:
-    return Regressor(config.width, theta.size(config.rotations, config.scales), config.iterations, config.compute_dtype)
+    size = theta.size(config.rotations, config.scales)
+    return Regressor(config.width, size, config.iterations, config.compute_dtype, DEPTHS[config.depth])
 
 
 def _trunk(variables: Any) -> Any:

@@ -12,6 +12,8 @@ from dal_jax.regressor.layers import BatchNorm, Convolution
 
 BLOCKS = (3, 4, 6, 3)
 """Bottlenecks of each stage."""
+DEPTHS = {50: BLOCKS, 26: (2, 2, 2, 2), 14: (1, 1, 1, 1)}
+"""The same by the number of layers: the published network, and shallower ones of its kind."""
 _EXPANSION = 4
 
 
@@ -20,9 +22,11 @@ class ResNet50(nn.Module):
 
     width: channels of the first convolution and of the first stage's bottlenecks; 64 is the published network, with
     23,508,032 parameters. The image's dtype is that of all activations.
+    blocks: bottlenecks of each stage; fewer than `BLOCKS` are a shallower network.
     """
 
     width: int = 64
+    blocks: tuple[int, ...] = BLOCKS
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w 3"], train: bool) -> Float[Array, "n features"]:
@@ -30,7 +34,7 @@ class ResNet50(nn.Module):
         x = Convolution(self.width, 7, 2, name="conv1")(x)
         x = BatchNorm(relu=True, name="bn1")(x, train)
         x = max_pool(x)
-        for stage, blocks in enumerate(BLOCKS):
+        for stage, blocks in enumerate(self.blocks):
             for block in range(blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
                 x = Bottleneck(self.width << stage, stride, name=f"layer{stage + 1}_{block}")(x, train)

@@ -37,7 +37,8 @@ def test_operations_are_those_that_xla_counts():
 @pytest.mark.parametrize("train", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_plain_linen_answers_as_ours(train):
     image = np.random.default_rng(0).normal(size=(4, 64, 64, 3)).astype(np.float32)
-    ours, linen = ResNet50(2), LinenResNet50(2)
+    blocks = (2, 1, 1, 1)  # one of each kind
+    ours, linen = ResNet50(2, blocks), LinenResNet50(2, blocks)
     shapes = jax.eval_shape(functools.partial(ours.init, train=False), jax.random.key(0), image)
     blank = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
     variables = layers.draw_kernels(blank, jax.random.key(1))

@@ -83,7 +83,7 @@ def test_a_summary_compares_seed_with_seed():
 
 
 def _comparison(scored):
-    config = dataclasses.replace(model.demo(), width=4, image_size=SIZE, batch=8)
+    config = dataclasses.replace(model.demo(), width=4, depth=14, image_size=SIZE, batch=8)
     shown = people.training_set(COUNT, SIZE)
     # half a pixel of noise: of exact annotation the errors are roundings, and their spread says nothing
     clicked = np.random.default_rng(0).normal(0, 0.01, shown.observations.point_position.shape).astype(np.float32)

@@ -12,6 +12,6 @@ def config(name: str, source: str = "") -> Config:
     config.lifting.width, config.lifting.batch, config.lifting.steps = 16, 4, 20
     config.lifting.steps_per_call = config.lifting_checkpoint_steps = 20
     config.regressor.width, config.regressor.batch, config.regressor.epochs = 4, 4, 1
-    config.regressor.image_size = SIZE
+    config.regressor.image_size, config.regressor.depth = SIZE, 14
     config.first.registration.steps, config.first.registration.batch = 3, 24
     return config

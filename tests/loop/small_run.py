@@ -17,9 +17,9 @@ IMAGE_SIZE = 32
 
 
 def config(**regressor) -> Config:
-    """Return the demo's configuration with a regressor of width 4 on 32 px."""
+    """Return the demo's configuration with a regressor of width 4, 14 layers deep, on 32 px."""
     whole = demo()
-    whole.regressor = dataclasses.replace(whole.regressor, width=4, image_size=IMAGE_SIZE, **regressor)
+    whole.regressor = dataclasses.replace(whole.regressor, width=4, depth=14, image_size=IMAGE_SIZE, **regressor)
     return whole
 
 
