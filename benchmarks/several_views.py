@@ -102,8 +102,8 @@ def synthetic(path: str, count: int) -> tuple[Observations, list[Camera], Float[
     rows.sort(key=lambda row: row[:2])
     points, faces, shares, keypoints = (np.stack(each) for each in list(zip(*rows, strict=True))[2:])
     people = Observations.from_points(points, faces, shares, keypoints_px=keypoints)
-    names = [f"{cameras[view].name}/{index:05d}.jpg" for view, index, *_ in rows]
-    return dataclasses.replace(people, file_name=names), cameras, np.array(truth)
+    people = people.with_views([cameras[row[0]].name for row in rows], np.array([row[1] for row in rows]))
+    return people, cameras, np.array(truth)
 
 
 def _look(config, recipe, vertices: np.ndarray, joints: np.ndarray, random: np.random.Generator):
@@ -131,7 +131,8 @@ def _synthetic_rows(people: Observations, cameras, truth: np.ndarray) -> Iterato
             joints = 1000 * fits.joints_h36m
         else:
             joints = 1000 * _h36m(_fit(_take(seen, used), cameras))
-        yield {"people": len(truth), "inputs": what, "views": count, **_errors(joints, truth)}
+        errors = _errors(joints, truth) | ({"world_mm": None} if count == 1 else {})  # alone it stands nowhere
+        yield {"people": len(truth), "inputs": what, "views": count, **errors}
 
 
 def _only(people: Observations, what: str) -> Observations:
@@ -235,8 +236,10 @@ def _agreement(people: Observations, cameras: Sequence[Camera]) -> list[moments_
 def recorded(detected: Float[np.ndarray, "cameras frames 25 3"], cameras: Sequence[Camera]) -> Observations:
     """Return a recording's detections as people whose photographs' names tell camera and frame."""
     people = Observations.from_points(keypoints_px=detected.reshape(-1, 25, 3), keypoint_set="body_25b")
-    names = [f"{camera.name}/{frame:05d}.jpg" for camera in cameras for frame in range(detected.shape[1])]
-    return dataclasses.replace(people, file_name=names)
+    frames = detected.shape[1]
+    return people.with_views(
+        [one.name for one in cameras for _ in range(frames)], np.tile(np.arange(frames), len(cameras))
+    )
 
 
 def _limb_errors(joints_m: np.ndarray, truth_m: np.ndarray) -> dict[str, float]:

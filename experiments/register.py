@@ -219,6 +219,8 @@ def _options() -> FitOptions:
         raise InputError("--pose_blendshapes: the optimiser lm knows none; take --optimizer=dense_lm")
     if _TRACKS.value and _OPTIMIZER.value != "lm":
         raise InputError(f"--tracks: are fitted by the optimiser lm, not by --optimizer={_OPTIMIZER.value}")
+    if _CAMERAS.value and _WEIGHTS.value == "estimated":
+        raise InputError("--weights=estimated: are of single images, not of several --cameras")
     for flag in (_CAMERA, _FOCAL, _PITCH, _INITIAL) if _CAMERAS.value else ():
         if flag.value is not None:
             raise InputError(f"--{flag.name}={flag.value}: is of one camera; --cameras has those of several")

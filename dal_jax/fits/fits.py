@@ -22,8 +22,9 @@ from dal_jax.observations.observations import Observations
 from dal_jax.observations.person import AnnotatedPerson, Annotations
 from dal_jax.registration.views import Bodies
 from dal_jax.runtime import files, programs
-from dal_jax.uncertainty import measurements
+from dal_jax.uncertainty import measurements, quality
 from dal_jax.uncertainty.measurements import Measurement
+from dal_jax.uncertainty.quality import Quality
 from dal_jax.uncertainty.verdict import Verdict
 
 
@@ -85,6 +86,16 @@ class Fits(FitRows):
         if annotations is not None:
             fields = file.spread(fields, annotations.entries)
         return cls(**fields, body=body, observations=observations, annotations=annotations)
+
+    def report(self, assessed: Quality) -> None:
+        """Keep the reports on the fitted people; that a camera contradicts the others is the first of its flags."""
+        described = [quality.describe(assessed, row) for row in range(len(assessed.points))]
+        first = self.summary.get("camera_flags", [[]] * len(described))
+        for one, flags in zip(described, first, strict=True):
+            one |= {"flags": [*flags, *one["flags"]]} | ({"verdict": "doubtful"} if flags else {})
+        self.quality = [Report(one["verdict"], one["flags"], one["weight"], one) for one in described]
+        self.shape_covariance = np.asarray(assessed.posterior.shape_covariance)
+        self.summary["measurements"] = [self.measured(row) for row in self.fitted_rows().tolist()]
 
     def follow(self, frames: Frames, exchanged: Bool[np.ndarray, "k"]) -> None:
         """Say whose each row is and when: `track_id` and `frame`, -1 of rows that were not fitted.

@@ -11,7 +11,7 @@ from dal_jax.body.formats.load import load_body
 from dal_jax.body.template import Template
 from dal_jax.fits import file
 from dal_jax.fits.file import FitRows
-from dal_jax.fits.fits import Fits, Report
+from dal_jax.fits.fits import Fits
 from dal_jax.lifting import folder as lifter_folder, lift
 from dal_jax.observations import cameras_file, following
 from dal_jax.observations.observation import Observation, with_depth
@@ -31,8 +31,7 @@ WEIGHTS = (*schedules.WEIGHTS, "estimated")
 CAMERAS = ("weak", "perspective", "assumed")
 _FEW_STEPS = ("lm", "dense_lm", "gauss_newton")  # second-order methods
 _FEW, _MANY, _FEW_OF_TRACKS = 30, 300, 10
-_BATCH = 64
-_STEEPEST_DEG = 60.0
+_BATCH, _STEEPEST_DEG = 64, 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,10 +116,12 @@ class FitOptions:
             measurements.check_height(self.height_cm)
         if self.pitch_deg is not None and self.weights != "pose_prior":
             raise ValueError(f"pitch_deg belongs to the weights pose_prior, not to {self.weights}")
-        if self.cameras and self.pitch_deg is not None:
-            raise ValueError("pitch_deg is of one camera; cameras say how each one looks")
-        if self.cameras and (self.focal_px is not None or self.camera is not None):
-            raise ValueError("camera and focal_px are of one camera; cameras have their own")
+        one = {"camera": self.camera, "focal_px": self.focal_px, "pitch_deg": self.pitch_deg}
+        for name, value in one.items() if self.cameras else ():
+            if value is not None:
+                raise ValueError(f"{name} is {value}: of one camera; those of a calibration have their own")
+        if self.cameras and self.weights == "estimated":
+            raise ValueError("weights estimated: are of single images, not of several cameras")
         if self.tracks and self.optimizer != "lm":
             raise ValueError(f"tracks are fitted by the optimizer lm, not by {self.optimizer}")
         if self.fps is not None and not 0 < self.fps < np.inf:
@@ -178,8 +179,7 @@ def fit(
       errors.InputError: a file cannot be used.
     """
     machine.configure()
-    options = options or FitOptions()
-    options = options if optimizer is None else dataclasses.replace(options, optimizer=optimizer)
+    options = dataclasses.replace(options or FitOptions(), **({} if optimizer is None else {"optimizer": optimizer}))
     options.check()
     body = load_body() if body is None else body
     annotations = people if isinstance(people, Annotations) else None
@@ -189,6 +189,8 @@ def fit(
     observed = Observations.of_annotations(people, body) if isinstance(people, Annotations) else people
     _check_faces(observed.stacked, body)
     if options.cameras:
+        if initial is not None:
+            raise ValueError("initial: fits before several cameras have starts of their own")
         return _fit_moments(observed, annotations, body, options, progress)
     frames, exchanged = None, np.zeros(len(observed), bool)
     if options.tracks:
@@ -210,7 +212,8 @@ def fit(
         estimated = noise.objective(levels).reweighted(outlier=objective.weights.outlier, limit=objective.weights.limit)
         objective = dataclasses.replace(estimated, terms=options.terms)
         to_fit = noise.reweighted(to_fit, levels)
-    given = [] if initial is None else [_start(initial, observed)]
+    identity = list(zip(observed.image_id, observed.annotation_id, strict=True))
+    given = [] if initial is None else [file.starts_for(initial, identity, np.asarray(observed.stacked.box_px))]
     rounds, alone = 1 if frames is None else 1 + tracks_lib.ROUNDS, to_fit
     with bars.bar("register", total=rounds * len(observed), unit="person", shown=progress) as bar:
         report = lambda done: bar.update(done - bar.n)  # noqa: E731
@@ -226,10 +229,7 @@ def fit(
         fits.follow(frames, exchanged)
     if options.quality:
         assessed = _assess(body, to_fit if levels is None else observed.stacked, found, objective, levels)
-        described = [quality.describe(assessed, row) for row in range(len(observed))]
-        fits.quality = [Report(one["verdict"], one["flags"], one["weight"], one) for one in described]
-        fits.shape_covariance = np.asarray(assessed.posterior.shape_covariance)
-        fits.summary["measurements"] = [fits.measured(row) for row in fits.fitted_rows().tolist()]
+        fits.report(assessed)
     if options.held_out_share and not np.all(_alone(observed.stacked)):
         folds = round(1 / options.held_out_share)
         with bars.bar("held-out points", total=len(observed) * folds, unit="fit", shown=progress) as bar:
@@ -243,19 +243,23 @@ def _fit_moments(
     people: Observations, annotations: Annotations | None, body: Template, options: FitOptions, progress: bool
 ) -> Fits:
     """Fit what several calibrated cameras see of each moment; a row for each of the people, as its camera sees it."""
-    one_shape = options.tracks or any(one is not None for one in people.track_id)
     config = dataclasses.replace(options.registration(len(people)), starts="closed_form")
     with bars.bar("register", total=None, unit="moment", shown=progress) as bar:
         together = views.fit_people(
-            body, people, cameras_file.read(options.cameras or ""), config, options.objective(), one_shape,
-            lambda done: bar.update(done - bar.n),
+            body, people, cameras_file.read(options.cameras or ""), config, options.objective(),
+            options.tracks or any(one is not None for one in people.track_id), lambda done: bar.update(done - bar.n),
         )  # fmt: skip
-    fits = Fits.of(together.people, body, together.seen, *together.judged, annotations)
-    fits.world, rows = together.bodies, fits.fitted_rows()
+    seen = together.seen
+    fits = Fits.of(together.people, body, seen.parameters, seen.energy, seen.converged, annotations)
+    fits.world, fits.height_cm, rows = together.bodies, options.height_cm, fits.fitted_rows()
     fits.extra, fits.summary = file.of_moments(fits, rows, together)
     if options.tracks:
         fits.fps = _fps(options, annotations)
         fits.extra["track_id"] = file.tracks_of_moments(fits, rows, together.moments)
+    if options.quality:
+        images, moments = (together.people.stacked, seen), (together.observed, together.found)
+        moment, _ = together.moments.of_rows(len(people))
+        fits.report(quality.assess_moments(body, images, moments, moment, options.objective()))
     return fits
 
 
@@ -285,8 +289,8 @@ def chosen_lifter(
     Note: our choice, by `benchmarks/several_cameras.json`. On synthetic people and on a real one the shipped lifter
     makes fits to key points alone better.
     """
-    if lifting is not None:
-        return None if str(lifting) == WITHOUT_LIFTER else lifting
+    if options.cameras or lifting is not None:
+        return None if options.cameras or str(lifting) == WITHOUT_LIFTER else lifting
     if isinstance(people, Annotations):
         alone = any(len(person.part) == 0 for person in people.people)
     else:
@@ -348,17 +352,9 @@ def _check_faces(observation: Observation, body: Template) -> None:
         raise ValueError(f"faces[{person}, {point}] is {observation.point_face[person, point]}: the body has {faces}")
 
 
-def _start(initial: FitRows, observed: Observations):
-    identity = list(zip(observed.image_id, observed.annotation_id, strict=True))
-    return file.starts_for(initial, identity, np.asarray(observed.stacked.box_px))
-
-
 def _assess(
     body: Template, observed: Observation, found: Fit, objective: Objective, levels: NoiseLevels | None
 ) -> quality.Quality:
-    """Return the report on fits to what was `observed`.
-
-    levels: of the noise, where the fit was made with weights from them; else the residuals of all fits tell.
-    """
+    """Return the report on fits to what was `observed`; without `levels` of noise the residuals of all fits tell."""
     body = dataclasses.replace(body, pose_blendshapes=None)  # modes are fitted by lm; a report can do without wrinkles
     return quality.assess(body, observed, found, objective, levels)

@@ -165,7 +165,8 @@ class Agreement:
     """How well a camera agrees with the others, degrees, in the median over key points and moments; NaN: not known.
 
     apart: its rays from the places that two others or more have. usual: the rays of these from the same places.
-    contradicts: whether it has people somewhere else; of several cameras that seem to, the worst, as it misleads them.
+    contradicts: whether it has people somewhere else. Of several cameras that seem to, the one without which the others
+      agree best: it misleads them.
     """
 
     camera: str
@@ -200,7 +201,8 @@ def agreement(people: Observations, moments: Moments, cameras: Sequence[Camera])
             if candidates:
                 pairs.append(min(candidates))
     apart, usual = np.array([np.median(pairs, axis=0) if pairs else (np.nan, np.nan) for pairs in found]).T
-    bad = (apart > np.maximum(_CONTRADICTS * usual, _LEAST_DEG)) & (apart >= np.nanmax(apart, initial=0.0))
+    bad = apart > np.maximum(_CONTRADICTS * usual, _LEAST_DEG)
+    bad &= usual <= np.min(usual, where=bad, initial=np.inf)
     rows = zip(cameras, apart.tolist(), usual.tolist(), bad.tolist(), strict=True)
     return [Agreement(camera.name, *each) for camera, *each in rows]
 

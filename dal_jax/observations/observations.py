@@ -136,6 +136,21 @@ class Observations:
             raise ValueError(f"{len(frame)} frames and {len(track_id)} track ids for {len(self)} people")
         return dataclasses.replace(self, image_id=[int(one) for one in frame], track_id=track_id)
 
+    def with_views(self, camera: Sequence[str], frame: Int[np.ndarray, "n"]) -> "Observations":
+        """Return the same people as those whom several cameras see, for `FitOptions(cameras=...)`.
+
+        Args:
+          camera: the name of the camera that saw each of them, as the calibration has it.
+          frame: the number of the moment; pictures of one number were taken together.
+
+        Raises:
+          ValueError: a shape that does not fit.
+        """
+        if len(camera) != len(self) or len(frame) != len(self):
+            raise ValueError(f"{len(camera)} cameras and {len(frame)} frames for {len(self)} people")
+        names = [f"{one}/{int(number):06d}" for one, number in zip(camera, frame, strict=True)]
+        return dataclasses.replace(self, file_name=names)
+
     def with_camera(
         self, focal_px: float | Float[np.ndarray, "n"], principal_px: Float[np.ndarray, "*n 2"]
     ) -> "Observations":

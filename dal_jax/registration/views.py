@@ -83,16 +83,17 @@ class Together:
     """People who were fitted moment by moment.
 
     people: as their cameras would see them without distortion. moments, agreement: who they are, and how cameras agree.
-    bodies: in the world. seen: the bodies as each of the people's own camera sees them. judged: energy of their
-    moments, and whether these converged.
+    observed, found: the moments as observations, and their fits. bodies: these in the world. seen: as each of the
+    people's own camera sees them, with the energies of their moments.
     """
 
     people: Observations
     moments: Moments
     agreement: list[Agreement]
+    observed: Observation
+    found: Fit
     bodies: Bodies
-    seen: BodyParameters
-    judged: tuple[np.ndarray, np.ndarray]
+    seen: Fit
 
 
 def fit_people(
@@ -119,9 +120,13 @@ def fit_people(
         people=people,
         moments=moments,
         agreement=moments_lib.agreement(people, moments, cameras),
+        observed=to_fit,
+        found=found,
         bodies=bodies,
-        seen=in_views(bodies, moments, cameras, people.stacked),
-        judged=(np.asarray(found.energy)[moment], np.asarray(found.converged)[moment]),
+        seen=dataclasses.replace(
+            jax.tree.map(lambda leaf: np.asarray(leaf)[moment], dataclasses.replace(found, information=None)),
+            parameters=in_views(bodies, moments, cameras, people.stacked),
+        ),
     )
 
 

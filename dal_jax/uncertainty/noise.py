@@ -273,7 +273,7 @@ def _person_moments(template, person, used: Precisions, previous: NoiseLevels):
     """Return one person's part of the equations, and of the second moments of poses."""
     observation, parameters = person
     target = residuals.make_target(template, observation)
-    linear = sandwich.linearise(template, target, parameters, used)
+    linear, target = sandwich.linearise(template, target, parameters, used), sandwich.one_image(target)
     inverse, gram, pose = linear.inverse_hessian, linear.gram, linear.pose
     pose_moment = previous.pose_prior.moment_about(used.mean_pose)
     followed = jnp.einsum("k,ij,kjl,lm->kim", used.by_kind() ** 2, inverse, gram, inverse)

@@ -19,7 +19,7 @@ from dal_jax.registration.register import Fit, RegistrationConfig
 from dal_jax.runtime import programs, struct
 from dal_jax.uncertainty import modes, noise as noise_lib, verdict
 from dal_jax.uncertainty.noise import NoiseLevels
-from dal_jax.uncertainty.posterior import Posterior, certainty, expected_error_mm, laplace_posterior
+from dal_jax.uncertainty.posterior import Posterior, SizePrior, certainty, expected_error_mm, laplace_posterior
 from dal_jax.uncertainty.sandwich import Precisions
 
 PARTS = {
@@ -105,6 +105,47 @@ def assess(
     bodies = modes.find(template, fitted_to, fit.parameters, objective)
     posterior = laplace_posterior(template, robust, fit.parameters, noise, used, bodies)
     errors = _errors(template, observations, fit, noise, objective.weights.outlier)
+    turned = _angle_deg(np.asarray(fit.parameters.rotation)[:, None], np.asarray(bodies.rotation))
+    return _quality(fit, errors, posterior, turned)
+
+
+def assess_moments(
+    template: Template,
+    people: tuple[Observation, Fit],
+    moments: tuple[Observation, Fit],
+    moment: Int[np.ndarray, "people"],
+    objective: Objective,
+) -> Quality:
+    """Report on people whom several cameras saw, a report each: misfits of their image, the posterior of their moment.
+
+    Its deviations are along the axes that the views of a moment share, those of the first camera that sees it. Other
+    modes are not looked for: they are other readings of one image.
+
+    Args:
+      template: the body.
+      people: what each image says, and the body as its camera sees it.
+      moments: observations with `views`, and their fits.
+      moment: of each of the people.
+      objective: of the fits.
+    """
+    seen, found = moments
+    used = Precisions.of_objective(objective)
+    noise = noise_lib.estimate(template, seen, found.parameters, used, noise_lib.initial())
+    size = SizePrior(spread=0.0, camera_distance_mm=np.inf)
+    posterior = laplace_posterior(template, seen, found.parameters, noise, used, size=size)
+    posterior = jax.tree.map(lambda leaf: leaf[moment], posterior)
+    alone = {name: np.repeat(getattr(posterior, name), len(modes.NAMES), axis=1) for name in _OF_MODES}
+    errors = _errors(template, *people, noise, objective.weights.outlier)
+    shown = np.zeros(len(seen.point_face))
+    np.maximum.at(shown, moment, errors["coverage"])
+    turned = np.zeros((len(moment), len(modes.NAMES)))
+    return _quality(people[1], errors | {"coverage": shown[moment]}, dataclasses.replace(posterior, **alone), turned)
+
+
+_OF_MODES = ("mode_gap", "mode_probability", "mode_distance_mm")
+
+
+def _quality(fit: Fit, errors: dict[str, np.ndarray], posterior: Posterior, mode_rotation_deg: np.ndarray) -> Quality:
     expected = expected_error_mm(posterior) * _misfit(errors["keypoint_percent"])
     excess = np.degrees(np.max(np.abs(np.asarray(_excess(np.asarray(fit.parameters.pose)))), axis=-1))
     observed = errors["points"] + errors["keypoints"] > 0
@@ -115,7 +156,7 @@ def assess(
         limit_excess_deg=excess,
         posterior=posterior,
         expected_error_mm=expected,
-        mode_rotation_deg=_angle_deg(np.asarray(fit.parameters.rotation)[:, None], np.asarray(bodies.rotation)),
+        mode_rotation_deg=mode_rotation_deg,
         converged=np.asarray(fit.converged),
         weight=np.where(observed, np.nan_to_num(_factors(errors["inlier_share"], expected, posterior, excess)), 0.0),
     )

@@ -174,10 +174,11 @@ def linearise(template: Template, target: Target, parameters: BodyParameters, pr
         return kept, kept
 
     zero = jnp.zeros(unknowns(parameters), parameters.pose.dtype)
-    jacobian, value = jax.jacfwd(terms_at, has_aux=True)(zero)
+    jacobian, value = (_of_one_image(each) for each in jax.jacfwd(terms_at, has_aux=True)(zero))
+    target = one_image(target)
     shape, limb = shape_covariance(target), limb_covariance(template, target)
     turn = turn_covariance(template, target, parameters)
-    keypoint, depth, scale = jacobian["keypoint"][:, :2], jacobian["keypoint"][:, 2], jacobian["scale"]
+    keypoint, depth, scale = jacobian["keypoint"], jacobian["depth"], jacobian["scale"]
     gram = jnp.stack([
         both_axes(jacobian["dense"], jacobian["dense"]),
         both_axes(jacobian["dense"], jnp.tensordot(shape, jacobian["dense"], 1)),
@@ -190,8 +191,8 @@ def linearise(template: Template, target: Target, parameters: BodyParameters, pr
     weighted_pose = jnp.einsum("kij,kjl->kil", _bounded(precisions.joint), jacobian["pose"])
     return Linearisation(
         dense=value["dense"],
-        keypoint=value["keypoint"][:, :2],
-        depth=value["keypoint"][:, 2],
+        keypoint=value["keypoint"],
+        depth=value["depth"],
         scale=value["scale"],
         pose=value["pose"],
         dense_jacobian=jacobian["dense"],
@@ -207,6 +208,30 @@ def linearise(template: Template, target: Target, parameters: BodyParameters, pr
         weighted_pose_jacobian=weighted_pose,
         precisions=precisions,
     )
+
+
+def _of_one_image(terms: dict[str, Array]) -> dict[str, Array]:
+    """Return terms (or their Jacobians) with x and y of key points apart from depths, views after each other."""
+    dense, keypoint = terms["dense"], terms["keypoint"]
+    if keypoint.shape[1] == 3:  # key points x (x, y, z)
+        return terms | {"keypoint": keypoint[:, :2], "depth": keypoint[:, 2]}
+    depth = jnp.zeros((keypoint.shape[1], *keypoint.shape[3:]), keypoint.dtype)
+    flat = {name: leaf.reshape(-1, *leaf.shape[2:]) for name, leaf in (("dense", dense), ("keypoint", keypoint))}
+    return terms | flat | {"depth": depth}
+
+
+def one_image(target: Target) -> Target:
+    """Return the points and key points of several views as if one image had them all, and no depths; else the same."""
+    seen = target.observation
+    if seen.views is None:
+        return target
+    flat = dataclasses.replace(
+        seen,
+        point_confidence=jnp.ravel(jnp.asarray(seen.point_confidence)),
+        keypoint_confidence=jnp.ravel(jnp.asarray(seen.keypoint_confidence)),
+        depth_confidence=jnp.zeros_like(jnp.asarray(seen.depth_confidence)[0]),
+    )
+    return Target(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), target.points), flat)
 
 
 def _bounded(joint: Float[Array | np.ndarray, "23 3 3"]) -> Float[Array, "23 3 3"]:
@@ -253,8 +278,10 @@ def sizes(parameters: BodyParameters) -> Int[np.ndarray, "sizes"]:
 
 
 def move(parameters: BodyParameters, delta: Float[Array, "u"]) -> Unknowns:
-    """Return the unknowns at a tangent step from finished parameters, the camera's scale held."""
+    """Return the unknowns at a tangent step from finished parameters, the camera's scale held, and a pelvis' depth."""
     step = jnp.insert(delta, _CAMERA_SCALE, 0.0)
+    if parameters.translation.shape[-1] == 3:
+        step = jnp.insert(step, problem.TANGENT_SIZE, 0.0)
     return problem.move(energy.from_parameters(parameters), step)
 
 

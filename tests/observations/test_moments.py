@@ -72,7 +72,8 @@ def _pixels(people):
 
 @pytest.mark.parametrize("turned", [None, 0, 1, 2, 3])
 def test_a_camera_that_was_turned_is_named(turned):
-    cameras = [*rig(), dataclasses.replace(rig()[0], name="other", rotation=Rotation.from_euler("y", 4.0).as_matrix())]
+    quarters = Rotation.from_euler("y", [[0.0], [1.5], [3.0], [4.5]]).as_matrix()
+    cameras = [dataclasses.replace(rig()[0], name=f"cam{k}", rotation=turn) for k, turn in enumerate(quarters)]
     people, wrong = recorded(cameras, two_people()[:1]), list(cameras)
     if turned is not None:
         turn, one = Rotation.from_euler("y", TURNED_DEG, degrees=True).as_matrix(), cameras[turned]
