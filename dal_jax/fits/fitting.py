@@ -272,10 +272,11 @@ def refine(fits: Fits, optimizer: str = "lm") -> Fits:
     if fits.observations is None or fits.body is None:
         raise ValueError("refining needs fits with observations and a body: those of `predict`")
     observed, start = fits.observations, fits.fitted()
+    objective = Objective(scales="isotropic" if start.segment_girth is None else "anisotropic")
     config = dataclasses.replace(FitOptions(optimizer=optimizer).registration(len(observed)), starts="given")
     with bars.bar("refine", total=len(observed), unit="person") as bar:
         found = register.register(
-            fits.body, observed.stacked, config, Objective(), [start], lambda done: bar.update(done - bar.n)
+            fits.body, observed.stacked, config, objective, [start], lambda done: bar.update(done - bar.n)
         )
     energy, converged = np.asarray(found.energy), np.asarray(found.converged)
     return Fits.of(observed, fits.body, found.parameters, energy, converged, fits.annotations)

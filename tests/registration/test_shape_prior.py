@@ -128,14 +128,16 @@ def test_shipped_girths_are_people_s():
 
 
 @pytest.mark.slow
-def test_lm_and_dense_lm_have_the_same_minimum():
+@pytest.mark.parametrize(("scales", "sizes"), [("isotropic", 23), ("anisotropic", 71)])
+def test_lm_and_dense_lm_have_the_same_minimum(scales, sizes):
     template = small_problem.small_template()
     people = small_problem.random_people(4, seed=5, pose_sd=0.15, turn=0.4)
     observed = small_problem.observe(people, seed=6, points=100, noise=0.01)
     objective = Objective(
         EnergyWeights(keypoint=30.0, scale=0.0, joint=0.1, shape=3.0),
         small_problem.pose_prior(),
-        small_problem.shape_prior(),
+        small_problem.shape_prior(sizes=sizes),
+        scales=scales,
     )
 
     def fit(optimizer, steps, starts, given=()):
@@ -147,6 +149,8 @@ def test_lm_and_dense_lm_have_the_same_minimum():
     # steps of a majoriser converge linearly: this is what 80 leave
     np.testing.assert_allclose(by_tree.energy, by_dense.energy, rtol=1e-3)
     np.testing.assert_allclose(by_tree.parameters.segment_scale, by_dense.parameters.segment_scale, atol=0.02)
+    if scales == "anisotropic":
+        np.testing.assert_allclose(by_tree.parameters.segment_girth, by_dense.parameters.segment_girth, atol=0.02)
 
 
 def test_precisions_of_a_fit_know_the_prior():
