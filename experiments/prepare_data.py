@@ -33,7 +33,9 @@ _CHOICES = (
     flags.DEFINE_string("smpl", None, "human36m: model of SMPL that is posed by MoSh's parameters, in its shape."),
     flags.DEFINE_string("motions", None, "synthetic_people: folder of AMASS's .npz, to do what is recorded there."),
 )
-_WORKERS = flags.DEFINE_integer("workers", None, "Processes; by default one a core, 0: this one.", lower_bound=0)
+_WORKERS = flags.DEFINE_integer(
+    "workers", None, "Processes; 0: this one; by default one a core, this one for a few people.", lower_bound=0
+)
 
 
 def main(_: list[str]) -> None:

@@ -3,6 +3,7 @@
 Of the two the first is the default: what asks for several has several, and everything else compiles no partition.
 """
 
+import fcntl
 import gc
 import os
 import pathlib
@@ -38,6 +39,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that have slow tests, so that no process is left alone with one at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(scope="session")
+def tiny_people(tmp_path_factory) -> pathlib.Path:
+    """Return a folder of data sets that has the embedded people called tiny, rendered by one process for all."""
+    from dal_jax.synthetic import people
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny_people"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        people.prepare("tiny", folder)
+    return folder
 
 
 _MAPS = pathlib.Path("/proc/self/maps")  # Linux's

@@ -40,8 +40,8 @@ def small_config(**changes) -> Config:
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
+def data_dir(tiny_people):
+    return tiny_people
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ from dal_jax.runtime import archives, files, machine, progress
 from dal_jax.runtime.errors import InputError, damage_named, needs_extra
 
 PathLike = str | os.PathLike[str]
+_FEW = 50  # units, people or photographs, that one process has read before others have started
 _ENDS = "__ends"
 _COUNTS = "__counts"
 
@@ -41,7 +42,7 @@ def prepare(source: Source, data_dir: PathLike, workers: int | None = None) -> t
     Args:
       source: the data set in its owner's files.
       data_dir: folder of data sets.
-      workers: processes that read; by default one a core, 0: this process alone.
+      workers: processes that read, 0: this process alone; by default one a core, but none for a few people.
 
     Raises:
       errors.InputError: the source's files are not what they must be, none of a split's people can be used, or the
@@ -118,14 +119,17 @@ def _cut(source: Source, folder: pathlib.Path) -> list[Chunk]:
 
 
 def _prepare_chunks(work: list[Chunk], workers: int | None = None) -> None:
-    """Make the chunks that are not there yet; workers: processes, by default one a core (0: this process alone)."""
+    """Make the chunks that are not there yet; workers: as of `prepare`."""
     missing = [chunk for chunk in work if not chunk.path.exists()]
     if not missing:
         return
     total = sum(len(chunk.units) for chunk in work)
     done = total - sum(len(chunk.units) for chunk in missing)
     source = work[0].source
-    workers = min(machine.cores() if workers is None else workers, len(missing))
+    if workers is None:
+        small = source.units_a_chunk > 1  # else a unit is a recording, minutes of work
+        workers = 0 if small and total - done <= _FEW else machine.cores()
+    workers = min(workers, len(missing))
     with progress.bar(f"preparing {source.name}", total=total, unit=source.unit) as bar:
         bar.update(done)
         if not workers:

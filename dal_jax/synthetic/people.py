@@ -73,7 +73,7 @@ def prepare(recipe: str | Recipe, data_dir: str | os.PathLike[str], workers: int
     Args:
       recipe: 'tiny', 'demo', 'full', or a recipe of your own.
       data_dir: folder of data sets.
-      workers: processes that render; by default one a core.
+      workers: processes that render; by default one a core, but none for a few people.
 
     Raises:
       errors.InputError: there is no such recipe, or the folder holds one of this name made differently.

@@ -81,7 +81,8 @@ def test_a_lifter_is_measured_by_preset():
 
 @pytest.mark.slow
 def test_the_convnet_is_measured_beside_plain_linen():
-    rows = _rows(_run("--target=regressor", "--width=2", "--image_size=32", "--batch=4", "--seconds=0"))
+    # the case of tests/benchmarks/test_regressor.py
+    rows = _rows(_run("--target=regressor", "--width=2", "--image_size=32", "--batch=2", "--seconds=0"))
     assert [(row["program"], row["pass"]) for row in rows] == [
         ("dal_jax", "training"), ("dal_jax", "inference"), ("linen", "training"), ("linen", "inference"),
     ]  # fmt: skip

@@ -8,16 +8,14 @@ import pytest
 from tests.experiments import binaries
 
 
-def _run(*flags: object, binary: str = "calibrate") -> subprocess.CompletedProcess:
-    return binaries.run(f"experiments.{binary}", *flags)
+def _run(*flags: object) -> subprocess.CompletedProcess:
+    return binaries.run("experiments.calibrate", *flags)
 
 
 @pytest.mark.slow
-def test_three_tables_are_printed_and_written(tmp_path):
-    out, data_dir = tmp_path / "calibration.json", f"--data_dir={tmp_path}"
-    prepared = _run("--dataset=synthetic_people/tiny", data_dir, "--workers=1", binary="prepare_data")
-    assert prepared.returncode == 0, prepared.stderr
-    done = _run("--synthetic=tiny", "--people=12", data_dir, f"--out={out}")
+def test_three_tables_are_printed_and_written(tiny_people, tmp_path):
+    out = tmp_path / "calibration.json"
+    done = _run("--synthetic=tiny", "--people=12", f"--data_dir={tiny_people}", f"--out={out}")
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())
     assert list(found["calibration"]) == ["own size", "adults", "two subjects"]

@@ -11,7 +11,7 @@ def _run(*flags):
 
 
 def test_tiny_is_prepared_and_named(tmp_path):
-    done = _run("--dataset=synthetic_people/tiny", f"--data_dir={tmp_path}", "--workers=1")
+    done = _run("--dataset=synthetic_people/tiny", f"--data_dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert "24 train, 12 test people" in done.stdout
     assert (tmp_path / "synthetic_people" / "tiny").is_dir()
@@ -21,7 +21,7 @@ def test_a_data_set_of_files_is_prepared_and_counted(tmp_path):
     """From the official files to the last line; a second run finds it and says the same."""
     folder = made_folders.densepose_coco(tmp_path / "coco")
     flags = ("--dataset=densepose_coco", f"--source={folder}", f"--data_dir={tmp_path}/data", "--image_size=32")
-    done = _run(*flags, "--workers=2")
+    done = _run(*flags)
     assert done.returncode == 0, done.stderr
     assert "5 train, 2 minival, 1 valminusminival people" in done.stdout
     last = done.stdout.splitlines()[-1]
