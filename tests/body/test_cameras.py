@@ -58,6 +58,10 @@ def test_a_batch_of_cameras_equals_a_loop():
 
 # --- the photograph, and full perspective ---
 
+_crop_rotation, _ray_rotation = jax.jit(cameras.crop_rotation), jax.jit(cameras.ray_rotation)
+_perspective = jax.jit(cameras.project_perspective)
+_perspective_slope = jax.jit(jax.jacobian(cameras.project_perspective))
+_weak_from_position, _position_from_weak = jax.jit(cameras.weak_from_position), jax.jit(cameras.position_from_weak)
 INTRINSICS = jnp.array([1100.0, 1200.0, 640.0, 350.0])
 BOXES = ([100.0, 50.0, 300.0, 300.0], [-40.0, 200.0, 500.0, 500.0], [1000.5, 3.25, 90.0, 90.0])
 
@@ -76,9 +80,9 @@ def test_crop_to_photograph_to_position_and_all_the_way_back(box):
     box = jnp.array(box)
     scale, translation = _weak(0)
     weak = cameras.photograph_from_crop(scale, translation, box)
-    position = cameras.position_from_weak(*weak, INTRINSICS)
+    position = _position_from_weak(*weak, INTRINSICS)
     assert position[2] > 0
-    again = cameras.weak_from_position(position, INTRINSICS)
+    again = _weak_from_position(position, INTRINSICS)
     for found, wanted in zip(again, weak, strict=True):
         _near(found, wanted)
     for found, wanted in zip(cameras.crop_from_photograph(*again, box), (scale, translation), strict=True):
@@ -96,7 +100,7 @@ def test_the_photograph_s_weak_perspective_puts_points_where_the_crop_s_does():
 
 @pytest.mark.parametrize("pixel", [(640.0, 350.0), (10.0, 20.0), (2500.0, -900.0), (640.0, 1900.0)])
 def test_the_ray_rotation_is_the_smallest_that_takes_the_axis_to_the_ray(pixel):
-    rotation = np.asarray(cameras.ray_rotation(jnp.array(pixel), INTRINSICS), np.float64)
+    rotation = np.asarray(_ray_rotation(jnp.array(pixel), INTRINSICS), np.float64)
     ray = np.append((np.array(pixel) - INTRINSICS[2:]) / INTRINSICS[:2], 1.0)
     ray /= np.linalg.norm(ray)
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=PIXELS)
@@ -109,12 +113,12 @@ def test_the_ray_rotation_is_the_smallest_that_takes_the_axis_to_the_ray(pixel):
 def test_the_best_weak_perspective_of_a_small_body_looks_along_its_ray(position):
     """The nearest scaled rows of a rotation to perspective's Jacobian are the first two rows of the ray's inverse."""
     intrinsics = jnp.array([900.0, 900.0, 500.0, 400.0])
-    jacobian = np.asarray(jax.jacobian(cameras.project_perspective)(jnp.array(position), intrinsics), np.float64)
+    jacobian = np.asarray(_perspective_slope(jnp.array(position), intrinsics), np.float64)
     left, singular, right = np.linalg.svd(jacobian, full_matrices=False)
-    pixel = cameras.project_perspective(jnp.array(position), intrinsics)
-    rotation = np.asarray(cameras.ray_rotation(pixel, intrinsics))
+    pixel = _perspective(jnp.array(position), intrinsics)
+    rotation = np.asarray(_ray_rotation(pixel, intrinsics))
     np.testing.assert_allclose(left @ right, rotation.T[:2], atol=PIXELS)
-    scale, _ = cameras.weak_from_position(jnp.array(position), intrinsics)
+    scale, _ = _weak_from_position(jnp.array(position), intrinsics)
     np.testing.assert_allclose(singular, [scale / rotation[2, 2], scale], rtol=PIXELS)
 
 
@@ -122,23 +126,23 @@ def test_a_far_body_seen_in_its_crop_comes_back_to_its_place():
     """A body that looks straight down its ray: projected for true, fitted weakly in a crop round it, put back."""
     rng = np.random.default_rng(2)
     position = jnp.array([9.0, 6.0, 20.0])
-    pixel = cameras.project_perspective(position, INTRINSICS)
+    pixel = _perspective(position, INTRINSICS)
     box = jnp.concatenate([pixel - 60.0, jnp.array([120.0, 120.0])])
     seen = jnp.asarray(rng.uniform(-0.3, 0.3, (17, 3)), jnp.float32).at[0].set(0.0)  # in the crop's frame
-    true = seen @ cameras.crop_rotation(box, INTRINSICS).T + position[None]
-    scale, translation = cameras.crop_from_photograph(*cameras.weak_from_position(position, INTRINSICS), box)
+    true = seen @ _crop_rotation(box, INTRINSICS).T + position[None]
+    scale, translation = cameras.crop_from_photograph(*_weak_from_position(position, INTRINSICS), box)
     found = cameras.camera_from_crop(seen, scale, translation, box, INTRINSICS)
     _near(found, true)
-    crop = observation.crop_from_px(cameras.project_perspective(true, INTRINSICS), box)
+    crop = observation.crop_from_px(_perspective(true, INTRINSICS), box)
     weak = cameras.project(seen, scale, translation)
-    stretch = 1 / float(cameras.crop_rotation(box, INTRINSICS)[2, 2])  # along the radius, off the axis
+    stretch = 1 / float(_crop_rotation(box, INTRINSICS)[2, 2])  # along the radius, off the axis
     assert np.abs(crop - weak).max() < (stretch - 1 + BODY_OVER_DEPTH) * np.abs(weak).max()
 
 
 def test_batches_are_vmapped_and_gradients_are_finite_at_the_principal_point():
     boxes = jnp.array(BOXES)
-    together = jax.vmap(cameras.crop_rotation, in_axes=(0, None))(boxes, INTRINSICS)
-    for box, rotation in zip(boxes, together, strict=True):
-        np.testing.assert_allclose(cameras.crop_rotation(box, INTRINSICS), rotation, atol=PIXELS)
-    slope = jax.jacobian(cameras.ray_rotation)(INTRINSICS[2:], INTRINSICS)
+    together = jax.jit(jax.vmap(cameras.crop_rotation, in_axes=(0, None)))(boxes, INTRINSICS)
+    for box, rotation in zip(BOXES, np.asarray(together), strict=True):
+        np.testing.assert_allclose(_crop_rotation(jnp.array(box), INTRINSICS), rotation, atol=PIXELS)
+    slope = jax.jit(jax.jacobian(cameras.ray_rotation))(INTRINSICS[2:], INTRINSICS)
     assert np.isfinite(slope).all() and np.abs(slope).max() > 0

@@ -1,7 +1,8 @@
 """Laws of lifting: what is given stays, the hip is at 0, size and place do what they should."""
 
+import functools
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,16 +17,20 @@ _CONFIG = {
     "best": Config(width=32, members=2, log_variance=True, complete=True, mirror_poses=True),
 }
 _LIFTER = {
-    name: jax.tree.map(lambda leaf: 10 * leaf, training.initial_state(config, jax.random.key(0)).lifter)
+    name: jax.tree.map(
+        lambda leaf: 10 * np.asarray(leaf),
+        jax.jit(functools.partial(training.initial_state, config))(jax.random.key(0)).lifter,
+    )
     for name, config in _CONFIG.items()
 }
+_COMPILED = {name: jax.jit(functools.partial(lift.lift, config)) for name, config in _CONFIG.items()}
 _POSES = np.asarray(stick_people.crowd(6, seed=1)[..., :2], np.float32)
 _ALL = np.ones((6, 17), bool)
 both = pytest.mark.parametrize("name", _CONFIG)
 
 
 def _lift(name, poses, visible=_ALL):
-    return jax.device_get(lift.lift(_CONFIG[name], _LIFTER[name], jnp.asarray(poses), jnp.asarray(visible)))
+    return jax.device_get(_COMPILED[name](_LIFTER[name], poses, visible))
 
 
 @both
@@ -40,8 +45,8 @@ def test_x_and_y_are_the_given_ones_and_the_hip_is_the_origin(name):
 
 def test_joints_are_where_the_camera_sees_the_points():
     """A lifter that knows how near cameras stand gives x and y in space; what is given stays in `points`."""
-    lifter = _LIFTER["best"].replace(inverse_distance=jnp.array([0.05, 0.15]))
-    lifted = jax.device_get(lift.lift(_CONFIG["best"], lifter, jnp.asarray(50 * _POSES), jnp.asarray(_ALL)))
+    lifter = _LIFTER["best"].replace(inverse_distance=np.float32([0.05, 0.15]))
+    lifted = jax.device_get(_COMPILED["best"](lifter, 50 * _POSES, _ALL))
     np.testing.assert_allclose(lifted.inverse_distance, 0.1 / lifted.size, rtol=1e-5)
     distance = 1 + lifted.inverse_distance[:, None] * lifted.depth
     np.testing.assert_allclose(lifted.joints[..., :2], lifted.points * distance[..., None], atol=1e-4)  # of 50
@@ -110,7 +115,8 @@ def test_eq_4_takes_every_depth_alike_from_kudo_and_by_its_deviation_from_best()
     confidence = np.random.default_rng(0).random((6, 17)).astype(np.float32)
     confidence[:, 5] = 0
     for name in _CONFIG:
-        depth, trusted = lift.depth_term(_CONFIG[name], _LIFTER[name], _POSES, confidence)
+        depth_term = jax.jit(functools.partial(lift.depth_term, _CONFIG[name]))
+        depth, trusted = depth_term(_LIFTER[name], _POSES, confidence)
         lifted = _lift(name, _POSES, confidence > 0)
         np.testing.assert_allclose(depth, lifted.depth, atol=_FLOAT32)
         if name == "kudo":
@@ -133,6 +139,9 @@ def test_a_mirror_image_is_lifted_to_the_mirror_image():
 
 
 def test_without_a_completer_residuals_are_0():
-    np.testing.assert_array_equal(lift.standardised_residual(_CONFIG["kudo"], _LIFTER["kudo"], _POSES, _ALL), 0)
-    known = lift.standardised_residual(_CONFIG["best"], _LIFTER["best"], jnp.asarray(_POSES), jnp.asarray(_ALL))
+    none, known = (
+        jax.jit(functools.partial(lift.standardised_residual, _CONFIG[name]))(_LIFTER[name], _POSES, _ALL)
+        for name in ("kudo", "best")
+    )
+    np.testing.assert_array_equal(none, 0)
     assert (np.asarray(known)[:, 1:] > 0).all() and (np.asarray(known)[:, 0] == 0).all()

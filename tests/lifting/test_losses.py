@@ -11,31 +11,35 @@ from tests.lifting import stick_people
 
 _FLOAT32 = 1e-6
 _ALL = np.ones(17, bool)
-_POINTS = jnp.asarray(stick_people.STANDING[:, :2], jnp.float32)
-_DEPTH = jnp.asarray(stick_people.STANDING[:, 2], jnp.float32)
+_POINTS, _DEPTH = np.float32(stick_people.STANDING[:, :2]), np.float32(stick_people.STANDING[:, 2])
+_facing, _mirror_ambiguity = jax.jit(losses.facing), jax.jit(losses.mirror_ambiguity, static_argnums=3)
+_log_proportions, _bone_asymmetry = jax.jit(losses.log_proportions), jax.jit(losses.bone_asymmetry)
+_bone_unlikeness = jax.jit(losses.bone_unlikeness)
 
 
 def test_a_person_facing_the_camera_scores_1_and_with_depth_reversed_minus_1():
-    np.testing.assert_allclose(losses.facing(_POINTS, _DEPTH), 1, atol=_FLOAT32)
-    np.testing.assert_allclose(losses.facing(_POINTS, -_DEPTH), -1, atol=_FLOAT32)
-    assert losses.mirror_ambiguity(_POINTS, _DEPTH, _ALL) == 0
-    np.testing.assert_allclose(losses.mirror_ambiguity(_POINTS, -_DEPTH, _ALL), 1, atol=_FLOAT32)
+    np.testing.assert_allclose(_facing(_POINTS, _DEPTH), 1, atol=_FLOAT32)
+    np.testing.assert_allclose(_facing(_POINTS, -_DEPTH), -1, atol=_FLOAT32)
+    assert _mirror_ambiguity(_POINTS, _DEPTH, _ALL) == 0
+    np.testing.assert_allclose(_mirror_ambiguity(_POINTS, -_DEPTH, _ALL), 1, atol=_FLOAT32)
 
 
 @pytest.mark.parametrize("angle", [0.4, 1.5, 3.0, -2.0])
 def test_facing_does_not_depend_on_the_azimuth(angle):
-    points, depth = views.rotate_pose(views.yaw(jnp.array(angle)), _POINTS, _DEPTH)
-    np.testing.assert_allclose(losses.facing(points, depth), 1, atol=_FLOAT32)
+    points, depth = jax.jit(lambda angle: views.rotate_pose(views.yaw(angle), _POINTS, _DEPTH))(angle)
+    np.testing.assert_allclose(_facing(points, depth), 1, atol=_FLOAT32)
 
 
 @pytest.mark.parametrize("joint", [8, 9, 11, 14])
 def test_no_opinion_where_a_joint_is_missing(joint):
-    assert losses.mirror_ambiguity(_POINTS, -_DEPTH, _ALL & (np.arange(17) != joint)) == 0
+    assert _mirror_ambiguity(_POINTS, -_DEPTH, _ALL & (np.arange(17) != joint)) == 0
 
 
 def test_mirror_gradient_is_finite_where_neck_or_shoulders_have_no_length():
-    for points, depth in ((jnp.zeros((17, 2)), jnp.zeros(17)), (_POINTS.at[14].set(_POINTS[11]), jnp.zeros(17))):
-        gradients = jax.grad(losses.mirror_ambiguity, argnums=(0, 1))(points, depth, _ALL)
+    narrow = np.where(np.arange(17)[:, None] == 14, _POINTS[11:12], _POINTS)
+    slopes = jax.jit(jax.grad(losses.mirror_ambiguity, argnums=(0, 1)))
+    for points in (np.zeros((17, 2), np.float32), narrow):
+        gradients = slopes(points, np.zeros(17, np.float32), _ALL)
         assert all(np.isfinite(gradient).all() for gradient in gradients)
 
 
@@ -76,9 +80,9 @@ def test_reprojection_consistency_is_the_distance_in_the_image_after_rotating_ba
 
 def test_a_margin_pushes_a_nose_that_is_not_square_to_the_shoulders():
     for margin in (0.0, 0.4):
-        np.testing.assert_allclose(losses.mirror_ambiguity(_POINTS, -_DEPTH, _ALL, margin), 1 + margin, atol=_FLOAT32)
-    sideways = _DEPTH.at[9].set(_DEPTH[8])  # the nose neither before nor behind the neck
-    np.testing.assert_allclose(losses.mirror_ambiguity(_POINTS, sideways, _ALL, 0.4), 0.4, atol=0.05)
+        np.testing.assert_allclose(_mirror_ambiguity(_POINTS, -_DEPTH, _ALL, margin), 1 + margin, atol=_FLOAT32)
+    sideways = np.where(np.arange(17) == 9, _DEPTH[8], _DEPTH)  # the nose neither before nor behind the neck
+    np.testing.assert_allclose(_mirror_ambiguity(_POINTS, sideways, _ALL, 0.4), 0.4, atol=0.05)
 
 
 def _stretched(shares):
@@ -89,21 +93,20 @@ def _stretched(shares):
         for (joint, parent), stretch in zip(losses.BONES, factor, strict=True):
             bone = stick_people.STANDING[joint] - stick_people.STANDING[parent]
             joints[joint] = joints[parent] + stretch * bone
-        rotation = np.asarray(views.yaw(jnp.array(0.7 * number)))
-        people.append(joints @ rotation.T)
-    return jnp.asarray(np.stack(people), jnp.float32)
+        people.append(joints @ stick_people.rotations(np.array([0.7 * number]))[0].T)
+    return np.stack(people).astype(np.float32)
 
 
 def test_equal_bodies_are_alike_whatever_their_size_and_azimuth():
     people = _stretched(np.ones((5, 16)) * np.array([1, 2, 1, 0.5, 3])[:, None])
     known = np.ones((5, 16), bool)
     symmetric = (people[..., :2], people[..., 2])
-    proportions = losses.log_proportions(*symmetric)
+    proportions = _log_proportions(*symmetric)
     np.testing.assert_allclose(np.exp(proportions).sum(axis=-1), 1, rtol=1e-5)
     np.testing.assert_allclose(proportions, np.broadcast_to(proportions[:1], (5, 16)), atol=2e-2)  # the rounding at 0
-    own_asymmetry = np.mean(np.square(losses.bone_asymmetry(proportions)))
-    spread = losses.bone_unlikeness(proportions, known) - own_asymmetry
-    flat = losses.bone_unlikeness(losses.log_proportions(symmetric[0], 0 * people[..., 2]), known)
+    own_asymmetry = np.mean(np.square(_bone_asymmetry(proportions)))
+    spread = _bone_unlikeness(proportions, known) - own_asymmetry
+    flat = _bone_unlikeness(_log_proportions(symmetric[0], 0 * people[..., 2]), known)
     assert spread < 1e-2 and flat > 100 * spread
 
 
@@ -112,9 +115,9 @@ def test_left_is_compared_with_right():
     rows = {names[joint]: row for row, (joint, _) in enumerate(losses.BONES)}
     longer = np.ones((1, 16))
     longer[0, rows["left_knee"]] = 2.0
-    asymmetry = losses.bone_asymmetry(losses.log_proportions(*_split(_stretched(longer))))[0]
+    asymmetry = _bone_asymmetry(_log_proportions(*_split(_stretched(longer))))[0]
     asymmetry = np.asarray(asymmetry)
-    plain = losses.bone_asymmetry(losses.log_proportions(*_split(_stretched(np.ones((1, 16))))))[0]
+    plain = _bone_asymmetry(_log_proportions(*_split(_stretched(np.ones((1, 16))))))[0]
     changed = np.abs(asymmetry - plain) > 0.1
     assert set(np.flatnonzero(changed)) == {rows["left_knee"], rows["right_knee"]}
     np.testing.assert_allclose((asymmetry - plain)[rows["left_knee"]], np.log(2), atol=1e-2)
@@ -125,27 +128,25 @@ def test_bones_with_a_missing_end_do_not_count():
     people = _stretched(np.ones((2, 16)))
     known = losses.known_bones(jnp.asarray(np.arange(17) != 13)[None].repeat(2, axis=0))
     assert int((~known).sum()) == 2  # the forearm of both
-    moved = people.at[:, 13].add(5.0)
-    one, other = (losses.log_proportions(*_split(joints)) for joints in (people, moved))
+    moved = people + np.float32(5.0) * (np.arange(17) == 13)[None, :, None]
+    one, other = (_log_proportions(*_split(joints)) for joints in (people, moved))
     shift = jnp.mean(jnp.where(known, other - one, 0.0), axis=-1, keepdims=True) * 16 / 15  # shares of another sum
-    np.testing.assert_allclose(
-        losses.bone_unlikeness(other - shift, known), losses.bone_unlikeness(one, known), rtol=1e-3
-    )
+    np.testing.assert_allclose(_bone_unlikeness(other - shift, known), _bone_unlikeness(one, known), rtol=1e-3)
 
 
 def test_bone_gradient_is_finite_where_bones_have_no_length():
-    flat = jnp.zeros((2, 17, 2)), jnp.zeros((2, 17))
-    loss = lambda points, depth: losses.bone_unlikeness(  # noqa: E731
-        losses.log_proportions(points, depth), jnp.ones((2, 16), bool)
+    flat = np.zeros((2, 17, 2), np.float32), np.zeros((2, 17), np.float32)
+    loss = lambda points, depth: _bone_unlikeness(  # noqa: E731
+        _log_proportions(points, depth), np.ones((2, 16), bool)
     )
-    assert all(np.isfinite(gradient).all() for gradient in jax.grad(loss, argnums=(0, 1))(*flat))
+    assert all(np.isfinite(gradient).all() for gradient in jax.jit(jax.grad(loss, argnums=(0, 1)))(*flat))
 
 
 def test_the_likeliest_deviation_is_the_errors_own():
     errors = jnp.asarray(np.random.default_rng(0).normal(scale=0.3, size=(20_000, 1)), jnp.float32)
     mean = lambda log_sd: jnp.mean(losses.negative_log_likelihood(errors, log_sd))  # noqa: E731
-    slope = jax.grad(mean)
-    assert slope(jnp.log(jnp.float32(0.29))) < 0 < slope(jnp.log(jnp.float32(0.31)))
+    slope = jax.jit(jax.grad(mean))
+    assert slope(np.log(np.float32(0.29))) < 0 < slope(np.log(np.float32(0.31)))
 
 
 def _split(joints):

@@ -1,7 +1,8 @@
 """The two MLPs against an independent float64 forward, and how they are drawn."""
 
+import functools
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dal_jax.lifting import networks
@@ -32,17 +33,19 @@ def _forward(parameters, features):
 
 def _random_biases(parameters, seed):
     """Biases start at 0, where leaving them out would not show."""
-    leaves, tree = jax.tree.flatten(parameters)
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    moved = [leaf + 0.02 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(tree, moved)
+    random = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: leaf + random.normal(0, 0.02, leaf.shape).astype(np.float32), parameters)
+
+
+def _initial(config, name, key):
+    return jax.device_get(jax.jit(functools.partial(networks.initial, config, name))(jax.random.key(key)))
 
 
 def test_generator_is_the_published_mlp_with_the_hip_subtracted():
     poses = np.random.default_rng(0).normal(size=(5, 17, 2))
-    parameters = _random_biases(networks.initial(_CONFIG, "generator", jax.random.key(1)), 2)
+    parameters = _random_biases(_initial(_CONFIG, "generator", 1), 2)
     raw = _forward(parameters, poses.reshape(5, 34))
-    depth = networks.depth(_CONFIG, parameters, jnp.asarray(poses, jnp.float32))
+    depth = np.asarray(jax.jit(functools.partial(networks.depth, _CONFIG))(parameters, poses.astype(np.float32)))
     np.testing.assert_allclose(depth, raw - raw[:, :1], atol=_FLOAT32)
     assert np.abs(raw[:, 0]).min() > 100 * _FLOAT32  # or the subtraction would not have been tested
     np.testing.assert_array_equal(depth[:, 0], 0)
@@ -50,13 +53,13 @@ def test_generator_is_the_published_mlp_with_the_hip_subtracted():
 
 def test_discriminator_is_the_published_mlp_with_one_logit():
     poses = np.random.default_rng(0).normal(size=(2, 3, 17, 2))
-    parameters = _random_biases(networks.initial(_CONFIG, "discriminator", jax.random.key(1)), 2)
-    logit = networks.realism_logit(_CONFIG, parameters, jnp.asarray(poses, jnp.float32))
+    parameters = _random_biases(_initial(_CONFIG, "discriminator", 1), 2)
+    logit = jax.jit(functools.partial(networks.realism_logit, _CONFIG))(parameters, poses.astype(np.float32))
     np.testing.assert_allclose(logit, _forward(parameters, poses.reshape(2, 3, 34))[..., 0], atol=_FLOAT32)
 
 
 def test_weights_are_drawn_with_sd_0_02_and_biases_are_0():
-    parameters = networks.initial(Config(), "generator", jax.random.key(0))["params"]["mlp"]
+    parameters = _initial(Config(), "generator", 0)["params"]["mlp"]
     shapes = {name: layer["kernel"].shape for name, layer in parameters.items()}
     assert shapes == {"first": (34, 1024), "second": (1024, 1024), "third": (1024, 1024), "last": (1024, 17)}
     for layer in parameters.values():

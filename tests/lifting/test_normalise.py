@@ -16,6 +16,7 @@ _FLOAT32 = 1e-6  # coordinates of order 1 to 1000, divided by their mean
 _ALL = np.ones(17, bool)
 _POSE = np.asarray(stick_people.STANDING[:, :2], np.float32)
 _normalise, _normalise_all = jax.jit(normalise.normalise), jax.jit(normalise.normalise_all)
+_mirrored, _hide = jax.jit(normalise.mirrored), jax.jit(normalise.hide)
 
 
 def _without(*joints):
@@ -51,10 +52,10 @@ def test_a_mirror_image_is_a_person_again():
     poses = _normalise_all(jnp.asarray(_POSE)[None], jnp.asarray(visible)[None])
     image = (_POSE * np.float32([-1, 1]))[mirror]
     expected = _normalise_all(jnp.asarray(image)[None], jnp.asarray(visible[mirror])[None])
-    found = normalise.mirrored(poses)
+    found = _mirrored(poses)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, atol=_FLOAT32)
-    jax.tree.map(np.testing.assert_array_equal, normalise.mirrored(found), poses)
+    jax.tree.map(np.testing.assert_array_equal, _mirrored(found), poses)
 
 
 def test_scale_and_place_do_not_matter():
@@ -105,13 +106,19 @@ def test_a_pose_of_no_size_stays_finite(visible):
 
 _CONFIG = Config(width=16, complete=True)
 _prepare = jax.jit(functools.partial(normalise.prepare, _CONFIG))
-_COMPLETER = networks.initial(_CONFIG, "completer", jax.random.key(0))
-_CROWD = jnp.asarray(stick_people.crowd(40, seed=0)[..., :2], jnp.float32)
-_WHOLE = jnp.ones((40, 17), bool)
+_COMPLETER = jax.jit(functools.partial(networks.initial, _CONFIG, "completer"))(jax.random.key(0))
+_CROWD = stick_people.crowd(40, seed=0)[..., :2].astype(np.float32)
+_WHOLE = np.ones((40, 17), bool)
+
+
+@jax.jit
+@functools.partial(jax.value_and_grad, argnums=0)
+def _completion(completer, points, visible, key):
+    return normalise.completion_nll(_CONFIG, completer, normalise.normalise_all(points, visible), key)
 
 
 def test_half_the_poses_hide_nothing_and_the_hip_is_never_hidden():
-    hidden = np.asarray(normalise.hide(jax.random.key(0), jnp.ones((4000, 17), bool)))
+    hidden = np.asarray(_hide(jax.random.key(0), np.ones((4000, 17), bool)))
     assert not hidden[:, 0].any()
     assert 0.5 < np.mean(~hidden.any(axis=1)) < 0.6  # and some whose rate is small
     np.testing.assert_allclose(hidden[:, 1:].mean(), 0.1, atol=0.02)  # half of the poses, 0 to 0.4
@@ -126,22 +133,21 @@ def test_whole_poses_are_only_normalised():
 
 
 def test_completed_poses_have_unit_size_and_keep_what_was_seen():
-    visible = _WHOLE.at[:, jnp.array([3, 13])].set(False)
+    visible = np.tile(_without(3, 13), (40, 1))
     poses, sd = _prepare(_COMPLETER, 7 * _CROWD, visible)
-    distance = np.linalg.norm(poses.points[:, 1:], axis=-1).mean(axis=1)
+    distance = np.linalg.norm(np.asarray(poses.points)[:, 1:], axis=-1).mean(axis=1)
     np.testing.assert_allclose(distance, 1, rtol=1e-5)
-    back = np.asarray(poses.points * poses.scale[:, None, None])
-    given = np.asarray(7 * (_CROWD - _CROWD[:, :1]))
-    seen = np.asarray(visible)
-    np.testing.assert_allclose(back[seen], given[seen], atol=1e-4)
-    np.testing.assert_array_equal(np.asarray(sd) > 0, ~seen)
+    back = np.asarray(poses.points) * np.asarray(poses.scale)[:, None, None]
+    given = 7 * (_CROWD - _CROWD[:, :1])
+    np.testing.assert_allclose(back[visible], given[visible], atol=1e-4)
+    np.testing.assert_array_equal(np.asarray(sd) > 0, ~visible)
     assert (np.asarray(poses.stand_in) == np.arange(17)).all()  # rotated, a completed joint stays what it is
 
 
 def test_without_a_completer_joints_are_folded():
-    visible = _WHOLE.at[:, 13].set(False)
-    poses, sd = _prepare(None, _CROWD, visible)
-    np.testing.assert_array_equal(poses.points[:, 13], poses.points[:, 12])
+    poses, sd = _prepare(None, _CROWD, np.tile(_without(13), (40, 1)))
+    points = np.asarray(poses.points)
+    np.testing.assert_array_equal(points[:, 13], points[:, 12])
     np.testing.assert_array_equal(sd, 0)
 
 
@@ -149,11 +155,8 @@ def test_the_loss_asks_for_hidden_known_joints_only():
     """Joints without annotation teach nothing: whatever is there, loss and gradient are the same."""
     visible = np.random.default_rng(0).random((40, 17)) < 0.7
     visible[:, 0] = True
-    broken = jnp.where(visible[..., None], _CROWD, jnp.nan)
-    loss = jax.value_and_grad(lambda completer, points: normalise.completion_nll(
-        _CONFIG, completer, _normalise_all(points, jnp.asarray(visible)), jax.random.key(2)
-    ))  # fmt: skip
-    one, other = loss(_COMPLETER, _CROWD), loss(_COMPLETER, broken)
+    broken = np.where(visible[..., None], _CROWD, np.float32(np.nan))
+    one, other = (_completion(_COMPLETER, points, visible, jax.random.key(2)) for points in (_CROWD, broken))
     jax.tree.map(np.testing.assert_array_equal, one, other)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(one))
 
@@ -161,25 +164,27 @@ def test_the_loss_asks_for_hidden_known_joints_only():
 def test_loss_is_the_likelihood_of_the_target_in_the_masked_poses_own_frame():
     """Against a slow NumPy count over poses and joints."""
     key = jax.random.key(3)
-    poses = _normalise_all(_CROWD, _WHOLE)
-    hidden = np.asarray(normalise.hide(key, _WHOLE))
+    points = np.asarray(_normalise_all(_CROWD, _WHOLE).points)
+    hidden = np.asarray(_hide(key, _WHOLE))
+    place = jax.jit(functools.partial(networks.place, _CONFIG))
     terms = []
     for row in range(40):
-        masked = _normalise(poses.points[row], jnp.asarray(~hidden[row]))
-        placed, log_sd = networks.place(_CONFIG, _COMPLETER, masked.points, jnp.asarray(~hidden[row]))
-        target = (np.asarray(poses.points[row]) - np.asarray(masked.hip)) / float(masked.scale)
+        masked = _normalise(points[row], ~hidden[row])
+        placed, log_sd = place(_COMPLETER, masked.points, ~hidden[row])
+        target = (points[row] - np.asarray(masked.hip)) / float(masked.scale)
         away = np.sum((target - np.asarray(placed)) ** 2, axis=-1)
         likelihood = away / (2 * np.exp(2 * np.asarray(log_sd))) + 2 * np.asarray(log_sd)
         terms += list(likelihood[hidden[row]])
-    np.testing.assert_allclose(normalise.completion_nll(_CONFIG, _COMPLETER, poses, key), np.mean(terms), rtol=1e-4)
+    # normalised already, they are normalised to what they are
+    np.testing.assert_allclose(_completion(_COMPLETER, points, _WHOLE, key)[0], np.mean(terms), rtol=1e-4)
 
 
 def test_degenerate_poses_stay_finite():
-    flat = jnp.zeros((3, 17, 2)).at[1, 1:].set(1.0)
-    for visible in (jnp.ones((3, 17), bool), jnp.zeros((3, 17), bool)):
+    flat = np.zeros((40, 17, 2), np.float32)
+    flat[1::2, 1:] = 1.0
+    standardised = jax.jit(functools.partial(normalise.standardised_residual, _CONFIG))
+    for visible in (_WHOLE, ~_WHOLE):
         poses, sd = _prepare(_COMPLETER, flat, visible)
-        residual = normalise.standardised_residual(_CONFIG, _COMPLETER, flat, visible)
-        gradient = jax.grad(lambda completer, seen=visible: normalise.completion_nll(
-            _CONFIG, completer, _normalise_all(flat, seen), jax.random.key(0)
-        ))(_COMPLETER)  # fmt: skip
+        residual = standardised(_COMPLETER, flat, visible)
+        _, gradient = _completion(_COMPLETER, flat, visible, jax.random.key(0))
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((poses, sd, residual, gradient)))

@@ -1,6 +1,7 @@
 """Views of a lifted pose: rotations as laws, the camera against a pinhole's, what tells how near it is."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -13,19 +14,20 @@ from dal_jax.lifting.views import Camera
 from tests.lifting import stick_people
 
 _FLOAT32 = 1e-6  # products of three float32 rotations of numbers of order 1
-_POINTS = jnp.asarray(np.random.default_rng(0).normal(size=(17, 2)), jnp.float32)
-_DEPTH = jnp.asarray(np.random.default_rng(1).normal(size=17), jnp.float32)
+_POINTS = np.random.default_rng(0).normal(size=(17, 2)).astype(np.float32)
+_DEPTH = np.random.default_rng(1).normal(size=17).astype(np.float32)
+_rotate = jax.jit(lambda angle: views.rotate_pose(views.yaw(angle), _POINTS, _DEPTH))
 
 
 def test_rotating_by_0_changes_nothing():
-    points, depth = views.rotate_pose(views.yaw(jnp.array(0.0)), _POINTS, _DEPTH)
+    points, depth = _rotate(0.0)
     np.testing.assert_array_equal(points, _POINTS)
     np.testing.assert_array_equal(depth, _DEPTH)
 
 
 def test_the_rotation_is_the_published_one():
     angle = 0.7
-    points, depth = views.rotate_pose(views.yaw(jnp.array(angle)), _POINTS, _DEPTH)
+    points, depth = jax.device_get(_rotate(angle))
     np.testing.assert_allclose(points[:, 0], _POINTS[:, 0] * np.cos(angle) + _DEPTH * np.sin(angle), atol=_FLOAT32)
     np.testing.assert_array_equal(points[:, 1], _POINTS[:, 1])
     before = np.linalg.norm(np.c_[_POINTS, _DEPTH], axis=-1)
@@ -34,14 +36,27 @@ def test_the_rotation_is_the_published_one():
 
 def _sampled(count, elevation=0.0, number=0, azimuths=None, **settings):
     """Return rotations drawn for people at these azimuths (without them all face the camera)."""
-    settings = Config(**settings)
-    person = jnp.asarray(stick_people.STANDING, jnp.float32)
-    tilted = jax.vmap(lambda angle: views.tilt(jnp.float32(elevation)) @ views.yaw(angle))
-    joints = jnp.einsum("nab,jb->nja", tilted(jnp.zeros(count) if azimuths is None else azimuths), person)
-    key, step = jax.random.key(0), jnp.asarray(number)
-    return np.asarray(
-        views.sample_rotations(settings, key, jnp.float32(elevation), (joints[..., :2], joints[..., 2]), step)
-    )
+    azimuths = np.zeros(count, np.float32) if azimuths is None else azimuths
+    return np.asarray(_sampler(tuple(settings.items()))(np.float32(elevation), azimuths, number))
+
+
+@functools.cache
+def _sampler(settings):
+    """Return the compiled function of the camera's elevation, people's azimuths and the step."""
+
+    @jax.jit
+    def sample(elevation, azimuths, number):
+        joints = _seen(elevation, azimuths, stick_people.STANDING)
+        place = (joints[..., :2], joints[..., 2])
+        return views.sample_rotations(Config(**dict(settings)), jax.random.key(0), elevation, place, number)
+
+    return sample
+
+
+def _seen(elevation, azimuths, person):
+    """Return a person at these azimuths before a camera that looks down, (n, 17, 3)."""
+    rotation = jax.vmap(lambda angle: views.tilt(elevation) @ views.yaw(angle))(azimuths)
+    return jnp.einsum("nab,jb->nja", rotation, jnp.asarray(person, jnp.float32))
 
 
 def _angle(rotations):
@@ -74,27 +89,30 @@ def test_rotations_go_as_far_as_the_range_and_no_further():
 @pytest.mark.parametrize("elevation", [0.0, 0.25])
 def test_azimuth_is_read_off_hips_and_shoulders(elevation):
     """Facing the camera is 0; a rotation by theta adds theta; the camera's tilt does not matter."""
-    angles = jnp.linspace(-3.0, 3.0, 9)
-    view = jax.vmap(lambda angle: views.tilt(jnp.float32(elevation)) @ views.yaw(angle))(angles)
+    angles = np.linspace(-3.0, 3.0, 9, dtype=np.float32)
     person = stick_people.STANDING - 0.0
     person[:, 2] = np.where(np.isin(np.arange(17), [1, 4, 11, 14]), 0, person[:, 2])  # square to the camera
-    joints = jnp.einsum("nab,jb->nja", view, jnp.asarray(person, jnp.float32))
-    found = views.azimuth(jnp.float32(elevation), joints[..., :2], joints[..., 2])
-    np.testing.assert_allclose(found, angles, atol=10 * _FLOAT32)
+
+    @jax.jit
+    def found(elevation):
+        joints = _seen(elevation, angles, person)
+        return views.azimuth(elevation, joints[..., :2], joints[..., 2])
+
+    np.testing.assert_allclose(found(np.float32(elevation)), angles, atol=10 * _FLOAT32)
 
 
 def test_azimuth_of_a_point_is_0_and_its_gradient_finite():
-    nothing = jnp.zeros((1, 17, 2)), jnp.zeros((1, 17))
-    assert views.azimuth(jnp.float32(0), *nothing)[0] == 0
-    gradient = jax.grad(lambda depth: views.azimuth(jnp.float32(0), nothing[0], depth)[0])(nothing[1])
-    assert np.isfinite(gradient).all()
+    points = np.zeros((1, 17, 2), np.float32)
+    of_depth = jax.jit(jax.value_and_grad(lambda depth: views.azimuth(jnp.float32(0), points, depth)[0]))
+    azimuth, gradient = of_depth(np.zeros((1, 17), np.float32))
+    assert azimuth == 0 and np.isfinite(gradient).all()
 
 
 def test_matched_fakes_take_the_azimuths_that_people_have():
     """People at 1 rad, or at -1: rotated, they are at one of these again, but for the deviation."""
-    azimuths = jnp.where(jnp.arange(400) % 2 == 0, 1.0, -1.0)
+    azimuths = np.where(np.arange(400) % 2 == 0, np.float32(1), np.float32(-1))
     rotations = _sampled(400, number=2000, azimuths=azimuths, matched_azimuths=1.0)
-    reached = np.asarray(azimuths) + _angle(rotations)
+    reached = azimuths + _angle(rotations)
     reached = (reached + np.pi) % (2 * np.pi) - np.pi
     near = np.minimum(np.abs(reached - 1), np.abs(reached + 1))
     assert np.quantile(near, 0.95) < 2.2 * np.radians(20)  # normal, 20 degrees: 1.96
@@ -138,7 +156,7 @@ def test_equal_proportions_tell_how_near_the_camera_stands():
         return losses.bone_unlikeness(losses.log_proportions(joints, depth), known)
 
     guesses = np.linspace(0, config.MAX_INVERSE_DISTANCE, 61, dtype=np.float32)  # per metre
-    found = guesses[np.argmin(jax.vmap(unlikeness)(guesses))]
+    found = guesses[np.argmin(jax.jit(jax.vmap(unlikeness))(guesses))]
     assert found == pytest.approx(1 / _DISTANCE_M, abs=0.02)  # the stick man is not quite symmetric
 
 
@@ -162,10 +180,15 @@ def test_cameras_neither_look_up_nor_stand_inside_the_person():
 
 def test_a_pose_without_depth_rotates_into_a_line():
     """Seen from the side every x is 0."""
-    poses = jnp.asarray(stick_people.crowd(8, seed=0)[..., :2], jnp.float32)
-    batch = normalise.normalise_all(poses, jnp.ones((8, 17), bool))
-    quarter = jnp.broadcast_to(jnp.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]]), (8, 3, 3))
-    shown, fakes, depth = views.rotate_and_project(Config(), jnp.zeros(()), quarter, batch, jnp.zeros((8, 17)))
+    poses = np.float32(stick_people.crowd(8, seed=0)[..., :2])
+    quarter = np.tile(np.float32([[0, 0, 1], [0, 1, 0], [-1, 0, 0]]), (8, 1, 1))
+
+    @jax.jit
+    def rotate(poses):
+        batch = normalise.normalise_all(poses, jnp.ones((8, 17), bool))
+        return batch, *views.rotate_and_project(Config(), jnp.zeros(()), quarter, batch, jnp.zeros((8, 17)))
+
+    batch, shown, fakes, depth = jax.device_get(rotate(poses))
     np.testing.assert_array_equal(fakes.points[..., 0], 0)
     np.testing.assert_allclose(depth, -batch.points[..., 0], atol=1e-6)
     np.testing.assert_allclose(shown, fakes.points * fakes.scale[:, None, None], atol=1e-5)

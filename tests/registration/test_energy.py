@@ -271,20 +271,18 @@ def test_a_term_of_one_s_own_is_added_with_its_weight_and_its_gradient(scenes):
     own = Objective(terms=(Term("hands", 40.0, _hands_apart),))
     with jax.enable_x64(True):
         template = _template()
-        target = residuals.make_target(template, observation)
 
-        @jax.jit
-        @jax.value_and_grad
-        def added(unknowns):
+        def difference(unknowns):
+            target = residuals.make_target(template, observation)
             with_it, without = (energy.energy(template, target, unknowns, each) for each in (own, Objective()))
-            return with_it - without
+            return with_it - without, _hands_apart(energy.pose_body(template, unknowns))
 
-        value, slope = jax.device_get(added(at))
-        residual = np.asarray(_hands_apart(energy.pose_body(template, jax.tree.map(jnp.asarray, at))))
+        added = jax.jit(jax.value_and_grad(difference, has_aux=True))
+        (value, residual), slope = jax.device_get(added(at))
         np.testing.assert_allclose(value, 40 * np.sum(residual**2), rtol=1e-8)
         for seed in range(DIRECTIONS):
             along = _unknowns(10 + seed)
-            ahead, behind = (float(added(_along(at, along, sign * STEP))[0]) for sign in (1, -1))
+            ahead, behind = (float(added(_along(at, along, sign * STEP))[0][0]) for sign in (1, -1))
             found = sum(np.sum(a * b) for a, b in zip(jax.tree.leaves(slope), jax.tree.leaves(along), strict=True))
             np.testing.assert_allclose(found, (ahead - behind) / (2 * STEP), rtol=1e-5)
 

@@ -3,7 +3,6 @@
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -27,15 +26,16 @@ def person():
     _, observations, _, precisions = linear_fits.people()
     precisions = precisions.replace(mean_pose=np.asarray(small_problem.pose_prior().mean))
     bodies = small_problem.random_people(1, seed=2, pose_sd=0.4)
-    body, observation = jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], (bodies, observations))
-    observation = observation.replace(
-        point_confidence=observation.point_confidence.at[BLIND_POINT].set(0.0),
-        keypoint_confidence=observation.keypoint_confidence.at[5].set(0.5),
-        depth_confidence=observation.depth_confidence.at[BLIND_DEPTH].set(0.0),
-    )
-    target = residuals.make_target(small_problem.small_template(), observation)
+    body, observation = jax.tree.map(lambda leaf: np.array(leaf[0]), (bodies, observations))
+    observation.point_confidence[BLIND_POINT] = 0.0
+    observation.keypoint_confidence[5] = 0.5
+    observation.depth_confidence[BLIND_DEPTH] = 0.0
+    target = jax.device_get(jax.jit(residuals.make_target)(small_problem.small_template(), observation))
     linear = jax.jit(sandwich.linearise)(small_problem.small_template(), target, body, precisions)
-    return target, body, precisions, linear
+    return target, body, precisions, jax.device_get(linear)
+
+
+_score_covariance, _move = jax.jit(sandwich.score_covariance), jax.jit(sandwich.move)
 
 
 def _terms(target, body, mean_pose, delta):
@@ -50,14 +50,20 @@ def _terms(target, body, mean_pose, delta):
     }
 
 
+def _placed(target, body, mean_pose):
+    """Return the terms as a compiled function of the step, on the host."""
+    terms = jax.jit(lambda delta: _terms(target, body, mean_pose, delta))
+    return lambda delta: jax.device_get(terms(delta.astype(np.float32)))
+
+
 def test_residuals_and_jacobians_are_those_of_the_energy(person):
     target, body, precisions, linear = person
-    place = jax.jit(lambda delta: _terms(target, body, precisions.mean_pose, delta))
-    for name, value in place(jnp.zeros(98)).items():
+    place = _placed(target, body, precisions.mean_pose)
+    for name, value in place(np.zeros(98, np.float32)).items():
         np.testing.assert_allclose(getattr(linear, name), value, atol=1e-6)
     random = np.random.default_rng(0)
     for _ in range(4):
-        delta = jnp.asarray(random.normal(0, 1, 98), jnp.float32)
+        delta = random.normal(0, 1, 98).astype(np.float32)
         ahead, behind = place(STEP * delta), place(-STEP * delta)
         for name in ahead:
             slope = (ahead[name] - behind[name]) / (2 * STEP)
@@ -74,8 +80,8 @@ def test_confidence_0_has_no_residual_and_no_slope(person):
 
 def test_a_step_leaves_the_cameras_scale_alone(person):
     _, body, _, _ = person
-    moved = sandwich.move(body, jnp.full(98, 0.1))
-    np.testing.assert_allclose(jnp.exp(moved.log_camera_scale), body.camera_scale, rtol=1e-6)
+    moved = _move(body, np.full(98, 0.1, np.float32))
+    np.testing.assert_allclose(np.exp(moved.log_camera_scale), body.camera_scale, rtol=1e-6)
     np.testing.assert_allclose(moved.translation, body.translation + 0.1, rtol=1e-6)
 
 
@@ -85,14 +91,14 @@ def test_sweeps_invert(size):
     matrix = (random @ random.T).astype(np.float32)
     expected = np.linalg.inv(matrix.astype(np.float64))
     scale = np.sqrt(np.diag(expected))
-    np.testing.assert_allclose(sandwich.invert(jnp.asarray(matrix)) / np.outer(scale, scale),
+    np.testing.assert_allclose(np.asarray(jax.jit(sandwich.invert)(matrix)) / np.outer(scale, scale),
                                expected / np.outer(scale, scale), atol=FLOAT32_INVERSE)  # fmt: skip
 
 
 def test_with_weights_that_state_the_noise_it_is_the_inverse_of_h(person):
     _, _, precisions, linear = person
-    variances = jnp.where(jnp.array([1, 0, 1, 1, 0, 0, 1]) > 0, 1.0 / precisions.by_kind(), 0.0)
-    score = sandwich.score_covariance(linear, variances, jnp.linalg.inv(precisions.joint))
+    variances = np.where(np.array([1, 0, 1, 1, 0, 0, 1]) > 0, 1.0 / np.asarray(precisions.by_kind()), 0.0)
+    score = np.asarray(_score_covariance(linear, variances.astype(np.float32), np.linalg.inv(precisions.joint)))
     covariance = linear.inverse_hessian @ score @ linear.inverse_hessian
     largest = np.abs(linear.inverse_hessian).max()
     assert np.abs(covariance - linear.inverse_hessian).max() < FLOAT32_INVERSE * largest
@@ -101,8 +107,8 @@ def test_with_weights_that_state_the_noise_it_is_the_inverse_of_h(person):
 def test_shared_errors_widen_and_never_narrow(person):
     _, _, _, linear = person
     for kind in sandwich.KINDS:
-        one = jnp.array([name == kind for name in sandwich.KINDS], jnp.float32)
-        score = np.asarray(sandwich.score_covariance(linear, one, jnp.zeros((23, 3, 3))), np.float64)
+        one = np.array([name == kind for name in sandwich.KINDS], np.float32)
+        score = np.asarray(_score_covariance(linear, one, np.zeros((23, 3, 3), np.float32)), np.float64)
         eigenvalues = np.linalg.eigvalsh((score + score.T) / 2)
         assert eigenvalues[-1] > 0
         assert eigenvalues[0] > -FLOAT32_INVERSE * eigenvalues[-1]
@@ -126,8 +132,13 @@ def test_points_share_with_their_neighbours_on_the_same_segment(person):
 def test_a_turn_moves_depths_by_their_places_and_no_further(person):
     """K is the covariance of what a turn of the lifted body by unit angles does to its depths, to first order."""
     target, body, _, linear = person
-    segments = kinematics.pose_segments(small_problem.small_template(), body)
-    joints = np.asarray(skinning.keypoints(small_problem.small_template(), segments, "h36m"), np.float64)
+
+    @jax.jit
+    def posed(body):
+        segments = kinematics.pose_segments(small_problem.small_template(), body)
+        return skinning.keypoints(small_problem.small_template(), segments, "h36m")
+
+    joints = np.asarray(posed(body), np.float64)
     confidence = np.asarray(target.observation.depth_confidence, np.float64)
     moved, step = [], 1e-5
     for axis in range(2):
@@ -142,16 +153,17 @@ def test_girth_is_one_more_unknown_where_a_fit_has_one(person):
     """The Jacobian's last column is the derivative by it, and only the prior holds it where nothing is seen."""
     target, body, precisions, without = person
     template = small_problem.small_template()
-    wide = body.replace(girth=jnp.asarray(1.2))
+    wide = body.replace(girth=np.float32(1.2))
     precisions = precisions.replace(girth=np.array([25.0, 0.04], np.float32))
-    linear = jax.jit(sandwich.linearise)(template, target, wide, precisions)
+    linear = jax.device_get(jax.jit(sandwich.linearise)(template, target, wide, precisions))
     assert linear.gram.shape == (7, 99, 99) and without.gram.shape == (7, 98, 98)
-    place = jax.jit(lambda delta: _terms(target, wide, precisions.mean_pose, delta))
-    slope = [place(sign * STEP * jnp.eye(99)[98])["dense"] for sign in (1, -1)]
+    place = _placed(target, wide, precisions.mean_pose)
+    slope = [place(sign * STEP * np.eye(99)[98])["dense"] for sign in (1, -1)]
     np.testing.assert_allclose(linear.dense_jacobian[..., 98], (slope[0] - slope[1]) / (2 * STEP), atol=DIFFERENCES)
-    unseen = jax.tree.map(jnp.zeros_like, target.observation)
+    unseen = jax.tree.map(np.zeros_like, target.observation)
     blind = jax.jit(sandwich.linearise)(template, target.replace(observation=unseen), wide, precisions)
-    score = sandwich.score_covariance(blind, jnp.zeros(7), jnp.zeros((23, 3, 3)))
+    blind = jax.device_get(blind)
+    score = np.asarray(_score_covariance(blind, np.zeros(7, np.float32), np.zeros((23, 3, 3), np.float32)))
     assert (blind.inverse_hessian @ score @ blind.inverse_hessian)[98, 98] == pytest.approx(0.04, rel=1e-3)
 
 
