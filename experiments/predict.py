@@ -25,7 +25,7 @@ from absl import flags
 
 import dal_jax as dal
 from dal_jax.body.formats.load import FREE_BODY
-from dal_jax.fits import export, file, fitting, output
+from dal_jax.fits import export, file, fitting, output, page
 from dal_jax.fits.fits import Fits
 from dal_jax.loop import prediction
 from dal_jax.loop.prediction import TrainedRegressor
@@ -60,6 +60,9 @@ _OVERLAYS = flags.DEFINE_bool(
 _EXPORT = flags.DEFINE_string(
     "export", "", "Write bodies, as in glb,bvh: rigs glb, usd, bvh; meshes obj, ply; SMPL's npz (docs/exports.md)."
 )
+_COMPARE = flags.DEFINE_string(
+    "compare", None, "Folder of earlier results on the same people: OUT/index.html shows both beside each other."
+)
 _SKIP_INVALID = flags.DEFINE_bool("skip_invalid", False, "Run the good pictures and entries where there are bad ones.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the results in --out, and start anew.")
 
@@ -71,11 +74,13 @@ def main(_: list[str]) -> None:
     formats = export.parse_formats(_EXPORT.value)
     _check_flags()
     people, trained = _people(), prediction.load(_CHECKPOINT.value)
+    if _COMPARE.value:
+        page.Earlier.read(_COMPARE.value)  # refused now, not after the predictions
     if files.is_unfinished(_OUT.value) and not _OVERWRITE.value:
         print(f"resuming: batches that are done in {_OUT.value} stay")
     with files.making(_OUT.value, output.NAMES, _run(people, trained), _OVERWRITE.value) as building:
         bodies = _bodies(people, trained, building)
-        bodies.write_into(building, formats, overlays=_OVERLAYS.value)
+        bodies.write_into(building, formats, overlays=_OVERLAYS.value, other=_COMPARE.value)
     if _ANNOTATIONS.value or _KEYPOINTS.value:
         print(output.table(bodies.report_rows(), _SHOWN_ROWS))
     print(output.written(_OUT.value))
@@ -121,6 +126,8 @@ def _check_flags() -> None:
         raise InputError(f"--optimizer={_OPTIMIZER.value}: {str(error).split(': ', 1)[-1]}") from error
     if _FOCAL.value is not None and not np.isfinite(_FOCAL.value):
         raise InputError(f"--focal_px={_FOCAL.value}: not a finite number")
+    if _COMPARE.value and not _OVERLAYS.value:
+        raise InputError(f"--compare={_COMPARE.value}: is shown on the page, which --nooverlays leaves out")
     if _PRINCIPAL.value is not None and not _FOCAL.value:
         raise InputError("--principal_px: needs --focal_px")
     _principal_px()

@@ -11,8 +11,7 @@ from dal_jax.body.formats.load import load_body
 from dal_jax.body.template import Template
 from dal_jax.fits import file
 from dal_jax.fits.file import FitRows
-from dal_jax.fits.fits import Fits
-from dal_jax.lifting import folder as lifter_folder, lift
+from dal_jax.fits.fits import Fits, Report
 from dal_jax.observations import cameras_file, following
 from dal_jax.observations.observation import Observation, with_depth
 from dal_jax.observations.observations import Observations
@@ -296,7 +295,11 @@ def chosen_lifter(
         alone = any(len(person.part) == 0 for person in people.people)
     else:
         alone = np.any(_alone(people.stacked))
-    return lifter_folder.SHIPPED if alone and options.weights == "pose_prior" else None
+    if not alone or options.weights != "pose_prior":
+        return None
+    from dal_jax.lifting import folder as lifter_folder  # networks and checkpoints: half a second of imports
+
+    return lifter_folder.SHIPPED
 
 
 def lifted(lifter: str | os.PathLike[str], observation: Observation, alone: bool = False) -> Observation:
@@ -304,6 +307,8 @@ def lifted(lifter: str | os.PathLike[str], observation: Observation, alone: bool
 
     alone: give them to people without dense points alone, the others keep what they have.
     """
+    from dal_jax.lifting import folder as lifter_folder, lift  # as above
+
     config, parameters = lifter_folder.load(lifter)
     given = lift.with_lifted_depth(config, parameters, observation)
     if not alone:

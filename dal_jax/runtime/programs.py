@@ -120,7 +120,7 @@ def _key(function: Callable, variant: tuple, leaves: list, structure) -> bytes |
         parts = [
             package, function.__module__, function.__qualname__, _plain(variant), _structure(structure),
             *(f"{leaf.dtype}{leaf.shape}{leaf.weak_type}" for leaf in map(jax.typeof, leaves)),
-            *(importlib.metadata.version(library) for library in _LIBRARIES), sys.version, platform.machine(),
+            *_versions(), sys.version, platform.machine(),
             *(f"{name}={getattr(jax.config, name)}" for name in _OPTIONS), os.environ.get("XLA_FLAGS", ""),
             jax.default_backend(), *(device.device_kind for device in jax.devices()),
             *_globals(function.__module__),
@@ -130,22 +130,32 @@ def _key(function: Callable, variant: tuple, leaves: list, structure) -> bytes |
     return hashlib.sha256("\n".join(parts).encode()).digest()
 
 
+@functools.cache
+def _versions() -> tuple[str, ...]:
+    return tuple(map(importlib.metadata.version, _LIBRARIES))
+
+
 class _UnknownError(Exception):
     """What a program depends on cannot be told."""
 
 
 def _package() -> str:
     """Return a hash over the package's files, if this process has them as they were when it loaded them."""
-    paths = sorted(path for path in _ROOT.rglob("*") if "__pycache__" not in path.parts and path.is_file())
+    paths = _paths()
     if any(path.stat().st_ctime_ns > _IMPORTED_NS for path in paths):  # edited: what runs is not what the file says
         raise _UnknownError
-    return _hash(tuple(paths))
+    return _hash()
 
 
 @functools.cache
-def _hash(paths: tuple[pathlib.Path, ...]) -> str:
+def _paths() -> list[pathlib.Path]:
+    return sorted(path for path in _ROOT.rglob("*") if "__pycache__" not in path.parts and path.is_file())
+
+
+@functools.cache
+def _hash() -> str:
     digest = hashlib.sha256()
-    for path in paths:
+    for path in _paths():
         digest.update(f"{path.relative_to(_ROOT)} {path.stat().st_size}\n".encode() + path.read_bytes())
     return digest.hexdigest()
 
