@@ -111,7 +111,7 @@ def across_bones(joints: Float[np.ndarray, "24 3"]) -> Float[np.ndarray, "24 3 3
     joints = np.asarray(joints, np.float64)
     across = np.zeros((len(joints), 3, 3))
     for segment in np.flatnonzero(WIDENED):
-        start, end = _ends(segment)
+        start, end = _ends(int(segment))
         bone = joints[end] - joints[start]
         across[segment] = np.eye(3) - np.outer(bone, bone) / max(np.sum(bone**2), 1e-12)
     return across

@@ -104,13 +104,13 @@ def rows_of(
     dense, keypoint = residuals.errors_px(template, parameters, observation)
     numbers = [*jax.tree.leaves(parameters), joints, joints_h36m, joints_crop, observation.box_px]
     finite = [np.isfinite(np.asarray(leaf)).reshape(count, -1).all(axis=1) for leaf in numbers]
-    finite += [_is_proper(parameters.rotation), parameters.camera_scale > 0]
+    finite += [_is_proper(np.asarray(parameters.rotation)), np.asarray(parameters.camera_scale) > 0]
     finite += [np.isfinite(np.asarray(energy))] * bool(np.ndim(energy))  # one number: of what was not registered
     return {
         "image_id": _ids(observations.image_id),
         "annotation_id": _ids(observations.annotation_id),
         "file_name": np.array(observations.file_name, np.str_),
-        "valid": functools.reduce(np.logical_and, finite),
+        "valid": np.logical_and.reduce(finite),
         **{name: value for name in _PARAMETERS if (value := getattr(parameters, name)) is not None},
         "box_px": np.asarray(observation.box_px, np.float32),
         "bbox_px": np.asarray(observations.bbox_px, np.float32),

@@ -11,7 +11,7 @@ from dal_jax.body.formats.load import load_body
 from dal_jax.body.template import Template
 from dal_jax.fits import file
 from dal_jax.fits.file import FitRows
-from dal_jax.fits.fits import Fits, Report
+from dal_jax.fits.fits import Fits
 from dal_jax.observations import cameras_file, following
 from dal_jax.observations.observation import Observation, with_depth
 from dal_jax.observations.observations import Observations
@@ -249,7 +249,8 @@ def _fit_moments(
             options.tracks or any(one is not None for one in people.track_id), lambda done: bar.update(done - bar.n),
         )  # fmt: skip
     seen = together.seen
-    fits = Fits.of(together.people, body, seen.parameters, seen.energy, seen.converged, annotations)
+    energy, converged = np.asarray(seen.energy), np.asarray(seen.converged)
+    fits = Fits.of(together.people, body, seen.parameters, energy, converged, annotations)
     fits.world, fits.height_cm, rows = together.bodies, options.height_cm, fits.fitted_rows()
     fits.extra, fits.summary = file.of_moments(fits, rows, together)
     if options.tracks:

@@ -252,7 +252,7 @@ def _apart(one, other, view, other_view, rays, known, track_id, cameras) -> floa
 def _place(row, rays, known, people: Observations, cameras: Sequence[Camera]) -> Float[np.ndarray, "3"]:
     """Return about where somebody is: the middle of the key points that two cameras see, or by their height."""
     views = np.flatnonzero(row >= 0)
-    places = np.array([cameras[view].position for view in views])
+    places = np.array([cameras[int(view)].position for view in views])
     mass = known[row[views]]
     middle = np.einsum("vk,vki->vi", mass, rays[row[views]])
     middle = middle / np.linalg.norm(middle, axis=-1, keepdims=True)

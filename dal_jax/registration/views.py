@@ -271,7 +271,7 @@ def in_world(template: Template, moments: Moments, parameters: BodyParameters, w
     parameters = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), fix_gauge(parameters))
     rotation = np.swapaxes(world.axes, -1, -2) @ parameters.rotation
     position = world.origin + world.unit[:, None] * np.einsum("mji,mj->mi", world.axes, parameters.translation)
-    size = parameters.camera_scale * world.unit
+    size = np.asarray(parameters.camera_scale) * world.unit
     turned = jax.tree.map(np.float32, dataclasses.replace(parameters, rotation=rotation))
     joints = position[:, None] + size[:, None, None] * np.asarray(_joints(template, turned), np.float64)
     return Bodies(template, moments.frame, moments.person, joints, rotation, position, size, parameters)

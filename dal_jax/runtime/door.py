@@ -4,6 +4,7 @@ Sizes are checked before anything of that size is made. Readers catch `UNREADABL
 """
 
 import errno
+import io
 import os
 import pickle
 import stat
@@ -11,7 +12,6 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from typing import IO
 
 import numpy as np
 
@@ -32,7 +32,7 @@ DEEPEST = 64
 """Lists and objects of JSON in one another."""
 
 
-def opened(path: str | os.PathLike[str]) -> IO[bytes]:
+def opened(path: str | os.PathLike[str]) -> io.BufferedReader:
     """Open a file to read. What is no regular file is refused: a pipe would be waited for, a device does not end.
 
     Raises:
@@ -44,7 +44,7 @@ def opened(path: str | os.PathLike[str]) -> IO[bytes]:
         os.close(handle)
         code, said = (errno.EISDIR, "is a folder") if stat.S_ISDIR(kind) else (errno.EINVAL, "is no file")
         raise OSError(code, said, str(path))
-    return os.fdopen(handle, "rb")
+    return open(handle, "rb")
 
 
 def contents(path: str | os.PathLike[str], most: int = MOST_BYTES) -> bytes:

@@ -158,7 +158,7 @@ def _sum_residuals(weights: EnergyWeights, target: Target, rows: Float[Array, "s
     return {
         "energy": jnp.sum(confidence * value, axis=-1),
         "gradient": jnp.einsum("sicp,pk->sick", pull, target.points.weight, precision="highest"),
-        "mass": mass,
+        "mass": jnp.asarray(mass),
     }
 
 

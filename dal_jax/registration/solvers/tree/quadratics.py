@@ -97,6 +97,7 @@ def segment_girth_quadratic(
         metrics, moments = _VIEW_METRICS, tuple(problem.view_moments)
     blocks = functools.partial(_segment_girth_blocks, model, metrics)
     rows, control = state_lib.stage(blocks, moments, levers, state, value.gradient)
+    assert value.girth_pull is not None
     rows = rows + jnp.pad(value.girth_pull[:, :, None], [(0, 0), (0, 0), (7, 0)] + [(0, 0)] * (rows.ndim - 3))
     stiffness = jnp.full((24, 2), problem.scale_weight)
     if problem.shape is not None:
@@ -123,9 +124,7 @@ def _segment_girth_blocks(model, metrics, moments, levers, state, gradient):
         force.append(first[:, :, 3, None] * seen)
         torque.append(lever[:, :, :, None] * seen[:, :, None])  # sum of y_j h_i
         inner.append(both * jnp.sum(images[:, :, None] * seen[:, None], axis=3))
-    by_u = [
-        state_lib.contract(np.einsum("ijc->jci", MOTION), state_lib.sum_of(torque)[:, a], axes=2) for a in range(2)
-    ]
+    by_u = [state_lib.contract(np.einsum("ijc->jci", MOTION), state_lib.sum_of(torque)[:, a], axes=2) for a in range(2)]
     along = state_lib.sum_of(axes[:, :, c, None] * gradient[:, None, c] for c in range(4))
     slope = jnp.sum(along * images, axis=2)
     rows = jnp.concatenate([state_lib.sum_of(force), jnp.stack(by_u, axis=1), slope[:, :, None]], axis=2)

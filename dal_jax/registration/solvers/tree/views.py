@@ -192,8 +192,8 @@ def _metrics(seen: _Seen) -> Float[Array, "starts 6 views points"]:
     return jnp.stack([stiffness * (rows[0][i] * rows[0][j] + rows[1][i] * rows[1][j]) for i, j in AXES], axis=1)
 
 
-def _flat(weight: Float[Array, "views points 24"]) -> Float[Array, "all 24"]:
-    return weight.reshape(-1, weight.shape[-1])
+def _flat(weight: Float[Array | np.ndarray, "views points 24"]) -> Float[Array, "all 24"]:
+    return jnp.asarray(weight).reshape(-1, weight.shape[-1])
 
 
 def _homogeneous(rest: Float[Array, "all 3"]) -> Float[Array, "4 all"]:
