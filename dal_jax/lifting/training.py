@@ -92,6 +92,7 @@ def train(
     run, judge = loop(config), _compiled_judge(_frozen(config))
     normalised = jax.jit(normalise.normalise_all)(jnp.asarray(keypoints, jnp.float32), jnp.asarray(visible, bool))
     learned, held_out = _split(normalised)
+    state = jax.device_put(state, jax.devices()[0])  # named: a state from a checkpoint is, and one program serves both
     done = int(state.step)
     while done < config.steps:
         stop = min(config.steps, (done // config.steps_per_call + 1) * config.steps_per_call)
