@@ -114,7 +114,7 @@ def test_the_whole_configurations_are_valid(make):
 
 
 FINITE_DIFFERENCE = 1e-6  # of the largest entry; float64, central, step 1e-6: rounding 1e-16 / step, curvature step^2
-NOT_THE_PAPERS = [("axis_angle", 3), ("6d", 0), ("6d", 3)]
+NOT_THE_PAPERS = [("axis_angle", 3), ("6d", 0)]  # both together: test_training
 LEARNING = RegressorConfig(
     preset="tiny", width=4, image_size=32, batch=8, epochs=24, learning_rate=1e-2, warmup_share=0.1,
     last_rate_share=0.1, standardise=True, weights=LossWeights(joint=1.0),
@@ -135,13 +135,13 @@ def test_a_head_begins_at_the_mean_body_and_learns(data, rotations, iterations):
     """Without the trunk: from features that tell eight people apart, by gradient descent on eq. 5."""
     config, template = _config(rotations, iterations), load.load_body()
     shown = (data.images, data.observations, data.fits, np.ones(8, np.float32))
-    batch = jax.vmap(functools.partial(batches.make_sample, template))(*shown)
-    codec, features = theta.measured_codec(rotations, data.fits), jnp.eye(8)
+    batch = jax.jit(jax.vmap(functools.partial(batches.make_sample, template)))(*shown)
+    codec, features = theta.measured_codec(rotations, data.fits), np.eye(8, dtype=np.float32)
     head = model.head(theta.size(rotations), iterations, config.width, name="theta")
     optimizer = optax.adam(1e-2)
 
     def loss(params):
-        output = head.apply(params, features)
+        output = head.apply(params, jnp.asarray(features))
         return training.batch_loss(config, template, codec, codec.from_output(output), batch)[0], output
 
     @jax.jit
@@ -157,25 +157,6 @@ def test_a_head_begins_at_the_mean_body_and_learns(data, rotations, iterations):
         history.append(value)
         assert number > 0 or not np.any(output)
     assert history[-1] < history[0] / 4
-
-
-def test_both_changes_together_learn_from_pictures(data):
-    """An untrained network's answer is the mean body; trained, its answers are bodies that differ."""
-    config = _config("6d", 3)
-    state = training.start_round(config, training.initial_state(config, jax.random.key(0)), data.fits)
-    mean = jax.jit(lambda codec: codec.to_parameters(codec.mean[None]))(state.codec)
-    first = model.predict(config, state.learned, data.images, batch=8)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, np.repeat(b, 8, axis=0), atol=FLOAT32), first, mean)
-    history = []
-    for _ in range(config.epochs):
-        state, metrics = training.train_epoch(config, state, data, jax.random.key(1))
-        history.append(metrics["loss"])
-    assert history[-1] < history[0] / 2
-    last = model.predict(config, state.learned, data.images, batch=8)
-    products = last.rotation @ np.swapaxes(last.rotation, 1, 2)
-    np.testing.assert_allclose(products, np.broadcast_to(np.eye(3), products.shape), atol=FLOAT32)
-    assert np.ptp(last.pose, axis=0).max() > 0.01
-    assert np.all(last.camera_scale > 0) and np.all(last.segment_scale > 0)
 
 
 @pytest.mark.parametrize(("rotations", "size"), [("axis_angle", 105), ("6d", 171)])

@@ -1,4 +1,4 @@
-"""The whole path learns: 16 rendered people, registered, and a demo network that knows them by heart afterwards."""
+"""The whole path learns: eight rendered people, registered, and a demo network that knows them by heart afterwards."""
 
 import dataclasses
 
@@ -21,12 +21,12 @@ from dal_jax.synthetic.annotator import RECIPES
 
 pytestmark = pytest.mark.slow
 
-COUNT = 16
+COUNT = 8
 EPOCHS = 110  # of one step
 NEAR_MM = 20.0
 
 
-def test_the_demo_s_network_knows_16_people_by_heart(tmp_path):
+def test_the_demo_s_network_knows_eight_people_by_heart(tmp_path):
     """Joints lie within 20 mm of the registered bodies', in training and as predicted, by the running statistics.
 
     The people face anywhere: for some, R's nine numbers end with a negative determinant.
