@@ -74,9 +74,13 @@ def test_stops_come_at_multiples_of_the_call():
         assert 0 <= losses["accuracy"] <= 1 and all(np.isfinite(value) for value in losses.values())
 
 
+def _spoil(leaf):
+    return np.full_like(leaf, np.nan) if np.issubdtype(leaf.dtype, np.floating) else leaf
+
+
 def test_weights_that_are_not_finite_are_refused_before_they_are_kept():
     start = _initial(of_small=True)
-    spoilt = dataclasses.replace(start, members=jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), start.members))
+    spoilt = dataclasses.replace(start, members=jax.tree.map(_spoil, start.members))
     stops = []
     with pytest.raises(DivergedError, match=r"^lifter, step 4: \w+ is nan$"):
         training.train(spoilt, _POSES, _ALL, _steps(_SMALL, 10), jax.random.key(1), lambda *each: stops.append(each))
