@@ -23,6 +23,7 @@ _HISTORY = [{"round": 1, "regressor_test_mpjpe_mm": 170.25, "seconds": 9.0}, {"r
 def _small_page(monkeypatch):
     monkeypatch.setattr(report, "EXAMPLES", 3)
     monkeypatch.setattr(report, "TILE_PX", 48)
+    monkeypatch.setattr(report, "CARDS", 2)
 
 
 class _Links(html.parser.HTMLParser):
@@ -68,7 +69,7 @@ def _fits(**changes) -> Stage:
 def _write(directory, ball, **changes):
     values = {
         "history": _HISTORY,
-        "stages": [_fits()],
+        "stages": [_fits(observations=None)],  # without cards
         "loss_plots": {"loss & more": plots.plot_curves({"loss": ([0, 1], [2, 1])}, "step", "loss")},
     }
     config = demo()
@@ -93,12 +94,17 @@ def test_text_from_outside_is_escaped(ball, tmp_path):
 
 
 def test_every_picture_lies_beside_the_page_and_none_is_left_over(ball, tmp_path):
-    path = _write(tmp_path / "report", ball)
+    path = _write(tmp_path / "report", ball, stages=[_fits()])
     links = _Links(path.read_text()).links
-    assert len(links) == 1 + 3 + 3 + 1
+    assert len(links) == 1 + 1 + 3 + 3 + 1
     assert {*links, "index.html"} == {file.name for file in path.parent.iterdir()}
     for link in links:
-        Image.open(path.parent / link).verify()
+        if link != "cards-0.html":
+            Image.open(path.parent / link).verify()
+    cards = (path.parent / "cards-0.html").read_text()
+    chosen = {index for shown in report._choose(_fits()).values() for index in shown[:2]}
+    assert all((f"person {index} &lt;script&gt;" in cards) == (index in chosen) for index in range(_PEOPLE))
+    assert "from above" in cards and "Turn in 3D" in cards
 
 
 def test_an_older_report_is_replaced_and_a_failed_one_leaves_it(ball, tmp_path):
