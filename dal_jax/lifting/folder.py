@@ -23,7 +23,7 @@ from dal_jax.lifting.config import Config, validate
 from dal_jax.lifting.lift import Lifted, Lifter
 from dal_jax.lifting.poses import Poses2D, checked
 from dal_jax.lifting.training import LiftingState
-from dal_jax.runtime import archives, files, machine, preemption, progress
+from dal_jax.runtime import archives, configs, files, machine, preemption, progress
 from dal_jax.runtime.checkpoints import Checkpoints
 from dal_jax.runtime.errors import InputError
 from dal_jax.runtime.files import PathLike
@@ -134,7 +134,7 @@ def _read_small(path: pathlib.Path) -> tuple[Config, Lifter]:
     except (KeyError, ValueError):
         raise InputError(f"{path}: is no file of a lifter (its field '{_RECIPE}' is no JSON)") from None
     config = _config(path, recipe.get("config") if isinstance(recipe, dict) else None)
-    example = jax.eval_shape(lambda key: training.initial_state(config, key).lifter, jax.random.key(0))
+    example = _shapes(config)
     expected = _leaves(example)
     for name, leaf in expected.items():
         given = fields.get(name)
@@ -145,6 +145,11 @@ def _read_small(path: pathlib.Path) -> tuple[Config, Lifter]:
             raise InputError(f"{path}: field '{name}' holds a value that is not finite")
     leaves = [fields[name].astype(np.float32) for name in expected]
     return config, jax.tree.unflatten(jax.tree.structure(example), leaves)
+
+
+@configs.cached_by_config
+def _shapes(config: Config) -> Lifter:
+    return jax.eval_shape(lambda key: training.initial_state(config, key).lifter, jax.random.key(0))
 
 
 def _leaves(lifter: Lifter) -> dict[str, Any]:

@@ -108,15 +108,17 @@ def _exchanges(
 ) -> Bool[np.ndarray, "t"]:
     """Return in which frames of one track sides are exchanged; `other`: the number of each key point's other side."""
     sided = np.flatnonzero(other != np.arange(len(other)))
+    apart = np.zeros((len(frame) - 1, 2))  # as they are, and with one of two frames exchanged
+    for relative, order in enumerate((sided, other[sided])):
+        common = known[1:, order] & known[:-1, sided]
+        offset = np.where(common[..., None], place[1:, order] - place[:-1, sided], 0.0)
+        moved = np.minimum(np.linalg.norm(offset, axis=-1) / size[1:, None], _FARTHEST)
+        count = np.sum(common, axis=1)
+        told = (count >= _FEWEST) & (np.diff(frame) <= LONGEST_GAP)
+        apart[:, relative] = np.where(told, np.sum(moved, axis=1) / np.maximum(count, 1), 0.0)
+    steps = apart[:, [[0, 1], [1, 0]]] + _TURN * (1 - np.eye(2))  # from the row's to the column's
     cost, came_from = np.array([0.0, _RARE]), []
-    for now in range(1, len(frame)):
-        apart = np.zeros(2)
-        for relative, order in enumerate((sided, other[sided])):
-            common = known[now, order] & known[now - 1, sided]
-            if np.sum(common) >= _FEWEST and frame[now] - frame[now - 1] <= LONGEST_GAP:
-                moved = np.linalg.norm(place[now, order][common] - place[now - 1, sided][common], axis=1)
-                apart[relative] = np.mean(np.minimum(moved / size[now], _FARTHEST))
-        step = apart[np.array([[0, 1], [1, 0]])] + _TURN * (1 - np.eye(2))  # from the row's to the column's
+    for step in steps:
         total = cost[:, None] + step
         came_from.append(total.argmin(axis=0))
         cost = total.min(axis=0) + (0.0, _RARE)
