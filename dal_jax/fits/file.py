@@ -100,6 +100,7 @@ def rows_of(
     observation, count = observations.stacked, len(observations)
     girth = np.ones(count, np.float32) if parameters.girth is None else parameters.girth
     parameters = jax.tree.map(np.asarray, _fixed_gauge(dataclasses.replace(parameters, girth=girth)))
+    parameters = dataclasses.replace(parameters, rotation=_without_drift(parameters.rotation))
     joints, joints_h36m, joints_crop = _joints(template, parameters, observation.pinhole)
     dense, keypoint = residuals.errors_px(template, parameters, observation)
     numbers = [*jax.tree.leaves(parameters), joints, joints_h36m, joints_crop, observation.box_px]
@@ -125,14 +126,25 @@ def rows_of(
     }
 
 
-def _is_proper(rotation: Float[np.ndarray, "k 3 3"]) -> Bool[np.ndarray, "k"]:
-    """Return which matrices are rotations: orthonormal, of determinant 1."""
+def _is_proper(rotation: Float[np.ndarray, "k 3 3"], most: float = 1e-3) -> Bool[np.ndarray, "k"]:
+    """Return which matrices are rotations: orthonormal to `most` (of files written with few digits), determinant 1."""
     gap = np.abs(rotation @ np.swapaxes(rotation, 1, 2) - np.eye(3)).max(axis=(1, 2))
     determinant = np.sum(np.cross(rotation[:, 0], rotation[:, 1]) * rotation[:, 2], axis=1)
-    return (gap < _ROUNDING) & (determinant > 0)
+    return (gap < most) & (determinant > 0)
 
 
-_ROUNDING = 1e-3  # of float32, and of files written with few digits
+def _without_drift(rotation: Float[np.ndarray, "k 3 3"]) -> Float[np.ndarray, "k 3 3"]:
+    """Return the nearest rotations: turned step by step through a degenerate problem, one drifts by thousandths."""
+    drifted = _is_proper(rotation, _DRIFT) & ~_is_proper(rotation, _FLOAT32)
+    if not drifted.any():
+        return rotation
+    left, _, right = np.linalg.svd(rotation[drifted].astype(np.float64))
+    mended = rotation.copy()
+    mended[drifted] = left @ right
+    return mended
+
+
+_DRIFT, _FLOAT32 = 0.1, 1e-5
 
 
 def _camera(observation: Observation) -> dict[str, np.ndarray]:

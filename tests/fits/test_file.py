@@ -126,6 +126,8 @@ def test_the_gauge_is_fixed_whatever_came_in(template):
 def test_a_fit_that_is_not_finite_is_not_valid(template):
     person = posed_people.parameters(1)
     assert _one(person, template).valid[0]
+    drifted = _one(person.replace(rotation=1.003 * person.rotation), template)
+    assert drifted.valid[0] and np.allclose(drifted.rotation[0], person.rotation, atol=FLOAT32)
     mirrored = np.asarray(person.rotation) @ np.diag([1, 1, -1])
     for spoiled in (
         {"pose": person.pose * np.nan}, {"rotation": mirrored}, {"rotation": 2 * person.rotation},
