@@ -206,6 +206,23 @@ def test_equation_2_is_assembled_from_the_terms(scenes, evaluated, scene):
     np.testing.assert_allclose(evaluated[scene][1], [default, stiff], rtol=FLOAT64)
 
 
+def test_float32_has_the_energy_of_float64():
+    """Near the optimum, where the residuals are small differences of large numbers."""
+    people = small_problem.random_people(64, seed=0)
+    template, seen = small_problem.small_template(), small_problem.observe(people, seed=1, noise=0.01)
+
+    def evaluate(person, observation):
+        target = residuals.make_target(template, observation)
+        return energy.energy(template, target, energy.from_parameters(person), Objective())
+
+    single = np.asarray(jax.jit(jax.vmap(evaluate))(people, seen))
+    with jax.enable_x64(True):
+        template = _template()
+        double = np.asarray(jax.jit(jax.vmap(evaluate))(_wide(people), _wide(seen)))
+    assert single.dtype == np.float32 and double.dtype == np.float64
+    assert np.abs(single / double - 1).max() < 1e-3
+
+
 def test_weights_and_terms_must_have_the_same_names():
     with pytest.raises(ValueError, match="are not"):
         energy.weighted_residuals({"dense": np.zeros(2)}, Objective())

@@ -1,4 +1,4 @@
-"""Ten thousand annotations with anything in any field: everybody is counted once, and nothing crashes."""
+"""Two thousand annotations with anything in any field: everybody is counted once, and nothing crashes."""
 
 import copy
 import json
@@ -11,7 +11,7 @@ from dal_jax.data.files import Files
 from dal_jax.data.preparing import prepare
 from tests.data.sources import made_folders
 
-PEOPLE, PHOTOGRAPHS = 10_000, 200
+PEOPLE, PHOTOGRAPHS = 2000, 200
 JUNK = (
     None, True, "x", "../x", "\ud800", "a\nb", -1, 0, 1, 2**31, 2**70, 10**400, 1e308, -0.5, float("nan"), float("inf"),
     [], {}, [[]], [None], [1.5] * 4, [1, 2, 3], ["1"] * 4, [[1.0] * 6], [0] * 51, [0] * 400, {"size": [4, 4]},
@@ -94,13 +94,13 @@ def test_anything_in_any_field_is_counted_and_never_crashes(tmp_path):
     source = catalogue.source_of("densepose_coco", Files(str(folder), image_size=16))
     builder, summary = prepare(source, tmp_path / "data", workers=0)
     assert sum(summary.prepared.values()) + sum(summary.skipped.values()) == PEOPLE
-    assert 1000 < summary.prepared["train"] < 4000
+    assert 200 < summary.prepared["train"] < 800
     expected = {
         "wrong type", "wrong length", "missing field", "not finite", "duplicate id", "degenerate box", "unknown part",
         "image not listed", "unsafe file name", "image missing or unreadable", "outside the chart",
         "point outside the box", "without points",
     }  # fmt: skip
-    assert expected <= summary.skipped.keys() and summary.noted["damaged mask"] > 10
+    assert expected <= summary.skipped.keys() and summary.noted["damaged mask"] > 2
     assert not any("\n" in line for line in summary.first.values())
     names = [one["name"] for one in builder.as_data_source(split="train")]
     assert len(set(names)) == len(names) and not any(b"secret" in name for name in names)
