@@ -259,8 +259,9 @@ def run(first: int, inputs: int, seconds: float) -> dict[str, Any]:
     return {"inputs": number - first, "first": first, "readers": dict(sorted(counts.items())), "harm": harms}
 
 
-def keep(name: str, number: int, path: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
-    """Copy an input that did harm; return the copy."""
+def keep(name: str, number: int, path: pathlib.Path) -> pathlib.Path:
+    """Copy an input that did harm to --found; return the copy."""
+    folder = pathlib.Path(_FOUND.value)
     folder.mkdir(parents=True, exist_ok=True)
     return written(folder / f"{name}-{number}{path.suffix}", path.read_bytes())
 
@@ -272,7 +273,7 @@ def main(_: list[str]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = one.write(pathlib.Path(folder))
             path.write_bytes(draw(_READER.value, _NUMBER.value, path.read_bytes()))
-            print(keep(_READER.value, _NUMBER.value, path, pathlib.Path(_FOUND.value)))
+            print(keep(_READER.value, _NUMBER.value, path))
             print(one.read(path))
         return
     if _BATCH.value:
@@ -282,7 +283,7 @@ def main(_: list[str]) -> None:
     if _BINARIES.value or _FLAGS.value:
         from tests import fuzz_binaries
 
-        found = fuzz_binaries.run(_BINARIES.value, _FLAGS.value, pathlib.Path(_FOUND.value))
+        found = fuzz_binaries.run(_BINARIES.value, _FLAGS.value, draw, keep)
         summary |= found | {"harm": summary.get("harm", []) + found["harm"]}
     if _OUT.value:
         files.write_json(_OUT.value, summary)

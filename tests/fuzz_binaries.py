@@ -5,11 +5,11 @@ import pathlib
 import random
 import re
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 from dal_jax.runtime.errors import InputError
 from tests.experiments import binaries
-from tests.fuzz import draw, keep
 from tests.fuzz_readers import ROOT, readers
 
 _ODD = (
@@ -19,10 +19,13 @@ _ODD = (
 )  # fmt: skip
 
 
-def run(files: int, flags: int, found: pathlib.Path) -> dict[str, Any]:
-    """Run binaries on so many damaged files, and so often with odd flags; return the summary."""
+def run(files: int, flags: int, draw: Callable[[str, int, bytes], bytes], keep: Callable) -> dict[str, Any]:
+    """Run binaries on so many damaged files, and so often with odd flags; return the summary.
+
+    draw, keep: `tests.fuzz.draw` and what keeps an input (this module is imported by that program).
+    """
     with tempfile.TemporaryDirectory() as root:
-        damaged, harms = _on_damaged_files(files, pathlib.Path(root), found)
+        damaged, harms = _on_damaged_files(files, pathlib.Path(root), draw, keep)
         odd, more = _with_odd_flags(flags, pathlib.Path(root))
     return {"binaries": damaged, "flags": odd, "harm": harms + more}
 
@@ -34,7 +37,9 @@ def _harm(name: str, arguments: list[str]) -> str:
     return "" if fine else f"{name} {arguments}: exit code {result.returncode}: {result.stderr[-300:]}"
 
 
-def _on_damaged_files(count: int, root: pathlib.Path, found: pathlib.Path) -> tuple[dict[str, int], list[Any]]:
+def _on_damaged_files(
+    count: int, root: pathlib.Path, draw: Callable, keep: Callable
+) -> tuple[dict[str, int], list[Any]]:
     """Give what readers refuse to binaries; what they read takes a binary its time."""
     every = {name: one for name, one in readers().items() if one.flags}
     names, harms, done, number = sorted(every), [], collections.Counter(), 0
@@ -53,7 +58,7 @@ def _on_damaged_files(count: int, root: pathlib.Path, found: pathlib.Path) -> tu
         done[name] += 1
         if said := _harm(binary, arguments):
             harms.append({"at": number - 1, "reader": name, "harm": said})
-            keep(name, number - 1, path, found)
+            keep(name, number - 1, path)
     return dict(sorted(done.items())), harms
 
 

@@ -11,7 +11,7 @@ from dal_jax.algorithm import PHASES, LoopState, RunState
 from dal_jax.config import Config
 from dal_jax.registration import priors
 from dal_jax.registration.energy import EnergyWeights, Objective
-from dal_jax.runtime import files
+from dal_jax.runtime import files, metric_log
 from dal_jax.runtime.checkpoints import Checkpoints
 from dal_jax.runtime.errors import InputError, one_line
 from dal_jax.runtime.files import PathLike
@@ -33,6 +33,7 @@ class RunFolder:
         _refuse_other_content(self.path)
         self._checkpoints = Checkpoints(self.path / "checkpoints", keep=2)
         self._check_config(config)
+        self._check_log()
         self._log: MetricLog | None = None
 
     def resume(self, fresh: LoopState) -> tuple[LoopState, RunState]:
@@ -71,6 +72,15 @@ class RunFolder:
     def __exit__(self, *exception: object) -> None:
         if self._log is not None:
             self._log.close()
+
+    def _check_log(self) -> None:
+        """Refuse a damaged log before the people are loaded."""
+        path = self.path / "metrics.jsonl"
+        try:
+            if path.exists() and self._checkpoints.latest_step() is not None:
+                metric_log.read(path)
+        except InputError as error:
+            raise InputError(f"{error}; remove that line, or --overwrite starts anew") from error
 
     def _check_config(self, config: Config) -> None:
         path = self.path / "config.json"

@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from dal_jax.runtime import files
+from dal_jax.runtime import door, files
 from dal_jax.runtime.errors import InputError
 from dal_jax.runtime.files import PathLike
 
@@ -71,7 +71,7 @@ def read(path: PathLike) -> list[dict[str, Any]]:
       InputError: another line is no JSON object with an integer `step`.
     """
     path = pathlib.Path(path)
-    whole = path.read_bytes().split(b"\n")[:-1]
+    whole = door.contents(path).split(b"\n")[:-1]
     return [_parse(line, f"{path}: line {number}") for number, line in enumerate(whole, start=1)]
 
 
