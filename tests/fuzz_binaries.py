@@ -19,6 +19,10 @@ _ODD = (
 )  # fmt: skip
 
 
+Done = tuple[dict[str, int], list[Any]]
+"""How many by name, and those that did harm."""
+
+
 def run(files: int, flags: int, draw: Callable[[str, int, bytes], bytes], keep: Callable) -> dict[str, Any]:
     """Run binaries on so many damaged files, and so often with odd flags; return the summary.
 
@@ -62,7 +66,7 @@ def _on_damaged_files(
     return dict(sorted(done.items())), harms
 
 
-def _with_odd_flags(count: int, root: pathlib.Path) -> tuple[dict[str, int], list[Any]]:
+def _with_odd_flags(count: int, root: pathlib.Path) -> Done:
     """Give odd values to one or two flags of a binary whose files are missing, so that it always ends in an error."""
     of_binary = {path.stem: _flags(path) for path in sorted((ROOT / "experiments").glob("[a-z]*.py"))}
     of_binary.pop("benchmark")  # it measures what it can before it looks
