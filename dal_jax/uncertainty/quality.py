@@ -51,6 +51,7 @@ class Quality:
     expected_error_mm: root mean square over joints of the posterior's deviations, times sqrt((1 + m^2) / 2) of people
       with key points, which are missed by m times what is usual: what contradicts its observation is less sure.
     mode_rotation_deg: angle between the pelvis of a mode and that of the fit.
+    views: how many images saw the person at that moment.
     weight: in [0, 1], for training: share of inliers x `certainty` of the expected error x (1 - p) x
       1 / (1 + (a / 20 deg)^2); p the largest probability of a mode, a the largest excess of an angle. Without dense
       points the inlier factor is 1. 0 where nothing was observed or the fit is not finite.
@@ -77,6 +78,7 @@ class Quality:
     mode_rotation_deg: Float[np.ndarray, "*people modes"]
     converged: Bool[np.ndarray, "*people"]
     weight: Float[np.ndarray, "*people"]
+    views: Int[np.ndarray, "*people"]
 
 
 def assess(
@@ -106,7 +108,7 @@ def assess(
     posterior = laplace_posterior(template, robust, fit.parameters, noise, used, bodies)
     errors = _errors(template, observations, fit, noise, objective.weights.outlier)
     turned = _angle_deg(np.asarray(fit.parameters.rotation)[:, None], np.asarray(bodies.rotation))
-    return _quality(fit, errors, posterior, turned)
+    return _quality(fit, errors, posterior, turned, np.ones_like(errors["points"]))
 
 
 def assess_moments(
@@ -139,13 +141,16 @@ def assess_moments(
     shown = np.zeros(len(seen.point_face))
     np.maximum.at(shown, moment, errors["coverage"])
     turned = np.zeros((len(moment), len(modes.NAMES)))
-    return _quality(people[1], errors | {"coverage": shown[moment]}, dataclasses.replace(posterior, **alone), turned)
+    errors, posterior = errors | {"coverage": shown[moment]}, dataclasses.replace(posterior, **alone)
+    return _quality(people[1], errors, posterior, turned, np.bincount(moment)[moment])
 
 
 _OF_MODES = ("mode_gap", "mode_probability", "mode_distance_mm")
 
 
-def _quality(fit: Fit, errors: dict[str, np.ndarray], posterior: Posterior, mode_rotation_deg: np.ndarray) -> Quality:
+def _quality(
+    fit: Fit, errors: dict[str, np.ndarray], posterior: Posterior, turned: np.ndarray, views: np.ndarray
+) -> Quality:
     expected = expected_error_mm(posterior) * _misfit(errors["keypoint_percent"])
     excess = np.degrees(np.max(np.abs(np.asarray(_excess(np.asarray(fit.parameters.pose)))), axis=-1))
     observed = errors["points"] + errors["keypoints"] > 0
@@ -156,8 +161,9 @@ def _quality(fit: Fit, errors: dict[str, np.ndarray], posterior: Posterior, mode
         limit_excess_deg=excess,
         posterior=posterior,
         expected_error_mm=expected,
-        mode_rotation_deg=mode_rotation_deg,
+        mode_rotation_deg=turned,
         converged=np.asarray(fit.converged),
+        views=views,
         weight=np.where(observed, np.nan_to_num(_factors(errors["inlier_share"], expected, posterior, excess)), 0.0),
     )
 

@@ -101,7 +101,8 @@ def _observation(one: "Quality") -> Iterator[tuple[Severity, str]]:
         for text in agreement.flags(float(one.keypoint_px), one.keypoint_scale, float(one.keypoint_rest_px)):
             yield "grave", text
     if not one.points and one.keypoints:
-        yield "note", "has key points alone: shape is the priors' guess, depth theirs or a lifter's"
+        depth = ", depth theirs or a lifter's" if one.views == 1 else ""
+        yield "note", f"has key points alone: shape is the priors' guess{depth}"
     elif one.points < _FEW_POINTS:
         yield "doubt", f"leans on {one.points} points and {one.keypoints} key points"
     if not one.converged:
