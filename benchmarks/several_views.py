@@ -148,7 +148,9 @@ def _take(people: Observations, rows: np.ndarray) -> Observations:
     return Observations(
         jax.tree.map(lambda leaf: np.asarray(leaf)[kept], people.stacked),
         people.bbox_px[kept],
-        *([values[row] for row in kept] for values in (people.image_id, people.annotation_id, people.file_name)),
+        [people.image_id[row] for row in kept],
+        [people.annotation_id[row] for row in kept],
+        [people.file_name[row] for row in kept],
     )
 
 
@@ -175,7 +177,8 @@ def _errors(joints: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     centred, true = joints - joints[:, :1], truth - truth[:, :1]
     size = np.sum(centred * true, axis=(1, 2)) / np.sum(centred**2, axis=(1, 2))
     matched = np.linalg.norm(size[:, None, None] * centred - true, axis=-1).mean()
-    aligned = [float(metrics.pa_mpjpe_mm(np.float32(a), np.float32(b))) for a, b in zip(joints, truth, strict=True)]
+    pairs = zip(joints.astype(np.float32), truth.astype(np.float32), strict=True)
+    aligned = [float(metrics.pa_mpjpe_mm(*pair)) for pair in pairs]
     return {
         "world_mm": float(apart),
         "pelvis_mm": float(np.linalg.norm(centred - true, axis=-1).mean()),
@@ -248,7 +251,7 @@ def _limb_errors(joints_m: np.ndarray, truth_m: np.ndarray) -> dict[str, float]:
     found, true = 1000 * joints_m[:, rows].reshape(-1, 3), 1000 * truth_m[:, rows].reshape(-1, 3)
     known = np.isfinite(true).all(axis=1)
     found, true = found[known], true[known]
-    turn, _ = Rotation.align_vectors(true - true.mean(axis=0), found - found.mean(axis=0))
+    turn = Rotation.align_vectors(true - true.mean(axis=0), found - found.mean(axis=0))[0]
     moved = turn.apply(found - found.mean(axis=0)) + true.mean(axis=0)
     return {
         "world_mm": float(np.linalg.norm(found - true, axis=1).mean()),

@@ -25,8 +25,7 @@ from dal_jax.runtime import machine, progress as bars
 from dal_jax.uncertainty import measurements, modes, noise, quality
 from dal_jax.uncertainty.noise import NoiseLevels
 
-WITHOUT_LIFTER = "none"
-WEIGHTS = (*schedules.WEIGHTS, "estimated")
+WITHOUT_LIFTER, WEIGHTS = "none", (*schedules.WEIGHTS, "estimated")
 CAMERAS = ("weak", "perspective", "assumed")
 _FEW_STEPS = ("lm", "dense_lm", "gauss_newton")  # second-order methods
 _FEW, _MANY, _FEW_OF_TRACKS = 30, 300, 10
@@ -249,16 +248,16 @@ def _fit_moments(
             options.tracks or any(one is not None for one in people.track_id), lambda done: bar.update(done - bar.n),
         )  # fmt: skip
     seen = together.seen
-    energy, converged = np.asarray(seen.energy), np.asarray(seen.converged)
-    fits = Fits.of(together.people, body, seen.parameters, energy, converged, annotations)
-    fits.world, fits.height_cm, rows = together.bodies, options.height_cm, fits.fitted_rows()
+    judged, bodies = (np.asarray(seen.energy), np.asarray(seen.converged)), together.bodies
+    fits = Fits.of(together.people, body, seen.parameters, *judged, annotations)
+    fits.world, fits.height_cm, rows = bodies, options.height_cm, fits.fitted_rows()
     fits.extra, fits.summary = file.of_moments(fits, rows, together)
     if options.tracks:
         fits.fps = _fps(options, annotations)
         fits.extra["track_id"] = file.tracks_of_moments(fits, rows, together.moments)
     if options.quality:
         images, moments = (together.people.stacked, seen), (together.observed, together.found)
-        moment, _ = together.moments.of_rows(len(people))
+        moment = together.moments.of_rows(len(people))[0]
         fits.report(quality.assess_moments(body, images, moments, moment, options.objective()))
     return fits
 

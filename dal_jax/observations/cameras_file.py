@@ -250,10 +250,10 @@ def _opencv(path: pathlib.Path, texts: Iterable[str]) -> Iterator[Camera]:
     class Loader(yaml.SafeLoader):
         pass
 
-    def mapping(loader: Any, node: Any) -> dict:
+    def fields(loader: Any, node: Any) -> dict:
         return loader.construct_mapping(node, True)
 
-    Loader.add_constructor("tag:yaml.org,2002:opencv-matrix", mapping)
+    Loader.add_constructor("tag:yaml.org,2002:opencv-matrix", fields)
     content: dict[str, Any] = {}
     for text in texts:
         plain = re.sub(r"\A%YAML[: ]1\.\d\s*(?:---)?", "", text.lstrip())

@@ -269,8 +269,9 @@ def _place(row, rays, known, people: Observations, cameras: Sequence[Camera]) ->
 def _persons(rows, place, frame, sequences, track_id) -> Int[np.ndarray, "moments"]:
     """Return a number for everybody: by track ids, else by who was nearest a frame before."""
     person, last, labels = np.full(len(rows), -1), {}, {}
-    for moment in np.lexsort((frame, sequences)):
-        ids = [track_id[row] for row in rows[moment] if row >= 0 and track_id and track_id[row] is not None]
+    for moment in np.lexsort((frame, sequences)).tolist():
+        own = [track_id[row] for row in rows[moment].tolist() if row >= 0 and track_id]
+        ids = [one for one in own if one is not None]
         if ids:
             person[moment] = labels.setdefault((sequences[moment], ids[0]), len(labels) + len(last))
             continue

@@ -68,10 +68,11 @@ def girth_quadratic(
     mean, precision = problem.shape.girth
     of_girth = state_lib.stage(functools.partial(state_lib.girth_levers, model), state)
     if problem.view_moments is None:
-        half = state_lib.stage(_half, problem.planar_moments, problem.depth_moments, of_girth)
+        half, moments = _half, (problem.planar_moments, problem.depth_moments)
     else:
-        half = state_lib.stage(_view_half, problem.view_moments, of_girth)
-    coupling, gradient, curvature = state_lib.stage(_girth_blocks, half, levers, of_girth, value.gradient)
+        half, moments = _view_half, (problem.view_moments,)
+    blocks = functools.partial(_girth_blocks, half)
+    coupling, gradient, curvature = state_lib.stage(blocks, moments, levers, of_girth, value.gradient)
     stiffness = problem.shape.weight * precision
     gradient, curvature = gradient + stiffness * (state.log_girth - mean), curvature + stiffness
     if problem.expected is not None:
@@ -145,8 +146,9 @@ def _view_half(moments, of_girth):
     return jnp.concatenate([row(i) for i in range(3)], axis=2)
 
 
-def _girth_blocks(half, levers, of_girth, gradient):
+def _girth_blocks(half_of, moments, levers, of_girth, gradient):
     """Return the blocks (dp, u) t, the half gradient by t and t t, h = `girth_levers` v the derivative of y by t."""
+    half = half_of(*moments, of_girth)
     both = state_lib.sum_of(levers[:, c, :, None] * half[:, c, None] for c in range(4))  # sum of y h'
     control = state_lib.contract(np.einsum("ijc->jci", MOTION), both, axes=2)
     force = jnp.sum(of_girth * gradient, axis=(0, 1, 2))
