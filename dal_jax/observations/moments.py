@@ -257,7 +257,7 @@ def _place(row, rays, known, people: Observations, cameras: Sequence[Camera]) ->
     middle = np.einsum("vk,vki->vi", mass, rays[row[views]])
     middle = middle / np.linalg.norm(middle, axis=-1, keepdims=True)
     if len(views) == 1:
-        camera, height = cameras[views[0]], np.asarray(people.bbox_px)[row[views[0]], 2:].max()
+        camera, height = cameras[int(views[0])], np.asarray(people.bbox_px)[row[views[0]], 2:].max()
         return places[0] + middle[0] * camera.focal_px * _HEIGHT_M / height
     found = triangulate(rays[row[views]], mass, places)
     seen = np.isfinite(found).all(axis=1)
