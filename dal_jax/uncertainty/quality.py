@@ -286,7 +286,10 @@ _H36M_NAMES = {"ankle": "foot", "nose": "neck_nose"}
 
 
 def _coverage(template, observations: Observation, part: Int[np.ndarray, "people points"]) -> np.ndarray:
-    """Return the share of the template's surface in the parts that were seen."""
+    """Return the share of the template's surface in the parts that were seen.
+
+    Of the torso, dense points show chest, midriff and waist apart: shoulders below a helmet are no trunk.
+    """
     corners = np.asarray(template.vertices, np.float64)[np.asarray(template.faces)]
     of_face = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=-1)
     area = np.array([of_face[np.isin(np.asarray(template.part), numbers)].sum() for numbers in PARTS.values()])
@@ -304,7 +307,20 @@ def _coverage(template, observations: Observation, part: Int[np.ndarray, "people
     for name in PARTS:
         side, _, limb = name.partition("_") if "_" in name else ("", "", name)
         shown.append(np.all([known(joint, side) for joint in _SHOWN_BY[limb]], axis=0))
-    return ((points >= _SEEN_POINTS) | np.stack(shown, axis=1)) @ area / area.sum()
+    shares = ((points >= _SEEN_POINTS) | np.stack(shown, axis=1)).astype(float)
+    segment = np.asarray(template.skin_weight)[np.asarray(template.faces)].sum(axis=1).argmax(axis=1)
+    height = np.select([np.isin(segment, _WAIST), segment == _MIDRIFF], [0, 1], 2)
+    of_point, torso = height[np.asarray(observations.point_face)], np.isin(np.asarray(template.part), PARTS["torso"])
+    in_torso = used & np.isin(part, PARTS["torso"])
+    seen = np.stack([np.sum(in_torso & (of_point == level), axis=1) for level in range(3)], axis=1) >= _SEEN_POINTS
+    of_height = np.array([of_face[torso & (height == level)].sum() for level in range(3)])
+    row = list(PARTS).index("torso")
+    shares[:, row] = np.where(shown[row], 1.0, seen @ of_height / np.maximum(of_height.sum(), 1e-12))
+    return shares @ area / area.sum()
+
+
+_WAIST = [skeleton.SMPL_JOINT_NAMES.index(name) for name in ("pelvis", "left_hip", "right_hip", "spine1")]
+_MIDRIFF = skeleton.SMPL_JOINT_NAMES.index("spine2")
 
 
 def _misfit(keypoint_percent: np.ndarray) -> np.ndarray:

@@ -131,6 +131,14 @@ def test_coverage_is_the_surface_of_the_parts_that_were_seen(case):
     )
     head, arm, nothing = quality._coverage(body, seen, np.asarray(body.part)[face])
     assert 0.05 < head < 0.15 and 0.02 < arm < 0.08 and nothing == 0.0
+    torso = np.flatnonzero(np.isin(body.part, quality.PARTS["torso"]))
+    height = np.asarray(body.vertices)[np.asarray(body.faces)[torso]].mean(axis=1)[:, 1]
+    chest, waist = torso[np.argsort(height)[[-1, 0]]]
+    face = np.array([[chest, chest], [waist, waist], [chest, waist]])
+    seen = dataclasses.replace(seen, point_face=face, keypoint_confidence=np.zeros_like(marked))
+    seen.point_confidence[:] = 1.0
+    shoulders, hips, one_each = quality._coverage(body, seen, np.asarray(body.part)[face])
+    assert 0.05 < shoulders < 0.2 and 0.05 < hips < 0.2 and one_each == 0.0, "a third of the torso each"
 
 
 def test_scale_of_key_points_is_theirs_over_the_body_s(report):
