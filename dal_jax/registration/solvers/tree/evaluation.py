@@ -69,8 +69,7 @@ class TreeProblem:
     """What stays fixed while people are fitted (batch axes last: starts, people).
 
     planar_moments, depth_moments: sums of v v' a segment over what pulls on x and y, or on z.
-    goal, mass: of the key points; mass is their weight times confidence, by axis. Before a pinhole both are those of
-      the reference's depths, as of the points (`points`).
+    goal, mass: of the key points; mass is their weight times confidence, by axis.
     prior_mean, prior_precision: Abar of every joint (the root: 1), and its P (the root: 0); None without a prior.
     shape: the prior on proportions; None without one.
     expected: None where people are no frames of tracks.
@@ -208,7 +207,7 @@ def recentre(
     weights: EnergyWeights,
     reference: TreeState,
 ) -> TreeProblem:
-    """Return the problem about another state; a robust loss weighs the points anew, a pinhole moves them."""
+    """Return the problem about another state; a robust loss and known cameras weigh the points anew."""
     maps = state_lib.affine_maps(model, reference)
     if problem.dense is not None and points.alike_for_starts(target, weights):
         return dataclasses.replace(problem, dense=points.recentre(problem.dense, target, weights, maps))
