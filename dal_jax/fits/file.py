@@ -100,7 +100,7 @@ def rows_of(
     observation, count = observations.stacked, len(observations)
     girth = np.ones(count, np.float32) if parameters.girth is None else parameters.girth
     parameters = jax.tree.map(np.asarray, _fixed_gauge(dataclasses.replace(parameters, girth=girth)))
-    parameters = dataclasses.replace(parameters, rotation=_without_drift(parameters.rotation))
+    parameters = dataclasses.replace(parameters, rotation=_without_drift(np.asarray(parameters.rotation)))
     joints, joints_h36m, joints_crop = _joints(template, parameters, observation.pinhole)
     dense, keypoint = residuals.errors_px(template, parameters, observation)
     numbers = [*jax.tree.leaves(parameters), joints, joints_h36m, joints_crop, observation.box_px]
