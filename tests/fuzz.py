@@ -33,7 +33,7 @@ _INPUTS = flags.DEFINE_integer("inputs", 1000, "Damaged files in all.", lower_bo
 _BINARIES = flags.DEFINE_integer("binaries", 0, "Damaged files for binaries, which take seconds each.", lower_bound=0)
 _FLAGS = flags.DEFINE_integer("flags", 0, "Odd values for flags of binaries.", lower_bound=0)
 _SECONDS = flags.DEFINE_float("seconds", 1e9, "Begin no further batch after this time.")
-_FOUND = flags.DEFINE_string("found", "/tmp/dal_jax_fuzz", "Folder for files that did harm.")
+_FOUND = flags.DEFINE_string("found", "fuzz_found", "Folder for files that did harm.")
 _OUT = flags.DEFINE_string("out", None, "Write the summary there, as JSON.")
 _READER = flags.DEFINE_string("reader", None, "Of one input.")
 _NUMBER = flags.DEFINE_integer("number", 0, "Of one input, or the first of a batch.")
