@@ -202,7 +202,7 @@ def _closest(body: Template, goal: Float[Array, "v 3"], start: energy.Unknowns, 
         return jnp.exp(unknowns.log_camera_scale) * (body.skinning_matrix[::every] @ stacked) + place
 
     def residuals(unknowns):
-        sizes = energy.scale_residual(body, unknowns.log_segment_scale, unknowns.log_segment_girth)
+        sizes = energy.scale_residual(body, unknowns)
         small = jnp.concatenate([0.1 * unknowns.pose.ravel(), 0.1 * sizes])  # holds what the skin leaves open
         return jnp.concatenate([1000.0 * (vertices(unknowns, _EVERY) - goal[::_EVERY]).ravel(), small])
 

@@ -21,7 +21,7 @@ _FACE = {
     "detect": "dal_jax.observations.detect",
     "Observations": "dal_jax.observations.observations",
     "fit": "dal_jax.fits.fitting",
-    "FitOptions": "dal_jax.fits.fitting",
+    "FitOptions": "dal_jax.fits.options",
     "Fits": "dal_jax.fits.fits",
     "load_fits": "dal_jax.fits.fits",
     "Term": "dal_jax.registration.energy",
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from dal_jax.body.formats.load import load_body as load_body
     from dal_jax.config import Config as Config, preset as preset
     from dal_jax.fits.fits import Fits as Fits, load_fits as load_fits
-    from dal_jax.fits.fitting import FitOptions as FitOptions, fit as fit
+    from dal_jax.fits.fitting import fit as fit
+    from dal_jax.fits.options import FitOptions as FitOptions
     from dal_jax.lifting.folder import lift as lift
     from dal_jax.loop.prediction import predict as predict
     from dal_jax.loop.run import deform_and_learn as deform_and_learn

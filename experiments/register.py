@@ -16,7 +16,7 @@ from absl import flags
 import dal_jax as dal
 from dal_jax.body.formats.npz import FREE_BODY
 from dal_jax.fits import export, fitting, output, page, stream
-from dal_jax.fits.fitting import FitOptions
+from dal_jax.fits.options import CAMERAS, FitOptions
 from dal_jax.observations import cameras_file
 from dal_jax.observations.detect import MODEL_URL
 from dal_jax.observations.person import Annotations
@@ -61,7 +61,7 @@ _LIFTING = flags.DEFINE_string(
     "none. Left out: shipped for people without dense points, where the weights are pose_prior.",
 )
 _CAMERA = flags.DEFINE_enum(
-    "camera", None, fitting.CAMERAS,
+    "camera", None, CAMERAS,
     "weak: the paper's; perspective: with joints in the camera's axes and the focal length of --focal_px or, left out, "
     "of the photographs' EXIF; assumed: that, or the longer side of photographs that do not say. Left out: assumed "
     "with --detect, else weak.",

@@ -224,9 +224,8 @@ def _people_of(rows, views, rays, known, track_id, cameras) -> list[Int[np.ndarr
             if groups[one].keys() & groups[other].keys():
                 continue
             apart = [
-                _apart(a, b, va, vb, rays, known, track_id, cameras)
-                for va, a in groups[one].items()
-                for vb, b in groups[other].items()
+                _apart(here, there, rays, known, track_id, cameras)
+                for here, there in itertools.product(groups[one].items(), groups[other].items())
             ]
             if (mean := float(np.mean(apart))) < best:
                 best, pair = mean, (one, other)
@@ -236,8 +235,9 @@ def _people_of(rows, views, rays, known, track_id, cameras) -> list[Int[np.ndarr
     return [np.array([group.get(view, -1) for view in range(len(cameras))]) for group in groups]
 
 
-def _apart(one, other, view, other_view, rays, known, track_id, cameras) -> float:
-    """Return the median distance of the rays of two people's key points, metres."""
+def _apart(here, there, rays, known, track_id, cameras) -> float:
+    """Return the median distance of the rays of two people's key points, metres; each a camera and a row."""
+    (view, one), (other_view, other) = here, there
     if track_id and track_id[one] is not None and track_id[other] is not None:
         return 0.0 if track_id[one] == track_id[other] else np.inf
     normal = np.cross(rays[one], rays[other])

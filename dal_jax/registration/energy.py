@@ -169,18 +169,14 @@ def from_parameters(parameters: BodyParameters) -> Unknowns:
     )
 
 
-def scale_residual(
-    template: Template,
-    log_segment_scale: Float[Array | np.ndarray, "24"],
-    log_segment_girth: Float[Array | np.ndarray, "24 2"] | None = None,
-) -> Float[Array, "residuals"]:
+def scale_residual(template: Template, unknowns: Unknowns) -> Float[Array, "residuals"]:
     """Return log s_child - log s_parent over the skeleton's edges (23), and of anisotropic scales log b (48).
 
     Note: L_scale is in a supplement that is not at hand. In logarithms it does not depend on the gauge of s.
     """
-    scale = jnp.asarray(log_segment_scale)
+    scale, girths = jnp.asarray(unknowns.log_segment_scale), unknowns.log_segment_girth
     stretch = scale[1:] - scale[jnp.array(template.parents[1:])]
-    return stretch if log_segment_girth is None else jnp.concatenate([stretch, jnp.ravel(log_segment_girth)])
+    return stretch if girths is None else jnp.concatenate([stretch, jnp.ravel(girths)])
 
 
 def joint_residual(
@@ -202,13 +198,7 @@ def shape_residual(
     """
     if prior is None:
         return np.zeros(0)
-    sizes = scale_residual(template, unknowns.log_segment_scale, unknowns.log_segment_girth)
-    return prior.residual(sizes, unknowns.log_girth)
-
-
-def limit_residual(pose: Float[Array | np.ndarray, "23 3"]) -> Float[Array, "23 3"]:
-    """Return the joint angles' signed excess beyond anatomical limits, radians (not in the paper)."""
-    return joint_limits.excess(pose)
+    return prior.residual(scale_residual(template, unknowns), unknowns.log_girth)
 
 
 def expected_residual(template: Template, posed: "PosedBody", expected: Expected | None) -> Float[Array, "residuals"]:
@@ -220,12 +210,10 @@ def expected_residual(template: Template, posed: "PosedBody", expected: Expected
         jnp.matmul(rotation, jnp.swapaxes(jnp.asarray(expected.rotation), -1, -2), precision="highest")
     )
     apart = jnp.einsum("kij,kj->ki", expected.rotation_root, apart, precision="highest")
-    stretch = scale_residual(template, unknowns.log_segment_scale) - expected.stretch
+    stretch = scale_residual(template, unknowns)[:23] - expected.stretch
     scale = unknowns.log_camera_scale + jnp.asarray(unknowns.log_segment_scale)[0]
     place = jnp.append(jnp.asarray(unknowns.translation)[:2], scale) - expected.place
-    parts = [
-        apart.ravel(), jnp.sqrt(expected.stretch_weight) * stretch, jnp.sqrt(expected.place_weight) * place
-    ]  # fmt: skip
+    parts = [apart.ravel(), jnp.sqrt(expected.stretch_weight) * stretch, jnp.sqrt(expected.place_weight) * place]
     if unknowns.log_girth is not None:
         parts.append((jnp.sqrt(expected.girth_weight) * (unknowns.log_girth - expected.log_girth))[None])
     return jnp.concatenate(parts)
@@ -308,10 +296,10 @@ def residuals(
     own = {
         "dense": dense_residual(points, target, objective.weights.outlier),
         "keypoint": keypoint,
-        "scale": scale_residual(template, unknowns.log_segment_scale, unknowns.log_segment_girth),
+        "scale": scale_residual(template, unknowns),
         "joint": joint_residual(unknowns.pose, objective.prior),
         "det": det_residual(unknowns.raw_rotation),
-        "limit": limit_residual(unknowns.pose),
+        "limit": joint_limits.excess(unknowns.pose),
         "shape": shape_residual(template, unknowns, objective.active_shape()),
         "expected": expected_residual(template, posed, target.observation.expected),
     }
@@ -356,10 +344,7 @@ def to_parameters(unknowns: Unknowns) -> BodyParameters:
 
 
 def parameter_energy(
-    template: Template,
-    target: Target,
-    parameters: BodyParameters,
-    objective: Objective,
+    template: Template, target: Target, parameters: BodyParameters, objective: Objective
 ) -> Float[Array, ""]:
     """Return L_regist of eq. 2 at given parameters: how fits from anywhere are compared."""
     return energy(template, target, from_parameters(parameters), objective)

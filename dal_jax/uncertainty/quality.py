@@ -82,11 +82,7 @@ class Quality:
 
 
 def assess(
-    template: Template,
-    observations: Observation,
-    fit: Fit,
-    objective: Objective,
-    noise: NoiseLevels | None = None,
+    template: Template, observations: Observation, fit: Fit, objective: Objective, noise: NoiseLevels | None = None
 ) -> Quality:
     """Report on fits; about 5 ms a person, most of it for posteriors and alternative modes.
 

@@ -6,9 +6,8 @@ A fit that minimises sum_g w_g |r_g|^2 solves H d = -J'W r near its minimum, so 
 
 H^-1 (`inverse_hessian`) is the bread, M (`score_covariance`) the meat. The weights W need not be the inverse of R: the
 paper's are not. J are the Jacobians of eq. 2's residuals by 98 tangent unknowns: rotations of the 23 joints (69), log
-segment scales (24), rotation of the body (3), translation (2); and the log girth, or 48 log segment girths, where the
-fit has them. The camera's
-scale is held: it is redundant with a common segment scale, and poses are compared after their size is normalised.
+segment scales (24), rotation of the body (3), translation (2); and the log girth, or 48 log segment girths, if any. The
+camera's scale is held: it is redundant with a common one of segments; poses are compared with their size normalised.
 
 R has seven kinds of error, each with a variance of its own:
 

@@ -10,7 +10,7 @@ import pytest
 from dal_jax.body.formats.load import load_body
 from dal_jax.fits import fitting, output
 from dal_jax.fits.fits import Fits, Report
-from dal_jax.fits.fitting import FitOptions
+from dal_jax.fits.options import FitOptions
 from dal_jax.observations.observations import Observations
 from dal_jax.observations.person import Annotations
 from dal_jax.registration import register

@@ -9,7 +9,7 @@ from dal_jax.body import skeleton
 from dal_jax.body.formats import load
 from dal_jax.data import coco_sets
 from dal_jax.fits import fitting
-from dal_jax.fits.fitting import FitOptions
+from dal_jax.fits.options import FitOptions
 from dal_jax.lifting import poses
 from dal_jax.observations import detections, keypoints
 from dal_jax.observations.annotations import read_annotations

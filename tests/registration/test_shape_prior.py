@@ -62,8 +62,9 @@ def test_energy_is_that_of_the_best_factors():
 
 def test_common_scale_costs_nothing():
     template, prior = small_problem.small_template(), small_problem.shape_prior()
-    scale = np.random.default_rng(0).normal(0.0, 0.1, 24)
-    here, there = (prior.residual(energy.scale_residual(template, scale + common)) for common in (0.0, 0.7))
+    person = energy.from_parameters(jax.tree.map(lambda leaf: leaf[0], small_problem.random_people(1, seed=0)))
+    larger = dataclasses.replace(person, log_segment_scale=person.log_segment_scale + 0.7)
+    here, there = (prior.residual(energy.scale_residual(template, one)) for one in (person, larger))
     np.testing.assert_allclose(here, there, atol=1e-4)
 
 

@@ -8,43 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dal_jax.body import joint_limits, rotations
 from dal_jax.observations.observation import Expected
 from dal_jax.observations.residuals import Target
 from dal_jax.registration.energy import EnergyWeights, Objective
-from dal_jax.registration.priors import PosePrior
-from dal_jax.registration.solvers.tree import points, state as state_lib, views as views_lib
+from dal_jax.registration.solvers.tree import points, pulls, state as state_lib, views as views_lib
 from dal_jax.registration.solvers.tree.model import TreeModel
 from dal_jax.registration.solvers.tree.points import DenseTerm
+from dal_jax.registration.solvers.tree.pulls import ShapeTerm
 from dal_jax.registration.solvers.tree.state import TreeState
 from dal_jax.runtime import struct
-
-
-@struct.dataclass
-class ShapeTerm:
-    """The prior on proportions by segments, the root's row zero: its weight, and m, R, L and 1 / D of `priors`.
-
-    Of anisotropic scales the 48 rows of the segment girths come after those of the segments.
-
-    girth: m_g and 1 / sd_g^2; None where girth is no unknown.
-    """
-
-    weight: Float[Array, ""]
-    mean: Float[Array, "r"]
-    root: Float[Array, "r r"]
-    factors: Float[Array, "r factors"]
-    precision: Float[Array, "r"]
-    girth: tuple[Float[Array, ""], Float[Array, ""]] | None
-
-    def coupling(self) -> Float[Array, "r factors"]:
-        """Return the block of the quadratic by a segment's stretch (or girth) and the factors z, -w D^-1 L."""
-        return -self.weight * self.precision[:, None] * self.factors
-
-    def stiffness(self) -> Float[Array, "factors factors"]:
-        """Return its block by the factors, w (I + L' D^-1 L)."""
-        size = self.factors.shape[1]
-        of_edges = jnp.matmul(self.factors.T, self.precision[:, None] * self.factors, precision="highest")
-        return self.weight * (jnp.eye(size, dtype=of_edges.dtype) + of_edges)
 
 
 @struct.dataclass
@@ -120,7 +92,7 @@ def make_problem(
     """Sum up targets (batch axis first) about a reference state."""
     weights = objective.weights
     maps = state_lib.affine_maps(model, reference)
-    prior_mean, prior_precision = (None, None) if objective.prior is None else _by_segment(objective.prior)
+    prior_mean, prior_precision = (None, None) if objective.prior is None else pulls.by_segment(objective.prior)
     return TreeProblem(
         **_data_terms(model, target, weights, maps),
         joint_weight=jnp.asarray(weights.joint),
@@ -128,7 +100,7 @@ def make_problem(
         limit_weight=weights.limit,
         prior_mean=prior_mean,
         prior_precision=prior_precision,
-        shape=_shape_term(objective),
+        shape=pulls.shape_term(objective),
         expected=_expected_term(target.observation.expected),
     )
 
@@ -153,29 +125,6 @@ def _data_terms(model: TreeModel, target: Target, weights: EnergyWeights, maps) 
         "goal": goal,
         "mass": mass,
     }
-
-
-def _shape_term(objective: Objective) -> ShapeTerm | None:
-    prior = objective.active_shape()
-    if prior is None:
-        return None
-    mean, root, factors = (jnp.asarray(each) for each in (prior.mean, prior.root, prior.factors))
-    return ShapeTerm(
-        weight=jnp.asarray(objective.weights.shape),
-        mean=jnp.pad(mean, (1, 0)),
-        root=jnp.pad(root, (1, 0)),
-        factors=jnp.pad(factors, ((1, 0), (0, 0))),
-        precision=jnp.pad(1.0 / jnp.asarray(prior.variance), (1, 0)),
-        girth=None if prior.girth is None else (jnp.asarray(prior.girth)[0], 1.0 / jnp.asarray(prior.girth)[1] ** 2),
-    )
-
-
-def _by_segment(prior: PosePrior) -> tuple[Float[Array, "24 3 3"], Float[Array, "24 3 3"]]:
-    """Return Abar and P of all segments; nothing pulls at the root."""
-    mean = rotations.axis_angle_to_matrix(prior.mean)
-    precision = jnp.einsum("kij,kil->kjl", prior.root, prior.root, precision="highest")
-    identity = jnp.eye(3, dtype=mean.dtype)[None]
-    return jnp.concatenate([identity, mean]), jnp.concatenate([jnp.zeros_like(identity), precision])
 
 
 def _expected_term(expected: Expected | None) -> ExpectedTerm | None:
@@ -294,10 +243,12 @@ def _pull_terms(
         total = total + jnp.sum(problem.joint_weight * angle**2, axis=0)
         pull, stiffness = problem.joint_weight * world, jnp.full_like(angle, problem.joint_weight)
     else:
-        prior_energy, pull, prior_curvature = _prior_term(problem, parent, state.axes)
+        assert problem.prior_precision is not None
+        prior = problem.joint_weight, problem.prior_mean, problem.prior_precision
+        prior_energy, pull, prior_curvature = pulls.pose_prior(*prior, parent, state.axes)
         total = total + prior_energy
     if problem.limit_weight is not None:
-        excess_energy, excess_pull, beyond = _limit_term(parent, world, angle)
+        excess_energy, excess_pull, beyond = pulls.limits(parent, world, angle)
         total = total + problem.limit_weight * excess_energy
         pull = pull + problem.limit_weight * excess_pull
         stiffness = stiffness + problem.limit_weight * beyond
@@ -309,7 +260,7 @@ def _pull_terms(
         girth_pull = problem.scale_weight * girths
         sizes = jnp.concatenate([stretch, girths.reshape(-1, *girths.shape[2:])])
     if problem.shape is not None:
-        shape_energy, shape_pull, shape_stiffness = _proportions(problem.shape, sizes)
+        shape_energy, shape_pull, shape_stiffness = pulls.proportions(problem.shape, sizes)
         total = total + shape_energy
         if girth_pull is not None:
             girth_pull = girth_pull + shape_pull[24:].reshape(girth_pull.shape)
@@ -332,50 +283,3 @@ def _pull_terms(
             mean, weight = problem.expected.girth
             total = total + weight * (state.log_girth - mean) ** 2
     return total, pull, curvature, prior_curvature, girth_pull
-
-
-def _proportions(shape: ShapeTerm, stretch: Float[Array, "r ..."]):
-    """Return w |R (r - m)|^2, its half gradient by r, and w / D."""
-    mean, precision = (each.reshape(-1, *(1,) * (stretch.ndim - 1)) for each in (shape.mean, shape.precision))
-    whitened = state_lib.over_segments(shape.root, stretch - mean)
-    pull = shape.weight * state_lib.over_segments(shape.root.T, whitened)
-    return jnp.sum(shape.weight * whitened**2, axis=0), pull, shape.weight * precision
-
-
-def _prior_term(problem: TreeProblem, parent: Float[Array, "24 3 3 ..."], axes: Float[Array, "24 3 3 ..."]):
-    """Return w_joint d' P d, its half gradient and its Gauss-Newton matrix by rotations.
-
-    d, the deviations from the prior's mean, is measured in the frames G_p Abar_j.
-    """
-    assert problem.prior_mean is not None and problem.prior_precision is not None
-    batch = (1,) * (axes.ndim - 3)
-    mean, precision = (each.reshape(*each.shape, *batch) for each in (problem.prior_mean, problem.prior_precision))
-    frame = state_lib.sum_of(mean[:, d, :, None] * parent[:, d, None] for d in range(3))  # its axes, G_p Abar
-    world, angle = state_lib.rotation_vector(frame, axes)
-    local = state_lib.sum_of(frame[:, :, i] * world[:, None, i] for i in range(3))
-    force = problem.joint_weight * state_lib.sum_of(precision[:, :, j] * local[:, None, j] for j in range(3))
-
-    def by_rotation(matrix):
-        return jnp.stack([state_lib.by_rotation(local, angle, matrix[:, :, j]) for j in range(3)], axis=2)
-
-    def in_world(rows):
-        return state_lib.sum_of(frame[:, c, :, None] * rows[:, c, None] for c in range(3))
-
-    pull = in_world(state_lib.by_rotation(local, angle, force)[:, :, None])[:, :, 0]
-    curvature = problem.joint_weight * by_rotation(jnp.swapaxes(by_rotation(precision), 1, 2))
-    return jnp.sum(force * local, axis=(0, 1)), pull, in_world(jnp.swapaxes(in_world(curvature), 1, 2))
-
-
-def _limit_term(parent: Float[Array, "24 3 3 ..."], world: Float[Array, "24 3 ..."], angle: Float[Array, "24 ..."]):
-    """Return |h|^2 of the excess h beyond the joint limits, its half gradient, and which joints are beyond.
-
-    h is of log A_j in the parent's axes.
-    """
-    local = state_lib.sum_of(parent[:, :, i] * world[:, None, i] for i in range(3))
-    pose = jnp.moveaxis(local[1:], (0, 1), (-2, -1))
-    excess = jnp.moveaxis(joint_limits.excess(pose), (-2, -1), (0, 1))
-    excess = jnp.concatenate([jnp.zeros_like(excess[:1]), excess])
-    squared = jnp.sum(excess**2, axis=1)
-    gradient = state_lib.by_rotation(local, angle, excess)
-    in_world_axes = state_lib.sum_of(parent[:, c] * gradient[:, c, None] for c in range(3))
-    return jnp.sum(squared, axis=0), in_world_axes, (squared > 0).astype(angle.dtype)
