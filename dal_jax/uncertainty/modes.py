@@ -81,9 +81,9 @@ def settle(template: Template, observations: Observation, fit: Fit, objective: O
       objective: that of the fits.
 
     Returns:
-      The fits, whose energies are those with the points' new weights.
+      The fits, with their energies to the observations as they were given.
     """
-    config = RegistrationConfig("lm", _STEPS, starts="given", batch=_BATCH)
+    given, config = observations, RegistrationConfig("lm", _STEPS, starts="given", batch=_BATCH)
     for _ in range(_ROUNDS):
         if objective.weights.outlier is None:
             missed, _ = residuals.errors_px(template, fit.parameters, observations)
@@ -91,7 +91,7 @@ def settle(template: Template, observations: Observation, fit: Fit, objective: O
             observations = single_views.sharpened(observations, missed / half_side)
         lowest = _lowest(template, observations, fit.parameters, objective)
         fit = register.register(template, observations, config, objective, [lowest])
-    return fit
+    return dataclasses.replace(fit, energy=register.score(template, given, fit.parameters, objective))
 
 
 def _lowest(
