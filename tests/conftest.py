@@ -22,7 +22,7 @@ if os.environ.get("JAX_PLATFORMS", "cpu") == "cpu":
     # Most of the tests' time is XLA's compiling: these halve it, in the binaries that tests start too.
     # Of two values for a flag the later holds: the caller's.
     cheap = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    cheap += " --xla_cpu_use_fusion_emitters=false"
+    cheap += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     # In programs as large as a registration this pass moves something for ever: XLA gives up after 2 x 25 rounds
     cheap += " --xla_disable_hlo_passes=reshape-mover"
     os.environ["XLA_FLAGS"] = f"{cheap} {os.environ.get('XLA_FLAGS', '')}"

@@ -40,7 +40,7 @@ def test_a_camera_sees_the_body_where_the_fit_has_it(fits, focal_px, tolerance):
     body = overlays.select(fits.fitted(), 0)
     pinhole, known = None, fits
     if focal_px is not None:
-        known = Fits(**{name: getattr(fits, name).copy() for name in _ROWS})
+        known = Fits(**{name: value.copy() for name in _ROWS if (value := getattr(fits, name)) is not None})
         known.body, known.focal_px[:], known.principal_px[:] = fits.body, focal_px, (50.0, 80.0)
         middle = (np.array([50.0, 80.0]) - box[:2]) / box[2] * 2 - 1
         pinhole = cameras.Pinhole(np.float32(focal_px * 2 / box[2]), middle.astype(np.float32))
