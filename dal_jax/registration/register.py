@@ -21,6 +21,7 @@ from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template, keypoint_rows
 from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation
+from dal_jax.observations.residuals import Target
 from dal_jax.registration import schedules, starts as starts_lib
 from dal_jax.registration.energy import Objective, as_arrays, parameter_energy
 from dal_jax.registration.solvers import solve
@@ -39,7 +40,7 @@ class RegistrationConfig:
     """How one round of registration is run.
 
     optimizer: by name, see `solvers.solve`; the paper's is `adam`.
-    steps: iterations from every start, in every stage.
+    steps: iterations from every start, in every leg (`schedules.legs`).
     learning_rate: of first-order optimisers (paper: 0.1).
     starts: one of `starts.STARTS`; `tpose` is the paper's first round, `given` uses the caller's starts alone.
     batch: people in a compiled chunk, a device (paper: 10).
@@ -68,7 +69,7 @@ class Fit:
     energy: eq. 2 with the objective of the last stage.
     start: index of the start whose fit has the lowest energy: the configured ones first, then the given ones in order.
     converged: the last accepted step lowered the energy by less than 1%.
-    steps: taken in the last stage.
+    steps: taken in the last leg.
     start_energy: of the fit from every start.
     information: how well the image tells the body; None where the configuration does not ask for it.
     """
@@ -247,12 +248,14 @@ def _compiled(optimizer: str, starts: str, schedule: str, mesh: Mesh, informatio
             target = residuals.make_target(template, observations)
             start = starts_lib.starts(template, target, starts, given, objective)
             stages = schedules.stages(schedule, objective)
+            legs = schedules.legs(stages, target.observation.pinhole, len(start.camera_scale), len(given))
 
-            def run_stage(start, stage):
-                solution = solve.solve(optimizer, Batch(template, tree, target, stage, start), options)
-                return solution.state, solution
+            def run_leg(start, leg: schedules.Leg):
+                seen = _before(leg.distance, target)
+                solution = solve.solve(optimizer, Batch(template, tree, seen, leg.objective, start), options)
+                return jax.tree.map(functools.partial(_where, leg.moves), solution.state, start), solution
 
-            solution = _through(run_stage, stages, stages[0].start_from(start))
+            solution = _through(run_leg, legs, stages[0].start_from(start))
             best = _best(solution)
             if information:
                 batch = Batch(template, tree, target, stages[-1], best.parameters)
@@ -272,12 +275,25 @@ def _compiled(optimizer: str, starts: str, schedule: str, mesh: Mesh, informatio
     return programs.kept(sharded, (optimizer, starts, schedule, mesh.size, information))
 
 
-def _through(run_stage: Callable, stages: tuple[Objective, ...], start: BodyParameters) -> Solution:
-    """Run the stages after each other; return what the last one found. They share one program: a scan."""
-    if len(stages) == 1:
-        return run_stage(start, stages[0])[1]
-    stacked = jax.tree.map(lambda *numbers: jnp.stack([jnp.asarray(number) for number in numbers]), *stages)
-    _, solutions = jax.lax.scan(run_stage, start, stacked)
+def _before(distance: Float[Array | np.ndarray, ""] | float, target: Target) -> Target:
+    """Return a target before a camera that is so many times as far away, if its camera is known."""
+    seen = target.observation
+    if seen.pinhole is None:
+        return target
+    far = dataclasses.replace(seen.pinhole, focal=distance * seen.pinhole.focal)
+    return dataclasses.replace(target, observation=dataclasses.replace(seen, pinhole=far))
+
+
+def _where(moves: Bool[Array | np.ndarray, "starts"], end: Array, start: Array) -> Array:
+    return jnp.where(moves.reshape(-1, *(1,) * (end.ndim - 1)), end, start)
+
+
+def _through(run_leg: Callable, legs: tuple[schedules.Leg, ...], start: BodyParameters) -> Solution:
+    """Run legs after each other; return what the last one found. They share one program: a scan."""
+    if len(legs) == 1:
+        return run_leg(start, legs[0])[1]
+    stacked = jax.tree.map(lambda *numbers: jnp.stack([jnp.asarray(number) for number in numbers]), *legs)
+    _, solutions = jax.lax.scan(run_leg, start, stacked)
     return jax.tree.map(lambda leaf: leaf[-1], solutions)
 
 

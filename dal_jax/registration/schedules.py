@@ -12,6 +12,12 @@ pose_prior     soft, but key points, and with them lifted depths, pull thirty ti
                joints of synthetic training people by 38 mm (aligned) instead of 35, and by 42 with weight 1
 """
 
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from dal_jax.body.cameras import Pinhole
 from dal_jax.registration import energy, priors
 from dal_jax.registration.energy import EnergyWeights, Objective
 
@@ -65,6 +71,41 @@ def stages(name: str, objective: Objective) -> tuple[Objective, ...]:
     outlier = objective.weights.outlier
     final = DEFAULT_OUTLIER if outlier is None else outlier
     return tuple(objective.reweighted(outlier=factor * final) for factor in _GRADUATION)
+
+
+class Leg(NamedTuple):
+    """A leg of the way from starts to fits.
+
+    objective: what is minimised. distance: how many times as far away as it is a known camera stands, with a focal
+    length as many times as long. moves: which starts go this leg.
+    """
+
+    objective: Objective
+    distance: Float[Array | np.ndarray, ""]
+    moves: Bool[Array | np.ndarray, "starts"]
+
+
+def legs(stages: tuple[Objective, ...], pinhole: Pinhole | None, starts: int, given: int) -> tuple[Leg, ...]:
+    """Return the legs of a fit: its stages, and before a known camera one more, from afar, for all but given starts.
+
+    Near a camera what is nearer looks larger, so that a pose that is still wrong is explained by depth, and fits end in
+    minima that a weak camera does not have. Of 1,024 training people of the demo, fitted from the T-pose with stiff
+    weights, joints are 63.7 mm off at a mean energy of 17.2 without that leg, and 59.0 at 15.2 with it.
+
+    Args:
+      stages: see `stages`.
+      pinhole: the camera, if it is known.
+      starts: how many there are of a person, the `given` ones last.
+      given: how many of these may be near the end already.
+    """
+    every, near = np.ones(starts, bool), np.float32(1.0)
+    way = tuple(Leg(stage, near, every) for stage in stages)
+    if pinhole is None or starts == given:
+        return way
+    return (Leg(stages[0], np.float32(_AFAR), np.arange(starts) < starts - given), *way)
+
+
+_AFAR = 100.0
 
 
 def check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from dal_jax.body.cameras import Pinhole
 from dal_jax.registration import energy, priors, schedules
 from dal_jax.registration.energy import EnergyWeights, Objective
 
@@ -18,3 +19,15 @@ def test_names_are_the_papers_rounds_and_ours():
     np.testing.assert_array_equal(shapes.girth, priors.DRESSED_GIRTH)
     with pytest.raises(ValueError, match="weights 'firm' is not one of paper_stiff, paper_soft, pose_prior"):
         schedules.objective_by_name("firm")
+
+
+def test_before_a_known_camera_starts_begin_from_afar_and_given_ones_stay():
+    stages = schedules.stages("graduated", Objective())
+    camera = Pinhole(np.ones(2, np.float32), np.zeros((2, 2), np.float32))
+    afar, *way = schedules.legs(stages, camera, starts=5, given=2)
+    assert afar.objective == stages[0] and afar.distance >= 100
+    np.testing.assert_array_equal(afar.moves, [True, True, True, False, False])
+    assert [leg.objective for leg in way] == list(stages)
+    assert all(leg.distance == 1 and leg.moves.all() for leg in way)
+    for known, given in ((None, 2), (camera, 5)):
+        assert [leg.objective for leg in schedules.legs(stages, known, starts=5, given=given)] == list(stages)
