@@ -80,6 +80,7 @@ def checked(name: str, keypoints: np.ndarray, visible: np.ndarray) -> Poses2D:
     if not np.issubdtype(keypoints.dtype, np.number) or np.iscomplexobj(keypoints):
         raise InputError(f"{name} has type {keypoints.dtype}, not a real number")
     keypoints = np.where(visible[..., None], keypoints, 0)
+    keypoints = keypoints.astype(np.promote_types(keypoints.dtype, np.float32), copy=False)  # float16 ends below 10^6
     with np.errstate(invalid="ignore"):
         wrong = ~(np.abs(keypoints) <= _LARGEST).all(axis=-1)
     if wrong.any():

@@ -1,4 +1,4 @@
-"""Every public reader, and a good file for it: what `tests.fuzz` damages."""
+"""Every public reader, and a good file for it: what `tests.trust.fuzz` damages."""
 
 import base64
 import dataclasses
@@ -14,7 +14,7 @@ import PIL.Image
 
 from dal_jax.runtime import files
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 Write = Callable[[pathlib.Path], pathlib.Path]
 Read = Callable[[pathlib.Path], object]

@@ -1,13 +1,14 @@
 """Damaged files into every public reader: read as finite numbers, or refused in one line; no crash, no hang.
 
-    python -m tests.fuzz --inputs=100000 --out=benchmarks/fuzz.json     # in processes of their own, with limits
-    python -m tests.fuzz --inputs=0 --binaries=500 --flags=500
+    python -m tests.trust.fuzz --inputs=100000 --out=benchmarks/fuzz.json     # in processes of their own, with limits
+    python -m tests.trust.fuzz --inputs=0 --binaries=500 --flags=500
 
 Input number N of a reader is always the same: `--reader=NAME --number=N` writes it to --found and reads it again.
 """
 
 import collections
 import contextlib
+import copy
 import dataclasses
 import io
 import json
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,7 @@ from absl import flags
 
 from dal_jax.runtime import cli, door, files
 from dal_jax.runtime.errors import InputError
-from tests.fuzz_readers import ROOT, Read, readers, written
+from tests.trust.readers import ROOT, Read, readers, written
 
 _INPUTS = flags.DEFINE_integer("inputs", 1000, "Damaged files in all.", lower_bound=0)
 _BINARIES = flags.DEFINE_integer("binaries", 0, "Damaged files for binaries, which take seconds each.", lower_bound=0)
@@ -86,7 +88,8 @@ def _other_json(content: bytes, drawn: random.Random) -> bytes:
                 if isinstance(at, dict) and drawn.random() < 0.2:
                     del at[key]
                 else:
-                    at[key] = _nested(drawn.randrange(30, 2000)) if drawn.random() < 0.02 else drawn.choice(_JUNK)
+                    junk = _nested(drawn.randrange(30, 2000)) if drawn.random() < 0.02 else drawn.choice(_JUNK)
+                    at[key] = copy.deepcopy(junk)  # the next change may be inside it
                 break
             at = at[key]
     return json.dumps(value).encode()
@@ -195,6 +198,7 @@ def batch(number: int, count: int, only: str | None = None) -> None:
     def late(*_: object) -> None:
         raise _TooLong
 
+    warnings.simplefilter("error", RuntimeWarning)  # NumPy's, of what is not finite
     signal.signal(signal.SIGALRM, late)
     counts: collections.Counter[str] = collections.Counter()
     with tempfile.TemporaryDirectory() as root:
@@ -210,7 +214,6 @@ def batch(number: int, count: int, only: str | None = None) -> None:
             path.write_bytes(draw(name, one, content))
             print(json.dumps({"at": one, "reader": name}), flush=True)
             began = time.process_time()
-            signal.setitimer(signal.ITIMER_PROF, 0)
             signal.alarm(6 * SECONDS)
             try:
                 said = harm(every[name].read, path)
@@ -225,6 +228,7 @@ def batch(number: int, count: int, only: str | None = None) -> None:
             counts[name] += 1
             if said:
                 print(json.dumps({"at": one, "reader": name, "harm": said}), flush=True)
+                keep(name, one, path)
             path.write_bytes(content)
     print(json.dumps({"counts": counts}), flush=True)
 
@@ -238,7 +242,7 @@ def run(first: int, inputs: int, seconds: float) -> dict[str, Any]:
     counts: collections.Counter[str] = collections.Counter()
     while number < first + inputs and time.monotonic() - began < seconds:
         size = min(_A_BATCH, first + inputs - number)
-        command = [sys.executable, "-m", "tests.fuzz", f"--batch={size}", f"--number={number}"]
+        command = [sys.executable, "-m", "tests.trust.fuzz", f"--batch={size}", f"--number={number}"]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
         lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
         for line in (line for line in lines if "harm" in line):
@@ -281,9 +285,9 @@ def main(_: list[str]) -> None:
         return
     summary = run(_NUMBER.value, _INPUTS.value, _SECONDS.value) if _INPUTS.value else {}
     if _BINARIES.value or _FLAGS.value:
-        from tests import fuzz_binaries
+        from tests.trust import binaries
 
-        found = fuzz_binaries.run(_BINARIES.value, _FLAGS.value, draw, keep)
+        found = binaries.run(_BINARIES.value, _FLAGS.value, draw, keep)
         summary |= found | {"harm": summary.get("harm", []) + found["harm"]}
     if _OUT.value:
         files.write_json(_OUT.value, summary)

@@ -1,6 +1,6 @@
 """Disturb small runs of the whole loop: every one must end in the undisturbed history, or in one line.
 
-    python -m benchmarks.soak --workdir=runs/soak --out=benchmarks/soak.json
+    python -m tests.trust.soak --workdir=runs/soak --out=benchmarks/soak.json
 
 Kills, flipped bits, truncated files, full disks (the system's limit on a file's size stands for them), two starts at
 once, SIGTERM. It takes hours on two cores; --seconds ends it sooner, and the summary says how much was done.

@@ -10,7 +10,7 @@ from typing import Any
 
 from dal_jax.runtime.errors import InputError
 from tests.experiments import binaries
-from tests.fuzz_readers import ROOT, readers
+from tests.trust.readers import ROOT, readers
 
 _ODD = (
     "", "0", "-1", "nan", "inf", "-inf", "1e30", "1e400", "99999999999999999999", "x", "true", ",", ",,1", "../..",
@@ -26,7 +26,7 @@ Done = tuple[dict[str, int], list[Any]]
 def run(files: int, flags: int, draw: Callable[[str, int, bytes], bytes], keep: Callable) -> dict[str, Any]:
     """Run binaries on so many damaged files, and so often with odd flags; return the summary.
 
-    draw, keep: `tests.fuzz.draw` and what keeps an input (this module is imported by that program).
+    draw, keep: `tests.trust.fuzz.draw` and what keeps an input (this module is imported by that program).
     """
     with tempfile.TemporaryDirectory() as root:
         damaged, harms = _on_damaged_files(files, pathlib.Path(root), draw, keep)
