@@ -74,7 +74,7 @@ wheel-check: $(VENV)/bin/python ## the wheel in fresh environments, PYTHONS="pyt
 	$(RUN) .ci/wheel_check.py $(PYTHONS)
 
 audit: $(VENV)/.audit ## known vulnerabilities of the pinned packages, by pip-audit
-	$(RUN) -m pip_audit --no-deps --disable-pip --progress-spinner off -r requirements.txt -r constraints.txt
+	$(RUN) .ci/audit.py requirements.txt constraints.txt
 
 hashes: $(VENV)/bin/python ## the pins with the hashes of their files: requirements.hashes.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check --dry-run --ignore-installed --report $(VENV)/report.json \
