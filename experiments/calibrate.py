@@ -40,7 +40,7 @@ _PEOPLE = flags.DEFINE_integer("people", 512, "How many of them, at most.", 1)
 _DEPTH_NOISE = flags.DEFINE_float(
     "depth_noise", 0.1, "Metres, of simulated depths, beside their turn; 0: no depths.", 0.0
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Of that noise.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of that noise.", lower_bound=0)
 _OUT = flags.DEFINE_string("out", None, "Also write the figures there, as JSON.")
 
 _ADULT_SPREAD = 0.06  # of stature, women and men together (NHANES: 10 cm of 169 cm)

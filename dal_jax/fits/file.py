@@ -128,8 +128,9 @@ def rows_of(
 
 def _is_proper(rotation: Float[np.ndarray, "k 3 3"], most: float = 1e-3) -> Bool[np.ndarray, "k"]:
     """Return which matrices are rotations: orthonormal to `most` (of files written with few digits), determinant 1."""
-    gap = np.abs(rotation @ np.swapaxes(rotation, 1, 2) - np.eye(3)).max(axis=(1, 2))
-    determinant = np.sum(np.cross(rotation[:, 0], rotation[:, 1]) * rotation[:, 2], axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):  # of a file: infinity is no rotation
+        gap = np.abs(rotation @ np.swapaxes(rotation, 1, 2) - np.eye(3)).max(axis=(1, 2))
+        determinant = np.sum(np.cross(rotation[:, 0], rotation[:, 1]) * rotation[:, 2], axis=1)
     return (gap < most) & (determinant > 0)
 
 

@@ -206,7 +206,8 @@ def _bone_length(names: Names, people: Iterable[list[Any]]) -> float:
         for child, parent in zip(skeleton.BODY_25B_NAMES, skeleton.BODY_25B_PARENTS, strict=True):
             other = skeleton.BODY_25B_NAMES[parent]
             if parent >= 0 and child in place and other in place:
-                lengths.append(np.linalg.norm(place[child] - place[other]))
+                with np.errstate(over="ignore"):  # of a key point at 1e300, which is refused when it is used
+                    lengths.append(np.linalg.norm(place[child] - place[other]))
     return float(np.mean(lengths)) if lengths else np.inf
 
 

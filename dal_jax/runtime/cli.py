@@ -21,7 +21,7 @@ from typing import NoReturn
 import jax
 from absl import app, flags, logging
 
-from dal_jax.runtime import door, files, machine, preemption
+from dal_jax.runtime import configs, door, files, machine, preemption
 from dal_jax.runtime.errors import DivergedError, InputError, one_line
 
 _MOST_MEGAPIXELS = flags.DEFINE_float(
@@ -111,11 +111,29 @@ def _parse(argv: list[str]) -> list[str]:
         _leave_unread()
     except flags.Error as error:
         fail(_readable(str(error)))
+    try:
+        for name in flags.FLAGS:
+            check_flag(flags.FLAGS[name])
+    except InputError as error:
+        fail(str(error))
     if len(rest) > 1:
         fail(f"unexpected argument '{rest[1]}': a flag's value follows an equals sign, as in --out=DIR")
     if flags.FLAGS["verbosity"].using_default_value:
         flags.FLAGS.verbosity = logging.ERROR  # absl's default would print Orbax's every step
     return rest
+
+
+def check_flag(flag: flags.Flag) -> None:
+    """Refuse a number that no flag can have: absl lets NaN through any bounds, and infinity where there is none above.
+
+    Raises:
+      InputError: names the flag, the value and the bound.
+    """
+    if "." not in flag.name:  # fields of a configuration are checked with it: its rates may be wilder
+        configs.check_number(f"flag --{flag.name}", flag.value, _MOST)
+
+
+_MOST = 1e12  # metres, pixels, seconds, shares: what a flag counts stays below
 
 
 def _readable(message: str) -> str:

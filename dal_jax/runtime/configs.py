@@ -36,8 +36,30 @@ def cached_by_config(make: Callable[[Config], Made]) -> Callable[[Config], Made]
     return cached
 
 
+MOST_COUNT = 2**31 - 1
+"""Of a whole number: JAX counts in 32 bits."""
+
+MOST = 1e30
+"""Of any other number: float32 ends at 3e38, and squares are taken."""
+
+
+def check_number(name: str, value: Any, most: float = MOST) -> None:
+    """Refuse a number that no setting can have: NaN, infinity, beyond `MOST_COUNT` or `most`; anything else passes.
+
+    Every number of a configuration (`check_choices`) and of a binary's flags comes by here. Narrower bounds stand with
+    the setting.
+
+    Raises:
+      errors.InputError: names it, the value and the bound.
+    """
+    if isinstance(value, int) and not abs(value) <= MOST_COUNT:
+        raise InputError(f"{name} is {str(value)[:30]}: a whole number of at most {MOST_COUNT}")
+    if isinstance(value, float) and not abs(value) <= most:
+        raise InputError(f"{name} is {value}: a finite number of at most {most:g}")
+
+
 def check_choices(config: Any, name: str = "config") -> None:
-    """Refuse a value that is not among the `Literal` choices of its field, or no finite number, in nested ones too.
+    """Refuse a value that is not among the `Literal` choices of its field, or no possible number, in nested ones too.
 
     Raises:
       errors.InputError: names the field, the value and the choices.
@@ -48,8 +70,8 @@ def check_choices(config: Any, name: str = "config") -> None:
             check_choices(value, f"{name}.{field}")
         elif typing.get_origin(kind) is typing.Literal and value not in typing.get_args(kind):
             raise InputError(f"{name}.{field} is '{value}': one of {', '.join(map(str, typing.get_args(kind)))}")
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"{name}.{field} is {value}: a finite number")
+        for number in value if isinstance(value, tuple) else (value,):
+            check_number(f"{name}.{field}", number)
 
 
 def check_range(

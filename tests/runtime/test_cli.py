@@ -1,13 +1,16 @@
 """A binary's edge: the exit code and the one line for everything that can be wrong with its input."""
 
 import pathlib
+import runpy
 import signal
 import subprocess
 import sys
 
 import pytest
+from absl import flags
 
 from dal_jax.runtime import cli
+from dal_jax.runtime.errors import InputError
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _BINARY = '''"""Say how it ends.
@@ -132,3 +135,51 @@ def test_every_binary_says_what_ctrl_c_leaves():
     for path in (_ROOT / "experiments").glob("[a-z]*.py"):
         last = path.read_text().rstrip().splitlines()[-1].strip()
         assert (last == "cli.run(main)") == (path.stem not in goes_on), path.name
+
+
+# --- The numbers of every binary's flags ---
+
+_ODD = {
+    "nan": "nan",
+    "inf": "inf",
+    "-inf": "-inf",
+    "1e300": "1e300",
+    "2**70": str(2**70),
+    "negative": "-1",
+    "zero": "0",
+}
+_SIGNED = {("register", "pitch_deg")}  # degrees down, or up
+_MAY_BE_ZERO = _SIGNED | {
+    ("benchmark", "seconds"), ("benchmark", "patience_s"), ("calibrate", "depth_noise"), ("calibrate", "seed"),
+    ("prepare_data", "workers"), ("prepare_poses", "elevation_deg"), ("prepare_poses", "seed"),
+    ("register", "tolerance"), ("register", "joint_limits"), ("register", "holdout"), ("train_lifting", "seed"),
+    ("train_lifting", "checkpoint_seconds"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", sorted((_ROOT / "experiments").glob("[a-z]*.py")), ids=lambda path: path.stem)
+def test_every_number_of_a_binary_s_flags_is_bounded(path):
+    """Each refuses what is odd, in a line that names it, but for what stands in the tables above."""
+    before, text = set(flags.FLAGS), path.read_text()
+    runpy.run_path(str(path), run_name=path.stem)
+    new = set(flags.FLAGS) - before
+    own = {name: flags.FLAGS[name] for name in new if f'"{name}"' in text or name.partition(".")[0] == "config"}
+    for name in own:
+        delattr(flags.FLAGS, name)
+    numbers = {name: flag for name, flag in own.items() if "." not in name and flag.flag_type() in ("int", "float")}
+    for name, flag in numbers.items():
+        zero, negative = ((path.stem, name) in table for table in (_MAY_BE_ZERO, _SIGNED))
+        assert _accepted(flag) == {odd for odd, may in (("zero", zero), ("negative", negative)) if may}, name
+
+
+def _accepted(flag: flags.Flag) -> set[str]:
+    found, refused = set(), []
+    for name, text in _ODD.items():
+        try:
+            flag.parse(text)
+            cli.check_flag(flag)
+            found.add(name)
+        except (flags.IllegalFlagValueError, InputError) as error:
+            refused.append(str(error))
+    assert all(line.startswith(f"flag --{flag.name}") for line in refused)
+    return found

@@ -1,7 +1,6 @@
 """Damaged files into every public reader: read as finite numbers, or refused in one line; no crash, no hang.
 
-    python -m tests.trust.fuzz --inputs=100000 --out=benchmarks/fuzz.json     # in processes of their own, with limits
-    python -m tests.trust.fuzz --inputs=0 --binaries=500 --flags=500
+    python -m tests.trust.fuzz --inputs=100000 --binaries=500 --flags=500 --cases=FOLDER --out=benchmarks/trust.json
 
 Input number N of a reader is always the same: `--reader=NAME --number=N` writes it to --found and reads it again.
 """
@@ -29,14 +28,16 @@ from absl import flags
 
 from dal_jax.runtime import cli, door, files
 from dal_jax.runtime.errors import InputError
+from tests.trust import binaries
 from tests.trust.readers import ROOT, Read, readers, written
 
 _INPUTS = flags.DEFINE_integer("inputs", 1000, "Damaged files in all.", lower_bound=0)
 _BINARIES = flags.DEFINE_integer("binaries", 0, "Damaged files for binaries, which take seconds each.", lower_bound=0)
 _FLAGS = flags.DEFINE_integer("flags", 0, "Odd values for flags of binaries.", lower_bound=0)
+_CASES = flags.DEFINE_string("cases", None, "Folder of hand-made files, each for the binary that reads it.")
 _SECONDS = flags.DEFINE_float("seconds", 1e9, "Begin no further batch after this time.")
 _FOUND = flags.DEFINE_string("found", "fuzz_found", "Folder for files that did harm.")
-_OUT = flags.DEFINE_string("out", None, "Write the summary there, as JSON.")
+_OUT = flags.DEFINE_string("out", None, "Write the summary there, as JSON, beside what other runs have written.")
 _READER = flags.DEFINE_string("reader", None, "Of one input.")
 _NUMBER = flags.DEFINE_integer("number", 0, "Of one input, or the first of a batch.")
 _BATCH = flags.DEFINE_integer("batch", 0, "Read so many inputs in this process (used by the program itself).")
@@ -238,7 +239,7 @@ _A_BATCH = 2000
 
 def run(first: int, inputs: int, seconds: float) -> dict[str, Any]:
     """Read many inputs, in processes that may die; return the summary."""
-    began, number, harms = time.monotonic(), first, []
+    began, number, harms, done = time.monotonic(), first, [], {"harm": []}
     counts: collections.Counter[str] = collections.Counter()
     while number < first + inputs and time.monotonic() - began < seconds:
         size = min(_A_BATCH, first + inputs - number)
@@ -260,7 +261,9 @@ def run(first: int, inputs: int, seconds: float) -> dict[str, Any]:
             counts.update(ended)
             number += size
         print(f"{number} inputs, {len(harms)} did harm, {time.monotonic() - began:.0f} s", flush=True)
-    return {"inputs": number - first, "first": first, "readers": dict(sorted(counts.items())), "harm": harms}
+        done = {"inputs": number - first, "first": first, "of_each": dict(sorted(counts.items())), "harm": harms}
+        _kept("readers", done)
+    return done
 
 
 def keep(name: str, number: int, path: pathlib.Path) -> pathlib.Path:
@@ -283,19 +286,29 @@ def main(_: list[str]) -> None:
     if _BATCH.value:
         batch(_NUMBER.value, _BATCH.value)
         return
-    summary = run(_NUMBER.value, _INPUTS.value, _SECONDS.value) if _INPUTS.value else {}
-    if _BINARIES.value or _FLAGS.value:
-        from tests.trust import binaries
-
-        found = binaries.run(_BINARIES.value, _FLAGS.value, draw, keep)
-        summary |= found | {"harm": summary.get("harm", []) + found["harm"]}
-    if _OUT.value:
-        files.write_json(_OUT.value, summary)
-    print(f"{len(summary['harm'])} inputs did harm")
-    for one in summary["harm"]:
+    found = {}
+    if _INPUTS.value:
+        found["readers"] = run(_NUMBER.value, _INPUTS.value, _SECONDS.value)
+    if _BINARIES.value:
+        found["binaries"] = _kept("binaries", binaries.on_damaged_files(_BINARIES.value, draw, keep))
+    if _FLAGS.value:
+        found["flags"] = _kept("flags", binaries.with_odd_flags(_FLAGS.value))
+    if _CASES.value:
+        found["cases"] = _kept("cases", binaries.cases(pathlib.Path(_CASES.value).absolute()))
+    harms = [one for part in found.values() for one in part["harm"]]
+    print(f"{len(harms)} did harm")
+    for one in harms:
         print(json.dumps(one))
-    if summary["harm"]:
+    if harms:
         sys.exit(1)
+
+
+def _kept(part: str, found: dict[str, Any]) -> dict[str, Any]:
+    """Write a part of the summary; those of other runs stay."""
+    if _OUT.value:
+        path = pathlib.Path(_OUT.value)
+        files.write_json(path, (files.read_json(path) if path.exists() else {}) | {part: found}, 1)
+    return found
 
 
 if __name__ == "__main__":

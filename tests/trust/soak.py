@@ -1,11 +1,14 @@
-"""Disturb small runs of the whole loop: every one must end in the undisturbed history, or in one line.
+"""Disturb runs of the whole loop: every one must end in the undisturbed history, or in one line.
 
     python -m tests.trust.soak --workdir=runs/soak --out=benchmarks/soak.json
 
-Kills, flipped bits, truncated files, full disks (the system's limit on a file's size stands for them), two starts at
-once, SIGTERM. It takes hours on two cores; --seconds ends it sooner, and the summary says how much was done.
+Kills of runs of the demo's size, again and again until one ends. Of small runs: kills, flipped bits, truncated files,
+full disks, two starts at once, SIGTERM, learning rates of 1e30, and JAX's NaN checks. It takes hours on two cores;
+--seconds ends it sooner, and the summary says how much was done. The runs that nobody disturbs stay in --workdir: a
+later soak compares with them, too.
 """
 
+import collections
 import json
 import os
 import pathlib
@@ -29,17 +32,22 @@ _SECONDS = flags.DEFINE_float("seconds", 1e9, "Begin nothing new after this time
 _SEED = flags.DEFINE_integer("seed", 0, "Of every random choice.")
 _COUNTS = {
     kind: flags.DEFINE_integer(kind, count, f"How many {kind.replace('_', ' ')}.", lower_bound=0)
-    for kind, count in
-    {"sigterms": 5, "flipped_bits": 24, "truncations": 8, "full_disks": 3, "double_starts": 2, "kills": 50}.items()
+    for kind, count in {
+        "sigterms": 5, "flipped_bits": 24, "truncations": 8, "full_disks": 3, "double_starts": 2, "wild_rates": 2,
+        "nan_checks": 1, "small_kills": 50, "kills": 50,
+    }.items()
 }  # fmt: skip
 
 _SMALL = (
     "--config.synthetic=tiny", "--config.rounds=2", "--config.lifting.width=16", "--config.lifting.batch=4",
-    "--config.lifting.steps=200", "--config.lifting.steps_per_call=20", "--config.lifting_checkpoint_steps=100",
+    "--config.lifting.steps=200", "--config.lifting.steps_per_call=20", "--config.lifting_checkpoint_steps=20",
     "--config.regressor.width=4", "--config.regressor.batch=4", "--config.regressor.epochs=2",
     "--config.learning_checkpoint_steps=5", "--config.first.registration.steps=3",
     "--config.later.registration.steps=3",
 )  # fmt: skip
+_DEMO = ("--config.lifting_checkpoint_steps=500", "--config.learning_checkpoint_steps=100")  # the rest is its preset's
+_KILLS_A_RUN = {_SMALL: 2.0, _DEMO: 25.0}
+"""So many fall into the time that an undisturbed run takes. A start takes its time, too, so a run meets more."""
 
 Process = subprocess.Popen[str]
 
@@ -47,47 +55,52 @@ Process = subprocess.Popen[str]
 class Soak:
     """Runs of one configuration in folders of their own, and what is wrong with their ends."""
 
-    def __init__(self, root: pathlib.Path, seed: int):
-        """Make the folder; `seed` decides what happens when."""
-        self.root, self.random = root, random.Random(seed)
+    def __init__(self, root: pathlib.Path, data: pathlib.Path, config: tuple[str, ...], seed: int):
+        """Make the run that all others are compared with, in `root`, unless it is there; `seed` decides all chance."""
+        self.root, self.data, self.config, self.random = root, data, config, random.Random(seed)
+        self.went_on: collections.Counter[str] = collections.Counter()  # what killed runs said as they went on
+        self.ended = 0  # killed runs
         root.mkdir(parents=True, exist_ok=True)
-        self.history: Any = None
-        self.seconds = 60.0
+        output = "" if self.read("undisturbed") else self.end(self.start("undisturbed"))[1]
+        self.history = self.read("undisturbed")
+        if self.history is None:
+            raise RuntimeError(output)
+        rounds = json.loads((root / "undisturbed" / "history.json").read_text())
+        self.seconds = len(rounds) * rounds[-1]["seconds"]  # the last: the first compiles
+        print(f"{root}: a run takes {self.seconds:.0f} s", flush=True)
 
-    def start(self, name: str, prepare: Callable[[], None] | None = None) -> Process:
-        """Start a run, or go on with it; prepare: called in the new process."""
+    def start(self, name: str, *more: str, prepare: Callable[[], None] | None = None) -> Process:
+        """Start a run, or go on with it; more: flags; prepare: called in the new process."""
         command = [
             sys.executable, "-m", "experiments.deform_and_learn", f"--workdir={self.root / name}",
-            f"--data_dir={self.root / 'data'}", *_SMALL,
+            f"--data_dir={self.data}", *self.config, *more,
         ]  # fmt: skip
         return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=prepare
-        )
-
-    def undisturbed(self) -> None:
-        """Make the run that all others are compared with, twice: the second compiles nothing and is timed.
-
-        They stay where they are: a later soak in the same folder compares with them, too.
-        """
-        for name in ("first", "undisturbed"):
-            output = self.end(self.start(name))[1]
-            self.history = self.read(name)
-            if self.history is None:
-                raise RuntimeError(output)
-        rounds = json.loads((self.root / "undisturbed" / "history.json").read_text())
-        self.seconds = sum(one["seconds"] for one in rounds)
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=prepare,
+            start_new_session=True,
+        )  # fmt: skip
 
     def read(self, name: str) -> Any:
-        """Return a run's history without its times, None where there is none."""
+        """Return a run's history without its times, None where it has not ended."""
         path = self.root / name / "history.json"
-        if not path.exists():
+        if not (self.root / name / "scores.json").exists():
             return None
         return [{key: value for key, value in one.items() if key != "seconds"} for one in json.loads(path.read_text())]
 
     def end(self, child: Process) -> tuple[int, str]:
-        """Wait for the end; return exit code and output."""
-        output, _ = child.communicate(timeout=1800)
-        return child.returncode, output
+        """Wait for the end; return exit code and output.
+
+        Raises:
+          RuntimeError: a process that it has started lives on.
+        """
+        output, _ = child.communicate(timeout=7200)
+        for _ in range(100):
+            try:
+                os.killpg(child.pid, 0)
+            except ProcessLookupError:
+                return child.returncode, output
+            time.sleep(0.2)
+        raise RuntimeError(f"processes of {child.pid} live on: {output[-500:]}")
 
     def judge(self, name: str, child: Process) -> str:
         """Wait for the end; '' where it has the undisturbed history, the line where one says what is wrong.
@@ -103,57 +116,83 @@ class Soak:
             raise RuntimeError(f"{name}: exit code {code}, history {self.read(name)}: {output[-1500:]}")
         return ""
 
-    def wait(self, child: Process, least: float = 0.0) -> None:
-        """Wait for a random time of a run's length, or its end."""
-        until = time.monotonic() + self.random.uniform(least, max(self.seconds, least))
-        while time.monotonic() < until and child.poll() is None:
+    def wait_to_work(self, name: str, child: Process) -> None:
+        """Wait until a run has taken its folder, or its end."""
+        lock = self.root / name / ".lock"
+        while child.poll() is None and not (lock.exists() and f"process {child.pid} " in lock.read_text()):
             time.sleep(0.1)
 
-    def half_done(self, name: str) -> pathlib.Path:
-        """Return a copy of a run that was killed when it had two checkpoints; it is made once."""
-        made = self.root / "half_done"
-        while not made.exists():
-            child = self.start("half")
-            checkpoints = self.root / "half" / "checkpoints"
-            while child.poll() is None and len(list(checkpoints.glob("[0-9]*/checksums.json"))) < 2:
-                time.sleep(0.2)
-            time.sleep(self.random.uniform(0, self.seconds / 4))
+    def wait(self, child: Process, seconds: float) -> None:
+        """Wait for so long, or a run's end."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and child.poll() is None:
+            time.sleep(0.05)
+
+    def saved(self, name: str, least: int) -> pathlib.Path:
+        """Return the folder of a run that is killed as soon as it has so many checkpoints, made anew."""
+        folder = self.root / name
+        while True:
+            child = self.start(name)
+            sums = (folder / "checkpoints", "[0-9]*/checksums.json")
+            while (
+                child.poll() is None and max([int(one.parent.name) for one in sums[0].glob(sums[1])], default=0) < least
+            ):
+                time.sleep(0.02)
             child.kill()
-            child.wait()
-            if self.read("half") != self.history:
-                os.replace(self.root / "half", made)
-            else:
-                shutil.rmtree(self.root / "half")
-        shutil.copytree(made, self.root / name)
+            self.end(child)
+            if self.read(name) is None:
+                return folder
+            shutil.rmtree(folder)
+
+    def half_done(self, name: str) -> pathlib.Path:
+        """Return a copy of a run that was killed after two checkpoints in learning; it is made once."""
+        made = self.root / "half_done"
+        if not made.exists():
+            os.replace(self.saved("half", 13), made)  # ten of the lifter, one of the fits
+        shutil.copytree(made, self.root / name, dirs_exist_ok=True)
         return self.root / name
 
     # --- What is done to them, once each call; returns the line that was said, or '' ---
 
     def kill(self, name: str) -> str:
-        """Kill a run, or the same run again: it ends when the last is asked for."""
-        child = self.start("killed")
-        self.wait(child)
+        """Kill a run at a random moment, or the same run again. One that ends sooner is compared; the next begins."""
+        seconds = self.random.expovariate(_KILLS_A_RUN[self.config] / self.seconds)
+        while True:
+            child = self.start("killed")
+            self.wait_to_work("killed", child)
+            self.wait(child, seconds)
+            if child.poll() is None:
+                break
+            self._ends(child)
         child.kill()
-        child.wait()
-        said = child.stdout.read() if child.stdout is not None else ""
-        if "Traceback" in said:
+        _, said = self.end(child)
+        if "Traceback" in said or "error: " in said:
             raise RuntimeError(said)
-        if self.read("killed") == self.history:  # it was finished; the next begins anew
-            self.judge("killed", self.start("killed"))
-            shutil.rmtree(self.root / "killed")
+        self.went_on.update([line for line in said.splitlines() if line.startswith("resuming ")] or ["the beginning"])
         return ""
 
-    def last_kill(self) -> None:
-        """Let a killed run end."""
+    small_kill = kill
+
+    def last_kill(self, name: str) -> str:
+        """Let the run that was killed last end."""
         if (self.root / "killed").exists():
-            self.judge("killed", self.start("killed"))
+            self._ends(self.start("killed"))
+        return ""
+
+    def _ends(self, child: Process) -> None:
+        try:
+            if line := self.judge("killed", child):
+                raise RuntimeError(line)
+            self.ended += 1
+        finally:
+            shutil.rmtree(self.root / "killed")
 
     def sigterm(self, name: str) -> str:
         """SIGTERM at a random moment after training has begun; the same command goes on."""
         child = self.start(name)
         while child.poll() is None and not (self.root / name / "metrics.jsonl").exists():
             time.sleep(0.1)
-        self.wait(child)
+        self.wait(child, self.random.uniform(0, self.seconds))
         child.send_signal(signal.SIGTERM)
         code, output = self.end(child)
         if code or ("stopped by SIGTERM" not in output and self.read(name) != self.history):
@@ -182,15 +221,33 @@ class Soak:
         return self._damage(name, lambda content: content[: self.random.randrange(len(content))])
 
     def full_disk(self, name: str) -> str:
-        """No file may grow beyond some kilobytes; then the same command without that limit goes on."""
-        self.half_done(name)
-        most = self.random.choice((2_000, 20_000, 100_000))
-        limited = self.start(name, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)))
-        said = self.judge(name, limited)
-        if not said:
-            raise RuntimeError(f"{name}: {most} bytes a file were enough")
-        if left := self.judge(name, self.start(name)):
-            raise RuntimeError(f"{name}: {left}")
+        """A disk with little room (in memory); it grows, and the same command goes on.
+
+        Who may not mount one has the system's limit on the size of a file.
+        """
+        folder, room = self.root / name, self.random.choice((0, 20_000, 100_000))
+        folder.mkdir()
+        mounted = not subprocess.run(
+            ["mount", "-t", "tmpfs", "tmpfs", folder], capture_output=True, check=False
+        ).returncode
+        try:
+            self.half_done(name)
+            if mounted:
+                disk = os.statvfs(folder)
+                _resize(folder, (disk.f_blocks - disk.f_bfree) * disk.f_frsize + room)
+                limited = self.start(name)
+            else:
+                most = (room + 1000, room + 1000)
+                limited = self.start(name, prepare=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, most))
+            if not (said := self.judge(name, limited)):
+                raise RuntimeError(f"{name}: a room of {room} bytes was enough")
+            if mounted:
+                _resize(folder, 1 << 30)
+            if left := self.judge(name, self.start(name)):
+                raise RuntimeError(f"{name}: {left}")
+        finally:
+            if mounted:
+                subprocess.run(["umount", folder], check=True)
         return said
 
     def double_start(self, name: str) -> str:
@@ -201,35 +258,71 @@ class Soak:
             raise RuntimeError(f"{name}: {said}")
         return max(said)
 
+    def wild_rate(self, name: str) -> str:
+        """A learning rate of 1e30, of the lifter and the regressor in turn, and then the usual one."""
+        part, least = (("lifting", 1), ("regressor", 11))[name.endswith("1")]
+        self.saved(name, least)
+        code, output = self.end(self.start(name, f"--config.{part}.learning_rate=1e30"))
+        said = [line for line in output.splitlines() if line.startswith("error: ")]
+        if code != cli.DIVERGED or len(said) != 1 or "Traceback" in output:
+            raise RuntimeError(f"{name}: exit code {code}: {output[-1500:]}")
+        if left := self.judge(name, self.start(name)):
+            raise RuntimeError(f"{name}: {left}")
+        return said[0]
+
+    def nan_check(self, name: str) -> str:
+        """Both rounds with JAX's NaN checks."""
+        return self.judge(name, self.start(name, "--debug_nans"))
+
+
+def _resize(folder: pathlib.Path, size: int) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={-(-size // 4096) * 4096}", folder], check=True)
+
 
 def main(_: list[str]) -> None:
     """Do everything, and write what came of it as it goes."""
-    began, soak = time.monotonic(), Soak(pathlib.Path(_WORKDIR.value).absolute(), _SEED.value)
-    soak.undisturbed()
-    summary: dict[str, Any] = {"undisturbed_seconds": round(soak.seconds, 1)}
-    for kind, count in _COUNTS.items():
-        said: list[str] = []
-        same = wrong = 0
-        for number in range(count.value):
+    began, root = time.monotonic(), pathlib.Path(_WORKDIR.value).absolute()
+    summary: dict[str, Any] = {}
+    soaks: dict[tuple[str, ...], Soak] = {}
+    for kind, count in ((kind, count.value) for kind, count in _COUNTS.items() if count.value):
+        config = _DEMO if kind == "kills" else _SMALL
+        if config not in soaks:
+            soaks[config] = Soak(root / ("demo" if config is _DEMO else "small"), root / "data", config, _SEED.value)
+        soak = soaks[config]
+        done: dict[str, Any] = {"asked": count, "as_promised": 0, "wrong": [], "one_line": []}
+        summary[kind] = done | {"seconds_of_a_run": round(soak.seconds)}
+        for number in range(count):
             if time.monotonic() - began > _SECONDS.value:
                 break
-            name = f"{kind}_{number}"
-            try:
-                line = getattr(soak, kind.removesuffix("s"))(name)
-                said += [line.replace(str(soak.root), "WORKDIR")] * bool(line)
-                same += not line
-            except RuntimeError as error:
-                wrong += 1
-                print(f"WRONG: {kind} {number}: {error}", flush=True)
-            shutil.rmtree(soak.root / name, ignore_errors=True)
-            print(f"{kind} {number}: {time.monotonic() - began:.0f} s; {same} same, {wrong} wrong", flush=True)
-            summary[kind] = {"asked": count.value, "undisturbed_history": same, "wrong": wrong, "one_line": said}
-            if _OUT.value:
-                files.write_json(_OUT.value, summary)
-    soak.last_kill()
+            done["as_promised"] += _attack(soak, getattr(soak, kind.removesuffix("s")), f"{kind}_{number}", done)
+            print(f"{kind} {number}: {time.monotonic() - began:.0f} s; {len(done['wrong'])} wrong", flush=True)
+            _write(summary, kind, done)
+        if kind.endswith("kills"):
+            _attack(soak, soak.last_kill, "the last kill", done)
+            done |= {"runs_that_ended": soak.ended, "went_on_from": dict(soak.went_on)}
+        _write(summary, kind, done)
     print(json.dumps(summary, indent=1))
-    if any(one["wrong"] for one in summary.values() if isinstance(one, dict)):
+    if any(one["wrong"] for one in summary.values()):
         sys.exit(1)
+
+
+def _attack(soak: Soak, attack: Callable[[str], str], name: str, done: dict[str, Any]) -> bool:
+    try:
+        if line := attack(name):
+            done["one_line"].append(line.replace(str(soak.root), "WORKDIR"))
+        return True
+    except RuntimeError as error:
+        done["wrong"].append(f"{name}: {error}")
+        print(f"WRONG: {name}: {error}", flush=True)
+        return False
+    finally:
+        shutil.rmtree(soak.root / name, ignore_errors=True)
+
+
+def _write(summary: dict[str, Any], kind: str, done: dict[str, Any]) -> None:
+    summary[kind] |= done
+    if _OUT.value:
+        files.write_json(_OUT.value, summary)
 
 
 if __name__ == "__main__":
