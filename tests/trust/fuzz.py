@@ -234,7 +234,7 @@ def batch(number: int, count: int, only: str | None = None) -> None:
     print(json.dumps({"counts": counts}), flush=True)
 
 
-_A_BATCH = 2000
+_A_BATCH = 10_000  # a process takes seconds to import what it reads with
 
 
 def run(first: int, inputs: int, seconds: float) -> dict[str, Any]:
