@@ -42,7 +42,7 @@ def read(path: str | os.PathLike[str]) -> PoseFile:
     for name in ("joints", "unit"):
         if name not in fields:
             raise InputError(f"{path}: no field '{name}'")
-    joints, unit = fields["joints"], " ".join(fields["unit"].astype(str).ravel().tolist())
+    joints, unit = fields["joints"], " ".join(_text(fields["unit"]).ravel().tolist())
     if unit not in UNITS:
         raise InputError(f"{path}: unit is '{unit}', not one of {', '.join(UNITS)}")
     if joints.ndim != 3 or joints.shape[1:] != (17, 3) or not len(joints):
@@ -58,13 +58,18 @@ def read(path: str | os.PathLike[str]) -> PoseFile:
     return PoseFile(
         joints.astype(np.float32),
         unit,
-        None if action is None else action.astype(str),
+        None if action is None else _text(action),
         _four_numbers(path, "box_px", fields.get("box_px"), len(joints), positive=slice(2, 4)),
         _four_numbers(path, "intrinsics_px", fields.get("intrinsics_px"), len(joints), positive=slice(0, 2)),
     )
 
 
 _FIELDS = ("joints", "unit", "action", "box_px", "intrinsics_px")
+
+
+def _text(values: np.ndarray) -> np.ndarray:
+    """Return words, also where they are bytes; NumPy alone takes those for ASCII, and raises."""
+    return np.char.decode(values, "utf-8", "replace") if values.dtype.kind == "S" else values.astype(str)
 
 
 def _four_numbers(path, name: str, values: np.ndarray | None, count: int, positive: slice) -> np.ndarray | None:

@@ -2,10 +2,10 @@
 
     python -m tests.trust.soak --workdir=runs/soak --out=benchmarks/soak.json
 
-Kills of runs of the demo's size, again and again until one ends. Of small runs: kills, flipped bits, truncated files,
-full disks, two starts at once, SIGTERM, learning rates of 1e30, and JAX's NaN checks. It takes hours on two cores;
---seconds ends it sooner, and the summary says how much was done. The runs that nobody disturbs stay in --workdir: a
-later soak compares with them, too.
+Runs are killed again and again until one ends; while they are dead, bits of their files are flipped, and files cut.
+Others meet a full disk, another process in their folder, SIGTERM, learning rates of 1e30, JAX's NaN checks. All of it
+takes hours on two cores; --seconds ends it sooner, and the summary says how much was done. The runs that nobody
+disturbs stay in --workdir: a later soak compares with them, too.
 """
 
 import collections
@@ -32,21 +32,22 @@ _SECONDS = flags.DEFINE_float("seconds", 1e9, "Begin nothing new after this time
 _SEED = flags.DEFINE_integer("seed", 0, "Of every random choice.")
 _COUNTS = {
     kind: flags.DEFINE_integer(kind, count, f"How many {kind.replace('_', ' ')}.", lower_bound=0)
-    for kind, count in {
-        "sigterms": 5, "flipped_bits": 24, "truncations": 8, "full_disks": 3, "double_starts": 2, "wild_rates": 2,
-        "nan_checks": 1, "small_kills": 50, "kills": 50,
-    }.items()
+    for kind, count in
+    {"kills": 50, "sigterms": 5, "full_disks": 3, "double_starts": 2, "wild_rates": 2, "nan_checks": 1}.items()
 }  # fmt: skip
+_FLIPPED = flags.DEFINE_integer("flipped_bits", 24, "Kills after which a bit is flipped.", lower_bound=0)
+_CUT = flags.DEFINE_integer("truncations", 8, "Kills after which a file is cut.", lower_bound=0)
+_KILLED = flags.DEFINE_enum("killed", "demo", ["demo", "small"], "Size of the runs that are killed; the rest is small.")
 
 _SMALL = (
     "--config.synthetic=tiny", "--config.rounds=2", "--config.lifting.width=16", "--config.lifting.batch=4",
     "--config.lifting.steps=200", "--config.lifting.steps_per_call=20", "--config.lifting_checkpoint_steps=20",
     "--config.regressor.width=4", "--config.regressor.batch=4", "--config.regressor.epochs=2",
-    "--config.learning_checkpoint_steps=5", "--config.first.registration.steps=3",
+    "--config.regressor.depth=14", "--config.learning_checkpoint_steps=5", "--config.first.registration.steps=3",
     "--config.later.registration.steps=3",
 )  # fmt: skip
 _DEMO = ("--config.lifting_checkpoint_steps=500", "--config.learning_checkpoint_steps=100")  # the rest is its preset's
-_KILLS_A_RUN = {_SMALL: 2.0, _DEMO: 25.0}
+_KILLS_A_RUN = {_SMALL: 5.0, _DEMO: 25.0}
 """So many fall into the time that an undisturbed run takes. A start takes its time, too, so a run meets more."""
 
 Process = subprocess.Popen[str]
@@ -60,6 +61,7 @@ class Soak:
         self.root, self.data, self.config, self.random = root, data, config, random.Random(seed)
         self.went_on: collections.Counter[str] = collections.Counter()  # what killed runs said as they went on
         self.ended = 0  # killed runs
+        self.refused: list[str] = []  # what their damage came to
         root.mkdir(parents=True, exist_ok=True)
         output = "" if self.read("undisturbed") else self.end(self.start("undisturbed"))[1]
         self.history = self.read("undisturbed")
@@ -77,7 +79,7 @@ class Soak:
         ]  # fmt: skip
         return subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=prepare,
-            start_new_session=True,
+            process_group=0,
         )  # fmt: skip
 
     def read(self, name: str) -> Any:
@@ -156,22 +158,45 @@ class Soak:
 
     def kill(self, name: str) -> str:
         """Kill a run at a random moment, or the same run again. One that ends sooner is compared; the next begins."""
-        seconds = self.random.expovariate(_KILLS_A_RUN[self.config] / self.seconds)
         while True:
             child = self.start("killed")
             self.wait_to_work("killed", child)
-            self.wait(child, seconds)
+            self.wait(child, self.random.expovariate(_KILLS_A_RUN[self.config] / self.seconds))
             if child.poll() is None:
                 break
             self._ends(child)
         child.kill()
         _, said = self.end(child)
-        if "Traceback" in said or "error: " in said:
-            raise RuntimeError(said)
-        self.went_on.update([line for line in said.splitlines() if line.startswith("resuming ")] or ["the beginning"])
-        return ""
+        lines = [line for line in said.splitlines() if line.startswith(("error: ", "warning: "))]
+        if "Traceback" in said:
+            raise RuntimeError(said[-1500:])
+        if resumed := [line for line in said.splitlines() if line.startswith("resuming ")]:
+            shutil.rmtree(self.root / "whole", ignore_errors=True)  # all that the folder holds has been read
+        self.went_on.update(resumed or ["the beginning"])
+        return " | ".join(lines)
 
-    small_kill = kill
+    def flipped_bit(self, name: str) -> str:
+        """Flip a bit of a random file of the killed run, most often of a checkpoint's."""
+
+        def flip(content: bytearray) -> bytearray:
+            content[self.random.randrange(len(content))] ^= 1 << self.random.randrange(8)
+            return content
+
+        return self._damage(flip)
+
+    def truncation(self, name: str) -> str:
+        """Cut a random file of the killed run."""
+        return self._damage(lambda content: content[: self.random.randrange(len(content))])
+
+    def _damage(self, change: Callable[[bytearray], bytearray]) -> str:
+        folder, whole = self.root / "killed", self.root / "whole"
+        paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size]
+        saved = [path for path in paths if "checkpoints" in path.parts]
+        path = self.random.choice(saved if saved and self.random.random() < 0.75 else paths)
+        if not whole.exists():
+            shutil.copytree(folder, whole)
+        path.write_bytes(change(bytearray(path.read_bytes())))
+        return ""
 
     def last_kill(self, name: str) -> str:
         """Let the run that was killed last end."""
@@ -180,12 +205,22 @@ class Soak:
         return ""
 
     def _ends(self, child: Process) -> None:
+        """Compare a killed run that has ended; where a line has refused its damage, the damage is undone instead."""
+        folder, whole = self.root / "killed", self.root / "whole"
         try:
             if line := self.judge("killed", child):
-                raise RuntimeError(line)
+                if not whole.exists():
+                    raise RuntimeError(line)
+                self.refused.append(line.replace(str(self.root), "WORKDIR"))
+                shutil.rmtree(folder)
+                os.replace(whole, folder)
+                return
             self.ended += 1
-        finally:
-            shutil.rmtree(self.root / "killed")
+        except RuntimeError:
+            shutil.rmtree(folder)
+            raise
+        shutil.rmtree(folder)
+        shutil.rmtree(whole, ignore_errors=True)
 
     def sigterm(self, name: str) -> str:
         """SIGTERM at a random moment after training has begun; the same command goes on."""
@@ -198,27 +233,6 @@ class Soak:
         if code or ("stopped by SIGTERM" not in output and self.read(name) != self.history):
             raise RuntimeError(f"{name}: exit code {code}: {output[-1500:]}")
         return self.judge(name, self.start(name))
-
-    def _damage(self, name: str, change: Callable[[bytearray], bytearray]) -> str:
-        folder = self.half_done(name)
-        paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size]
-        saved = [path for path in paths if "checkpoints" in path.parts]
-        path = self.random.choice(saved if self.random.random() < 0.75 else paths)
-        path.write_bytes(change(bytearray(path.read_bytes())))
-        return self.judge(name, self.start(name))
-
-    def flipped_bit(self, name: str) -> str:
-        """One bit of a random file, most often of a checkpoint's."""
-
-        def flip(content: bytearray) -> bytearray:
-            content[self.random.randrange(len(content))] ^= 1 << self.random.randrange(8)
-            return content
-
-        return self._damage(name, flip)
-
-    def truncation(self, name: str) -> str:
-        """A random file is cut."""
-        return self._damage(name, lambda content: content[: self.random.randrange(len(content))])
 
     def full_disk(self, name: str) -> str:
         """A disk with little room (in memory); it grows, and the same command goes on.
@@ -283,23 +297,30 @@ def main(_: list[str]) -> None:
     """Do everything, and write what came of it as it goes."""
     began, root = time.monotonic(), pathlib.Path(_WORKDIR.value).absolute()
     summary: dict[str, Any] = {}
-    soaks: dict[tuple[str, ...], Soak] = {}
+    soaks: dict[str, Soak] = {}
     for kind, count in ((kind, count.value) for kind, count in _COUNTS.items() if count.value):
-        config = _DEMO if kind == "kills" else _SMALL
-        if config not in soaks:
-            soaks[config] = Soak(root / ("demo" if config is _DEMO else "small"), root / "data", config, _SEED.value)
-        soak = soaks[config]
+        size = _KILLED.value if kind == "kills" else "small"
+        if size not in soaks:
+            config = {"small": _SMALL, "demo": _DEMO}[size]
+            soaks[size] = Soak(root / size, root / "data", config, _SEED.value)
+        soak = soaks[size]
         done: dict[str, Any] = {"asked": count, "as_promised": 0, "wrong": [], "one_line": []}
-        summary[kind] = done | {"seconds_of_a_run": round(soak.seconds)}
-        for number in range(count):
+        summary[kind] = {"size": size, "seconds_of_a_run": round(soak.seconds)} | done
+        after = ["flipped_bit"] * _FLIPPED.value + ["truncation"] * _CUT.value if kind == "kills" else []
+        after = random.Random(_SEED.value).sample(after + [""] * max(0, count - len(after)), count)
+        for number, damage in enumerate(after):
             if time.monotonic() - began > _SECONDS.value:
                 break
             done["as_promised"] += _attack(soak, getattr(soak, kind.removesuffix("s")), f"{kind}_{number}", done)
+            if damage:
+                getattr(soak, damage)(f"{damage}_{number}")
+                done[damage] = done.get(damage, 0) + 1
             print(f"{kind} {number}: {time.monotonic() - began:.0f} s; {len(done['wrong'])} wrong", flush=True)
             _write(summary, kind, done)
-        if kind.endswith("kills"):
-            _attack(soak, soak.last_kill, "the last kill", done)
-            done |= {"runs_that_ended": soak.ended, "went_on_from": dict(soak.went_on)}
+        if kind == "kills":
+            while (soak.root / "killed").exists():
+                _attack(soak, soak.last_kill, "the last kill", done)
+            done |= {"runs_that_ended": soak.ended, "went_on_from": dict(soak.went_on), "refused": soak.refused}
         _write(summary, kind, done)
     print(json.dumps(summary, indent=1))
     if any(one["wrong"] for one in summary.values()):
