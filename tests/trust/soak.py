@@ -9,13 +9,17 @@ disturbs stay in --workdir: a later soak compares with them, too.
 """
 
 import collections
+import importlib
+import itertools
 import json
+import multiprocessing
+import multiprocessing.context
 import os
 import pathlib
 import random
 import resource
+import runpy
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -47,10 +51,11 @@ _SMALL = (
     "--config.later.registration.steps=3",
 )  # fmt: skip
 _DEMO = ("--config.lifting_checkpoint_steps=500", "--config.learning_checkpoint_steps=100")  # the rest is its preset's
-_KILLS_A_RUN = {_SMALL: 5.0, _DEMO: 25.0}
+_KILLS_A_RUN = {_SMALL: 10.0, _DEMO: 25.0}
 """So many fall into the time that an undisturbed run takes. A start takes its time, too, so a run meets more."""
 
-Process = subprocess.Popen[str]
+_FORK = multiprocessing.get_context("fork")
+Process = multiprocessing.context.ForkProcess
 
 
 class Soak:
@@ -60,6 +65,7 @@ class Soak:
         """Make the run that all others are compared with, in `root`, unless it is there; `seed` decides all chance."""
         self.root, self.data, self.config, self.random = root, data, config, random.Random(seed)
         self.went_on: collections.Counter[str] = collections.Counter()  # what killed runs said as they went on
+        self.number = itertools.count()
         self.ended = 0  # killed runs
         self.refused: list[str] = []  # what their damage came to
         root.mkdir(parents=True, exist_ok=True)
@@ -72,15 +78,15 @@ class Soak:
         print(f"{root}: a run takes {self.seconds:.0f} s", flush=True)
 
     def start(self, name: str, *more: str, prepare: Callable[[], None] | None = None) -> Process:
-        """Start a run, or go on with it; more: flags; prepare: called in the new process."""
-        command = [
-            sys.executable, "-m", "experiments.deform_and_learn", f"--workdir={self.root / name}",
-            f"--data_dir={self.data}", *self.config, *more,
-        ]  # fmt: skip
-        return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=prepare,
-            process_group=0,
-        )  # fmt: skip
+        """Start a run, or go on with it; more: flags; prepare: called in the new process.
+
+        It is forked from this process, which has imported what it imports, and started nothing.
+        """
+        argv = [f"--workdir={self.root / name}", f"--data_dir={self.data}", *self.config, *more]
+        output = self.root / f"{name}.{next(self.number)}.txt"
+        child = _FORK.Process(target=_loop, args=(argv, output, prepare), name=str(output))
+        child.start()
+        return child
 
     def read(self, name: str) -> Any:
         """Return a run's history without its times, None where it has not ended."""
@@ -95,12 +101,15 @@ class Soak:
         Raises:
           RuntimeError: a process that it has started lives on.
         """
-        output, _ = child.communicate(timeout=7200)
+        child.join()
+        path = pathlib.Path(child.name)
+        output, code = path.read_text(errors="replace") if path.exists() else "", child.exitcode
+        path.unlink(missing_ok=True)
         for _ in range(100):
             try:
                 os.killpg(child.pid, 0)
             except ProcessLookupError:
-                return child.returncode, output
+                return code or 0, output
             time.sleep(0.2)
         raise RuntimeError(f"processes of {child.pid} live on: {output[-500:]}")
 
@@ -121,13 +130,13 @@ class Soak:
     def wait_to_work(self, name: str, child: Process) -> None:
         """Wait until a run has taken its folder, or its end."""
         lock = self.root / name / ".lock"
-        while child.poll() is None and not (lock.exists() and f"process {child.pid} " in lock.read_text()):
+        while child.is_alive() and not (lock.exists() and f"process {child.pid} " in lock.read_text()):
             time.sleep(0.1)
 
     def wait(self, child: Process, seconds: float) -> None:
         """Wait for so long, or a run's end."""
         until = time.monotonic() + seconds
-        while time.monotonic() < until and child.poll() is None:
+        while time.monotonic() < until and child.is_alive():
             time.sleep(0.05)
 
     def saved(self, name: str, least: int) -> pathlib.Path:
@@ -136,9 +145,7 @@ class Soak:
         while True:
             child = self.start(name)
             sums = (folder / "checkpoints", "[0-9]*/checksums.json")
-            while (
-                child.poll() is None and max([int(one.parent.name) for one in sums[0].glob(sums[1])], default=0) < least
-            ):
+            while child.is_alive() and max([int(one.parent.name) for one in sums[0].glob(sums[1])], default=0) < least:
                 time.sleep(0.02)
             child.kill()
             self.end(child)
@@ -162,7 +169,7 @@ class Soak:
             child = self.start("killed")
             self.wait_to_work("killed", child)
             self.wait(child, self.random.expovariate(_KILLS_A_RUN[self.config] / self.seconds))
-            if child.poll() is None:
+            if child.is_alive():
                 break
             self._ends(child)
         child.kill()
@@ -225,10 +232,10 @@ class Soak:
     def sigterm(self, name: str) -> str:
         """SIGTERM at a random moment after training has begun; the same command goes on."""
         child = self.start(name)
-        while child.poll() is None and not (self.root / name / "metrics.jsonl").exists():
+        while child.is_alive() and not (self.root / name / "metrics.jsonl").exists():
             time.sleep(0.1)
         self.wait(child, self.random.uniform(0, self.seconds))
-        child.send_signal(signal.SIGTERM)
+        child.terminate()
         code, output = self.end(child)
         if code or ("stopped by SIGTERM" not in output and self.read(name) != self.history):
             raise RuntimeError(f"{name}: exit code {code}: {output[-1500:]}")
@@ -289,6 +296,19 @@ class Soak:
         return self.judge(name, self.start(name, "--debug_nans"))
 
 
+def _loop(argv: list[str], output: pathlib.Path, prepare: Callable[[], None] | None) -> None:
+    os.setpgid(0, 0)
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    for flag in flags.FLAGS.get_flags_for_module(sys.modules[__name__]):
+        delattr(flags.FLAGS, flag.name)
+    if prepare:
+        prepare()
+    sys.argv = ["deform_and_learn", *argv]
+    runpy.run_module("experiments.deform_and_learn", run_name="__main__", alter_sys=True)
+
+
 def _resize(folder: pathlib.Path, size: int) -> None:
     subprocess.run(["mount", "-o", f"remount,size={-(-size // 4096) * 4096}", folder], check=True)
 
@@ -296,6 +316,7 @@ def _resize(folder: pathlib.Path, size: int) -> None:
 def main(_: list[str]) -> None:
     """Do everything, and write what came of it as it goes."""
     began, root = time.monotonic(), pathlib.Path(_WORKDIR.value).absolute()
+    importlib.import_module("dal_jax.loop.run")  # once, for all processes that are forked
     summary: dict[str, Any] = {}
     soaks: dict[str, Soak] = {}
     for kind, count in ((kind, count.value) for kind, count in _COUNTS.items() if count.value):
