@@ -5,7 +5,8 @@
     Pose2Sim, Anipose        TOML, a table a camera; fish eyes are refused
     OpenCV's YAML            `K_NAME`, `dist_NAME`, `Rot_NAME` or `R_NAME`, `T_NAME` (EasyMocap's names), in a file or
                              in the `.yml` files of a folder
-    Human3.6M                JSON {intrinsics, extrinsics} of its four cameras; FILE:S1 names the subject
+    Human3.6M                the release's metadata.xml, or JSON {intrinsics, extrinsics} of its four cameras; FILE:S1
+                             names the subject
 
 A file is recognised by its content. Lengths become metres: Qualisys and Human3.6M have millimetres, and so has a
 file whose cameras would else stand more than 100 m apart (Anipose has the unit of its board).
@@ -25,6 +26,7 @@ from absl import logging
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
+from dal_jax.observations import human36m_cameras
 from dal_jax.runtime import files
 from dal_jax.runtime.errors import InputError
 
@@ -122,13 +124,13 @@ def _read(path: pathlib.Path, subject: str | None) -> Iterator[Camera]:
         content = files.read_json(path)
         return _human36m(path, content, subject) if isinstance(content, dict) else _own(path, content)
     if start == "<":
-        return _qualisys(path, text)
+        return _release(path, subject) if "<w0>" in text else _qualisys(path, text)
     if "opencv-matrix" in text:
         return _opencv(path, [text])
     try:
         return _toml(path, tomllib.loads(text))
     except (tomllib.TOMLDecodeError, RecursionError):
-        known = "our JSON, Qualisys' QCA, Pose2Sim's or Anipose's TOML, OpenCV's YAML, Human3.6M's JSON"
+        known = "our JSON, Qualisys' QCA, Pose2Sim's or Anipose's TOML, OpenCV's YAML, Human3.6M's metadata.xml or JSON"
         raise InputError(f"{path}: holds no cameras as {known}") from None
 
 
@@ -200,6 +202,23 @@ def _human36m(path: pathlib.Path, content: dict, subject: str | None) -> Iterato
         translation = _array(where, "t", _field(where, entry, "t"), (3,)) / 1000.0
         matrix, bent = (_field(where, lens, field) for field in ("calibration_matrix", "distortion"))
         yield _camera(where, name, matrix, bent, _field(where, entry, "R"), translation)
+
+
+def _release(path: pathlib.Path, subject: str | None) -> Iterator[Camera]:
+    """Yield the cameras of Human3.6M's metadata.xml.
+
+    The release's lenses bend along the tangent by half of what OpenCV's do with the same numbers: at the border of a
+    picture that is 0.2 px, which everybody neglects who takes them for OpenCV's.
+    """
+    lenses, placed = human36m_cameras.read_metadata(path)
+    subjects = sorted({name for name, _ in placed}, key=lambda name: int(name[1:]))
+    if subject not in subjects:
+        raise InputError(f"{path}: name the subject, as in {path}:S1; there is {', '.join(subjects)}")
+    for name, lens in lenses.items():
+        (fx, fy), (cx, cy), stands = lens.focal_px, lens.centre_px, placed[subject, name]
+        bent = [*lens.radial[:2], *lens.tangential, lens.radial[2]]
+        matrix, where = [[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]], f"{path}: {subject}, camera {name}"
+        yield _camera(where, name, matrix, bent, stands[:, :3], stands[:, 3] / 1000.0)
 
 
 def _toml(path: pathlib.Path, content: dict) -> Iterator[Camera]:

@@ -40,14 +40,13 @@ def readers() -> dict[str, Reader]:
     import scipy.io
 
     from dal_jax.body.formats import array_pickle, gltf_file, load, rig
-    from dal_jax.data.human36m import cameras
     from dal_jax.data.motions import collection
     from dal_jax.evaluation import pose_files as scored
     from dal_jax.fits import file as fits_file
     from dal_jax.lifting import folder as lifter_folder, poses, training
     from dal_jax.lifting.config import Config as LifterConfig
     from dal_jax.loop import prediction
-    from dal_jax.observations import chart, detections, iuv, mat_file, photographs
+    from dal_jax.observations import chart, detections, human36m_cameras as cameras, iuv, mat_file, photographs
     from dal_jax.observations.annotations import read_annotations
     from dal_jax.regressor import pretrained
     from dal_jax.runtime import metric_log

@@ -14,13 +14,12 @@ from jaxtyping import Array, Float, Int
 from dal_jax.body import skinning, triangles
 from dal_jax.body.formats import carry_over, load
 from dal_jax.body.template import Template
-from dal_jax.data.human36m import cameras
-from dal_jax.data.human36m.cameras import Lens
 from dal_jax.data.human36m.densepose import Dense
 from dal_jax.data.human36m.release import FRAMES_PER_SECOND, Sequence
 from dal_jax.data.motions import smpl_motion
 from dal_jax.data.visible_points import Points, exact_points, pixel_grid_px
-from dal_jax.observations import person
+from dal_jax.observations import human36m_cameras as cameras, person
+from dal_jax.observations.human36m_cameras import Lens
 from dal_jax.observations.person import Rejected
 from dal_jax.runtime.errors import InputError
 from dal_jax.viewing.raycast import Hits, Scene

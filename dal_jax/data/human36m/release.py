@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from dal_jax.data.human36m import cameras
+from dal_jax.observations import human36m_cameras as cameras
 from dal_jax.runtime.errors import InputError, needs_extra
 
 JOINTS = 32

@@ -13,13 +13,13 @@ from jaxtyping import Float, Int, UInt8
 
 from dal_jax.data import schema
 from dal_jax.data.files import Files
-from dal_jax.data.human36m import cameras, densepose, mosh, release
-from dal_jax.data.human36m.cameras import Extrinsics, Lens
+from dal_jax.data.human36m import densepose, mosh, release
 from dal_jax.data.human36m.densepose import Dense
 from dal_jax.data.human36m.mosh import SubjectBodies
 from dal_jax.data.human36m.release import Sequence
 from dal_jax.data.source import Example, Item
-from dal_jax.observations import photographs, video
+from dal_jax.observations import human36m_cameras as cameras, photographs, video
+from dal_jax.observations.human36m_cameras import Extrinsics, Lens
 from dal_jax.observations.person import Rejected
 from dal_jax.runtime.errors import InputError
 

@@ -9,8 +9,9 @@ from cdflib import cdfwrite
 from scipy.spatial.transform import Rotation
 
 from dal_jax.body.formats import load
-from dal_jax.data.human36m import cameras, release
+from dal_jax.data.human36m import release
 from dal_jax.data.motions import smpl_motion
+from dal_jax.observations import human36m_cameras as cameras
 
 FRAMES = 11
 SIZE = (1000, 1002)  # width, height of camera 54138969's videos

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from dal_jax.body.formats import load
-from dal_jax.data.human36m import cameras, mosh
+from dal_jax.data.human36m import mosh
 from dal_jax.data.human36m.mosh import SubjectBodies
 from dal_jax.data.human36m.release import Sequence
 from dal_jax.data.motions import smpl_motion
-from dal_jax.observations import person
+from dal_jax.observations import human36m_cameras as cameras, person
 from dal_jax.runtime.errors import InputError
 from tests.body import made_up, smpl_files
 from tests.data.human36m import release

@@ -14,10 +14,11 @@ from scipy.spatial.transform import Rotation
 
 from dal_jax.body.formats import load
 from dal_jax.data.files import Files
-from dal_jax.data.human36m import cameras, mosh, release
+from dal_jax.data.human36m import mosh, release
 from dal_jax.data.human36m.source import Human36m
 from dal_jax.data.people import load_people, load_truth
 from dal_jax.data.preparing import prepare
+from dal_jax.observations import human36m_cameras as cameras
 from dal_jax.runtime.errors import InputError
 from tests.data.human36m import release as release_lib
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dal_jax.data.human36m import cameras
+from dal_jax.observations import cameras_file, human36m_cameras as cameras
 from dal_jax.runtime.errors import InputError
 from tests.data.human36m import release
 
@@ -99,3 +99,17 @@ def test_a_damaged_file_is_one_line(tmp_path, damage, message):
         cameras.read_metadata(path)
     assert str(caught.value).startswith(f"{path}: ") and message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_subjects_cameras_stand_where_the_release_has_them(tmp_path):
+    """In metres; a point is where the release's lens has it, but for what OpenCV's bends more along the tangent."""
+    path = release.write_metadata(tmp_path / "metadata.xml")
+    lenses, placed = cameras.read_metadata(path)
+    points_mm = np.random.default_rng(1).uniform([-800, -800, 0], [800, 800, 1800], (20, 3))
+    found = cameras_file.read(f"{path}:S5")
+    assert [one.name for one in found] == list(cameras.NAMES)
+    for one in found:
+        expected = lenses[one.name].project(cameras.to_camera(placed["S5", one.name], points_mm))
+        np.testing.assert_allclose(one.project(points_mm / 1000), expected, atol=0.2)
+    with pytest.raises(InputError, match=r"name the subject, as in .*metadata.xml:S1; there is S1, S2"):
+        cameras_file.read(path)
