@@ -215,20 +215,18 @@ def _real_rows(folder: pathlib.Path) -> Iterator[results.Row]:
     spread = float(np.max(bones.std(axis=0) / bones.mean(axis=0)))
     errors = _limb_errors(_h36m(shaped, "body_25b"), truth_m)
     yield {"recording": "several_cameras", "views": len(cameras), "one_shape": True, **errors, "bone_spread": spread}
-    turn = Rotation.from_euler("y", _TURNED_DEG, degrees=True).as_matrix()
-    for view in range(len(cameras)):
-        wrong = list(cameras)
-        one = cameras[view]
-        wrong[view] = dataclasses.replace(one, rotation=turn @ one.rotation, translation=turn @ one.translation)
-        found = _agreement(people, wrong)
-        yield {
-            "turned": one.name,
-            "degrees": _TURNED_DEG,
-            "flagged": [each.camera for each in found if each.contradicts],
-        }
+    for axis, degrees in itertools.product("xyz", (_TURNED_DEG, -_TURNED_DEG)):
+        turn = Rotation.from_euler(axis, degrees, degrees=True).as_matrix()
+        for view, one in enumerate(cameras):
+            wrong = list(cameras)
+            wrong[view] = dataclasses.replace(one, rotation=turn @ one.rotation, translation=turn @ one.translation)
+            flagged = [each.camera for each in _agreement(people, wrong) if each.contradicts]
+            yield {"turned": one.name, "about": axis, "degrees": degrees, "flagged": flagged}
     found = _agreement(people, cameras)
-    apart = {each.camera: round(each.apart_deg, 2) for each in found}
-    yield {"turned": None, "flagged": [each.camera for each in found if each.contradicts], "apart_deg": apart}
+    angles = {
+        name: {each.camera: round(getattr(each, name), 2) for each in found} for name in ("apart_deg", "turned_deg")
+    }
+    yield {"turned": None, "flagged": [each.camera for each in found if each.contradicts]} | angles
 
 
 def _agreement(people: Observations, cameras: Sequence[Camera]) -> list[moments_lib.Agreement]:

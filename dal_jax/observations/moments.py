@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.spatial.transform import Rotation
 
 from dal_jax.body.cameras import Pinhole
 from dal_jax.observations.cameras_file import Camera
@@ -30,7 +31,9 @@ _HEIGHT_M = 1.7  # that places somebody whom one camera alone sees
 _CONTRADICTS, _LEAST_DEG = 3.0, 2.0
 """A camera contradicts the others if its rays pass their places by so many times their own error, and two degrees.
 
-Note: our choice. Good detections miss by half a degree, and where hips are taken to be by one."""
+Note: our choice. Good detections miss by half a degree, and where hips are taken to be by one. Or if its rays, turned
+as one, are nearest at two degrees: those of right cameras are within one and a half."""
+_REFINED = 3  # times that what is far off is left out of such a rotation
 _PARALLEL = 0.05  # sine of the angle between rays below which their distance says little
 
 
@@ -165,20 +168,23 @@ class Agreement:
     """How well a camera agrees with the others, degrees, in the median over key points and moments; NaN: not known.
 
     apart: its rays from the places that two others or more have. usual: the rays of these from the same places.
+    turned: the rotation of its rays, as one, that brings them nearest to these places.
     contradicts: whether it has people somewhere else. Of several cameras that seem to, the one without which the others
-      agree best: it misleads them.
+      agree best: it misleads them. Where none has, whether it is turned, the most of all.
     """
 
     camera: str
     apart_deg: float
     usual_deg: float
+    turned_deg: float
     contradicts: bool
 
     def line(self) -> str:
         """Return what is to be said of a camera that contradicts."""
         return (
             f"camera {self.camera} contradicts the others: its key points lie {self.apart_deg:.1f} degrees from where "
-            f"these have them (usual: {self.usual_deg:.1f}); is its calibration right, and its name?"
+            f"these have them (usual: {self.usual_deg:.1f}), nearest if it is turned by {self.turned_deg:.1f} degrees; "
+            "is its calibration right, and its name?"
         )
 
 
@@ -186,7 +192,7 @@ def agreement(people: Observations, moments: Moments, cameras: Sequence[Camera])
     """Return how each camera agrees with the others, also where they took its people for somebody else."""
     rays, known = rays_of(people, moments.of_rows(len(people))[1], cameras)
     places = np.array([camera.position for camera in cameras])
-    found: list[list[tuple[float, float]]] = [[] for _ in cameras]
+    found: list[list[tuple]] = [[] for _ in cameras]
     at = {frame: np.flatnonzero(moments.frame == frame) for frame in np.unique(moments.frame)}
     for view, pairs in enumerate(found):
         for one in np.flatnonzero(moments.rows[:, view] >= 0):
@@ -197,14 +203,35 @@ def agreement(people: Observations, moments: Moments, cameras: Sequence[Camera])
                     theirs = moments.rows[moment, others]
                     where = triangulate(rays[theirs], known[theirs], places[others])
                     own = _degrees(rays[theirs], where[None] - places[others][:, None], known[theirs])
-                    candidates.append((_degrees(rays[row], where - places[view], known[row]), own))
+                    towards = where - places[view]
+                    candidates.append((_degrees(rays[row], towards, known[row]), own, rays[row], towards, known[row]))
             if candidates:
-                pairs.append(min(candidates))
-    apart, usual = np.array([np.median(pairs, axis=0) if pairs else (np.nan, np.nan) for pairs in found]).T
+                pairs.append(min(candidates, key=lambda each: each[:2]))
+    angles = [np.median([pair[:2] for pair in pairs], axis=0) if pairs else (np.nan, np.nan) for pairs in found]
+    (apart, usual), turned = np.array(angles).T, np.array([_turned_deg([pair[2:] for pair in each]) for each in found])
     bad = apart > np.maximum(_CONTRADICTS * usual, _LEAST_DEG)
     bad &= usual <= np.min(usual, where=bad, initial=np.inf)
-    rows = zip(cameras, apart.tolist(), usual.tolist(), bad.tolist(), strict=True)
+    if not bad.any():  # one that rolled about its axis hardly moves what is near the middle of its picture
+        bad = (turned > _LEAST_DEG) & (turned == np.max(turned, where=np.isfinite(turned), initial=0.0))
+    rows = zip(cameras, *(each.tolist() for each in (apart, usual, turned, bad)), strict=True)
     return [Agreement(camera.name, *each) for camera, *each in rows]
+
+
+def _turned_deg(pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> float:
+    """Return the angle of the rotation that brings rays nearest to directions, those far off left out; NaN of few."""
+    if not pairs:
+        return np.nan
+    rays, towards, known = (np.concatenate(each) for each in zip(*pairs, strict=True))
+    used = (known > 0) & np.isfinite(towards).all(axis=-1)
+    if used.sum() < _FEWEST:
+        return np.nan
+    rays, towards = rays[used], towards[used] / np.linalg.norm(towards[used], axis=-1, keepdims=True)
+    kept, turn = np.ones(len(rays), bool), Rotation.identity()
+    for _ in range(_REFINED):
+        turn = Rotation.align_vectors(towards[kept], rays[kept])[0]
+        off = np.linalg.norm(turn.apply(rays) - towards, axis=-1)
+        kept = off <= _CONTRADICTS * np.median(off)
+    return float(np.degrees(turn.magnitude()))
 
 
 def _degrees(rays: np.ndarray, towards: np.ndarray, known: np.ndarray) -> float:
