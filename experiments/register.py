@@ -228,8 +228,6 @@ def _options() -> FitOptions:
         cameras_file.read(_CAMERAS.value)  # refused now, not after the annotation
     if _PITCH.value is not None and _WEIGHTS.value != "pose_prior":
         raise InputError(f"--pitch_deg: belongs to --weights=pose_prior, not to {_WEIGHTS.value}")
-    if _TRACKS.value and _SCALES.value != "isotropic":
-        raise InputError(f"--scales={_SCALES.value}: not of --tracks")
     if _WEIGHTS.value == "estimated" and _SCALES.value != "isotropic":
         raise InputError(f"--scales={_SCALES.value}: not with --weights=estimated")
     return FitOptions(

@@ -82,9 +82,8 @@ class FitOptions:
         if self.weights not in WEIGHTS:
             raise ValueError(f"weights '{self.weights}' is not one of {', '.join(WEIGHTS)}")
         schedules.check_choice("scales", self.scales, SCALES)
-        for kind, asked in (("tracks", self.tracks), ("weights estimated", self.weights == "estimated")):
-            if asked and self.scales != "isotropic":
-                raise ValueError(f"{kind} have isotropic scales, not {self.scales}")
+        if self.weights == "estimated" and self.scales != "isotropic":
+            raise ValueError(f"weights estimated have isotropic scales, not {self.scales}")
         if self.starts not in STARTS or self.starts == "given":
             known = ", ".join(name for name in STARTS if name != "given")
             raise ValueError(f"starts '{self.starts}' is not one of {known}")

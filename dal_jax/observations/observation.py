@@ -20,7 +20,7 @@ class Expected:
     rotation: of every segment, body to camera; by d = log(G Gbar'), in camera axes, radians.
     rotation_root: R with the energy |R d|^2.
     stretch: log scales of the segments against their parents'; stretch_weight: of their squared deviations.
-    log_girth, girth_weight: likewise, where girth is an unknown.
+    log_girth, girth_weight: likewise, where girth is an unknown; of anisotropic scales the log segment girths.
     place: of the pelvis in the crop, and the log scale of its segment in it, crop units a metre; place_weight.
     """
 
@@ -28,8 +28,8 @@ class Expected:
     rotation_root: Float[Array | np.ndarray, "*batch 24 3 3"]
     stretch: Float[Array | np.ndarray, "*batch 23"]
     stretch_weight: Float[Array | np.ndarray, "*batch 23"]
-    log_girth: Float[Array | np.ndarray, "*batch"]
-    girth_weight: Float[Array | np.ndarray, "*batch"]
+    log_girth: Float[Array | np.ndarray, "*batch_and_girths"]
+    girth_weight: Float[Array | np.ndarray, "*batch_and_girths"]
     place: Float[Array | np.ndarray, "*batch 3"]
     place_weight: Float[Array | np.ndarray, "*batch 3"]
 

@@ -214,8 +214,8 @@ def expected_residual(template: Template, posed: "PosedBody", expected: Expected
     scale = unknowns.log_camera_scale + jnp.asarray(unknowns.log_segment_scale)[0]
     place = jnp.append(jnp.asarray(unknowns.translation)[:2], scale) - expected.place
     parts = [apart.ravel(), jnp.sqrt(expected.stretch_weight) * stretch, jnp.sqrt(expected.place_weight) * place]
-    if unknowns.log_girth is not None:
-        parts.append((jnp.sqrt(expected.girth_weight) * (unknowns.log_girth - expected.log_girth))[None])
+    if (girths := unknowns.log_girth if unknowns.log_segment_girth is None else unknowns.log_segment_girth) is not None:
+        parts.append(jnp.ravel(jnp.sqrt(expected.girth_weight) * (girths - expected.log_girth)))
     return jnp.concatenate(parts)
 
 

@@ -3,14 +3,18 @@
 One frame's unknowns meet its neighbours' in two places alone: the shape is the same, and orientations G_t, place and
 size move smoothly. So with y_t for where a smooth motion has the body of frame t, and s for the shape of its track,
 
-    min  sum_t E_t(x_t) + |x_t - y_t|^2_M + |x_t - s|^2_W  +  w sum_t sum_k |a_k,t / sd_k|^2                      (T)
+    min  sum_t E_t(x_t, s) + |x_t - y_t|^2_M  +  w sum_t sum_k |a_k,t / sd_k|^2                                   (T)
 
 a being second differences in time of y: log(G_t+1 G_t') - log(G_t G_t-1') of a segment. Given y and s, frames are
 apart: `lm` fits them on the kinematic tree, all at once, with one more quadratic pull (`Expected`). Given x, y is a
-linear problem with 3 x 3 blocks on five diagonals for each segment, and s a weighted mean. The two alternate.
+linear problem with 3 x 3 blocks on five diagonals for each segment. The two alternate.
 
-M and W are how well the frame's own image tells each segment's orientation and scale (`elimination.information`): a
-hidden limb pulls nothing and follows its neighbours in time, a foreshortened one says little about its length. Where
+The shape s is solved last: at the fits x, whose shape was s_t, all else of a frame is eliminated (`Information.shape`),
+which leaves a quadratic of slope g_t and matrix H_t, and of all frames sum_t H_t s = sum_t H_t s_t - g_t. With it the
+frames are fitted again, which is Gauss and Newton's step for the shape that explains all of them best.
+
+M is how well the frame's own image tells each segment's orientation (`tree.information`): a hidden limb pulls nothing
+and follows its neighbours in time. Where
 E_t is the quadratic of that information, (T) has the y of min sum_t E_t(y_t) + 2 w sum |a / sd|^2: half of each spring
 is x's. Orientations are those in camera axes, not of joints relative to their parents, because that is what images
 show and what a motion of little acceleration has little of; segments then know of each other by `lm` alone.
@@ -59,7 +63,8 @@ _PLACE = np.array([0.003, 0.003, 0.001])
 _FLIPPED = 0.5  # radians from the smooth path, at which a fit counts by a quarter: it may be another minimum
 _LONGEST_GAP = 30  # frames; what a person does in a longer one is not told by where they were before
 _STILL = 1e-6  # energy a squared step: what neither a frame nor two neighbours tell stays as it is
-_HOLD = 1e4  # energy a squared logarithm: from the second round on proportions are those of the track
+HOLD = 1e6  # energy a squared logarithm, at which a shape is given
+_RIDGE = 1e-6  # of the mean stiffness of a shape: what no frame tells of it stays as it is
 
 
 def fit(
@@ -89,13 +94,13 @@ def fit(
     found = register.register(template, first[0], config, objective, first[1], report)
     found = jax.tree.map(lambda leaf: leaf[nearest], found)
     is_key = np.isin(np.arange(len(nearest)), keys)
-    bodies, told = paths.update(_known_only(found, is_key), hold=False)
+    bodies, told = paths.update(_known_only(found, is_key))
     config, done = dataclasses.replace(config, starts="given", steps=STEPS, schedule="constant"), len(nearest)
-    for _ in range(ROUNDS):
+    for left in reversed(range(ROUNDS)):
         expected = dataclasses.replace(observations, expected=told)
         again = register.register(template, expected, config, objective, [bodies], report)
         found = dataclasses.replace(again, start=found.start, start_energy=found.start_energy)
-        bodies, told = paths.update(found, hold=True)
+        bodies, told = paths.update(found, None if left else told)
         done += len(nearest)
     expected = dataclasses.replace(observations, expected=told)
     energy = register.score(template, observations, bodies, objective)
@@ -148,49 +153,37 @@ class Paths:
             nearest[person] = len(keys) - 1
         return np.array(keys), nearest
 
-    def update(self, found: Fit, hold: bool) -> tuple[BodyParameters, Expected]:
+    def update(self, found: Fit, told: Expected | None = None) -> tuple[BodyParameters, Expected]:
         """Return the bodies of y and s after fits x, and how `lm` is to be pulled to them.
 
-        hold: whether the proportions of all frames are to be the track's from now on.
+        told: what the fits were pulled to, whose shape they keep; None: the shape is solved.
         """
         assert found.information is not None
-        segments, known_crop = (np.asarray(each, np.float64) for each in jax.tree.leaves(found.information))
-        turns, scales = told_apart(segments)
+        information = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), found.information)
         rotation, log_scale = (np.asarray(each, np.float64) for each in _segments(self._template, found.parameters))
         unit_px = self._box[:, 2] / 2.0  # px a crop unit
         scale_px = log_scale[:, 0] + np.log(unit_px)
-        typical = np.exp(self._mean(scale_px[:, None])[:, 0])  # px a metre
+        typical = np.exp(_mean(self._track, scale_px))  # px a metre
         middle_px = np.asarray(px_from_crop(np.asarray(found.parameters.translation, np.float64)[:, None], self._box))
         place = np.column_stack([middle_px[:, 0] / typical[:, None], scale_px])
-        known = known_crop * np.column_stack([(typical / unit_px) ** 2] * 2 + [np.ones_like(unit_px)])
-        turns = self._smooth(rotation, place, turns, known)
+        known = information.place * np.column_stack([(typical / unit_px) ** 2] * 2 + [np.ones_like(unit_px)])
+        turns = self._smooth(rotation, place, of_orientations(information.segments), known)
         rotation, place = self._rotation[self._row], self._place[self._row]
-        stretch = (log_scale - log_scale[:, self._parents])[:, 1:]
-        shape = self._mean(stretch, scales[:, 1:])
-        girth = found.parameters.girth
-        log_girth = np.zeros(len(rotation)) if girth is None else self._mean(np.log(np.float64(girth))[:, None])[:, 0]
+        if told is None:
+            shape = shape_of(self._template, found.parameters)
+            slope, matrix = without_size(information.shape_slope, information.shape)
+            told = given_shape(one_shape(self._track, shape[:, 1:], slope, matrix))
         middle_crop = crop_from_px((place[:, :2] * typical[:, None])[:, None], self._box)[:, 0]
         place = np.column_stack([middle_crop, place[:, 2] - np.log(unit_px)])
-        expected = Expected(
+        expected = dataclasses.replace(
+            told,
             rotation=rotation,
             rotation_root=np.swapaxes(np.linalg.cholesky(turns + 1e-6 * np.eye(3)), -1, -2),
-            stretch=shape,
-            stretch_weight=np.full_like(shape, _HOLD) if hold else self._mean(scales[:, 1:]),
-            log_girth=log_girth,
-            girth_weight=np.full(len(rotation), _HOLD),
             place=place,
-            place_weight=known_crop,
+            place_weight=information.place,
         )
         expected = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), expected)
-        return self._bodies(expected, girth is not None), expected
-
-    def _mean(self, values: Float[np.ndarray, "n c"], weight: Float[np.ndarray, "n c"] | None = None) -> np.ndarray:
-        """Return the weighted mean over its track for each frame."""
-        weight = np.ones_like(values) if weight is None else weight
-        totals = np.zeros((2, self._track.max() + 1, values.shape[1]))
-        np.add.at(totals[0], self._track, weight * values)
-        np.add.at(totals[1], self._track, weight)
-        return (totals[0] / totals[1])[self._track]
+        return self._bodies(expected, found.parameters), expected
 
     def _smooth(self, rotation, place, turns, known_place) -> Float[np.ndarray, "n 24 3 3"]:
         """Move the paths by Gauss-Newton steps; return how much the fits' orientations count in the end."""
@@ -233,31 +226,95 @@ class Paths:
         solved = scipy.linalg.solveh_banded(bands.reshape(9, -1), right.ravel(), lower=True, check_finite=False)
         return solved.reshape(25, rows, 3).swapaxes(0, 1)
 
-    def _bodies(self, expected: Expected, girth: bool) -> BodyParameters:
-        """Return the bodies that are expected."""
-        log_scale = np.zeros((len(expected.stretch), 24))
-        for node in range(1, 24):
-            log_scale[:, node] = log_scale[:, self._parents[node]] + expected.stretch[:, node - 1]
+    def _bodies(self, expected: Expected, like: BodyParameters) -> BodyParameters:
+        """Return the bodies that are expected, whose scales are of the kind of others."""
         world = np.asarray(expected.rotation)
         relative = np.swapaxes(world[:, self._parents[1:]], -1, -2) @ world[:, 1:]
-        bodies = BodyParameters(
+        moved = BodyParameters(
             pose=_axis_angle(relative),
-            segment_scale=np.exp(log_scale),
+            segment_scale=np.ones((len(world), 24)),
             rotation=world[:, 0],
             camera_scale=np.exp(expected.place[:, 2]),
             translation=expected.place[:, :2],
-            girth=np.exp(expected.log_girth) if girth else None,
+            girth=like.girth,
+            segment_girth=like.segment_girth,
         )
-        return jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), fix_gauge(bodies))
+        return with_shape(self._template, moved, expected)
 
 
-def told_apart(information: Float[np.ndarray, "n 24 4 4"]) -> tuple[np.ndarray, np.ndarray]:
-    """Return what is known of orientations where scales are not, and of scales where orientations are not."""
-    mixed, scale = information[..., :3, 3], information[..., 3, 3]
-    known = np.maximum(scale, 1e-9)[..., None, None]
-    turns = information[..., :3, :3] - mixed[..., :, None] * mixed[..., None, :] / known
-    left = np.linalg.solve(information[..., :3, :3] + 1e-9 * np.eye(3), mixed[..., None])[..., 0]
-    return turns, np.maximum(scale - np.sum(mixed * left, axis=-1), 1e-6)
+# --- one shape ---
+
+
+def shape_of(template: Template, bodies: BodyParameters) -> Float[np.ndarray, "n m"]:
+    """Return the shapes of bodies as `Information.shape` has them: log scale of the root, stretches, log girths."""
+    scale = np.log(np.float64(bodies.segment_scale)) + np.log(np.float64(bodies.camera_scale))[:, None]
+    stretch = scale[:, 1:] - scale[:, np.array(template.parents[1:])]
+    girths = bodies.girth if bodies.segment_girth is None else bodies.segment_girth
+    girths = np.ones((len(scale), 0)) if girths is None else np.float64(girths).reshape(len(scale), -1)
+    return np.concatenate([scale[:, :1], stretch, np.log(girths)], axis=1)
+
+
+def without_size(slope: Float[np.ndarray, "n m"], matrix: Float[np.ndarray, "n m m"]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the slopes and matrices of shapes whose size, the first unknown, is each frame's own."""
+    share = matrix[:, 1:, 0] / np.maximum(matrix[:, :1, 0], 1e-12)
+    return slope[:, 1:] - share * slope[:, :1], matrix[:, 1:, 1:] - share[:, :, None] * matrix[:, :1, 1:]
+
+
+def one_shape(
+    person: Int[np.ndarray, "n"],
+    shape: Float[np.ndarray, "n m"],
+    slope: Float[np.ndarray, "n m"],
+    matrix: Float[np.ndarray, "n m m"],
+) -> Float[np.ndarray, "n m"]:
+    """Return for each frame the shape of its person: sum H s = sum H s_t - g_t over that person's frames."""
+    size = shape.shape[1]
+    ridge = _RIDGE * np.trace(matrix, axis1=1, axis2=2)[:, None, None] / size * np.eye(size)
+    stiffness = matrix + ridge
+    left, right = np.zeros((person.max() + 1, size, size)), np.zeros((person.max() + 1, size))
+    np.add.at(left, person, stiffness)
+    np.add.at(right, person, np.einsum("nij,nj->ni", stiffness, shape) - slope)
+    return np.linalg.solve(left, right[..., None])[person, :, 0]
+
+
+def given_shape(shape: Float[np.ndarray, "n m"]) -> Expected:
+    """Return stretches and girths (23 and 0, 1 or 48 numbers) as what is expected, and of all else nothing."""
+    count, log_girth = len(shape), shape[:, 23:]
+    log_girth = log_girth.reshape(count, 24, 2) if log_girth.shape[1] > 1 else np.pad(log_girth, ((0, 0), (0, 1)))[:, 0]
+    return Expected(
+        rotation=np.tile(np.eye(3), (count, 24, 1, 1)),
+        rotation_root=np.zeros((count, 24, 3, 3)),
+        stretch=shape[:, :23],
+        stretch_weight=np.full((count, 23), HOLD),
+        log_girth=log_girth,
+        girth_weight=np.full_like(log_girth, HOLD),
+        place=np.zeros((count, 3)),
+        place_weight=np.zeros((count, 3)),
+    )
+
+
+def with_shape(template: Template, bodies: BodyParameters, told: Expected) -> BodyParameters:
+    """Return bodies with the stretches and girths that are expected; their camera's scale is that of the root."""
+    log_scale, girths = np.zeros((len(told.stretch), 24)), np.exp(np.float64(told.log_girth))
+    for node in range(1, 24):
+        log_scale[:, node] = log_scale[:, template.parents[node]] + told.stretch[:, node - 1]
+    shaped = dataclasses.replace(
+        bodies,
+        segment_scale=np.exp(log_scale),
+        girth=None if bodies.girth is None else girths,
+        segment_girth=None if bodies.segment_girth is None else girths,
+    )
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), fix_gauge(shaped))
+
+
+def of_orientations(information: Float[np.ndarray, "n 24 4 4"]) -> Float[np.ndarray, "n 24 3 3"]:
+    """Return what is known of orientations where scales are not."""
+    mixed, known = information[..., :3, 3], np.maximum(information[..., 3, 3], 1e-9)[..., None, None]
+    return information[..., :3, :3] - mixed[..., :, None] * mixed[..., None, :] / known
+
+
+def _mean(person: Int[np.ndarray, "n"], values: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+    """Return the mean over its person for each frame."""
+    return (np.bincount(person, values) / np.bincount(person))[person]
 
 
 _axis_angle = jax.jit(rotations.matrix_to_axis_angle)

@@ -3,9 +3,9 @@
 A moment's frame has the axes of the first camera that sees it, its origin about where the body is, and half a crop's
 side there as its unit: residuals and steps are then sized as those of one image are.
 
-One shape. Moments of one person meet in their proportions, girth and size alone. So they are fitted by themselves, the
-means of these are taken, each weighed by how well its own images tell it (`elimination.information`), and all are
-fitted again from where they were with these held; twice. In the end they are the same.
+One shape. Moments of one person meet in their proportions, girth and size alone, which are solved last: as those of
+`tracks`, by what each moment's images leave of them once pose and place are eliminated. Moments are fitted by
+themselves, then again from where they were with the shape of all held, which is solved anew after each round.
 """
 
 import dataclasses
@@ -24,16 +24,14 @@ from dal_jax.observations.cameras_file import Camera
 from dal_jax.observations.moments import Agreement, Moments
 from dal_jax.observations.observation import Expected, Observation
 from dal_jax.observations.observations import Observations
-from dal_jax.registration import register, single_views
+from dal_jax.registration import register, single_views, tracks
 from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import Fit, RegistrationConfig
-from dal_jax.registration.tracks import told_apart
 
-ROUNDS = 2
-STEPS = 6
-"""Of `lm` in a round with one shape, from where the last one ended."""
+ROUNDS, STEPS = 8, 6
+"""At most so many rounds with one shape, and steps of `lm` in one, from where the last one ended."""
+_GAIN = 0.01  # of the energy of all: a round that brings less is the last
 
-_HOLD = 1e4  # energy a squared logarithm, of what is one shape
 _MULTIPLE, _LEAST = 25, 4  # points a view: few compiled shapes
 
 
@@ -139,7 +137,7 @@ def observe(people: Observation, moments: Moments, cameras: Sequence[Camera]) ->
     first = np.argmax(seen, axis=1)
     rows = np.where(seen, moments.rows, np.take_along_axis(moments.rows, first[:, None], axis=1))
     gathered = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], dataclasses.replace(people, pinhole=None))
-    gathered = _fewer_points(gathered, seen)
+    gathered = fewer_points(gathered, seen)
     rotation = np.array([camera.rotation for camera in cameras])
     translation = np.array([camera.translation for camera in cameras])
     assert people.pinhole is not None
@@ -158,7 +156,7 @@ def observe(people: Observation, moments: Moments, cameras: Sequence[Camera]) ->
     return dataclasses.replace(gathered, views=views), World(moments.place, axes, unit)
 
 
-def _fewer_points(gathered: Observation, seen: np.ndarray) -> Observation:
+def fewer_points(gathered: Observation, seen: np.ndarray) -> Observation:
     """Return moments without what cameras do not see, nor most of the empty places for points."""
     confidence = np.asarray(gathered.point_confidence) * seen[..., None]
     most = int((confidence > 0).sum(axis=-1).max(initial=0))
@@ -189,81 +187,61 @@ def fit(
 ) -> Fit:
     """Fit moments by themselves or, where `person` says whose they are, with one shape for each.
 
-    progress: called with how many fits are done, of moments x (1 + `ROUNDS` with one shape).
+    progress: called with how many fits are done, of moments x (1 + at most `ROUNDS` with one shape).
     """
     config = dataclasses.replace(config, information=person is not None)
     found, done = register.register(template, observations, config, objective, progress=progress), len(world.unit)
     if person is None:
         return found
     config = dataclasses.replace(config, starts="given", steps=STEPS, schedule="constant")
+    best, energy = found, np.full(len(world.unit), np.inf)
     for _ in range(ROUNDS):
-        told = _one_shape(template, found, world, person)
+        told = _one_shape(template, best, world, person)
         expected, at = dataclasses.replace(observations, expected=told), done
 
         def report(count: int, at=at) -> None:
             if progress is not None:
                 progress(at + count)
 
-        again = register.register(template, expected, config, objective, [found.parameters], report)
-        found = dataclasses.replace(again, start=found.start, start_energy=found.start_energy)
-        done += len(world.unit)
-    shaped = _with_shape(template, found.parameters, _one_shape(template, found, world, person))
-    return dataclasses.replace(
-        found, parameters=shaped, energy=register.score(template, observations, shaped, objective)
-    )
+        start = _with_shape(template, best.parameters, told)
+        again = register.register(template, expected, config, objective, [start], report)
+        shaped = _with_shape(template, again.parameters, told)
+        score = register.score(template, observations, shaped, objective)
+        again = dataclasses.replace(
+            again, parameters=shaped, energy=score, start=found.start, start_energy=found.start_energy
+        )
+        total = np.bincount(person, score)[person]
+        better = total < energy  # of all moments of a person, or of none
+        best = jax.tree.map(lambda new, old, rows=better: _take(rows, new, old), again, best)
+        before, energy, done = energy.sum(), np.where(better, total, energy), done + len(world.unit)
+        if energy.sum() > (1.0 - _GAIN) * before:
+            break
+    return best
+
+
+def _take(rows: np.ndarray, new: np.ndarray, old: np.ndarray) -> np.ndarray:
+    return np.where(rows.reshape(-1, *(1,) * (np.ndim(new) - 1)), new, old)
 
 
 def _one_shape(template: Template, found: Fit, world: World, person: Int[np.ndarray, "moments"]) -> Expected:
-    """Return the shape of each moment's person, as what is expected of it."""
+    """Return the shape of each moment's person, in metres, as what is expected of it in its own unit."""
     assert found.information is not None
-    parents = np.maximum(template.parents, 0)
-    log_scale = np.log(np.float64(found.parameters.segment_scale))
-    log_scale = log_scale + np.log(np.float64(found.parameters.camera_scale) * world.unit)[:, None]
-    _, known = told_apart(np.asarray(found.information.segments, np.float64))
-    stretch = _mean(person, (log_scale - log_scale[:, parents])[:, 1:], known[:, 1:])
-    # size: of all segments alike, once proportions are those
-    relative = np.zeros_like(log_scale)
-    for node in range(1, len(parents)):
-        relative[:, node] = relative[:, parents[node]] + stretch[:, node - 1]
-    size = np.sum(known * (log_scale - relative), axis=1) / np.sum(known, axis=1)
-    size = _mean(person, size[:, None], known.sum(axis=1, keepdims=True))[:, 0]
-    girth = found.parameters.girth
-    girth = np.zeros_like(size) if girth is None else _mean(person, np.log(np.float64(girth))[:, None])[:, 0]
-    count = len(size)
-    told = Expected(
-        rotation=np.tile(np.eye(3), (count, 24, 1, 1)),
-        rotation_root=np.zeros((count, 24, 3, 3)),
-        stretch=stretch,
-        stretch_weight=np.full_like(stretch, _HOLD),
-        log_girth=girth,
-        girth_weight=np.full(count, _HOLD),
-        place=np.column_stack([np.zeros((count, 2)), size - np.log(world.unit)]),
-        place_weight=np.tile([0.0, 0.0, _HOLD], (count, 1)),
+    slope, matrix = (np.asarray(each, np.float64) for each in (found.information.shape_slope, found.information.shape))
+    shape, size = tracks.shape_of(template, found.parameters), np.log(world.unit)
+    shape[:, 0] += size
+    shape = tracks.one_shape(person, shape, slope, matrix)
+    told = dataclasses.replace(
+        tracks.given_shape(shape[:, 1:]),
+        place=np.column_stack([np.zeros((len(size), 2)), shape[:, 0] - size]),
+        place_weight=np.tile([0.0, 0.0, tracks.HOLD], (len(size), 1)),
     )
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), told)
 
 
 def _with_shape(template: Template, bodies: BodyParameters, told: Expected) -> BodyParameters:
-    """Return bodies with the shape that is expected."""
-    parents, log_scale = np.maximum(template.parents, 0), np.zeros_like(np.asarray(bodies.segment_scale))
-    for node in range(1, len(parents)):
-        log_scale[:, node] = log_scale[:, parents[node]] + np.asarray(told.stretch)[:, node - 1]
-    shaped = dataclasses.replace(
-        bodies,
-        segment_scale=np.exp(log_scale),
-        camera_scale=np.exp(np.asarray(told.place)[:, 2]),
-        girth=None if bodies.girth is None else np.exp(np.asarray(told.log_girth)),
-    )
-    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), fix_gauge(shaped))
-
-
-def _mean(person: np.ndarray, values: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
-    """Return the weighted mean over its person's moments for each moment."""
-    weight = np.ones_like(values) if weight is None else weight
-    totals = np.zeros((2, person.max() + 1, values.shape[1]))
-    np.add.at(totals[0], person, weight * values)
-    np.add.at(totals[1], person, weight)
-    return (totals[0] / totals[1])[person]
+    """Return bodies with the shape and the size that are expected."""
+    size = np.exp(np.asarray(told.place)[:, 2])
+    return tracks.with_shape(template, dataclasses.replace(bodies, camera_scale=size), told)
 
 
 def in_world(template: Template, moments: Moments, parameters: BodyParameters, world: World) -> Bodies:

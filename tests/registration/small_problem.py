@@ -120,6 +120,7 @@ def _project(person, face, barycentric):
 def expected(people: BodyParameters, seed: int = 0) -> Expected:
     """Return what tracks might expect near these bodies: half a radian or so away, by weights that differ."""
     random, count = np.random.default_rng(seed), len(people.camera_scale)
+    girths = (count,) if people.segment_girth is None else (count, 24, 2)
     world = jax.jit(jax.vmap(lambda one: kinematics.pose_segments(small_template(), one).rotation))(people)
     turned = rotations.axis_angle_to_matrix(jnp.asarray(random.normal(0.0, 0.3, (count, 24, 3)), jnp.float32))
     return Expected(
@@ -127,8 +128,8 @@ def expected(people: BodyParameters, seed: int = 0) -> Expected:
         rotation_root=random.normal(0.0, 2.0, (count, 24, 3, 3)).astype(np.float32),
         stretch=random.normal(0.0, 0.1, (count, 23)).astype(np.float32),
         stretch_weight=random.uniform(1.0, 50.0, (count, 23)).astype(np.float32),
-        log_girth=random.normal(0.0, 0.1, count).astype(np.float32),
-        girth_weight=random.uniform(1.0, 50.0, count).astype(np.float32),
+        log_girth=random.normal(0.0, 0.1, girths).astype(np.float32),
+        girth_weight=random.uniform(1.0, 50.0, girths).astype(np.float32),
         place=random.normal(0.0, 0.1, (count, 3)).astype(np.float32),
         place_weight=random.uniform(1.0, 50.0, (count, 3)).astype(np.float32),
     )

@@ -55,14 +55,18 @@ class Batch:
 
 @struct.dataclass
 class Information:
-    """How well images tell bodies (leading axis: people): energy a squared unit; see `tree.elimination.information`.
+    """How well images tell bodies (leading axis: people): energy a squared unit; see `tree.information`.
 
     segments: over the rotation (camera axes, radians) and the log scale of each segment, given its parent's.
-    place: of the pelvis, x and y in crop units, and of the log scale of its segment.
+    place: of the pelvis, x and y in crop units, and of the log scale of its segment. Both None of several views.
+    shape_slope, shape: half the gradient by a body's shape, and its matrix, with all that is not shape at its best:
+      over the log scale of the root, the stretches of the others, and the log girth or log segment girths.
     """
 
-    segments: Float[Array | np.ndarray, "people 24 4 4"]
-    place: Float[Array | np.ndarray, "people 3"]
+    segments: Float[Array | np.ndarray, "people 24 4 4"] | None
+    place: Float[Array | np.ndarray, "people 3"] | None
+    shape_slope: Float[Array | np.ndarray, "people m"]
+    shape: Float[Array | np.ndarray, "people m m"]
 
 
 def solve(optimizer: str, batch: Batch, options: SolverOptions) -> Solution:
@@ -100,8 +104,9 @@ def information(batch: Batch) -> Information:
     """Return how well images tell the bodies that a batch starts from (one start each), by elimination on the tree."""
     start = jax.tree.map(lambda leaf: leaf[None], batch.objective.start_from(batch.start))
     state = state_lib.from_parameters(batch.tree, start)
-    segments, place = lm.information(batch.tree, batch.target, state, batch.objective)
-    return Information(jnp.moveaxis(segments[..., 0, :], -1, 0), jnp.moveaxis(place[:, 0], -1, 0))
+    found = lm.information(batch.tree, batch.target, state, batch.objective)
+    (segments, place), (slope, shape) = jax.tree.map(lambda each: jnp.moveaxis(each[..., 0, :], -1, 0), found)
+    return Information(segments, place, slope, shape)
 
 
 # --- by name ---

@@ -13,7 +13,7 @@ from dal_jax.observations import residuals
 from dal_jax.registration import energy
 from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.registration.solvers.descent import SolverOptions
-from dal_jax.registration.solvers.tree import elimination, evaluation, lm, points, quadratics
+from dal_jax.registration.solvers.tree import elimination, evaluation, information, lm, points, quadratics
 from dal_jax.registration.solvers.tree.model import build
 from dal_jax.registration.solvers.tree.state import (
     affine_maps,
@@ -131,6 +131,7 @@ def _study(template, model, objective, observed, people):
     gradient, energies = jax.grad(exact, has_aux=True)(zero)
     found = {
         "value": value,
+        "shape": information.of_shape(model, problem, both, value),
         "step": elimination.solve_step(model, problem, both, value, jnp.zeros_like(value.energy)),
         "quadratic": quadratics.segment_quadratic(problem, lever, value),
         "girth": quadratics.girth_quadratic(model, problem, both, value, lever),
@@ -152,7 +153,7 @@ def _study(template, model, objective, observed, people):
     if objective.scales == "anisotropic":
         found["segment_girth"] = quadratics.segment_girth_quadratic(model, problem, both, value, lever)
     if objective == OBJECTIVES["paper's terms"]:
-        found["information"] = elimination.information(model, problem, both, value)
+        found["information"] = information.of_segments(model, problem, both, value)
         maps = affine_maps(model, swapped)
         found["dense_gradient"] = points.evaluate(model, problem.dense, maps)[1]
         found["dense_slope"] = jax.grad(lambda maps: jnp.sum(points.exact_energy(target, weights, maps)))(maps) / 2
@@ -284,6 +285,22 @@ def test_information_is_what_elimination_leaves_of_the_system(system):
     np.testing.assert_allclose(place[:, 0, 0], left[[4, 5, 3], [4, 5, 3]], rtol=STEP_TOLERANCE)
     hand = slice(4 * 23, 4 * 24)
     np.testing.assert_allclose(segments[23, ..., 0, 0], matrix[hand, hand], rtol=STEP_TOLERANCE, atol=STEP_TOLERANCE)
+
+
+def test_a_shape_has_what_is_left_of_the_system(system):
+    """Of stretches and girths, all else at its best: by the inverse of the whole system."""
+    _, found, matrix, gradient = system
+    size = len(matrix)
+    damping = np.diag(np.arange(size) // 2 == 48).astype(float)  # of the place
+    damping += sum(_control(node, size)[:3].T @ _control(node, size)[:3] for node in range(24))
+    inverse = np.linalg.inv(matrix + elimination.ABSOLUTE_DAMPING * damping)
+    shape = np.stack([_control(node, size)[3] for node in range(24)] + list(np.eye(size)[98:]))
+    left = np.linalg.inv(shape @ inverse @ shape.T)
+    slope, block = (each[..., 0, 0] for each in found["shape"])
+    scale = np.abs(left).max()
+    tolerance = 1e-7 * scale  # the root of a prior's inverse covariance was rounded to float32
+    np.testing.assert_allclose(block, left, rtol=STEP_TOLERANCE, atol=tolerance)
+    np.testing.assert_allclose(slope, left @ shape @ inverse @ gradient, rtol=STEP_TOLERANCE, atol=tolerance)
 
 
 def test_gradient_is_exact(system):

@@ -44,7 +44,7 @@ def solve_step(
     Float[Array, "24 4 ..."], Float[Array, "axes ..."], Float[Array, "..."] | None, Float[Array, "24 2 ..."] | None
 ]:
     """Return the minimiser of the majoriser plus damping: the step that `state.retract` takes."""
-    rows, _, motion, here, shared, of_girths = _eliminate(model, problem, state, value, damping)
+    rows, _, motion, here, shared, of_girths = eliminate(model, problem, state, value, damping)
     axes = len(state.translation)
     move, control, shared = _solve_root(here, shared, damping, axes)
 
@@ -65,24 +65,11 @@ def solve_step(
     return every, moves[0][0, :axes], log_girth, log_segment_girth
 
 
-def information(
-    model: TreeModel, problem: TreeProblem, state: TreeState, value: Value
-) -> tuple[Float[Array, "24 4 4 ..."], Float[Array, "3 ..."]]:
-    """Return how well each segment's rotation and log scale, and the body's place, are known: energy a squared unit.
-
-    A segment's matrix over (w, q) is what the elimination has of it: its own points and those of all below it, whose
-    controls are eliminated, its parent and the place of its joint held. Place: x and y of the pelvis and the log scale.
-    """
-    still = jnp.zeros_like(value.energy)
-    _, systems, _, root, _, _ = _eliminate(model, problem, state, value, still)
-    return jnp.concatenate([root[:, 3:, 3:7], *systems]), jnp.stack([root[0, 0, 0], root[0, 1, 1], root[0, 6, 6]])
-
-
 def _levels(model: TreeModel) -> list[slice]:
     return [slice(level[0], level[-1] + 1) for level in kinematics.nodes_by_depth(model.parents)]
 
 
-def _eliminate(model: TreeModel, problem: TreeProblem, state: TreeState, value: Value, damping: Float[Array, "..."]):
+def eliminate(model: TreeModel, problem: TreeProblem, state: TreeState, value: Value, damping: Float[Array, "..."]):
     """Eliminate the controls from the leaves to the root.
 
     Return by level the factors and (a list, the root's missing) the systems of the controls, the motions of the bones,
@@ -100,8 +87,8 @@ def _eliminate(model: TreeModel, problem: TreeProblem, state: TreeState, value: 
     if state.log_segment_girth is not None:
         rows, system = quadratics.segment_girth_quadratic(model, problem, state, value, levers)
         coupling = None if shape is None else shape.coupling()[24:].reshape(24, 2, -1)
-        of_girths = _factorise(stage(_girth_rows, rows, system, coupling, damping))
-        quadratic, taken = stage(_minimum, widen(quadratic), of_girths)
+        of_girths = factorise(stage(_girth_rows, rows, system, coupling, damping))
+        quadratic, taken = stage(minimum, widen(quadratic), of_girths)
         widen = functools.partial(_widen, 0)
     motion = stage(functools.partial(contract, quadratics.MOTION), bone_offsets(model, state))
 
@@ -116,13 +103,12 @@ def _eliminate(model: TreeModel, problem: TreeProblem, state: TreeState, value: 
         coupling = None if coupling is None else jnp.pad(coupling, ((0, 0), (int(girth is not None), 0)))
         system = stage(_control_rows, here, value.pull[nodes], *curvatures, coupling, damping)
         systems.insert(0, system[:, :, :4])
-        rows[depth] = _factorise(system)
-        left, taken = stage(_minimum, here, rows[depth])
+        rows[depth] = factorise(system)
+        left, taken = stage(minimum, here, rows[depth])
         if shared is not None:
             shared = shared - taken
-        columns = stage(_move_columns, left, motion[nodes])
-        hand_up = functools.partial(_hand_up, is_child)
-        here = stage(hand_up, widen(quadratic[levels[depth - 1]]), columns, motion[nodes])
+        columns = stage(move_columns, left, motion[nodes])
+        here = stage(functools.partial(hand_up, is_child), widen(quadratic[levels[depth - 1]]), columns, motion[nodes])
     return rows, systems, motion, here, shared, of_girths
 
 
@@ -161,19 +147,19 @@ def _control_rows(here, pull, curvature, prior_curvature, coupling, damping):
     system = here[:, 3:, 3:7] + _constant(np.eye(4), here) * curvature[:, :, None]
     if prior_curvature is not None:
         system = system + jnp.pad(prior_curvature, [(0, 0), (0, 1), (0, 1)] + [(0, 0)] * (here.ndim - 3))
-    return jnp.concatenate([_damp(system, damping), rows], axis=2)
+    return jnp.concatenate([damp(system, damping), rows], axis=2)
 
 
 def _girth_rows(rows, system, coupling, damping):
     """Return [system | rows] of the segment girths, (3) of `lm`, (24, 2, 10 + m, ...)."""
-    system = _damp(system, damping)
+    system = damp(system, damping)
     if coupling is None:
         return jnp.concatenate([system, rows], axis=2)
     of_factors = coupling.reshape(*coupling.shape, *(1,) * (rows.ndim - 3)) * (1.0 + damping[None, None, None])
     return jnp.concatenate([system, rows, of_factors], axis=2)
 
 
-def _factorise(system):
+def factorise(system):
     """Return L' | L^-1 rows of the Cholesky factorisation system = L L', row by row.
 
     Row by row, not by explicit inverses of blocks: in float32 those lose what a nearly singular twist has to say.
@@ -191,7 +177,7 @@ def _pivot(system):
     return row, system[:, 1:, 1:] - row[:, 1:size, None] * row[:, None, 1:]
 
 
-def _minimum(here, rows):
+def minimum(here, rows):
     """Return the quadratic after minimising over the controls: here - (L^-1 rows)' (L^-1 rows).
 
     And what that takes from the rows and columns of what all nodes share, the constant's column first; None without.
@@ -230,13 +216,13 @@ def _arrive(is_child, motion, move, control):
     return _over_nodes(is_child, move) + _times(motion, parent), parent
 
 
-def _move_columns(value, motion):
+def move_columns(value, motion):
     """Replace dp by dp + M u in the columns of a quadratic, (1) of `lm`."""
     moved = value[:, :, 3:7] + product(value[:, :, :3], motion)
     return jnp.concatenate([value[:, :, :3], moved, value[:, :, 7:]], axis=2)
 
 
-def _hand_up(is_child, above, value, motion):
+def hand_up(is_child, above, value, motion):
     """Do the same to its rows, and add the children to the quadratics of their parents."""
     rows = [value[:, :3], value[:, 3:] + product(jnp.swapaxes(motion, 1, 2), value[:, :3])]
     return above + _over_nodes(is_child, jnp.concatenate(rows, axis=1))
@@ -250,7 +236,7 @@ def _solve_root(root, shared, damping, axes):
     unknown = np.array([*range(axes), 3, 4, 5, 6])
 
     def assemble(root, shared):
-        system, given = _damp(root[:, unknown][:, :, unknown], damping), root[:, unknown]
+        system, given = damp(root[:, unknown][:, :, unknown], damping), root[:, unknown]
         if shared is None:
             return jnp.concatenate([system, given], axis=2)
         upper = jnp.concatenate([system, given[:, :, 8:], given[:, :, :8]], axis=2)
@@ -258,13 +244,13 @@ def _solve_root(root, shared, damping, axes):
         right = [jnp.zeros_like(shared[:, :, :1])] * 7 + [shared[:, :, :1]]
         return jnp.concatenate([upper, jnp.concatenate(left + right, axis=2)], axis=1)
 
-    solution = _substitute(_factorise(stage(assemble, root, shared)), root[:, 0, :0], None)
+    solution = _substitute(factorise(stage(assemble, root, shared)), root[:, 0, :0], None)
     move = jnp.concatenate([solution[:, :axes], jnp.zeros_like(solution[:, :1])], axis=1)[:, :3]
     controls = axes + 4
     return move, _limit(solution[:, axes:controls]), None if shared is None else solution[:, controls:]
 
 
-def _damp(system, damping):
+def damp(system, damping):
     """Add lambda diag(system), and a little that keeps twists which no point sees at rest."""
     unit = _constant(np.eye(system.shape[1]), system)
     return system * (1.0 + unit * damping[None, None, None]) + ABSOLUTE_DAMPING * unit

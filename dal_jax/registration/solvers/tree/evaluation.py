@@ -31,7 +31,7 @@ class ExpectedTerm:
     curvature: Float[Array, "24 7 7 starts people"]
     stretch: Float[Array, "24 starts people"]
     stretch_weight: Float[Array, "24 starts people"]
-    girth: tuple[Float[Array, "starts people"], Float[Array, "starts people"]]
+    girth: tuple[Float[Array, "*girths starts people"], Float[Array, "*girths starts people"]]
     place: Float[Array, "3 starts people"]
     place_weight: Float[Array, "3 starts people"]
 
@@ -282,4 +282,8 @@ def _pull_terms(
         if state.log_girth is not None:
             mean, weight = problem.expected.girth
             total = total + weight * (state.log_girth - mean) ** 2
+        elif girths is not None:
+            mean, weight = problem.expected.girth
+            total = total + jnp.sum(weight * (girths - mean) ** 2, axis=(0, 1))
+            girth_pull = girth_pull + weight * (girths - mean)
     return total, pull, curvature, prior_curvature, girth_pull

@@ -65,7 +65,7 @@ from dal_jax.observations.residuals import Target
 from dal_jax.registration.energy import Objective
 from dal_jax.registration.solvers import dense
 from dal_jax.registration.solvers.descent import Solution, SolverOptions
-from dal_jax.registration.solvers.tree import elimination, evaluation, points
+from dal_jax.registration.solvers.tree import elimination, evaluation, information as information_lib, points
 from dal_jax.registration.solvers.tree.evaluation import Value
 from dal_jax.registration.solvers.tree.model import TreeModel
 from dal_jax.registration.solvers.tree.state import TreeState, retract
@@ -149,12 +149,16 @@ def minimise(
 
 def information(
     model: TreeModel, target: Target, state: TreeState, objective: Objective
-) -> tuple[Float[Array, "24 4 4 starts people"], Float[Array, "3 starts people"]]:
-    """Return how well an image tells the body at a state (`elimination.information`), without what tracks expect."""
+) -> tuple[tuple[Array, Array] | tuple[None, None], tuple[Array, Array]]:
+    """Return how well an image tells the body at a state (`information`), without what tracks expect.
+
+    Of segments and place (None of several views: nothing reads it), and of the shape.
+    """
     target = dataclasses.replace(target, observation=dataclasses.replace(target.observation, expected=None))
     problem = evaluation.make_problem(model, target, objective, state)
-    value = evaluation.evaluate(model, problem, state, target, objective.weights)
-    return elimination.information(model, problem, state, value)
+    known = model, problem, state, evaluation.evaluate(model, problem, state, target, objective.weights)
+    of_segments = (None, None) if target.observation.views is not None else information_lib.of_segments(*known)
+    return of_segments, information_lib.of_shape(*known)
 
 
 def _accepted(now: _Iterate, candidate: TreeState, value: Value, tolerance: float | Float[Array, ""]) -> _Iterate:

@@ -103,8 +103,10 @@ def segment_girth_quadratic(
     stiffness = jnp.full((24, 2), problem.scale_weight)
     if problem.shape is not None:
         stiffness = stiffness + problem.shape.weight * problem.shape.precision[24:].reshape(24, 2)
-    known = stiffness[:, :, None] * jnp.eye(2)[None]
-    return rows, control + known.reshape(24, 2, 2, *(1,) * (control.ndim - 3))
+    stiffness = stiffness.reshape(24, 2, *(1,) * (control.ndim - 3))
+    if problem.expected is not None:
+        stiffness = stiffness + problem.expected.girth[1]
+    return rows, control + stiffness[:, :, None] * jnp.eye(2).reshape(1, 2, 2, *(1,) * (control.ndim - 3))
 
 
 def _segment_girth_blocks(model, metrics, moments, levers, state, gradient):
