@@ -26,7 +26,12 @@ from dal_jax.registration.solvers.tree import state
 from dal_jax.registration.solvers.tree.model import TreeModel
 from dal_jax.runtime import struct
 
-_PEOPLE_AT_ONCE = 16  # whose sums over points stay in the cache of a core
+PEOPLE_AT_ONCE = 16  # whose sums over points stay in the cache of a core
+PAIRS = tuple((i, j) for i in range(4) for j in range(i, 4))
+FROM_UNIQUE = np.zeros((10, 4, 4), np.float32)
+"""Of the sixteen products of a homogeneous point ten are different, `PAIRS`; which of these each of the sixteen is."""
+for _place, (_i, _j) in enumerate(PAIRS):
+    FROM_UNIQUE[_place, _i, _j] = FROM_UNIQUE[_place, _j, _i] = 1.0
 
 
 @struct.dataclass
@@ -98,7 +103,7 @@ def evaluate(model: TreeModel, term: DenseTerm, maps: Float[Array, "24 4 3 start
 def _over_people(function, target: Target, maps: Float[Array, "24 4 3 starts people"]):
     """Map a function of one person's target and planar maps (starts, 2, 4, 24) over the people."""
     rows = jnp.transpose(maps[:, :, :2], (4, 3, 2, 1, 0))
-    return jax.lax.map(lambda pair: function(*pair), (target, rows), batch_size=min(_PEOPLE_AT_ONCE, len(rows)))
+    return jax.lax.map(lambda pair: function(*pair), (target, rows), batch_size=min(PEOPLE_AT_ONCE, len(rows)))
 
 
 def _residual(target: Target, rows: Float[Array, "starts 2 4 24"]) -> Float[Array, "starts 2 points"]:
@@ -113,15 +118,8 @@ def _point_energy(weights: EnergyWeights, target: Target, rows: Float[Array, "st
     return jnp.sum(weights.dense * target.observation.point_confidence[None] * value, axis=-1)
 
 
-# Ten of the sixteen products of a homogeneous point are different; where each of the sixteen is found among the ten.
-_PAIRS = tuple((i, j) for i in range(4) for j in range(i, 4))
-_FROM_UNIQUE = np.zeros((10, 16), np.float32)
-for _place, (_i, _j) in enumerate(_PAIRS):
-    _FROM_UNIQUE[_place, 4 * _i + _j] = _FROM_UNIQUE[_place, 4 * _j + _i] = 1.0
-
-
 def _batch_last(unique: Float[Array, "people starts rows 10"]) -> Float[Array, "rows 4 4 starts people"]:
-    moments = jnp.matmul(unique, jnp.asarray(_FROM_UNIQUE, unique.dtype), precision="highest")
+    moments = jnp.matmul(unique, jnp.asarray(FROM_UNIQUE.reshape(10, 16), unique.dtype), precision="highest")
     return jnp.moveaxis(moments.reshape(*moments.shape[:3], 4, 4), (0, 1), (-1, -2))
 
 
@@ -137,7 +135,7 @@ def _sum_points(
     if alike_for_starts(target, weights):
         mass = mass[:1]
     rest = _homogeneous(target)
-    squares = jnp.stack([rest[i] * rest[j] for i, j in _PAIRS], axis=1)
+    squares = jnp.stack([rest[i] * rest[j] for i, j in PAIRS], axis=1)
     weighted = mass[:, :, None] * squares[None]  # (starts or 1, points, 10)
     first, second = np.array(model.edges, int).reshape(-1, 2).T
     weight = target.points.weight.T

@@ -24,18 +24,12 @@ from dal_jax.body.cameras import Views
 from dal_jax.observations import residuals
 from dal_jax.observations.residuals import Target
 from dal_jax.registration.energy import EnergyWeights
-from dal_jax.registration.solvers.tree import state
+from dal_jax.registration.solvers.tree import points, state
 from dal_jax.registration.solvers.tree.model import TreeModel
 from dal_jax.runtime import struct
 
 AXES = tuple((i, j) for i in range(3) for j in range(i, 3))
 """The six pairs of axes of a symmetric 3 x 3 metric, as moments have them."""
-
-_PEOPLE_AT_ONCE = 16  # whose sums over points stay in the cache of a core
-_PRODUCTS = tuple((i, j) for i in range(4) for j in range(i, 4))
-_FROM_UNIQUE = np.zeros((10, 4, 4), np.float32)
-for _place, (_i, _j) in enumerate(_PRODUCTS):
-    _FROM_UNIQUE[_place, _i, _j] = _FROM_UNIQUE[_place, _j, _i] = 1.0
 
 
 def evaluate(
@@ -56,9 +50,8 @@ def moments(
 def _over_people(function, target: Target, maps: Float[Array, "24 4 3 starts people"]):
     """Map a function of one person's target and maps (starts, axes, 4, 24) over the people."""
     rows = jnp.transpose(maps, (4, 3, 2, 1, 0))
-    return jax.lax.map(
-        lambda pair: function(_in_views(pair[0]), pair[1]), (target, rows), batch_size=min(_PEOPLE_AT_ONCE, len(rows))
-    )
+    at_once = min(points.PEOPLE_AT_ONCE, len(rows))
+    return jax.lax.map(lambda pair: function(_in_views(pair[0]), pair[1]), (target, rows), batch_size=at_once)
 
 
 def _in_views(target: Target) -> Target:
@@ -100,14 +93,14 @@ def _moments(model: TreeModel, weights: EnergyWeights, target: Target, rows: Flo
     weighted, weight = _stage(weights, _weighted_products, dense, target.points.rest), _flat(target.points.weight)
     own = weight * jnp.sum(weight, axis=1, keepdims=True)
     unique = jnp.einsum("saqp,pk->saqk", weighted, own, precision="highest")
-    moments = jnp.einsum("saqk,qij->saijk", unique, jnp.asarray(_FROM_UNIQUE, unique.dtype), precision="highest")
+    moments = jnp.einsum("saqk,qij->saijk", unique, jnp.asarray(points.FROM_UNIQUE, unique.dtype), precision="highest")
     metric = _stage(weights, lambda one: _metrics(one).sum(axis=2), keypoints)
     return moments + jnp.einsum("san,nkij->saijk", metric, jnp.asarray(model.keypoint_moments), precision="highest")
 
 
 def _weighted_products(seen: "_Seen", rest: Float[Array, "views points 3"]) -> Float[Array, "starts 6 10 all"]:
     metric, rest = _metrics(seen), _homogeneous(rest.reshape(-1, 3))
-    products = jnp.stack([rest[i] * rest[j] for i, j in _PRODUCTS])
+    products = jnp.stack([rest[i] * rest[j] for i, j in points.PAIRS])
     return metric.reshape(*metric.shape[:2], 1, -1) * products[None, None]
 
 
