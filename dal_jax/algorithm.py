@@ -38,7 +38,7 @@ from dal_jax.registration.priors import PosePrior
 from dal_jax.registration.register import Fit
 from dal_jax.regressor import held_out, model, training as regressor_training
 from dal_jax.regressor.training import TrainingSet, TrainState
-from dal_jax.runtime import preemption, progress, struct
+from dal_jax.runtime import mesh, preemption, progress, struct
 from dal_jax.runtime.errors import DivergedError
 from dal_jax.uncertainty import noise, sample_weights
 from dal_jax.uncertainty.sandwich import Precisions
@@ -146,13 +146,16 @@ def initial_state(run: Run) -> LoopState:
     scales = run.config.regressor.scales
     one = Objective(scales=scales).start_from(parameters.t_pose())
     t_pose = jax.tree.map(lambda leaf: np.broadcast_to(np.asarray(leaf), (count, *leaf.shape)).copy(), one)
+    lifting = lifting_training.initial_state(run.config.lifting, lifting_key)
+    regressor = regressor_training.initial_state(run.config.regressor, regressor_key)
+    lifting, regressor = mesh.everywhere((lifting, regressor), mesh.of_networks())
     return LoopState(
-        lifting=lifting_training.initial_state(run.config.lifting, lifting_key),
+        lifting=lifting,
         fits=t_pose,
         objective=run.config.first.objective(scales=scales),
         energy=np.full(count, np.inf, np.float32),
         sample_weight=np.ones(count, np.float32),
-        regressor=regressor_training.initial_state(run.config.regressor, regressor_key),
+        regressor=regressor,
         predictions=t_pose,
     )
 
@@ -227,7 +230,7 @@ def _refuse_diverged(run: Run, fit: Fit) -> None:
     for leaf in jax.tree.leaves(fit.parameters):
         finite &= np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1)
     if not finite.all():
-        names = reprlib.repr([run.people.names[row] for row in np.flatnonzero(~finite)])
+        names = reprlib.repr([str(run.people.names[row]) for row in np.flatnonzero(~finite)])
         raise DivergedError(f"registration of {names}: {np.sum(~finite)} of {len(finite)} fits are not finite")
 
 

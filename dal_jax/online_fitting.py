@@ -10,12 +10,13 @@ picture as it is (the step augments it later). Predicting the next batch while a
 device, and its answer would depend on where a killed run was stopped.
 """
 
-import dataclasses
 import functools
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from dal_jax.body.parameters import BodyParameters
@@ -26,29 +27,32 @@ from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import Fit, Fitter
 from dal_jax.regressor import model
 from dal_jax.regressor.model import Learned
+from dal_jax.runtime import mesh as mesh_lib
+
+T = TypeVar("T")
 
 Bodies = tuple[BodyParameters, Float[Array | np.ndarray, "people"]]
 """The best fits so far, stacked over people, and their energy; inf where there is none yet."""
 
 
 class OnlineFitter:
-    """A `regressor.training.FitBatch` that keeps the best fits of all training people on the device.
+    """A `regressor.training.FitBatch` that keeps the best fits of all training people on the devices, split by people.
 
-    Note: it runs on the one device that trains, whatever `config.later.registration.devices` says: a batch is too small
-    to spread. The batches are the regressor's, whatever `config.later.registration.batch` says.
+    Note: it runs on the devices that train, whatever `config.later.registration.devices` says. The batches are the
+    regressor's, whatever `config.later.registration.batch` says.
     """
 
     def __init__(self, config: Config, template: Template, objective: Objective, bodies: Bodies):
-        """Send the bodies to the device.
+        """Send the bodies to the devices.
 
         Raises:
           ValueError: as `register.Fitter`.
         """
-        registration = dataclasses.replace(config.later.registration, devices=1)
-        self._fit = Fitter(template, registration, objective)
+        self._mesh = mesh_lib.of_networks()
+        self._fit = Fitter(template, config.later.registration, objective, self._mesh)
         self._predict = model.predictor(config.regressor)
-        self._device = jax.devices()[0]
-        self._bodies = jax.tree.map(jnp.copy, jax.device_put(bodies, self._device))  # for us to update in place
+        self._count = len(bodies[1])
+        self._bodies = jax.tree.map(jnp.copy, mesh_lib.split(_filled_up(bodies, self._mesh), self._mesh))
 
     def __call__(
         self,
@@ -58,28 +62,43 @@ class OnlineFitter:
         observation: Observation,
     ) -> tuple[BodyParameters, dict[str, Array]]:
         """Register the batch of `rows` (each person at most once); return its best fits, and where they came from."""
-        rows = jax.device_put(rows, self._device)
-        starts = [self._predict(learned, image), _take(self._bodies[0], rows)]
-        # placed as the step's state is: arrays of another sharding would have the step compiled anew
-        fit = jax.device_put(self._fit(observation, starts), self._device)
-        self._bodies, fits, metrics = _keep_better(self._bodies, rows, fit)
+        starts = [self._predict(learned, image), _take(self._mesh, self._bodies[0], rows)]
+        if len(rows) % self._mesh.size:
+            observation, starts = _filled_up_on_devices(self._mesh, (observation, starts))
+        self._bodies, fits, metrics = _keep_better(self._mesh, self._bodies, rows, self._fit(observation, starts))
         return fits, metrics
 
     def best(self) -> Bodies:
         """Wait for the batches so far and return the best fit of every person (host arrays)."""
-        return jax.tree.map(np.array, self._bodies)  # copies: the device's will be updated in place
+        # copies: the devices' will be updated in place
+        return jax.tree.map(lambda leaf: np.array(leaf[: self._count]), mesh_lib.fetch(self._bodies))
 
 
-@jax.jit
-def _take(fits: BodyParameters, rows: Int[Array, "batch"]) -> BodyParameters:
-    return jax.tree.map(lambda leaf: leaf[rows], fits)
+def _filled_up(people: T, mesh: Mesh) -> T:
+    """Return stacked arrays with the last person repeated, up to a multiple of the devices."""
+
+    def fill(leaf):
+        return leaf[np.minimum(np.arange(-(-len(leaf) // mesh.size) * mesh.size), len(leaf) - 1)]
+
+    return jax.tree.map(fill, people)
 
 
-@functools.partial(jax.jit, donate_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
+def _filled_up_on_devices(mesh: Mesh, people: T) -> T:
+    return mesh_lib.constrained(_filled_up(people, mesh), mesh)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _take(mesh: Mesh, fits: BodyParameters, rows: Int[Array, "batch"]) -> BodyParameters:
+    return mesh_lib.constrained(jax.tree.map(lambda leaf: leaf[rows], fits), mesh)
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
 def _keep_better(
-    bodies: Bodies, rows: Int[Array, "batch"], fit: Fit
+    mesh: Mesh, bodies: Bodies, rows: Int[Array, "batch"], fit: Fit
 ) -> tuple[Bodies, BodyParameters, dict[str, Array]]:
     """Put the fits in the rows' places where they have less energy: no energy ever rises, not even by a rounding."""
+    fit = jax.tree.map(lambda leaf: leaf[: len(rows)], fit)
     better = fit.energy < bodies[1][rows]  # false where it is not a number
 
     def choose(new: Array, old: Array) -> Array:
@@ -94,4 +113,4 @@ def _keep_better(
         "registration_from_best_share": jnp.mean(~better | (fit.start == best)),
         "registration_from_configured_share": jnp.mean(better & (fit.start < prediction)),
     }
-    return bodies, kept[0], metrics
+    return *mesh_lib.constrained((bodies, kept[0]), mesh), metrics

@@ -20,7 +20,7 @@ from dal_jax.lifting.config import Config
 from dal_jax.lifting.h36m import from_h36m, to_h36m
 from dal_jax.lifting.normalise import Normalised
 from dal_jax.observations.observation import Observation, with_depth
-from dal_jax.runtime import struct
+from dal_jax.runtime import mesh as mesh_lib, struct
 
 _Array = Array | np.ndarray
 
@@ -135,8 +135,11 @@ def with_lifted_depth(config: Config, lifter: Lifter, observation: Observation) 
     Where the camera is known, key points are lifted as a camera would see them that looks at the person, and the
     depths are those along the true camera's axis.
     """
-    depth, trusted = _observing(dataclasses.astuple(config))(lifter, observation)
-    return with_depth(observation, np.asarray(depth), np.asarray(trusted))
+    mesh = mesh_lib.of_networks()
+    observing = functools.partial(_observing(dataclasses.astuple(config)), mesh_lib.everywhere(lifter, mesh))
+    points = ("point_position", "point_face", "point_barycentric", "point_confidence")
+    without = {name: getattr(observation, name)[:, :0] for name in points}  # not read, so not sent either
+    return with_depth(observation, *mesh_lib.in_chunks(observing, dataclasses.replace(observation, **without), mesh))
 
 
 @functools.cache

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from dal_jax.lifting import adversarial, criteria, networks, normalise
@@ -21,7 +22,7 @@ from dal_jax.lifting.adversarial import Member
 from dal_jax.lifting.config import Config
 from dal_jax.lifting.lift import Lifter
 from dal_jax.lifting.normalise import Normalised
-from dal_jax.runtime import struct
+from dal_jax.runtime import mesh as mesh_lib, struct
 
 
 @struct.dataclass
@@ -89,10 +90,11 @@ def train(
     Raises:
       errors.DivergedError: a loss or a weight is not finite at a stop.
     """
+    mesh = mesh_lib.of_networks()
     run, judge = loop(config), _compiled_judge(_frozen(config))
     normalised = jax.jit(normalise.normalise_all)(jnp.asarray(keypoints, jnp.float32), jnp.asarray(visible, bool))
-    learned, held_out = _split(normalised)
-    state = jax.device_put(state, jax.devices()[0])  # named: a state from a checkpoint is, and one program serves both
+    # The same for a fresh state and one from a checkpoint, so that one program serves both
+    state, learned, held_out = mesh_lib.everywhere((state, *_split(normalised)), mesh)
     done = int(state.step)
     while done < config.steps:
         stop = min(config.steps, (done // config.steps_per_call + 1) * config.steps_per_call)
@@ -112,7 +114,7 @@ def loop(config: Config) -> Callable[..., tuple[LiftingState, dict[str, Array]]]
 
     It maps (state, normalised poses, key, stop) to the state at step `stop` and the sums of the losses since.
     """
-    return _compiled_loop(_frozen(config))
+    return _compiled_loop(_frozen(config), mesh_lib.of_networks())
 
 
 FEWEST_TO_HOLD_OUT = 1000
@@ -139,8 +141,8 @@ def _frozen(config: Config) -> tuple:
 
 
 @functools.cache
-def _compiled_loop(frozen: tuple) -> Callable:
-    return jax.jit(functools.partial(_run, Config(*frozen)))
+def _compiled_loop(frozen: tuple, mesh: Mesh) -> Callable:
+    return jax.jit(functools.partial(_run, Config(*frozen), mesh))
 
 
 @functools.cache
@@ -148,17 +150,17 @@ def _compiled_judge(frozen: tuple) -> Callable:
     return jax.jit(functools.partial(_judge, Config(*frozen)))
 
 
-def _run(config: Config, state: LiftingState, poses: Normalised, key, stop) -> tuple[LiftingState, dict]:
+def _run(config: Config, mesh: Mesh, state: LiftingState, poses: Normalised, key, stop) -> tuple[LiftingState, dict]:
     """Step until `stop`; return the sums of the metrics too."""
 
     def body(_, carry):
         state, totals = carry
-        state, metrics = _step(config, state, poses, jax.random.fold_in(key, state.step))
+        state, metrics = _step(config, mesh, state, poses, jax.random.fold_in(key, state.step))
         return state, jax.tree.map(jnp.add, totals, metrics)
 
     if not config.average_decay:  # keep a copy of the trained weights out of the carry
         state = dataclasses.replace(state, members=dataclasses.replace(state.members, generator=None))
-    _, shapes = jax.eval_shape(functools.partial(_step, config), state, poses, key)
+    _, shapes = jax.eval_shape(functools.partial(_step, config, mesh), state, poses, key)
     start = (state, jax.tree.map(jnp.zeros_like, shapes))
     state, totals = jax.lax.fori_loop(state.step, stop, body, start)
     if not config.average_decay:
@@ -167,8 +169,8 @@ def _run(config: Config, state: LiftingState, poses: Normalised, key, stop) -> t
     return state, totals
 
 
-def _step(config: Config, state: LiftingState, poses: Normalised, key) -> tuple[LiftingState, dict]:
-    """Every member plays one batch of its own; the first member's batch also teaches the completer.
+def _step(config: Config, mesh: Mesh, state: LiftingState, poses: Normalised, key) -> tuple[LiftingState, dict]:
+    """Every member plays one batch of its own, split between the devices; the first's also teaches the completer.
 
     One member after the other: XLA's batched products are slow on CPU (width 1024: 60 ms a step by vmap, 16 ms so).
     """
@@ -176,7 +178,7 @@ def _step(config: Config, state: LiftingState, poses: Normalised, key) -> tuple[
     def play(player: tuple[Member, PRNGKeyArray]):
         member, key = player
         draw_key, step_key = jax.random.split(key)
-        batch = _draw(config, poses, draw_key)
+        batch = mesh_lib.constrained(_draw(config, poses, draw_key), mesh)
         if config.mirror_poses:
             batch = _mirror_half(batch, jax.random.fold_in(draw_key, 1))
         prepared, _ = normalise.prepare(config, state.completer, batch.points, batch.visible)
@@ -187,7 +189,9 @@ def _step(config: Config, state: LiftingState, poses: Normalised, key) -> tuple[
     metrics = jax.tree.map(jnp.mean, metrics)
     state = dataclasses.replace(state, step=state.step + 1, members=members)
     if config.complete:
-        state, metrics["completion_nll"] = _learn_to_complete(config, state, _draw(config, poses, keys[0]), key)
+        state, metrics["completion_nll"] = _learn_to_complete(
+            config, state, mesh_lib.constrained(_draw(config, poses, keys[0]), mesh), key
+        )
     return state, metrics
 
 

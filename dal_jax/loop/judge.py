@@ -1,6 +1,7 @@
 """Scores of a round against 3D truth: the fields of history.json. No phase of the loop sees this truth."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from dal_jax.evaluation import metrics
 from dal_jax.lifting import lift
 from dal_jax.lifting.h36m import to_h36m
 from dal_jax.regressor import model
+from dal_jax.runtime import mesh as mesh_lib
 
 FIELDS = (
     "registration_train_mpjpe_mm", "regressor_train_mpjpe_mm", "regressor_test_mpjpe_mm",
@@ -95,8 +97,12 @@ class Judge:
         return float(np.mean(_vertex_errors(self.run.template, bodies, truth, canonical)))
 
     def _joints(self, bodies: BodyParameters, people: People) -> Float[np.ndarray, "n 17 3"]:
-        bodies = self._reported(bodies, people)
-        return np.asarray(_joints_h36m(self.run.template, jax.tree.map(jnp.asarray, bodies)))
+        return self._posed(self._reported(bodies, people))
+
+    def _posed(self, bodies: BodyParameters) -> Float[np.ndarray, "n 17 3"]:
+        mesh = mesh_lib.of_networks()
+        template = mesh_lib.everywhere(self.run.template, mesh)
+        return mesh_lib.in_chunks(functools.partial(_joints_h36m, template), bodies, mesh)
 
     def _reported(self, bodies: BodyParameters, people: People) -> BodyParameters:
         """Return bodies in the frame that a run reports: the camera's, where it knows the cameras, or the crop's."""
@@ -107,9 +113,14 @@ class Judge:
 
     def _lifted(self, state: LoopState, people: People) -> Float[np.ndarray, "n 17 3"]:
         """Return the lifter's joints: annotated x and y, lifted depth; missing joints are its guess."""
-        keypoints, confidence = to_h36m(people.observations)
-        lifted = lift.lift(self.run.config.lifting, state.lifting.lifter, keypoints, confidence > 0)
-        joints = np.asarray(lifted.joints)
+        mesh = mesh_lib.of_networks()
+        lifter = mesh_lib.everywhere(state.lifting.lifter, mesh)
+        keypoints, confidence = map(np.asarray, to_h36m(people.observations))
+
+        def joints_of(seen):
+            return lift.lift(self.run.config.lifting, lifter, *seen).joints
+
+        joints = mesh_lib.in_chunks(joints_of, (keypoints, confidence > 0), mesh)
         if not self._in_camera(people):
             return joints
         return cameras.rotate_from_crop(joints, np.asarray(people.observations.box_px), people.intrinsics_px)
@@ -124,8 +135,7 @@ class Judge:
         """Return the mean score in the camera's frame, or None where the cameras are not known."""
         if not _cameras_known(people):
             return None
-        joints = _joints_h36m(self.run.template, jax.tree.map(jnp.asarray, _turned(bodies, people)))
-        return self._mean(np.asarray(joints), truth)
+        return self._mean(self._posed(_turned(bodies, people)), truth)
 
     def _mean(self, joints, truth) -> float:
         return float(np.mean(self._scores(joints, truth)["mpjpe_mm"]))

@@ -13,7 +13,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from dal_jax.body import skeleton
@@ -29,7 +29,7 @@ from dal_jax.registration.solvers.descent import Solution, SolverOptions
 from dal_jax.registration.solvers.solve import Batch, Information
 from dal_jax.registration.solvers.tree import model
 from dal_jax.registration.solvers.tree.model import TreeModel
-from dal_jax.runtime import programs, struct
+from dal_jax.runtime import mesh as mesh_lib, programs, struct
 
 _CONVERGED_DECREASE = 1e-2
 _CHUNKS_AHEAD = 2  # on their way while the host prepares the next: bounds memory, hides the host
@@ -46,7 +46,8 @@ class RegistrationConfig:
     batch: people in a compiled chunk, a device (paper: 10).
     tolerance: a fit is finished when a step lowers its energy by less than this (relative); 0: all steps are taken.
     schedule: one of `schedules.SCHEDULES`.
-    devices: how many to use; 0: all that JAX sees, or `jax.default_device` alone where the caller has set one.
+    devices: how many to use; 0: all that JAX sees, of all processes (but no more than `batch` people each fill), or
+      `jax.default_device` alone where the caller has set one.
     information: whether a `Fit` comes with its `Information`; not of bodies with pose blendshapes.
     """
 
@@ -104,15 +105,27 @@ def register(
     Raises:
       ValueError: an unknown optimiser, start or schedule, no start at all, or sizes that differ; names the value.
     """
-    if len(observations.point_face) == 0:
+    people = len(observations.point_face)
+    if people == 0:
         raise ValueError("there are no people to register")
-    fits, done = [], 0
-    for fit in stream(template, [(observations, tuple(given))], config, objective):
-        fits.append(fit)
-        done += len(fit.energy)
-        if progress is not None:
-            progress(done)
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *fits)
+
+    def fits() -> Iterator[Fit]:
+        done = 0
+        for fit in stream(template, [(observations, tuple(given))], _filled(config, people), objective):
+            yield fit
+            done += len(fit.energy)
+            if progress is not None:
+                progress(done)
+
+    return mesh_lib.end_to_end(fits(), people)
+
+
+def _filled(config: RegistrationConfig, people: int) -> RegistrationConfig:
+    """Leave out devices that would only repeat the last person."""
+    if config.devices or jax.process_count() > 1:
+        return config
+    needed = -(-people // config.batch)
+    return dataclasses.replace(config, devices=needed) if needed < mesh_lib.of().size else config
 
 
 def stream(
@@ -138,7 +151,7 @@ def stream(
     for piece in pieces:
         observations, given = piece if isinstance(piece, tuple) else (piece, ())
         _check_shapes(config, observations, given)
-        for rows, count in _chunks(len(observations.point_face), config.batch * fitter.devices):
+        for rows, count in mesh_lib.chunks(len(observations.point_face), config.batch * fitter.devices):
             take = functools.partial(jax.tree.map, lambda leaf, rows=rows: np.asarray(leaf)[rows])  # a slice: no copy
             on_the_way.append((fitter(take(observations), [take(start) for start in given]), count))
             if len(on_the_way) > _CHUNKS_AHEAD:
@@ -153,22 +166,20 @@ class Fitter:
     devices: how many it spreads people over.
     """
 
-    def __init__(self, template: Template, config: RegistrationConfig, objective: Objective):
-        """Send the constants to the devices; arguments as of `register`.
+    def __init__(self, template: Template, config: RegistrationConfig, objective: Objective, mesh: Mesh | None = None):
+        """Send the constants to the devices (of a mesh, or as `config.devices` says); arguments as of `register`.
 
         Raises:
           ValueError: an unknown optimiser, start or schedule, more devices than there are; names the value.
         """
         _check_config(config)
-        mesh = _mesh(config.devices)
-        self.devices = mesh.size
+        self._mesh = mesh_lib.of(config.devices) if mesh is None else mesh
+        self.devices = self._mesh.size
         self._config = config
-        self._fit = _compiled(config.optimizer, config.starts, config.schedule, mesh, config.information)
-        self._people = NamedSharding(mesh, PartitionSpec("data"))
-        self._everywhere = NamedSharding(mesh, PartitionSpec())
+        self._fit = _compiled(config.optimizer, config.starts, config.schedule, self._mesh, config.information)
         self._template = template
         options = SolverOptions(int(config.steps), float(config.learning_rate), float(config.tolerance))
-        self._constants = jax.device_put((template, as_arrays(objective), options), self._everywhere)
+        self._constants = mesh_lib.everywhere((template, as_arrays(objective), options), self._mesh)
         self._trees: dict[str, TreeModel] = {}
 
     def __call__(
@@ -187,13 +198,13 @@ class Fitter:
         """
         _check_shapes(self._config, observations, given)
         tree = self._tree(observations.keypoint_set)
-        return self._fit(tree, *self._constants, *jax.device_put((observations, list(given)), self._people))
+        return self._fit(tree, *self._constants, *mesh_lib.split((observations, list(given)), self._mesh))
 
     def _tree(self, keypoint_set: str) -> TreeModel:
         if keypoint_set not in self._trees:
             if np.isnan(np.asarray(self._template.keypoint_matrix)[keypoint_rows(keypoint_set)]).any():
                 raise ValueError(f"the body has no key points of the set '{keypoint_set}'")
-            self._trees[keypoint_set] = jax.device_put(model.build(self._template, keypoint_set), self._everywhere)
+            self._trees[keypoint_set] = mesh_lib.everywhere(model.build(self._template, keypoint_set), self._mesh)
         return self._trees[keypoint_set]
 
 
@@ -216,27 +227,9 @@ def _score(template, observations, parameters, objective):
     )
 
 
-def _mesh(devices: int) -> Mesh:
-    available = jax.devices()
-    if devices > len(available):
-        raise ValueError(f"devices {devices}: JAX sees {len(available)}")
-    if not devices and isinstance(chosen := jax.config.jax_default_device, jax.Device):  # pyright: ignore[reportAttributeAccessIssue]
-        available = [chosen]
-    return Mesh(np.array(available[: devices or None]), ("data",))
-
-
-def _chunks(people: int, size: int) -> Iterator[tuple[slice | np.ndarray, int]]:
-    """Yield the rows of each chunk, and how many of them count: the last chunk repeats its last person."""
-    for first in range(0, people - size + 1, size):
-        yield slice(first, first + size), size
-    rest = people % size
-    if rest:
-        yield np.minimum(np.arange(people - rest, people - rest + size), people - 1), rest
-
-
 def _arrived(fit: Fit, count: int) -> Fit:
     """Fetch a chunk from the devices, without the repeated people."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[:count], fit)
+    return jax.tree.map(lambda leaf: leaf[:count], mesh_lib.fetch(fit))
 
 
 @functools.cache
@@ -262,7 +255,7 @@ def _compiled(optimizer: str, starts: str, schedule: str, mesh: Mesh, informatio
                 best = dataclasses.replace(best, information=solve.information(batch))
             return best
 
-    everywhere, split = PartitionSpec(), PartitionSpec("data")
+    everywhere, split = mesh_lib.WHOLE, mesh_lib.SPLIT
     sharded = jax.shard_map(
         fit_shard,
         mesh=mesh,

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from dal_jax.body.parameters import BodyParameters
@@ -19,7 +20,7 @@ from dal_jax.body.template import Template
 from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation
 from dal_jax.observations.residuals import Target
-from dal_jax.runtime import machine, struct
+from dal_jax.runtime import machine, mesh as mesh_lib, struct
 from dal_jax.runtime.errors import needs_extra
 
 _AHEAD = 2  # batches decoded before they are asked for
@@ -86,21 +87,25 @@ def images_shown(weight: Float[np.ndarray, "people"], batch: int, first: int, en
 
 
 def feed(
-    order: Int[np.ndarray, "steps batch"], images: Images, rest: tuple[Any, ...]
+    order: Int[np.ndarray, "steps batch"], images: Images, rest: tuple[Any, ...], mesh: Mesh
 ) -> Iterator[tuple[tuple[Any, ...], float]]:
-    """Yield each batch, (images, *rest), on the device, and the seconds that the iterating thread has waited for it.
+    """Yield each batch, (images, *rest), on the devices, and the seconds that the iterating thread has waited for it.
 
-    The next batch is gathered meanwhile, so the wait is 0 where the input keeps up.
+    The next batch is gathered meanwhile, so the wait is 0 where the input keeps up. Of several processes each reads and
+    decodes what its own devices hold.
 
     Args:
       order: numbers of people, a row a batch.
       images: of all people.
       rest: pytrees of host arrays, stacked over people.
+      mesh: the devices that a batch is split between.
     """
+    count = order.shape[1]
+    order = np.stack([mesh_lib.share(rows, mesh) for rows in order])
     pictures = (images[rows] for rows in order) if isinstance(images, np.ndarray) else decoded(images, order)
 
-    def gather(rows: Int[np.ndarray, "batch"]) -> tuple[Any, ...]:
-        return jax.device_put((next(pictures), *jax.tree.map(lambda leaf: leaf[rows], rest)))
+    def gather(rows: Int[np.ndarray, "some"]) -> tuple[Any, ...]:
+        return mesh_lib.batch((next(pictures), *jax.tree.map(lambda leaf: leaf[rows], rest)), count, mesh)
 
     with concurrent.futures.ThreadPoolExecutor(max_workers=1) as worker:
         following = worker.submit(gather, order[0])

@@ -16,6 +16,7 @@ from dal_jax.body import parameters
 from dal_jax.regressor import batches, model, training
 from dal_jax.regressor.model import RegressorConfig
 from dal_jax.regressor.training import Best, TrainingSet, TrainState
+from dal_jax.runtime import mesh as mesh_lib
 from dal_jax.runtime.configs import cached_by_config
 from dal_jax.runtime.errors import InputError
 
@@ -74,9 +75,10 @@ def losses(
     rows = np.flatnonzero(held_out)
     order = batches.in_batches(rows, config.batch)
     counts = np.arange(order.size).reshape(order.shape) < len(rows)  # not twice the people that fill up the last batch
-    constant = jax.device_put((people.template, state.learned))
+    mesh = mesh_lib.of_networks()
+    constant = mesh_lib.everywhere((people.template, state.learned), mesh)
     measure = _compiled(config)
-    feed = batches.feed(order, people.images, (jax.tree.map(np.asarray, people.observations),))
+    feed = batches.feed(order, people.images, (jax.tree.map(np.asarray, people.observations),), mesh)
     parts = jax.device_get([
         measure(*constant, image, observation, row.astype(np.float32))
         for row, ((image, observation), _) in zip(counts, feed, strict=True)

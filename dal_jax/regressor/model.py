@@ -4,9 +4,10 @@ The paper's head is one linear layer that gives theta with axis-angles. Both can
 numbers a rotation (`theta`; Zhou et al. 2019) and iterated regression (Kanazawa et al. 2018, "HMR").
 """
 
+import collections
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -16,14 +17,14 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from dal_jax.body.parameters import BodyParameters
-from dal_jax.regressor import layers, theta
+from dal_jax.regressor import batches, layers, theta
 from dal_jax.regressor.augmentation import AugmentationConfig, mild
 from dal_jax.regressor.batches import Images
 from dal_jax.regressor.losses import LossWeights
 from dal_jax.regressor.pretrained import load_trunk
 from dal_jax.regressor.resnet import BLOCKS, DEPTHS, ResNet50
 from dal_jax.regressor.theta import Rotations, ThetaCodec
-from dal_jax.runtime import struct
+from dal_jax.runtime import mesh as mesh_lib, struct
 from dal_jax.runtime.configs import cached_by_config, check_choices, check_range
 from dal_jax.runtime.errors import InputError
 
@@ -270,15 +271,25 @@ def predict(config: RegressorConfig, learned: Learned, images: Images, batch: in
       ValueError: no image, or images of another size than the network was built for.
     """
     _check_size(config, images)
-    learned = jax.device_put(learned)
-    predict_batch = predictor(config)
-    pictures: Any = images  # a sequence too is indexed by an array of numbers
-    parts = []
-    for start in range(0, len(images), batch):
-        rows = np.minimum(np.arange(start, start + batch), len(images) - 1)
-        parts.append(predict_batch(learned, np.asarray(pictures[rows])))
-    bodies = jax.device_get(parts)
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(images)], *bodies)
+    mesh = mesh_lib.of_networks()
+    learned = mesh_lib.everywhere(learned, mesh)
+    predict_batch, count = predictor(config), len(images)
+    order = np.minimum(np.arange(-(-count // batch) * batch), count - 1).reshape(-1, batch)
+
+    def parts() -> Iterator[BodyParameters]:
+        on_the_way: collections.deque[BodyParameters] = collections.deque()
+        for number, ((pictures,), _) in enumerate(batches.feed(order, images, (), mesh)):
+            on_the_way.append(predict_batch(learned, pictures))
+            if number >= _BATCHES_AHEAD:
+                yield mesh_lib.fetch(on_the_way.popleft())
+        *others, last = map(mesh_lib.fetch, on_the_way)
+        yield from others
+        yield jax.tree.map(lambda leaf: leaf[: batch - (order.size - count)], last)
+
+    return mesh_lib.end_to_end(parts(), count)
+
+
+_BATCHES_AHEAD = 2  # on their way while the host reads the next: bounds memory, hides the host
 
 
 @cached_by_config

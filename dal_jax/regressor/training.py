@@ -25,7 +25,7 @@ from dal_jax.regressor.augmentation import AugmentationConfig
 from dal_jax.regressor.batches import Images, Sample
 from dal_jax.regressor.model import Learned, RegressorConfig
 from dal_jax.regressor.theta import ThetaCodec
-from dal_jax.runtime import preemption, struct
+from dal_jax.runtime import mesh as mesh_lib, preemption, struct
 from dal_jax.runtime.configs import cached_by_config
 
 
@@ -215,11 +215,12 @@ def train_epoch(
     order = batches.epoch_order(jax.random.fold_in(key, int(state.step) - began), weight, config.batch)
     taken = order[began : began + steps if steps else None]
     step = _compiled_step(config)
-    feed = batches.feed(taken, people.images, jax.tree.map(np.asarray, (people.observations, people.fits, weight)))
+    mesh = mesh_lib.of_networks()
+    rest = jax.tree.map(np.asarray, (people.observations, people.fits, weight))
+    feed = batches.feed(taken, people.images, rest, mesh)
 
     started = time.monotonic()
-    template = jax.device_put(people.template)
-    state = jax.device_put(state, jax.devices()[0])  # named, so that all calls place it alike and one program serves
+    template, state = mesh_lib.everywhere((people.template, state), mesh)  # alike in all calls: one program serves
     state = jax.tree.map(jnp.copy, state)  # a step consumes its state; the caller's is not ours to give
     collected: list[dict[str, Array]] = []
     waited_s = 0.0

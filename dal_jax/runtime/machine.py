@@ -47,10 +47,14 @@ def command() -> str:
 def configure() -> pathlib.Path | None:
     """Point JAX at the folder of compiled programs, unless JAX_COMPILATION_CACHE_DIR already does; return the folder.
 
+    Each core of a processor is made a device of its own, unless the caller has said how many there are
+    (JAX_NUM_CPU_DEVICES), or devices are in use already: registration is faster so (`mesh.of_networks` is not).
+
     The second process, of a binary, a script or the tests, then compiles next to nothing. The folder is $DAL_CACHE,
     else $XDG_CACHE_HOME/dal_jax, else ~/.cache/dal_jax. An empty DAL_CACHE turns the cache off. Where the folder cannot
     be made, a warning says so and nothing is kept.
     """
+    _make_each_core_a_device()
     folder = _folder()
     if getattr(jax.config, _CACHE_OPTION) is None and folder is not None:
         try:
@@ -63,6 +67,26 @@ def configure() -> pathlib.Path | None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     chosen = getattr(jax.config, _CACHE_OPTION)
     return None if chosen is None else pathlib.Path(chosen)
+
+
+_DEVICES_OPTION = "jax_num_cpu_devices"
+_own_devices: list[int] = []  # as many as this module has asked for
+
+
+def _make_each_core_a_device() -> None:
+    said = getattr(jax.config, _DEVICES_OPTION) >= 0 or _HOST_DEVICES in os.environ.get("XLA_FLAGS", "")
+    if not said:
+        with contextlib.suppress(RuntimeError):  # devices are in use already
+            jax.config.update(_DEVICES_OPTION, cores())
+            _own_devices.append(cores())
+
+
+_HOST_DEVICES = "xla_force_host_platform_device_count"
+
+
+def has_device_a_core() -> bool:
+    """Return whether the devices are a processor's cores, because `configure` has made them that."""
+    return jax.default_backend() == "cpu" and _own_devices == [getattr(jax.config, _DEVICES_OPTION)]
 
 
 @contextlib.contextmanager

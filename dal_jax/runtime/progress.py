@@ -6,6 +6,8 @@ from typing import TextIO
 
 import tqdm
 
+from dal_jax.runtime import mesh
+
 LOG_INTERVAL_S = 10.0
 
 
@@ -21,9 +23,9 @@ def bar(
       iterable: wrapped, if given.
       total: number of units, if the iterable has no length.
       unit: the name of one unit, as in '12.3 image/s'.
-      shown: False shows nothing.
+      shown: False shows nothing; nor do processes other than the first.
     """
-    if not shown:
+    if not (shown and mesh.is_first()):
         return tqdm.tqdm(iterable, total=total, disable=True)
     if sys.stderr.isatty():
         return tqdm.tqdm(iterable, title, total, unit=unit, delay=1.0, dynamic_ncols=True, leave=False)

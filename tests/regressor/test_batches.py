@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dal_jax.regressor import batches
+from dal_jax.runtime import mesh
 
 KEY = jax.random.key(3)
 WEIGHT = np.float32([1, 0, 0.5, 1, 1, 0, 1, 1, 1])
@@ -33,7 +34,7 @@ def test_rows_of_everything_go_together():
     images = np.arange(9 * 12, dtype=np.uint8).reshape(9, 2, 2, 3)
     order = batches.epoch_order(KEY, WEIGHT, 3)
     for pictures in (images, list(images)):
-        found = jax.device_get(list(batches.feed(order, pictures, ({"number": np.arange(9)},))))
+        found = jax.device_get(list(batches.feed(order, pictures, ({"number": np.arange(9)},), mesh.of_networks())))
         np.testing.assert_array_equal([rest["number"] for (_, rest), _ in found], order)
         np.testing.assert_array_equal([picture for (picture, _), _ in found], images[order])
         assert sum(waited_s for _, waited_s in found) > 0
