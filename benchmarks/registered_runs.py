@@ -80,11 +80,13 @@ def load(path: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None =
     state, position = saved.restore(_example(run, folder.saved_objective(saved, step)), step, partial=True)
     if position["round"] == 1 and position["phase"] in ("lift", "deform"):
         raise InputError(f"{workdir}: no one is registered yet, all stand in the T-pose; round 1 is before 'learn'")
+    bodies = {"fits": jax.tree.map(functools.partial(_shape, len(train.names)), parameters.t_pose())}
+    fits = Checkpoints(workdir / folder.PEOPLE).restore(bodies, position[folder.PEOPLE], partial=True)[0]["fits"]
     observed = train.observations
     return Registered(
         judge=Judge(run, train.truth, test),
         observations=algorithm.with_lifted_depth(run, state["lifting"], observed),
-        fits=jax.device_get(state["fits"]),
+        fits=jax.device_get(fits),
         objective=state["objective"],
         step=step,
     )
@@ -95,10 +97,12 @@ def _example(run: Run, objective: Objective) -> dict[str, Any]:
 
     A dict, because Orbax takes a field that is None for an empty one, not for one left out.
     """
-    people = len(run.people.names)
     draw = functools.partial(training.initial_state, run.config.lifting)
     return {
         "lifting": jax.eval_shape(draw, jax.random.key(0)),
-        "fits": jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((people, *leaf.shape), leaf.dtype), parameters.t_pose()),
         "objective": objective,
     }
+
+
+def _shape(people: int, leaf: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((people, *leaf.shape), leaf.dtype)

@@ -7,11 +7,13 @@ import pathlib
 import shutil
 from typing import Any
 
+import jax
+
 from dal_jax.algorithm import PHASES, LoopState, RunState
 from dal_jax.config import Config
 from dal_jax.registration import priors
 from dal_jax.registration.energy import EnergyWeights, Objective
-from dal_jax.runtime import files, metric_log
+from dal_jax.runtime import files, mesh, metric_log
 from dal_jax.runtime.checkpoints import Checkpoints
 from dal_jax.runtime.errors import InputError, one_line
 from dal_jax.runtime.files import PathLike
@@ -19,7 +21,7 @@ from dal_jax.runtime.metric_log import MetricLog
 
 
 class RunFolder:
-    """Keeps one run: its states and the numbers it logs."""
+    """Keeps one run: its states and the numbers it logs. Of several processes the first alone writes (but states)."""
 
     def __init__(self, path: PathLike, config: Config, overwrite: bool = False):
         """Open a folder for a run of `config`.
@@ -28,10 +30,13 @@ class RunFolder:
           errors.InputError: the folder holds something else, or a run of another configuration; names the field.
         """
         self.path = pathlib.Path(path)
-        if overwrite:
+        if overwrite and mesh.is_first():
             _remove_run(self.path)
+        mesh.meet("run folder")
         _refuse_other_content(self.path)
         self._checkpoints = Checkpoints(self.path / "checkpoints", keep=2)
+        self._people = Checkpoints(self.path / PEOPLE, keep=3)  # of two checkpoints, and one of a third
+        self._saved: list[Any] = []  # the leaves of the last step of `people`
         self._check_config(config)
         self._check_log()
         self._log: MetricLog | None = None
@@ -43,25 +48,45 @@ class RunFolder:
             state, position = fresh, RunState()
         else:
             scales = fresh.objective.scales
+            of_people, others = _parts(fresh)
+
+            def with_people(state: LoopState, notes: dict[str, Any]) -> LoopState:
+                saved, _ = self._people.restore(of_people, notes[PEOPLE])
+                return dataclasses.replace(state, **saved)
+
             state, notes, step = self._checkpoints.resume(
-                lambda step: dataclasses.replace(fresh, objective=saved_objective(self._checkpoints, step, scales))
+                lambda step: dataclasses.replace(others, objective=saved_objective(self._checkpoints, step, scales)),
+                complete=with_people,
             )
+            self._saved = jax.tree.leaves(_parts(state)[0])
+            self._people.forget_after(notes.pop(PEOPLE))
             position = _position(notes, self._checkpoints, step)
-        self._log = MetricLog(self.path / "metrics.jsonl", step)
+        if mesh.is_first():
+            self._log = MetricLog(self.path / "metrics.jsonl", step)
         return state, position
 
     def save(self, state: LoopState, position: RunState) -> None:
-        """Write a checkpoint, and the history as far as it goes: an `algorithm.Save`."""
-        notes = dataclasses.asdict(position) | {"history": list(position.history)}
-        self._checkpoints.save(self._next_number(), state, notes)
-        files.write_json(self.path / "history.json", position.history)
+        """Write a checkpoint, and the history as far as it goes: an `algorithm.Save`.
+
+        What belongs to people, which grows with their number, is written where it is not what was written last.
+        """
+        of_people, others = _parts(state)
+        leaves = jax.tree.leaves(of_people)
+        if len(leaves) != len(self._saved) or any(a is not b for a, b in zip(leaves, self._saved, strict=True)):
+            self._people.save((self._people.latest_step() or 0) + 1, of_people)
+            self._saved = leaves
+        notes = dataclasses.asdict(position) | {"history": list(position.history), PEOPLE: self._people.latest_step()}
+        self._checkpoints.save(self._next_number(), others, notes)
+        if mesh.is_first():
+            files.write_json(self.path / "history.json", position.history)
 
     def log(self, position: RunState, values: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl, under the number of the next checkpoint: an `algorithm.Log`."""
-        if self._log is None:
-            raise ValueError("resume() opens the log")
         where = {"round": position.round, "phase": position.phase, "epoch": position.epoch}
-        self._log.write(self._next_number(), where | values)
+        if self._log is not None:
+            self._log.write(self._next_number(), where | values)
+        elif mesh.is_first():
+            raise ValueError("resume() opens the log")
 
     def _next_number(self) -> int:
         return (self._checkpoints.latest_step() or 0) + 1
@@ -86,7 +111,7 @@ class RunFolder:
         path = self.path / "config.json"
         wanted = json.loads(json.dumps(dataclasses.asdict(config)))
         if self._checkpoints.latest_step() is None:  # nothing has been learned there yet, so nothing can be mixed up
-            files.write_json(path, wanted)
+            _write(path, wanted)
             return
         try:
             found = files.read_json(path)
@@ -97,10 +122,26 @@ class RunFolder:
                 f"{path}: the run there has {different}; use its configuration, another --workdir, or --overwrite"
             )
         if found != wanted:
-            files.write_json(path, wanted)
+            _write(path, wanted)
+
+
+def _write(path: pathlib.Path, content: Any) -> None:
+    if mesh.is_first():
+        files.write_json(path, content)
+
+
+PEOPLE = "people"
+"""The folder beside checkpoints/ of what belongs to people; a checkpoint's metadata name its step of it."""
+_OF_PEOPLE = ("fits", "energy", "sample_weight", "predictions")
+
+
+def _parts(state: LoopState) -> tuple[dict[str, Any], LoopState]:
+    """Return what belongs to people, and the state without it."""
+    return {name: getattr(state, name) for name in _OF_PEOPLE}, dataclasses.replace(state, **dict.fromkeys(_OF_PEOPLE))
 
 
 _RUN_CONTENT = {
+    PEOPLE,
     "config.json",
     "checkpoints",
     "metrics.jsonl",

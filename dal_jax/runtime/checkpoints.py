@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from dal_jax.runtime import files
+from dal_jax.runtime import files, mesh
 from dal_jax.runtime.errors import DamagedError, InputError, damage_named
 from dal_jax.runtime.files import DISK_FULL, PathLike
 
@@ -76,8 +76,10 @@ class Checkpoints:
         json.dumps(metadata, allow_nan=False)
         saved, packing = _pack(state)
         notes = {"metadata": metadata or {}, "structure": _structure(state), "packing": packing, "has_sums": True}
-        for rest in self._numbered() - set(self._steps()):
-            shutil.rmtree(self._directory / str(rest))
+        if mesh.is_first():
+            for rest in self._numbered() - set(self._steps()):
+                shutil.rmtree(self._directory / str(rest))
+        mesh.meet("checkpoint")
         policy: Any = ocp.training.preservation_policies.LatestN(self._keep)
         with (
             _full_disk_named(self._directory),
@@ -87,8 +89,9 @@ class Checkpoints:
         ):
             checkpointer.save(step, saved, checkpointable_name=_STATE, force=True, custom_metadata=notes)
             checkpointer.close()
-            if jax.process_index() == 0:
+            if mesh.is_first():
                 files.write_json(self._directory / str(step) / _SUMS, _sums(self._directory / str(step)))
+        mesh.meet("checksums")
 
     def latest_step(self) -> int | None:
         """Return the last step, or None where there is none yet; steps that `resume` has found damaged do not count."""
@@ -112,12 +115,18 @@ class Checkpoints:
         except InputError:  # who reads the step will hear of it
             return False
 
-    def resume(self, example: Callable[[int], PyTree], partial: bool = False) -> tuple[PyTree, dict[str, Any], int]:
+    def resume(
+        self,
+        example: Callable[[int], PyTree],
+        partial: bool = False,
+        complete: Callable[[PyTree, dict[str, Any]], PyTree] = lambda state, _: state,
+    ) -> tuple[PyTree, dict[str, Any], int]:
         """Read the last step that is whole; a line says which later ones are damaged. There must be a step.
 
         Args:
           example: as `restore` takes it, of a step.
           partial: as `restore`.
+          complete: adds to a state what its metadata say lies elsewhere; damage there is damage of the step.
 
         Returns:
           The state, the metadata and the number of the step. Saving goes on after that step.
@@ -128,7 +137,8 @@ class Checkpoints:
         steps = self._steps()
         for step in reversed(steps):
             try:
-                return *self.restore(example(step), step, partial), step
+                state, metadata = self.restore(example(step), step, partial)
+                return complete(state, metadata), metadata, step
             except DamagedError as error:
                 if step == steps[0]:
                     raise
@@ -137,11 +147,16 @@ class Checkpoints:
                 self._damaged.add(step)
         raise InputError(f"{self._directory}: there is no checkpoint")
 
+    def forget_after(self, step: int) -> None:
+        """Take the steps after one for damaged: the next save removes them."""
+        self._damaged |= {later for later in self._steps() if later > step}
+
     def restore(self, example: PyTree, step: int | None = None, partial: bool = False) -> tuple[PyTree, dict[str, Any]]:
         """Read a step into the structure, dtypes and devices of an example.
 
         Args:
-          example: a state of arrays, or of `jax.ShapeDtypeStruct` (without a sharding it lands on the first device).
+          example: a state of arrays, or of `jax.ShapeDtypeStruct` (without a sharding it lands on all of
+            `mesh.of_networks`).
           step: the latest if None.
           partial: the example may leave out leaves of the saved state, for instance all but a network's variables.
 
@@ -242,11 +257,11 @@ def _compare(path: pathlib.Path, wanted: dict[str, str], saved: dict[str, str], 
 
 def _placed(example: PyTree) -> PyTree:
     """Give abstract leaves a device: without one Orbax asks for those that were there when the step was saved."""
-    first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    everywhere = jax.sharding.NamedSharding(mesh.of_networks(), mesh.WHOLE)
 
     def place(leaf: Any) -> Any:
         if isinstance(leaf, jax.ShapeDtypeStruct) and leaf.sharding is None:
-            return leaf.update(sharding=first)
+            return leaf.update(sharding=everywhere)
         return leaf
 
     return jax.tree.map(place, example)
@@ -278,7 +293,7 @@ def _unpack(example: PyTree, saved: dict[str, Any], packing: dict[str, Any]) -> 
         if offset is None:
             return saved["large"][_name(path)]
         value = small[offset : offset + leaf.size * leaf.dtype.itemsize].copy().view(leaf.dtype).reshape(leaf.shape)
-        return value if isinstance(leaf, np.ndarray) else jax.device_put(value, leaf.sharding)
+        return value if isinstance(leaf, np.ndarray) else mesh.placed(leaf.sharding, value)
 
     return jax.tree_util.tree_map_with_path(read, example)
 
