@@ -113,7 +113,7 @@ def locked(folder: PathLike) -> Iterator[None]:
         raise InputError(f"{path}: is a file, not a folder")
     path.mkdir(parents=True, exist_ok=True)
     lock = path / _LOCK
-    with lock.open("a+", encoding="utf-8") as file:
+    with lock.open("a+", encoding="utf-8", errors="replace") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

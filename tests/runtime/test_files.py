@@ -200,6 +200,9 @@ def test_a_folder_is_one_process_s_until_it_ends_or_is_killed(tmp_path):
             files.locked(tmp_path),
         ):
             pass
+        (tmp_path / ".lock").write_bytes(b"\xed")  # as a disk may have it
+        with pytest.raises(InputError, match="is working there$"), files.locked(tmp_path):
+            pass
         other.kill()
     with files.locked(tmp_path):
         assert str(os.getpid()) in (tmp_path / ".lock").read_text()

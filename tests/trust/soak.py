@@ -130,7 +130,7 @@ class Soak:
     def wait_to_work(self, name: str, child: Process) -> None:
         """Wait until a run has taken its folder, or its end."""
         lock = self.root / name / ".lock"
-        while child.is_alive() and not (lock.exists() and f"process {child.pid} " in lock.read_text()):
+        while child.is_alive() and not (lock.exists() and f"process {child.pid} " in lock.read_text(errors="replace")):
             time.sleep(0.1)
 
     def wait(self, child: Process, seconds: float) -> None:
