@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from benchmarks import measure
 from dal_jax.data.coco_sets import coco_folder
 from dal_jax.data.files import Files
-from dal_jax.data.people import LazyImages
+from dal_jax.data.people import LazyImages, reader
 from dal_jax.data.preparing import prepare
 from dal_jax.regressor import batches
 from dal_jax.runtime import machine
@@ -38,7 +38,7 @@ def rows(batch: int, photographs: int, seconds: float) -> list[dict[str, object]
         items = source.splits()["train"]
         recording = measure.rates({"record": lambda: [list(source.read(one)) for one in items]}, None, seconds)
         builder, _ = prepare(source, folder / "data", workers=0)
-        crops = LazyImages(builder.as_data_source(split="train"), photographs)
+        crops = LazyImages(reader(builder, "train", "image"), photographs)
         decoding = measure.rates(_decoders(crops, batch), measure.matmul_probe(jax.devices()[:1]), seconds)
         size = builder.info.dataset_size
     return [

@@ -1,24 +1,23 @@
-"""The people of a data set in memory: what is observed; and, through a door of its own, what is true."""
+"""The people of a data set: what is observed; and, through a door of its own, what is true."""
 
 import contextlib
-import dataclasses
 import io
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import PIL.Image
 from jaxtyping import Float, UInt8
 
-from dal_jax.body import skeleton
+from dal_jax.data import columns as columns_lib
 from dal_jax.data.schema import DatasetBuilder
-from dal_jax.observations import observation
 from dal_jax.observations.observation import Observation
 from dal_jax.runtime import struct
 from dal_jax.runtime.errors import InputError, damage_named
 
-IMAGES_IN_MEMORY_BYTES = 2 << 30
-HIDDEN_CONFIDENCE = 0.5
-"""Confidence of a key point that its annotator could not see and had to guess; a seen one has 1."""
+IMAGES_IN_MEMORY_BYTES = 128 << 20
+"""Pictures that take more are decoded when they are asked for: decoding these takes seconds."""
 
 
 @struct.dataclass
@@ -43,7 +42,7 @@ class People:
 
     observations: Observation
     images: UInt8[np.ndarray, "people s s 3"] | Sequence
-    names: list[str] = struct.static()
+    names: Sequence[str] | np.ndarray = struct.static()
     intrinsics_px: Float[np.ndarray, "people 4"]
     truth: Truth | None = None
 
@@ -52,52 +51,52 @@ def load_people(
     builder: DatasetBuilder,
     split: str,
     limit: int | None = None,
-    with_truth: bool = False,
+    *,
     image_size: int | None = None,
+    along_ray: bool = False,
+    with_truth: bool = False,
+    with_vertices: bool = True,
 ) -> People:
     """Return a split's people (the first `limit`), with `truth` only if asked for: training never asks.
 
-    split: a name, or several as in `train+valminusminival`.
-    image_size: px, to make stored crops smaller.
+    What is observed stays on the disk until it is read; few pictures are decoded now, many when they are asked for.
+
+    Args:
+      builder: the data set.
+      split: a name, or several as in `train+valminusminival`.
+      limit: how many people.
+      image_size: px, to make stored crops smaller.
+      along_ray: as cameras of full perspective see people that look at the middles of their crops.
+      with_truth: what evaluation may read, too.
+      with_vertices: of true surfaces, too, which are in memory.
 
     Raises:
       errors.InputError: there is no such split, or its crops are smaller than `image_size`.
     """
+    asked = {
+        "image_size": image_size, "along_ray": along_ray, "with_truth": with_truth, "with_vertices": with_vertices
+    }  # fmt: skip
     with _damage_named(builder.data_dir):
-        return _load_people(builder, split, limit, with_truth, image_size)
+        return _load_people(builder, split, limit, asked)
 
 
-def _load_people(
-    builder: DatasetBuilder, split: str, limit: int | None, with_truth: bool, image_size: int | None
-) -> People:
-    source = _source(builder, split)
-    rows = range(_count(source, limit))
-    columns: dict[str, list] = {name: [] for name in _OBSERVED}
-    pictures: list[np.ndarray] | LazyImages = []
-    for row in rows:
-        example = source[row]
-        for name in _OBSERVED:
-            columns[name].append(example[name])
-        if row == 0:
-            first = decode(example["image"], image_size)
-            _refuse_smaller(builder, first, image_size)
-            if first.nbytes * len(rows) > IMAGES_IN_MEMORY_BYTES:
-                pictures = LazyImages(source, len(rows), image_size, builder.data_dir)
-        if isinstance(pictures, list):
-            pictures.append(decode(example["image"], image_size))
-    names, intrinsics = [name.decode() for name in columns.pop("name")], np.stack(columns.pop("intrinsics_px"))
+def _load_people(builder: DatasetBuilder, split: str, limit: int | None, asked: dict[str, Any]) -> People:
+    read, columns = reader(builder, split, "image"), _columns(builder, split, limit)
+    count, size = len(columns["name"]), asked["image_size"]
+    pictures = LazyImages(read, count, size, builder.data_dir)
+    first = pictures[0]
+    _refuse_smaller(builder, first, size)
     return People(
-        observations=_observe({name: np.stack(values) for name, values in columns.items()}),
-        images=np.stack(pictures) if isinstance(pictures, list) else pictures,
-        names=names,
-        intrinsics_px=intrinsics,
-        truth=load_truth(builder, split, limit) if with_truth else None,
+        observations=columns_lib.observations(columns, asked["along_ray"]),
+        images=pictures[:] if first.nbytes * count <= IMAGES_IN_MEMORY_BYTES else pictures,
+        names=columns["name"],
+        intrinsics_px=columns["intrinsics_px"],
+        truth=_truth(builder, split, columns, asked["with_vertices"]) if asked["with_truth"] else None,
     )
 
 
-def before_cameras(people: People) -> People:
-    """Return people as cameras of full perspective see them that look at the middles of their crops (`along_ray`)."""
-    return dataclasses.replace(people, observations=observation.along_ray(people.observations, people.intrinsics_px))
+def _columns(builder: DatasetBuilder, split: str, limit: int | None) -> columns_lib.Columns:
+    return columns_lib.read(pathlib.Path(builder.data_dir) / columns_lib.FOLDER, split, limit)
 
 
 def _damage_named(place: object) -> contextlib.AbstractContextManager[None]:
@@ -106,28 +105,29 @@ def _damage_named(place: object) -> contextlib.AbstractContextManager[None]:
 
 def load_truth(builder: DatasetBuilder, split: str, limit: int | None = None) -> Truth | None:
     """Return what is true of a split's people (the first `limit`), None unless known of all; for evaluation only."""
-    source = _source(builder, split)
-    joints_h36m, joints, vertices = [], [], []
-    rows = range(_count(source, limit))
-    for row in rows:
-        example = source[row]
-        if not example["truth_joints_known"]:
-            return None
-        joints_h36m.append(example["truth_joints_h36m_mm"])
-        if example["truth_body_known"]:
-            joints.append(example["truth_joints_mm"])
-        tenths = example["truth_vertices_tenth_mm"]
-        if len(tenths):
-            vertices.append((tenths / np.float32(10) + example["truth_joints_mm"][0]).astype(np.float32))
-    whole = [np.stack(values) if len(values) == len(rows) else None for values in (joints, vertices)]
-    return Truth(np.stack(joints_h36m), *whole)
+    with _damage_named(builder.data_dir):
+        return _truth(builder, split, _columns(builder, split, limit), with_vertices=True)
+
+
+def _truth(builder: DatasetBuilder, split: str, columns: columns_lib.Columns, with_vertices: bool) -> Truth | None:
+    if not columns["truth_joints_known"].all():
+        return None
+    joints = columns["truth_joints_mm"] if columns["truth_body_known"].all() else None
+    vertices = None
+    if with_vertices and joints is not None:
+        read = reader(builder, split, "truth_vertices_tenth_mm")
+        if len(read(0)):
+            tenths = [read(row) for row in range(len(joints))]
+            if all(map(len, tenths)):
+                vertices = (np.stack(tenths) / np.float32(10) + joints[:, :1]).astype(np.float32)
+    return Truth(columns["truth_joints_h36m_mm"], joints, vertices)
 
 
 class LazyImages(Sequence):
-    """Images of a data source, decoded when indexed: by a number, a slice, or an array of numbers."""
+    """Encoded pictures that are read and decoded when indexed: by a number, a slice, or an array of numbers."""
 
-    def __init__(self, source: Sequence, count: int, size: int | None = None, place: object = "images"):
-        self._source, self._count, self._size, self._place = source, count, size, place
+    def __init__(self, read: Callable[[int], bytes], count: int, size: int | None = None, place: object = "images"):
+        self._read, self._count, self._size, self._place = read, count, size, place
 
     def __len__(self) -> int:
         return self._count
@@ -135,7 +135,7 @@ class LazyImages(Sequence):
     def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
         if isinstance(index, int | np.integer):
             with _damage_named(self._place):
-                return decode(self._source[int(index)]["image"], self._size)
+                return decode(self._read(int(index)), self._size)
         return np.stack([self[int(row)] for row in np.arange(self._count)[index]])
 
 
@@ -155,44 +155,15 @@ def _refuse_smaller(builder: DatasetBuilder, first: np.ndarray, size: int | None
         )
 
 
-_OBSERVED = (
-    "name", "box_px", "intrinsics_px", "keypoint_set", "keypoints_px", "keypoint_visible", "point_px", "point_face",
-    "point_barycentric", "point_confidence",
-)  # fmt: skip
-_POINTS_STEP = 50  # places for points are a multiple of it, or every data set would be compiled for anew
-
-
-def _observe(columns: dict[str, np.ndarray]) -> Observation:
-    """Turn photograph pixels into the crop's [-1, 1], and leave out places for points that no person uses."""
-    box = columns["box_px"]
-    used = np.flatnonzero(np.any(columns["point_confidence"] > 0, axis=0))
-    places = _POINTS_STEP * -(-(1 + used.max(initial=0)) // _POINTS_STEP)
-    confidence = columns["point_confidence"][:, :places]
-    points = observation.crop_from_px(columns["point_px"][:, :places], box)
-    people = len(box)
-    keypoint_set = columns["keypoint_set"][0].decode()
-    keypoints = len(skeleton.KEYPOINT_SETS[keypoint_set])
-    trust = np.array([0.0, HIDDEN_CONFIDENCE, 1.0], np.float32)[columns["keypoint_visible"][:, :keypoints]]
-    return Observation(
-        point_position=np.where(confidence[..., None] > 0, points, 0.0).astype(np.float32),
-        point_face=columns["point_face"][:, :places],
-        point_barycentric=columns["point_barycentric"][:, :places],
-        point_confidence=confidence,
-        keypoint_position=observation.crop_from_px(columns["keypoints_px"][:, :keypoints], box).astype(np.float32),
-        keypoint_confidence=trust,
-        depth=np.zeros((people, keypoints), np.float32),
-        depth_confidence=np.zeros((people, keypoints), np.float32),
-        box_px=box,
-        keypoint_set=keypoint_set,
-    )
-
-
-def _source(builder: DatasetBuilder, split: str) -> Sequence:
+def reader(builder: DatasetBuilder, split: str, feature: str) -> Callable[[int], Any]:
+    """Return a function that reads one feature of an example, by its number in the split."""
     for name in split.split("+"):
         if name not in builder.info.splits:
             raise InputError(f"{builder.data_dir}: no split {name!r}; it has {', '.join(builder.info.splits)}")
-    return builder.as_data_source(split=split)  # pyright: ignore[reportCallIssue]: hidden by its decorator
+    import tensorflow_datasets as tfds  # there, or there were no builder
 
-
-def _count(source: Sequence, limit: int | None) -> int:
-    return len(source) if limit is None else min(limit, len(source))
+    whole: Any = builder.as_data_source  # a decorator hides its arguments
+    source = whole(split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+    features: Any = builder.info.features
+    wanted: Any = tfds.features.FeaturesDict({feature: features[feature]})
+    return lambda row: wanted.deserialize_example_np(source[row])[feature]

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dal_jax.data import schema
+from dal_jax.data import columns, schema
 from dal_jax.data.schema import DatasetBuilder
 from dal_jax.data.source import Example, Source, Summary, count, from_json, total
 from dal_jax.observations.person import Rejected
@@ -57,9 +57,12 @@ def prepare(source: Source, data_dir: PathLike, workers: int | None = None) -> t
     summary = total(_read_counts(chunk.path) for chunk in work)
     _refuse_empty_splits(source, summary)
     examples = {split: _examples_of(split, work) for split in summary.prepared}
+    pieces = {split: functools.partial(_pieces_of, split, work) for split in summary.prepared}
+    columns.write(partial / columns.FOLDER, pieces, summary.prepared)
     with _quiet_tfds():
         made = builder_class(source, os.fspath(data_dir), examples, summary.to_json())
         made.download_and_prepare(file_format="array_record")
+    os.replace(partial / columns.FOLDER, _folder(source.name, source.config, data_dir) / columns.FOLDER)
     shutil.rmtree(partial, ignore_errors=True)
     builder, _ = load(source.name, source.config, data_dir)
     return builder, summary
@@ -106,6 +109,11 @@ def _examples_of(split: str, work: list[Chunk]) -> Iterator[Example]:
     for chunk in work:
         if chunk.split == split:
             yield from read_chunk(chunk.path)
+
+
+def _pieces_of(split: str, work: list[Chunk]) -> Iterator[columns.Columns]:
+    parts = (_read(chunk.path, columns.NEEDED) for chunk in work if chunk.split == split)
+    return filter(None, parts)  # of a chunk without people there are none
 
 
 def _cut(source: Source, folder: pathlib.Path) -> list[Chunk]:
@@ -202,17 +210,17 @@ def write_chunk(path: pathlib.Path, examples: list[Example], counts: Summary) ->
 def read_chunk(path: pathlib.Path) -> Iterator[Example]:
     """Yield a file's examples."""
     packed = {name: values for name, values in _read(path).items() if name != _COUNTS}
-    columns = {}
+    stacked = {}
     for name in (key for key in packed if not key.endswith(_ENDS)):
         values = packed[name]
         ends = packed.get(name + _ENDS)
         if ends is None:
-            columns[name] = values
+            stacked[name] = values
             continue
         pieces = np.split(values, ends[:-1])
-        columns[name] = [piece.tobytes() for piece in pieces] if schema.is_bytes(name) else pieces
-    for row in range(len(columns.get("name", ()))):
-        yield {name: _plain(values[row]) for name, values in columns.items()}
+        stacked[name] = [piece.tobytes() for piece in pieces] if schema.is_bytes(name) else pieces
+    for row in range(len(stacked.get("name", ()))):
+        yield {name: _plain(values[row]) for name, values in stacked.items()}
 
 
 def _read_counts(path: pathlib.Path) -> Summary:
@@ -257,7 +265,7 @@ def _folder(name: str, config: str, data_dir: PathLike) -> pathlib.Path:
 
 
 def _is_prepared(folder: pathlib.Path) -> bool:
-    return (folder / "dataset_info.json").exists()
+    return (folder / columns.FOLDER).exists()
 
 
 def _refuse_empty_splits(source: Source, summary: Summary) -> None:

@@ -1,5 +1,6 @@
 """One run of deform-and-learn, from a configuration to a report: load the people, run or go on, judge, show."""
 
+import contextlib
 import dataclasses
 import pathlib
 from typing import Any
@@ -9,11 +10,12 @@ from dal_jax.algorithm import Run, RunState
 from dal_jax.body.formats.load import FREE_BODY, load_body
 from dal_jax.config import Config
 from dal_jax.data import catalogue
-from dal_jax.data.people import People, before_cameras, load_people
+from dal_jax.data.people import People, load_people
+from dal_jax.data.schema import DatasetBuilder
 from dal_jax.loop import report
 from dal_jax.loop.folder import RunFolder
 from dal_jax.loop.judge import Judge
-from dal_jax.runtime import files, machine
+from dal_jax.runtime import files, machine, mesh
 from dal_jax.runtime.errors import InputError
 from dal_jax.runtime.files import PathLike
 from dal_jax.synthetic.people import named, prepare
@@ -60,27 +62,34 @@ def deform_and_learn(
     machine.configure()
     workdir = pathlib.Path(workdir)
     config.check()
-    with files.locked(workdir):
+    with files.locked(workdir) if mesh.is_first() else contextlib.nullcontext():
         return _deform_and_learn(config, workdir, data_dir, overwrite)
 
 
 def _deform_and_learn(config: Config, workdir: pathlib.Path, data_dir: PathLike | None, overwrite: bool) -> Result:
+    mesh.meet("locked")
     folder = RunFolder(workdir, config, overwrite)
     template = load_body(config.body or FREE_BODY)
-    train, test = load(config, workdir.parent / "data" if data_dir is None else data_dir)
+    data_dir = workdir.parent / "data" if data_dir is None else data_dir
+    if not mesh.is_first():
+        mesh.meet("prepared")
+    train, test = load(config, data_dir)
+    if mesh.is_first():
+        mesh.meet("prepared")
     run = Run(config, template, dataclasses.replace(train, truth=None))
     algorithm.held_out_people(run)  # refused now if no one were left, not after the first registration
     judge = Judge(run, train.truth, test)
     with folder:
         state, position = folder.resume(algorithm.initial_state(run))
-        if line := _resuming(position, config.rounds):
+        if mesh.is_first() and (line := _resuming(position, config.rounds)):
             print(line, flush=True)
         state, position = algorithm.run_rounds(run, state, position, folder.save, folder.log, judge)
     scores = {
         "mean_pose_test_mpjpe_mm": judge.mean_pose_test_mpjpe_mm(),
         "regressor_test_vertex_error_mm": judge.vertex_error_test_mm(state),
     }
-    files.write_json(workdir / "scores.json", scores)
+    if mesh.is_first():
+        files.write_json(workdir / "scores.json", scores)
     history = list(position.history)
     page = report.write(workdir / "report", judge, state, history, workdir / "metrics.jsonl")
     return Result(history, scores, page)
@@ -107,11 +116,17 @@ def load(config: Config, data_dir: PathLike) -> tuple[People, People]:
     Raises:
       errors.InputError: the data do not exist or do not fit the configuration.
     """
-    train, test = _loaded(config, data_dir)
-    return (train, test) if config.camera == "weak" else (before_cameras(train), before_cameras(test))
+    builder, train, test = _opened(config, data_dir)
+    asked: dict[str, Any] = {
+        "image_size": config.regressor.image_size,
+        "along_ray": config.camera == "perspective",
+        "with_truth": True,
+    }
+    return load_people(builder, train, with_vertices=False, **asked), load_people(builder, test, **asked)
 
 
-def _loaded(config: Config, data_dir: PathLike) -> tuple[People, People]:
+def _opened(config: Config, data_dir: PathLike) -> tuple[DatasetBuilder, str, str]:
+    """Return a data set, and its training and test splits."""
     if config.data in catalogue.FROM_FILES:
         return _prepared(config, data_dir)
     if config.data != "synthetic":
@@ -128,14 +143,12 @@ def _loaded(config: Config, data_dir: PathLike) -> tuple[People, People]:
             f"config.regressor.image_size is {config.regressor.image_size}, "
             f"the people of '{config.synthetic}' have {size} px"
         )
-    return load_people(builder, "train", with_truth=True), load_people(builder, "test", with_truth=True)
+    return builder, "train", "test"
 
 
-def _prepared(config: Config, data_dir: PathLike) -> tuple[People, People]:
-    """Return the people of a data set; its test people are those of its first test split, or the training people."""
+def _prepared(config: Config, data_dir: PathLike) -> tuple[DatasetBuilder, str, str]:
+    """Return a data set; its test people are those of its first test split, or the training people."""
     builder = catalogue.open_prepared(config.data, config.files(), data_dir)
-    size = config.regressor.image_size
     train = "+".join(split for split in catalogue.TRAIN_SPLITS if split in builder.info.splits)
     test = next((split for split in catalogue.TEST_SPLITS if split in builder.info.splits), train)
-    loaded = [load_people(builder, split, with_truth=True, image_size=size) for split in (train, test)]
-    return loaded[0], loaded[1]
+    return builder, train, test

@@ -1,19 +1,23 @@
 """A prepared data set's life on disk: counted, killed and gone on with, the same bytes by any number of processes."""
 
 import dataclasses
+import mmap
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
 
+import jax
 import numpy as np
 import pytest
 
 from dal_jax.data import people, preparing, schema
 from dal_jax.data.preparing import load, prepare
 from dal_jax.data.source import count
+from dal_jax.observations import observation
 from dal_jax.runtime.errors import InputError
 from tests.data import stick_source
 from tests.data.stick_source import Sticks
@@ -81,6 +85,32 @@ def test_unused_places_are_not_loaded(prepared):
     assert observed.point_confidence.shape == (8, 50)
     assert observed.point_confidence.sum(axis=1).tolist() == [1, 2, 3, 4, 6, 7, 8, 9]
     assert observed.keypoint_set == "h36m" and observed.keypoint_confidence[0].tolist() == [1.0] * 17
+
+
+def _root(leaf):
+    """Return what an array is a view of, in the end."""
+    return leaf if getattr(leaf, "base", None) is None else _root(leaf.base)
+
+
+def test_observations_stay_on_the_disk_and_are_seen_along_the_ray(prepared):
+    (builder, _), _ = prepared
+    plain, turned = (people.load_people(builder, "train", along_ray=along) for along in (False, True))
+    leaves = [plain.observations.point_position, plain.observations.keypoint_position, plain.names]
+    assert all(isinstance(_root(leaf), mmap.mmap) for leaf in leaves)
+    wanted = observation.along_ray(plain.observations, plain.intrinsics_px)
+    jax.tree.map(np.testing.assert_array_equal, turned.observations, wanted)
+    both = people.load_people(builder, "train+test")
+    assert len(both.names) == 10 and list(both.names[:8]) == list(plain.names)
+    np.testing.assert_array_equal(both.observations.point_position[:8], plain.observations.point_position)
+
+
+def test_a_column_that_is_cut_off_is_named(prepared, tmp_path):
+    _, folder = prepared
+    shutil.copytree(folder, tmp_path / "data")
+    (column,) = (tmp_path / "data").rglob("columns/train/point_position.npy")
+    column.write_bytes(column.read_bytes()[:-1])
+    with pytest.raises(InputError, match="damaged data set"):
+        people.load_people(load("sticks", "", tmp_path / "data")[0], "train")
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch):

@@ -237,7 +237,7 @@ def test_what_is_read_is_what_was_made(tiny):
     back = observation.px_from_crop(seen.point_position[11], seen.box_px[11])[used]
     assert back == pytest.approx(made["point_px"][made["point_confidence"] > 0], abs=FLOAT32_PX)
     assert np.array_equal(seen.point_face[11], made["point_face"][: len(used)])
-    lookup = {1: people_lib.HIDDEN_CONFIDENCE, 2: 1.0}
+    lookup = {1: columns.HIDDEN_CONFIDENCE, 2: 1.0}
     assert seen.keypoint_confidence[11].tolist() == [lookup[flag] for flag in made["keypoint_visible"][:17].tolist()]
 
 
