@@ -22,6 +22,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; an existing 
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Folder where data sets are kept once rendered or prepared; default: 'data' beside --workdir."
 )
+cli.define_processes()
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Throw away the run in --workdir and start anew.")
 
 

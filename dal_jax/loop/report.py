@@ -29,7 +29,7 @@ from dal_jax.observations.keypoints import Keypoints
 from dal_jax.observations.observation import Observation
 from dal_jax.observations.observations import Observations
 from dal_jax.observations.person import AnnotatedPerson, Annotations
-from dal_jax.runtime import files, metric_log
+from dal_jax.runtime import files, mesh, metric_log
 from dal_jax.runtime.files import PathLike
 from dal_jax.viewing import html, plots
 
@@ -80,6 +80,8 @@ def write(
     else:
         predicted = judge.predict_test(state)
         stages.append(_stage(judge, "Regressor, test people", judge.test, predicted, judge.test.truth))
+    if not mesh.is_first():  # has helped to predict
+        return directory / "index.html"
     return write_page(directory, run, history, stages, _loss_plots(log_path))
 
 

@@ -14,6 +14,7 @@ A binary reads:
 
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from typing import NoReturn
@@ -27,9 +28,42 @@ from dal_jax.runtime.errors import DivergedError, InputError, one_line
 _MOST_MEGAPIXELS = flags.DEFINE_float(
     "most_megapixels", None, "Larger pictures are refused before they are unpacked; default 50.", lower_bound=0.01
 )
+_PLATFORM = flags.DEFINE_enum("platform", None, ["cpu", "cuda", "rocm", "tpu"], "What to compute on; default: JAX's.")
 _DEBUG_NANS = flags.DEFINE_bool(
     "debug_nans", False, "Stop at the first NaN that a compiled program returns, with the line that made it. Slow."
 )
+
+_PROCESSES = ("coordinator", "processes", "process")
+
+
+def define_processes() -> None:
+    """Define the flags of a binary that several processes run together, each with devices of its own."""
+    flags.DEFINE_string(
+        "coordinator", None, "HOST:PORT of the first of several processes, or 'auto': as JAX finds them on a cluster "
+        "(Slurm, Open MPI, GKE, TPU)."
+    )  # fmt: skip
+    flags.DEFINE_integer("processes", None, "How many processes there are, with --coordinator=HOST:PORT.", 1)
+    flags.DEFINE_integer("process", None, "Which of them this is, from 0.", 0)
+
+
+def _join_processes() -> None:
+    """Begin `jax.distributed` where flags ask for it; that must come before anything else of JAX."""
+    address, count, number = (flags.FLAGS[name].value if name in flags.FLAGS else None for name in _PROCESSES)
+    if address is None:
+        if count is not None or number is not None:
+            raise InputError("--processes and --process go with --coordinator")
+        return
+    if address == "auto":
+        jax.distributed.initialize()
+    elif count is None or number is None or number >= count:
+        raise InputError(f"--coordinator={address} goes with --processes=N and --process=0..N-1")
+    else:
+        jax.distributed.initialize(address, count, number, heartbeat_timeout_seconds=_HEARTBEAT_S)
+    if jax.process_index() > 0:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the first speaks for all
+
+
+_HEARTBEAT_S = 30  # without one of another process
 
 DIVERGED = 1  # exit codes
 BAD_INPUT = 2  # as argparse's
@@ -55,13 +89,17 @@ def run(main: Callable[[list[str]], None], interrupted: str = NOTHING_KEPT) -> N
 
     def guarded(argv: list[str]) -> None:
         warnings.formatwarning = lambda message, *_, **__: f"warning: {one_line(str(message))}\n"
-        machine.configure()
+        if _PLATFORM.value is not None:
+            jax.config.update("jax_platforms", _PLATFORM.value)
         if _MOST_MEGAPIXELS.value is not None:
             os.environ[door.MOST_MEGAPIXELS] = str(_MOST_MEGAPIXELS.value)
         if _DEBUG_NANS.value:
             jax.config.update("jax_debug_nans", True)
         try:
-            preemption.watch(preemption.GRACE_S if interrupted == GOES_ON else 0.0)
+            machine.configure()
+            _join_processes()
+            alone = not jax.distributed.is_initialized()  # several do not agree on when to save one more
+            preemption.watch(preemption.GRACE_S if alone and interrupted == GOES_ON else 0.0)
             main(argv)
             sys.stdout.flush()
         except preemption.Preempted:
@@ -84,7 +122,15 @@ def run(main: Callable[[list[str]], None], interrupted: str = NOTHING_KEPT) -> N
             print(f"\ninterrupted: {interrupted}", file=sys.stderr)
             sys.exit(INTERRUPTED)
 
-    app.run(guarded, flags_parser=_parse)
+    def together(argv: list[str]) -> None:
+        try:
+            guarded(argv)
+        except BaseException as error:
+            if jax.distributed.is_initialized():
+                _leave_the_others(error)
+            raise
+
+    app.run(together, flags_parser=_parse)
     raise AssertionError("absl.app.run exits")
 
 
@@ -92,6 +138,17 @@ def fail(message: str, code: int = BAD_INPUT) -> NoReturn:
     """Print `error: MESSAGE` as one line on stderr and exit."""
     print("error: " + one_line(message), file=sys.stderr)
     sys.exit(code)
+
+
+def _leave_the_others(error: BaseException) -> None:
+    """End at once: to end together, as JAX does at exit, would wait minutes for processes that wait for this one."""
+    code = error.code if isinstance(error, SystemExit) else 1
+    if not isinstance(error, SystemExit):
+        traceback.print_exception(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code:
+        os._exit(code if isinstance(code, int) else 1)
 
 
 def _leave_unread() -> NoReturn:
