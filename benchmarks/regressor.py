@@ -25,11 +25,12 @@ Work = Callable[[], object]
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """width: channels of the first convolution; image_size: px; batch: images at once."""
+    """width: channels of the first convolution; image_size: px; batch: images at once; depth: layers of the ResNet."""
 
     width: int
     image_size: int
     batch: int
+    depth: int = 50
 
 
 def rows(case: Case, seconds: float) -> Iterator[dict[str, object]]:
@@ -62,7 +63,7 @@ def measured_rows(
     cpu_s = {name: rate.cpu_s / calls[name] for name, rate in measured.items()}
     for name, rate in measured.items():
         program, passing = name.rsplit(" ", 1)
-        operations = flops(case.width, case.image_size, passing == "training")
+        operations = flops(case, passing == "training")
         gflops = 1e-9 * operations * case.batch / wall_s[name]
         yield {
             "program": program,
@@ -103,7 +104,7 @@ class Learner:
     """
 
     def __init__(self, program: str, case: Case):
-        self.network = Network(TRUNKS[program](case.width))
+        self.network = Network(TRUNKS[program](case.width, resnet.DEPTHS[case.depth]))
         random = np.random.default_rng(0)
         self.image = random.normal(size=(case.batch, case.image_size, case.image_size, 3)).astype(np.float32)
         self.wanted = random.normal(size=(case.batch, _OUTPUTS)).astype(np.float32)
@@ -137,16 +138,16 @@ class Learner:
         return {"params": params, "batch_stats": statistics}, moments, loss
 
 
-def flops(width: int, image_size: int, training: bool) -> int:
+def flops(case: Case, training: bool) -> int:
     """Return the floating-point operations of one image: two a multiplication of its convolutions and its linear layer.
 
     A training step has three times as many (the answer, the gradient by what goes in, that by the weights), but for the
     first convolution, whose input has no gradient. Normalisation, ReLU, pooling and Adam are not counted.
     """
-    side = -(-image_size // 2)
+    width, side = case.width, -(-case.image_size // 2)
     first = side**2 * 7 * 7 * 3 * width
     side, channels, others = -(-side // 2), width, 0
-    for stage, blocks in enumerate(resnet.BLOCKS):
+    for stage, blocks in enumerate(resnet.DEPTHS[case.depth]):
         inner = width << stage
         for block in range(blocks):
             before = side

@@ -52,9 +52,9 @@ def agreement(ours: Learner, rival: "Rival") -> dict[str, float]:
 class Network(nn.Module):
     """The trunk and one linear layer."""
 
-    def __init__(self, width: int, outputs: int):
+    def __init__(self, width: int, stages: tuple[int, ...], outputs: int):
         super().__init__()
-        self.trunk, self.theta = ResNet50(width), nn.Linear(32 * width, outputs)
+        self.trunk, self.theta = ResNet50(width, stages), nn.Linear(32 * width, outputs)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return the outputs of images."""
@@ -65,7 +65,8 @@ class Rival:
     """PyTorch's network in training, with the weights and the images of ours."""
 
     def __init__(self, ours: Learner):
-        self.network = Network(ours.network.trunk.width, ours.wanted.shape[1])
+        trunk = ours.network.trunk
+        self.network = Network(trunk.width, trunk.blocks, ours.wanted.shape[1])
         self.network.load_state_dict(_state_dict(ours.variables), strict=False)  # without its counts of batches
         self.network = self.network.to(memory_format=torch.channels_last)
         image = torch.from_numpy(ours.image).permute(0, 3, 1, 2)
@@ -104,6 +105,8 @@ def _state_dict(variables: dict) -> dict[str, torch.Tensor]:
     trunk = {collection: leaves["trunk"] for collection, leaves in variables.items()}
     found = {}
     for name, place in pretrained.names(pretrained.torchvision):
+        if place[1] not in trunk["params"]:  # a block of a deeper network
+            continue
         leaf = trunk
         for part in place:
             leaf = leaf[part]

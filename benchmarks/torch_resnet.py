@@ -28,13 +28,13 @@ class Bottleneck(nn.Module):
 class ResNet50(nn.Module):
     """The trunk, up to the mean over the last map."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, stages: tuple[int, ...] = (3, 4, 6, 3)):
         super().__init__()
         self.conv1 = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.maxpool = nn.MaxPool2d(3, 2, padding=1)
         channels = width
-        for stage, blocks in enumerate((3, 4, 6, 3)):
+        for stage, blocks in enumerate(stages):
             inner, stage_blocks = width * 2**stage, []
             for block in range(blocks):
                 stride = 2 if stage and not block else 1

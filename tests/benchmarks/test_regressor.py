@@ -18,9 +18,9 @@ _FLOAT32 = 1e-4  # relative to the largest number; measured 1e-6
 
 def test_operations_are_those_of_the_published_network():
     theta = 2048 * 105
-    assert regressor.flops(64, 224, training=False) == 2 * (_PUBLISHED_MULTIPLICATIONS + theta)
+    assert regressor.flops(Case(64, 224, 1), training=False) == 2 * (_PUBLISHED_MULTIPLICATIONS + theta)
     first = 112 * 112 * 7 * 7 * 3 * 64
-    assert regressor.flops(64, 224, training=True) == 2 * (3 * (_PUBLISHED_MULTIPLICATIONS + theta) - first)
+    assert regressor.flops(Case(64, 224, 1), training=True) == 2 * (3 * (_PUBLISHED_MULTIPLICATIONS + theta) - first)
 
 
 def test_operations_are_those_that_xla_counts():
@@ -31,7 +31,7 @@ def test_operations_are_those_that_xla_counts():
     variables = jax.eval_shape(initialise, jax.random.key(0), image)
     lowered = jax.jit(functools.partial(network.apply, train=False)).lower(variables, image)
     counted = lowered.cost_analysis()["flops"]
-    assert 0.9 < counted / regressor.flops(16, 128, training=False) < 1.1
+    assert 0.9 < counted / regressor.flops(Case(16, 128, 1), training=False) < 1.1
 
 
 @pytest.mark.parametrize("train", [True, pytest.param(False, marks=pytest.mark.slow)])
@@ -50,7 +50,7 @@ def test_plain_linen_answers_as_ours(train):
 
 
 def test_each_program_and_pass_has_a_row():
-    case = Case(width=2, image_size=32, batch=2)
+    case = Case(width=2, image_size=32, batch=2, depth=14)
     learner = Learner("dal_jax", case)
     losses = [learner.train() for _ in range(3)]
     assert losses[2] < losses[0], "it learns its batch"
@@ -68,6 +68,6 @@ def test_pytorch_learns_the_same():
     pytest.importorskip("torch", reason="PyTorch is not installed")
     from benchmarks import resnet_comparison as resnet_race
 
-    agreement, *rows = resnet_race.rows(Case(4, 64, 8), threads=[1], seconds=0.0)
+    agreement, *rows = resnet_race.rows(Case(4, 64, 8, depth=26), threads=[1], seconds=0.0)
     assert agreement["answers"] <= agreement["allowed"]
     assert [row["program"] for row in rows] == ["dal_jax", "dal_jax", "linen", "linen"] + 2 * ["torch, threads: 1"]
