@@ -112,6 +112,8 @@ def test_the_gravest_comes_first_and_decides(report):
     assert verdict.verdict(sure.replace(expected_error_mm=np.float32(100.0))) == "usable"
     assert verdict.verdict(sure.replace(expected_error_mm=np.float32(np.nan))) == "doubtful"
     assert verdict.verdict(sure.replace(far_points=sure.points)) == "doubtful"
+    wild = sure.replace(keypoint_percent=np.float32(30.0), keypoint_rest_px=sure.keypoint_px)
+    assert verdict.verdict(wild) == "doubtful" and "key points are missed by 30% of the crop" in verdict.flags(wild)[0]
 
 
 def test_coverage_is_the_surface_of_the_parts_that_were_seen(case):
