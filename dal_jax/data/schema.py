@@ -88,6 +88,11 @@ def features() -> Any:
 
 def unknown_truth() -> dict[str, object]:
     """Return the truth_ features of a person without any 3D truth; update with what is known."""
+    return {name: value.copy() for name, value in _unknown().items()}
+
+
+@functools.cache
+def _unknown() -> dict[str, np.ndarray]:
     return {
         name: np.zeros((0, 3), np.int16) if is_ragged(name) else _nothing(feature)
         for name, feature in features().items()

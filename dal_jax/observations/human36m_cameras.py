@@ -15,6 +15,7 @@ NAMES = ("54138969", "55011271", "58860488", "60457274")
 SUBJECTS = 11
 
 _ITERATIONS = 30  # of the inverse of the lens: to 1e-12 anywhere in the picture
+_SETTLED = 1e-14  # of the plane at z = 1: far below what a pixel is
 _POSES = 6 * len(NAMES) * SUBJECTS  # numbers of `w0` that say where cameras stood: 3 angles and a place each
 _LENSES = 9 * len(NAMES)  # the rest: focal lengths, principal point, 3 radial and 2 tangential coefficients
 
@@ -43,7 +44,9 @@ class Lens(NamedTuple):
         plane = distorted
         for _ in range(_ITERATIONS):
             factor, shift = self._bend(plane)
-            plane = (distorted - shift) / factor
+            before, plane = plane, (distorted - shift) / factor
+            if np.all(np.abs(plane - before) < _SETTLED):
+                break
         return np.concatenate([plane, np.ones_like(plane[..., :1])], axis=-1)
 
     def _distort(self, plane: Float[np.ndarray, "*b 2"]) -> Float[np.ndarray, "*b 2"]:
