@@ -13,7 +13,7 @@ import PIL.Image
 import pytest
 
 from dal_jax.body.formats import load
-from dal_jax.data import people as people_lib, schema, visible_points
+from dal_jax.data import columns, people as people_lib, schema, visible_points
 from dal_jax.data.people import LazyImages
 from dal_jax.data.visible_points import Points
 from dal_jax.observations import observation
