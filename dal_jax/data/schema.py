@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 else:
     DatasetBuilder = Any  # annotations alone name it: tensorflow-datasets is loaded where a data set is
 
-VERSION = "1.3.0"
+VERSION = "1.4.0"
 """Of this layout; data sets of another version are prepared anew beside the old ones."""
 
 POINTS = 200
