@@ -2,10 +2,11 @@
 
     python -m tests.trust.soak --workdir=runs/soak --out=benchmarks/soak.json
 
-Runs are killed again and again until one ends; while they are dead, bits of their files are flipped, and files cut.
-Others meet a full disk, another process in their folder, SIGTERM, learning rates of 1e30, JAX's NaN checks. All of it
-takes hours on two cores; --seconds ends it sooner, and the summary says how much was done. The runs that nobody
-disturbs stay in --workdir: a later soak compares with them, too.
+A run is killed again and again until it ends, and the next begins. In between it is ended by SIGTERM, and meets a full
+disk and another process in its folder; while it is dead, bits of its files are flipped, and files cut. Runs of their
+own meet learning rates of 1e30 and JAX's NaN checks. That takes hours on two cores for the demo's size, and half an
+hour for the small one; --seconds ends it sooner, and the summary says how much was done. The run that nobody disturbs
+stays in --workdir: a later soak compares with it, too. A soak's summary stands behind earlier ones in --out.
 """
 
 import collections
@@ -36,12 +37,12 @@ _SECONDS = flags.DEFINE_float("seconds", 1e9, "Begin nothing new after this time
 _SEED = flags.DEFINE_integer("seed", 0, "Of every random choice.")
 _COUNTS = {
     kind: flags.DEFINE_integer(kind, count, f"How many {kind.replace('_', ' ')}.", lower_bound=0)
-    for kind, count in
-    {"kills": 50, "sigterms": 5, "full_disks": 3, "double_starts": 2, "wild_rates": 2, "nan_checks": 1}.items()
+    for kind, count in {
+        "kills": 50, "sigterms": 5, "full_disks": 3, "double_starts": 2, "flipped_bits": 24, "truncations": 8,
+        "wild_rates": 2, "nan_checks": 1,
+    }.items()
 }  # fmt: skip
-_FLIPPED = flags.DEFINE_integer("flipped_bits", 24, "Kills after which a bit is flipped.", lower_bound=0)
-_CUT = flags.DEFINE_integer("truncations", 8, "Kills after which a file is cut.", lower_bound=0)
-_KILLED = flags.DEFINE_enum("killed", "demo", ["demo", "small"], "Size of the runs that are killed; the rest is small.")
+_SIZE = flags.DEFINE_enum("size", "demo", ["demo", "small"], "Of the runs.")
 
 _SMALL = (
     "--config.synthetic=tiny", "--config.rounds=2", "--config.lifting.width=16", "--config.lifting.batch=4",
@@ -59,7 +60,7 @@ Process = multiprocessing.context.ForkProcess
 
 
 class Soak:
-    """Runs of one configuration in folders of their own, and what is wrong with their ends."""
+    """Runs of one configuration, one after the other, and what is wrong with their ends."""
 
     def __init__(self, root: pathlib.Path, data: pathlib.Path, config: tuple[str, ...], seed: int):
         """Make the run that all others are compared with, in `root`, unless it is there; `seed` decides all chance."""
@@ -153,25 +154,26 @@ class Soak:
                 return folder
             shutil.rmtree(folder)
 
-    def half_done(self, name: str) -> pathlib.Path:
-        """Return a copy of a run that was killed after two checkpoints in learning; it is made once."""
-        made = self.root / "half_done"
-        if not made.exists():
-            os.replace(self.saved("half", 13), made)  # ten of the lifter, one of the fits
-        shutil.copytree(made, self.root / name, dirs_exist_ok=True)
-        return self.root / name
-
-    # --- What is done to them, once each call; returns the line that was said, or '' ---
-
-    def kill(self, name: str) -> str:
-        """Kill a run at a random moment, or the same run again. One that ends sooner is compared; the next begins."""
+    def at_work(self) -> Process:
+        """Begin the run, or go on, up to a random moment. One that ends sooner is compared, and the next begins."""
+        log = self.root / "killed" / "metrics.jsonl"
         while True:
+            before = log.stat().st_ino if log.exists() else None
             child = self.start("killed")
             self.wait_to_work("killed", child)
+            if self.random.random() < 0.8:  # most fall into the work, not into its beginning: the log is written anew
+                while child.is_alive() and (log.stat().st_ino if log.exists() else None) == before:
+                    time.sleep(0.05)
             self.wait(child, self.random.expovariate(_KILLS_A_RUN[self.config] / self.seconds))
             if child.is_alive():
-                break
+                return child
             self._ends(child)
+
+    # --- What is done to the run, once each call; returns the line that was said, or '' ---
+
+    def kill(self, name: str) -> str:
+        """Kill the run."""
+        child = self.at_work()
         child.kill()
         _, said = self.end(child)
         lines = [line for line in said.splitlines() if line.startswith(("error: ", "warning: "))]
@@ -197,6 +199,8 @@ class Soak:
 
     def _damage(self, change: Callable[[bytearray], bytearray]) -> str:
         folder, whole = self.root / "killed", self.root / "whole"
+        if not folder.exists():
+            self.kill("")
         paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size]
         saved = [path for path in paths if "checkpoints" in path.parts]
         path = self.random.choice(saved if saved and self.random.random() < 0.75 else paths)
@@ -207,7 +211,7 @@ class Soak:
 
     def last_kill(self, name: str) -> str:
         """Let the run that was killed last end."""
-        if (self.root / "killed").exists():
+        while (self.root / "killed").exists():
             self._ends(self.start("killed"))
         return ""
 
@@ -230,59 +234,69 @@ class Soak:
         shutil.rmtree(whole, ignore_errors=True)
 
     def sigterm(self, name: str) -> str:
-        """SIGTERM at a random moment after training has begun; the same command goes on."""
-        child = self.start(name)
-        while child.is_alive() and not (self.root / name / "metrics.jsonl").exists():
-            time.sleep(0.1)
-        self.wait(child, self.random.uniform(0, self.seconds))
+        """SIGTERM: a checkpoint, a word, and exit code 0."""
+        child = self.at_work()
         child.terminate()
-        code, output = self.end(child)
-        if code or ("stopped by SIGTERM" not in output and self.read(name) != self.history):
-            raise RuntimeError(f"{name}: exit code {code}: {output[-1500:]}")
-        return self.judge(name, self.start(name))
+        code, said = self.end(child)
+        if code or "Traceback" in said:
+            raise RuntimeError(f"{name}: exit code {code}: {said[-1500:]}")
+        if "stopped by SIGTERM" not in said:  # it was about to end
+            self._ends(child)
+            return ""
+        return next(line for line in said.splitlines() if line.startswith("stopped by SIGTERM"))
 
     def full_disk(self, name: str) -> str:
-        """A disk with little room (in memory); it grows, and the same command goes on.
+        """Let the run go on on a disk (in memory) with little room; afterwards it has room again.
 
         Who may not mount one has the system's limit on the size of a file.
         """
-        folder, room = self.root / name, self.random.choice((0, 20_000, 100_000))
+        folder, aside, room = self.root / "killed", self.root / "aside", self.random.choice((0, 20_000, 100_000))
+        if not folder.exists():
+            self.kill(name)
+        os.replace(folder, aside)
         folder.mkdir()
-        mounted = not subprocess.run(
-            ["mount", "-t", "tmpfs", "tmpfs", folder], capture_output=True, check=False
-        ).returncode
+        mounted = not subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], capture_output=True).returncode
         try:
-            self.half_done(name)
+            shutil.copytree(aside, folder, dirs_exist_ok=True)
+            disk, most = os.statvfs(folder), (room + 1000, room + 1000)
             if mounted:
-                disk = os.statvfs(folder)
-                _resize(folder, (disk.f_blocks - disk.f_bfree) * disk.f_frsize + room)
-                limited = self.start(name)
-            else:
-                most = (room + 1000, room + 1000)
-                limited = self.start(name, prepare=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, most))
-            if not (said := self.judge(name, limited)):
+                held = (disk.f_blocks - disk.f_bfree) * disk.f_frsize
+                subprocess.run(["mount", "-o", f"remount,size={held + -(-room // 4096) * 4096}", folder], check=True)
+            limit = None if mounted else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, most)
+            if not (said := self.judge("killed", self.start("killed", prepare=limit))):
                 raise RuntimeError(f"{name}: a room of {room} bytes was enough")
-            if mounted:
-                _resize(folder, 1 << 30)
-            if left := self.judge(name, self.start(name)):
-                raise RuntimeError(f"{name}: {left}")
+            shutil.rmtree(aside)
+            shutil.copytree(folder, aside)
         finally:
             if mounted:
                 subprocess.run(["umount", folder], check=True)
+            shutil.rmtree(folder)
+            os.replace(aside, folder)
         return said
 
     def double_start(self, name: str) -> str:
-        """Two at once: one does the work, the other says that somebody does."""
-        children = [self.start(name), self.start(name)]
-        said = [self.judge(name, child) for child in children]
-        if sum("is working there" in line or "has just worked there" in line for line in said) != 1:
-            raise RuntimeError(f"{name}: {said}")
-        return max(said)
+        """Two at once: one does the work, and is killed; the other says that somebody does."""
+        children = [self.start("killed"), self.start("killed")]
+        while all(child.is_alive() for child in children):
+            time.sleep(0.1)
+        refused, working = sorted(children, key=Process.is_alive)
+        code, said = self.end(refused)
+        self.wait_to_work("killed", working)
+        working.kill()
+        self.end(working)
+        lines = [line for line in said.splitlines() if line.startswith("error: ")]
+        if (
+            code != cli.BAD_INPUT
+            or len(lines) != 1
+            or not lines[0].endswith(("working there", "run the command again"))
+        ):
+            raise RuntimeError(f"{name}: exit code {code}: {said[-1500:]}")
+        return lines[0]
 
     def wild_rate(self, name: str) -> str:
         """A learning rate of 1e30, of the lifter and the regressor in turn, and then the usual one."""
         part, least = (("lifting", 1), ("regressor", 11))[name.endswith("1")]
-        self.saved(name, least)
+        self.saved(name, least)  # the folder of a run that was killed
         code, output = self.end(self.start(name, f"--config.{part}.learning_rate=1e30"))
         said = [line for line in output.splitlines() if line.startswith("error: ")]
         if code != cli.DIVERGED or len(said) != 1 or "Traceback" in output:
@@ -309,62 +323,54 @@ def _loop(argv: list[str], output: pathlib.Path, prepare: Callable[[], None] | N
     runpy.run_module("experiments.deform_and_learn", run_name="__main__", alter_sys=True)
 
 
-def _resize(folder: pathlib.Path, size: int) -> None:
-    subprocess.run(["mount", "-o", f"remount,size={-(-size // 4096) * 4096}", folder], check=True)
+_AFTER, _ALONE = ("flipped_bits", "truncations"), ("wild_rates", "nan_checks")
 
 
 def main(_: list[str]) -> None:
     """Do everything, and write what came of it as it goes."""
     began, root = time.monotonic(), pathlib.Path(_WORKDIR.value).absolute()
     importlib.import_module("dal_jax.loop.run")  # once, for all processes that are forked
-    summary: dict[str, Any] = {}
-    soaks: dict[str, Soak] = {}
-    for kind, count in ((kind, count.value) for kind, count in _COUNTS.items() if count.value):
-        size = _KILLED.value if kind == "kills" else "small"
-        if size not in soaks:
-            config = {"small": _SMALL, "demo": _DEMO}[size]
-            soaks[size] = Soak(root / size, root / "data", config, _SEED.value)
-        soak = soaks[size]
-        done: dict[str, Any] = {"asked": count, "as_promised": 0, "wrong": [], "one_line": []}
-        summary[kind] = {"size": size, "seconds_of_a_run": round(soak.seconds)} | done
-        after = ["flipped_bit"] * _FLIPPED.value + ["truncation"] * _CUT.value if kind == "kills" else []
-        after = random.Random(_SEED.value).sample(after + [""] * max(0, count - len(after)), count)
-        for number, damage in enumerate(after):
-            if time.monotonic() - began > _SECONDS.value:
-                break
-            done["as_promised"] += _attack(soak, getattr(soak, kind.removesuffix("s")), f"{kind}_{number}", done)
-            if damage:
-                getattr(soak, damage)(f"{damage}_{number}")
-                done[damage] = done.get(damage, 0) + 1
-            print(f"{kind} {number}: {time.monotonic() - began:.0f} s; {len(done['wrong'])} wrong", flush=True)
-            _write(summary, kind, done)
-        if kind == "kills":
-            while (soak.root / "killed").exists():
-                _attack(soak, soak.last_kill, "the last kill", done)
-            done |= {"runs_that_ended": soak.ended, "went_on_from": dict(soak.went_on), "refused": soak.refused}
-        _write(summary, kind, done)
+    config = {"small": _SMALL, "demo": _DEMO}[_SIZE.value]
+    soak = Soak(root / _SIZE.value, root / "data", config, _SEED.value)
+    summary: dict[str, Any] = {"size": _SIZE.value, "seed": _SEED.value, "seconds_of_a_run": round(soak.seconds)}
+    out = pathlib.Path(_OUT.value or root / "soak.json")
+    earlier = files.read_json(out) if out.exists() else []
+    for kind in _plan(soak.random):
+        if time.monotonic() - began > _SECONDS.value and kind != "last_kill":
+            continue
+        _attack(soak, kind, summary)
+        print(f"{kind}: {time.monotonic() - began:.0f} s", flush=True)
+        summary |= {"runs_that_ended": soak.ended, "went_on_from": dict(soak.went_on), "refused": soak.refused}
+        files.write_json(out, [*earlier, summary])
     print(json.dumps(summary, indent=1))
-    if any(one["wrong"] for one in summary.values()):
+    if any(summary[kind]["wrong"] for kind in ("last_kill", *_COUNTS) if kind in summary):
         sys.exit(1)
 
 
-def _attack(soak: Soak, attack: Callable[[str], str], name: str, done: dict[str, Any]) -> bool:
+def _plan(chance: random.Random) -> list[str]:
+    """Return the kinds in their order: those of one run shuffled, damage only while it is dead."""
+    asked = {kind: [kind] * count.value for kind, count in _COUNTS.items()}
+    mixed = [kind for kind, each in asked.items() if kind not in (*_AFTER, *_ALONE) for kind in each]
+    chance.shuffle(mixed)
+    for damage in (one for kind in _AFTER for one in asked[kind]):
+        mixed.insert(chance.randrange(min(1, len(mixed)), len(mixed) + 1), damage)
+    return [*mixed, "last_kill", *(one for kind in _ALONE for one in asked[kind])]
+
+
+def _attack(soak: Soak, kind: str, summary: dict[str, Any]) -> None:
+    done = summary.setdefault(
+        kind, {"asked": _COUNTS[kind].value if kind in _COUNTS else 1, "as_promised": 0, "wrong": [], "said": {}}
+    )
+    number = done["as_promised"] + len(done["wrong"])
     try:
-        if line := attack(name):
-            done["one_line"].append(line.replace(str(soak.root), "WORKDIR"))
-        return True
+        line = getattr(soak, kind.removesuffix("s"))(f"{kind}_{number}").replace(str(soak.root), "WORKDIR")
+        done["as_promised"] += 1
+        if line:
+            done["said"][line] = done["said"].get(line, 0) + 1
     except RuntimeError as error:
-        done["wrong"].append(f"{name}: {error}")
-        print(f"WRONG: {name}: {error}", flush=True)
-        return False
-    finally:
-        shutil.rmtree(soak.root / name, ignore_errors=True)
-
-
-def _write(summary: dict[str, Any], kind: str, done: dict[str, Any]) -> None:
-    summary[kind] |= done
-    if _OUT.value:
-        files.write_json(_OUT.value, summary)
+        done["wrong"].append(str(error))
+        print(f"WRONG: {kind} {number}: {error}", flush=True)
+    shutil.rmtree(soak.root / f"{kind}_{number}", ignore_errors=True)
 
 
 if __name__ == "__main__":
