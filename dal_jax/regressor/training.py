@@ -220,7 +220,9 @@ def train_epoch(
     feed = batches.feed(taken, people.images, rest, mesh)
 
     started = time.monotonic()
-    template, state = mesh_lib.everywhere((people.template, state), mesh)  # alike in all calls: one program serves
+    # Alike in all calls, so that one program serves; and all of it, so that no step sends anything
+    constant = (people.template, np.int32(config.epochs * len(order)), key)
+    state, (template, round_steps, key) = mesh_lib.everywhere((state, constant), mesh)
     state = jax.tree.map(jnp.copy, state)  # a step consumes its state; the caller's is not ours to give
     collected: list[dict[str, Array]] = []
     waited_s = 0.0
@@ -230,7 +232,7 @@ def train_epoch(
         if fit_batch is not None:
             fit, registered = fit_batch(state.learned, rows, image, observation)
         batch = (image, observation, fit, batch_weight)
-        state, metrics = step(state, template, config.epochs * len(order), key, batch)
+        state, metrics = step(state, template, round_steps, key, batch)
         if collected:
             jax.block_until_ready(collected[-1])  # at most two steps under way, so that progress tells the truth
         collected.append(metrics | registered)

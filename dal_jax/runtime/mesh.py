@@ -74,6 +74,8 @@ def placed(sharding: Sharding, leaf: Any) -> jax.Array:
     """Return an array that lies as a sharding says, over several processes too."""
     if sharding.is_fully_addressable or (isinstance(leaf, jax.Array) and not leaf.is_fully_addressable):
         return jax.device_put(leaf, sharding)
+    if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(placed(sharding, jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
     host = np.asarray(leaf)
     return jax.make_array_from_callback(host.shape, sharding, lambda part: host[part])
 

@@ -188,6 +188,23 @@ def test_the_caller_s_state_stays_usable(data, start):
     _assert_equal(_through_the_host(start), before)
 
 
+def test_a_step_is_compiled_once_and_sends_nothing_but_its_batch(data, start, monkeypatch):
+    """What a step is given lies on the device: anything else it would be sent, or send, is an error here."""
+    step = training._compiled_step(CONFIG)
+
+    def guarded(*arguments):
+        with jax.transfer_guard("disallow"):
+            return step(*arguments)
+
+    monkeypatch.setattr(training, "_compiled_step", lambda config: guarded)
+    state, _ = _epoch(_epoch(start, data)[0], data)
+    already = step._cache_size()
+    _epoch(_through_the_host(state), data, steps=2)
+    assert step._cache_size() == already
+    with jax.transfer_guard("disallow"), pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed"):
+        jax.jit(jnp.sin)(np.zeros(3))  # the guard sees it here
+
+
 def test_every_image_counts_once_in_the_progress(data, start):
     seen = []
     state, _ = _epoch(start, data, progress=seen.append)
