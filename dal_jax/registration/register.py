@@ -46,7 +46,7 @@ class RegistrationConfig:
     batch: people in a compiled chunk, a device (paper: 10).
     tolerance: a fit is finished when a step lowers its energy by less than this (relative); 0: all steps are taken.
     schedule: one of `schedules.SCHEDULES`.
-    devices: how many to use; 0: all that JAX sees, of all processes (but no more than `batch` people each fill), or
+    devices: how many to use; 0: all that JAX sees, of all processes (one where `batch` people are no more), or
       `jax.default_device` alone where the caller has set one.
     information: whether a `Fit` comes with its `Information`; not of bodies with pose blendshapes.
     """
@@ -121,11 +121,9 @@ def register(
 
 
 def _filled(config: RegistrationConfig, people: int) -> RegistrationConfig:
-    """Leave out devices that would only repeat the last person."""
-    if config.devices or jax.process_count() > 1:
-        return config
-    needed = -(-people // config.batch)
-    return dataclasses.replace(config, devices=needed) if needed < mesh_lib.of().size else config
+    """Keep few people on one device: others would repeat the last of them. No number between, which would compile."""
+    alone = not config.devices and people <= config.batch and jax.process_count() == 1 and mesh_lib.of().size > 1
+    return dataclasses.replace(config, devices=1) if alone else config
 
 
 def stream(
