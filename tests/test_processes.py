@@ -42,7 +42,10 @@ runpy.run_module("experiments.deform_and_learn", run_name="__main__", alter_sys=
 
 
 def _config() -> Config:
-    return small_config(online_fitting=True, rounds=1)  # as in `test_algorithm`, whose programs these are
+    config = small_config(online_fitting=True, rounds=1)
+    for plan in (config.first, config.later):  # spread as by `lm`, whose program takes eight times as long to compile
+        plan.registration = dataclasses.replace(plan.registration, optimizer="adam", learning_rate=0.03)
+    return config
 
 
 def _flags(config, default, name: str = "config") -> list[str]:
