@@ -52,8 +52,8 @@ _SMALL = (
     "--config.later.registration.steps=3",
 )  # fmt: skip
 _DEMO = ("--config.lifting_checkpoint_steps=500", "--config.learning_checkpoint_steps=100")  # the rest is its preset's
-_KILLS_A_RUN = {_SMALL: 10.0, _DEMO: 25.0}
-"""So many fall into the time that an undisturbed run takes. A start takes its time, too, so a run meets more."""
+_KILLS_A_CHECKPOINT = 0.5
+"""A process is killed after 0 or more new checkpoints, two in the mean, and then a random time of a tenth of a run."""
 
 _FORK = multiprocessing.get_context("fork")
 Process = multiprocessing.context.ForkProcess
@@ -134,6 +134,14 @@ class Soak:
         while child.is_alive() and not (lock.exists() and f"process {child.pid} " in lock.read_text(errors="replace")):
             time.sleep(0.1)
 
+    def steps(self, name: str) -> int:
+        """Return the last step that a run has saved, 0 where there is none."""
+        try:
+            whole = list((self.root / name / "checkpoints").glob("[0-9]*/checksums.json"))
+        except FileNotFoundError:  # one has just been removed
+            return self.steps(name)
+        return max([int(one.parent.name) for one in whole if one.parent.name.isdecimal()], default=0)
+
     def wait(self, child: Process, seconds: float) -> None:
         """Wait for so long, or a run's end."""
         until = time.monotonic() + seconds
@@ -145,8 +153,7 @@ class Soak:
         folder = self.root / name
         while True:
             child = self.start(name)
-            sums = (folder / "checkpoints", "[0-9]*/checksums.json")
-            while child.is_alive() and max([int(one.parent.name) for one in sums[0].glob(sums[1])], default=0) < least:
+            while child.is_alive() and self.steps(name) < least:
                 time.sleep(0.02)
             child.kill()
             self.end(child)
@@ -156,15 +163,14 @@ class Soak:
 
     def at_work(self) -> Process:
         """Begin the run, or go on, up to a random moment. One that ends sooner is compared, and the next begins."""
-        log = self.root / "killed" / "metrics.jsonl"
         while True:
-            before = log.stat().st_ino if log.exists() else None
             child = self.start("killed")
             self.wait_to_work("killed", child)
-            if self.random.random() < 0.8:  # most fall into the work, not into its beginning: the log is written anew
-                while child.is_alive() and (log.stat().st_ino if log.exists() else None) == before:
-                    time.sleep(0.05)
-            self.wait(child, self.random.expovariate(_KILLS_A_RUN[self.config] / self.seconds))
+            more = int(self.random.expovariate(_KILLS_A_CHECKPOINT))  # a busy machine makes them slowly
+            last = self.steps("killed") + more
+            while child.is_alive() and self.steps("killed") < last:
+                time.sleep(0.02)
+            self.wait(child, self.random.expovariate(10.0 / self.seconds))
             if child.is_alive():
                 return child
             self._ends(child)
