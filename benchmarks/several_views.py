@@ -5,8 +5,9 @@
     python -m benchmarks.several_views --people=benchmarks/people.json --rates --out=views_rates.json
 
 Synthetic people are training subjects of the synthetic set, whose shapes differ from the body that is fitted; four
-cameras stand about them in quarter turns. DIR is the recording of `benchmarks.several_cameras`. Nothing here reads its
-triangulated joints but the scores. A camera that is left out has no weight in the same compiled program.
+cameras stand about them in quarter turns, calibrated but for the rows that say otherwise. DIR is the recording of
+`benchmarks.several_cameras`. Nothing here reads its triangulated joints but the scores. A camera that is
+left out has no weight in the same compiled program.
 """
 
 import dataclasses
@@ -28,7 +29,7 @@ from dal_jax.evaluation import metrics
 from dal_jax.observations import cameras_file, moments as moments_lib
 from dal_jax.observations.cameras_file import Camera
 from dal_jax.observations.observations import Observations
-from dal_jax.registration import schedules, single_views, views
+from dal_jax.registration import schedules, single_views, uncalibrated, views
 from dal_jax.registration.register import Fitter, RegistrationConfig
 from dal_jax.registration.views import Together
 from dal_jax.runtime import cli, machine, progress
@@ -70,7 +71,7 @@ def _config() -> RegistrationConfig:
 
 
 def _fit(people: Observations, cameras: Sequence[Camera], one_shape: bool = False) -> Together:
-    return views.fit_people(
+    return (views if cameras[0].calibrated else uncalibrated).fit_people(
         dal.load_body(), people, cameras, _config(), schedules.objective_by_name("pose_prior"), one_shape
     )
 
@@ -133,6 +134,11 @@ def _synthetic_rows(people: Observations, cameras, truth: np.ndarray) -> Iterato
             joints = 1000 * _h36m(_fit(_take(seen, used), cameras))
         errors = _errors(joints, truth) | ({"world_mm": None} if count == 1 else {})  # alone it stands nowhere
         yield {"people": len(truth), "inputs": what, "views": count, **errors}
+    named = cameras_file.read(",".join(one.name for one in cameras))
+    for what in _INPUTS:
+        errors = _errors(1000 * _h36m(_fit(_only(people, what), named)), truth)
+        row = {"people": len(truth), "inputs": what, "views": _VIEWS, "calibrated": False}
+        yield row | {name: errors[name] for name in ("scale_matched_mm", "pa_mm")}
 
 
 def _only(people: Observations, what: str) -> Observations:

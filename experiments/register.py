@@ -81,7 +81,8 @@ _CAMERAS = flags.DEFINE_string(
     None,
     "Calibrated cameras, K, distortion and where each stands: our JSON, Qualisys' QCA, Pose2Sim's or Anipose's TOML, "
     "OpenCV's YAML, Human3.6M's metadata.xml or JSON. What several of them see of a moment is fitted as one body, in "
-    "metres in their world; photographs' names tell camera and moment (docs/several_cameras.md).",
+    "metres in their world; photographs' names tell camera and moment (docs/several_cameras.md). Or, without "
+    "calibration, their names, as in cam01,cam02: each then has a weak-perspective camera of its own.",
 )
 _HEIGHT = flags.DEFINE_float(
     "height_cm", None, "True height of everybody: measurements are then in cm, else shares of the height.",

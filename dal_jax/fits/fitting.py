@@ -17,7 +17,7 @@ from dal_jax.observations import cameras_file, following
 from dal_jax.observations.observation import Observation, with_depth
 from dal_jax.observations.observations import Observations
 from dal_jax.observations.person import Annotations
-from dal_jax.registration import register, single_views, tracks as tracks_lib, views
+from dal_jax.registration import register, single_views, tracks as tracks_lib, uncalibrated, views
 from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import Fit
 from dal_jax.runtime import machine, progress as bars
@@ -125,8 +125,9 @@ def _fit_moments(
     """Fit what several calibrated cameras see of each moment; a row for each of the people, as its camera sees it."""
     config = dataclasses.replace(options.registration(len(people)), starts="closed_form")
     with bars.bar("register", total=None, unit="moment", shown=progress) as bar:
-        together = views.fit_people(
-            body, people, cameras_file.read(options.cameras or ""), config, options.objective(),
+        cameras = cameras_file.read(options.cameras or "")
+        together = (views if cameras[0].calibrated else uncalibrated).fit_people(
+            body, people, cameras, config, options.objective(),
             options.tracks or any(one is not None for one in people.track_id), lambda done: bar.update(done - bar.n),
         )  # fmt: skip
     seen = together.seen

@@ -43,8 +43,8 @@ class FitOptions:
       says.
     pitch_deg: how far the camera looks down, degrees, one or one a person; None: not known.
     height_cm: true height of everybody, or of each person, for `Fits.measurements`; None: not known.
-    cameras: file of calibrated cameras (docs/several_cameras.md): what they see of a moment is fitted together, from a
-      `closed_form` start; None: every image by itself.
+    cameras: file of calibrated cameras, or names of others that commas part (docs/several_cameras.md): what they see of
+      a moment is fitted together, from a start of its own; None: every image by itself.
     tracks: whether people are frames of videos, in which they are followed: one shape a track, and smooth motion.
     fps: frames a second, as photographs are numbered, of tracks; None: what the video says, else 30.
     terms: energy terms of your own.

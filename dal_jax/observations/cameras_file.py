@@ -5,6 +5,7 @@
     Pose2Sim, Anipose        TOML, a table a camera; fish eyes are refused
     OpenCV's YAML            `K_NAME`, `dist_NAME`, `Rot_NAME` or `R_NAME`, `T_NAME` (EasyMocap's names), in a file or
                              in the `.yml` files of a folder
+    names alone              no file but cam01,cam02,cam03: nothing is known of these cameras but what photographs show
     Human3.6M                the release's metadata.xml, or JSON {intrinsics, extrinsics} of its four cameras; FILE:S1
                              names the subject
 
@@ -41,6 +42,7 @@ class Camera:
     """A camera of full perspective in the calibration's world: Y = R X + t, metres, y down, z away.
 
     matrix: K, px. distortion: OpenCV's k1, k2, p1, p2, k3. rotation, translation: R and t.
+    calibrated: whether any of these is known; if not, it has a weak-perspective camera of its own in every moment.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Camera:
     distortion: Float[np.ndarray, "5"]
     rotation: Float[np.ndarray, "3 3"]
     translation: Float[np.ndarray, "3"]
+    calibrated: bool = True
 
     @property
     def focal_px(self) -> float:
@@ -92,7 +95,7 @@ class Camera:
 
 
 def read(path: str | pathlib.Path) -> list[Camera]:
-    """Read cameras, each with a name of its own.
+    """Read cameras, each with a name of its own; or take names that commas part for cameras without calibration.
 
     Raises:
       errors.InputError: missing, too large, of no known kind, or with an entry that cannot be; one line.
@@ -101,8 +104,12 @@ def read(path: str | pathlib.Path) -> list[Camera]:
     if not plain.exists() and ":" in plain.name:
         name, _, subject = plain.name.rpartition(":")
         plain = plain.with_name(name)
-    found = list(_read(plain, subject))
-    if len({camera.name for camera in found}) < len(found) or len(found) < 2:
+    if not plain.exists() and "," in str(path):
+        still = np.eye(3), np.zeros(5), np.eye(3), np.zeros(3)
+        found = [Camera(name.strip(), *still, calibrated=False) for name in str(path).split(",")]
+    else:
+        found = list(_read(plain, subject))
+    if len({camera.name for camera in found}) < len(found) or len(found) < 2 or not all(one.name for one in found):
         names = ", ".join(camera.name for camera in found) or "none"
         raise InputError(f"{path}: needs two cameras or more, each with a name of its own, it has {names}")
     places = np.array([camera.position for camera in found])

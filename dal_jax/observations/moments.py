@@ -86,6 +86,28 @@ def find(people: Observations, cameras: Sequence[Camera]) -> Moments:
     return Moments(rows, place, np.array(frames), person)
 
 
+def by_names(people: Observations, cameras: Sequence[Camera]) -> Moments:
+    """Return who is seen when where no calibration tells rays: by ids, or as the only person of each photograph.
+
+    Raises:
+      errors.InputError: as `find`; or a photograph that shows several people, one of whom has no id.
+    """
+    moments: dict[tuple[str, int, object], dict[int, int]] = {}
+    for row in range(len(people)):
+        camera, sequence, frame = names_of(people.file_name[row], str(people.image_id[row]), cameras)
+        label = people.track_id[row] if people.track_id else None
+        seen = moments.setdefault((sequence, frame, label), {})
+        if camera in seen:
+            name = people.file_name[row] or people.image_id[row]
+            raise InputError(f"image '{name}': shows several people; without calibration their track_id must tell them")
+        seen[camera] = row
+    keys = sorted(moments, key=lambda key: (key[:2], str(key[2])))
+    rows = np.array([[moments[key].get(view, -1) for view in range(len(cameras))] for key in keys])
+    labels = {key: str((key[0], key[2])) for key in keys}
+    person = np.unique([labels[key] for key in keys], return_inverse=True)[1]
+    return Moments(rows, np.zeros((len(keys), 3)), np.array([frame for _, frame, _ in keys]), person)
+
+
 def names_of(file_name: str, image_id: str, cameras: Sequence[Camera]) -> tuple[int, str, int]:
     """Return the camera's place, the sequence and the frame that a photograph's name tells."""
     stem = file_name or image_id

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from dal_jax.observations import moments
+from dal_jax.observations import cameras_file, moments
 from dal_jax.observations.observations import Observations
 from dal_jax.runtime.errors import InputError
 from tests.observations.test_cameras_file import rig
@@ -107,3 +107,21 @@ def test_names_tell_camera_and_moment(name, told):
 def test_a_name_without_its_camera_is_refused(name, said):
     with pytest.raises(InputError, match=said):
         moments.names_of(name, "0", rig())
+
+
+def test_without_calibration_ids_tell_who_is_who():
+    people = recorded(rig(), two_people())
+    named = cameras_file.read("cam00, cam01,cam02")
+    with pytest.raises(InputError, match="shows several people; without calibration their track_id"):
+        moments.by_names(people, named)
+    _, true = found_in(people, rig())
+    ids = true.person[true.of_rows(len(people))[0]]
+    found = moments.by_names(dataclasses.replace(people, track_id=ids.tolist()), named)
+    assert sorted(found.rows.tolist()) == sorted(true.rows.tolist())
+    assert [len(set(ids[found.rows[found.person == person]].ravel())) for person in range(2)] == [1, 1]
+
+
+@pytest.mark.parametrize("text", ["cam01,", "cam01,cam01"])
+def test_cameras_without_calibration_need_names_of_their_own(text):
+    with pytest.raises(InputError, match="each with a name of its own"):
+        cameras_file.read(text)
