@@ -8,8 +8,11 @@ P are the predicted joints, T the true ones, joint 0 is the pelvis (`hip`), B(P)
                      scale <P, T> / <P, P>, at least 0                             Rhodin et al. 2018)
     bone-sum scaled  mean_j |b (P_j - P_0) - (T_j - T_0)|, b = mean B(T_train)     and size, by an average skeleton
                      / B(P)                                                        (Zhou et al. 2017, and our paper)
+    norm-matched     mean_j |n (P_j - P_0) - (T_j - T_0)|, n = |T| / |P|           and size, by the truth (N-MPJPE of
+                                                                                   ElePose and LInKs)
     PA-MPJPE         mean_j |c R P_j + t - T_j|, the best similarity transform     and size and rotation (Procrustes;
                      (c, R, t), R a rotation                                       "protocol 2" of many papers)
+    PA, reflected    the same, R a rotation or a reflection                        and handedness (ElePose and LInKs)
 
 MPJPE is the mean per joint position error (Ionescu et al. 2014). All are in the unit of the truth, millimetres
 throughout this project; the truth is never rescaled. Functions take one pose; `jax.vmap` makes them take many.
@@ -102,6 +105,35 @@ def mpjpe_scale_matched_mm(
     return _mean_distance(scale * joints, joints_true_mm)
 
 
+def mpjpe_norm_matched_mm(
+    joints: Float[Array | np.ndarray, "j 3"], joints_true_mm: Float[Array | np.ndarray, "j 3"]
+) -> Float[Array, ""]:
+    """Return the MPJPE after the scale that makes both poses, relative to their pelvises, of one norm.
+
+    The N-MPJPE of ElePose (Wandt et al. 2022) and of what is compared with it: never below the scale-matched one's sum
+    of squares, because a pose that is wrong is not shrunk.
+    """
+    joints, joints_true_mm = _from_pelvis(joints), _from_pelvis(joints_true_mm)
+    return _mean_distance(jnp.sqrt(_ratio(jnp.sum(joints_true_mm**2), jnp.sum(joints**2))) * joints, joints_true_mm)
+
+
+def depth_reversed(
+    joints: Float[Array | np.ndarray, "j 3"], joints_true_mm: Float[Array | np.ndarray, "j 3"]
+) -> Float[Array, ""]:
+    """Return 1 where depths, about their mean, go against the true ones, 0 where with them.
+
+    NaN where the truth is nearly flat: its depths spread by less than a tenth of what its joints do in all directions.
+    """
+    apart, apart_true = (
+        jnp.asarray(each) - jnp.mean(jnp.asarray(each), axis=0, keepdims=True) for each in (joints, joints_true_mm)
+    )
+    deep = jnp.sum(apart_true[:, 2] ** 2) > _FLAT**2 * jnp.sum(apart_true**2)
+    return jnp.where(deep, (jnp.sum(apart[:, 2] * apart_true[:, 2]) < 0).astype(jnp.float32), jnp.nan)
+
+
+_FLAT = 0.1
+
+
 def acceleration_error_mm(
     joints: Float[Array | np.ndarray, "frames j 3"], joints_true_mm: Float[Array | np.ndarray, "frames j 3"]
 ) -> Float[Array, ""]:
@@ -145,17 +177,26 @@ def bone_sum(joints: Float[Array | np.ndarray, "17 3"]) -> Float[Array, ""]:
 
 
 def pa_mpjpe_mm(
-    joints: Float[Array | np.ndarray, "j 3"], joints_true_mm: Float[Array | np.ndarray, "j 3"]
+    joints: Float[Array | np.ndarray, "j 3"],
+    joints_true_mm: Float[Array | np.ndarray, "j 3"],
+    reflections: bool = False,
 ) -> Float[Array, ""]:
-    """Return the mean joint distance after the best similarity transform (Procrustes; rotation, never a reflection).
+    """Return the mean joint distance after the best similarity transform (Procrustes).
 
     With P and T about their centroids and P^T T = U D V^T, the best rotation of row vectors is U S V^T with
-    S = diag(1, 1, det(U V^T)), and the best scale tr(D S) / |P|^2 (Umeyama 1991).
+    S = diag(1, 1, det(U V^T)), and the best scale tr(D S) / |P|^2 (Umeyama 1991). With S = 1 it may be a reflection.
+
+    Args:
+      joints: the prediction, in any unit.
+      joints_true_mm: the truth.
+      reflections: allow them, as ElePose and LInKs do; this project's scores do not.
     """
     joints = joints - jnp.mean(joints, axis=0, keepdims=True)
     joints_true_mm = joints_true_mm - jnp.mean(joints_true_mm, axis=0, keepdims=True)
     u, singular_values, vt = jnp.linalg.svd(jnp.matmul(joints.T, joints_true_mm, precision=_EXACT))
-    sign = jnp.ones(3, joints.dtype).at[2].set(jnp.sign(jnp.linalg.det(jnp.matmul(u, vt, precision=_EXACT))))
+    sign = jnp.ones(3, joints.dtype)
+    if not reflections:
+        sign = sign.at[2].set(jnp.sign(jnp.linalg.det(jnp.matmul(u, vt, precision=_EXACT))))
     scale = _ratio(jnp.sum(singular_values * sign), jnp.sum(joints**2))
     rotation = jnp.matmul(u * sign[None], vt, precision=_EXACT)
     return _mean_distance(scale * jnp.matmul(joints, rotation, precision=_EXACT), joints_true_mm)

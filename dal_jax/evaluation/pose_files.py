@@ -88,9 +88,10 @@ def _four_numbers(path, name: str, values: np.ndarray | None, count: int, positi
 def score(poses: PoseFile, truth: PoseFile, canonical_bone_sum: float) -> dict[str, np.ndarray]:
     """Return every metric of `metrics` per example, (n,), in the truth's unit.
 
-    Names: `mpjpe` (raw; only where both files are in mm), `mpjpe_scale_matched`, `mpjpe_bone_sum` and `pa_mpjpe`. Where
-    the truth has intrinsics and either file has boxes, every MPJPE comes a second time as `turned_*`: of the poses
-    rotated from their crops' frames into the cameras' first (PA-MPJPE is the same under any rotation).
+    Names: `mpjpe` (raw; only where both files are in mm), `mpjpe_scale_matched`, `mpjpe_norm_matched`, `mpjpe_bone_sum`
+    (protocol 1), `pa_mpjpe`, `pa_mpjpe_reflected` and `depth_reversed_percent` (0 or 100, NaN for a flat truth). Where
+    the truth has intrinsics and either file has boxes, all but PA, which is the same under any rotation, come a second
+    time as `turned_*`: of the poses rotated from their crops' frames into the cameras' first.
 
     Args:
       canonical_bone_sum: size of the average skeleton, in the truth's unit (`metrics.canonical_bone_sum_mm`).
@@ -106,17 +107,39 @@ def score(poses: PoseFile, truth: PoseFile, canonical_bone_sum: float) -> dict[s
         return scores
     joints = cameras.rotate_from_crop(poses.joints, box_px, truth.intrinsics_px)
     turned = _scores(joints, poses.unit, truth, canonical_bone_sum)
-    return scores | {f"turned_{name}": values for name, values in turned.items() if name != "pa_mpjpe"}
+    return scores | {f"turned_{name}": values for name, values in turned.items() if not name.startswith("pa_mpjpe")}
 
 
 def _scores(joints: np.ndarray, unit: str, truth: PoseFile, canonical_bone_sum: float) -> dict[str, np.ndarray]:
     scaled = metrics.human36m_protocol_1(joints, truth.joints, canonical_bone_sum)
-    scores = {
+    raw, norm_matched, reflected, depth_reversed = map(np.asarray, _more(*_centred(joints, truth.joints)))
+    return ({"mpjpe": raw} if unit == truth.unit == "mm" else {}) | {
         "mpjpe_scale_matched": scaled["mpjpe_scale_matched_mm"],
+        "mpjpe_norm_matched": norm_matched,
         "mpjpe_bone_sum": scaled["mpjpe_mm"],
         "pa_mpjpe": scaled["pa_mpjpe_mm"],
+        "pa_mpjpe_reflected": reflected,
+        "depth_reversed_percent": 100 * depth_reversed,
     }
-    if unit == truth.unit == "mm":
-        raw = jax.vmap(metrics.mpjpe_mm)(np.asarray(joints, np.float32), np.asarray(truth.joints, np.float32))
-        scores = {"mpjpe": np.asarray(raw)} | scores
-    return scores
+
+
+def _centred(*poses: np.ndarray) -> list[np.ndarray]:
+    """Return poses with their pelvises at the origin, in single precision, which far from it has no digits to spare."""
+    return [(each - each[:, metrics.PELVIS, None]).astype(np.float32) for each in poses]
+
+
+@jax.jit
+@jax.vmap
+def _more(joints, joints_true):
+    """Return what protocol 1 does not have."""
+    return (
+        metrics.mpjpe_mm(joints, joints_true),
+        metrics.mpjpe_norm_matched_mm(joints, joints_true),
+        metrics.pa_mpjpe_mm(joints, joints_true, reflections=True),
+        metrics.depth_reversed(joints, joints_true),
+    )
+
+
+PROTOCOLS = {"elepose": {"mpjpe_norm_matched": "N-MPJPE", "pa_mpjpe_reflected": "PA-MPJPE"}}
+"""Scores by which others publish, under their names. elepose: Wandt et al. 2022 and LInKs (Hardy and Kim 2023): poses
+of one norm about the hip, and Procrustes that may reflect; means over all 17 joints, the hip too, and all poses."""

@@ -51,6 +51,12 @@ def history_table(history: Sequence[Mapping[str, Cell]]) -> str:
     )
 
 
+def mean(values: Float[np.ndarray, " n"]) -> float | None:
+    """Return the mean of what is known of a score (the rest is NaN), or None where nothing is."""
+    known = values[~np.isnan(values)]
+    return float(np.mean(known)) if len(known) else None
+
+
 def per_action_table(scores: Mapping[str, Float[np.ndarray, " n"]], actions: Sequence[str]) -> str:
     """Return the mean of every score by action, in alphabetical order, with the mean over all examples last.
 
@@ -61,7 +67,6 @@ def per_action_table(scores: Mapping[str, Float[np.ndarray, " n"]], actions: Seq
     label = np.asarray(actions, str)
     groups = [(action, label == action) for action in sorted(set(actions))] + [("all", np.ones(len(label), bool))]
     rows = [
-        [action, int(chosen.sum()), *(float(np.mean(values[chosen])) for values in scores.values())]
-        for action, chosen in groups
+        [action, int(chosen.sum()), *(mean(values[chosen]) for values in scores.values())] for action, chosen in groups
     ]
     return text_table(["action", "images", *scores], rows)

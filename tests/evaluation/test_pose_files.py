@@ -83,6 +83,15 @@ def test_raw_error_needs_millimetres_on_both_sides():
     assert "mpjpe" not in pose_files.score(PoseFile(moved, "px"), truth, 4000.0)
 
 
+def test_reversed_depths_are_counted_where_the_truth_has_any():
+    joints = _joints().astype(np.float32)
+    found = joints * np.float32([[[1, 1, -1]], [[1, 1, 1]], [[1, 1, -1]], [[1, 1, 1]]])
+    joints[3, :, 2] = 4000.0  # flat
+    scores = pose_files.score(PoseFile(found, "mm"), PoseFile(joints, "mm"), 4000.0)
+    np.testing.assert_array_equal(scores["depth_reversed_percent"], [100, 0, 100, np.nan])
+    assert scores["pa_mpjpe_reflected"][0] < _MM < 10 < scores["pa_mpjpe"][0]
+
+
 def test_two_files_of_different_length_are_refused():
     joints = _joints().astype(np.float32)
     with pytest.raises(InputError, match="3 poses, but 4 true ones"):
@@ -112,7 +121,8 @@ def test_every_mpjpe_is_given_both_ways_where_the_cameras_are_known(scored):
     angle = np.arctan(np.linalg.norm((BOXES[1:, :2] + BOXES[1:, 2:] / 2 - 500.0) / 1000.0, axis=1))
     assert np.all(scores["mpjpe"][1:] > 0.3 * angle * 300), "of the order of angle times size"
     assert {name for name in scores if name.startswith("turned_")} == {
-        "turned_mpjpe", "turned_mpjpe_bone_sum", "turned_mpjpe_scale_matched"
+        "turned_mpjpe", "turned_mpjpe_bone_sum", "turned_mpjpe_scale_matched", "turned_mpjpe_norm_matched",
+        "turned_depth_reversed_percent",
     }  # fmt: skip
     for poses in (PoseFile(joints, "mm"), PoseFile(joints, "px")):
         assert not any(name.startswith("turned_") for name in pose_files.score(poses, truth, 4000.0))
