@@ -28,7 +28,7 @@ from dal_jax.config import Config, Round
 from dal_jax.data.people import People
 from dal_jax.lifting import training as lifting_training
 from dal_jax.lifting.h36m import to_h36m
-from dal_jax.lifting.lift import with_lifted_depth as attach_depth
+from dal_jax.lifting.lift import intrinsics_of, look_at_hip, with_lifted_depth as attach_depth
 from dal_jax.lifting.training import LiftingState
 from dal_jax.observations.observation import Observation
 from dal_jax.online_fitting import OnlineFitter
@@ -170,6 +170,8 @@ def lift(run: Run, state: LoopState, position: RunState, save: Save, log: Log) -
     observed = run.people.observations
     keypoints, confidence = map(np.asarray, to_h36m(observed))
     visible = confidence > 0
+    if (intrinsics := intrinsics_of(observed)) is not None:
+        keypoints = np.asarray(look_at_hip(keypoints, visible, intrinsics)[0])
     usable = np.sum(visible, axis=1) >= _LIFTABLE_JOINTS
     if not usable.any():  # IUV pictures come without key points; then eq. 4 has no term to guide either
         return state, position

@@ -3,12 +3,15 @@
     python -m experiments.lift --poses=poses.npz --out=lifted.npz --pictures=looks
     python -m experiments.lift --poses=poses.npz --checkpoint=runs/lifting --out=lifted.npz
 
---poses: as for experiments.train_lifting. Writes an .npz with
+--poses, --intrinsics_px, --assume_camera: as for experiments.train_lifting. Where intrinsics are known each pose is
+lifted as a camera sees it that looks at the pelvis, and joints are rotated into the true camera's axes. Writes an .npz:
   joints     (n, 17, 3), the pelvis at the origin, x right, y down, z away from the camera, in the unit of the 2D poses
              at the pelvis; `unit` is 'px'. A lifter that has learned how near cameras stand (not kudo) undoes
              perspective: x and y of what is farther away are larger than in the image.
-  points     (n, 17, 2), x and y in the image from the pelvis on; of a missing joint where the others put it.
-  depth_sd   (n, 17), standard deviation of each depth; absent from a lifter of the preset kudo, which has none.
+  points     (n, 17, 2), x and y in the image from the pelvis on, of the camera that looks at the pelvis; of a missing
+             joint where the others put it.
+  depth_sd   (n, 17), standard deviation of each depth along that camera's axis; absent from a lifter of the preset
+             kudo, which has none.
   points_sd  (n, 17), of x and of y; 0 for a given joint.
   standardised_residual  (n, 17), how many standard deviations a joint is from where the others put it; `unusual`
              (n, 17), true above 4: clicked wrong, swapped left with right, or a pose unlike the training poses (three
@@ -42,17 +45,23 @@ _CHECKPOINT = flags.DEFINE_string(
 _OUT = flags.DEFINE_string("out", None, "The .npz to write.", required=True)
 _PICTURES = flags.DEFINE_string("pictures", None, "Folder for sheet.png and turntable.gif.")
 _PICTURED = flags.DEFINE_integer("pictured", 24, "Poses in the pictures.", lower_bound=1)
+_INTRINSICS = flags.DEFINE_list(
+    "intrinsics_px", None, "fx,fy,cx,cy of the camera of all poses, px, instead of those in the file of --poses."
+)
+_ASSUME = flags.DEFINE_bool(
+    "assume_camera", False, "A focal length as long as the photographs' longer side (COCO JSON)."
+)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the file of --out and the pictures.")
 
 
 def main(_: list[str]) -> None:
     """Read, lift, write."""
     _check_outputs()
-    poses = read(_POSES.value)
+    poses = read(_POSES.value, _INTRINSICS.value, _ASSUME.value)
     for note in poses.notes:
         print(note)
     with machine.compiling("lift", "a quarter of a minute"):
-        columns = _columns(dal.lift(poses.keypoints_px, _CHECKPOINT.value, poses.visible))
+        columns = _columns(dal.lift(poses.keypoints_px, _CHECKPOINT.value, poses.visible, poses.intrinsics_px))
     files.savez(_OUT.value, **columns, unit="px", visible=poses.visible, entry=poses.entry)
     skipped = f" ({poses.skipped} annotations without a usable pose skipped)" if poses.skipped else ""
     print(f"{len(poses.entry)} poses{skipped}: {_OUT.value}")

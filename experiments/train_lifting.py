@@ -4,11 +4,14 @@
     python -m experiments.train_lifting --poses=person_keypoints.json --workdir=runs/kudo --config.preset=kudo
     python -m experiments.train_lifting --poses=synthetic_people --workdir=runs/lifter --asset=lifter.npz
 
---poses: .npz with `keypoints` (n, 17, 2) px, y down, Human3.6M order, and, if some are missing, `visible` (n, 17);
-.npy (n, 34); COCO key point JSON or what a detector writes (docs/formats.md); or the word synthetic_people, for 2D
-poses of the embedded training people, half of them marked as COCO's annotators would. `make lifter` trains the shipped
-lifter so. Writes WORKDIR/config.json, metrics.jsonl and checkpoints/. The same command resumes a killed run, and with a
-larger --steps a finished one, too.
+--poses: .npz with `keypoints` (n, 17, 2) px, y down, Human3.6M order, and, if some are missing, `visible` (n, 17), and,
+if cameras are known, `intrinsics_px` (n, 4) or (4,): fx, fy, cx, cy; .npy (n, 34); COCO key point JSON or what a
+detector writes (docs/formats.md); or the word synthetic_people, for 2D poses of the embedded training people, half of
+them marked as COCO's annotators would. `make lifter` trains the shipped lifter so. Where intrinsics are known (in the
+file, by --intrinsics_px or --assume_camera) each pose is first seen by a camera that looks at its pelvis.
+
+Writes WORKDIR/config.json, metrics.jsonl and checkpoints/. The same command resumes a killed run, and with a larger
+--steps a finished one, too.
 About two minutes for `demo` on two cores.
 """
 
@@ -32,6 +35,12 @@ _STEPS = flags.DEFINE_integer("steps", None, "Total number of steps, instead of 
 _SEED = flags.DEFINE_integer("seed", 0, "Of every random number of the run.", lower_bound=0)
 _ASSET = flags.DEFINE_string(
     "asset", None, "The .npz to write the lifter to as well, replaced: one small file that --lifting takes."
+)
+_INTRINSICS = flags.DEFINE_list(
+    "intrinsics_px", None, "fx,fy,cx,cy of the camera of all poses, px, instead of those in the file of --poses."
+)
+_ASSUME = flags.DEFINE_bool(
+    "assume_camera", False, "A focal length as long as the photographs' longer side (COCO JSON)."
 )
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove the run in --workdir and start anew.")
 _CHECKPOINT_S = flags.DEFINE_float("checkpoint_seconds", 60.0, "Seconds between two checkpoints.", lower_bound=0.0)
@@ -65,7 +74,7 @@ def main(_: list[str]) -> None:
 
 def _poses() -> Poses2D:
     if _POSES.value != synthetic_people.NAME:
-        return read(_POSES.value)
+        return read(_POSES.value, _INTRINSICS.value, _ASSUME.value)
     made = synthetic_people.poses_2d(range(_SYNTHETIC))
     return of_both_sets(made["h36m"], made["body_25b"])
 

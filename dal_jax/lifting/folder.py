@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
-from dal_jax.lifting import lift as lift_arrays, training
+from dal_jax.lifting import lift as lift_arrays, poses as poses_lib, training
 from dal_jax.lifting.config import Config, validate
 from dal_jax.lifting.lift import Lifted, Lifter
 from dal_jax.lifting.poses import Poses2D, checked
@@ -43,6 +43,7 @@ def lift(
     keypoints_px: Float[np.ndarray, "n 17 2"],
     lifter: PathLike | tuple[Config, Lifter] = SHIPPED,
     visible: Bool[np.ndarray, "n 17"] | None = None,
+    intrinsics_px: Float[np.ndarray, "*n 4"] | None = None,
 ) -> Lifted:
     """Lift 2D poses to 3D with a trained lifter; NumPy in, NumPy out.
 
@@ -54,10 +55,12 @@ def lift(
       keypoints_px: Human3.6M's joints, x right, y down, px (any unit will do: the result has the same).
       lifter: `shipped`; the folder or the small file that `experiments.train_lifting` wrote; or what `load` read.
       visible: which joints are known; None: all. The value at an unknown joint is not used.
+      intrinsics_px: fx, fy, cx, cy of the camera, one or one a pose. `joints` are then in the camera's axes, all else
+        as seen along the hip's ray. None: not known, and the camera is taken to look at the person.
 
     Raises:
-      errors.InputError: the folder holds no lifter; the shapes are wrong, a known joint is not finite, or a pose has no
-        size. Names the value.
+      errors.InputError: the folder holds no lifter; the shapes are wrong, a known joint is not finite, a pose has no
+        size, or a focal length is not positive. Names the value.
     """
     machine.configure()
     config, parameters = lifter if isinstance(lifter, tuple) else load(lifter)
@@ -68,12 +71,14 @@ def lift(
     if known.shape != keypoints.shape[:2]:
         raise InputError(f"visible has shape {known.shape}, not {keypoints.shape[:2]}")
     poses = checked("keypoints_px", keypoints, known)
+    camera = () if intrinsics_px is None else (poses_lib.intrinsics("intrinsics_px", intrinsics_px, len(keypoints)),)
     count = len(poses.entry)
     batch = max(1, min(_BATCH, count))  # of one shape: one program
     run, parts = _lifting(dataclasses.astuple(config)), []
+    given = (poses.keypoints_px, poses.visible, *camera)
     for first in range(0, max(1, count), batch):
         rows = np.minimum(np.arange(first, first + batch), count - 1)
-        parts.append(jax.device_get(run(parameters, poses.keypoints_px[rows], poses.visible[rows])))
+        parts.append(jax.device_get(run(parameters, *(each[rows] for each in given))))
     return jax.tree.map(lambda *each: np.concatenate(each)[:count], *parts)
 
 
@@ -83,9 +88,11 @@ def _lifting(fields: tuple):
     return jax.jit(functools.partial(_lift, Config(*fields)))
 
 
-def _lift(config: Config, lifter: Lifter, keypoints: jax.Array, visible: jax.Array) -> Lifted:
-    residual = lift_arrays.standardised_residual(config, lifter, keypoints, visible)
-    return dataclasses.replace(lift_arrays.lift(config, lifter, keypoints, visible), standardised_residual=residual)
+def _lift(config: Config, lifter: Lifter, keypoints: jax.Array, visible: jax.Array, *camera: jax.Array) -> Lifted:
+    lift = lift_arrays.lift_before if camera else lift_arrays.lift
+    seen = lift_arrays.look_at_hip(keypoints, visible, *camera)[0] if camera else keypoints
+    residual = lift_arrays.standardised_residual(config, lifter, seen, visible)
+    return dataclasses.replace(lift(config, lifter, keypoints, visible, *camera), standardised_residual=residual)
 
 
 def load(path: PathLike) -> tuple[Config, Lifter]:
@@ -189,7 +196,7 @@ def train(
 
     Args:
       path: the folder; made if missing.
-      poses: as from `poses.read`.
+      poses: as from `poses.read`. With intrinsics each is seen by a camera that looks at its hip.
       config: as from `config.PRESETS`; checked by `config.validate` before.
       seed: of every random number.
       checkpoint_seconds: least time between two checkpoints; the last step always has one.
@@ -206,6 +213,9 @@ def train(
 
 
 def _train(path: pathlib.Path, poses: Poses2D, config: Config, seed: int, checkpoint_seconds: float, on_stop):
+    if poses.intrinsics_px is not None:
+        looking, _ = lift_arrays.look_at_hip(poses.keypoints_px, poses.visible, poses.intrinsics_px)
+        poses = dataclasses.replace(poses, keypoints_px=np.asarray(looking))
     _claim(path, config, seed, poses)
     initial_key, training_key = jax.random.split(jax.random.key(seed))
     checkpoints = Checkpoints(path / "checkpoints")

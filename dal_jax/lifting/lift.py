@@ -1,6 +1,7 @@
 """Using a trained lifter's parameters: 2D key points in, 3D joints with standard deviations out; pure, jits and vmaps.
 
-`folder.lift` does the same from a trained folder, with NumPy arrays.
+`folder.lift` does the same from a trained folder, with NumPy arrays. A pose is lifted as if the camera looked at it;
+with known intrinsics it is first seen by a camera that does, and then rotated into the true one's frame.
 """
 
 import dataclasses
@@ -14,9 +15,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from dal_jax.body import cameras, skeleton
-from dal_jax.body.cameras import Pinhole
 from dal_jax.lifting import networks, normalise, views
-from dal_jax.lifting.config import Config
+from dal_jax.lifting.config import MAX_INVERSE_DISTANCE, Config
 from dal_jax.lifting.h36m import from_h36m, to_h36m
 from dal_jax.lifting.normalise import Normalised
 from dal_jax.observations.observation import Observation, with_depth
@@ -46,6 +46,9 @@ class Lifter:
 class Lifted:
     """Lifted poses: relative to the hip, x right, y down, z away from the camera, in the unit of the key points.
 
+    Where intrinsics are known all but `joints` is as seen by a camera at the same place that looks at the hip, so that
+    depth is along the hip's ray.
+
     points: the given x and y; of a missing joint where the others put it.
     depth_sd: standard deviation of the depth; None where the lifter has none (Kudo et al.).
     points_sd: of x and of y of a missing joint; 0 for a given one.
@@ -53,6 +56,7 @@ class Lifted:
     inverse_distance: one unit of depth over the hip's distance to the camera; 0 for weak perspective.
     standardised_residual: distance of each given joint from its prediction by the others, in standard deviations;
       only from `folder.lift` (see `OUTLIER_RESIDUAL`).
+    rotation: from that camera's axes to the true one's; None where intrinsics are not known.
     """
 
     points: Float[_Array, "*batch 17 2"]
@@ -62,12 +66,15 @@ class Lifted:
     size: Float[_Array, "*batch"]
     inverse_distance: Float[_Array, "*batch"]
     standardised_residual: Float[_Array, "*batch 17"] | None = None
+    rotation: Float[_Array, "*batch 3 3"] | None = None
 
     @property
     def joints(self) -> Float[_Array, "*batch 17 3"]:
         """The 3D joints: x and y in space are those in the image times the joint's distance over the hip's."""
         points = views.unproject(self.inverse_distance[..., None], self.points, self.depth)
         joints = jnp.concatenate([points, self.depth[..., None]], axis=-1)
+        if self.rotation is not None:
+            joints = jnp.einsum("...ij,...kj->...ki", self.rotation, joints, precision="highest")
         return np.asarray(joints) if isinstance(self.depth, np.ndarray) else joints
 
 
@@ -91,6 +98,54 @@ def lift(
     batch, count = keypoints.shape[:-2], math.prod(keypoints.shape[:-2])
     lifted = _lift(config, lifter, keypoints.reshape(count, 17, 2), jnp.asarray(visible).reshape(count, 17))
     return jax.tree.map(lambda leaf: leaf.reshape(*batch, *leaf.shape[1:]), lifted)
+
+
+def lift_before(
+    config: Config,
+    lifter: Lifter,
+    keypoints: Float[_Array, "n 17 2"],
+    visible: Bool[_Array, "n 17"],
+    intrinsics: Float[_Array, "n 4"],
+) -> Lifted:
+    """Lift poses before known cameras: fx, fy, cx, cy in the unit of the key points.
+
+    The focal length tells how near a person is who is seen at a size: a unit of depth over the hip's distance is 1 / f,
+    whatever cameras the lifter has learned from.
+    """
+    looking, rotation = look_at_hip(keypoints, visible, intrinsics)
+    lifted = lift(config, lifter, looking, visible)
+    near = 1.0 / jnp.sqrt(intrinsics[:, 0] * intrinsics[:, 1])
+    furthest = MAX_INVERSE_DISTANCE / normalise.divisor(jnp.asarray(lifted.size))
+    return dataclasses.replace(lifted, rotation=rotation, inverse_distance=jnp.minimum(near, furthest))
+
+
+def intrinsics_of(observation: Observation) -> Float[Array, "n 4"] | None:
+    """Return fx, fy, cx, cy of stacked observations, crop units; None where their cameras are not known."""
+    if observation.pinhole is None:
+        return None
+    focal = jnp.broadcast_to(jnp.asarray(observation.pinhole.focal)[:, None], (len(observation.keypoint_position), 2))
+    return jnp.concatenate([focal, jnp.asarray(observation.pinhole.centre)], axis=-1)
+
+
+def look_at_hip(
+    keypoints: Float[_Array, "n 17 2"], visible: Bool[_Array, "n 17"], intrinsics: Float[_Array, "n 4"]
+) -> tuple[Float[Array, "n 17 2"], Float[Array, "n 3 3"]]:
+    """Return poses as seen by cameras at the same places that look at each hip, and the rotations back.
+
+    The new cameras have the given ones' focal length (of two the geometric mean) and their principal point at 0.
+    """
+    return jax.vmap(_look_at_hip)(jnp.asarray(keypoints), jnp.asarray(visible), jnp.asarray(intrinsics))
+
+
+def _look_at_hip(keypoints: Array, visible: Array, intrinsics: Array) -> tuple[Array, Array]:
+    known = jnp.where(visible[:, None], keypoints, intrinsics[None, 2:])
+    rotation = cameras.ray_rotation(normalise.hip_of(known, visible), intrinsics)
+    rays = jnp.concatenate([(known - intrinsics[None, 2:]) / intrinsics[None, :2], jnp.ones((len(known), 1))], axis=1)
+    rotated = jnp.matmul(rays, rotation, precision="highest")
+    return jnp.sqrt(intrinsics[0] * intrinsics[1]) * rotated[:, :2] / jnp.maximum(rotated[:, 2:], _BESIDE), rotation
+
+
+_BESIDE = 1e-3  # cosine: a joint that would be beside such a camera or behind it is at the edge of what it sees
 
 
 def standardised_residual(
@@ -132,8 +187,8 @@ def depth_term(
 def with_lifted_depth(config: Config, lifter: Lifter, observation: Observation) -> Observation:
     """Return stacked observations with z^GAN of eq. 4, on the host; the lifter reads Human3.6M's joints of any set.
 
-    Where the camera is known, key points are lifted as a camera would see them that looks at the person, and the
-    depths are those along the true camera's axis.
+    Where the camera is known, key points are lifted as a camera would see them that looks at the hip, and the depths
+    are those along the true camera's axis.
     """
     mesh = mesh_lib.of_networks()
     observing = functools.partial(_observing(dataclasses.astuple(config)), mesh_lib.everywhere(lifter, mesh))
@@ -150,27 +205,14 @@ def _observing(fields: tuple):
 
 def _observed_depth(config: Config, lifter: Lifter, observation: Observation) -> tuple[Array, Array]:
     position, known = to_h36m(observation)
-    pinhole = observation.pinhole
-    if pinhole is None:
+    intrinsics = intrinsics_of(observation)
+    if intrinsics is None:
         return from_h36m(observation.keypoint_set, *depth_term(config, lifter, position, known))
-    looking, rotation = jax.vmap(_look_at)(pinhole, position, known)
-    lifted = lift(config, lifter, looking, known > 0)
-    in_camera = jnp.einsum("nij,nkj->nki", rotation, lifted.joints, precision="highest")
-    depth = in_camera[..., 2] / rotation[:, 2, 2, None]  # in the crop's units, which are those at the person's depth
+    lifted = lift_before(config, lifter, position, known > 0, intrinsics)
+    # in the crop's units, which are those at the person's depth
+    depth = lifted.joints[..., 2] / jnp.asarray(lifted.rotation)[:, 2, 2, None]
     trusted = known if lifted.depth_sd is None else known * confidence(lifted.depth_sd, lifted.size)
     return from_h36m(observation.keypoint_set, depth, trusted)
-
-
-def _look_at(
-    pinhole: Pinhole, position: Float[Array, "17 2"], known: Float[Array, "17"]
-) -> tuple[Float[Array, "17 2"], Float[Array, "3 3"]]:
-    """Return key points as seen by a camera at the same place that looks at their middle, and the way back."""
-    middle = jnp.sum(known[:, None] * position, axis=0) / jnp.maximum(jnp.sum(known), 1e-6)
-    intrinsics = jnp.concatenate([jnp.full(2, pinhole.focal), jnp.asarray(pinhole.centre)])
-    rotation = cameras.ray_rotation(middle, intrinsics)
-    rays = jnp.concatenate([(position - pinhole.centre[None]) / pinhole.focal, jnp.ones((len(position), 1))], axis=1)
-    rotated = jnp.matmul(rays, rotation, precision="highest")
-    return jnp.asarray(pinhole.focal) * rotated[:, :2] / rotated[:, 2:], rotation
 
 
 def confidence(depth_sd: Float[_Array, "*batch 17"], size: Float[_Array, "*batch"]) -> Float[_Array, "*batch 17"]:

@@ -50,7 +50,7 @@ def normalise(keypoints: Float[Array | np.ndarray, "17 2"], visible: Bool[Array 
     """
     visible = jnp.asarray(visible)
     keypoints = jnp.where(visible[:, None], keypoints, 0.0)
-    hip = _hip(keypoints, visible)
+    hip = hip_of(keypoints, visible)
     seen = visible.at[_HIP].set(True)
     points = jnp.where(seen[:, None], keypoints.at[_HIP].set(hip) - hip[None], 0.0)
     points, scale = unit_size(points, seen)
@@ -116,7 +116,7 @@ def _stand_in(visible: Array) -> Array:
     return jnp.stack(sources)
 
 
-def _hip(keypoints: Array, visible: Array) -> Array:
+def hip_of(keypoints: Float[Array, "17 2"], visible: Bool[Array, "17"]) -> Float[Array, "2"]:
     """Return the annotated hip, else the mean of the visible hip joints, else the mean of all visible joints."""
     sides = jnp.array([_RIGHT_HIP, _LEFT_HIP])
     from_sides = _mean(keypoints[sides], visible[sides])

@@ -26,7 +26,8 @@ class Poses2D:
     """2D poses in Human3.6M's order: x right, y down, px.
 
     visible: which joints are annotated; the others are 0. entry: the annotation's id (COCO), else the row. skipped:
-    COCO annotations without two known joints. notes: lines on what of the file is not used.
+    COCO annotations without two known joints. notes: lines on what of the file is not used. intrinsics_px: fx, fy, cx,
+    cy of each camera, None where they are not known.
     """
 
     keypoints_px: Float[np.ndarray, "n 17 2"]
@@ -34,24 +35,47 @@ class Poses2D:
     entry: Int[np.ndarray, "n"]
     skipped: int = 0
     notes: Sequence[str] = ()
+    intrinsics_px: Float[np.ndarray, "n 4"] | None = None
 
 
-def read(path: str | os.PathLike[str]) -> Poses2D:
+def read(
+    path: str | os.PathLike[str], intrinsics_px: Sequence[str] | None = None, assume_camera: bool = False
+) -> Poses2D:
     """Read a file of 2D poses: x right, y down, px; Human3.6M order but for COCO.
 
-    .npz: `keypoints` (n, 17, 2) and, if some are missing, `visible` (n, 17); .npy: (n, 34) or (n, 17, 2);
+    .npz: `keypoints` (n, 17, 2) and, if some are missing, `visible` (n, 17), and, if cameras are known, `intrinsics_px`
+    (n, 4) or (4,): fx, fy, cx, cy; .npy: (n, 34) or (n, 17, 2);
     .json, .txt, or a folder of them: COCO's `annotations` with `keypoints`, in the order that `categories` names, if it
     does, or what a detector writes (docs/formats.md). Without a top of the head that joint is missing; hip, thorax and
     spine are midpoints. A key point that was labelled though hidden (v = 1) is used like a visible one.
 
+    Args:
+      path: the file.
+      intrinsics_px: fx, fy, cx, cy as text, of the camera of all poses, instead of what the file says.
+      assume_camera: where the file gives the photographs' sizes (COCO's `images`): a focal length as long as the longer
+        side, as `register --camera=assumed` has it, and the principal point in the middle.
+
     Raises:
       errors.InputError: one line that names file, entry and value.
     """
-    path = pathlib.Path(path)
+    poses = _read(pathlib.Path(path), assume_camera)
+    if intrinsics_px is None:
+        return poses
+    try:
+        values = np.array([float(text) for text in intrinsics_px])
+    except ValueError:
+        raise InputError(f"intrinsics_px is {','.join(intrinsics_px)}: four numbers fx,fy,cx,cy") from None
+    return dataclasses.replace(poses, intrinsics_px=intrinsics("intrinsics_px", values, len(poses.entry)))
+
+
+def _read(path: pathlib.Path, assume_camera: bool) -> Poses2D:
     readers = {".npz": _read_npz, ".npy": _read_npy, ".json": _read_coco, ".txt": _read_coco}
     if path.suffix.lower() not in readers and not path.is_dir():
         raise InputError(f"{path}: 2D poses are .npz, .npy or what an annotator or a detector writes (docs/formats.md)")
-    poses = _read_coco(path) if path.is_dir() else readers[path.suffix.lower()](path)
+    reader = _read_coco if path.is_dir() else readers[path.suffix.lower()]
+    if assume_camera and reader is not _read_coco:
+        raise InputError(f"{path}: does not say how large its photographs are; give intrinsics_px")
+    poses = _read_coco(path, assume_camera) if reader is _read_coco else reader(path)
     if len(poses.entry) == 0:
         skipped = f", {poses.skipped} were skipped" * bool(poses.skipped)
         raise InputError("; ".join([f"{path}: holds no pose{skipped}", *poses.notes]))
@@ -94,6 +118,24 @@ def checked(name: str, keypoints: np.ndarray, visible: np.ndarray) -> Poses2D:
     return Poses2D(keypoints, visible, np.arange(len(keypoints)))
 
 
+def intrinsics(name: str, values: np.ndarray, count: int) -> Float[np.ndarray, "n 4"]:
+    """Return intrinsics of `count` cameras from one for all or one each.
+
+    Raises:
+      errors.InputError: a shape or a type is wrong, a value is not finite or beyond 10^6, or a focal length not
+        positive; begins with `name`.
+    """
+    values = np.asarray(values)
+    if values.shape not in ((4,), (count, 4)) or values.dtype.kind not in "fiu":
+        raise InputError(f"{name} has shape {values.shape} of {values.dtype}, not ({count}, 4) numbers")
+    values = np.broadcast_to(values, (count, 4)).astype(np.float32)
+    wrong = ~((np.abs(values) <= _LARGEST).all(axis=1) & (values[:, :2] > 0).all(axis=1))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise InputError(f"{name}[{row}] is {values[row].tolist()}: fx, fy, cx, cy in px")
+    return values
+
+
 def _read_npz(path: pathlib.Path) -> Poses2D:
     fields = archives.read(path)
     if "keypoints" not in fields:
@@ -107,7 +149,11 @@ def _read_npz(path: pathlib.Path) -> Poses2D:
     if not np.isin(visible, (0, 1)).all():
         pose, joint = np.argwhere(~np.isin(visible, (0, 1)))[0]
         raise InputError(f"{path}: visible[{pose}, {joint}] is {visible[pose, joint]}, not 0 or 1")
-    return checked(f"{path}: keypoints", keypoints, visible.astype(bool))
+    poses = checked(f"{path}: keypoints", keypoints, visible.astype(bool))
+    if "intrinsics_px" not in fields:
+        return poses
+    camera = intrinsics(f"{path}: intrinsics_px", fields["intrinsics_px"], len(keypoints))
+    return dataclasses.replace(poses, intrinsics_px=camera)
 
 
 def _read_npy(path: pathlib.Path) -> Poses2D:
@@ -125,8 +171,8 @@ def _has_size(keypoints: np.ndarray, visible: np.ndarray) -> np.ndarray:
     return (high > low).any(axis=-1)
 
 
-def _read_coco(path: pathlib.Path) -> Poses2D:
-    content = coco.read(path, needs_pictures=False)
+def _read_coco(path: pathlib.Path, assume_camera: bool = False) -> Poses2D:
+    content = coco.read(path, needs_pictures=assume_camera)
     people = [
         _one_coco(where, number, entry, content.labels)
         for number, (where, entry) in enumerate(zip(content.where, content.entries, strict=True))
@@ -140,7 +186,18 @@ def _read_coco(path: pathlib.Path) -> Poses2D:
     visible = confidence > 0
     good = _has_size(keypoints, visible)
     notes = keypoints_lib.notes((where, one) for where, (_, one) in zip(content.where, people, strict=True))
-    return Poses2D(keypoints[good], visible[good], entry[good], len(people) - int(good.sum()), notes)
+    poses = Poses2D(keypoints[good], visible[good], entry[good], len(people) - int(good.sum()), notes)
+    return dataclasses.replace(poses, intrinsics_px=_assumed(content)[good]) if assume_camera else poses
+
+
+def _assumed(content: coco.Content) -> Float[np.ndarray, "n 4"]:
+    cameras = []
+    for where, entry in zip(content.where, content.entries, strict=True):
+        size = coco.picture_size(coco.picture_of(content.pictures, entry) or {})
+        if size is None:
+            raise InputError(f"{where}: the size of its photograph is not known, which its camera needs")
+        cameras.append([max(size), max(size), size[0] / 2, size[1] / 2])
+    return np.array(cameras, np.float32).reshape(-1, 4)
 
 
 def _one_coco(where: str, number: int, entry: Any, labels: coco.Labelling) -> tuple[int, Keypoints]:

@@ -116,11 +116,14 @@ class Judge:
         mesh = mesh_lib.of_networks()
         lifter = mesh_lib.everywhere(state.lifting.lifter, mesh)
         keypoints, confidence = map(np.asarray, to_h36m(people.observations))
+        intrinsics = lift.intrinsics_of(people.observations)
 
         def joints_of(seen):
-            return lift.lift(self.run.config.lifting, lifter, *seen).joints
+            lifting = lift.lift if intrinsics is None else lift.lift_before
+            return lifting(self.run.config.lifting, lifter, *seen).joints
 
-        joints = mesh_lib.in_chunks(joints_of, (keypoints, confidence > 0), mesh)
+        seen = (keypoints, confidence > 0, *(() if intrinsics is None else (np.asarray(intrinsics),)))
+        joints = mesh_lib.in_chunks(joints_of, seen, mesh)
         if not self._in_camera(people):
             return joints
         return cameras.rotate_from_crop(joints, np.asarray(people.observations.box_px), people.intrinsics_px)

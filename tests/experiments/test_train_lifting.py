@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from dal_jax.lifting import folder
+from dal_jax.lifting import folder, lift
 from dal_jax.lifting.config import PRESETS, best
 from dal_jax.lifting.poses import read
 from dal_jax.runtime.checkpoints import Checkpoints
@@ -115,6 +115,17 @@ def test_the_library_lifts_as_the_binary_does(poses, trained):
     partly = folder.lift(broken, folder.load(trained), hidden)
     np.testing.assert_allclose(partly.points[hidden], lifted.points[hidden], atol=1e-3)  # px around 300
     assert np.isfinite(partly.joints).all() and (partly.points_sd[:, 13] > 0).all()
+
+
+def test_poses_of_known_cameras_teach_as_cameras_that_look_at_the_hip_see_them(poses, tmp_path):
+    given = read(poses, ["800", "900", "320", "240"])
+    looking, _ = lift.look_at_hip(given.keypoints_px, given.visible, given.intrinsics_px)
+    seen = dataclasses.replace(given, keypoints_px=np.asarray(looking), intrinsics_px=None)
+    config = dataclasses.replace(PRESETS["kudo"](), width=8, batch=4, steps_per_call=5, steps=5)
+    states = [folder.train(tmp_path / name, each, config) for name, each in (("one", given), ("other", seen))]
+    jax.tree.map(np.testing.assert_array_equal, *(state.lifter for state in states))
+    with pytest.raises(InputError, match="poses_sha256"):
+        folder.train(tmp_path / "one", read(poses), config)
 
 
 def test_the_asset_of_a_training_lifts_as_its_folder_does(poses, trained):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from dal_jax.body import skeleton
+from dal_jax.body import cameras, skeleton
 from dal_jax.lifting import lift, training
 from dal_jax.lifting.config import Config
 from tests.lifting import stick_people
@@ -51,6 +51,30 @@ def test_joints_are_where_the_camera_sees_the_points():
     distance = 1 + lifted.inverse_distance[:, None] * lifted.depth
     np.testing.assert_allclose(lifted.joints[..., :2], lifted.points * distance[..., None], atol=1e-4)  # of 50
     np.testing.assert_array_equal(lifted.depth, _lift("best", 50 * _POSES).depth)
+
+
+def test_a_person_beside_the_axis_is_lifted_as_on_it_and_turned():
+    """As seen by the same camera after it was turned to look at the hip; the focal length tells the distance."""
+    intrinsics = np.tile(np.float32([1000, 1000, 500, 400]), (6, 1))
+    turn = np.asarray(cameras.ray_rotation(np.float32([900, 150]), intrinsics[0]))
+    ahead = stick_people.crowd(6, seed=1) + [0, 0, 4]
+    ahead -= ahead[:, :1] * [1, 1, 0]
+    on_axis, beside = (
+        jax.device_get(_lift_before(_LIFTER["best"], np.float32(_seen(each, intrinsics)), _ALL, intrinsics))
+        for each in (ahead, ahead @ turn.T)
+    )
+    np.testing.assert_allclose(beside.depth, on_axis.depth, atol=2e-2)  # px, of poses 200 px large
+    np.testing.assert_allclose(beside.joints, on_axis.joints @ turn.T, atol=5e-2)
+    np.testing.assert_allclose(on_axis.rotation, np.tile(np.eye(3), (6, 1, 1)), atol=1e-6)
+    np.testing.assert_allclose(on_axis.inverse_distance, 1e-3, rtol=1e-5)
+    assert np.abs(beside.joints - on_axis.joints).max() > 10
+
+
+_lift_before = jax.jit(functools.partial(lift.lift_before, _CONFIG["best"]))
+
+
+def _seen(joints, intrinsics):
+    return joints[..., :2] / joints[..., 2:] * intrinsics[:, None, :2] + intrinsics[:, None, 2:]
 
 
 @both

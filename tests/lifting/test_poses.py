@@ -38,6 +38,42 @@ def test_npz_with_and_without_visibility(tmp_path):
     assert whole.visible.all() and whole.entry.tolist() == [0, 1, 2, 3]
 
 
+def test_intrinsics_of_the_file_of_a_flag_and_assumed(tmp_path):
+    one = [1000, 1100, 500, 400]
+    np.savez(tmp_path / "poses.npz", keypoints=_KEYPOINTS, intrinsics_px=one)
+    assert poses.read(tmp_path / "poses.npz").intrinsics_px.tolist() == [one] * 4
+    flag = poses.read(tmp_path / "poses.npz", ["7", "8", "1", "2.5"])
+    assert flag.intrinsics_px.tolist() == [[7, 8, 1, 2.5]] * 4
+    people = [one | {"image_id": 5} for one in _coco()]
+    picture = {"id": 5, "width": 640, "height": 480}
+    path = tmp_path / "people.json"
+    path.write_text(json.dumps({"images": [picture], "annotations": people}))
+    assert poses.read(path).intrinsics_px is None
+    assert poses.read(path, assume_camera=True).intrinsics_px.tolist() == [[640, 640, 320, 240]] * 3
+
+
+@pytest.mark.parametrize(
+    ("intrinsics", "message"),
+    [
+        (np.ones(3), r"intrinsics_px has shape \(3,\)"),
+        (np.float32([1, 0, 5, 5]), r"intrinsics_px\[0\] is \[1.0, 0.0, 5.0, 5.0\]"),
+        (np.float32([[9, 9, 5, 5]] * 3 + [[9, 9, np.nan, 5]]), r"intrinsics_px\[3\] is"),
+        (np.array(["a"] * 4), "intrinsics_px has shape"),
+    ],
+)
+def test_wrong_intrinsics_are_named(tmp_path, intrinsics, message):
+    np.savez(tmp_path / "poses.npz", keypoints=_KEYPOINTS, intrinsics_px=intrinsics)
+    with pytest.raises(InputError, match=f"poses.npz: {message}"):
+        poses.read(tmp_path / "poses.npz")
+
+
+@pytest.mark.parametrize(("given", "assume"), [(["1", "x", "2", "3"], False), (["1", "2", "3"], False), (None, True)])
+def test_a_camera_that_cannot_be_had_is_one_line(tmp_path, given, assume):
+    np.savez(tmp_path / "poses.npz", keypoints=_KEYPOINTS)
+    with pytest.raises(InputError, match="intrinsics_px"):
+        poses.read(tmp_path / "poses.npz", given, assume)
+
+
 @pytest.mark.parametrize("shape", [(4, 34), (4, 17, 2)])
 def test_npy(tmp_path, shape):
     np.save(tmp_path / "poses.npy", _KEYPOINTS.reshape(shape).astype(np.float64))
