@@ -1,5 +1,6 @@
 """Kudo et al.'s lifter, PyTorch's program and ours in turns, after a check that both compute the same."""
 
+import functools
 from typing import Any
 
 import jax
@@ -28,7 +29,7 @@ def agreement(config: Config, poses: np.ndarray) -> dict[str, float]:
     member = adversarial.initial_member(config, jax.random.key(0))
     game = Game(config.width, weights(member))
     generators = jax.tree.map(lambda leaf: leaf[None], member.generator)
-    lifter = Lifter(generators, jnp.ones(1), jnp.zeros(1), log_variances=None, completer=None)
+    lifter = Lifter(generators, jnp.ones(1), jnp.zeros(1), estimator=None, completer=None, denoiser=None)
     ours = jax.jit(lambda points: lift.lift(config, lifter, points, np.ones(points.shape[:2], bool)).depth)(poses)
     found = {"lifted": _apart(game.lift(torch.tensor(poses)).numpy(), ours)}
     moved, metrics = _our_step(config, member, poses[: config.batch])
@@ -127,8 +128,8 @@ def weights(member: Member) -> dict[str, dict[str, torch.Tensor]]:
 
 def _our_step(config: Config, member: Member, poses: np.ndarray):
     batch = normalise.normalise_all(poses, np.ones(poses.shape[:2], bool))
-    step = jax.jit(lambda member, batch: adversarial.step(config, member, None, jnp.int32(0), batch, _key()))
-    return step(member, batch)
+    step = functools.partial(adversarial.step, config)
+    return jax.jit(step)(member, jnp.int32(0), batch, _key())
 
 
 def _angles(config: Config, poses: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from benchmarks.registration import quality
 from dal_jax.body import skeleton
 from dal_jax.body.template import Template
 from dal_jax.evaluation import metrics
-from dal_jax.lifting import criteria, folder, lift
+from dal_jax.lifting import criteria, folder, lift, training
 from dal_jax.lifting.config import Config
 from dal_jax.lifting.lift import Lifted, Lifter
 from dal_jax.lifting.poses import Poses2D
@@ -118,7 +118,9 @@ def train(
     log_path = path.with_name(f"{path.name}-truth.jsonl")
 
     def stop(state: LiftingState, figures: dict[str, float]) -> None:
-        lifted = jax.device_get(term(state.lifter, validation.keypoints_px, np.ones(validation.seen.shape, bool)))
+        lifted = jax.device_get(
+            term(training.lifter_so_far(config, state), validation.keypoints_px, np.ones(validation.seen.shape, bool))
+        )
         truth = score.errors(lifted.joints, validation.joints_true_mm)
         held_out = {k.removeprefix("held_out_"): v for k, v in figures.items() if k.startswith("held_out_")}
         step = int(state.step)

@@ -101,7 +101,8 @@ class Trainer:
 
     def run(self, steps: int) -> None:
         """Take steps."""
-        self.state, totals = self._loop(self.state, self._normalised, self._key, int(self.state.step) + steps)
+        stop = int(self.state.step) + steps
+        self.state, totals = self._loop(self.state, self._normalised, self._key, stop, (0, self.config.steps))
         self.learned = {name: float(totals[name]) / steps for name in _LEARNS}  # waits until they are there
 
 

@@ -8,8 +8,8 @@ lifted as a camera sees it that looks at the pelvis, and joints are rotated into
   joints     (n, 17, 3), the pelvis at the origin, x right, y down, z away from the camera, in the unit of the 2D poses
              at the pelvis; `unit` is 'px'. A lifter that has learned how near cameras stand (not kudo) undoes
              perspective: x and y of what is farther away are larger than in the image.
-  points     (n, 17, 2), x and y in the image from the pelvis on, of the camera that looks at the pelvis; of a missing
-             joint where the others put it.
+  points     (n, 17, 2), x and y in the image from the pelvis on, noise taken off where the lifter has learned how large
+             it is; of a missing or unusual joint where the others put it. Of the camera that looks at the pelvis.
   depth_sd   (n, 17), standard deviation of each depth along that camera's axis; absent from a lifter of the preset
              kudo, which has none.
   points_sd  (n, 17), of x and of y; 0 for a given joint.

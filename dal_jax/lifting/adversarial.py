@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from dal_jax.lifting import losses, networks, normalise, views
+from dal_jax.lifting import losses, networks, views
 from dal_jax.lifting.config import Config
 from dal_jax.lifting.normalise import Normalised
 from dal_jax.lifting.views import Camera
@@ -22,22 +22,19 @@ from dal_jax.runtime import struct
 
 @struct.dataclass
 class Member:
-    """One pair of players, with its camera and its deviations.
+    """One pair of players, with its camera.
 
     generator: the running mean of `trained_generator`, or with no averaging its copy: what lifts.
     camera: the estimate of the camera of all images.
-    log_variance: parameters of that network, or None where the configuration has none.
     """
 
     generator: Any
     trained_generator: Any
     discriminator: Any
     camera: Camera
-    log_variance: Any
     generator_optimizer: optax.OptState
     discriminator_optimizer: optax.OptState
     camera_optimizer: optax.OptState
-    log_variance_optimizer: optax.OptState
 
 
 def initial_member(config: Config, key: PRNGKeyArray) -> Member:
@@ -45,9 +42,6 @@ def initial_member(config: Config, key: PRNGKeyArray) -> Member:
     generator_key, discriminator_key = jax.random.split(key)
     generator = networks.initial(config, "generator", generator_key)
     discriminator = networks.initial(config, "discriminator", discriminator_key)
-    log_variance: Any = None
-    if config.log_variance:
-        log_variance = networks.initial(config, "log_variance", jax.random.fold_in(key, 2))
     optimizer = network_optimizer(config)
     camera: Any = views.initial_camera(config)  # optax says what it takes too narrowly
     return Member(
@@ -55,32 +49,29 @@ def initial_member(config: Config, key: PRNGKeyArray) -> Member:
         trained_generator=generator,
         discriminator=discriminator,
         camera=camera,
-        log_variance=log_variance,
         generator_optimizer=optimizer.init(generator),
         discriminator_optimizer=optimizer.init(discriminator),
         camera_optimizer=views.camera_optimizer(config).init(camera),
-        log_variance_optimizer=regression_optimizer().init(log_variance),
     )
 
 
 def step(
     config: Config,
     member: Member,
-    completer: Any,
     number: Int[Array, ""],
     batch: Normalised,
     key: PRNGKeyArray,
+    rate: Float[Array, ""] | float = 1.0,
 ) -> tuple[Member, dict[str, Array]]:
     """Take step `number` of both networks on one batch of prepared poses; both learn from the same fakes.
+
+    `rate` is a factor of the learning rates of both.
 
     The gates look at the discriminator's accuracy before the step. Behind a closed gate the optimiser's state stays,
     too.
     """
-    rotation_key, hide_key = jax.random.split(key)
-    make = functools.partial(_make_fakes, config, number, batch, rotation_key)
-    (shown, likeness), teach_generator, (fakes, depth, metrics) = jax.vjp(
-        make, member.trained_generator, member.camera, has_aux=True
-    )
+    make = functools.partial(_make_fakes, config, number, batch, jax.random.split(key)[0])
+    (shown, likeness), teach_generator, metrics = jax.vjp(make, member.trained_generator, member.camera, has_aux=True)
     # Annotated poses and fakes in one pass, whose gradient serves both players: weights are read half as often.
     logits, teach_discriminator = jax.vjp(
         functools.partial(networks.realism_logit, config),
@@ -96,7 +87,7 @@ def step(
     accuracy = (jnp.mean(real > 0) + jnp.mean(fake <= 0)) / 2
     generator_learns = accuracy >= config.generator_gate
     discriminator_learns = accuracy <= config.discriminator_gate
-    network_step = functools.partial(_step_if, network_optimizer(config))
+    network_step = functools.partial(_step_if, network_optimizer(config), rate)
     generator, generator_optimizer = network_step(
         generator_learns, generator_gradient, member.trained_generator, member.generator_optimizer
     )
@@ -104,7 +95,7 @@ def step(
         discriminator_learns, discriminator_gradient, member.discriminator, member.discriminator_optimizer
     )
     camera, camera_optimizer = _step_if(
-        views.camera_optimizer(config), generator_learns, camera_gradient, member.camera, member.camera_optimizer
+        views.camera_optimizer(config), rate, generator_learns, camera_gradient, member.camera, member.camera_optimizer
     )
     metrics |= {
         "discriminator_realism": loss,
@@ -124,8 +115,6 @@ def step(
         discriminator_optimizer=discriminator_optimizer,
         camera_optimizer=camera_optimizer,
     )
-    if config.log_variance:
-        member, metrics["depth_nll"] = _log_variance_step(config, member, completer, fakes, depth, hide_key)
     return member, metrics
 
 
@@ -136,16 +125,13 @@ def network_optimizer(config: Config) -> optax.GradientTransformation:
 
 
 def regression_optimizer() -> optax.GradientTransformation:
-    """Return Adam at its default rate, for the networks outside the game: deviations and completion."""
+    """Return Adam at its default rate, for the networks outside the game: estimation and completion."""
     return optax.adam(1e-3)
 
 
 def _make_fakes(config: Config, number: Array, batch: Normalised, key: PRNGKeyArray, generator: Any, camera: Camera):
-    """Return (what the discriminator reads, the generator's loss but for realism), (fakes, depth, the loss's terms)."""
-    depth = networks.depth(config, generator, batch.points)
-    joints = views.unproject(camera.inverse_distance, batch.points, depth)
-    lifted = jax.lax.stop_gradient((joints, depth))
-    rotation = views.sample_rotations(config, key, camera.elevation, lifted, number)
+    """Return (what the discriminator reads, the generator's loss but for realism), the loss's terms."""
+    depth, joints, rotation = _lift_and_choose_a_side(config, number, batch, key, generator, camera)
     shown, fakes, fake_depth = views.rotate_and_project(config, camera.inverse_distance, rotation, batch, depth)
     mirror = functools.partial(losses.mirror_ambiguity, margin=config.mirror_margin)
     terms = {"mirror_ambiguity": jnp.mean(jax.vmap(mirror)(joints, depth, batch.visible))}
@@ -160,7 +146,22 @@ def _make_fakes(config: Config, number: Array, batch: Normalised, key: PRNGKeyAr
         proportions = losses.log_proportions(joints, depth)
         terms["bone_unlikeness"] = losses.bone_unlikeness(proportions, losses.known_bones(batch.visible))
         total += config.bone_weight * terms["bone_unlikeness"]
-    return (shown, total), (fakes, fake_depth, terms)
+    return (shown, total), terms
+
+
+def _lift_and_choose_a_side(config: Config, number: Array, batch: Normalised, key, generator: Any, camera: Camera):
+    depth = networks.depth(config, generator, batch.points)
+    joints = views.unproject(camera.inverse_distance, batch.points, depth)
+    lifted = jax.lax.stop_gradient((joints, depth))
+    return depth, joints, views.sample_rotations(config, key, camera.elevation, lifted, number)
+
+
+def fakes(
+    config: Config, member: Member, number: Int[Array, ""], batch: Normalised, key: PRNGKeyArray
+) -> tuple[Normalised, Float[Array, "n 17"]]:
+    """Return prepared poses as the member's averaged generator lifts them, seen from elsewhere, and their depth."""
+    depth, _, rotation = _lift_and_choose_a_side(config, number, batch, key, member.generator, member.camera)
+    return views.rotate_and_project(config, member.camera.inverse_distance, rotation, batch, depth)[1:]
 
 
 def _generator_realism(logits: Float[Array, "n"]) -> Float[Array, ""]:
@@ -172,37 +173,9 @@ def _discriminator_realism(logits: Float[Array, "n"]) -> Float[Array, ""]:
     return jnp.mean(losses.discriminator_realism(*jnp.split(logits, 2)))
 
 
-def _log_variance_step(
-    config: Config,
-    member: Member,
-    completer: Any,
-    fakes: Normalised,
-    depth: Float[Array, "n 17"],
-    key: PRNGKeyArray,
-) -> tuple[Member, Array]:
-    """Learn the deviation of depths from poses whose depth is known: the lifter's own, seen from another side.
-
-    Some of their joints are hidden, so that the deviation of a missing joint is learned with the rest.
-    """
-    fakes, depth = jax.lax.stop_gradient((fakes, depth))
-    seen = fakes.visible & ~normalise.hide(key, fakes.visible)
-    poses, _ = normalise.prepare(config, completer, fakes.points, seen)
-    depth = depth / (normalise.divisor(fakes.scale) * normalise.divisor(poses.scale))[:, None]
-    error = networks.depth(config, member.generator, poses.points) - depth
-    judged = fakes.visible.at[:, 0].set(False)  # the hip's depth is 0 and never off: its deviation has no lower bound
-
-    def nll(parameters: Any) -> Array:
-        log_sd = networks.depth_log_sd(config, parameters, poses.points, poses.visible)
-        return jnp.sum(losses.negative_log_likelihood(error, log_sd), where=judged) / jnp.maximum(jnp.sum(judged), 1)
-
-    loss, gradient = jax.value_and_grad(nll)(member.log_variance)
-    updates, moments = regression_optimizer().update(gradient, member.log_variance_optimizer, member.log_variance)
-    parameters = optax.apply_updates(member.log_variance, updates)
-    return dataclasses.replace(member, log_variance=parameters, log_variance_optimizer=moments), loss
-
-
-def _step_if(optimizer: optax.GradientTransformation, learns: Array, gradient, parameters, optimizer_state):
+def _step_if(optimizer: optax.GradientTransformation, rate, learns: Array, gradient, parameters, optimizer_state):
     updates, moved_state = optimizer.update(gradient, optimizer_state, parameters)
+    updates = jax.tree.map(lambda update: rate * update, updates)
     moved = optax.apply_updates(parameters, updates)
     return jax.tree.map(functools.partial(jnp.where, learns), (moved, moved_state), (parameters, optimizer_state))
 

@@ -20,6 +20,7 @@ class Config:
     batch: int = 16  # poses a step, drawn with replacement
     steps: int = 250_000  # total: the published 200 epochs of 19,919 poses
     learning_rate: float = 2e-4  # Adam, both players
+    decay: bool = False  # of both rates, by half a cosine to 0 at the game's last step; off: constant, as published
     adam_b1: float = 0.5
     weight_decay: float = 1e-5  # L2: added to the gradient before Adam, not AdamW
     mirror_weight: float = 1.0  # of the angle between neck and shoulders
@@ -39,7 +40,8 @@ class Config:
     inverse_distance_rate: float = 0.0  # Adam, a step, of that number, 0 to 0.3; 0 and 0 = weak perspective, published
     average_decay: float = 0.0  # of the running mean of the generator's weights that lifts; 0 = the last weights
     members: int = 1  # lifters trained side by side, from other weights on other batches; their mean lifts
-    log_variance: bool = False  # learn each joint's standard deviation too
+    estimated_share: float = 0.0  # of the steps, the last, in which an estimator learns from fakes; 0: generators lift
+    denoise: bool = False  # take off the noise that whole poses show; off: joints count as they are given
     complete: bool = False  # learn to place missing joints; off: they are folded onto their nearest visible ancestor
     steps_per_call: int = 500  # steps between two lines of the log
 
@@ -52,14 +54,15 @@ def kudo() -> Config:
 def best() -> Config:
     """Return what beats the published recipe from 2D only, by three tenths of the joint error.
 
-    Settings were compared on poses of training subjects (`benchmarks/lifting.json`). About five minutes for 20,000
-    poses on two cores.
+    Settings were compared on poses of training subjects (docs/lifting.md).
     """
     return Config(
         preset="best",
         width=512,
         batch=128,
-        steps=8000,
+        steps=6000,
+        learning_rate=4e-4,
+        decay=True,
         mirror_margin=0.7,
         discriminator_bones=True,
         normalise_fakes=True,
@@ -73,14 +76,15 @@ def best() -> Config:
         inverse_distance_rate=1e-4,
         average_decay=0.995,
         members=2,
-        log_variance=True,
+        estimated_share=0.4,
+        denoise=True,
         complete=True,
     )
 
 
 def demo() -> Config:
     """Return `best` with one member of half its width: about two minutes on two cores."""
-    return dataclasses.replace(best(), preset="demo", members=1, width=256, steps=6000)
+    return dataclasses.replace(best(), preset="demo", members=1, width=256, learning_rate=6e-4)
 
 
 PRESETS = {"kudo": kudo, "demo": demo, "best": best}
@@ -96,7 +100,7 @@ def validate(config: Config, name: str = "config") -> None:
     check_range(config, name, ("width", "batch", "steps", "members", "steps_per_call"), 1)
     rates = ("learning_rate", "weight_decay", "elevation_rate", "inverse_distance_rate")
     check_range(config, name, (*rates, "mirror_weight", "cycle_consistency_weight", "bone_weight"), 0)
-    check_range(config, name, ("adam_b1", "average_decay"), 0, below=1)
+    check_range(config, name, ("adam_b1", "average_decay", "estimated_share"), 0, below=1)
     check_range(config, name, ("mirror_margin", "matched_azimuths", "discriminator_gate", "generator_gate"), 0, most=1)
     check_range(config, name, ("azimuth_deg",), 0, most=180)
     check_range(config, name, ("elevation_start_deg",), 0, most=90)

@@ -47,6 +47,8 @@ def lift(
 ) -> Lifted:
     """Lift 2D poses to 3D with a trained lifter; NumPy in, NumPy out.
 
+    A joint that the others contradict (`OUTLIER_RESIDUAL`) is not believed, but placed like a missing one.
+
         lifted = lift(keypoints_px)    # the shipped lifter; or lift(keypoints_px, "runs/lifting")
         lifted.joints     # (n, 17, 3), pelvis at the origin, x right, y down, z away from the camera, px
         lifted.depth_sd   # (n, 17), standard deviation of each depth; None from a `kudo` lifter
@@ -72,13 +74,22 @@ def lift(
         raise InputError(f"visible has shape {known.shape}, not {keypoints.shape[:2]}")
     poses = checked("keypoints_px", keypoints, known)
     camera = () if intrinsics_px is None else (poses_lib.intrinsics("intrinsics_px", intrinsics_px, len(keypoints)),)
-    count = len(poses.entry)
-    batch = max(1, min(_BATCH, count))  # of one shape: one program
-    run, parts = _lifting(dataclasses.astuple(config)), []
-    given = (poses.keypoints_px, poses.visible, *camera)
+    run = functools.partial(_in_batches, _lifting(dataclasses.astuple(config)), parameters)
+    lifted = run(poses.keypoints_px, poses.visible, *camera)
+    residual = lift_arrays.beyond_the_usual(np.asarray(lifted.standardised_residual), poses.visible)
+    believed = lift_arrays.believed(residual, poses.visible)
+    if (believed != poses.visible).any():
+        lifted = run(poses.keypoints_px, believed, *camera)
+    return dataclasses.replace(lifted, standardised_residual=residual)
+
+
+def _in_batches(run: Callable, parameters: Lifter, *poses: np.ndarray) -> Lifted:
+    """Lift poses in batches of one shape, which is one program."""
+    count = len(poses[0])
+    batch, parts = max(1, min(_BATCH, count)), []
     for first in range(0, max(1, count), batch):
         rows = np.minimum(np.arange(first, first + batch), count - 1)
-        parts.append(jax.device_get(run(parameters, *(each[rows] for each in given))))
+        parts.append(jax.device_get(run(parameters, *(each[rows] for each in poses))))
     return jax.tree.map(lambda *each: np.concatenate(each)[:count], *parts)
 
 
@@ -115,7 +126,7 @@ def load(path: PathLike) -> tuple[Config, Lifter]:
     config = _config(file, _read_json(file).get("config"))
     example = jax.eval_shape(functools.partial(training.initial_state, config), jax.random.key(0))
     state, _, _ = Checkpoints(path / "checkpoints").resume(lambda _: example)
-    return config, state.lifter
+    return config, training.lifter_so_far(config, state)
 
 
 def save(path: PathLike, config: Config, lifter: Lifter, made_of: dict[str, Any]) -> None:

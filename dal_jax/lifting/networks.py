@@ -1,13 +1,13 @@
 """The networks: four small MLPs of one form, which differ in what they read and answer.
 
-Kudo et al. 2018 have the first two. `best` adds two of the same kind: one says how uncertain depths are, one places
-missing joints.
+Kudo et al. 2018 have the first two. `best` adds two of the same kind: one estimates depths and how uncertain they are,
+one places missing joints.
 
 | network       | reads                                            | answers                                         |
 |---------------|--------------------------------------------------|-------------------------------------------------|
 | generator     | 34: x and y joint by joint                       | 17: depth                                       |
 | discriminator | 34, or 82 with every bone's vector and length    | 1: logit that the pose is an annotated one      |
-| log_variance  | 51: x and y joint by joint, 17 x visible         | 17: log standard deviation of depth             |
+| estimator     | 51: x and y joint by joint, 17 x visible         | 17 + 17: depth, log of its standard deviation   |
 | completer     | 51                                               | 34 + 17: joint - ancestor, log of its deviation |
 
 Poses are normalised (`normalise`): hip at the origin, mean distance to it 1.
@@ -28,12 +28,10 @@ JOINTS = 17
 _LEAK = 0.2
 _INITIAL_SD = 0.02
 _FIRST_LOG_SD = -1.5  # about a hand's length in units of the pose's size: where learning the deviations begins
-_OUTPUTS = {"generator": JOINTS, "discriminator": 1, "log_variance": JOINTS, "completer": 3 * JOINTS}
+_OUTPUTS = {"generator": JOINTS, "discriminator": 1, "estimator": 2 * JOINTS, "completer": 3 * JOINTS}
 
 
-def initial(
-    config: Config, name: Literal["generator", "discriminator", "log_variance", "completer"], key: PRNGKeyArray
-):
+def initial(config: Config, name: Literal["generator", "discriminator", "estimator", "completer"], key: PRNGKeyArray):
     """Draw a network's parameters: weights N(0, 0.02), biases 0."""
     inputs = 2 * JOINTS if name in ("generator", "discriminator") else 3 * JOINTS
     if name == "discriminator" and config.discriminator_bones:
@@ -61,11 +59,13 @@ def realism_logit(config: Config, parameters: Any, points: Float[Array, "*n 17 2
     return _apply(config, "discriminator", parameters, seen)[..., 0]
 
 
-def depth_log_sd(
+def estimate(
     config: Config, parameters: Any, points: Float[Array, "*n 17 2"], visible: Bool[Array, "*n 17"]
-) -> Float[Array, "*n 17"]:
-    """Return the logarithm of the standard deviation of each joint's depth (not in the paper)."""
-    return _apply(config, "log_variance", parameters, _with_visible(points, visible)) + _FIRST_LOG_SD
+) -> tuple[Float[Array, "*n 17"], Float[Array, "*n 17"]]:
+    """Return the estimator's depth of each joint, hip at 0, and the logarithm of its deviation (not in the paper)."""
+    answer = _apply(config, "estimator", parameters, _with_visible(points, visible))
+    depth, log_sd = jnp.split(answer, 2, axis=-1)
+    return depth - depth[..., :1], log_sd + _FIRST_LOG_SD
 
 
 def place(

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from dal_jax.body import skeleton
 from dal_jax.lifting import losses, networks
 from dal_jax.lifting.config import Config
+from dal_jax.runtime import struct
 
 _HIP, _RIGHT_HIP, _LEFT_HIP = 0, 1, 4
 _MAX_HIDDEN = 0.4  # a pose hides each joint at a rate up to this; drawn pose by pose
@@ -132,32 +133,51 @@ def _mean(points: Array, counted: Array) -> Array:
 # --- missing joints, predicted ---
 
 
+@struct.dataclass
+class Preparation:
+    """What makes poses ready for the generator.
+
+    completer: parameters of the network `completer`, or None. denoiser: or None.
+    """
+
+    completer: Any
+    denoiser: "Denoiser | None"
+
+
 def prepare(
     config: Config,
-    completer: Any | None,
+    means: Preparation,
     keypoints: Float[Array | np.ndarray, "*n 17 2"],
     visible: Bool[Array | np.ndarray, "*n 17"],
 ) -> tuple[Normalised, Float[Array, "*n 17"]]:
     """Return poses as the generator reads them, no joint missing, and each joint's standard deviation in their unit.
 
     The deviation is 0 for a visible joint. Without a completer missing joints are folded onto their ancestors, as
-    `normalise` does, and their deviation is unknown (0 too).
+    `normalise` does, and their deviation is unknown (0 too). With a denoiser all joints, the hip too, lie where they
+    are expected to without noise.
 
     Args:
       config: the one the networks are trained with.
-      completer: parameters of the network `completer`, or None.
+      means: what completes and denoises.
       keypoints: x right, y down, any unit; the value at an invisible joint is never used.
       visible: which joints are known.
     """
     poses = normalise_all(keypoints, visible)
-    if completer is None:
-        return poses, jnp.zeros(poses.visible.shape)
-    placed, log_sd = networks.place(config, completer, poses.points, poses.visible)
-    points = jnp.where(poses.visible[..., None], poses.points, placed)
-    points, size = _over_leading_axes(unit_size, points, jnp.ones_like(poses.visible))
-    sd = jnp.where(poses.visible, 0.0, jnp.exp(log_sd) / divisor(size)[..., None])
-    own = jnp.broadcast_to(jnp.arange(networks.JOINTS), poses.stand_in.shape)
-    return poses._replace(points=points, scale=poses.scale * size, stand_in=own), sd
+    sd = jnp.zeros(poses.visible.shape)
+    if means.completer is not None:
+        placed, log_sd = networks.place(config, means.completer, poses.points, poses.visible)
+        points = jnp.where(poses.visible[..., None], poses.points, placed)
+        own = jnp.broadcast_to(jnp.arange(networks.JOINTS), poses.stand_in.shape)
+        poses, sd = poses._replace(points=points, stand_in=own), jnp.where(poses.visible, 0.0, jnp.exp(log_sd))
+    if means.denoiser is not None:
+        points = without_noise(means.denoiser, poses.points)
+        hip = poses.hip + points[..., _HIP, :] * poses.scale[..., None]
+        poses = poses._replace(points=points - points[..., :1, :], hip=hip)
+    if means.completer is None and means.denoiser is None:
+        return poses, sd
+    everywhere = jnp.ones_like(poses.visible) if means.completer is not None else poses.visible
+    points, size = _over_leading_axes(unit_size, poses.points, everywhere)
+    return poses._replace(points=points, scale=poses.scale * size), sd / divisor(size)[..., None]
 
 
 def completion_nll(config: Config, completer: Any, poses: Normalised, key: PRNGKeyArray) -> Float[Array, ""]:
@@ -176,6 +196,76 @@ def hide(key: PRNGKeyArray, visible: Bool[Array, "*n 17"]) -> Bool[Array, "*n 17
     rate_key, joint_key = jax.random.split(key)
     rate = jax.random.uniform(rate_key, (*visible.shape[:-1], 1), minval=-_MAX_HIDDEN, maxval=_MAX_HIDDEN)
     return (jax.random.uniform(joint_key, visible.shape) < rate).at[..., _HIP].set(False)
+
+
+# --- noise, taken off ---
+
+
+@struct.dataclass
+class Denoiser:
+    """A Wiener filter of 2D poses that lie about their mean joint and have root mean square coordinate 1.
+
+    expected = mean + gain (pose - mean)
+
+    mean: of the 34 coordinates. gain: covariance without noise over covariance with noise. noise: the deviation of a
+    coordinate.
+    """
+
+    mean: Float[Array, "34"]
+    gain: Float[Array, "34 34"]
+    noise: Float[Array, ""]
+
+
+def no_denoiser() -> Denoiser:
+    """Return a filter that changes nothing."""
+    return Denoiser(jnp.zeros(2 * networks.JOINTS), jnp.eye(2 * networks.JOINTS), jnp.zeros(()))
+
+
+def denoiser(keypoints: Float[np.ndarray, "n 17 2"], visible: Bool[np.ndarray, "n 17"]) -> Denoiser:
+    """Learn the filter from whole poses and their mirror images, on the host; from fewer than 1,000 it does nothing.
+
+    Bodies move in fewer ways than 34: along the rest there is only noise, equal along all of them (probabilistic PCA,
+    Tipping and Bishop 1999). Its variance is the mean of the smallest eigenvalues of the covariance, but for the two
+    of the mean joint, which are 0. Where poses are exact, or joints were computed from others, hardly anything is
+    taken off.
+    """
+    whole = np.asarray(keypoints, np.float64)[np.asarray(visible).all(axis=-1)]
+    whole = whole - whole.mean(axis=1, keepdims=True)
+    size = np.sqrt(np.mean(whole**2, axis=(1, 2)))
+    whole = whole[size > 0] / size[size > 0, None, None]
+    if len(whole) < _FEWEST_WHOLE:
+        return no_denoiser()
+    images = whole[:, list(skeleton.H36M_MIRROR)] * [-1.0, 1.0]
+    flat = np.concatenate([whole, images]).reshape(-1, 2 * networks.JOINTS)
+    values, vectors = np.linalg.eigh(np.cov(flat.T))
+    noise = np.mean(values[2 : 2 + _NOISY_DIRECTIONS])
+    kept = np.maximum(values - noise, 0.0) / np.maximum(values, 1e-12)
+    learned = flat.mean(axis=0), (vectors * kept) @ vectors.T, np.sqrt(np.maximum(noise, 0.0))
+    return Denoiser(*(jnp.asarray(each, jnp.float32) for each in learned))
+
+
+_FEWEST_WHOLE = 1000
+_NOISY_DIRECTIONS = 3
+
+
+def with_noise(known: Denoiser, points: Float[Array, "*n 17 2"], key: PRNGKeyArray) -> Float[Array, "*n 17 2"]:
+    """Return poses with noise of the size that those have from which the filter was learned."""
+    _, size = _middle_and_size(points)
+    return points + known.noise * size * jax.random.normal(key, points.shape)
+
+
+def _middle_and_size(points: Array) -> tuple[Array, Array]:
+    middle = jnp.mean(points, axis=-2, keepdims=True)
+    return middle, divisor(jnp.sqrt(jnp.mean((points - middle) ** 2, axis=(-2, -1))))[..., None, None]
+
+
+def without_noise(known: Denoiser, points: Float[Array, "*n 17 2"]) -> Float[Array, "*n 17 2"]:
+    """Return where the joints of whole poses are expected to be, in the unit of the poses, wherever they lie."""
+    middle, size = _middle_and_size(points)
+    leading = (1,) * (points.ndim - 2)
+    mean = known.mean.reshape(*leading, networks.JOINTS, 2)
+    flat = ((points - middle) / size - mean).reshape(*points.shape[:-2], -1)
+    return middle + size * (mean + jnp.matmul(flat, known.gain, precision="highest").reshape(points.shape))
 
 
 def standardised_residual(

@@ -14,7 +14,7 @@ from tests.lifting import stick_people
 _FLOAT32 = 5e-6  # outputs of order 1 in the pose's unit, through three float32 layers
 _CONFIG = {
     "kudo": Config(width=32),
-    "best": Config(width=32, members=2, log_variance=True, complete=True, mirror_poses=True),
+    "best": Config(width=32, members=2, estimated_share=0.5, complete=True, mirror_poses=True),
 }
 _LIFTER = {
     name: jax.tree.map(
@@ -160,6 +160,25 @@ def test_a_mirror_image_is_lifted_to_the_mirror_image():
     np.testing.assert_allclose(reflected.depth_sd[:, mirror], whole.depth_sd, rtol=1e-4)
     assert np.abs(_lift("kudo", image).depth[:, mirror] - _lift("kudo", _POSES).depth).max() > 1e-3
     assert np.isfinite(_lift("best", image, seen).depth).all()
+
+
+def test_a_joint_that_lies_elsewhere_in_every_pose_is_not_unusual():
+    residual = np.random.default_rng(0).rayleigh(size=(400, 17)).astype(np.float32)
+    residual[:, 9] *= 5
+    residual[7, 3] = 20
+    seen = np.ones((400, 17), bool)
+    found = lift.beyond_the_usual(residual, seen) > lift.OUTLIER_RESIDUAL
+    assert found[7, 3] and found[:, 9].mean() < 0.01 < (residual[:, 9] > lift.OUTLIER_RESIDUAL).mean()
+    few = lift.FEWEST_USUAL - 1
+    np.testing.assert_array_equal(lift.beyond_the_usual(residual[:few], seen[:few]), residual[:few])
+
+
+def test_unusual_joints_are_not_believed_unless_they_are_many():
+    seen, residual = np.ones((3, 17), bool), np.zeros((3, 17))
+    residual[1, [3, 5]] = residual[2, :6] = 9.0
+    seen[0, 4] = False
+    believed = lift.believed(residual, seen)
+    np.testing.assert_array_equal(believed, seen & ~((np.arange(3) == 1)[:, None] & (residual > 4)))
 
 
 def test_without_a_completer_residuals_are_0():
