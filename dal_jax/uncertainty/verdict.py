@@ -101,7 +101,8 @@ def _observation(one: "Quality") -> Iterator[tuple[Severity, str]]:
     contradicted = []
     if one.points and one.keypoint_percent > 100.0 * agreement.OFF:
         contradicted = agreement.flags(float(one.keypoint_px), one.keypoint_scale, float(one.keypoint_rest_px))
-        yield from (("grave", text) for text in contradicted)
+        for text in contradicted:
+            yield "grave", text
     if not contradicted and one.keypoint_percent > _FAR_PERCENT:
         yield (
             "grave",
