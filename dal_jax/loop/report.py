@@ -56,7 +56,7 @@ class Stage:
     """
 
     title: str
-    names: Sequence[str]
+    names: Sequence[str] | np.ndarray
     images: Any
     parameters: BodyParameters
     error: np.ndarray | None = None
