@@ -16,6 +16,7 @@ import pytest
 
 from dal_jax.config import Config
 from dal_jax.lifting.config import Config as LiftingConfig
+from dal_jax.runtime import cli
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -130,15 +131,17 @@ def _shell_texts() -> list[tuple[str, str]]:
 
 @functools.cache
 def _flags(module: str) -> set[str]:
-    """Return the flags that a binary defines itself."""
-    tree = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
+    """Return the flags that a binary defines itself, or by `cli.define_processes`."""
+    text = (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+    tree = ast.parse(text)
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
     names = {
         call.args[0].value
         for call in calls
         if call.func.attr.startswith("DEFINE_") and call.args and isinstance(call.args[0], ast.Constant)
     }
-    return names | {"help"}
+    shared = set(cli.PROCESSES) if "cli.define_processes()" in text else set()
+    return names | shared | {"help"}
 
 
 def _known(flag: str, module: str) -> bool:

@@ -33,7 +33,8 @@ _DEBUG_NANS = flags.DEFINE_bool(
     "debug_nans", False, "Stop at the first NaN that a compiled program returns, with the line that made it. Slow."
 )
 
-_PROCESSES = ("coordinator", "processes", "process")
+PROCESSES = ("coordinator", "processes", "process")
+"""Flags of a binary that several processes run together."""
 
 
 def define_processes() -> None:
@@ -48,7 +49,7 @@ def define_processes() -> None:
 
 def _join_processes() -> None:
     """Begin `jax.distributed` where flags ask for it; that must come before anything else of JAX."""
-    address, count, number = (flags.FLAGS[name].value if name in flags.FLAGS else None for name in _PROCESSES)
+    address, count, number = (flags.FLAGS[name].value if name in flags.FLAGS else None for name in PROCESSES)
     if address is None:
         if count is not None or number is not None:
             raise InputError("--processes and --process go with --coordinator")

@@ -160,12 +160,20 @@ _MAY_BE_ZERO = _SIGNED | {
 @pytest.mark.parametrize("path", sorted((_ROOT / "experiments").glob("[a-z]*.py")), ids=lambda path: path.stem)
 def test_every_number_of_a_binary_s_flags_is_bounded(path):
     """Each refuses what is odd, in a line that names it, but for what stands in the tables above."""
-    before, text = set(flags.FLAGS), path.read_text()
+    text = path.read_text()
+
+    def taken_out() -> dict[str, flags.Flag]:
+        own = {name for name in flags.FLAGS if f'"{name}"' in text or name.partition(".")[0] == "config"}
+        found = {name: flags.FLAGS[name] for name in own}
+        for name in own:
+            delattr(flags.FLAGS, name)
+        return found
+
+    others = taken_out()  # of another test's imports, under the same names
     runpy.run_path(str(path), run_name=path.stem)
-    new = set(flags.FLAGS) - before
-    own = {name: flags.FLAGS[name] for name in new if f'"{name}"' in text or name.partition(".")[0] == "config"}
-    for name in own:
-        delattr(flags.FLAGS, name)
+    own = taken_out()
+    for name, flag in others.items():
+        flags.FLAGS[name] = flag
     numbers = {name: flag for name, flag in own.items() if "." not in name and flag.flag_type() in ("int", "float")}
     for name, flag in numbers.items():
         zero, negative = ((path.stem, name) in table for table in (_MAY_BE_ZERO, _SIGNED))

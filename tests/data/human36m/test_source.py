@@ -75,7 +75,7 @@ def test_everybody_is_recorded_and_the_corrupt_video_is_left_out(prepared):
 def test_what_is_stored_is_what_is_true(prepared, recorded, source):
     builder, _ = prepared
     people = load_people(builder, "train", with_truth=True)
-    assert people.names == [f"S1_Photo 1.54138969_{frame:06d}" for frame in FRAMES]
+    assert list(people.names) == [f"S1_Photo 1.54138969_{frame:06d}" for frame in FRAMES]
     examples = list(builder.as_data_source("train"))
     assert [one["action"].decode() for one in examples] == ["Photo"] * 3
     assert [(one["video"].decode(), int(one["frame"])) for one in examples] == [

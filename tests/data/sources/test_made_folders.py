@@ -159,7 +159,7 @@ def test_the_prepared_person_is_the_annotated_one(made):
     annotated = read_annotations(folder / "test.json", folder / "images")
     direct = observation.observe_all(annotated.people, body_chart(load.load_body()))
     stored = people_lib.load_people(made.builders["coco_folder"], "test")
-    assert stored.names == [f"{one.file_name}#{one.annotation_id}" for one in annotated.people]
+    assert list(stored.names) == [f"{one.file_name}#{one.annotation_id}" for one in annotated.people]
     for name in ("point_position", "point_face", "point_barycentric", "point_confidence", "box_px"):
         found, wanted = getattr(stored.observations, name), getattr(direct, name)
         used = direct.point_confidence[:, : found.shape[1]] > 0
