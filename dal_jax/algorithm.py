@@ -232,7 +232,7 @@ def _refuse_diverged(run: Run, fit: Fit) -> None:
     for leaf in jax.tree.leaves(fit.parameters):
         finite &= np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1)
     if not finite.all():
-        names = reprlib.repr([str(run.people.names[row]) for row in np.flatnonzero(~finite)])
+        names = reprlib.repr([str(run.people.names[row]) for row in np.flatnonzero(~finite).tolist()])
         raise DivergedError(f"registration of {names}: {np.sum(~finite)} of {len(finite)} fits are not finite")
 
 

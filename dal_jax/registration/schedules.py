@@ -98,11 +98,11 @@ def legs(stages: tuple[Objective, ...], pinhole: Pinhole | None, starts: int, gi
       starts: how many there are of a person, the `given` ones last.
       given: how many of these may be near the end already.
     """
-    every, near = np.ones(starts, bool), np.float32(1.0)
+    every, near = np.ones(starts, bool), np.ones((), np.float32)
     way = tuple(Leg(stage, near, every) for stage in stages)
     if pinhole is None or starts == given:
         return way
-    return (Leg(stages[0], np.float32(_AFAR), np.arange(starts) < starts - given), *way)
+    return (Leg(stages[0], np.full((), _AFAR, np.float32), np.arange(starts) < starts - given), *way)
 
 
 _AFAR = 100.0

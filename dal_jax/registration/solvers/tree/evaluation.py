@@ -282,7 +282,7 @@ def _pull_terms(
         if state.log_girth is not None:
             mean, weight = problem.expected.girth
             total = total + weight * (state.log_girth - mean) ** 2
-        elif girths is not None:
+        elif girths is not None and girth_pull is not None:
             mean, weight = problem.expected.girth
             total = total + jnp.sum(weight * (girths - mean) ** 2, axis=(0, 1))
             girth_pull = girth_pull + weight * (girths - mean)
