@@ -11,7 +11,7 @@ them marked as COCO's annotators would. `make lifter` trains the shipped lifter 
 file, by --intrinsics_px or --assume_camera) each pose is first seen by a camera that looks at its pelvis.
 
 Writes WORKDIR/config.json, metrics.jsonl and checkpoints/. The same command resumes a killed run, and with a larger
---steps a finished one, too.
+--steps a finished one, too, at the rates of the longer run from there.
 About two minutes for `demo` on two cores.
 """
 
