@@ -7,7 +7,7 @@ import dal_jax as dal
 from dal_jax.body import cameras, kinematics, parameters, skinning
 from dal_jax.observations.observation import px_from_crop
 
-POINTS = 120
+POINTS = 200
 CROP_PX = np.array([400.0, 100.0, 600.0, 600.0])
 
 

@@ -25,7 +25,10 @@ pytestmark = pytest.mark.slow
 
 
 def small_config(**changes) -> Config:
-    """Two rounds in seconds: narrow networks, few steps, and a checkpoint inside every long phase."""
+    """Two rounds in seconds: narrow networks, few steps, and a checkpoint inside every long phase.
+
+    One program of `lm`: from several given starts it takes eight times as long to compile as one of `adam`.
+    """
     config = demo()
     config.synthetic = "tiny"
     config.rounds, config.sample_weight = 2, "residual"
@@ -36,6 +39,7 @@ def small_config(**changes) -> Config:
     config.learning_checkpoint_steps = 2  # of the 3 of an epoch
     for stage in (config.first.registration, config.later.registration):
         stage.steps, stage.batch = 3, 24
+    config.later.registration.optimizer, config.later.registration.learning_rate = "adam", 0.03
     return dataclasses.replace(config, **changes)
 
 
@@ -125,21 +129,6 @@ def test_a_run_killed_at_every_checkpoint_has_the_same_history(undisturbed, data
     assert [{k: v for k, v in line.items() if k not in drop} for line in lines] == [
         {k: v for k, v in line.items() if k not in drop} for line in expected
     ]
-
-
-def test_online_fitting_goes_on_inside_an_epoch(data_dir, tmp_path, monkeypatch):
-    """A first round registers in a phase, then every batch is registered; killed after the first two."""
-    config = small_config(online_fitting=True, rounds=1)
-    with monkeypatch.context() as patch:
-        patch.setattr(run_lib, "RunFolder", _DyingFolder)
-        _DyingFolder.saves_to_live = 5  # lift 2 + 1, deform 1, learn 2 an epoch
-        with pytest.raises(_Killed):
-            run_lib.deform_and_learn(config, tmp_path / "run", data_dir)
-    (entry,) = run_lib.deform_and_learn(config, tmp_path / "run", data_dir).history
-    assert all(np.isfinite(entry[name]) for name in judge.FIELDS)
-    learned = [line for line in metric_log.read(tmp_path / "run" / "metrics.jsonl") if line["phase"] == "learn"]
-    assert [line["epoch"] for line in learned] == [0, 1, 1, 2]
-    assert all(line["registration_energy_mean"] > 0 for line in learned)
 
 
 def test_training_does_not_depend_on_truth(undisturbed, data_dir, tmp_path, monkeypatch):

@@ -9,10 +9,11 @@ import socket
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from dal_jax.config import Config, demo
-from dal_jax.loop import run as run_lib
+from dal_jax.loop import judge, run as run_lib
 from dal_jax.runtime import metric_log
 from tests.test_algorithm import small_config
 
@@ -108,7 +109,11 @@ def _assert_same(workdir: pathlib.Path, reference: pathlib.Path) -> None:
 
 
 def test_devices_and_processes_come_and_go_and_the_history_is_one_device_s(tiny_people, tmp_path):
-    run_lib.deform_and_learn(_config(), tmp_path / "one", tiny_people)
+    (entry,) = run_lib.deform_and_learn(_config(), tmp_path / "one", tiny_people).history
+    assert all(np.isfinite(entry[name]) for name in judge.FIELDS)
+    learned = [line for line in metric_log.read(tmp_path / "one" / "metrics.jsonl") if line["phase"] == "learn"]
+    assert [line["epoch"] for line in learned] == [0, 1, 1, 2]
+    assert all(line["registration_energy_mean"] > 0 for line in learned)
     ((code, told),) = _ended(_start(tmp_path / "run", tiny_people, (5,), devices=4))  # lift 2 + 1, deform 1, learn 1
     assert code == -9, told
     assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["4", "5"]

@@ -70,7 +70,7 @@ def canonical_bone_sum_mm(joints_train_mm: Float[Array | np.ndarray, "n 17 3"]) 
     Note: the paper does not say whose average the "canonical average skeleton" is. Ours: the mean over the training
     examples of the truth, so a subject counts by the number of its images. It is a size, used in scoring alone.
     """
-    return float(np.mean(jax.vmap(bone_sum)(jnp.asarray(joints_train_mm, jnp.float32))))
+    return float(np.mean(_bone_sums(np.asarray(joints_train_mm, np.float32))))
 
 
 @jax.jit
@@ -174,6 +174,9 @@ def bone_sum(joints: Float[Array | np.ndarray, "17 3"]) -> Float[Array, ""]:
     """Return the sum of the lengths of all 16 bones of a Human3.6M skeleton, in the unit of `joints`."""
     bones = joints[jnp.array(_CHILDREN)] - joints[jnp.array(_PARENTS)]
     return jnp.sum(jnp.linalg.norm(bones, axis=-1))
+
+
+_bone_sums = jax.jit(jax.vmap(bone_sum))
 
 
 def pa_mpjpe_mm(

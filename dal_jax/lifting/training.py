@@ -63,6 +63,15 @@ class LiftingState:
 
 def initial_state(config: Config, key: PRNGKeyArray) -> LiftingState:
     """Draw all networks' weights."""
+    return _compiled_initial(_frozen(config))(key)
+
+
+@functools.cache
+def _compiled_initial(frozen: tuple) -> Callable[[PRNGKeyArray], LiftingState]:
+    return jax.jit(functools.partial(_initial, Config(*frozen)))
+
+
+def _initial(config: Config, key: PRNGKeyArray) -> LiftingState:
     completer: Any = None
     estimator: Any = None
     if config.estimated_share:
@@ -109,7 +118,7 @@ def train(
     mesh, frozen, game = mesh_lib.of_networks(), _frozen(config), game_steps(config)
     judge = _compiled_judge(frozen)
     normalised = jax.jit(normalise.normalise_all)(jnp.asarray(keypoints, jnp.float32), jnp.asarray(visible, bool))
-    learned, held_out = _split(normalised)
+    learned, held_out = _split(jax.device_get(normalised))
     if config.denoise:
         state = dataclasses.replace(
             state, denoiser=normalise.denoiser(*map(np.asarray, (learned.points, learned.visible)))
@@ -160,9 +169,9 @@ _COLLAPSED = 3.0  # times the best member's score; members that learned the same
 
 def _split(poses: Normalised) -> tuple[Normalised, Normalised]:
     count = len(poses.points)
-    held_out = jnp.arange(count) % _EVERY == 0 if count >= FEWEST_TO_HOLD_OUT else jnp.ones(count, bool)
+    held_out = np.arange(count) % _EVERY == 0 if count >= FEWEST_TO_HOLD_OUT else np.ones(count, bool)
     learned = ~held_out if count >= FEWEST_TO_HOLD_OUT else held_out
-    take = jnp.flatnonzero(held_out)[:_MAX_HELD_OUT]
+    take = np.flatnonzero(held_out)[:_MAX_HELD_OUT]
     return jax.tree.map(lambda leaf: leaf[learned], poses), jax.tree.map(lambda leaf: leaf[take], poses)
 
 

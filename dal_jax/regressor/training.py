@@ -142,7 +142,7 @@ def initial_state(config: RegressorConfig, key: PRNGKeyArray) -> TrainState:
         trained=variables,
         average=variables if config.average_decay else None,
         codec=theta.plain_codec(config.rotations, config.scales),
-        optimizer=make_optimizer(config).init(variables["params"]),
+        optimizer=jax.jit(make_optimizer(config).init)(variables["params"]),
         best=_no_epoch_yet(variables) if config.held_out_share else None,
     )
 
@@ -162,6 +162,9 @@ def start_round(config: RegressorConfig, state: TrainState, fits: BodyParameters
         codec=theta.measured_codec(config.rotations, fits) if measure else state.codec,
         best=None if state.best is None else _no_epoch_yet(state.learned.variables),
     )
+
+
+_copy = jax.jit(functools.partial(jax.tree.map, jnp.copy))
 
 
 def _no_epoch_yet(variables: Any) -> Best:
@@ -223,7 +226,7 @@ def train_epoch(
     # Alike in all calls, so that one program serves; and all of it, so that no step sends anything
     constant = (people.template, np.int32(config.epochs * len(order)), key)
     state, (template, round_steps, key) = mesh_lib.everywhere((state, constant), mesh)
-    state = jax.tree.map(jnp.copy, state)  # a step consumes its state; the caller's is not ours to give
+    state = _copy(state)  # a step consumes its state; the caller's is not ours to give
     collected: list[dict[str, Array]] = []
     waited_s = 0.0
     for rows, ((image, observation, fit, batch_weight), waited) in zip(taken, feed, strict=True):
