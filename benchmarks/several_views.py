@@ -308,7 +308,8 @@ def _rate(people: Observations, cameras) -> results.Row:
     body, objective = dal.load_body(), schedules.objective_by_name("pose_prior")
     straight = moments_lib.straight(people, cameras)
     found = moments_lib.find(straight, cameras)
-    moments, _ = views.observe(single_views.complete(straight.stacked), found, cameras)
+    extrinsics = np.array([one.extrinsics for one in cameras])[found.of_rows(len(straight))[1]]
+    moments, _ = views.observe(single_views.complete(straight.stacked), found, extrinsics)
     single = single_views.complete(dataclasses.replace(people.stacked, pinhole=None))
     single = jax.tree.map(lambda leaf: np.asarray(leaf)[: len(found.rows)], single)
     programs = {

@@ -40,6 +40,7 @@ from dal_jax.regressor import held_out, model, training as regressor_training
 from dal_jax.regressor.training import TrainingSet, TrainState
 from dal_jax.runtime import mesh, preemption, progress, struct
 from dal_jax.runtime.errors import DivergedError
+from dal_jax.several_views import register_moments
 from dal_jax.uncertainty import noise, sample_weights
 from dal_jax.uncertainty.sandwich import Precisions
 
@@ -214,7 +215,11 @@ def deform(run: Run, state: LoopState, position: RunState, save: Save, log: Log)
             bar.update(done - bar.n)
             preemption.leave()  # the phase begins again; the checkpoint before it is whole
 
-        fit = register.register(run.template, observed, plan.registration, objective, given, report)
+        if config.several_views:
+            assert run.people.rig is not None  # `loop.run` refuses people without
+            fit = register_moments(run.template, observed, run.people.rig, plan.registration, objective, given, report)
+        else:
+            fit = register.register(run.template, observed, plan.registration, objective, given, report)
     _refuse_diverged(run, fit)
     weight = sample_weights.weigh(config.sample_weight, run.template, observed, fit.parameters, objective)
     log(position, {

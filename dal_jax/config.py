@@ -52,13 +52,14 @@ class Config:
     seed: int = 0  # of every random number of the run
     data: str = "synthetic"  # synthetic (embedded people), or a data set made from files: docs/NAME.md
     source: str = ""  # a data set made from files: their folder; empty: what prepare_data has made of it
-    synthetic: str = "demo"  # configuration of the embedded people: tiny, demo, full
+    synthetic: str = "demo"  # configuration of the embedded people: tiny, demo, views, full
     motions: str = ""  # data=synthetic: folder of AMASS's .npz, to do what is recorded there; docs/poses.md
     chart: str = ""  # DensePose's UV_Processed.mat, for annotation in it; without it the body's own chart
     camera: Literal["weak", "perspective"] = "weak"  # perspective: where the data know it (paper: weak)
     body: str = ""  # body file, SMPL model or rigged glTF human (docs/smpl.md); empty: the free body
     rounds: int = 3  # the paper iterates "several times"
     refit: bool = True  # False: the control of section 6.3, which keeps round 1's fits and only trains on
+    several_views: bool = False  # register what several cameras see of a moment as one body (paper: off)
     online_fitting: bool = False  # after round 1, register each batch before it teaches, not in a phase (paper: off)
     keep_better: bool = True  # refine the old fit too and keep the one of lower energy (paper: always the new)
     lifting_checkpoint_steps: int = 2000  # steps of the lifter between two checkpoints
@@ -95,6 +96,8 @@ class Config:
             raise InputError("config.first.prior is 'learned': one of tpose, population")
         if self.online_fitting and not (self.refit and self.keep_better):
             raise InputError("config.online_fitting refits and keeps the better: needs config.refit and .keep_better")
+        if self.several_views and (self.online_fitting or self.camera != "perspective"):
+            raise InputError("config.several_views needs config.camera=perspective, without config.online_fitting")
         model.check(self.regressor)
 
 

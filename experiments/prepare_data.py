@@ -20,7 +20,7 @@ from dal_jax.synthetic import people as synthetic_people
 _DATASET = flags.DEFINE_string(
     "dataset",
     "synthetic_people/demo",
-    f"synthetic_people/ and tiny, demo or full; or {', '.join(catalogue.FROM_FILES)}.",
+    f"synthetic_people/ and tiny, demo, views or full; or {', '.join(catalogue.FROM_FILES)}.",
 )
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder for data sets.", required=True)
 _SOURCE = flags.DEFINE_string("source", "", "Folder of the files that the data set is made from.")
@@ -31,6 +31,11 @@ _CHOICES = (
     flags.DEFINE_enum("dense", None, ["mosh", "iuv"], "human36m: MoSh's parameters or DensePose's predictions."),
     flags.DEFINE_integer("frame_step", None, "human36m: every how many frames of 50 a second; by default 5.", 1),
     flags.DEFINE_string("smpl", None, "human36m: model of SMPL that is posed by MoSh's parameters, in its shape."),
+    flags.DEFINE_string(
+        "cameras",
+        None,
+        "coco_folder: calibration of the cameras that photographed the same moments; docs/several_cameras.md.",
+    ),
     flags.DEFINE_string("motions", None, "synthetic_people: folder of AMASS's .npz, to do what is recorded there."),
 )
 _WORKERS = flags.DEFINE_integer(

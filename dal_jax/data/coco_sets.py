@@ -1,8 +1,9 @@
 """Photographs with their annotation in COCO's container: what DensePose-COCO, PoseTrack and one's own files share."""
 
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,8 @@ from jaxtyping import UInt8
 
 from dal_jax.data.files import Files, make_example, notes, require_pictures, why_unusable
 from dal_jax.data.source import Item
-from dal_jax.observations import coco, densepose, masks
+from dal_jax.observations import cameras_file, coco, densepose, masks, moments
+from dal_jax.observations.cameras_file import Camera
 from dal_jax.observations.coco import BadEntry, Labelling
 from dal_jax.observations.person import AnnotatedPerson, Rejected
 from dal_jax.observations.photographs import crop_labels, is_grey, read_picture
@@ -187,7 +189,8 @@ Layout = Callable[[pathlib.Path], dict[str, tuple[pathlib.Path, pathlib.Path]]]
 class CocoSet:
     """Photographs and their annotation in COCO's container, laid out in some way; a `Source`.
 
-    points_needed: reject people without dense points.
+    points_needed: reject people without dense points. cameras: calibration of the several cameras that photographed
+    the same moments; '': each photograph shows a moment of its own.
     """
 
     files: Files
@@ -195,6 +198,7 @@ class CocoSet:
     description: str
     layout: Layout
     points_needed: bool
+    cameras: str = ""
     units_a_chunk: int = 100
 
     config = ""
@@ -203,11 +207,13 @@ class CocoSet:
     def digest(self) -> str:
         """Return a name of annotation, chart, body, options, and the photographs' names and sizes."""
         annotations, images = zip(*self.layout(self.files.folder).values(), strict=True)
-        return self.files.digest(annotations, sorted(set(images)))
+        calibration = [pathlib.Path(self.cameras)] if self.cameras else []
+        return self.files.digest([*annotations, *calibration], sorted(set(images)))
 
     def options(self) -> dict[str, Any]:
-        """Return chart, body and size of the crops."""
-        return self.files.options()
+        """Return chart, body, size of the crops, and the name of the calibration, if any."""
+        calibrated = {"cameras": pathlib.Path(self.cameras).name} if self.cameras else {}
+        return self.files.options() | calibrated
 
     def splits(self) -> Mapping[str, list[Photograph]]:
         """Return the photographs of the splits whose annotation is there."""
@@ -215,7 +221,44 @@ class CocoSet:
 
     def read(self, unit: Photograph) -> Iterator[Item]:
         """Yield a photograph's people."""
-        return read_photograph(unit, self.files, points_needed=self.points_needed)
+        if not self.cameras:
+            return read_photograph(unit, self.files, points_needed=self.points_needed)
+        items = read_photograph(unit, self.files, points_needed=self.points_needed, known=_followed)
+        return _before_cameras(items, unit, _calibration(self.cameras))
+
+
+def _followed(entry: dict[str, Any], _: dict[str, Any]) -> dict[str, Any]:
+    """Return the track that an annotation names: who is who in photographs of several people."""
+    return {"moment": f"person {entry['track_id']}"} if coco.is_id(entry.get("track_id")) else {}
+
+
+_calibration = functools.cache(cameras_file.read)
+
+
+def _before_cameras(items: Iterable[Item], unit: Photograph, cameras: list[Camera]) -> Iterator[Item]:
+    """Yield a photograph's people before its camera, as seen without distortion, at the moment that its name tells.
+
+    Among several people of a photograph their `track_id` tells who is who; one without has a moment of its own.
+    """
+    name, alone = str((unit.picture or {}).get("file_name", "")), len(unit.entries) == 1
+    number, sequence, frame = moments.names_of(name, "", cameras)
+    camera = cameras[number]
+    for item in items:
+        if isinstance(item, dict):
+            who = "person" if alone else item["moment"]
+            straight = {
+                field: camera.undistort(np.asarray(item[field])).astype(np.float32)
+                for field in ("point_px", "keypoints_px")
+            }
+            intrinsics = np.array([camera.focal_px, camera.focal_px, *camera.matrix[:2, 2]], np.float32)
+            item |= straight | {
+                "intrinsics_px": intrinsics,
+                "extrinsics_m": camera.extrinsics.astype(np.float32),
+                "moment": f"{sequence} {frame} {who}".strip() if who else "",
+            }
+            if not who:
+                yield "of several people in a photograph, without track_id: seen by one camera alone"
+        yield item
 
 
 def coco_folder(files: Files) -> CocoSet:

@@ -22,9 +22,9 @@ HIDDEN_CONFIDENCE = 0.5
 """Confidence of a key point that its annotator could not see and had to guess; a seen one has 1."""
 
 NEEDED = (
-    "name", "box_px", "intrinsics_px", "keypoint_set", "keypoints_px", "keypoint_visible", "point_px", "point_face",
-    "point_barycentric", "point_confidence", "truth_joints_known", "truth_body_known", "truth_joints_mm",
-    "truth_joints_h36m_mm",
+    "name", "box_px", "intrinsics_px", "extrinsics_m", "moment", "keypoint_set", "keypoints_px", "keypoint_visible",
+    "point_px", "point_face", "point_barycentric", "point_confidence", "truth_joints_known", "truth_body_known",
+    "truth_joints_mm", "truth_joints_h36m_mm",
 )  # fmt: skip
 """Features of an example (`data.schema`) that become columns."""
 
@@ -32,6 +32,7 @@ _SEEN = (
     "point_position", "point_face", "point_barycentric", "point_confidence", "keypoint_position",
     "keypoint_confidence", "box_px",
 )  # fmt: skip
+_TEXTS = ("name", "moment")  # as wide as the longest
 _TURNED = ("point_position", "keypoint_position")
 _POINTS_STEP = 50  # places for points are a multiple of it, or every data set would be compiled for anew
 
@@ -50,11 +51,11 @@ def write(
         each time that it is called.
       people: how many of them each split has.
     """
-    used, width = 0, 1
+    used, width = 0, dict.fromkeys(_TEXTS, 1)
     for pieces in splits.values():
         for piece in pieces():
             used = max(used, 1 + np.flatnonzero(np.any(piece["point_confidence"] > 0, axis=0)).max(initial=0))
-            width = max(width, *map(len, piece["name"].tolist()))
+            width = {name: max(least, *map(len, piece[name].tolist())) for name, least in width.items()}
     places = _POINTS_STEP * -(-used // _POINTS_STEP)
     with files.directory(folder, overwrite=True) as building:
         for split, pieces in splits.items():
@@ -62,7 +63,7 @@ def write(
             written: Columns = {}
             done = 0
             for piece in pieces():
-                made = _columns(piece, places) | {"name": piece["name"].astype(f"<U{width}")}
+                made = _columns(piece, places) | {name: piece[name].astype(f"<U{width[name]}") for name in _TEXTS}
                 for field, values in made.items():
                     if field not in written:
                         path, shape = building / split / f"{field}.npy", (people[split], *values.shape[1:])
@@ -76,7 +77,7 @@ def _columns(piece: Columns, places: int) -> Columns:
     turned = observation.along_ray(seen, piece["intrinsics_px"])
     assert turned.pinhole is not None
     keypoint_set = np.full(len(piece["name"]), seen.keypoint_set, "<U16")
-    kept = {name: piece[name] for name in NEEDED if name.startswith(("truth_", "intrinsics_"))}
+    kept = {name: piece[name] for name in NEEDED if name.startswith(("truth_", "intrinsics_", "extrinsics_"))}
     return {
         **kept,
         **{name: np.asarray(getattr(seen, name)) for name in _SEEN},

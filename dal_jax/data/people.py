@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
+from dal_jax.body import cameras
 from dal_jax.data import columns as columns_lib
 from dal_jax.data.schema import DatasetBuilder
 from dal_jax.observations.observation import Observation
@@ -33,11 +34,24 @@ class Truth:
 
 
 @struct.dataclass
+class Rig:
+    """Cameras that see people at the same moments.
+
+    moment: a number for all pictures of a person at a moment. extrinsics_m: [R | t] of each picture's camera, world to
+    the frame in which its observation is; NaN where it is not known.
+    """
+
+    moment: Int[np.ndarray, "people"]
+    extrinsics_m: Float[np.ndarray, "people 3 4"]
+
+
+@struct.dataclass
 class People:
     """Annotated people, stacked on the leading axis; truth is None unless it was asked for.
 
     images: square crops, an array or a sequence that decodes what is indexed.
     intrinsics_px: fx, fy, cx, cy of each photograph's camera; NaN where it is not known.
+    rig: None where every picture shows a moment of its own.
     """
 
     observations: Observation
@@ -45,6 +59,7 @@ class People:
     names: Sequence[str] | np.ndarray = struct.static()
     intrinsics_px: Float[np.ndarray, "people 4"]
     truth: Truth | None = None
+    rig: Rig | None = None
 
 
 def load_people(
@@ -92,7 +107,21 @@ def _load_people(builder: DatasetBuilder, split: str, limit: int | None, asked: 
         names=columns["name"],
         intrinsics_px=columns["intrinsics_px"],
         truth=_truth(builder, split, columns, asked["with_vertices"]) if asked["with_truth"] else None,
+        rig=_rig(columns, asked["along_ray"]),
     )
+
+
+def _rig(columns: columns_lib.Columns, along_ray: bool) -> Rig | None:
+    moment = np.asarray(columns["moment"])
+    if not (moment != "").any():
+        return None
+    alone = np.char.add("\n", np.arange(len(moment)).astype(str))  # no moment is called so
+    number = np.unique(np.where(moment == "", alone, moment), return_inverse=True)[1]
+    extrinsics = np.asarray(columns["extrinsics_m"], np.float64)
+    if along_ray:
+        turned = cameras.crop_rotations(columns["box_px"], columns["intrinsics_px"]).astype(np.float64)
+        extrinsics = np.einsum("nji,njk->nik", turned, extrinsics)
+    return Rig(number, extrinsics)
 
 
 def _columns(builder: DatasetBuilder, split: str, limit: int | None) -> columns_lib.Columns:

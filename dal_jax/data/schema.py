@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 else:
     DatasetBuilder = Any  # annotations alone name it: tensorflow-datasets is loaded where a data set is
 
-VERSION = "1.4.0"
+VERSION = "1.5.0"
 """Of this layout; data sets of another version are prepared anew beside the old ones."""
 
 POINTS = 200
@@ -64,6 +64,8 @@ def features() -> Any:
             "frame": integers((), np.int32, "Which frame of the video; -1 for a photograph."),
             "box_px": floats((4,), "x, y, width, height of the square crop in the photograph."),
             "intrinsics_px": floats((4,), "The camera's focal lengths and principal point, fx, fy, cx, cy; or NaN."),
+            "extrinsics_m": floats((3, 4), "[R | t]: world, metres, to the camera's frame, R x + t; or NaN."),
+            "moment": tfds.features.Text(doc="One for all pictures of a person at one moment; empty of a single view."),
             "keypoint_set": tfds.features.Text(doc="Which key points: h36m (the first 17 places) or body_25b."),
             "keypoints_px": floats((KEYPOINTS, 2), "Key points as annotated, in the photograph; order of the set."),
             "keypoint_visible": integers((KEYPOINTS,), np.uint8, "0 not annotated, 1 annotated but hidden, 2 seen."),
@@ -100,9 +102,12 @@ def _unknown() -> dict[str, np.ndarray]:
     }
 
 
-def unknown_camera() -> dict[str, np.ndarray]:
-    """Return the intrinsics of a camera of which nothing is known."""
-    return {"intrinsics_px": np.full(4, np.nan, np.float32)}
+def unknown_camera() -> dict[str, Any]:
+    """Return the features of a camera of which nothing is known."""
+    return {
+        "intrinsics_px": np.full(4, np.nan, np.float32), "extrinsics_m": np.full((3, 4), np.nan, np.float32),
+        "moment": "",
+    }  # fmt: skip
 
 
 def point_features(

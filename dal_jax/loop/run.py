@@ -122,7 +122,10 @@ def load(config: Config, data_dir: PathLike) -> tuple[People, People]:
         "along_ray": config.camera == "perspective",
         "with_truth": True,
     }
-    return load_people(builder, train, with_vertices=False, **asked), load_people(builder, test, **asked)
+    people = load_people(builder, train, with_vertices=False, **asked)
+    if config.several_views and people.rig is None:
+        raise InputError(f"config.several_views: {builder.data_dir} has no moment that several known cameras see")
+    return people, load_people(builder, test, **asked)
 
 
 def _opened(config: Config, data_dir: PathLike) -> tuple[DatasetBuilder, str, str]:

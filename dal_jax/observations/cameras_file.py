@@ -62,6 +62,11 @@ class Camera:
         """Where the camera stands in the world, metres."""
         return -self.rotation.T @ self.translation
 
+    @property
+    def extrinsics(self) -> Float[np.ndarray, "3 4"]:
+        """[R | t]."""
+        return np.column_stack([self.rotation, self.translation])
+
     def undistort(self, points_px: Float[np.ndarray, "*b 2"]) -> Float[np.ndarray, "*b 2"]:
         """Return pixels as a lens without distortion, square pixels of `focal_px` and no skew has them."""
         rays = self.rays(points_px)

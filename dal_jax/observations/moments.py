@@ -20,7 +20,7 @@ from scipy.spatial.transform import Rotation
 
 from dal_jax.body.cameras import Pinhole
 from dal_jax.observations.cameras_file import Camera
-from dal_jax.observations.observation import crop_from_px, px_from_crop
+from dal_jax.observations.observation import Observation, crop_from_px, px_from_crop
 from dal_jax.observations.observations import Observations
 from dal_jax.runtime.errors import InputError
 
@@ -81,7 +81,11 @@ def find(people: Observations, cameras: Sequence[Camera]) -> Moments:
             frames.append(frame)
             sequences.append(sequence)
     rows = np.array(found)
-    place = np.stack([_place(row, rays, known, people, cameras) for row in rows])
+    places, height = np.array([camera.position for camera in cameras]), np.asarray(people.bbox_px)[:, 2:].max(axis=1)
+    distance = np.array([cameras[camera].focal_px for camera, _, _ in names]) * _HEIGHT_M / height
+    place = np.stack(
+        [place_of(rays[row[row >= 0]], known[row[row >= 0]], places[row >= 0], distance[row[row >= 0]]) for row in rows]
+    )
     person = _persons(rows, place, np.array(frames), sequences, people.track_id)
     return Moments(rows, place, np.array(frames), person)
 
@@ -158,11 +162,7 @@ def rays_of(
     People without key points have the middle of their dense points as the first.
     """
     seen = people.stacked
-    position, known = np.array(seen.keypoint_position, np.float64), np.array(seen.keypoint_confidence, np.float64)
-    mass = np.asarray(seen.point_confidence, np.float64)
-    bare = (known > 0).sum(axis=1) == 0
-    middle = np.einsum("np,npc->nc", mass, seen.point_position) / np.maximum(mass.sum(axis=1), 1e-9)[:, None]
-    position[bare, 0], known[bare, 0] = middle[bare], 1.0
+    position, known = marks(seen)
     pixels = np.asarray(px_from_crop(position, np.asarray(seen.box_px, np.float64)))
     directions = np.ones((*pixels.shape[:2], 3))
     for row, view in enumerate(camera):
@@ -170,6 +170,16 @@ def rays_of(
         directions[row, :, :2] = (pixels[row] - one.matrix[:2, 2]) / one.focal_px
         directions[row] = directions[row] @ one.rotation
     return directions / np.linalg.norm(directions, axis=-1, keepdims=True), known
+
+
+def marks(seen: Observation) -> tuple[Float[np.ndarray, "n k 2"], Float[np.ndarray, "n k"]]:
+    """Return the places and confidences of key points; without any, of the dense points' middle as the first."""
+    position, known = np.array(seen.keypoint_position, np.float64), np.array(seen.keypoint_confidence, np.float64)
+    mass = np.asarray(seen.point_confidence, np.float64)
+    bare = (known > 0).sum(axis=1) == 0
+    middle = np.einsum("np,npc->nc", mass, seen.point_position) / np.maximum(mass.sum(axis=1), 1e-9)[:, None]
+    position[bare, 0], known[bare, 0] = middle[bare], 1.0
+    return position, known
 
 
 def triangulate(
@@ -298,21 +308,22 @@ def _apart(here, there, rays, known, track_id, cameras) -> float:
     return float(np.median(np.abs(normal[common] @ between) / sine[common]))
 
 
-def _place(row, rays, known, people: Observations, cameras: Sequence[Camera]) -> Float[np.ndarray, "3"]:
+def place_of(
+    rays: Float[np.ndarray, "v k 3"],
+    mass: Float[np.ndarray, "v k"],
+    places: Float[np.ndarray, "v 3"],
+    distance: Float[np.ndarray, "v"],
+) -> Float[np.ndarray, "3"]:
     """Return about where somebody is: the middle of the key points that two cameras see, or by their height."""
-    views = np.flatnonzero(row >= 0)
-    places = np.array([cameras[int(view)].position for view in views])
-    mass = known[row[views]]
-    middle = np.einsum("vk,vki->vi", mass, rays[row[views]])
+    middle = np.einsum("vk,vki->vi", mass, rays)
     middle = middle / np.linalg.norm(middle, axis=-1, keepdims=True)
-    if len(views) == 1:
-        camera, height = cameras[int(views[0])], np.asarray(people.bbox_px)[row[views[0]], 2:].max()
-        return places[0] + middle[0] * camera.focal_px * _HEIGHT_M / height
-    found = triangulate(rays[row[views]], mass, places)
+    if len(rays) == 1:
+        return places[0] + middle[0] * distance[0]
+    found = triangulate(rays, mass, places)
     seen = np.isfinite(found).all(axis=1)
     if seen.sum() >= _FEWEST:
         return np.median(found[seen], axis=0)
-    return triangulate(middle[:, None], np.ones((len(views), 1)), places)[0]
+    return triangulate(middle[:, None], np.ones((len(rays), 1)), places)[0]
 
 
 def _persons(rows, place, frame, sequences, track_id) -> Int[np.ndarray, "moments"]:

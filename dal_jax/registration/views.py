@@ -110,10 +110,12 @@ def fit_people(
     """
     people = moments_lib.straight(people, cameras)
     moments = moments_lib.find(people, cameras)
-    to_fit, world = observe(single_views.complete(people.stacked), moments, cameras)
+    moment, camera = moments.of_rows(len(people))
+    extrinsics = np.array([one.extrinsics for one in cameras])[camera]
+    to_fit, world = observe(single_views.complete(people.stacked), moments, extrinsics)
     person = moments.person if one_shape else None
     found = fit(template, to_fit, world, person, config, objective, progress)
-    bodies, (moment, _) = in_world(template, moments, found.parameters, world), moments.of_rows(len(people))
+    bodies = in_world(template, moments, found.parameters, world)
     return Together(
         people=people,
         moments=moments,
@@ -123,32 +125,38 @@ def fit_people(
         bodies=bodies,
         seen=dataclasses.replace(
             jax.tree.map(lambda leaf: np.asarray(leaf)[moment], dataclasses.replace(found, information=None)),
-            parameters=in_views(bodies, moments, cameras, people.stacked),
+            parameters=in_views(bodies, moment, extrinsics, people.stacked),
         ),
     )
 
 
-def observe(people: Observation, moments: Moments, cameras: Sequence[Camera]) -> tuple[Observation, World]:
-    """Return the moments that people who were straightened (`moments.straight`) make, and where their frames are.
+def observe(
+    people: Observation, moments: Moments, extrinsics: Float[np.ndarray, "people 3 4"]
+) -> tuple[Observation, World]:
+    """Return the moments that people before pinholes make, and where their frames are.
 
     A camera that does not see a moment has the pictures of another one, at confidence 0.
+
+    Args:
+      people: as lenses without distortion see them (`moments.straight`).
+      moments: who is seen when.
+      extrinsics: [R | t] of each of the people's cameras, metres.
     """
     seen = moments.rows >= 0
     first = np.argmax(seen, axis=1)
     rows = np.where(seen, moments.rows, np.take_along_axis(moments.rows, first[:, None], axis=1))
     gathered = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], dataclasses.replace(people, pinhole=None))
     gathered = fewer_points(gathered, seen)
-    rotation = np.array([camera.rotation for camera in cameras])
-    translation = np.array([camera.translation for camera in cameras])
+    rotation, translation = extrinsics[rows][..., :3], extrinsics[rows][..., 3]
     assert people.pinhole is not None
     focal, centre = np.asarray(people.pinhole.focal)[rows], np.asarray(people.pinhole.centre)[rows]
-    depth = np.einsum("vj,mj->mv", rotation[:, 2], moments.place) + translation[:, 2]
+    depth = np.einsum("mvj,mj->mv", rotation[:, :, 2], moments.place) + translation[..., 2]
     scale = np.where(seen, np.log(np.maximum(depth, 1e-3) / focal), 0.0)
     unit = np.exp(scale.sum(axis=1) / seen.sum(axis=1))
-    axes = rotation[first]
-    origin = (np.einsum("vij,mj->mvi", rotation, moments.place) + translation) / unit[:, None, None]
+    axes = rotation[np.arange(len(first)), first]
+    origin = (np.einsum("mvij,mj->mvi", rotation, moments.place) + translation) / unit[:, None, None]
     views = camera_lib.Views(
-        rotation=np.einsum("vij,mkj->mvik", rotation, axes).astype(np.float32),
+        rotation=np.einsum("mvij,mkj->mvik", rotation, axes).astype(np.float32),
         origin=np.where(seen[..., None], origin, [0.0, 0.0, 10.0]).astype(np.float32),
         focal=focal.astype(np.float32),
         centre=centre.astype(np.float32),
@@ -266,12 +274,15 @@ def _vertices(template: Template, parameters: BodyParameters) -> Float[Array, "v
     return skinning.skin_vertices(template, kinematics.pose_segments(template, parameters))
 
 
-def in_views(bodies: Bodies, moments: Moments, cameras: Sequence[Camera], people: Observation) -> BodyParameters:
+def in_views(
+    bodies: Bodies,
+    moment: Int[np.ndarray, "people"],
+    extrinsics: Float[np.ndarray, "people 3 4"],
+    people: Observation,
+) -> BodyParameters:
     """Return each of the people as their own camera sees their moment's body, in its crop and before its pinhole."""
-    moment, camera = moments.of_rows(len(people.box_px))
-    rotation = np.array([one.rotation for one in cameras])[camera]
-    pelvis = np.einsum("nij,nj->ni", rotation, bodies.position[moment])
-    pelvis = pelvis + np.array([one.translation for one in cameras])[camera]
+    rotation = extrinsics[..., :3]
+    pelvis = np.einsum("nij,nj->ni", rotation, bodies.position[moment]) + extrinsics[..., 3]
     assert people.pinhole is not None
     focal, centre = (np.asarray(each, np.float64) for each in (people.pinhole.focal, people.pinhole.centre))
     scale = focal / pelvis[:, 2]
@@ -280,5 +291,33 @@ def in_views(bodies: Bodies, moments: Moments, cameras: Sequence[Camera], people
         rotation=rotation @ bodies.rotation[moment],
         camera_scale=bodies.size[moment] * scale,
         translation=centre + scale[:, None] * pelvis[:, :2],
+    )
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), seen)
+
+
+def from_views(
+    people: Observation,
+    parameters: BodyParameters,
+    moment: Int[np.ndarray, "people"],
+    extrinsics: Float[np.ndarray, "people 3 4"],
+    world: World,
+) -> BodyParameters:
+    """Return bodies as single cameras see them in their moments' frames; a body is as far away as its moment's place.
+
+    The inverse of `in_views` but for distance and size, of which one camera tells the ratio alone.
+    """
+    assert people.pinhole is not None
+    focal, centre = (np.asarray(each, np.float64) for each in (people.pinhole.focal, people.pinhole.centre))
+    rotation, axes, unit = extrinsics[..., :3], world.axes[moment], world.unit[moment]
+    depth = np.einsum("nj,nj->n", rotation[:, 2], world.origin[moment]) + extrinsics[:, 2, 3]
+    across = (np.asarray(parameters.translation) - centre) / focal[:, None]
+    pelvis = depth[:, None] * np.concatenate([across, np.ones_like(across[:, :1])], axis=1) - extrinsics[..., 3]
+    offset = np.einsum("nji,nj->ni", rotation, pelvis) - world.origin[moment]
+    turn = axes @ np.swapaxes(rotation, -1, -2)
+    seen = dataclasses.replace(
+        jax.tree.map(np.asarray, parameters),
+        rotation=turn @ np.asarray(parameters.rotation),
+        camera_scale=np.asarray(parameters.camera_scale) * depth / focal / unit,
+        translation=np.einsum("nij,nj->ni", axes, offset) / unit[:, None],
     )
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), seen)

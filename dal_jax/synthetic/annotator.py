@@ -47,6 +47,7 @@ class Recipe:
     hidden_keypoint_noise: float = 0.014  # of a key point that the annotator had to guess
     clutter: float = 1.0  # how busy the walls are; 0: plain, with a gradient of light
     occluder_rate: float = 0.10  # share of people with something in front of them
+    views: int = 1  # cameras that photograph every moment, of the scene's four; 1: each moment one of them
     motions: str = ""  # folder of AMASS's .npz, whose moments are taken in the place of the fifteen actions
     true_vertices: str = "test"  # 'none', 'test' or 'all': whose true vertices are kept (40 kB each)
 
@@ -65,6 +66,8 @@ class Recipe:
     def digest(self) -> str:
         """Return a short name of everything the data depends on: the recipe, the bodies, the version of the code."""
         values = dataclasses.asdict(self)
+        if self.views == 1:  # made as before there were several
+            del values["views"]
         if values.pop("motions"):
             values["motions"] = motions.recordings_digest(self.motions)  # wherever the folder is
         text = json.dumps(values, sort_keys=True) + VERSION
@@ -82,10 +85,12 @@ RECIPES = {
     for recipe in (
         Recipe("tiny", train_count=24, test_count=12, image_size=64, true_vertices="all", occluder_rate=0.25),
         Recipe("demo", 12_000, 1_000, image_size=64, route="mosh", heading_spread_deg=90.0, clutter=0.4),
+        Recipe("views", 4_000, 1_000, image_size=64, route="mosh", clutter=0.4, views=4),
         Recipe("full", train_count=100_000, test_count=10_000, image_size=224),
     )
 }
-"""tiny: tests. demo: what a small network learns in minutes. full: the paper's number of images, any heading."""
+"""tiny: tests. demo: what a small network learns in minutes. views: moments that four cameras see. full: the paper's
+number of images, any heading."""
 
 
 # --- Annotation by a human ---

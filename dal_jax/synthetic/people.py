@@ -29,7 +29,8 @@ from dal_jax.synthetic.view import Camera, View
 NAME = "synthetic_people"
 _SPLITS = ("train", "test")
 _CROP = 1.2  # side of the crop over that of the key points, of which annotators err by a share
-_TAKE, _CLOTHES = 12, 13  # streams of random numbers that several examples share
+_DAYS = 12  # with clothes of their own, of each subject
+_TAKE, _CLOTHES, _MOMENT = 12, 13, 15  # streams of random numbers that several examples share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +172,7 @@ class Scene(NamedTuple):
     rotation: Float[np.ndarray, "3 3"]
     pose: Float[np.ndarray, "23 3"]
     clothes_seed: tuple[int, ...]
+    day: int | None  # of the clothes; None: drawn with the picture
 
 
 def make_person(recipe: Recipe, split: str, index: int) -> dict[str, object]:
@@ -196,6 +198,8 @@ def make_person(recipe: Recipe, split: str, index: int) -> dict[str, object]:
         "frame": np.int32(-1),
         "box_px": box_px.astype(np.float32),
         "intrinsics_px": scene.camera.intrinsics_px.astype(np.float32),
+        "extrinsics_m": scene.camera.extrinsics.astype(np.float32),
+        "moment": "" if recipe.views == 1 else f"{split} {index // recipe.views}",
         **schema.keypoint_features("h36m", keypoints_px, np.where(seen, schema.SEEN, schema.HIDDEN)),
         **schema.point_features(*points),
         "iuv": photographs.png(iuv),
@@ -211,24 +215,32 @@ def make_person(recipe: Recipe, split: str, index: int) -> dict[str, object]:
 
 
 def stage(recipe: Recipe, split: str, index: int, random: np.random.Generator) -> Scene:
-    """Choose subject, action and place, and pose the person; any prefix is balanced in subjects and actions."""
+    """Choose subject, action and place, and pose the person; any prefix is balanced in subjects and actions.
+
+    Where several cameras see a moment, everything but the camera is drawn by the moment alone.
+    """
+    moment, view = divmod(index, recipe.views)
+    drawn = random if recipe.views == 1 else np.random.default_rng((recipe.seed, _MOMENT, _SPLITS.index(split), moment))
     names, actions = recipe.subjects(split), tuple(motions.ACTIONS)
-    actor = shapes.subject(names[index % len(names)])
-    action = actions[index // len(names) % len(actions)]
-    take, number = int(random.integers(recipe.takes)), int(random.integers(4))
-    seed = (recipe.seed, TRAIN_SUBJECTS.index(actor.name) if split == "train" else 50 + index % len(names))
+    actor = shapes.subject(names[moment % len(names)])
+    action = actions[moment // len(names) % len(actions)]
+    take, number = int(drawn.integers(recipe.takes)), int(drawn.integers(4))
+    seed = (recipe.seed, TRAIN_SUBJECTS.index(actor.name) if split == "train" else 50 + moment % len(names))
     take_seed = (*seed, _TAKE, actions.index(action), take)
     if recipe.motions:
-        action, posture = "Recorded", motions.recorded_posture(recipe.motions, split, random)
+        action, posture = "Recorded", motions.recorded_posture(recipe.motions, split, drawn)
     else:
-        time = random.uniform(0, motions.LENGTH_S)
+        time = drawn.uniform(0, motions.LENGTH_S)
         posture = motions.perform(action, actor.joints, actor.landmarks, take_seed, time)
     vertices, joints = shapes.pose(actor, posture.root, posture.pose)
-    chair = rendering.chair(vertices, random) if posture.on_chair else np.zeros((0, 8, 3))
-    camera = view_lib.place(number, random)
-    place = np.array([random.normal(0, 0.2), -vertices[:, 1].min(), random.normal(0, 0.2)])
+    chair = rendering.chair(vertices, drawn) if posture.on_chair else np.zeros((0, 8, 3))
+    camera = view_lib.place(number, drawn)
+    place = np.array([drawn.normal(0, 0.2), -vertices[:, 1].min(), drawn.normal(0, 0.2)])
     towards = camera.position - place
-    azimuth = np.arctan2(towards[0], towards[2]) + np.radians(recipe.heading_spread_deg) * random.uniform(-1, 1)
+    azimuth = np.arctan2(towards[0], towards[2]) + np.radians(recipe.heading_spread_deg) * drawn.uniform(-1, 1)
+    if view:  # the heading is towards the moment's first camera
+        number = (number + view) % 4
+        camera = view_lib.place(number, random)
     rotation = rotate("Y", azimuth)
 
     def to_camera(points: np.ndarray) -> np.ndarray:
@@ -249,6 +261,7 @@ def stage(recipe: Recipe, split: str, index: int, random: np.random.Generator) -
         rotation=camera.rotation @ rotation @ posture.root,
         pose=posture.pose,
         clothes_seed=seed,
+        day=None if recipe.views == 1 else moment % _DAYS,
     )
 
 
@@ -260,8 +273,8 @@ def _photograph(
     random: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (picture, IUV map, mask of what is in front): both maps see the person only where nothing is in front."""
-    day = np.random.default_rng((*scene.clothes_seed, _CLOTHES, int(random.integers(12))))
-    clothes = rendering.dress(scene.subject, day)
+    day = int(random.integers(_DAYS)) if scene.day is None else scene.day
+    clothes = rendering.dress(scene.subject, np.random.default_rng((*scene.clothes_seed, _CLOTHES, day)))
     light = draw_light(scene.camera.rotation @ np.array([0.0, 1.0, 0.0]), random)
     wood = random.uniform(0.1, 0.8) * np.array([1.0, random.uniform(0.7, 1.0), random.uniform(0.5, 1.0)])
     centres = view.cast(grid_px)

@@ -27,6 +27,11 @@ class Camera(NamedTuple):
         """Focal lengths and principal point: fx, fy, cx, cy."""
         return np.array([FOCAL_PX, FOCAL_PX, PHOTOGRAPH_PX / 2, PHOTOGRAPH_PX / 2])
 
+    @property
+    def extrinsics(self) -> Float[np.ndarray, "3 4"]:
+        """[R | t], world to camera, metres."""
+        return np.column_stack([self.rotation, -self.rotation @ self.position])
+
     def to_camera(self, world: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 3"]:
         """Return world points in the camera's frame."""
         return (world - self.position) @ self.rotation.T

@@ -110,7 +110,7 @@ BODY_PX = 1.0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("usual, name", [("COCO", "YOLO labels"), ("COCO results", "AlphaPose open")])
+@pytest.mark.parametrize(("usual", "name"), [("COCO", "YOLO labels"), ("COCO results", "AlphaPose open")])
 def test_the_same_people_get_the_same_bodies(tmp_path, photos, usual, name):
     """Files with boxes among themselves, and files without: a fit weighs priors against pixels of the crop."""
     joints_px = []

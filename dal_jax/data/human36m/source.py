@@ -168,6 +168,15 @@ class Human36m:
         bodies = SubjectBodies(self.files.body, self.smpl)
         return mosh.annotate(mosh.find(folder, sequence), sequence, bodies, lens, truth_mm, frames)
 
+    def _seen_from(self, sequence: Sequence, frame: int) -> dict[str, Any]:
+        """Return where the camera stood, and the moment that four cameras share; only metadata tell."""
+        extrinsics = self._cameras()[1].get((sequence.subject, sequence.camera))
+        if extrinsics is None:
+            return schema.unknown_camera()
+        metres = extrinsics * [1.0, 1.0, 1.0, 1e-3]
+        moment = f"{sequence.subject} {sequence.stem} {frame}"
+        return schema.unknown_camera() | {"extrinsics_m": metres.astype(np.float32), "moment": moment}
+
     def _example(
         self,
         sequence: Sequence,
@@ -191,6 +200,7 @@ class Human36m:
             "video": sequence.name,
             "frame": np.int32(frame),
             "box_px": box_px.astype(np.float32),
+            **self._seen_from(sequence, frame),
             # hidden ones too have been measured, not guessed
             **schema.keypoint_features("h36m", joints_px, np.full(len(joints_px), schema.SEEN)),
             **schema.point_features(*(values[inside] for values in points)),

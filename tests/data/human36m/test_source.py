@@ -118,6 +118,13 @@ def test_without_mono_positions_the_metadata_places_the_camera(source, prepared,
     builder, _ = prepare(blind, tmp_path / "data", workers=0)
     truth = load_truth(builder, "test").joints_h36m_mm
     assert truth == pytest.approx(load_truth(prepared[0], "test").joints_h36m_mm, abs=FLOAT32_MM)
+    one = builder.as_data_source("test")[0]
+    assert one["moment"].decode() == f"S9 Directions {one['frame']}"
+    _, stood = cameras.read_metadata(root / "metadata.xml")
+    wanted = stood["S9", release_lib.CAMERA] * [1, 1, 1, 1e-3]
+    np.testing.assert_allclose(one["extrinsics_m"], wanted, rtol=1e-6)
+    plain = prepared[0].as_data_source("test")[0]
+    assert plain["moment"] == b"" and np.isnan(plain["extrinsics_m"]).all()
 
 
 def _write_iuv(path, vertices_mm):
