@@ -3,7 +3,6 @@
 The regressor sees single pictures as ever; its predictions start the next round.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
@@ -57,8 +56,7 @@ def register_moments(
 
     found = register.register(template, to_fit, config, objective, starts, report)
     bodies = views.in_world(template, moments, found.parameters, world)
-    fit = jax.tree.map(lambda leaf: np.asarray(leaf)[moment], found)
-    return dataclasses.replace(fit, parameters=views.in_views(bodies, moment, rig.extrinsics_m, people))
+    return views.of_rows(found, moment, views.in_views(bodies, moment, rig.extrinsics_m, people))
 
 
 def _moments(people: Observation, moment: Int[np.ndarray, "n"], extrinsics: Float[np.ndarray, "n 3 4"]) -> Moments:

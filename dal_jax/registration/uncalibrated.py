@@ -84,7 +84,7 @@ def fit_people(
     gathered = views.fewer_points(jax.tree.map(lambda leaf: np.asarray(leaf)[rows], images), seen)
     body, found = _start(template, gathered, alone.parameters, moments, objective)
     person = moments.person if one_shape else None
-    fit, found = _alternate(template, gathered, body, found, person, config, objective, progress)
+    fit, found = _alternate(template, gathered, (body, found), person, config, objective, progress)
     ahead = found.rotation[np.arange(len(rows)), first]  # the first camera's axes are the world's
     bodies = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), fit.parameters)
     unit = 1.0 / bodies.camera_scale
@@ -98,18 +98,14 @@ def fit_people(
         observed=dataclasses.replace(gathered, views=found.views()),
         found=fit,
         bodies=views.in_world(template, moments, fit.parameters, world),
-        seen=dataclasses.replace(
-            jax.tree.map(lambda leaf: np.asarray(leaf)[moment], dataclasses.replace(fit, information=None)),
-            parameters=_in_views(bodies, found, moment, camera),
-        ),
+        seen=views.of_rows(fit, moment, _in_views(bodies, found, moment, camera)),
     )
 
 
 def _alternate(
     template: Template,
     gathered: Observation,
-    body: BodyParameters,
-    found: _Cameras,
+    start: tuple[BodyParameters, _Cameras],
     person: Int[np.ndarray, "moments"] | None,
     config: RegistrationConfig,
     objective: Objective,
@@ -117,7 +113,7 @@ def _alternate(
 ) -> tuple[Fit, _Cameras]:
     """Fit bodies and cameras in turns, with one shape a person where `person` says who they are."""
     config = dataclasses.replace(config, starts="given", steps=STEPS, schedule="constant", information=True)
-    expected, energy, fit = None, np.inf, None
+    (body, found), expected, energy, fit = start, None, np.inf, None
     for turn in range(ROUNDS):
         observed = dataclasses.replace(gathered, views=found.views(), expected=expected)
         fit = register.register(template, observed, config, objective, [body])

@@ -123,10 +123,7 @@ def fit_people(
         observed=to_fit,
         found=found,
         bodies=bodies,
-        seen=dataclasses.replace(
-            jax.tree.map(lambda leaf: np.asarray(leaf)[moment], dataclasses.replace(found, information=None)),
-            parameters=in_views(bodies, moment, extrinsics, people.stacked),
-        ),
+        seen=of_rows(found, moment, in_views(bodies, moment, extrinsics, people.stacked)),
     )
 
 
@@ -272,6 +269,12 @@ def _joints(template: Template, parameters: BodyParameters) -> Float[Array, "24 
 @jax.jit
 def _vertices(template: Template, parameters: BodyParameters) -> Float[Array, "v 3"]:
     return skinning.skin_vertices(template, kinematics.pose_segments(template, parameters))
+
+
+def of_rows(found: Fit, moment: Int[np.ndarray, "people"], seen: BodyParameters) -> Fit:
+    """Return the fits of moments as those of each of the people, as their own camera sees them."""
+    each = jax.tree.map(lambda leaf: np.asarray(leaf)[moment], dataclasses.replace(found, information=None))
+    return dataclasses.replace(each, parameters=seen)
 
 
 def in_views(
