@@ -134,7 +134,7 @@ def train(
         means = {name: float(total) / (stop - done) for name, total in jax.device_get(totals).items()}
         done = stop
         figures = means | {f"held_out_{name}": float(value) for name, value in figures.items()}
-        struct.refuse_not_finite(f"lifter, step {done}", figures, state.lifter)
+        struct.refuse_not_finite(f"lifter, step {done}", figures, state)
         if on_stop is not None:
             on_stop(state, figures)
     return state

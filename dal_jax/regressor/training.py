@@ -247,7 +247,8 @@ def train_epoch(
     if began + len(taken) == len(order):
         state = dataclasses.replace(state, epoch_step=jnp.zeros_like(state.epoch_step))
     means = _means(collected)
-    struct.refuse_not_finite(f"regressor, step {int(state.step)}", means, state.learned.variables)
+    kept = {"weights": state.trained, "average": state.average, "optimizer": state.optimizer}
+    struct.refuse_not_finite(f"regressor, step {int(state.step)}", means, kept)
     seconds = time.monotonic() - started
     shown = batches.images_shown(weight, config.batch, began, began + len(taken))
     return state, means | {"images_per_second": shown / seconds, "input_wait_share": waited_s / seconds}

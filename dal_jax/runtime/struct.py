@@ -45,13 +45,16 @@ def dataclass(cls: type[T]) -> type[T]:
     return frozen
 
 
-def refuse_not_finite(where: str, figures: Mapping[str, float], weights: Any) -> None:
-    """Refuse to go on with losses or weights that are not finite, before they are saved.
+def refuse_not_finite(where: str, figures: Mapping[str, float], state: Any) -> None:
+    """Refuse to go on with losses, weights or moments that are not finite, or whose squares are not; before a save.
+
+    A single step at an absurd rate leaves finite weights from which no rate goes on; a gradient that is not finite
+    stays in Adam's moments.
 
     Args:
       where: what was done and up to which step; the line begins with it.
       figures: numbers to log, by name.
-      weights: a pytree of arrays.
+      state: a pytree of arrays; whole numbers pass.
 
     Raises:
       errors.DivergedError: names the first figure, or the first array, that is not finite.
@@ -59,13 +62,13 @@ def refuse_not_finite(where: str, figures: Mapping[str, float], weights: Any) ->
     for name, figure in figures.items():
         if not math.isfinite(figure):
             raise DivergedError(f"{where}: {name} is {figure}")
-    for path, leaf in jax.tree_util.tree_leaves_with_path(weights):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         values = np.asarray(leaf)
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            name = jax.tree_util.keystr(path, simple=True, separator=".")
-            raise DivergedError(
-                f"{where}: {np.sum(~np.isfinite(values))} of {values.size} weights {name} are not finite"
-            )
+        if values.dtype.kind == "f":
+            wrong = np.sum(~(np.abs(values) <= np.sqrt(np.finfo(values.dtype).max)))
+            if wrong:
+                name = jax.tree_util.keystr(path, simple=True, separator=".")
+                raise DivergedError(f"{where}: {wrong} of {values.size} numbers of {name} are not finite, or nearly so")
 
 
 def filled_up(tree: T) -> T:

@@ -171,6 +171,22 @@ def test_the_published_method_is_a_preset_and_lifts_without_deviations(poses, tm
         np.testing.assert_array_equal(lifted["joints"][..., :2], lifted["points"])
 
 
+def test_a_wild_rate_ends_in_a_line_and_the_former_rate_goes_on(poses, tmp_path):
+    """To the bits of a training that nobody disturbed."""
+    workdir = tmp_path / "run"
+    _train(workdir, poses, PRESETS["kudo"], steps=5)
+    wild = ("--config.preset=kudo", "--config.learning_rate=1e30", "--steps=10", "--seed=3", *_TINY)
+    done = _run("train_lifting", f"--poses={poses}", f"--workdir={workdir}", *wild)
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert line.startswith("error: lifter, step 10: ") and line.endswith("a lower learning rate goes on from it")
+    assert Checkpoints(workdir / "checkpoints").latest_step() == 5
+    _train(workdir, poses, PRESETS["kudo"], steps=10)
+    _train(tmp_path / "undisturbed", poses, PRESETS["kudo"], steps=10)
+    (_, mended), (_, undisturbed) = (folder.load(tmp_path / name) for name in ("run", "undisturbed"))
+    jax.tree.map(np.testing.assert_array_equal, mended, undisturbed)
+
+
 @pytest.mark.parametrize(
     ("name", "flags", "message"),
     [
