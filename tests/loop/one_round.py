@@ -1,9 +1,13 @@
-"""A configuration that runs one round in seconds: few small programs; one set of shapes for all tests."""
+"""One round in seconds, with JAX's NaN checks: few small programs; one set of shapes for all tests."""
 
 import dataclasses
+import pathlib
+
+import jax
 
 from dal_jax.config import Config, demo
 from dal_jax.lifting.config import kudo
+from dal_jax.loop import run as run_lib
 
 SIZE = 32
 
@@ -19,3 +23,9 @@ def config(name: str, source: str = "") -> Config:
     config.first.registration.steps, config.first.registration.batch = 3, 24
     config.first.registration.optimizer, config.first.registration.learning_rate = "adam", 0.03
     return config
+
+
+def run(config: Config, folder: pathlib.Path) -> run_lib.Result:
+    """Run in `folder`/run on the data in `folder`/data; a NaN that a compiled program returns is an error."""
+    with jax.debug_nans(True):
+        return run_lib.deform_and_learn(config, folder / "run", folder / "data")

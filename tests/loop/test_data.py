@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dal_jax.loop import judge, run
+from dal_jax.loop import judge
 from tests.data.sources import made_folders
 from tests.loop import one_round
 
@@ -25,7 +25,7 @@ def made(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(made_folders.MAKERS))
 def test_a_round_runs_on_every_data_set(made, name, tmp_path):
-    result = run.deform_and_learn(one_round.config(name, made(name)), tmp_path / "run", tmp_path / "data")
+    result = one_round.run(one_round.config(name, made(name)), tmp_path)
     (entry,) = json.loads((tmp_path / "run" / "history.json").read_text())
     assert all(entry[field] is None for field in judge.FIELDS) and entry["seconds"] > 0
     assert result.report.is_file()
