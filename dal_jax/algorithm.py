@@ -35,7 +35,6 @@ from dal_jax.online_fitting import OnlineFitter
 from dal_jax.registration import register
 from dal_jax.registration.energy import Objective
 from dal_jax.registration.priors import PosePrior
-from dal_jax.registration.register import Fit
 from dal_jax.regressor import held_out, model, training as regressor_training
 from dal_jax.regressor.training import TrainingSet, TrainState
 from dal_jax.runtime import mesh, preemption, progress, struct
@@ -119,15 +118,17 @@ def run_rounds(
         preemption.leave()
 
     while position.round <= run.config.rounds:
-        if position.phase == "judge":
-            entry = {"round": position.round} | judge(position.round, state) | {"seconds": seconds()}
-            position = dataclasses.replace(position, history=(*position.history, entry))
-            began = time.monotonic()
-        else:
-            try:
+        try:
+            if position.phase == "judge":
+                scores = judge(position.round, state)
+                struct.refuse_not_finite("scores", {name: one for name, one in scores.items() if one is not None}, {})
+                entry = {"round": position.round} | scores | {"seconds": seconds()}
+                position = dataclasses.replace(position, history=(*position.history, entry))
+                began = time.monotonic()
+            else:
                 state, position = phases[position.phase](run, state, position, save, log)
-            except DivergedError as error:
-                raise DivergedError(f"round {position.round}, {position.phase}: {error}") from None
+        except DivergedError as error:
+            raise DivergedError(f"round {position.round}, {position.phase}: {error}") from None
         position = _after_phase(position)
         save(state, position)
     return state, position
@@ -220,7 +221,7 @@ def deform(run: Run, state: LoopState, position: RunState, save: Save, log: Log)
             fit = register_moments(run.template, observed, run.people.rig, plan.registration, objective, given, report)
         else:
             fit = register.register(run.template, observed, plan.registration, objective, given, report)
-    _refuse_diverged(run, fit)
+    _refuse_diverged(run, "registration", (fit.parameters, fit.energy))
     weight = sample_weights.weigh(config.sample_weight, run.template, observed, fit.parameters, objective)
     log(position, {
         "registration_energy_median": float(np.median(fit.energy)),
@@ -232,13 +233,13 @@ def deform(run: Run, state: LoopState, position: RunState, save: Save, log: Log)
     return dataclasses.replace(state, **made), position
 
 
-def _refuse_diverged(run: Run, fit: Fit) -> None:
-    finite = np.isfinite(fit.energy)
-    for leaf in jax.tree.leaves(fit.parameters):
+def _refuse_diverged(run: Run, what: str, bodies: Any) -> None:
+    finite = np.ones(len(run.people.names), bool)
+    for leaf in jax.tree.leaves(bodies):
         finite &= np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1)
     if not finite.all():
         names = reprlib.repr([str(run.people.names[row]) for row in np.flatnonzero(~finite).tolist()])
-        raise DivergedError(f"registration of {names}: {np.sum(~finite)} of {len(finite)} fits are not finite")
+        raise DivergedError(f"{what} of {names}: {np.sum(~finite)} of {len(finite)} bodies are not finite")
 
 
 def learn(run: Run, state: LoopState, position: RunState, save: Save, log: Log) -> tuple[LoopState, RunState]:
@@ -277,6 +278,7 @@ def learn(run: Run, state: LoopState, position: RunState, save: Save, log: Log) 
         if int(regressor.epoch_step) == 0:
             position = dataclasses.replace(position, epoch=position.epoch + 1)
             regressor, judged = held_out.judge_epoch(config, regressor, people, unseen)
+            struct.refuse_not_finite(f"regressor, epoch {position.epoch}", judged, {})
             metrics |= judged
         log(position, metrics)
         if held_out.is_over(regressor.best, config.patience):
@@ -284,6 +286,7 @@ def learn(run: Run, state: LoopState, position: RunState, save: Save, log: Log) 
         save(dataclasses.replace(state, regressor=regressor), position)
     regressor = regressor_training.finish_round(regressor)
     predictions = model.predict(config, regressor.learned, run.people.images)
+    _refuse_diverged(run, "prediction", predictions)
     return dataclasses.replace(state, regressor=regressor, predictions=predictions), position
 
 

@@ -14,6 +14,7 @@ from dal_jax.data.people import People
 from dal_jax.loop.folder import RunFolder
 from dal_jax.regressor import model
 from dal_jax.runtime import metric_log
+from dal_jax.runtime.errors import DivergedError
 from tests.regressor import people
 
 pytestmark = pytest.mark.slow
@@ -132,3 +133,16 @@ def test_the_held_out_are_the_same_in_every_round_and_for_any_number_of_epochs(s
     config = dataclasses.replace(setting.config, regressor=dataclasses.replace(setting.config.regressor, epochs=50))
     longer = dataclasses.replace(setting, config=config)
     np.testing.assert_array_equal(algorithm.held_out_people(longer), chosen)
+
+
+def test_scores_and_bodies_that_are_not_finite_are_refused_by_name(setting, fresh):
+    def keep(*_):
+        raise AssertionError("nothing may be saved")
+
+    scores = {"lifting_test_mpjpe_mm": None, "regressor_test_mpjpe_mm": float("nan")}
+    with pytest.raises(DivergedError, match="^round 2, judge: scores: regressor_test_mpjpe_mm is nan$"):
+        algorithm.run_rounds(setting, fresh, RunState(2, "judge"), keep, keep, lambda *_: scores)
+    bodies = people.random_bodies(COUNT, seed=0)
+    bodies.pose[[3, 7], 1] = np.inf
+    with pytest.raises(DivergedError, match=r"^prediction of \['3', '7'\]: 2 of 12 bodies are not finite$"):
+        algorithm._refuse_diverged(setting, "prediction", bodies)
