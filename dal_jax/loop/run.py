@@ -100,8 +100,7 @@ def _resuming(position: RunState, rounds: int) -> str:
     if position.round > rounds:
         return f"all {rounds} rounds are done: only the report is written again"
     epochs = f", epoch {position.epoch}" if position.phase == "learn" else ""
-    line = f"resuming round {position.round}, {position.phase}{epochs}"
-    return "" if dataclasses.replace(position, seconds=0.0) == RunState() else line
+    return "" if position == RunState() else f"resuming round {position.round}, {position.phase}{epochs}"
 
 
 def load(config: Config, data_dir: PathLike) -> tuple[People, People]:

@@ -10,7 +10,7 @@ from dal_jax.loop import run
     ("position", "line"),
     [
         (RunState(), ""),
-        (RunState(seconds=3.0), ""),
+        (RunState(seconds=3.0), "resuming round 1, lift"),
         (RunState(2, "learn", epoch=3), "resuming round 2, learn, epoch 3"),
         (RunState(2, "deform", epoch=9), "resuming round 2, deform"),
         (RunState(3, "deform"), "all 2 rounds are done: only the report is written again"),
