@@ -13,6 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from dal_jax.body import cameras
 from dal_jax.data import columns as columns_lib
 from dal_jax.data.schema import DatasetBuilder
+from dal_jax.observations import photographs
 from dal_jax.observations.observation import Observation
 from dal_jax.runtime import struct
 from dal_jax.runtime.errors import InputError, damage_named
@@ -169,8 +170,13 @@ class LazyImages(Sequence):
 
 
 def decode(encoded: bytes, size: int | None = None) -> UInt8[np.ndarray, "h w 3"]:
-    """Return the pixels of an encoded picture, RGB, made smaller where they are more than `size` x `size`."""
-    with PIL.Image.open(io.BytesIO(encoded)) as picture:
+    """Return the pixels of an encoded picture, RGB, made smaller where they are more than `size` x `size`.
+
+    It may come with a data set that somebody has sent: formats and sizes are those of photographs.
+    """
+    with PIL.Image.open(io.BytesIO(encoded), formats=photographs.FORMATS) as picture:
+        if picture.width * picture.height > 1e6 * photographs.most_megapixels():
+            raise ValueError(f"a picture of {picture.width}x{picture.height} px")
         colour = picture.convert("RGB")
         if size is not None and max(colour.size) > size:
             colour = colour.resize((size, size), PIL.Image.Resampling.BICUBIC, reducing_gap=3.0)

@@ -25,6 +25,9 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".webp", ".bmp")
 _LARGEST_CROP_PX = 30_000  # a crop is cut before it is resized; beyond this the box is a mistake
 _JPEG_QUALITY = 95
 
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+"""By Pillow's names: of its others some start programs."""
+
 
 def read_picture(path: str | pathlib.Path, size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "h w 3"]:
     """Return a photograph as RGB, turned upright as its EXIF says; grey pictures get three equal channels.
@@ -98,7 +101,7 @@ def opened(path: str | pathlib.Path | io.BytesIO) -> Iterator[PIL.Image.Image]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, of damaged EXIF and of sizes that are refused here
             file = contextlib.nullcontext(path) if isinstance(path, io.BytesIO) else door.opened(path)
-            with file as stream, PIL.Image.open(stream, formats=_FORMATS) as picture:
+            with file as stream, PIL.Image.open(stream, formats=FORMATS) as picture:
                 width, height = picture.size
                 if width * height > 1e6 * most_megapixels():
                     raise ValueError(
@@ -106,7 +109,7 @@ def opened(path: str | pathlib.Path | io.BytesIO) -> Iterator[PIL.Image.Image]:
                     )
                 yield picture
     except PIL.UnidentifiedImageError as error:
-        raise InputError(f"{name}: cannot be read as a picture: is none of {', '.join(_FORMATS)}") from error
+        raise InputError(f"{name}: cannot be read as a picture: is none of {', '.join(FORMATS)}") from error
     except _UNREADABLE as error:
         system = error.strerror if isinstance(error, OSError) else None
         text = "no such file" if isinstance(error, FileNotFoundError) else system or str(error) or type(error).__name__
@@ -129,7 +132,6 @@ def of_stem(folder: pathlib.Path, stem: str) -> pathlib.Path:
 _FILM_DIAGONAL_MM, _LONGEST_MM = float(np.hypot(36.0, 24.0)), 5000
 _ORIENTATION, _QUARTER_TURNS = 0x0112, (5, 6, 7, 8)  # EXIF
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 _MOST_MEGAPIXELS = 50.0  # fifteen bytes a pixel, until it is upright and in RGB, are three quarters of a gigabyte
 _UNREADABLE = (*door.UNREADABLE, PIL.Image.DecompressionBombError)
 

@@ -1,6 +1,7 @@
 """A prepared data set's life on disk: counted, killed and gone on with, the same bytes by any number of processes."""
 
 import dataclasses
+import io
 import mmap
 import pathlib
 import shutil
@@ -12,6 +13,7 @@ import time
 
 import jax
 import numpy as np
+import PIL.Image
 import pytest
 
 from dal_jax.data import people, preparing, schema
@@ -111,6 +113,17 @@ def test_a_column_that_is_cut_off_is_named(prepared, tmp_path):
     column.write_bytes(column.read_bytes()[:-1])
     with pytest.raises(InputError, match="damaged data set"):
         people.load_people(load("sticks", "", tmp_path / "data")[0], "train")
+
+
+@pytest.mark.parametrize(
+    ("kind", "width", "message"), [("GIF", 8, "cannot identify"), ("EPS", 8, "cannot identify"), ("PNG", 51_000, "px")]
+)
+def test_pictures_inside_are_of_the_formats_and_sizes_of_photographs(kind, width, message):
+    """An EPS would start Ghostscript."""
+    stream = io.BytesIO()
+    PIL.Image.new("L", (width, 1000 if width > 8 else 8)).save(stream, kind)
+    with pytest.raises(InputError, match=rf"^place: damaged data set \(\w+: .*{message}"):
+        people.LazyImages(lambda _: stream.getvalue(), 1, place="place")[0]
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
