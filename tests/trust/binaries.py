@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -37,19 +38,20 @@ def _harm(name: str, arguments: list[str]) -> str:
     return "" if fine else f"{name} {arguments}: exit code {result.returncode}: {result.stderr[-300:]}"
 
 
-def on_damaged_files(count: int, draw: Callable[[str, int, bytes], bytes], keep: Callable) -> Summary:
+def on_damaged_files(count: int, seconds: float, draw: Callable[[str, int, bytes], bytes], keep: Callable) -> Summary:
     """Give what readers refuse to binaries; what they read takes a binary its time.
 
+    seconds: after which no further input is begun.
     draw, keep: `tests.trust.fuzz.draw` and what keeps an input (this module is imported by that program).
     """
     with tempfile.TemporaryDirectory() as folder:
-        return _on_damaged_files(count, pathlib.Path(folder), draw, keep)
+        return _on_damaged_files(count, time.monotonic() + seconds, pathlib.Path(folder), draw, keep)
 
 
-def _on_damaged_files(count: int, root: pathlib.Path, draw: Callable, keep: Callable) -> Summary:
+def _on_damaged_files(count: int, until: float, root: pathlib.Path, draw: Callable, keep: Callable) -> Summary:
     every = {name: one for name, one in readers().items() if one.flags}
     names, harms, done, number = sorted(every), [], collections.Counter(), 0
-    while sum(done.values()) < count:
+    while sum(done.values()) < count and time.monotonic() < until:
         name = names[number % len(names)]
         (root / name).mkdir(exist_ok=True)
         path = every[name].write(root / name)

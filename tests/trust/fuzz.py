@@ -35,7 +35,9 @@ _INPUTS = flags.DEFINE_integer("inputs", 1000, "Damaged files in all.", lower_bo
 _BINARIES = flags.DEFINE_integer("binaries", 0, "Damaged files for binaries, which take seconds each.", lower_bound=0)
 _FLAGS = flags.DEFINE_integer("flags", 0, "Odd values for flags of binaries.", lower_bound=0)
 _CASES = flags.DEFINE_string("cases", None, "Folder of hand-made files, each for the binary that reads it.")
-_SECONDS = flags.DEFINE_float("seconds", 1e9, "Begin no further batch after this time.")
+_SECONDS = flags.DEFINE_float(
+    "seconds", 1e9, "Begin no further batch of files, and no further binary, after this time."
+)
 _FOUND = flags.DEFINE_string("found", "fuzz_found", "Folder for files that did harm.")
 _OUT = flags.DEFINE_string("out", None, "Write the summary there, as JSON, beside what other runs have written.")
 _READER = flags.DEFINE_string("reader", None, "Of one input.")
@@ -293,7 +295,7 @@ def main(_: list[str]) -> None:
     if _INPUTS.value:
         found["readers"] = run(_NUMBER.value, _INPUTS.value, _SECONDS.value)
     if _BINARIES.value:
-        found["binaries"] = _kept("binaries", binaries.on_damaged_files(_BINARIES.value, draw, keep))
+        found["binaries"] = _kept("binaries", binaries.on_damaged_files(_BINARIES.value, _SECONDS.value, draw, keep))
     if _FLAGS.value:
         found["flags"] = _kept("flags", binaries.with_odd_flags(_FLAGS.value))
     if _CASES.value:
