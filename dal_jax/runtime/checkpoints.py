@@ -11,6 +11,7 @@ are stored as one array of bytes.
 
 import contextlib
 import json
+import logging
 import os
 import pathlib
 import re
@@ -317,6 +318,9 @@ def _sums(path: pathlib.Path) -> dict[str, int]:
 
 @contextlib.contextmanager
 def _full_disk_named(directory: pathlib.Path) -> Iterator[None]:
+    log = logging.getLogger("absl")  # Orbax logs errors with their tracebacks before it raises them
+    level = log.level
+    log.setLevel(logging.CRITICAL)
     try:
         yield
     except Exception as error:  # TensorStore has the system's words in its own errors
@@ -325,3 +329,5 @@ def _full_disk_named(directory: pathlib.Path) -> Iterator[None]:
             raise
         line = "free some space, and the same command goes on from the checkpoint before"
         raise InputError(f"{directory}: {said}: {line}") from error
+    finally:
+        log.setLevel(level)

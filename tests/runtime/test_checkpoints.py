@@ -265,6 +265,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_step_before(tmp_path):
     """The system's limit on a file's size stands for the disk: what is written to it fails alike."""
     command = [sys.executable, "-c", _FULL, str(tmp_path / "steps")]
     done = subprocess.run(command, cwd=pathlib.Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    assert "Traceback" not in done.stderr, "Orbax logs what it raises"
     first, second = done.stdout.splitlines()
     assert first.startswith(f"{tmp_path}/steps: File too large: free some space, and the same command goes on")
     assert second == f"{tmp_path}/steps/../out File too large" and os.listdir(tmp_path) == ["steps"]
