@@ -234,7 +234,7 @@ def _train(path: pathlib.Path, poses: Poses2D, config: Config, seed: int, checkp
     state = training.initial_state(config, initial_key)
     if last is not None:
         fresh = state
-        state, _, last = checkpoints.resume(lambda _: fresh)
+        state, _, last = checkpoints.resume(lambda _: fresh, remedy="; no other is left, --overwrite starts anew")
         print(f"resuming at step {int(state.step)} of {config.steps}", flush=True)
     saved_at = time.monotonic()
     with (

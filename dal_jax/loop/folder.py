@@ -57,6 +57,7 @@ class RunFolder:
             state, notes, step = self._checkpoints.resume(
                 lambda step: dataclasses.replace(others, objective=saved_objective(self._checkpoints, step, scales)),
                 complete=with_people,
+                remedy="; no other is left, --overwrite starts anew",
             )
             self._saved = jax.tree.leaves(_parts(state)[0])
             self._people.forget_after(notes.pop(PEOPLE))

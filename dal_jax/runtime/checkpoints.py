@@ -121,6 +121,7 @@ class Checkpoints:
         example: Callable[[int], PyTree],
         partial: bool = False,
         complete: Callable[[PyTree, dict[str, Any]], PyTree] = lambda state, _: state,
+        remedy: str = "",
     ) -> tuple[PyTree, dict[str, Any], int]:
         """Read the last step that is whole; a line says which later ones are damaged. There must be a step.
 
@@ -128,6 +129,7 @@ class Checkpoints:
           example: as `restore` takes it, of a step.
           partial: as `restore`.
           complete: adds to a state what its metadata say lies elsewhere; damage there is damage of the step.
+          remedy: ends the line where no step is whole.
 
         Returns:
           The state, the metadata and the number of the step. Saving goes on after that step.
@@ -142,7 +144,7 @@ class Checkpoints:
                 return complete(state, metadata), metadata, step
             except DamagedError as error:
                 if step == steps[0]:
-                    raise
+                    raise DamagedError(f"{error}{remedy}") from error
                 before = steps[steps.index(step) - 1]
                 print(f"warning: {error}; going on from {self._directory / str(before)}", flush=True)
                 self._damaged.add(step)

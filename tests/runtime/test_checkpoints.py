@@ -238,8 +238,8 @@ def test_a_step_without_its_checksums_was_not_finished(tmp_path):
 def test_without_a_whole_step_the_damage_is_named(tmp_path):
     Checkpoints(tmp_path).save(1, {"x": np.arange(9)})
     (tmp_path / "1" / "_CHECKPOINT_METADATA").unlink()
-    with pytest.raises(InputError, match="1: damaged checkpoint ._CHECKPOINT_METADATA is not what"):
-        Checkpoints(tmp_path).resume(lambda _: {"x": np.zeros(9, int)})
+    with pytest.raises(InputError, match="1: damaged checkpoint ._CHECKPOINT_METADATA is not .*; begin anew$"):
+        Checkpoints(tmp_path).resume(lambda _: {"x": np.zeros(9, int)}, remedy="; begin anew")
 
 
 _FULL = """

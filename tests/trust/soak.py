@@ -226,7 +226,7 @@ class Soak:
         if not line:
             shutil.rmtree(self.whole, ignore_errors=True)
             self.ended += 1
-        elif self.whole.exists():
+        elif self.whole.exists() and "--overwrite" in line:  # what to do
             os.replace(self.whole, folder)
             self.refused.append(line.replace(str(self.root), "WORKDIR"))
         else:
