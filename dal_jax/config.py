@@ -1,5 +1,7 @@
 """Whole runs by name: `paper` (faithful numbers), `demo` (minutes on a laptop), `best` (ours).
 
+`paper_small` and `best_small` are `paper` and `best` at the demo's size, each with as many training steps.
+
 A recipe says what it costs and what to expect; the figures are in the README with the commands that made them.
 """
 
@@ -48,13 +50,17 @@ def _float(weight: float | None) -> float | None:
 class Config:
     """A run of deform-and-learn; one group a stage, defined beside the code that reads it."""
 
-    preset: str = "demo"  # demo, paper or best
+    preset: str = "demo"  # demo, paper, best, paper_small or best_small
     seed: int = 0  # of every random number of the run
     data: str = "synthetic"  # synthetic (embedded people), or a data set made from files: docs/NAME.md
     source: str = ""  # a data set made from files: their folder; empty: what prepare_data has made of it
-    synthetic: str = "demo"  # configuration of the embedded people: tiny, demo, views, full
+    synthetic: str = "demo"  # configuration of the embedded people: tiny, small, demo, views, full
+    route: Literal["default", "annotator", "mosh", "densepose"] = (
+        "default"  # data=synthetic: who annotates surface points
+    )
     motions: str = ""  # data=synthetic: folder of AMASS's .npz, to do what is recorded there; docs/poses.md
     chart: str = ""  # DensePose's UV_Processed.mat, for annotation in it; without it the body's own chart
+    scored: Literal["test", "validation"] = "test"  # validation: subject S8 is scored and not trained on, for choices
     camera: Literal["weak", "perspective"] = "weak"  # perspective: where the data know it (paper: weak)
     body: str = ""  # body file, SMPL model or rigged glTF human (docs/smpl.md); empty: the free body
     rounds: int = 3  # the paper iterates "several times"
@@ -102,7 +108,7 @@ class Config:
 
 
 def preset(name: str) -> Config:
-    """Return a whole configuration: `demo`, `paper` or `best`.
+    """Return a whole configuration, of PRESETS.
 
     Raises:
       errors.InputError: another name.
@@ -173,4 +179,27 @@ def best() -> Config:
     )
 
 
-PRESETS = {"demo": demo, "paper": paper, "best": best}
+def paper_small() -> Config:
+    """`paper` in all but size: the demo's people and network, three epochs, a cGAN of 10,000 steps, random weights.
+
+    People of a chunk do not know of each other, so that registration takes more than the paper's 10 at once.
+    """
+    config = paper()
+    config.preset, config.synthetic = "paper_small", "demo"
+    config.first.registration.batch = config.later.registration.batch = 256
+    config.lifting.steps = 10_000
+    config.regressor = dataclasses.replace(config.regressor, width=16, image_size=64, epochs=3)
+    return config
+
+
+def best_small() -> Config:
+    """`best` at the size of `paper_small`: as many people, training images and rounds, the same network.
+
+    The regressor is the demo's, which says why it does not augment: epochs are few.
+    """
+    return dataclasses.replace(
+        best(), preset="best_small", synthetic="demo", lifting=lifting_config.demo(), regressor=model.demo()
+    )
+
+
+PRESETS = {"demo": demo, "paper": paper, "best": best, "paper_small": paper_small, "best_small": best_small}

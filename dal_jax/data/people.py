@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 import PIL.Image
 from jaxtyping import Float, Int, UInt8
@@ -61,6 +62,17 @@ class People:
     intrinsics_px: Float[np.ndarray, "people 4"]
     truth: Truth | None = None
     rig: Rig | None = None
+
+    def take(self, rows: Int[np.ndarray, "rows"]) -> "People":
+        """Return some of the people, in that order, observed and true values in memory."""
+
+        def of(tree: Any) -> Any:
+            return jax.tree.map(lambda leaf: np.asarray(leaf)[rows], tree)
+
+        images = self.images
+        images = images.take(rows) if isinstance(images, LazyImages) else np.asarray(images)[rows]
+        names = np.asarray(self.names)[rows]
+        return People(of(self.observations), images, names, self.intrinsics_px[rows], of(self.truth), of(self.rig))
 
 
 def load_people(
@@ -167,6 +179,10 @@ class LazyImages(Sequence):
             with _damage_named(self._place):
                 return decode(self._read(int(index)), self._size)
         return np.stack([self[int(row)] for row in np.arange(self._count)[index]])
+
+    def take(self, rows: Int[np.ndarray, "rows"]) -> "LazyImages":
+        """Return some of the pictures, in that order, still encoded."""
+        return LazyImages(lambda row: self._read(int(rows[row])), len(rows), self._size, self._place)
 
 
 def decode(encoded: bytes, size: int | None = None) -> UInt8[np.ndarray, "h w 3"]:

@@ -5,6 +5,8 @@ import dataclasses
 import pathlib
 from typing import Any
 
+import numpy as np
+
 from dal_jax import algorithm
 from dal_jax.algorithm import Run, RunState
 from dal_jax.body.formats.load import FREE_BODY, load_body
@@ -112,6 +114,8 @@ def load(config: Config, data_dir: PathLike) -> tuple[People, People]:
       config: of the run.
       data_dir: where data sets are kept once they are rendered or prepared.
 
+    With `config.scored=validation` the test people are not read: those of one training subject stand for them.
+
     Raises:
       errors.InputError: the data do not exist or do not fit the configuration.
     """
@@ -124,7 +128,16 @@ def load(config: Config, data_dir: PathLike) -> tuple[People, People]:
     people = load_people(builder, train, with_vertices=False, **asked)
     if config.several_views and people.rig is None:
         raise InputError(f"config.several_views: {builder.data_dir} has no moment that several known cameras see")
-    return people, load_people(builder, test, **asked)
+    if config.scored == "test":
+        return people, load_people(builder, test, **asked)
+    held_out = np.array([str(name).startswith(f"{_VALIDATION_SUBJECT}_") for name in people.names])
+    if held_out.all() or not held_out.any():
+        wanted = f"{_VALIDATION_SUBJECT} and of others"
+        raise InputError(f"config.scored is 'validation': the people of '{config.data}' are not of {wanted}")
+    return people.take(np.flatnonzero(~held_out)), people.take(np.flatnonzero(held_out))
+
+
+_VALIDATION_SUBJECT = "S8"  # a training subject by Human3.6M's protocol 1
 
 
 def _opened(config: Config, data_dir: PathLike) -> tuple[DatasetBuilder, str, str]:
@@ -137,6 +150,7 @@ def _opened(config: Config, data_dir: PathLike) -> tuple[DatasetBuilder, str, st
     if config.body:
         raise InputError("config.body: the embedded people are annotated on the free body; leave it empty")
     recipe = named(config.synthetic)
+    recipe = recipe if config.route == "default" else recipe.annotated_by(config.route)
     recipe = recipe.of_recordings(config.motions) if config.motions else recipe
     builder = prepare(recipe, data_dir)
     size = recipe.image_size

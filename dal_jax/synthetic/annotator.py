@@ -63,6 +63,10 @@ class Recipe:
         """Return the same recipe, under another name, of people who do what is recorded in a folder."""
         return dataclasses.replace(self, name=f"{self.name}_recorded", motions=folder)
 
+    def annotated_by(self, route: str) -> "Recipe":
+        """Return the same people and pictures, under another name, with surface points by another of ROUTES."""
+        return self if route == self.route else dataclasses.replace(self, name=f"{self.name}_{route}", route=route)
+
     def digest(self) -> str:
         """Return a short name of everything the data depends on: the recipe, the bodies, the version of the code."""
         values = dataclasses.asdict(self)
@@ -85,12 +89,14 @@ RECIPES = {
     for recipe in (
         Recipe("tiny", train_count=24, test_count=12, image_size=64, true_vertices="all", occluder_rate=0.25),
         Recipe("demo", 12_000, 1_000, image_size=64, route="mosh", heading_spread_deg=90.0, clutter=0.4),
+        Recipe("small", 2_000, 500, image_size=64, route="mosh", heading_spread_deg=90.0, clutter=0.4),
         Recipe("views", 4_000, 1_000, image_size=64, route="mosh", clutter=0.4, views=4),
         Recipe("full", train_count=100_000, test_count=10_000, image_size=224),
     )
 }
-"""tiny: tests. demo: what a small network learns in minutes. views: moments that four cameras see. full: the paper's
-number of images, any heading."""
+"""tiny: tests. demo: what a small network learns in minutes; small: its first people. views: moments that four cameras
+see. full: the paper's number of images, any heading.
+"""
 
 
 # --- Annotation by a human ---

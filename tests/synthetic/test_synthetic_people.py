@@ -13,9 +13,11 @@ import PIL.Image
 import pytest
 
 from dal_jax.body.formats import load
+from dal_jax.config import demo
 from dal_jax.data import columns, people as people_lib, schema, visible_points
 from dal_jax.data.people import LazyImages
 from dal_jax.data.visible_points import Points
+from dal_jax.loop import run
 from dal_jax.observations import observation
 from dal_jax.runtime.errors import InputError
 from dal_jax.synthetic import annotator, people as synthetic_people, shapes
@@ -250,6 +252,33 @@ def test_images_beyond_the_budget_are_decoded_when_asked_for(tiny, monkeypatch):
     assert np.array_equal(lazy[3], whole[3])
     assert np.array_equal(lazy[np.array([5, 2, 23])], whole[[5, 2, 23]])
     assert np.array_equal(lazy[20:], whole[20:])
+    rows = np.array([5, 2, 23])
+    assert np.array_equal(lazy.take(rows)[1:], whole[[2, 23]])
+
+
+def test_choices_are_scored_on_a_subject_that_is_not_trained_on(tiny):
+    config = demo()
+    config.synthetic, config.scored, config.camera = "tiny", "validation", "weak"
+    folder = pathlib.Path(tiny.data_dir).parents[2]
+    train, scored = run.load(config, folder)
+    assert {name.split("_")[0] for name in scored.names} == {"S8"}
+    assert {name.split("_")[0] for name in train.names} == set(TRAIN_SUBJECTS) - {"S8"}
+    whole = people_lib.load_people(tiny, "train", with_truth=True)
+    for part in (train, scored):
+        rows = [list(whole.names).index(name) for name in part.names]
+        assert np.array_equal(part.images, whole.images[rows])
+        assert np.array_equal(part.observations.point_position, whole.observations.point_position[rows])
+        assert np.array_equal(part.truth.joints_h36m_mm, whole.truth.joints_h36m_mm[rows])
+    assert len(train.names) + len(scored.names) == 24
+
+
+def test_people_annotated_by_another_route_are_the_same_people():
+    degraded = TINY.annotated_by("densepose")
+    assert TINY.annotated_by("annotator") is TINY and degraded.name == "tiny_densepose"
+    one, other = (synthetic_people.make_person(recipe, "train", 3) for recipe in (TINY, degraded))
+    same = {name for name in one if np.array_equal(one[name], other[name])}
+    assert {"image", "keypoints_px", "truth_joints_mm"} <= same
+    assert "point_px" not in same
 
 
 def _contents(folder):
