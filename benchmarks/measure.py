@@ -11,6 +11,7 @@ import platform
 import re
 import resource
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -130,6 +131,16 @@ def machine(devices: Sequence[Any]) -> dict[str, object]:
         "jax": jax.__version__,
         "python": platform.python_version(),
     }
+
+
+def commit() -> str | None:
+    """Return the checkout's commit, `-dirty` where a file differs from it; None outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        found = subprocess.run(command, cwd=pathlib.Path(__file__).parent, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return found.stdout.strip() or None
 
 
 def peak_rss_bytes() -> int:

@@ -55,9 +55,7 @@ class Config:
     data: str = "synthetic"  # synthetic (embedded people), or a data set made from files: docs/NAME.md
     source: str = ""  # a data set made from files: their folder; empty: what prepare_data has made of it
     synthetic: str = "demo"  # configuration of the embedded people: tiny, small, demo, views, full
-    route: Literal["default", "annotator", "mosh", "densepose"] = (
-        "default"  # data=synthetic: who annotates surface points
-    )
+    route: Literal["default", "annotator", "mosh", "densepose"] = "default"  # data=synthetic: who annotates
     motions: str = ""  # data=synthetic: folder of AMASS's .npz, to do what is recorded there; docs/poses.md
     chart: str = ""  # DensePose's UV_Processed.mat, for annotation in it; without it the body's own chart
     scored: Literal["test", "validation"] = "test"  # validation: subject S8 is scored and not trained on, for choices

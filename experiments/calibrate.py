@@ -34,7 +34,7 @@ from dal_jax.uncertainty import modes, noise as noise_lib, posterior, sandwich
 from dal_jax.uncertainty.posterior import Posterior, SizePrior
 
 _DATA_DIR = flags.DEFINE_string("data_dir", "runs/data", "Where the synthetic people are kept.")
-_SYNTHETIC = flags.DEFINE_string("synthetic", "demo", "Which of them: tiny, demo, views, full.")
+_SYNTHETIC = flags.DEFINE_string("synthetic", "demo", "Which of them: tiny, small, demo, views, full.")
 _SPLIT = flags.DEFINE_enum("split", "test", ["train", "test"], "Split whose people are fitted.")
 _PEOPLE = flags.DEFINE_integer("people", 512, "How many of them, at most.", 1)
 _DEPTH_NOISE = flags.DEFINE_float(

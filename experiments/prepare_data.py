@@ -20,7 +20,7 @@ from dal_jax.synthetic import people as synthetic_people
 _DATASET = flags.DEFINE_string(
     "dataset",
     "synthetic_people/demo",
-    f"synthetic_people/ and tiny, demo, views or full; or {', '.join(catalogue.FROM_FILES)}.",
+    f"synthetic_people/ and tiny, small, demo, views or full; or {', '.join(catalogue.FROM_FILES)}.",
 )
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder for data sets.", required=True)
 _SOURCE = flags.DEFINE_string("source", "", "Folder of the files that the data set is made from.")

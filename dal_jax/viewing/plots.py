@@ -27,25 +27,29 @@ _SUPERSAMPLE = 3
 _MARGIN = 0.12  # of a cell, on each side
 
 
-def plot_history(history: Sequence[Mapping[str, float | int | None]]) -> bytes:
-    """Return Fig. 2 of the paper for this run: MPJPE against the round, as PNG.
+def plot_history(*histories: Sequence[Mapping[str, float | int | None]]) -> bytes:
+    """Return Fig. 2 of the paper for a run: MPJPE against the round, as PNG.
 
     A field that is null everywhere (no truth) has no curve; a single null interrupts its curve.
 
     Args:
-      history: entries of history.json.
+      histories: entries of history.json; of several runs of equal length the means are drawn, in a band from the
+        lowest to the highest.
     """
     picture, axes = _axes("round", "MPJPE [mm]")
-    rounds = [_number(entry["round"]) for entry in history]
+    rounds = [_number(entry["round"]) for entry in histories[0]]
     for field, label, colour, width in FIGURE_2:
-        values = np.array([_number(entry.get(field)) for entry in history])
-        if not np.isfinite(values).any():
+        values = np.array([[_number(entry.get(field)) for entry in history] for history in histories])
+        mean = values.mean(axis=0)
+        if not np.isfinite(mean).any():
             continue
         style = "o-" if width > 1.5 else "o--"
-        axes.plot(rounds, values, style, label=label, color=colour, linewidth=width, markersize=2.0 + 1.5 * width)
-        last = np.flatnonzero(np.isfinite(values))[-1]
+        axes.plot(rounds, mean, style, label=label, color=colour, linewidth=width, markersize=2.0 + 1.5 * width)
+        if len(histories) > 1:
+            axes.fill_between(rounds, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.2, linewidth=0)
+        last = np.flatnonzero(np.isfinite(mean))[-1]
         axes.annotate(
-            f"{values[last]:.0f}", (rounds[last], values[last]), (8, 0), textcoords="offset points",
+            f"{mean[last]:.0f}", (rounds[last], mean[last]), (8, 0), textcoords="offset points",
             va="center", color=colour, fontsize=9,
         )  # fmt: skip
     axes.locator_params(axis="x", integer=True)

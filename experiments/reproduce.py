@@ -1,0 +1,163 @@
+"""Run what the paper's table, figures and claims need, and print them with their spread over seeds.
+
+    python -m experiments.reproduce --table=1 --workdir=runs/reproduce --out=benchmarks/table_1.json
+    python -m experiments.reproduce --figure=2 --workdir=runs/reproduce --out=benchmarks/figure_2.json
+    python -m experiments.reproduce --section=6.3 --workdir=runs/reproduce --out=benchmarks/section_6_3.json
+    python -m experiments.reproduce --ablation=recipe --seeds=0 --workdir=runs/reproduce --out=benchmarks/recipe.json
+
+Each needs some cells, a variant and a seed each (`benchmarks/recipes.py` lists them); a cell is a run of the loop in a
+folder of its own in --workdir. Cells that are done are not run again, also by another table that needs them; killed,
+the same command goes on. --size=small takes about five minutes and 100 MB a cell on two quiet cores, --size=demo a
+quarter of an hour and 250 MB, --size=tiny half a minute and shows only that all works.
+
+Rows of --out, by `what`: `cell`, with history, seconds, machine and commit; `summary`, over the seeds; `claim`, which
+holds where the worst seed of one side keeps it against the best of the other. --figure=2 writes a picture beside it.
+"""
+
+import json
+import pathlib
+import time
+from typing import Any
+
+import jax
+from absl import flags
+
+from dal_jax.evaluation import tables
+from dal_jax.loop import run
+from dal_jax.runtime import cli, files, machine
+from dal_jax.runtime.errors import InputError
+from dal_jax.viewing import plots
+
+try:
+    from benchmarks import measure, recipes, results
+    from benchmarks.recipes import Recipe
+    from benchmarks.results import Row
+except ModuleNotFoundError as error:
+    if error.name != "benchmarks":
+        raise
+    cli.fail("experiments.reproduce needs a checkout: the folder benchmarks/ is not installed; run it from there")
+
+_ABLATIONS = [name.removeprefix("ablation ") for name in recipes.RECIPES if name.startswith("ablation ")]
+_TABLE = flags.DEFINE_enum("table", None, ["1"], "The paper's table.")
+_FIGURE = flags.DEFINE_enum("figure", None, ["2"], "The paper's figure.")
+_SECTION = flags.DEFINE_enum("section", None, ["6.3"], "The paper's section.")
+_ABLATION = flags.DEFINE_enum("ablation", None, _ABLATIONS, "What is changed, one thing at a time.")
+_SIZE = flags.DEFINE_enum("size", "small", list(recipes.SIZES), "People and networks of every cell.")
+_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "One run of every variant for each.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs; those that are there are kept.", required=True)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder where people are kept once rendered; default: WORKDIR/data.")
+_OUT = flags.DEFINE_string("out", None, "Write the rows here, as one JSON list.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the file of --out.")
+
+
+def main(_: list[str]) -> None:
+    """Say what there is to do, do it, print."""
+    results.check_out(_OUT.value, _OVERWRITE.value)
+    name, seeds = _asked(), _whole_numbers(_SEEDS.value)
+    recipe = recipes.RECIPES[name]
+    _announce(name, recipe, seeds)
+    where = measure.machine(jax.devices()[:1]) | {"commit": measure.commit()}
+    planned = [(variant, seed) for seed in seeds for variant in recipe.variants]  # all of one seed say something
+    cells: dict[str, list[Row]] = {variant: [] for variant in recipe.variants}
+    for number, (variant, seed) in enumerate(planned, 1):
+        if not _row_file(variant, seed).exists():
+            print(f"cell {number} of {len(planned)}: {variant}, seed {seed}", flush=True)
+        cells[variant].append(_cell(variant, seed, where))
+    summaries = [recipes.summary(variant, cells[variant]) for variant in recipe.variants]
+    claims = [recipes.judged(claim, cells) for claim in recipe.claims]
+    _print(name, recipe, summaries, claims)
+    if _OUT.value:
+        rows = [{"what": "cell", **row} for of_variant in cells.values() for row in of_variant] + summaries + claims
+        of = {"recipe": name, "size": _SIZE.value}
+        files.write_json(_OUT.value, [of | _six_digits(row) for row in rows])
+        if name == "figure 2":
+            _draw(cells, pathlib.Path(_OUT.value))
+
+
+def _asked() -> str:
+    """Return the name of the one recipe that the flags ask for."""
+    asked = [f"{flag.name} {flag.value}" for flag in (_TABLE, _FIGURE, _SECTION, _ABLATION) if flag.value is not None]
+    if len(asked) != 1:
+        raise InputError("one of --table, --figure, --section and --ablation is needed")
+    return asked[0]
+
+
+def _whole_numbers(texts: list[str]) -> list[int]:
+    if not texts or not all(text.isdecimal() for text in texts) or len(set(texts)) < len(texts):
+        raise InputError(f"--seeds={','.join(texts)}: different whole numbers, as in --seeds=0,1,2")
+    return [int(text) for text in texts]
+
+
+def _announce(name: str, recipe: Recipe, seeds: list[int]) -> None:
+    files_of = [_row_file(variant, seed) for variant in recipe.variants for seed in seeds]
+    done = [json.loads(path.read_text())["row"]["seconds"] for path in files_of if path.exists()]
+    minutes = sum(done) / len(done) / 60 if done else recipes.SIZES[_SIZE.value].minutes
+    left = len(files_of) - len(done)
+    print(f"{name}: {recipe.about}\n{', '.join(recipe.variants)}; seeds {', '.join(map(str, seeds))}")
+    print(
+        f"{len(files_of)} cells of size {_SIZE.value}, {len(done)} done; the others take about {left * minutes:.0f} "
+        f"minutes, {minutes:.1f} each",
+        flush=True,
+    )
+
+
+def _row_file(variant: str, seed: int) -> pathlib.Path:
+    return pathlib.Path(_WORKDIR.value) / f"{recipes.cell_name(variant, _SIZE.value, seed)}.json"
+
+
+def _cell(variant: str, seed: int, where: dict[str, Any]) -> Row:
+    """Return a cell's row: run the loop, unless that is done."""
+    config, kept = recipes.config_of(variant, _SIZE.value, seed), _row_file(variant, seed)
+    folder = kept.with_suffix("")
+
+    def make() -> Row:
+        anew, began = not folder.exists(), time.process_time()
+        with machine.compiling("reproduce", "two minutes over the first round"):
+            done = run.deform_and_learn(config, folder, _DATA_DIR.value or pathlib.Path(_WORKDIR.value) / "data")
+        cpu_s = round(time.process_time() - began, 1) if anew else None  # of an interrupted run a part is not known
+        seconds = round(sum(entry["seconds"] for entry in done.history), 1)
+        of = {"variant": variant, "seed": seed, "seconds": seconds, "cpu_s": cpu_s}
+        return of | {"history": done.history} | done.scores | where
+
+    return results.kept(kept, {"variant": variant, "seed": seed, "size": _SIZE.value}, make)
+
+
+def _print(name: str, recipe: Recipe, summaries: list[Row], claims: list[Row]) -> None:
+    heads = ["variant", "registration, first", "last", "test, first", "last", "PA, last", "lifter, test"]
+    test, pa = recipes.TEST, "regressor_test_pa_mpjpe_mm"
+    columns = [
+        ("first_round", recipes.REGISTRATION), ("last_round", recipes.REGISTRATION), ("first_round", test),
+        ("last_round", test), ("last_round", pa), ("last_round", recipes.LIFTER),
+    ]  # fmt: skip
+    rows = [[row["variant"], *(_with_spread(row[which][field]) for which, field in columns)] for row in summaries]
+    print(f"\n{name}, MPJPE in mm, mean and standard deviation over seeds; registration: of training people")
+    print(tables.text_table(heads, rows))
+    if recipe.paper:
+        print("the paper's own, on Human3.6M:")
+        print(tables.text_table(["method", "mm"], [[method, f"{mm:g}"] for method, mm in recipe.paper.items()]))
+    for row in claims:
+        verdict = "holds" if row["holds"] else "does not hold"
+        print(f"{row['claim']}: {verdict}; mean {row['mean']:.2f}, worst {row['worst']:.2f}, asked {row['share']:.2f}")
+
+
+def _with_spread(figure: dict[str, float | None]) -> str:
+    mean, deviation = figure["mean"], figure["sd"]
+    return tables.cell_text(mean) + ("" if deviation is None else f" ± {deviation:.1f}")
+
+
+def _draw(cells: dict[str, list[Row]], out: pathlib.Path) -> None:
+    for variant, rows in cells.items():
+        picture = plots.plot_history(*(row["history"] for row in rows))
+        files.write_bytes(out.with_name(f"{out.stem}_{variant}.png"), picture)
+
+
+def _six_digits(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _six_digits(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_six_digits(one) for one in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    cli.run(main, cli.GOES_ON)

@@ -1,0 +1,142 @@
+"""Recipes of the paper's claims: whole configurations, honest verdicts, cells that are run once; flags in one line."""
+
+import dataclasses
+import itertools
+import json
+import pathlib
+
+import pytest
+
+from benchmarks import recipes
+from benchmarks.recipes import LIFTER, REGISTRATION, SIZES, TEST, VARIANTS, Claim
+from dal_jax import config as configurations
+from tests.experiments import binaries
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_variant_is_a_whole_configuration_of_its_own(size):
+    for variant in VARIANTS:
+        recipes.config_of(variant, size, 0).check()
+    names = {recipes.cell_name(variant, size, seed) for variant in VARIANTS for seed in (0, 1)}
+    assert len({name.rsplit("-", 1)[1] for name in names}) == 2 * len(VARIANTS), "no two are the same run"
+
+
+def test_a_field_that_does_not_exist_is_no_change():
+    with pytest.raises(AttributeError):
+        recipes.changed(configurations.demo(), {"regressor.epoch": 3})
+
+
+def _trained(config) -> dict:
+    """Return the configuration without what names it or only says how many people are worked on at once."""
+    values = dataclasses.asdict(config)
+    del values["preset"]
+    return values
+
+
+def test_the_ladder_leads_from_the_paper_s_recipe_by_way_of_the_demo_to_ours():
+    rungs = list(recipes.LADDER)
+    top = recipes.changed(configurations.best_small(), {"rounds": recipes.ROUNDS, "route": "mosh"})
+    assert _trained(recipes.config_of(rungs[-1], "demo", 0)) == _trained(top)
+    assert _trained(recipes.config_of(rungs[-2], "demo", 0)) == _trained(recipes.config_of("ours", "demo", 0))
+    changes = [VARIANTS[name][1] for name in rungs]
+    assert all(set(one) <= set(other) for one, other in itertools.pairwise(changes))
+
+
+def test_the_control_and_the_loop_take_as_many_training_steps():
+    for variant in ("ours", "paper"):
+        pair = [recipes.config_of(name, "small", 0) for name in (variant, f"{variant}_once")]
+        assert [one.refit for one in pair] == [True, False]
+        assert len({(one.rounds, one.regressor.epochs, one.regressor.batch, one.synthetic) for one in pair}) == 1
+
+
+def _cell(seed: int, first: float, last: float) -> dict:
+    def entry(number: int, error: float) -> dict:
+        return {
+            "round": number,
+            REGISTRATION: error,
+            TEST: error + 1,
+            "regressor_test_pa_mpjpe_mm": error,
+            LIFTER: None,
+        }
+
+    rounds = [entry(1, first), entry(2, last)]
+    return {"variant": "ours", "seed": seed, "seconds": 90.0, "history": rounds}
+
+
+def test_means_deviations_and_verdicts():
+    cells = [_cell(0, 10.0, 4.0), _cell(1, 12.0, 6.0)]
+    row = recipes.summary("ours", cells)
+    assert row["seeds"] == [0, 1]
+    assert row["last_round"][TEST] == {"mean": 6.0, "sd": pytest.approx(2**0.5)}
+    assert row["first_round"][REGISTRATION]["mean"] == 11.0 and row["first_round"][LIFTER]["mean"] is None
+    assert recipes.summary("ours", cells[:1])["last_round"][TEST] == {"mean": 5.0, "sd": None}
+    falls = Claim("", ("ours", TEST), ("ours", TEST), 0.64, first_round=True)
+    verdict = recipes.judged(falls, {"ours": cells})
+    assert verdict["worst"] == pytest.approx(7 / 11) and verdict["mean"] == pytest.approx(6 / 12) and verdict["holds"]
+    assert not recipes.judged(dataclasses.replace(falls, share=0.63), {"ours": cells})["holds"]
+    assert not recipes.judged(Claim("", ("ours", TEST), ("ours", TEST)), {"ours": cells})["holds"], "seeds overlap"
+
+
+def _done(workdir: pathlib.Path, variant: str, seed: int) -> None:
+    """Leave a cell as if it had been run."""
+    cell = _cell(seed, 110.0, 90.0 + seed) | {"variant": variant}
+    for entry in cell["history"]:
+        entry[LIFTER] = 170.0
+    made_of = {"variant": variant, "seed": seed, "size": "tiny"}
+    path = workdir / f"{recipes.cell_name(variant, 'tiny', seed)}.json"
+    path.write_text(json.dumps({"made_of": made_of, "row": cell}))
+
+
+@pytest.mark.parametrize(
+    ("flag", "name", "cells"),
+    [("--table=1", "table 1", 8), ("--figure=2", "figure 2", 4), ("--section=6.3", "section 6.3", 8)],
+)
+def test_what_is_done_is_not_run_again_and_printed_beside_the_paper(flag, name, cells, tmp_path):
+    for variant in recipes.RECIPES[name].variants:
+        for seed in (0, 1):
+            _done(tmp_path, variant, seed)
+    out = tmp_path / "rows.json"
+    done = binaries.run(
+        "experiments.reproduce", flag, "--size=tiny", "--seeds=0,1", f"--workdir={tmp_path}", f"--out={out}"
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{cells} cells of size tiny, {cells} done; the others take about 0 minutes" in done.stdout
+    assert "91.5 ± 0.7" in done.stdout
+    assert ("Kudo et al., no 3D" in done.stdout) == (name == "table 1")
+    rows = json.loads(out.read_text())
+    assert [row["what"] for row in rows[:cells]] == ["cell"] * cells
+    assert sum(row["what"] == "claim" for row in rows) == len(recipes.RECIPES[name].claims)
+    assert all(row["recipe"] == name and row["size"] == "tiny" for row in rows)
+    assert (tmp_path / "rows_ours.png").exists() == (name == "figure 2")
+
+
+@pytest.mark.slow
+def test_a_cell_is_a_run_of_the_loop(tmp_path, tiny_people):
+    """The smallest number of a kind that there is: two rounds, 24 people."""
+    for variant in recipes.RECIPES["figure 2"].variants[1:]:
+        _done(tmp_path, variant, 0)
+    flags = ("--figure=2", "--size=tiny", "--seeds=0", f"--workdir={tmp_path}", f"--data_dir={tiny_people}")
+    done = binaries.run("experiments.reproduce", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "cell 1 of 2: ours, seed 0" in done.stdout and "cell 2 of 2" not in done.stdout
+    (path,) = tmp_path.glob("tiny-ours-0-*.json")
+    row = json.loads(path.read_text())["row"]
+    assert len(row["history"]) == 2 and row["cpu_s"] > 0 and row["cpu"] and row["jax"] and "commit" in row
+    assert row["history"] == json.loads((path.with_suffix("") / "history.json").read_text())
+    assert row["history"][1][TEST] < row["mean_pose_test_mpjpe_mm"] * 2
+
+
+def test_wrong_flags_are_one_line(tmp_path):
+    (tmp_path / "rows.json").write_text("[]")
+    for flags, message in (
+        ((), "one of --table, --figure, --section and --ablation is needed"),
+        (("--table=1", "--figure=2"), "one of --table, --figure, --section and --ablation is needed"),
+        (("--table=1", "--seeds=0,0"), "--seeds=0,0: different whole numbers"),
+        (("--table=1", f"--out={tmp_path}/rows.json"), "rows.json exists; --overwrite replaces it"),
+        (("--ablation=all",), "--ablation"),
+    ):
+        done = binaries.run("experiments.reproduce", f"--workdir={tmp_path}/runs", *flags)
+        assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    assert not (tmp_path / "runs").exists()
