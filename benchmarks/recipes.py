@@ -200,10 +200,8 @@ RECIPES = {
 def config_of(variant: str, size: str, seed: int) -> Config:
     """Return the configuration of a cell."""
     preset, changes = VARIANTS[variant]
-    made = changed(changed(configurations.preset(preset), {"rounds": ROUNDS}), changes)
+    made = changed(changed(configurations.preset(preset), {"rounds": ROUNDS, "route": "mosh"}), changes)
     made.seed = seed
-    if made.route == "default":
-        made.route = "mosh"
     made.lifting.steps = max(1, round(SIZES[size].lifter * made.lifting.steps))
     return changed(made, SIZES[size].changes)
 

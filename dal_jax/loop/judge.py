@@ -79,6 +79,21 @@ class Judge:
         """Return each person's MPJPE (n,), or None where there is no truth."""
         return None if truth is None else self._scores(self._joints(bodies, people), truth.joints_h36m_mm)["mpjpe_mm"]
 
+    def joint_errors_mm(self, bodies: BodyParameters) -> Float[np.ndarray, "n 17"]:
+        """Return each joint's distance in bodies of the test people, bone-sum scaled: a row's mean is its MPJPE.
+
+        Raises:
+          ValueError: there is no truth.
+        """
+        if self.train_truth is None or self.test.truth is None:
+            raise ValueError("a score needs the truth of the training and the test people")
+        canonical = metrics.canonical_bone_sum_mm(self.train_truth.joints_h36m_mm)
+        joints, true = (
+            each - each[:, :1] for each in (self._joints(bodies, self.test), self.test.truth.joints_h36m_mm)
+        )
+        scale = np.asarray(jax.vmap(metrics.bone_sum_scale, (0, None))(joints, canonical))
+        return np.linalg.norm(scale[:, None, None] * joints - true, axis=-1)
+
     def mean_pose_test_mpjpe_mm(self) -> float | None:
         """Return the score of answering every test image with the mean training pose: what learning must beat."""
         if self.train_truth is None or self.test.truth is None:
