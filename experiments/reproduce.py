@@ -14,6 +14,7 @@ Rows of --out, by `what`: `cell`, with history, seconds, machine and commit; `su
 holds where the worst seed of one side keeps it against the best of the other. --figure=2 writes a picture beside it.
 """
 
+import dataclasses
 import json
 import pathlib
 import time
@@ -43,6 +44,7 @@ _FIGURE = flags.DEFINE_enum("figure", None, ["2"], "The paper's figure.")
 _SECTION = flags.DEFINE_enum("section", None, ["6.3"], "The paper's section.")
 _ABLATION = flags.DEFINE_enum("ablation", None, _ABLATIONS, "What is changed, one thing at a time.")
 _SIZE = flags.DEFINE_enum("size", "small", list(recipes.SIZES), "People and networks of every cell.")
+_VARIANTS = flags.DEFINE_list("variants", [], "Only these; claims about others are left out. Left out: all.")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "One run of every variant for each.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs; those that are there are kept.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder where people are kept once rendered; default: WORKDIR/data.")
@@ -54,7 +56,7 @@ def main(_: list[str]) -> None:
     """Say what there is to do, do it, print."""
     results.check_out(_OUT.value, _OVERWRITE.value)
     name, seeds = _asked(), _whole_numbers(_SEEDS.value)
-    recipe = recipes.RECIPES[name]
+    recipe = _restricted(recipes.RECIPES[name])
     _announce(name, recipe, seeds)
     where = measure.machine(jax.devices()[:1]) | {"commit": measure.commit()}
     planned = [(variant, seed) for seed in seeds for variant in recipe.variants]  # all of one seed say something
@@ -80,6 +82,16 @@ def _asked() -> str:
     if len(asked) != 1:
         raise InputError("one of --table, --figure, --section and --ablation is needed")
     return asked[0]
+
+
+def _restricted(recipe: Recipe) -> Recipe:
+    """Return the recipe with the variants that are asked for alone, and the claims about them."""
+    asked = _VARIANTS.value or recipe.variants
+    for variant in asked:
+        if variant not in recipe.variants:
+            raise InputError(f"--variants={variant}: of {', '.join(recipe.variants)}")
+    claims = [claim for claim in recipe.claims if claim.less[0] in asked and claim.more[0] in asked]
+    return dataclasses.replace(recipe, variants=[one for one in recipe.variants if one in asked], claims=claims)
 
 
 def _whole_numbers(texts: list[str]) -> list[int]:

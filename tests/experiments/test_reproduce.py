@@ -132,11 +132,12 @@ def test_a_killed_cell_goes_on_and_runs_side_by_side_say_what_its_history_does(t
     with RunFolder(folder, config) as run:
         at = RunState(round=2, phase="judge", history=({**before[0], "seconds": 60.0},), epoch=2)
         run.save(dataclasses.replace(fresh, regressor=learned), at)
-    _done(tmp_path, "paper", 0)
-    flags = ("--figure=2", "--size=tiny", "--seeds=0", f"--workdir={tmp_path}", f"--data_dir={tiny_people}")
-    done = binaries.run("experiments.reproduce", *flags)
+    flags = ("--table=1", "--variants=ours,ours_degraded", "--size=tiny", "--seeds=0", f"--data_dir={tiny_people}")
+    _done(tmp_path, "ours_degraded", 0)
+    done = binaries.run("experiments.reproduce", *flags, f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert "cell 1 of 2: ours, seed 0" in done.stdout and "cell 2 of 2" not in done.stdout
+    assert "exact below degraded: " in done.stdout and "cGAN alone:" not in done.stdout
     row = json.loads(folder.with_name(f"{folder.name}.json").read_text())["row"]
     assert row["cpu_s"] is None, "of a killed run it is not known"
     assert row["cpu"] and row["jax"] and "commit" in row and row["seconds"] > 60
@@ -187,6 +188,7 @@ def test_wrong_flags_are_one_line(tmp_path):
         (("--table=1", "--seeds=0,0"), "--seeds=0,0: different whole numbers"),
         (("--table=1", f"--out={tmp_path}/rows.json"), "rows.json exists; --overwrite replaces it"),
         (("--ablation=all",), "--ablation"),
+        (("--figure=2", "--variants=ours,ours_once"), "--variants=ours_once: of ours, paper"),
     ):
         done = binaries.run("experiments.reproduce", f"--workdir={tmp_path}/runs", *flags)
         assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
