@@ -84,6 +84,7 @@ def assemble(fields: Fields, pose_blendshapes: bool = False) -> Template:
     np.add.at(weight, (np.arange(len(vertices))[:, None], fields["skin_index"]), fields["skin_weight"])
     homogeneous = np.concatenate([vertices, np.ones_like(vertices[:, :1])], axis=1)
     skinning_matrix = (weight[:, :, None] * homogeneous[:, None, :]).reshape(len(vertices), -1)
+    used = regressor.any(axis=0)  # a few hundred vertices of thousands
     basis = fields["pose_blendshapes"].astype(np.float32) if pose_blendshapes else None
     return Template(
         vertices=vertices,
@@ -95,7 +96,7 @@ def assemble(fields: Fields, pose_blendshapes: bool = False) -> Template:
         part=fields["part"].astype(np.int32),
         uv=fields["uv"].astype(np.float32),
         skinning_matrix=skinning_matrix,
-        keypoint_matrix=(regressor.astype(np.float64) @ skinning_matrix).astype(np.float32),
+        keypoint_matrix=(regressor[:, used].astype(np.float64) @ skinning_matrix[used]).astype(np.float32),
         across_bones=across_bones(fields["joints"]).astype(np.float32),
         bone_axes=bone_axes(fields["joints"]).astype(np.float32),
         pose_blendshapes=basis,
