@@ -50,7 +50,7 @@ _SMALL = (
     "--config.regressor.depth=14", "--config.learning_checkpoint_steps=5", "--config.first.registration.steps=3",
     "--config.later.registration.steps=3",
 )  # fmt: skip
-_WILD = ("--config.lifting.learning_rate=1e30", "--config.regressor.learning_rate=1e30")
+_WILD = itertools.cycle(["--config.lifting.learning_rate=1e30", "--config.regressor.learning_rate=1e30"])
 _DEMO = ("--config.lifting_checkpoint_steps=500", "--config.learning_checkpoint_steps=100")  # the rest is its preset's
 _KILLS_A_CHECKPOINT, _KILLS_A_RUN = 1.0, 40.0
 """A process is killed after some new checkpoints, 0.6 in the mean, and then a random time, a fortieth of a run."""
@@ -277,9 +277,9 @@ class Soak:
         return line
 
     def wild_rate(self) -> str:
-        """Go on with learning rates of 1e30, of lifter and regressor; the usual ones go on from the last checkpoint."""
+        """Go on with a rate of 1e30, the lifter's or the regressor's; the usual one goes on from the checkpoint."""
         self.dead()
-        child = self.start("killed", *_WILD)
+        child = self.start("killed", next(_WILD))
         child.join()
         if not child.exitcode:  # it was about to end
             self._ends(child)
