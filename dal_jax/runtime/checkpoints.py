@@ -10,6 +10,7 @@ are stored as one array of bytes.
 """
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -77,6 +78,7 @@ class Checkpoints:
         json.dumps(metadata, allow_nan=False)
         saved, packing = _pack(state)
         notes = {"metadata": metadata or {}, "structure": _structure(state), "packing": packing, "has_sums": True}
+        _refuse_without_room(self._directory, sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves(saved)))
         if mesh.is_first():
             for rest in self._numbered() - set(self._steps()):
                 shutil.rmtree(self._directory / str(rest))
@@ -329,7 +331,19 @@ def _full_disk_named(directory: pathlib.Path) -> Iterator[None]:
         said = next((os.strerror(code) for code in DISK_FULL if os.strerror(code) in str(error)), None)
         if said is None:
             raise
-        line = "free some space, and the same command goes on from the checkpoint before"
-        raise InputError(f"{directory}: {said}: {line}") from error
+        raise InputError(f"{directory}: {said}: {_FREE_SOME}") from error
     finally:
         log.setLevel(level)
+
+
+_FREE_SOME = "free some space, and the same command goes on from the checkpoint before"
+
+
+def _refuse_without_room(directory: pathlib.Path, size: int) -> None:
+    """Look before Orbax does: its threads, and TensorStore's, tell of a full disk in pages."""
+    place = next(path for path in (directory, *directory.parents) if path.exists())
+    if shutil.disk_usage(place).free < 1.05 * size + _NOTES_BYTES:
+        raise InputError(f"{directory}: {os.strerror(errno.ENOSPC)}: {_FREE_SOME}")
+
+
+_NOTES_BYTES = 2**20  # more than Orbax writes beside the values: 0.1 MB for the demo

@@ -3,11 +3,13 @@
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import chex
@@ -271,6 +273,15 @@ def test_a_full_disk_is_one_line_and_keeps_the_step_before(tmp_path):
     assert second == f"{tmp_path}/steps/../out File too large" and os.listdir(tmp_path) == ["steps"]
     state, _, step = Checkpoints(tmp_path / "steps").resume(lambda _: {"x": np.zeros(300_000, int)})
     assert step == 1 and np.array_equal(state["x"], np.arange(300_000))
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=3_000_000))
+    folder = Checkpoints(tmp_path / "run" / "steps")
+    with pytest.raises(InputError, match="steps: No space left on device: free some space, and the same command"):
+        folder.save(1, {"x": np.zeros(2_000_000, np.uint8)})
+    assert not (tmp_path / "run").exists()
+    folder.save(1, {"x": np.zeros(1_800_000, np.uint8)})
 
 
 _SAVES = 10_000  # never reached
