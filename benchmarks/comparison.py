@@ -11,6 +11,7 @@ from dal_jax.algorithm import Run
 from dal_jax.body import skeleton
 from dal_jax.body.formats.load import FREE_BODY, load_body
 from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.template import Template
 from dal_jax.config import Config
 from dal_jax.data.people import People
 from dal_jax.loop import folder, prediction, report, run as run_lib
@@ -123,15 +124,16 @@ def cases(runs: Sequence[Scored], count: int) -> dict[str, list[int]]:
     return {"worst": order[::-1][:count].tolist(), "median": order[max(middle, 0) : max(middle, 0) + count].tolist()}
 
 
-def picture(runs: Sequence[Scored], rows: Sequence[int], tile_px: int = 160) -> np.ndarray:
-    """Return (h, w, 3) uint8: a row a person, image and annotation, then overlay, front and side of each run."""
-    return np.concatenate([_person(runs, row, tile_px) for row in rows])
+def picture(stages: Sequence[Stage], rows: Sequence[int], template: Template, tile_px: int = 160) -> np.ndarray:
+    """Return (h, w, 3) uint8: a row a person, image and annotation, then overlay, front and side of each stage."""
+
+    def person(row: int) -> np.ndarray:
+        first, *others = (report.draw_person(stage, row, template, tile_px) for stage in stages)
+        return np.concatenate([first, *(other[:, tile_px:] for other in others)], axis=1)
+
+    return np.concatenate([person(row) for row in rows])
 
 
-def _person(runs: Sequence[Scored], row: int, tile_px: int) -> np.ndarray:
-    parts = []
-    for run in runs:
-        people = run.people
-        stage = Stage(run.name, people.names, people.images, run.bodies, observations=people.observations)
-        parts.append(report.draw_person(stage, row, run.judge.run.template, tile_px))
-    return np.concatenate([parts[0], *(part[:, tile_px:] for part in parts[1:])], axis=1)
+def stage_of(name: str, people: People, bodies: BodyParameters) -> Stage:
+    """Return what is drawn of people's bodies."""
+    return Stage(name, people.names, people.images, bodies, observations=people.observations)

@@ -165,6 +165,10 @@ RECIPES = {
             "paper (MoSh), no 3D": 96.99, "paper (DensePose), no 3D": 115.3,
         },
     ),
+    "figure 1": Recipe(
+        "Bodies of the first test people by the regressor, and refined: registered from there by their annotation.",
+        ("ours",),
+    ),
     "figure 2": Recipe(
         "The three curves over the rounds: regressor and lifter on test people, registration on training people.",
         ("ours", "paper"),

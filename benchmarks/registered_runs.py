@@ -14,11 +14,14 @@ from dal_jax.body import parameters
 from dal_jax.body.formats.load import FREE_BODY, load_body
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.config import Config
+from dal_jax.data.people import People
 from dal_jax.lifting import training
+from dal_jax.lifting.training import LiftingState
 from dal_jax.loop import folder, run as run_lib
 from dal_jax.loop.judge import Judge
 from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation
+from dal_jax.registration import register
 from dal_jax.registration.energy import Objective
 from dal_jax.regressor import model
 from dal_jax.regressor.model import Learned, RegressorConfig
@@ -33,14 +36,27 @@ class Registered:
 
     judge: scores predictions; its run has the configuration, the body and the people.
     observations: of the training people, lifted depths attached. fits: their registered bodies (host arrays).
-    objective: that the fits were made with. step: the number of the checkpoint.
+    objective: that the fits were made with. lifting: the lifter. step: the number of the checkpoint.
     """
 
     judge: Judge
     observations: Observation
     fits: BodyParameters
     objective: Objective
+    lifting: LiftingState
     step: int
+
+    def refine(self, bodies: BodyParameters, people: People) -> BodyParameters:
+        """Register people from bodies alone, as the run's later rounds do, with the objective of its fits.
+
+        Args:
+          bodies: the starts, such as a regressor's.
+          people: annotated; the run's own or others.
+        """
+        run, observed = self.judge.run, people.observations
+        plan = dataclasses.replace(run.config.later.registration, starts="given")
+        lifted = algorithm.with_lifted_depth(run, self.lifting, observed)
+        return register.register(run.template, lifted, plan, self.objective, [bodies]).parameters
 
     def score(self, config: RegressorConfig, learned: Learned) -> dict[str, Any]:
         """Score a regressor's bodies of the test people; scores that need 3D truth are None where there is none.
@@ -88,6 +104,7 @@ def load(path: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None =
         observations=algorithm.with_lifted_depth(run, state["lifting"], observed),
         fits=jax.device_get(fits),
         objective=state["objective"],
+        lifting=state["lifting"],
         step=step,
     )
 

@@ -44,9 +44,10 @@ def main(_: list[str]) -> None:
     print("MPJPE in mm (17 joints, pelvis aligned, bone-sum scaled) of the test people")
     print(tables.text_table(["by", "", "people", *names], [[kind, name, n, *errors] for kind, name, n, errors in rows]))
     cases = comparison.cases(runs, _PEOPLE.value)
+    stages = [comparison.stage_of(run.name, run.people, run.bodies) for run in runs]
     for kind, chosen in cases.items():
         buffer = io.BytesIO()
-        Image.fromarray(comparison.picture(runs, chosen)).save(buffer, format="png")
+        Image.fromarray(comparison.picture(stages, chosen, runs[0].judge.run.template)).save(buffer, format="png")
         files.write_bytes(f"{_OUT.value}/{kind}.png", buffer.getvalue())
     written = {
         "runs": list(_RUNS.value),

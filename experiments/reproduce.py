@@ -1,6 +1,9 @@
-"""Run what the paper's table, figures and claims need, and print them with their spread over seeds.
+r"""Run what the paper's table, figures and claims need, and print them with their spread over seeds.
 
     python -m experiments.reproduce --table=1 --workdir=runs/reproduce --out=benchmarks/table_1.json
+    python -m experiments.reproduce --figure=1 --workdir=runs/reproduce --out=figure_1.json
+    python -m experiments.reproduce --figure=1 --data=iuv_folder --source=DIR --chart=UV_Processed.mat \
+        --workdir=runs/reproduce --out=photographs.json
     python -m experiments.reproduce --figure=2 --workdir=runs/reproduce --out=benchmarks/figure_2.json
     python -m experiments.reproduce --section=6.3 --workdir=runs/reproduce --out=benchmarks/section_6_3.json
     python -m experiments.reproduce --ablation=recipe --seeds=0 --workdir=runs/reproduce --out=benchmarks/recipe.json
@@ -11,7 +14,10 @@ the same command goes on. --size=small takes about five minutes and 100 MB a cel
 quarter of an hour and 250 MB, --size=tiny half a minute and shows only that all works.
 
 Rows of --out, by `what`: `cell`, with history, seconds, machine and commit; `summary`, over the seeds; `claim`, which
-holds where the worst seed of one side keeps it against the best of the other. --figure=2 writes a picture beside it.
+holds where the worst seed of one side keeps it against the best of the other. Figures write pictures beside it.
+--figure=1 is of the first test people, none is chosen: image and annotation, then overlay, front and side, before and
+after refinement; `refined` has the mean errors of all, where there is truth. --data, --source and --chart, as
+experiments.deform_and_learn has them, show people in photographs instead.
 """
 
 import dataclasses
@@ -24,13 +30,15 @@ import jax
 from absl import flags
 
 from dal_jax.evaluation import tables
-from dal_jax.loop import run
+from dal_jax.loop import prediction, run
+from dal_jax.observations import photographs
+from dal_jax.regressor import model
 from dal_jax.runtime import cli, files, machine
 from dal_jax.runtime.errors import InputError
 from dal_jax.viewing import plots
 
 try:
-    from benchmarks import measure, recipes, results
+    from benchmarks import comparison, measure, recipes, registered_runs, results
     from benchmarks.recipes import Recipe
     from benchmarks.results import Row
 except ModuleNotFoundError as error:
@@ -40,7 +48,7 @@ except ModuleNotFoundError as error:
 
 _ABLATIONS = [name.removeprefix("ablation ") for name in recipes.RECIPES if name.startswith("ablation ")]
 _TABLE = flags.DEFINE_enum("table", None, ["1"], "The paper's table.")
-_FIGURE = flags.DEFINE_enum("figure", None, ["2"], "The paper's figure.")
+_FIGURE = flags.DEFINE_enum("figure", None, ["1", "2"], "The paper's figure.")
 _SECTION = flags.DEFINE_enum("section", None, ["6.3"], "The paper's section.")
 _ABLATION = flags.DEFINE_enum("ablation", None, _ABLATIONS, "What is changed, one thing at a time.")
 _SIZE = flags.DEFINE_enum("size", "small", list(recipes.SIZES), "People and networks of every cell.")
@@ -48,6 +56,9 @@ _VARIANTS = flags.DEFINE_list("variants", [], "Only these; claims about others a
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "One run of every variant for each.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs; those that are there are kept.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder where people are kept once rendered; default: WORKDIR/data.")
+_DATA = flags.DEFINE_string("data", None, "--figure=1: a data set made from files, whose people are shown instead.")
+_SOURCE = flags.DEFINE_string("source", "", "Its folder.")
+_CHART = flags.DEFINE_string("chart", "", "Its chart, DensePose's UV_Processed.mat.")
 _OUT = flags.DEFINE_string("out", None, "Write the rows here, as one JSON list.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the file of --out.")
 
@@ -57,6 +68,8 @@ def main(_: list[str]) -> None:
     results.check_out(_OUT.value, _OVERWRITE.value)
     name, seeds = _asked(), _whole_numbers(_SEEDS.value)
     recipe = _restricted(recipes.RECIPES[name])
+    if (_DATA.value or _SOURCE.value or _CHART.value) and name != "figure 1":
+        raise InputError("--data, --source and --chart go with --figure=1")
     _announce(name, recipe, seeds)
     where = measure.machine(jax.devices()[:1]) | {"commit": measure.commit()}
     planned = [(variant, seed) for seed in seeds for variant in recipe.variants]  # all of one seed say something
@@ -70,10 +83,12 @@ def main(_: list[str]) -> None:
     _print(name, recipe, summaries, claims)
     if _OUT.value:
         rows = [{"what": "cell", **row} for of_variant in cells.values() for row in of_variant] + summaries + claims
-        of = {"recipe": name, "size": _SIZE.value}
-        files.write_json(_OUT.value, [of | _six_digits(row) for row in rows])
+        if name == "figure 1":
+            rows += [_refined(variant, seeds[0], pathlib.Path(_OUT.value)) for variant in recipe.variants]
         if name == "figure 2":
             _draw(cells, pathlib.Path(_OUT.value))
+        of = {"recipe": name, "size": _SIZE.value}
+        files.write_json(_OUT.value, [of | _six_digits(row) for row in rows])
 
 
 def _asked() -> str:
@@ -161,6 +176,33 @@ def _draw(cells: dict[str, list[Row]], out: pathlib.Path) -> None:
     for variant, rows in cells.items():
         picture = plots.plot_history(*(row["history"] for row in rows))
         files.write_bytes(out.with_name(f"{out.stem}_{variant}.png"), picture)
+
+
+def _refined(variant: str, seed: int, out: pathlib.Path) -> Row:
+    """Predict people, refine their bodies, draw the first of them; return a row with mean errors."""
+    folder = _row_file(variant, seed).with_suffix("")
+    data_dir = _DATA_DIR.value or pathlib.Path(_WORKDIR.value) / "data"
+    run_of, trained = registered_runs.load(folder, data_dir), prediction.load(folder)
+    judge = run_of.judge
+    people, config = judge.test, judge.run.config
+    if _DATA.value:
+        config = dataclasses.replace(config, data=_DATA.value, source=_SOURCE.value, chart=_CHART.value)
+        _, people = run.load(config, data_dir)
+    before = model.predict(trained.config, trained.learned, people.images)
+    after = run_of.refine(before, people)
+    stages = [comparison.stage_of(name, people, bodies) for name, bodies in (("before", before), ("after", after))]
+    shown = range(min(_SHOWN, len(people.names)))
+    picture = comparison.picture(stages, shown, judge.run.template)
+    files.write_bytes(out.with_name(f"{out.stem}_{variant}.png"), photographs.png(picture))
+    errors = [judge.errors_mm(bodies, people, people.truth) for bodies in (before, after)]
+    means = [None if error is None else float(error.mean()) for error in errors]
+    text = ", ".join(tables.cell_text(one) for one in means)
+    print(f"{variant}, seed {seed}, {len(people.names)} people, before and after refinement, mm: {text}")
+    of = {"what": "refined", "variant": variant, "seed": seed, "people": len(people.names), "data": config.data}
+    return of | {"before_mpjpe_mm": means[0], "after_mpjpe_mm": means[1]}
+
+
+_SHOWN = 8
 
 
 def _six_digits(value: Any) -> Any:

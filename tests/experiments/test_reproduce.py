@@ -119,6 +119,10 @@ def test_what_is_done_is_not_run_again_and_printed_beside_the_paper(flag, name, 
     assert sum(row["what"] == "claim" for row in rows) == len(recipes.RECIPES[name].claims)
     assert all(row["recipe"] == name and row["size"] == "tiny" for row in rows)
     assert (tmp_path / "rows_ours.png").exists() == (name == "figure 2")
+    if name == "table 1":
+        few = ("--size=tiny", "--seeds=0", "--variants=ours,ours_degraded", f"--workdir={tmp_path}")
+        done = binaries.run("experiments.reproduce", flag, *few)
+        assert "exact below degraded: " in done.stdout and "cGAN alone:" not in done.stdout, done.stderr
 
 
 @pytest.mark.slow
@@ -132,17 +136,21 @@ def test_a_killed_cell_goes_on_and_runs_side_by_side_say_what_its_history_does(t
     with RunFolder(folder, config) as run:
         at = RunState(round=2, phase="judge", history=({**before[0], "seconds": 60.0},), epoch=2)
         run.save(dataclasses.replace(fresh, regressor=learned), at)
-    flags = ("--table=1", "--variants=ours,ours_degraded", "--size=tiny", "--seeds=0", f"--data_dir={tiny_people}")
-    _done(tmp_path, "ours_degraded", 0)
-    done = binaries.run("experiments.reproduce", *flags, f"--workdir={tmp_path}")
+    out = tmp_path / "figure.json"
+    flags = ("--figure=1", "--size=tiny", "--seeds=0", f"--workdir={tmp_path}", f"--data_dir={tiny_people}")
+    done = binaries.run("experiments.reproduce", *flags, f"--out={out}")
     assert done.returncode == 0, done.stderr
-    assert "cell 1 of 2: ours, seed 0" in done.stdout and "cell 2 of 2" not in done.stdout
-    assert "exact below degraded: " in done.stdout and "cGAN alone:" not in done.stdout
+    assert "cell 1 of 1: ours, seed 0" in done.stdout
     row = json.loads(folder.with_name(f"{folder.name}.json").read_text())["row"]
     assert row["cpu_s"] is None, "of a killed run it is not known"
     assert row["cpu"] and row["jax"] and "commit" in row and row["seconds"] > 60
     assert row["history"] == json.loads((folder / "history.json").read_text()) and len(row["history"]) == 2
     said = row["history"][1][TEST]
+    (refined,) = (row for row in json.loads(out.read_text()) if row["what"] == "refined")
+    assert refined["before_mpjpe_mm"] == pytest.approx(said, rel=1e-5) and refined["people"] == 12
+    assert refined["after_mpjpe_mm"] < refined["before_mpjpe_mm"], "the annotation knows better than a T-pose"
+    with PIL.Image.open(tmp_path / "figure_ours.png") as picture:
+        assert picture.size == (7 * 160, 8 * 160)
 
     shutil.copytree(folder, tmp_path / "other")
     flags = (f"--runs={folder},{tmp_path}/other", f"--data_dir={tiny_people}", "--people=2", f"--out={tmp_path}/report")
@@ -188,6 +196,7 @@ def test_wrong_flags_are_one_line(tmp_path):
         (("--table=1", "--seeds=0,0"), "--seeds=0,0: different whole numbers"),
         (("--table=1", f"--out={tmp_path}/rows.json"), "rows.json exists; --overwrite replaces it"),
         (("--ablation=all",), "--ablation"),
+        (("--table=1", "--data=iuv_folder"), "--data, --source and --chart go with --figure=1"),
         (("--figure=2", "--variants=ours,ours_once"), "--variants=ours_once: of ours, paper"),
     ):
         done = binaries.run("experiments.reproduce", f"--workdir={tmp_path}/runs", *flags)
