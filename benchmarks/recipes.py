@@ -128,6 +128,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
     "prior": {
         "tpose": {"later.prior": "tpose"},
         "population": {"later.prior": "population"},
+        "of_proportions": {"later.weights.shape": 0.25, "later.weights.scale": 0.0},
         "population_at_once": {"first.prior": "population", "first.weights": configurations.best().first.weights},
     },
     "camera": {"weak": {"camera": "weak"}},
@@ -201,18 +202,20 @@ RECIPES = {
 }  # fmt: skip
 
 
-def config_of(variant: str, size: str, seed: int) -> Config:
-    """Return the configuration of a cell."""
+def config_of(variant: str, size: str, seed: int, scored: str = "test") -> Config:
+    """Return the configuration of a cell; scored: `validation` for choices."""
     preset, changes = VARIANTS[variant]
-    made = changed(changed(configurations.preset(preset), {"rounds": ROUNDS, "route": "mosh"}), changes)
+    made = changed(
+        changed(configurations.preset(preset), {"rounds": ROUNDS, "route": "mosh", "scored": scored}), changes
+    )
     made.seed = seed
     made.lifting.steps = max(1, round(SIZES[size].lifter * made.lifting.steps))
     return changed(made, SIZES[size].changes)
 
 
-def cell_name(variant: str, size: str, seed: int) -> str:
+def cell_name(variant: str, size: str, seed: int, scored: str = "test") -> str:
     """Return the name of a cell's folder and file: of another configuration it is another one."""
-    digest = hashlib.sha256(repr(config_of(variant, size, seed)).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(repr(config_of(variant, size, seed, scored)).encode()).hexdigest()[:8]
     return f"{size}-{variant}-{seed}-{digest}"
 
 

@@ -53,6 +53,9 @@ _SECTION = flags.DEFINE_enum("section", None, ["6.3"], "The paper's section.")
 _ABLATION = flags.DEFINE_enum("ablation", None, _ABLATIONS, "What is changed, one thing at a time.")
 _SIZE = flags.DEFINE_enum("size", "small", list(recipes.SIZES), "People and networks of every cell.")
 _VARIANTS = flags.DEFINE_list("variants", [], "Only these; claims about others are left out. Left out: all.")
+_SCORED = flags.DEFINE_enum(
+    "scored", "test", ["test", "validation"], "validation: a training subject is held out and scored, for choices."
+)
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "One run of every variant for each.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs; those that are there are kept.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder where people are kept once rendered; default: WORKDIR/data.")
@@ -87,7 +90,7 @@ def main(_: list[str]) -> None:
             rows += [_refined(variant, seeds[0], pathlib.Path(_OUT.value)) for variant in recipe.variants]
         if name == "figure 2":
             _draw(cells, pathlib.Path(_OUT.value))
-        of = {"recipe": name, "size": _SIZE.value}
+        of = {"recipe": name, "size": _SIZE.value, "scored": _SCORED.value}
         files.write_json(_OUT.value, [of | _six_digits(row) for row in rows])
 
 
@@ -129,12 +132,12 @@ def _announce(name: str, recipe: Recipe, seeds: list[int]) -> None:
 
 
 def _row_file(variant: str, seed: int) -> pathlib.Path:
-    return pathlib.Path(_WORKDIR.value) / f"{recipes.cell_name(variant, _SIZE.value, seed)}.json"
+    return pathlib.Path(_WORKDIR.value) / f"{recipes.cell_name(variant, _SIZE.value, seed, _SCORED.value)}.json"
 
 
 def _cell(variant: str, seed: int, where: dict[str, Any]) -> Row:
     """Return a cell's row: run the loop, unless that is done."""
-    config, kept = recipes.config_of(variant, _SIZE.value, seed), _row_file(variant, seed)
+    config, kept = recipes.config_of(variant, _SIZE.value, seed, _SCORED.value), _row_file(variant, seed)
     folder = kept.with_suffix("")
 
     def make() -> Row:
@@ -157,7 +160,8 @@ def _print(name: str, recipe: Recipe, summaries: list[Row], claims: list[Row]) -
         ("last_round", test), ("last_round", pa), ("last_round", recipes.LIFTER),
     ]  # fmt: skip
     rows = [[row["variant"], *(_with_spread(row[which][field]) for which, field in columns)] for row in summaries]
-    print(f"\n{name}, MPJPE in mm, mean and standard deviation over seeds; registration: of training people")
+    print(f"\n{name}, MPJPE in mm, mean and standard deviation over seeds")
+    print(f"registration: of training people; test: of {_SCORED.value} people")
     print(tables.text_table(heads, rows))
     if recipe.paper:
         print("the paper's own, on Human3.6M:")

@@ -32,6 +32,12 @@ def test_every_variant_is_a_whole_configuration_of_its_own(size):
     assert len({name.rsplit("-", 1)[1] for name in names}) == 2 * len(VARIANTS), "no two are the same run"
 
 
+def test_choices_have_runs_of_their_own_that_do_not_read_the_test_people():
+    config = recipes.config_of("ours", "small", 0, "validation")
+    assert config.scored == "validation" and recipes.config_of("ours", "small", 0).scored == "test"
+    assert recipes.cell_name("ours", "small", 0, "validation") != recipes.cell_name("ours", "small", 0)
+
+
 def test_a_field_that_does_not_exist_is_no_change():
     with pytest.raises(AttributeError):
         recipes.changed(configurations.demo(), {"regressor.epoch": 3})
