@@ -30,7 +30,7 @@ from dal_jax.observations.observation import Observation
 from dal_jax.registration.register import RegistrationConfig
 from dal_jax.runtime import cli, files
 from dal_jax.synthetic import people as synthetic_people
-from dal_jax.uncertainty import modes, noise as noise_lib, posterior, sandwich
+from dal_jax.uncertainty import modes, noise as noise_lib, posterior
 from dal_jax.uncertainty.posterior import Posterior, SizePrior
 
 _DATA_DIR = flags.DEFINE_string("data_dir", "runs/data", "Where the synthetic people are kept.")
@@ -101,7 +101,7 @@ def _simulate_depth(observed: Observation, truth_mm: np.ndarray, noise_m: float,
     random = np.random.default_rng(seed)
     depth = depth + random.normal(0.0, noise_m, depth.shape)
     depth += np.einsum(
-        "pkc,pc->pk", world, noise_lib.TURN * random.normal(0.0, (sandwich.HEADING, 1.0), (len(depth), 2))
+        "pkc,pc->pk", world, observation.TURN * random.normal(0.0, (observation.HEADING, 1.0), (len(depth), 2))
     )
     depth[:, 0] = 0.0
     return observation.with_depth(observed, depth * crop_units_a_metre[:, None], np.ones_like(depth))

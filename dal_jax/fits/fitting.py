@@ -14,7 +14,7 @@ from dal_jax.fits.file import FitRows
 from dal_jax.fits.fits import Fits
 from dal_jax.fits.options import FitOptions
 from dal_jax.observations import cameras_file, following
-from dal_jax.observations.observation import Observation, with_depth
+from dal_jax.observations.observation import Observation, with_depth, with_turns
 from dal_jax.observations.observations import Observations
 from dal_jax.observations.person import Annotations
 from dal_jax.registration import register, single_views, tracks as tracks_lib, uncalibrated, views
@@ -188,19 +188,23 @@ def chosen_lifter(
 def lifted(lifter: str | os.PathLike[str], observation: Observation, alone: bool = False) -> Observation:
     """Return stacked observations with the depths that a lifter gives their key points (z of eq. 4).
 
+    Those of a lifter that says how sure it is may turn in common; Kudo's are the paper's plain term.
+
     alone: give them to people without dense points alone, the others keep what they have.
     """
     from dal_jax.lifting import folder as lifter_folder, lift  # as above
 
     config, parameters = lifter_folder.load(lifter)
     given = lift.with_lifted_depth(config, parameters, observation)
+    given = given if parameters.estimator is None else with_turns(given)
     if not alone:
         return given
     rows = _alone(observation)[:, None]
     depth, confidence = (
         np.where(rows, getattr(given, name), getattr(observation, name)) for name in ("depth", "depth_confidence")
     )
-    return with_depth(observation, depth, confidence)
+    turns = None if given.depth_turns is None else given.depth_turns * rows[..., None]
+    return dataclasses.replace(with_depth(observation, depth, confidence), depth_turns=turns)
 
 
 def _fps(options: FitOptions, annotations: Annotations | None) -> float:

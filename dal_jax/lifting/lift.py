@@ -19,7 +19,7 @@ from dal_jax.lifting import networks, normalise, views
 from dal_jax.lifting.config import MAX_INVERSE_DISTANCE, Config
 from dal_jax.lifting.h36m import from_h36m, to_h36m
 from dal_jax.lifting.normalise import Denoiser, Normalised, Preparation
-from dal_jax.observations.observation import Observation, with_depth
+from dal_jax.observations.observation import TYPICAL_DEPTH_SD, Observation, with_depth
 from dal_jax.runtime import mesh as mesh_lib, struct
 
 _Array = Array | np.ndarray
@@ -253,18 +253,10 @@ def _observed_depth(config: Config, lifter: Lifter, observation: Observation) ->
 def confidence(depth_sd: Float[_Array, "*batch 17"], size: Float[_Array, "*batch"]) -> Float[_Array, "*batch 17"]:
     """Return the confidence of each lifted depth in eq. 4, in (0, 1]; in the paper all have 1.
 
-    The weight of a squared residual goes with the inverse of its variance: 1 / (1 + (sd / `TYPICAL_SD`)^2).
+    The weight of a squared residual goes with the inverse of its variance: 1 / (1 + (sd / `TYPICAL_DEPTH_SD`)^2).
     """
     relative = depth_sd / normalise.divisor(jnp.asarray(size))[..., None]
-    return 1 / (1 + (relative / TYPICAL_SD) ** 2)
-
-
-TYPICAL_SD = 0.15
-"""Deviation of a good depth, of the pose's size: about 7 cm for an upright person.
-
-Note: our choice. It keeps the weights that depths had before deviations were made as large as errors are (by 1.5): the
-demo's first round is 59.7 mm off on 1,024 training people with it, 62.9 with 0.1, 58.1 with 0.2.
-"""
+    return 1 / (1 + (relative / TYPICAL_DEPTH_SD) ** 2)
 
 
 @functools.cache

@@ -75,8 +75,28 @@ def keypoint_residual(projected: Float[Array, "k 3"], target: Target) -> Float[A
     """Return eq. 4: x, y against the annotated key points, z against the lifted depth."""
     seen = target.observation
     planar = jnp.sqrt(seen.keypoint_confidence)[:, None] * (projected[:, :2] - seen.keypoint_position)
-    depth = jnp.sqrt(seen.depth_confidence) * relative_depth(projected[:, 2] - seen.depth, seen.depth_confidence)
+    depth = depth_residual(projected[:, 2] - seen.depth, seen.depth_confidence, seen.depth_turns)
     return jnp.concatenate([planar, depth[:, None]], axis=1)
+
+
+def depth_residual(
+    depth: Float[Array, "k *batch"],
+    confidence: Float[Array | np.ndarray, "k *batch"],
+    turns: Float[Array | np.ndarray, "2 k *batch"] | None = None,
+) -> Float[Array, "k *batch"]:
+    """Return z of eq. 4: v = sqrt(d_j) (z_j - zGAN_j), both relative to their means; of `turns` h the rest v - h'(h v).
+
+    Note: not in the paper. Lifters err by turns of the whole body (`observation.with_turns`).
+    """
+    residual = jnp.sqrt(confidence) * relative_depth(depth, confidence)
+    return residual if turns is None else turned(residual, turns)
+
+
+def turned(
+    residual: Float[Array, "k *batch"], turns: Float[Array | np.ndarray, "2 k *batch"]
+) -> Float[Array, "k *batch"]:
+    """Return v - h'(h v), what `turns` h leave of weighted depth residuals v."""
+    return residual - jnp.sum(turns * jnp.sum(turns * residual[None], axis=1, keepdims=True), axis=0)
 
 
 def dense_loss(projected: Float[Array | np.ndarray, "points 2"], target: Target) -> Float[Array, ""]:
@@ -98,8 +118,8 @@ def keypoint_loss(projected: Float[Array | np.ndarray, "k 3"], target: Target) -
     """Return eq. 4 as a loss: the sum of squares of `keypoint_residual`, without its square roots."""
     seen = target.observation
     planar = jnp.sum((projected[:, :2] - seen.keypoint_position) ** 2, axis=-1)
-    depth = relative_depth(jnp.asarray(projected)[:, 2] - seen.depth, seen.depth_confidence) ** 2
-    return jnp.sum(seen.keypoint_confidence * planar) + jnp.sum(seen.depth_confidence * depth)
+    depth = depth_residual(jnp.asarray(projected)[:, 2] - seen.depth, seen.depth_confidence, seen.depth_turns)
+    return jnp.sum(seen.keypoint_confidence * planar) + jnp.sum(depth**2)
 
 
 def robust(

@@ -142,7 +142,9 @@ def observe(
     seen = moments.rows >= 0
     first = np.argmax(seen, axis=1)
     rows = np.where(seen, moments.rows, np.take_along_axis(moments.rows, first[:, None], axis=1))
-    gathered = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], dataclasses.replace(people, pinhole=None))
+    gathered = jax.tree.map(
+        lambda leaf: np.asarray(leaf)[rows], dataclasses.replace(people, pinhole=None, depth_turns=None)
+    )
     gathered = fewer_points(gathered, seen)
     rotation, translation = extrinsics[rows][..., :3], extrinsics[rows][..., 3]
     assert people.pinhole is not None

@@ -139,6 +139,7 @@ def mirror_target(target: Target) -> Target:
         keypoint_confidence=observation.keypoint_confidence[other],
         depth=observation.depth[other],
         depth_confidence=observation.depth_confidence[other],
+        depth_turns=None if observation.depth_turns is None else observation.depth_turns[:, other],
     )
     rest, weight = points.rest * _MIRROR[None], points.weight[:, _SMPL_MIRROR]
     return Target(dataclasses.replace(points, rest=rest, weight=weight), mirrored)

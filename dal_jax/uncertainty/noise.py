@@ -24,7 +24,7 @@ from jaxtyping import Array, Float
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.observations import residuals
-from dal_jax.observations.observation import Observation, evenly
+from dal_jax.observations.observation import TURN, Observation, evenly
 from dal_jax.observations.residuals import Target
 from dal_jax.registration import priors, register
 from dal_jax.registration.energy import EnergyWeights, Objective
@@ -33,10 +33,6 @@ from dal_jax.registration.register import Fit, RegistrationConfig
 from dal_jax.runtime import programs, struct
 from dal_jax.uncertainty import sandwich
 from dal_jax.uncertainty.sandwich import Linearisation, Precisions, Scalar
-
-TURN = 0.11
-"""`NoiseLevels.turn` of lifters, radians about the image's x. Note: our choice: one taught by MPII's 2D poses turns the
-synthetic training people by 6 degrees about x and 19 about y."""
 
 _LOOSENESS = 16.0
 _INITIAL_PEOPLE = 2.0
@@ -54,7 +50,7 @@ class NoiseLevels:
 
     point: of an annotated point, independent of all others; shape: of the surface, shared by neighbouring points.
     keypoint: x or y; depth: z as lifted, independent of all others; limb: of z, grown along a metre of limb.
-    turn: of lifted depths in common, radians about the image's x, `sandwich.HEADING` as much about y; not estimated.
+    turn: of lifted depths in common, radians about the image's x, `observation.HEADING` as much about y; not estimated.
     log_scale: of a segment against its parent, log.
     pose_prior: how people hold their joints.
     point_sharing, depth_sharing: points (joints) that share one's error `shape` (`limb`), itself included.

@@ -27,6 +27,7 @@ The priors add what they pull to: the spread of human poses, and of girths, abou
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,7 @@ from dal_jax.body import kinematics, skeleton, skinning
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.observations import residuals
+from dal_jax.observations.observation import HEADING
 from dal_jax.observations.residuals import Target
 from dal_jax.registration import energy, priors
 from dal_jax.registration.energy import Objective, Unknowns
@@ -48,9 +50,6 @@ KINDS = ("point", "shape", "keypoint", "depth", "limb", "turn", "scale")
 _SHARED = ("shape", "limb", "turn")  # kinds that H knows nothing of
 SHARED_LENGTH_M = 0.15
 """l of the shape's covariance. Note: our choice; 0.06 to 0.25 m do alike on synthetic training people."""
-
-HEADING = 3.0
-"""How much more lifters turn bodies about the image's y than about its x. Note: our choice, see `noise.TURN`."""
 
 GIRTH = problem.TANGENT_SIZE - 1
 """The place of the log girth, and how many unknowns a fit without one has."""
@@ -177,6 +176,9 @@ def linearise(template: Template, target: Target, parameters: BodyParameters, pr
     target = one_image(target)
     shape, limb = shape_covariance(target), limb_covariance(template, target)
     turn = turn_covariance(template, target, parameters)
+    if target.observation.depth_turns is not None:  # the residual has less of such errors
+        turned = functools.partial(residuals.turned, turns=target.observation.depth_turns[..., None])
+        limb, turn = (turned(turned(each).T) for each in (limb, turn))
     keypoint, depth, scale = jacobian["keypoint"], jacobian["depth"], jacobian["scale"]
     gram = jnp.stack([
         both_axes(jacobian["dense"], jacobian["dense"]),

@@ -9,6 +9,7 @@ import pytest
 from dal_jax.body import cameras, skeleton
 from dal_jax.lifting import lift, training
 from dal_jax.lifting.config import Config
+from dal_jax.observations.observation import TYPICAL_DEPTH_SD
 from tests.lifting import stick_people
 
 _FLOAT32 = 5e-6  # outputs of order 1 in the pose's unit, through three float32 layers
@@ -146,7 +147,7 @@ def test_eq_4_takes_every_depth_alike_from_kudo_and_by_its_deviation_from_best()
         if name == "kudo":
             np.testing.assert_array_equal(trusted, confidence)
         else:
-            expected = confidence / (1 + (lifted.depth_sd / lifted.size[:, None] / lift.TYPICAL_SD) ** 2)
+            expected = confidence / (1 + (lifted.depth_sd / lifted.size[:, None] / TYPICAL_DEPTH_SD) ** 2)
             np.testing.assert_allclose(trusted, expected, rtol=1e-5)
 
 

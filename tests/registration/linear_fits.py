@@ -7,6 +7,7 @@ import numpy as np
 
 from dal_jax.body import skeleton
 from dal_jax.observations import residuals
+from dal_jax.observations.observation import HEADING
 from dal_jax.registration import energy
 from dal_jax.registration.priors import PosePrior, gaussian
 from dal_jax.uncertainty import sandwich
@@ -40,7 +41,7 @@ def people(count=32, seed=0):
         for name, kind in clean.items()
     }
     place = observed.keypoint_position - observed.keypoint_position.mean(axis=1, keepdims=True)
-    turned = np.einsum("pkc,pc->pk", place, NOISE["turn"] * random.normal(0.0, (sandwich.HEADING, 1.0), (count, 2)))
+    turned = np.einsum("pkc,pc->pk", place, NOISE["turn"] * random.normal(0.0, (HEADING, 1.0), (count, 2)))
     observed = observed.replace(**noisy | {"depth": (noisy["depth"] + turned).astype(np.float32)})
     precisions = Precisions(
         dense=np.float32(NOISE["point"] ** -2),

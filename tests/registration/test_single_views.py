@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dal_jax.body import skeleton
+from dal_jax.observations import observation, residuals
 from dal_jax.observations.observation import with_depth
 from dal_jax.registration import single_views
 from tests.registration import small_problem
@@ -92,3 +93,23 @@ def test_points_pull_as_hard_as_they_are_exact(noise, expected):
 def test_few_points_are_not_taken_for_exact():
     observed = dataclasses.replace(_observed(), point_confidence=np.ones((2, 40), np.float32))
     np.testing.assert_array_equal(single_views.sharpened(observed, np.zeros((2, 40))).point_confidence, 1.0)
+
+
+def test_lifted_depths_turn_at_the_price_of_unusual_turns():
+    """What is left of their residuals is the least over turns (a, b), against least squares that know a and b."""
+    observed, random = small_problem.observe(small_problem.random_people(3, seed=1), seed=2), np.random.default_rng(3)
+    confidence = random.uniform(0, 1, observed.depth_confidence.shape).astype(np.float32)
+    confidence[:, 5], confidence[2] = 0.0, 0.0
+    turning = observation.with_turns(observed.replace(depth_confidence=confidence))
+    apart = random.normal(0, 0.1, confidence.shape)
+    found = np.asarray(residuals.depth_residual(apart.T, confidence.T, np.moveaxis(turning.depth_turns, 0, -1)))
+    for row in range(2):
+        mass, place = np.float64(confidence[row]), np.float64(observed.keypoint_position[row])
+        place, off = (each - np.average(each, axis=0, weights=mass) for each in (place, apart[row]))
+        size = np.sqrt(np.average(np.sum(place**2, axis=1), weights=mass))
+        price = observation.TYPICAL_DEPTH_SD * size / (observation.TURN * np.array([observation.HEADING, 1.0]))
+        system = np.concatenate([np.sqrt(mass)[:, None] * place, np.diag(price)])
+        least = np.linalg.lstsq(system, np.concatenate([np.sqrt(mass) * off, [0, 0]]), rcond=None)[1]
+        np.testing.assert_allclose(np.sum(found[:, row] ** 2), least, rtol=1e-4)
+        assert least < 0.95 * np.sum(mass * off**2)
+    np.testing.assert_array_equal(turning.depth_turns[2], 0.0)

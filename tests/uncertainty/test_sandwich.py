@@ -9,6 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from dal_jax.body import kinematics, skeleton, skinning
 from dal_jax.observations import residuals
+from dal_jax.observations.observation import HEADING
 from dal_jax.registration import energy, priors
 from dal_jax.registration.energy import Objective
 from dal_jax.uncertainty import sandwich
@@ -145,7 +146,7 @@ def test_a_turn_moves_depths_by_their_places_and_no_further(person):
         turn = Rotation.from_rotvec(step * np.eye(3)[axis])
         depth = float(body.camera_scale) * (turn.apply(joints) - joints)[:, 2] / step
         moved.append(np.sqrt(confidence) * (depth - np.sum(confidence * depth) / confidence.sum()))
-    expected = np.outer(moved[0], moved[0]) + sandwich.HEADING**2 * np.outer(moved[1], moved[1])
+    expected = np.outer(moved[0], moved[0]) + HEADING**2 * np.outer(moved[1], moved[1])
     np.testing.assert_allclose(linear.turn, expected, atol=1e-4)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from dal_jax.body import joint_limits, rotations, skeleton
 from dal_jax.observations import residuals
+from dal_jax.observations.observation import with_turns
 from dal_jax.registration import energy
 from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.registration.solvers.descent import SolverOptions
@@ -174,6 +175,8 @@ def system(request):
     elif objective.prior is not None:
         start = start.replace(pose=0.6 * start.pose)
     start, other = (objective.start_from(one) for one in (start, other))
+    if objective.prior is not None:  # lifted depths turn
+        observed = with_turns(observed)
     if _size(objective) > 98:
         observed = observed.replace(expected=small_problem.expected(start))
     people = jax.tree.map(lambda *leaves: np.concatenate(leaves), start, other)

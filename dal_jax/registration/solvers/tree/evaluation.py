@@ -45,6 +45,7 @@ class TreeProblem:
     prior_mean, prior_precision: Abar of every joint (the root: 1), and its P (the root: 0); None without a prior.
     shape: the prior on proportions; None without one.
     expected: None where people are no frames of tracks.
+    turns: of lifted depths (`Observation.depth_turns`); None: depths do not turn.
     view_moments: before known cameras (`views`), in place of `dense` and the other moments; goal and mass are those of
       depths alone then, and None where several views tell these.
     """
@@ -62,6 +63,7 @@ class TreeProblem:
     shape: ShapeTerm | None
     expected: ExpectedTerm | None
     view_moments: Float[Array, "6 24 4 4 starts people"] | None = None
+    turns: Float[Array, "2 k starts people"] | None = None
 
 
 @struct.dataclass
@@ -102,7 +104,13 @@ def make_problem(
         prior_precision=prior_precision,
         shape=pulls.shape_term(objective),
         expected=_expected_term(target.observation.expected),
+        turns=_turns(target),
     )
+
+
+def _turns(target: Target) -> Float[Array, "2 k starts people"] | None:
+    turns = target.observation.depth_turns
+    return None if turns is None else jnp.moveaxis(jnp.asarray(turns), 0, -1)[:, :, None]
 
 
 def _data_terms(model: TreeModel, target: Target, weights: EnergyWeights, maps) -> dict[str, Any]:
@@ -181,7 +189,9 @@ def evaluate(
         data_energy, dense_gradient = points.evaluate(model, problem.dense, maps)
         gradient = _with_depth_row(dense_gradient)
     if problem.goal is not None and problem.mass is not None:
-        keypoint_energy, keypoint_gradient = points.evaluate_keypoints(model, problem.goal, problem.mass, maps)
+        keypoint_energy, keypoint_gradient = points.evaluate_keypoints(
+            model, problem.goal, problem.mass, problem.turns, maps
+        )
         data_energy, gradient = data_energy + keypoint_energy, gradient + keypoint_gradient
     pull_energy, pull, curvature, prior_curvature, girth_pull = _pull_terms(model, problem, state)
     expected_energy, expected = _evaluate_expected(problem.expected, state)
@@ -201,7 +211,7 @@ def exact_energy(
         return evaluate(model, problem, state, target, weights).energy
     maps = state_lib.affine_maps(model, state)
     dense = points.exact_energy(target, weights, maps)
-    keypoints, _ = points.evaluate_keypoints(model, problem.goal, problem.mass, maps)
+    keypoints, _ = points.evaluate_keypoints(model, problem.goal, problem.mass, problem.turns, maps)
     return dense + keypoints + _pull_terms(model, problem, state)[0] + _evaluate_expected(problem.expected, state)[0]
 
 

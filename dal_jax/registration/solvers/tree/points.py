@@ -193,15 +193,17 @@ def evaluate_keypoints(
     model: TreeModel,
     goal: Float[Array, "k 3 starts people"],
     mass: Float[Array, "k 3 starts people"],
+    turns: Float[Array, "2 k starts people"] | None,
     maps: Float[Array, "24 4 3 starts people"],
 ) -> tuple[Float[Array, "starts people"], Float[Array, "24 4 3 starts people"]]:
     """Return eq. 4 and its half gradient by the maps.
 
-    Depths are relative to their mean, which the majoriser does not know: without it, it only lies higher.
+    Depths are relative to their mean and free to turn, which the majoriser does not know: it only lies higher.
     """
     residual = keypoint_places(model, maps) - goal
-    depth = residuals.relative_depth(residual[:, 2], mass[:, 2])
-    residual = jnp.concatenate([residual[:, :2], depth[:, None]], axis=1)
-    pull = mass * residual
+    planar = mass[:, :2] * residual[:, :2]
+    depth = residuals.depth_residual(residual[:, 2], mass[:, 2], turns)
+    back = depth if turns is None else residuals.turned(depth, turns)  # the projection is its own transpose
+    pull = jnp.concatenate([planar, (jnp.sqrt(mass[:, 2]) * back)[:, None]], axis=1)
     gradient = state.over_segments(model.keypoint_matrix.T, pull).reshape(maps.shape)
-    return jnp.sum(pull * residual, axis=(0, 1)), gradient
+    return jnp.sum(planar * residual[:, :2], axis=(0, 1)) + jnp.sum(depth**2, axis=0), gradient
