@@ -322,18 +322,22 @@ def _sums(path: pathlib.Path) -> dict[str, int]:
 
 @contextlib.contextmanager
 def _full_disk_named(directory: pathlib.Path) -> Iterator[None]:
-    log = logging.getLogger("absl")  # Orbax logs errors with their tracebacks before it raises them
-    level = log.level
-    log.setLevel(logging.CRITICAL)
     try:
         yield
-    except Exception as error:  # TensorStore has the system's words in its own errors
-        said = next((os.strerror(code) for code in DISK_FULL if os.strerror(code) in str(error)), None)
+    except Exception as error:
+        said = _of_full_disk(str(error))
         if said is None:
             raise
         raise InputError(f"{directory}: {said}: {_FREE_SOME}") from error
-    finally:
-        log.setLevel(level)
+
+
+def _of_full_disk(text: str) -> str | None:
+    """Return the system's words in one of TensorStore's errors, None where it is another error."""
+    return next((os.strerror(code) for code in DISK_FULL if os.strerror(code) in text), None)
+
+
+# Orbax's threads log errors with their tracebacks, some of them after they have been raised
+logging.getLogger("absl").addFilter(lambda record: _of_full_disk(f"{record.getMessage()} {record.exc_info}") is None)
 
 
 _FREE_SOME = "free some space, and the same command goes on from the checkpoint before"
@@ -342,8 +346,5 @@ _FREE_SOME = "free some space, and the same command goes on from the checkpoint 
 def _refuse_without_room(directory: pathlib.Path, size: int) -> None:
     """Look before Orbax does: its threads, and TensorStore's, tell of a full disk in pages."""
     place = next(path for path in (directory, *directory.parents) if path.exists())
-    if shutil.disk_usage(place).free < 1.05 * size + _NOTES_BYTES:
+    if shutil.disk_usage(place).free < 1.05 * size + 2**20:  # what Orbax writes beside: 0.1 MB for the demo
         raise InputError(f"{directory}: {os.strerror(errno.ENOSPC)}: {_FREE_SOME}")
-
-
-_NOTES_BYTES = 2**20  # more than Orbax writes beside the values: 0.1 MB for the demo
