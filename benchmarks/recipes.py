@@ -253,14 +253,17 @@ def _spread(values: Sequence[float | None]) -> dict[str, float | None]:
 
 
 def judged(claim: Claim, cells: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """Return whether a claim holds for all pairs of seeds, and by how much: `share` asked for, `worst` and `mean`."""
+    """Return whether a claim holds for all pairs of seeds, and by how much: `share` asked for, `worst` and `mean`.
+
+    Of a single seed nothing is known (None): there is no spread to be beyond.
+    """
 
     def values(what: tuple[str, str], row: int) -> list[float]:
         return [cell["history"][row][what[1]] for cell in cells[what[0]]]
 
     less, more = values(claim.less, -1), values(claim.more, 0 if claim.first_round else -1)
-    worst = max(less) / min(more)
+    worst, seeds = max(less) / min(more), min(len(less), len(more))
     return {
         "what": "claim", "claim": claim.text, "share": claim.share, "worst": worst,
-        "mean": statistics.fmean(less) / statistics.fmean(more), "holds": worst <= claim.share,
+        "mean": statistics.fmean(less) / statistics.fmean(more), "holds": worst <= claim.share if seeds > 1 else None,
     }  # fmt: skip

@@ -167,7 +167,7 @@ def _print(name: str, recipe: Recipe, summaries: list[Row], claims: list[Row]) -
         print("the paper's own, on Human3.6M:")
         print(tables.text_table(["method", "mm"], [[method, f"{mm:g}"] for method, mm in recipe.paper.items()]))
     for row in claims:
-        verdict = "holds" if row["holds"] else "does not hold"
+        verdict = {True: "holds", False: "does not hold", None: "one seed says nothing of spread"}[row["holds"]]
         print(f"{row['claim']}: {verdict}; mean {row['mean']:.2f}, worst {row['worst']:.2f}, asked {row['share']:.2f}")
 
 
