@@ -90,8 +90,42 @@ def test_means_deviations_and_verdicts():
     falls = Claim("", ("ours", TEST), ("ours", TEST), 0.64, first_round=True)
     verdict = recipes.judged(falls, {"ours": cells})
     assert verdict["worst"] == pytest.approx(7 / 11) and verdict["mean"] == pytest.approx(6 / 12) and verdict["holds"]
-    assert not recipes.judged(dataclasses.replace(falls, share=0.63), {"ours": cells})["holds"]
+    assert recipes.judged(dataclasses.replace(falls, share=0.63), {"ours": cells})["holds"] is False
+    assert recipes.judged(falls, {"ours": cells[:1]})["holds"] is None
     assert not recipes.judged(Claim("", ("ours", TEST), ("ours", TEST)), {"ours": cells})["holds"], "seeds overlap"
+
+
+PUBLISHED = ("table_1.json", "figure_2.json", "section_6_3.json")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_what_is_published_follows_from_its_cells(name):
+    """Means, deviations and verdicts are computed again; the tables of docs/results.md have these numbers."""
+    rows = json.loads((ROOT / "benchmarks" / name).read_text())
+    cells: dict[str, list[dict]] = {}
+    for row in rows:
+        if row["what"] == "cell":
+            assert row["commit"] and row["cpu"] and row["jax"], "where it was measured"
+            cells.setdefault(row["variant"], []).append(row)
+    section = (ROOT / "docs" / "results.md").read_text().split("## Evidence")[1].split("\n## ")[0]
+    for row in (row for row in rows if row["what"] == "summary"):
+        again = recipes.summary(row["variant"], cells[row["variant"]])
+        assert again["seeds"] == row["seeds"]
+        for which in ("first_round", "last_round"):
+            for field in recipes.FIELDS:
+                for kind, value in row[which][field].items():
+                    expected = None if value is None else pytest.approx(value, rel=1e-4)
+                    assert again[which][field][kind] == expected, (row["variant"], field)
+        (line,) = (
+            one for one in section.splitlines() if one.startswith(f"| `{row['variant']}` | {len(row['seeds'])} |")
+        )
+        for which, field in (("last_round", REGISTRATION), ("first_round", TEST), ("last_round", TEST)):
+            assert f"{row[which][field]['mean']:.1f}" in line, (line, field)
+    recipe = recipes.RECIPES[rows[0]["recipe"]]
+    for row in (row for row in rows if row["what"] == "claim"):
+        (claim,) = (one for one in recipe.claims if one.text == row["claim"])
+        verdict = recipes.judged(claim, cells)
+        assert verdict["holds"] == row["holds"] and verdict["worst"] == pytest.approx(row["worst"], rel=1e-4)
 
 
 def _done(workdir: pathlib.Path, variant: str, seed: int) -> None:
