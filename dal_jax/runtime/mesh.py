@@ -63,12 +63,18 @@ def _mesh(devices: tuple[Any, ...]) -> Mesh:
 
 def everywhere(tree: T, mesh: Mesh) -> T:
     """Return arrays that lie whole on every device of a mesh."""
-    return jax.tree.map(functools.partial(placed, NamedSharding(mesh, WHOLE)), tree)
+    return _all_placed(NamedSharding(mesh, WHOLE), tree)
 
 
 def split(tree: T, mesh: Mesh) -> T:
     """Return stacked arrays, of a multiple of the mesh's size of people, split between its devices."""
-    return jax.tree.map(functools.partial(placed, NamedSharding(mesh, SPLIT)), tree)
+    return _all_placed(NamedSharding(mesh, SPLIT), tree)
+
+
+def _all_placed(sharding: Sharding, tree: T) -> T:
+    if sharding.is_fully_addressable:  # at once: leaf by leaf takes twice as long
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(functools.partial(placed, sharding), tree)
 
 
 def placed(sharding: Sharding, leaf: Any) -> jax.Array:
