@@ -97,8 +97,8 @@ def test_key_frames_are_as_many_a_second_and_begin_every_path():
     template, box = small_problem.small_template(), np.ones((60, 4))
     frames = Frames(np.repeat([0, 1], 30), np.tile(4 * np.arange(30), 2), 240.0)  # sixty of the frames a second
     keys, nearest = tracks.Paths(template, box, frames).key_frames()
-    np.testing.assert_array_equal(keys, np.concatenate([np.arange(0, 30, 4), np.arange(30, 60, 4)]))
-    assert (keys[nearest] <= np.arange(60)).all() and (np.arange(60) - keys[nearest] < 4).all()
+    np.testing.assert_array_equal(keys, np.concatenate([np.arange(0, 30, 6), np.arange(30, 60, 6)]))
+    assert (keys[nearest] <= np.arange(60)).all() and (np.arange(60) - keys[nearest] < 6).all()
 
 
 @pytest.fixture(scope="module")
