@@ -101,7 +101,7 @@ def _simulate_depth(observed: Observation, truth_mm: np.ndarray, noise_m: float,
     random = np.random.default_rng(seed)
     depth = depth + random.normal(0.0, noise_m, depth.shape)
     depth += np.einsum(
-        "pkc,pc->pk", world, observation.TURN * random.normal(0.0, (observation.HEADING, 1.0), (len(depth), 2))
+        "pkc,pc->pk", world, noise_lib.TURN * random.normal(0.0, (observation.HEADING, 1.0), (len(depth), 2))
     )
     depth[:, 0] = 0.0
     return observation.with_depth(observed, depth * crop_units_a_metre[:, None], np.ones_like(depth))

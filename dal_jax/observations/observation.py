@@ -93,7 +93,7 @@ demo's first round is 59.7 mm off on 1,024 training people with it, 62.9 with 0.
 """
 
 TURN, HEADING = 0.2, 3.0
-"""How lifters turn whole bodies: radians about the image's x, and how many times that about its y.
+"""How freely eq. 4 lets lifted depths turn: radians about the image's x, and how many times that about its y.
 
 Note: our choice, on 192 synthetic training people before known cameras that look down by 5 to 25 degrees, by key points
 alone: scale-matched 48.4 mm (48.2 where the pitch is known) with these, 50.0 (48.4) with 0.1, 48.5 (48.4) with 0.4,
