@@ -65,7 +65,7 @@ def test_what_is_read_is_what_was_yielded_in_order(prepared):
     for found, number in zip(source, numbers, strict=True):
         wanted = stick_source.example(number)
         assert found.keys() == wanted.keys() == set(schema.features())
-        for name in wanted.keys() - {"name", "subject", "action", "video", "keypoint_set"}:
+        for name in wanted.keys() - {"name", "subject", "action", "video", "moment", "keypoint_set"}:
             np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
         assert found["video"] == b"reel" and found["frame"] == number
 

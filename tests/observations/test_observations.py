@@ -112,5 +112,5 @@ def test_observations_stack_and_map_as_one():
     sums = jax.vmap(lambda person: jnp.sum(person.point_position) + jnp.sum(person.box_px))(people)
     expected = people.point_position.sum(axis=(1, 2)) + people.box_px.sum(axis=1)
     np.testing.assert_allclose(sums, expected, rtol=CROP_ROUNDING)
-    others = ("pinhole", "expected", "views", "keypoint_set")  # no camera, no track, no others, and no leaf
+    others = ("depth_turns", "pinhole", "expected", "views", "keypoint_set")  # none of these, and no leaf
     assert len(jax.tree.leaves(people)) == len(dataclasses.fields(people)) - len(others)

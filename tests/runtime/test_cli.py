@@ -132,6 +132,7 @@ def test_who_reads_the_first_line_alone_sees_no_traceback(command, flag):
 def test_every_binary_says_what_ctrl_c_leaves():
     """Those that the same command goes on with say so, by their own words on --workdir, --out or --data_dir."""
     goes_on = {"deform_and_learn", "train_lifting", "compare_lifters", "compare_regressors", "predict", "prepare_data"}
+    goes_on.add("reproduce")
     for path in (_ROOT / "experiments").glob("[a-z]*.py"):
         last = path.read_text().rstrip().splitlines()[-1].strip()
         assert (last == "cli.run(main)") == (path.stem not in goes_on), path.name
