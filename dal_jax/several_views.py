@@ -87,14 +87,8 @@ def _best(
     template: Template, to_fit: Observation, moments: Moments, placed: BodyParameters, objective: Objective
 ) -> BodyParameters:
     """Return of each moment's bodies the one of least energy in all views."""
-    rows = _first_instead(moments.rows)
+    rows = views.filled(moments.rows)
     candidates = [jax.tree.map(lambda leaf, of=of: leaf[of], objective.start_from(placed)) for of in rows.T]
     energy = [np.nan_to_num(register.score(template, to_fit, one, objective), nan=np.inf) for one in candidates]
     chosen = np.argmin(energy, axis=0)
     return jax.tree.map(lambda *leaves: np.stack(leaves)[chosen, np.arange(len(chosen))], *candidates)
-
-
-def _first_instead(rows: Int[np.ndarray, "moments cameras"]) -> Int[np.ndarray, "moments cameras"]:
-    """Return the rows with a moment's first in the place of what is not seen."""
-    first = np.argmax(rows >= 0, axis=1)
-    return np.where(rows >= 0, rows, np.take_along_axis(rows, first[:, None], axis=1))

@@ -126,8 +126,10 @@ def load(config: Config, data_dir: PathLike) -> tuple[People, People]:
         "with_truth": True,
     }
     people = load_people(builder, train, with_vertices=False, **asked)
-    if config.several_views and people.rig is None:
-        raise InputError(f"config.several_views: {builder.data_dir} has no moment that several known cameras see")
+    if config.several_views and (people.rig is None or not np.isfinite(people.rig.extrinsics_m).all()):
+        raise InputError(
+            f"config.several_views: {builder.data_dir} has no moment that several known cameras see, or people before unknown ones"
+        )
     if config.scored == "test":
         return people, load_people(builder, test, **asked)
     held_out = np.array([str(name).startswith(f"{_VALIDATION_SUBJECT}_") for name in people.names])

@@ -80,7 +80,7 @@ def fit_people(
     alone = register.register(template, images, dataclasses.replace(config, starts="headings4"), objective)
     seen = moments.rows >= 0
     first = np.argmax(seen, axis=1)
-    rows = np.where(seen, moments.rows, np.take_along_axis(moments.rows, first[:, None], axis=1))
+    rows = views.filled(moments.rows)
     gathered = views.fewer_points(jax.tree.map(lambda leaf: np.asarray(leaf)[rows], images), seen)
     body, found = _start(template, gathered, alone.parameters, moments, objective)
     person = moments.person if one_shape else None

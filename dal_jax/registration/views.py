@@ -141,7 +141,7 @@ def observe(
     """
     seen = moments.rows >= 0
     first = np.argmax(seen, axis=1)
-    rows = np.where(seen, moments.rows, np.take_along_axis(moments.rows, first[:, None], axis=1))
+    rows = filled(moments.rows)
     gathered = jax.tree.map(
         lambda leaf: np.asarray(leaf)[rows], dataclasses.replace(people, pinhole=None, depth_turns=None)
     )
@@ -161,6 +161,12 @@ def observe(
         centre=centre.astype(np.float32),
     )
     return dataclasses.replace(gathered, views=views), World(moments.place, axes, unit)
+
+
+def filled(rows: Int[np.ndarray, "moments cameras"]) -> Int[np.ndarray, "moments cameras"]:
+    """Return the rows of moments with the first one seen in the place of what is not."""
+    first = np.argmax(rows >= 0, axis=1)
+    return np.where(rows >= 0, rows, np.take_along_axis(rows, first[:, None], axis=1))
 
 
 def fewer_points(gathered: Observation, seen: np.ndarray) -> Observation:
