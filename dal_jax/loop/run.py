@@ -127,9 +127,8 @@ def load(config: Config, data_dir: PathLike) -> tuple[People, People]:
     }
     people = load_people(builder, train, with_vertices=False, **asked)
     if config.several_views and (people.rig is None or not np.isfinite(people.rig.extrinsics_m).all()):
-        raise InputError(
-            f"config.several_views: {builder.data_dir} has no moment that several known cameras see, or people before unknown ones"
-        )
+        missing = "has no moment that several known cameras see, or people before unknown ones"
+        raise InputError(f"config.several_views: {builder.data_dir} {missing}")
     if config.scored == "test":
         return people, load_people(builder, test, **asked)
     held_out = np.array([str(name).startswith(f"{_VALIDATION_SUBJECT}_") for name in people.names])
