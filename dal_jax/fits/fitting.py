@@ -20,7 +20,7 @@ from dal_jax.observations.person import Annotations
 from dal_jax.registration import register, single_views, tracks as tracks_lib, uncalibrated, views
 from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import Fit
-from dal_jax.runtime import machine, progress as bars
+from dal_jax.runtime import machine, programs, progress as bars
 from dal_jax.uncertainty import modes, noise, quality
 from dal_jax.uncertainty.noise import NoiseLevels
 
@@ -68,10 +68,24 @@ def fit(
         options = dataclasses.replace(options, schedule="graduated")
     observed = Observations.of_annotations(people, body) if isinstance(people, Annotations) else people
     _check_faces(observed.stacked, body)
-    if options.cameras:
+    with programs.for_people(len(observed)):
+        if not options.cameras:
+            return _fit_views(observed, annotations, body, options, lifting, initial, progress)
         if initial is not None:
             raise ValueError("initial: fits before several cameras have starts of their own")
         return _fit_moments(observed, annotations, body, options, progress)
+
+
+def _fit_views(
+    observed: Observations,
+    annotations: Annotations | None,
+    body: Template,
+    options: FitOptions,
+    lifting: str | os.PathLike[str] | None,
+    initial: FitRows | None,
+    progress: bool,
+) -> Fits:
+    """Fit every person to the one image that shows them."""
     frames, exchanged = None, np.zeros(len(observed), bool)
     if options.tracks:
         frames = following.frames_of(observed, _fps(options, annotations))

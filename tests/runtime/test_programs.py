@@ -92,3 +92,17 @@ def test_a_full_disk_costs_no_result(folder):
     folder.parent.joinpath("programs").write_text("no folder")
     np.testing.assert_array_equal(_process()(ANGLES), jax.jit(jax.vmap(rotations.axis_angle_to_matrix))(ANGLES))
     os.remove(folder)
+
+
+def test_for_few_people_it_is_compiled_quickly_with_the_same_numbers(folder, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")  # the tests' own say how hard to try
+    found = []
+    for people in (5000, 5001):
+        with programs.for_people(people):
+            found.append(np.asarray(_process()(ANGLES)))
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+    monkeypatch.setattr(programs, "_QUICK", {"no_such_option": 1})
+    with programs.for_people(5001):
+        _process()(ANGLES)
+    with programs.for_people(5000), pytest.raises(jax.errors.JaxRuntimeError, match="no_such_option"):
+        _process()(ANGLES)
