@@ -142,13 +142,13 @@ class Soak:
         while child.is_alive() and not (lock.exists() and f"process {child.pid} " in lock.read_text(errors="replace")):
             time.sleep(0.1)
 
-    def steps(self) -> int:
-        """Return the last step that the run to be killed has saved, 0 where there is none."""
+    def saved(self) -> set[tuple[str, int]]:
+        """Return the whole checkpoints of the run to be killed: step, and which file says that it is whole."""
         try:
             whole = list((self.root / "killed" / "checkpoints").glob("[0-9]*/checksums.json"))
+            return {(one.parent.name, one.stat().st_mtime_ns) for one in whole if one.parent.name.isdecimal()}
         except FileNotFoundError:  # one has just been removed
-            return self.steps()
-        return max([int(one.parent.name) for one in whole if one.parent.name.isdecimal()], default=0)
+            return self.saved()
 
     def at_work(self, checkpoints: int | None = None) -> ForkProcess:
         """Begin the run, or go on, to a random moment, or to the first with so many more checkpoints.
@@ -156,12 +156,13 @@ class Soak:
         One that ends sooner is compared, and the next begins.
         """
         while True:
-            child = self.start("killed")
+            child, seen = self.start("killed"), self.saved()
             self.wait_to_work(child)
             more = int(self.random.expovariate(_KILLS_A_CHECKPOINT)) if checkpoints is None else checkpoints
-            last = self.steps() + more
-            while child.is_alive() and self.steps() < last:
+            enough = len(seen) + more
+            while child.is_alive() and len(seen) < enough:
                 time.sleep(0.02)
+                seen |= self.saved()
             if checkpoints is None:
                 child.join(self.random.expovariate(_KILLS_A_RUN / self.seconds))
             if child.is_alive():
@@ -179,7 +180,7 @@ class Soak:
 
     def dead(self) -> None:
         """See to it that there is a killed run with a checkpoint, which has met what was damaged."""
-        while not self.steps() or self.whole.exists():
+        while not self.saved() or self.whole.exists():
             self.stop(self.at_work(1))
 
     # --- What is done to the run, once each call; returns the line that was said, or '' ---
