@@ -82,6 +82,7 @@ class Checkpoints:
         if mesh.is_first():
             for rest in self._numbered() - set(self._steps()):
                 shutil.rmtree(self._directory / str(rest))
+        self._damaged.clear()  # their numbers are given again
         mesh.meet("checkpoint")
         policy: Any = ocp.training.preservation_policies.LatestN(self._keep)
         with (
@@ -197,7 +198,7 @@ class Checkpoints:
         step = self.latest_step() if step is None else step
         path = self._directory if step is None else self._directory / str(step)
         if step is None or not path.is_dir():
-            raise InputError(f"{path}: there is no checkpoint")
+            raise (InputError if step is None else DamagedError)(f"{path}: there is no checkpoint")
         if not ocp.is_orbax_checkpoint(str(path)):
             raise DamagedError(f"{path}: damaged checkpoint (Orbax's own notes are missing)")
         self._check_sums(path)
@@ -338,7 +339,6 @@ def _of_full_disk(text: str) -> str | None:
 
 # Orbax's threads log errors with their tracebacks, some of them after they have been raised
 logging.getLogger("absl").addFilter(lambda record: _of_full_disk(f"{record.getMessage()} {record.exc_info}") is None)
-
 
 _FREE_SOME = "free some space, and the same command goes on from the checkpoint before"
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -77,6 +78,17 @@ def test_the_objective_is_the_one_that_the_fits_were_scored_with(setting):
 def _assert_equal(one, other) -> None:
     assert jax.tree.structure(one) == jax.tree.structure(other)
     jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_a_checkpoint_whose_bodies_are_gone_is_a_damaged_one(setting):
+    root, of, state = setting
+    _write(setting, "bodiless", 2, "learn")
+    shutil.rmtree(root / "bodiless" / "people" / "1")
+    with (
+        RunFolder(root / "bodiless", of.config) as run,
+        pytest.raises(InputError, match="people/1: there is no checkpoint; no other is left, --overwrite starts anew"),
+    ):
+        run.resume(state)
 
 
 def test_a_run_without_registered_people_is_one_line(setting, tmp_path):

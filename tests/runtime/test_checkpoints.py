@@ -225,8 +225,11 @@ def test_a_damaged_step_is_passed_over_and_goes_with_the_next_save(tmp_path, cap
         f"warning: {tmp_path}/3: damaged checkpoint (_CHECKPOINT_METADATA is not what was saved); "
         f"going on from {tmp_path}/2\n"
     )
-    folder.save(3, _EXAMPLE, {"at": 5})
-    assert Checkpoints(tmp_path).resume(lambda _: _EXAMPLE)[1:] == ({"at": 5}, 3)
+    for step in (3, 4, 5):
+        folder.save(step, _EXAMPLE, {"at": step + 2})
+        assert folder.latest_step() == step
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["3", "4", "5"]
+    assert Checkpoints(tmp_path).resume(lambda _: _EXAMPLE)[1:] == ({"at": 7}, 5)
 
 
 def test_a_step_without_its_checksums_was_not_finished(tmp_path):
