@@ -32,7 +32,6 @@ from benchmarks import distances, measure, results
 from dal_jax.body import skinning
 from dal_jax.body.parameters import BodyParameters, t_pose
 from dal_jax.body.template import Template
-from dal_jax.data.visible_points import pixel_grid_px, spread
 from dal_jax.observations.observation import with_depth
 from dal_jax.observations.person import square_crop
 from dal_jax.registration import energy, register, single_views
@@ -43,7 +42,7 @@ from dal_jax.runtime import cli, progress
 from dal_jax.synthetic import shapes
 from dal_jax.synthetic.shapes import Subject
 from dal_jax.uncertainty import measurements
-from dal_jax.viewing.raycast import Scene
+from dal_jax.viewing.raycast import Scene, pixel_grid_px, spread
 
 # allow_override: tests import several benchmarks into one process
 _OUT = flags.DEFINE_string("out", None, "JSON to write.", required=True, allow_override=True)

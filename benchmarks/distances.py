@@ -19,11 +19,10 @@ from benchmarks import results
 from dal_jax.body import cameras, kinematics, rotations, skinning
 from dal_jax.body.parameters import UPRIGHT_FACING_CAMERA, BodyParameters
 from dal_jax.body.template import Template
-from dal_jax.data.visible_points import pixel_grid_px, spread
 from dal_jax.observations.person import square_crop
 from dal_jax.registration import priors
 from dal_jax.runtime import cli, progress
-from dal_jax.viewing.raycast import Scene
+from dal_jax.viewing.raycast import Scene, pixel_grid_px, spread
 
 _OUT = flags.DEFINE_string("out", None, "JSON to write.", required=True, allow_override=True)  # tests import others
 

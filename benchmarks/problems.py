@@ -15,7 +15,6 @@ import numpy as np
 from jaxtyping import Float
 
 from dal_jax.body.formats.load import FREE_BODY
-from dal_jax.data.visible_points import pixel_grid_px, spread
 from dal_jax.evaluation import metrics
 from dal_jax.observations import observation
 from dal_jax.observations.observation import Observation
@@ -25,6 +24,7 @@ from dal_jax.synthetic import annotator, people as synthetic_people, shapes
 from dal_jax.synthetic.annotator import VERSION, Recipe
 from dal_jax.synthetic.shapes import SUBJECT_SHAPES
 from dal_jax.synthetic.view import FOCAL_PX, View, project, square_box
+from dal_jax.viewing.raycast import pixel_grid_px, spread
 
 _VERSION = 1  # of this file's rules: raise it and every cache is made anew
 _CANONICAL_PEOPLE = 200  # training people whose mean bone-length sum the protocol scales to

@@ -15,8 +15,8 @@ from jaxtyping import Float, Int, UInt8
 
 from dal_jax.body import triangles
 from dal_jax.body.formats import load
-from dal_jax.data.visible_points import FEWEST, MOST, Points, spread
 from dal_jax.synthetic import motions, shapes
+from dal_jax.viewing.raycast import FEWEST, MOST, Points, spread
 
 TRAIN_SUBJECTS = ("S1", "S5", "S6", "S7", "S8")
 TEST_SUBJECTS = ("S9", "S11")

@@ -16,7 +16,6 @@ from dal_jax.body import skeleton
 from dal_jax.data import preparing, schema
 from dal_jax.data.schema import DatasetBuilder
 from dal_jax.data.source import Example, check_choices
-from dal_jax.data.visible_points import Points, exact_points, pixel_grid_px
 from dal_jax.observations import photographs
 from dal_jax.runtime import progress
 from dal_jax.runtime.errors import InputError
@@ -25,6 +24,7 @@ from dal_jax.synthetic.annotator import RECIPES, TRAIN_SUBJECTS, Recipe
 from dal_jax.synthetic.figure import rotate
 from dal_jax.synthetic.rendering import draw_light
 from dal_jax.synthetic.view import Camera, View
+from dal_jax.viewing.raycast import Points, exact_points, pixel_grid_px
 
 NAME = "synthetic_people"
 _SPLITS = ("train", "test")

@@ -14,15 +14,16 @@ import pytest
 
 from dal_jax.body.formats import load
 from dal_jax.config import demo
-from dal_jax.data import columns, people as people_lib, schema, visible_points
+from dal_jax.data import columns, people as people_lib, schema
 from dal_jax.data.people import LazyImages
-from dal_jax.data.visible_points import Points
 from dal_jax.loop import run
 from dal_jax.observations import observation
 from dal_jax.runtime.errors import InputError
 from dal_jax.synthetic import annotator, people as synthetic_people, shapes
 from dal_jax.synthetic.annotator import RECIPES, ROUTES, TEST_SUBJECTS, TRAIN_SUBJECTS
 from dal_jax.synthetic.view import View
+from dal_jax.viewing import raycast
+from dal_jax.viewing.raycast import Points
 
 HALF_TENTH_MM = 0.06  # vertices are stored to a tenth of a millimetre, half of it lost in rounding
 FLOAT32_PX = 0.01
@@ -150,7 +151,7 @@ def test_annotators_err_as_much_as_the_recipe_says():
 def test_points_spread_over_every_part_seen():
     part = np.zeros((64, 64), int)
     part[10:30, 10:30], part[30:60, 10:50], part[5:8, 40:44] = 2, 9, 3
-    rows, columns = visible_points.spread(part, 120, np.random.default_rng(0))
+    rows, columns = raycast.spread(part, 120, np.random.default_rng(0))
     chosen = part[rows, columns]
     assert set(chosen) == {2, 3, 9}
     assert 100 <= len(chosen) <= 150
@@ -164,7 +165,7 @@ def test_an_undamaged_prediction_gives_nearby_points():
     recipe = dataclasses.replace(EXACT, image_size=128)
     one = synthetic_people.make_person(recipe, "train", 3)
     iuv = np.asarray(PIL.Image.open(io.BytesIO(one["iuv"])))
-    grid = visible_points.pixel_grid_px(one["box_px"].astype(np.float64), 128)
+    grid = raycast.pixel_grid_px(one["box_px"].astype(np.float64), 128)
     points = annotator.read_points(iuv, grid, np.random.default_rng(0))
     corners = _true_vertices_mm(one)[shapes.surface().faces[points.face]]
     shown = np.einsum("pc,pcd->pd", points.barycentric, corners)

@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dal_jax.data.human36m.release import Sequence
-from dal_jax.data.visible_points import Points
 from dal_jax.observations import iuv
 from dal_jax.observations.chart import Chart
 from dal_jax.observations.person import AnnotatedPerson, Rejected
 from dal_jax.runtime.errors import InputError
+from dal_jax.viewing.raycast import Points
 
 Dense = tuple[Float[np.ndarray, "4"], Points]
 """A person's square crop, px, and annotated surface points, on the free body."""

@@ -17,12 +17,11 @@ from dal_jax.body.template import Template
 from dal_jax.data.human36m.densepose import Dense
 from dal_jax.data.human36m.release import FRAMES_PER_SECOND, Sequence
 from dal_jax.data.motions import smpl_motion
-from dal_jax.data.visible_points import Points, exact_points, pixel_grid_px
 from dal_jax.observations import human36m_cameras as cameras, person
 from dal_jax.observations.human36m_cameras import Lens
 from dal_jax.observations.person import Rejected
 from dal_jax.runtime.errors import InputError
-from dal_jax.viewing.raycast import Hits, Scene
+from dal_jax.viewing.raycast import Hits, Points, Scene, exact_points, pixel_grid_px
 
 WORST_FIT_MM = 150.0
 """Root mean square of the 17 joints, body against positions; beyond it the parameters are another moment's or person's.
