@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from dal_jax.body import skeleton
-from dal_jax.observations import coco, detections, keypoints, photographs, video
+from dal_jax.observations import coco, detections, keypoints, photographs
 from dal_jax.observations.densepose import FEWEST_KEYPOINTS
 from dal_jax.observations.keypoints import SEEN, UNLABELLED, Keypoints
 from dal_jax.observations.person import AnnotatedPerson, Annotations, Rejected
@@ -91,10 +91,10 @@ def detect(
 
 def _pictures(source: pathlib.Path) -> tuple[int | None, Iterator[tuple[str, Callable[[], np.ndarray]]]]:
     """Return how many pictures there are, if that is known, and of each its name and what reads it."""
-    if video.is_video(source):
-        frames = video.frames(source, extra=EXTRA)
-        named = ((video.frame_name(source, number), lambda frame=frame: frame) for number, frame in frames)
-        return video.told(source, EXTRA)[0], named
+    if photographs.is_video(source):
+        frames = photographs.frames(source, extra=EXTRA)
+        named = ((photographs.frame_name(source, number), lambda frame=frame: frame) for number, frame in frames)
+        return photographs.frames_and_rate(source, EXTRA)[0], named
     paths = detections.list_photographs(source)
     return len(paths), ((path.name, lambda path=path: photographs.read_picture(path)) for path in paths)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from dal_jax.observations import photographs, video
+from dal_jax.observations import photographs
 from dal_jax.observations.keypoints import Keypoints
 from dal_jax.runtime import files
 from dal_jax.runtime.errors import InputError, one_line
@@ -106,17 +106,17 @@ class Annotations:
     def reader(self) -> Callable[[AnnotatedPerson], UInt8[np.ndarray, "h w 3"]]:
         """Return what reads a person's photograph, or frame of the video, once for people who come together.
 
-        It raises errors.InputError, as `photographs.read_picture` and `video.frames` do.
+        It raises errors.InputError, as `photographs.read_picture` and `photographs.frames` do.
         """
-        if video.is_video(self.images):
-            frame = video.Reader(self.images)
-            return lambda person: frame(video.frame_number(person.file_name))
+        if photographs.is_video(self.images):
+            frame = photographs.VideoReader(self.images)
+            return lambda person: frame(photographs.frame_number(person.file_name))
         read = functools.lru_cache(1)(photographs.read_picture)
         return lambda person: read(self.photograph(person), person.picture_size)
 
     def fps(self) -> float | None:
         """Return how many frames a second the video says that it has; None of photographs, and where it does not."""
-        return video.told(self.images)[1] if video.is_video(self.images) else None
+        return photographs.frames_and_rate(self.images)[1] if photographs.is_video(self.images) else None
 
     def middle_px(self, person: AnnotatedPerson) -> tuple[float, float]:
         """Return the middle of a person's photograph, px.
@@ -141,7 +141,7 @@ class Annotations:
             if not self.images:
                 where = f"image_id {person.image_id}, annotation {person.annotation_id}"
                 raise InputError(f"{where}: without photographs a perspective camera needs its focal length")
-            if video.is_video(self.images):
+            if photographs.is_video(self.images):
                 raise InputError(f"{self.images}: a video does not say its focal length; give --focal_px")
             return photographs.focal_px(self.photograph(person))
         except InputError:

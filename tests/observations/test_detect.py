@@ -8,7 +8,7 @@ import pytest
 
 import dal_jax as dal
 from dal_jax.body import skeleton
-from dal_jax.observations import detect, photographs, video
+from dal_jax.observations import detect, photographs
 from dal_jax.runtime.errors import InputError
 from tests.observations import annotation_files
 
@@ -110,6 +110,6 @@ def test_pictures_without_people_or_that_cannot_be_read_are_one_line(tmp_path):
     (tmp_path / "b.jpg").write_bytes(b"no picture")
     with pytest.raises(InputError, match="b.jpg: cannot be read as a picture"):
         dal.detect(tmp_path, _model())
-    (tmp_path / f"c{video.ENDINGS[0]}").write_bytes(b"no video")
+    (tmp_path / f"c{photographs.VIDEO_ENDINGS[0]}").write_bytes(b"no video")
     with pytest.raises(InputError, match="c.mp4: frame 0: cannot be read as a video"):
         dal.detect(tmp_path / "c.mp4", _model())

@@ -54,7 +54,7 @@ _NEEDS = [
     ("data", "tensorflow_datasets", "from dal_jax.data import schema; schema.features()"),
     ("data", "tensorflow_datasets", "from dal_jax.data import preparing; preparing.prepare(None, '.')"),
     ("data", "cdflib", "from dal_jax.data.human36m import release; release.read(here, 3)"),
-    ("data", "av", "from dal_jax.observations import video; list(video.frames(here))"),
+    ("data", "av", "from dal_jax.observations import photographs; list(photographs.frames(here))"),
     ("detect", "mediapipe", "import dal_jax as dal; dal.detect('.', here)"),
     ("data", "safetensors", "from dal_jax.regressor import pretrained; pretrained.load_trunk(here, {})"),
     ("data", "pycocotools", "from dal_jax.observations import masks; masks.segmentation([[0, 0, 4, 0, 4, 4]], (8, 8))"),

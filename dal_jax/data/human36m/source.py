@@ -18,7 +18,7 @@ from dal_jax.data.human36m.densepose import Dense
 from dal_jax.data.human36m.mosh import SubjectBodies
 from dal_jax.data.human36m.release import Sequence
 from dal_jax.data.source import Example, Item
-from dal_jax.observations import human36m_cameras as cameras, photographs, video
+from dal_jax.observations import human36m_cameras as cameras, photographs
 from dal_jax.observations.human36m_cameras import Extrinsics, Lens
 from dal_jax.observations.person import Rejected
 from dal_jax.runtime.errors import InputError
@@ -92,7 +92,7 @@ class Human36m:
             joints_px, truth_mm = self._joints(sequence, lens)
             frames = np.arange(0, len(truth_mm), self.frame_step)
             annotated = self._annotated(sequence, lens, joints_px, truth_mm, frames)
-            shown = itertools.chain(video.frames(sequence.video, self.frame_step), itertools.repeat(None))
+            shown = itertools.chain(photographs.frames(sequence.video, self.frame_step), itertools.repeat(None))
             for frame, found, picture in zip(frames.tolist(), annotated, shown, strict=False):
                 if picture is None:
                     yield "frame beyond the video's end"
