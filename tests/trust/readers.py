@@ -46,7 +46,7 @@ def readers() -> dict[str, Reader]:
     from dal_jax.lifting import folder as lifter_folder, poses, training
     from dal_jax.lifting.config import Config as LifterConfig
     from dal_jax.loop import prediction
-    from dal_jax.observations import chart, detections, human36m_cameras as cameras, iuv, mat_file, photographs
+    from dal_jax.observations import chart, detections, human36m_cameras as cameras, iuv, photographs
     from dal_jax.observations.annotations import read_annotations
     from dal_jax.regressor import pretrained
     from dal_jax.runtime import metric_log
@@ -193,7 +193,7 @@ def readers() -> dict[str, Reader]:
         "chart": Reader(
             charted, lambda path: chart.load_densepose_chart(path, body), (*register, people, "--chart={path}")
         ),
-        "mat": Reader(charted, lambda path: mat_file.read(path, ("All_Faces", "All_U_norm"))),
+        "mat": Reader(charted, lambda path: chart.read_mat(path, ("All_Faces", "All_U_norm"))),
         "body_npz": Reader(copy(load.FREE_BODY), load.load_body.__wrapped__, (*register, people, "--body={path}")),
         "body_pickle": Reader(moved, lambda path: array_pickle.read_fields(path, ("poses", "trans", "betas"))),
         "gltf": Reader(skinned, gltf_file.read, (*register, people, "--body={path}")),
