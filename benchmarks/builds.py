@@ -36,7 +36,7 @@ from dal_jax.observations.observation import with_depth
 from dal_jax.observations.person import square_crop
 from dal_jax.registration import energy, register, single_views
 from dal_jax.registration.energy import SCALES
-from dal_jax.registration.solvers import dense, problem
+from dal_jax.registration.solvers import dense, descent
 from dal_jax.registration.solvers.descent import SolverOptions
 from dal_jax.runtime import cli, progress
 from dal_jax.synthetic import shapes
@@ -57,7 +57,7 @@ BUILDS = {
 _PX_A_METRE, _GRID, _POINTS, _SEED = 400.0, 200, 300, 0
 _AWAY_M = 3.0
 _EVERY = 6  # of the vertices, which the nearest body is sought for
-_POSE, _GIRTH = [*range(69), *range(93, 99)], problem.TANGENT_SIZE  # places among the unknowns of `problem.move`
+_POSE, _GIRTH = [*range(69), *range(93, 99)], descent.TANGENT_SIZE  # places among the unknowns of `descent.move`
 _GIRTHS = ("chest_girth", "waist_girth", "hip_girth")
 
 
@@ -187,7 +187,7 @@ def closest_mm(body: Template, actor: Subject, start: BodyParameters, free: list
     start = dataclasses.replace(start, **{field: getattr(t_pose(), field) for field in ("pose", "translation")})
     start = dataclasses.replace(start, rotation=np.eye(3, dtype=np.float32), camera_scale=np.float32(1.0))
     unknowns = jax.tree.map(jnp.asarray, energy.from_parameters(start))
-    mask = jnp.zeros(problem.tangent_size(unknowns)).at[np.array(free)].set(1.0)
+    mask = jnp.zeros(descent.tangent_size(unknowns)).at[np.array(free)].set(1.0)
     found = _closest(body, jnp.asarray(actor.vertices, jnp.float32), unknowns, mask)
     return apart_mm(np.asarray(found), actor.vertices)
 
@@ -206,7 +206,7 @@ def _closest(body: Template, goal: Float[Array, "v 3"], start: energy.Unknowns, 
         return jnp.concatenate([1000.0 * (vertices(unknowns, _EVERY) - goal[::_EVERY]).ravel(), small])
 
     found = dense.levenberg_marquardt(
-        residuals, lambda at, step: problem.move(at, mask * step), start, len(mask), SolverOptions(12)
+        residuals, lambda at, step: descent.move(at, mask * step), start, len(mask), SolverOptions(12)
     )
     return vertices(found.state, 1)
 

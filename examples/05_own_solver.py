@@ -16,8 +16,7 @@ from dal_jax.registration import energy, register
 from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import RegistrationConfig
 from dal_jax.registration.solvers import descent
-from dal_jax.registration.solvers.descent import Solution, SolverOptions
-from dal_jax.registration.solvers.problem import Problem
+from dal_jax.registration.solvers.descent import Problem, Solution, SolverOptions
 
 
 def newton_cg(problem: Problem, options: SolverOptions) -> Solution:

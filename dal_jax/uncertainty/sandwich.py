@@ -43,7 +43,7 @@ from dal_jax.observations.residuals import Target
 from dal_jax.registration import energy, priors
 from dal_jax.registration.energy import Objective, Unknowns
 from dal_jax.registration.priors import ShapePrior
-from dal_jax.registration.solvers import problem
+from dal_jax.registration.solvers import descent
 from dal_jax.runtime import struct
 
 KINDS = ("point", "shape", "keypoint", "depth", "limb", "turn", "scale")
@@ -51,10 +51,10 @@ _SHARED = ("shape", "limb", "turn")  # kinds that H knows nothing of
 SHARED_LENGTH_M = 0.15
 """l of the shape's covariance. Note: our choice; 0.06 to 0.25 m do alike on synthetic training people."""
 
-GIRTH = problem.TANGENT_SIZE - 1
+GIRTH = descent.TANGENT_SIZE - 1
 """The place of the log girth, and how many unknowns a fit without one has."""
 
-_CAMERA_SCALE = 96  # its place among the unknowns of `problem.move`
+_CAMERA_SCALE = 96  # its place among the unknowns of `descent.move`
 _LEAST_JOINT_PRECISION = 0.3  # rad^-2: no joint spreads more; a lower precision leaves H singular in float32
 _PLACE = slice(93, 98)  # of the body's rotation and translation
 _PLACE_PRECISION = 1.0  # both are known beforehand to a radian and a crop unit
@@ -270,7 +270,7 @@ def score_covariance(
 
 def unknowns(parameters: BodyParameters) -> int:
     """Return how many tangent unknowns a fit has: the last of 99 is its log girth, of 146 the last 48 are girths."""
-    return problem.tangent_size(energy.from_parameters(parameters)) - 1
+    return descent.tangent_size(energy.from_parameters(parameters)) - 1
 
 
 def sizes(parameters: BodyParameters) -> Int[np.ndarray, "sizes"]:
@@ -282,8 +282,8 @@ def move(parameters: BodyParameters, delta: Float[Array, "u"]) -> Unknowns:
     """Return the unknowns at a tangent step from finished parameters, the camera's scale held, and a pelvis' depth."""
     step = jnp.insert(delta, _CAMERA_SCALE, 0.0)
     if parameters.translation.shape[-1] == 3:
-        step = jnp.insert(step, problem.TANGENT_SIZE, 0.0)
-    return problem.move(energy.from_parameters(parameters), step)
+        step = jnp.insert(step, descent.TANGENT_SIZE, 0.0)
+    return descent.move(energy.from_parameters(parameters), step)
 
 
 def shape_covariance(target: Target) -> Float[Array, "points points"]:

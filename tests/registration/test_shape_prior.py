@@ -12,7 +12,7 @@ from dal_jax.observations import residuals
 from dal_jax.registration import energy, priors, register
 from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.registration.register import RegistrationConfig
-from dal_jax.registration.solvers import problem
+from dal_jax.registration.solvers import descent
 from dal_jax.uncertainty.sandwich import Precisions
 from tests.registration import small_problem
 
@@ -218,8 +218,8 @@ def test_anisotropic_energy_has_finite_differences_as_gradient():
         body = small_problem.small_template()
         target = residuals.make_target(body, observed)
         start = energy.from_parameters(objective.start_from(jax.tree.map(jnp.asarray, person)))
-        along = jax.jit(lambda step: energy.energy(body, target, problem.move(start, step), objective))
-        assert problem.tangent_size(start) == 147
+        along = jax.jit(lambda step: energy.energy(body, target, descent.move(start, step), objective))
+        assert descent.tangent_size(start) == 147
         step = jnp.asarray(np.random.default_rng(0).normal(0.0, 1.0, 147))
         slope = jax.jit(jax.grad(along))(jnp.zeros(147)) @ step
         numeric = (along(1e-5 * step) - along(-1e-5 * step)) / 2e-5

@@ -9,7 +9,7 @@ By name (`--optimizer=`):
     optax.NAME                any other transformation of optax, as in optax.adabelief(learning_rate=0.05, b1=0.9)
     package.module:function   a solver of your own: see examples/05_own_solver.py
 
-A solver of your own is a function (problem.Problem, descent.SolverOptions) -> descent.Solution whose state is the best
+A solver of your own is a function (descent.Problem, descent.SolverOptions) -> descent.Solution whose state is the best
 energy.Unknowns. It is written for ONE person, in pure JAX: it is vmapped and jitted.
 """
 
@@ -28,9 +28,8 @@ from dal_jax.body.template import Template
 from dal_jax.observations.residuals import Target
 from dal_jax.registration.energy import Objective, from_parameters, parameter_energy, to_parameters
 from dal_jax.registration.solvers import dense, optax_solver
-from dal_jax.registration.solvers.descent import Solution, SolverOptions
+from dal_jax.registration.solvers.descent import Problem, Solution, SolverOptions, move, tangent_size
 from dal_jax.registration.solvers.optax_solver import nearest, wrong
-from dal_jax.registration.solvers.problem import Problem, move, tangent_size
 from dal_jax.registration.solvers.tree import lm, state as state_lib
 from dal_jax.registration.solvers.tree.model import TreeModel
 from dal_jax.runtime import struct
