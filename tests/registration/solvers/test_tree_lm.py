@@ -14,7 +14,7 @@ from dal_jax.observations.observation import with_turns
 from dal_jax.registration import energy
 from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.registration.solvers.descent import SolverOptions
-from dal_jax.registration.solvers.tree import elimination, evaluation, information, lm, points, quadratics
+from dal_jax.registration.solvers.tree import elimination, evaluation, lm, points, quadratics
 from dal_jax.registration.solvers.tree.model import build
 from dal_jax.registration.solvers.tree.state import (
     affine_maps,
@@ -132,7 +132,7 @@ def _study(template, model, objective, observed, people):
     gradient, energies = jax.grad(exact, has_aux=True)(zero)
     found = {
         "value": value,
-        "shape": information.of_shape(model, problem, both, value),
+        "shape": lm.information_of_shape(model, problem, both, value),
         "step": elimination.solve_step(model, problem, both, value, jnp.zeros_like(value.energy)),
         "quadratic": quadratics.segment_quadratic(problem, lever, value),
         "girth": quadratics.girth_quadratic(model, problem, both, value, lever),
@@ -154,7 +154,7 @@ def _study(template, model, objective, observed, people):
     if objective.scales == "anisotropic":
         found["segment_girth"] = quadratics.segment_girth_quadratic(model, problem, both, value, lever)
     if objective == OBJECTIVES["paper's terms"]:
-        found["information"] = information.of_segments(model, problem, both, value)
+        found["information"] = lm.information_of_segments(model, problem, both, value)
         maps = affine_maps(model, swapped)
         found["dense_gradient"] = points.evaluate(model, problem.dense, maps)[1]
         found["dense_slope"] = jax.grad(lambda maps: jnp.sum(points.exact_energy(target, weights, maps)))(maps) / 2
