@@ -8,7 +8,7 @@ from torch.nn import functional
 from benchmarks import regressor
 from benchmarks.regressor import Case, Learner, Work
 from benchmarks.torch_resnet import ResNet50
-from dal_jax.regressor import pretrained
+from dal_jax.regressor import resnet
 
 _AGREEMENT = 1e-3
 
@@ -104,7 +104,7 @@ def _state_dict(variables: dict) -> dict[str, torch.Tensor]:
     """Return our variables under PyTorch's names, kernels as it has them."""
     trunk = {collection: leaves["trunk"] for collection, leaves in variables.items()}
     found = {}
-    for name, place in pretrained.names(pretrained.torchvision):
+    for name, place in resnet.names(resnet.torchvision):
         if place[1] not in trunk["params"]:  # a block of a deeper network
             continue
         leaf = trunk

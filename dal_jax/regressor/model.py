@@ -21,8 +21,7 @@ from dal_jax.regressor import batches, layers, theta
 from dal_jax.regressor.augmentation import AugmentationConfig, mild
 from dal_jax.regressor.batches import Images
 from dal_jax.regressor.losses import LossWeights
-from dal_jax.regressor.pretrained import load_trunk
-from dal_jax.regressor.resnet import BLOCKS, DEPTHS, ResNet50
+from dal_jax.regressor.resnet import BLOCKS, DEPTHS, ResNet50, load_trunk
 from dal_jax.regressor.theta import Rotations, ThetaCodec
 from dal_jax.runtime import mesh as mesh_lib, struct
 from dal_jax.runtime.configs import cached_by_config, check_choices, check_range

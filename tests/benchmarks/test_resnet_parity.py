@@ -14,7 +14,7 @@ import pytest
 import safetensors.numpy
 
 from benchmarks import state_dict
-from dal_jax.regressor import model, pretrained
+from dal_jax.regressor import model, resnet
 from dal_jax.regressor.model import RegressorConfig
 from dal_jax.regressor.resnet import ResNet50
 
@@ -38,7 +38,7 @@ def _shapes(width: int):
 
 def _names() -> dict[str, tuple[str, ...]]:
     """Return {torchvision's name of a tensor: its place in our variables}."""
-    return dict(pretrained.names(pretrained.torchvision))
+    return dict(resnet.names(resnet.torchvision))
 
 
 def _at(tree, place):
@@ -55,7 +55,7 @@ def _draw(golden, case: str, width: int, folder: pathlib.Path):
     theirs = {name: tuple(np.array(s)[[3, 2, 0, 1]]) if len(s) == 4 else s for name, s in placed.items()}
     drawn = state_dict.random_state_dict(theirs, seed=int(golden[f"{case}_seed"]))
     safetensors.numpy.save_file(drawn, folder / "weights.safetensors")
-    variables = pretrained.load_trunk(folder / "weights.safetensors", _shapes(width))
+    variables = resnet.load_trunk(folder / "weights.safetensors", _shapes(width))
     random = np.random.RandomState(width + 1)
     images, pixels = len(golden[f"{case}_evaluation"]), int(golden[f"{case}_pixels"])
     image = random.normal(size=(images, 3, pixels, pixels)).transpose(0, 2, 3, 1)

@@ -56,7 +56,7 @@ _NEEDS = [
     ("data", "cdflib", "from dal_jax.data.human36m import release; release.read(here, 3)"),
     ("data", "av", "from dal_jax.observations import photographs; list(photographs.frames(here))"),
     ("detect", "mediapipe", "import dal_jax as dal; dal.detect('.', here)"),
-    ("data", "safetensors", "from dal_jax.regressor import pretrained; pretrained.load_trunk(here, {})"),
+    ("data", "safetensors", "from dal_jax.regressor import resnet; resnet.load_trunk(here, {})"),
     ("data", "pycocotools", "from dal_jax.observations import masks; masks.segmentation([[0, 0, 4, 0, 4, 4]], (8, 8))"),
     ("gltf", "trimesh", "from dal_jax.body.formats import load; load.load_body('rig.glb')"),
     ("viewing", "matplotlib", "from dal_jax.viewing import plots; plots.plot_history([])"),

@@ -48,7 +48,7 @@ def readers() -> dict[str, Reader]:
     from dal_jax.loop import prediction
     from dal_jax.observations import chart, detections, human36m_cameras as cameras, iuv, photographs
     from dal_jax.observations.annotations import read_annotations
-    from dal_jax.regressor import pretrained
+    from dal_jax.regressor import resnet
     from dal_jax.runtime import metric_log
     from tests.body import smpl_files
     from tests.data.human36m import release
@@ -221,7 +221,7 @@ def readers() -> dict[str, Reader]:
         "config": Reader(configured, prediction._read_config),
         "metrics": Reader(logged, metric_log.read),
         "json": Reader(configured, files.read_json),
-        "safetensors": Reader(weights, pretrained._read),
+        "safetensors": Reader(weights, resnet._read),
         "metadata_xml": Reader(lambda folder: release.write_metadata(folder / "metadata.xml"), cameras.read_metadata),
     }  # fmt: skip
     formats = (
