@@ -38,7 +38,7 @@ from dal_jax.runtime import archives, programs, struct
 FILE = pathlib.Path(__file__).parent / "assets" / "poses.npz"
 """Mean and covariance of synthetic people, made by `experiments.learn_poses`."""
 SHAPES = FILE.with_name("proportions.npz")
-"""Mean, factors and variance of `ShapePrior`, made by `body.build.proportions`: MakeHuman's bodies, CC0."""
+"""Mean, factors and variance of `ShapePrior`, made by `body.build.people.proportions`: MakeHuman's bodies, CC0."""
 
 DRESSED_GIRTH = np.array([np.log(1.12), 0.1], np.float32)
 """`ShapePrior.girth` of people in clothes, which are 10 to 25% wider than the naked body. Note: our choice, broad:

@@ -18,7 +18,7 @@ from dal_jax.runtime.errors import InputError
 try:
     import trimesh
 
-    from dal_jax.body.build import anny_mesh, free_body, people, proportions
+    from dal_jax.body.build import anny_mesh, free_body, people
     from dal_jax.body.build.anny_mesh import AnnyBody
     from dal_jax.body.build.free_body import FreeBody
 except ModuleNotFoundError as error:
@@ -46,7 +46,7 @@ def main(_: list[str]) -> None:
     source = _read_map(pathlib.Path(_SMPL_MAP.value)) if _SMPL_MAP.value else _require_old_map(out)
     body = anny_mesh.load()
     built = free_body.build(body)
-    varied = proportions.build(body) if _PROPORTIONS.value else {}
+    varied = people.proportions(body) if _PROPORTIONS.value else {}
     if source is None:
         _require_same_mesh(out / "free_body.npz", built.fields)
     else:
