@@ -16,25 +16,25 @@ from jaxtyping import Float
 from dal_jax.data.motions import collection, smpl_motion
 from dal_jax.data.motions.smpl_motion import SmplMotion
 from dal_jax.runtime.errors import InputError
-from dal_jax.synthetic.actions import everyday, upright
+from dal_jax.synthetic import actions
 from dal_jax.synthetic.figure import Figure, Take, rotate, rotation_matrix
 
 ACTIONS = {
-    "Directions": upright.directions,
-    "Discussion": upright.discussion,
-    "Eating": everyday.eating,
-    "Greeting": upright.greeting,
-    "Phoning": everyday.phoning,
-    "Photo": upright.photo,
-    "Posing": upright.posing,
-    "Purchases": upright.purchases,
-    "Sitting": everyday.sitting,
-    "SittingDown": everyday.sitting_down,
-    "Smoking": everyday.smoking,
-    "Waiting": upright.waiting,
-    "WalkDog": upright.walk_dog,
-    "Walking": upright.walking,
-    "WalkTogether": upright.walk_together,
+    "Directions": actions.directions,
+    "Discussion": actions.discussion,
+    "Eating": actions.eating,
+    "Greeting": actions.greeting,
+    "Phoning": actions.phoning,
+    "Photo": actions.photo,
+    "Posing": actions.posing,
+    "Purchases": actions.purchases,
+    "Sitting": actions.sitting,
+    "SittingDown": actions.sitting_down,
+    "Smoking": actions.smoking,
+    "Waiting": actions.waiting,
+    "WalkDog": actions.walk_dog,
+    "Walking": actions.walking,
+    "WalkTogether": actions.walk_together,
 }
 """Human3.6M's names -> the function that poses a figure."""
 

@@ -1,1 +1,0 @@
-"""What people do: each action poses a figure at one moment of one take."""
