@@ -18,10 +18,10 @@ from jaxtyping import Float, Int
 
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
-from dal_jax.fits import file, overlays, rig as rigs, rig_gltf, rig_usd
+from dal_jax.fits import file, overlays, rig as rigs, rig_files
 from dal_jax.fits.file import FitRows
 from dal_jax.fits.fits import Fits
-from dal_jax.fits.rig_gltf import Camera, Person
+from dal_jax.fits.rig_files import Camera, Person
 from dal_jax.runtime import files
 from dal_jax.runtime.errors import InputError, needs_extra
 
@@ -129,7 +129,7 @@ def export_scenes(
             Person(body.name, rigs.make(template, rigs.still(body.parameters), body.position[None]), body.extras)
             for body in (bodies[row] for row in rows)
         ]
-        files.write_bytes(path := directory / f"{stem}.glb", rig_gltf.glb(template, people, camera))
+        files.write_bytes(path := directory / f"{stem}.glb", rig_files.glb(template, people, camera))
         written.append(path)
     return written
 
@@ -142,11 +142,11 @@ def _write(path: pathlib.Path, body: Body, template: Template) -> None:
         return
     rig = rigs.make(template, rigs.still(body.parameters), body.position[None])
     if path.suffix == ".glb":
-        files.write_bytes(path, rig_gltf.glb(template, [Person(body.name, rig, body.extras)]))
+        files.write_bytes(path, rig_files.glb(template, [Person(body.name, rig, body.extras)]))
     elif path.suffix == ".bvh":
         files.write_text(path, rigs.bvh(rig, STILL_S))
     elif path.suffix == ".usd":
-        files.write_text(path, rig_usd.usd(template, body.name, rig))
+        files.write_text(path, rig_files.usd(template, body.name, rig))
     else:
         files.savez(path, **rigs.smpl(template, rig))
 

@@ -13,9 +13,9 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
-from dal_jax.fits import export, rig as rigs, rig_gltf, rig_usd
+from dal_jax.fits import export, rig as rigs, rig_files
 from dal_jax.fits.fits import Fits
-from dal_jax.fits.rig_gltf import Person
+from dal_jax.fits.rig_files import Person
 from dal_jax.runtime import files
 
 FORMATS = ("glb", "bvh", "usd")
@@ -50,12 +50,12 @@ def animation(
     if path.suffix in (".bvh", ".usd") and len(steps) and not np.allclose(steps, np.mean(steps), rtol=0.01):
         raise ValueError(f"times_s must be evenly spaced for a {path.suffix}")
     if path.suffix == ".glb":
-        files.write_bytes(path, rig_gltf.glb(template, [Person(path.stem, rig)], times_s=times_s))
+        files.write_bytes(path, rig_files.glb(template, [Person(path.stem, rig)], times_s=times_s))
     elif path.suffix == ".bvh":
         frame_s = float(np.mean(steps)) if len(steps) else export.STILL_S
         files.write_text(path, rigs.bvh(rig, frame_s))
     elif path.suffix == ".usd":
-        files.write_text(path, rig_usd.usd(template, path.stem, rig, times_s))
+        files.write_text(path, rig_files.usd(template, path.stem, rig, times_s))
     else:
         raise ValueError(f"{path}: an animation is a .glb, a .bvh or a .usd")
 

@@ -16,8 +16,8 @@ from dal_jax.body.formats import load
 from dal_jax.body.parameters import BodyParameters, t_pose
 from dal_jax.body.template import Template
 from dal_jax.data.motions import bvh as bvh_file
-from dal_jax.fits import motion, rig as rigs, rig_gltf
-from dal_jax.fits.rig_gltf import Camera, Person
+from dal_jax.fits import motion, rig as rigs, rig_files
+from dal_jax.fits.rig_files import Camera, Person
 from tests.body import smpl_files
 from tests.fits.gltf_scene import Scene
 
@@ -76,7 +76,7 @@ def scene(body, tmp_path_factory) -> pathlib.Path:
         for k, name in enumerate(("first", "second"))
     ]
     path = tmp_path_factory.mktemp("scene") / "scene.glb"
-    path.write_bytes(rig_gltf.glb(body, people, Camera(0.8, 1.5)))
+    path.write_bytes(rig_files.glb(body, people, Camera(0.8, 1.5)))
     return path
 
 
@@ -254,5 +254,5 @@ def test_pose_blendshapes_are_in_the_mesh_of_a_still(tmp_path):
     parameters = moving()
     _, vertices = ours(template, parameters)
     first = jax.tree.map(lambda leaf: leaf[:1], parameters)
-    (tmp_path / "a.glb").write_bytes(rig_gltf.glb(template, [Person("a", rigs.make(template, first, POSITION[:1]))]))
+    (tmp_path / "a.glb").write_bytes(rig_files.glb(template, [Person("a", rigs.make(template, first, POSITION[:1]))]))
     assert_same_surface(Scene(tmp_path / "a.glb"), vertices[0], template)
