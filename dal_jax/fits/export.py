@@ -1,7 +1,8 @@
 """Fits as files that other programs open: rigs (.glb, .usd, .bvh), meshes (.obj, .ply), SMPL's parameters (.npz).
 
 All are in metres, y up, z towards the viewer. With a known focal length the camera is the origin and people stand where
-it sees them; without one a person's pelvis is the origin. A scene holds all people of a photograph and its camera.
+it sees them; without one a person's pelvis is the origin. A scene holds all people of a photograph and its camera; a
+track is a body that moves (.glb, .bvh, .usd).
 """
 
 import contextlib
@@ -13,8 +14,11 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+import scipy.interpolate
 from jaxtyping import Float, Int
+from scipy.spatial.transform import Rotation, Slerp
 
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
@@ -26,9 +30,10 @@ from dal_jax.runtime import files
 from dal_jax.runtime.errors import InputError, needs_extra
 
 FORMATS = ("glb", "obj", "ply", "bvh", "npz", "usd")
+MOVING_FORMATS = ("glb", "bvh", "usd")
+"""Of tracks: one file a track."""
 
 _LONGEST_NAME = 100  # a file system takes 255 bytes; temporary names need some of them
-STILL_S = 1 / 30  # frame time of a BVH file of one frame
 
 
 def parse_formats(flag: str) -> tuple[str, ...]:
@@ -144,7 +149,7 @@ def _write(path: pathlib.Path, body: Body, template: Template) -> None:
     if path.suffix == ".glb":
         files.write_bytes(path, rig_files.glb(template, [Person(body.name, rig, body.extras)]))
     elif path.suffix == ".bvh":
-        files.write_text(path, rigs.bvh(rig, STILL_S))
+        files.write_text(path, rigs.bvh(rig, rig_files.STILL_S))
     elif path.suffix == ".usd":
         files.write_text(path, rig_files.usd(template, body.name, rig))
     else:
@@ -258,3 +263,53 @@ def _without_gaps(value: Any) -> Any:
         kept = [_without_gaps(one) for one in value]
         return None if any(one is None for one in kept) else kept
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def export_motion(
+    fits: Fits, template: Template, directory: pathlib.Path, formats: Sequence[str]
+) -> list[pathlib.Path]:
+    """Write every track into `directory`, made if missing, in `formats` of `MOVING_FORMATS`; return the paths."""
+    if fits.fps is None:
+        raise ValueError("motion is that of tracks: dal.fit with FitOptions(tracks=True)")
+    check(formats, template)
+    bodies, written = bodies_of(fits, intrinsics_px(fits), keep_fragments=True), []
+    track, frame = (np.asarray(fits.extra[name]) for name in ("track_id", "frame"))
+    for number in np.unique(track[track >= 0]).tolist():
+        rows = [row for row in np.flatnonzero(track == number)[np.argsort(frame[track == number])] if row in bodies]
+        if not rows:
+            continue
+        parameters = jax.tree.map(lambda *leaves: np.stack(leaves), *(bodies[row].parameters for row in rows))
+        position = np.stack([bodies[row].position for row in rows])
+        parameters, position = _every_frame(parameters, position, frame[rows])
+        times_s = np.arange(len(position)) / fits.fps
+        for file_format in formats:
+            path = directory / f"track_{number}.{file_format}"
+            rig_files.animation(template, parameters, times_s, path, position)
+            written.append(path)
+    return written
+
+
+def _every_frame(
+    parameters: BodyParameters, position: Float[np.ndarray, "rows 3"], frame: Int[np.ndarray, "rows"]
+) -> tuple[BodyParameters, Float[np.ndarray, "frames 3"]]:
+    """Fill in the frames that are missing between known ones: rotations on the shortest way, the rest in proportion."""
+    wanted = np.arange(frame[0], frame[-1] + 1)
+    if len(wanted) == len(frame):
+        return parameters, position
+
+    def between(values: np.ndarray) -> np.ndarray:
+        return scipy.interpolate.interp1d(frame, values, axis=0)(wanted)
+
+    def turned(start: Rotation) -> Rotation:
+        return Slerp(frame, start)(wanted)
+
+    pose = [turned(Rotation.from_rotvec(joint)).as_rotvec() for joint in np.moveaxis(np.asarray(parameters.pose), 1, 0)]
+    rest = {
+        field.name: between(value)
+        for field in dataclasses.fields(parameters)
+        if (value := getattr(parameters, field.name)) is not None
+    }
+    rotation = turned(Rotation.from_matrix(parameters.rotation)).as_matrix()
+    return dataclasses.replace(parameters, **rest | {"pose": np.stack(pose, 1), "rotation": rotation}), between(
+        position
+    )

@@ -195,13 +195,13 @@ class Fits(FitRows):
         other: str | pathlib.Path | None = None,
     ) -> None:
         """Write what `save` does into a folder as it is; an overlay that is there already is not drawn again."""
-        from dal_jax.fits import motion, output, page
+        from dal_jax.fits import export, output, page
         from dal_jax.viewing import html
 
         body, parameters = self.known_body(), self.fitted()
         if overlays and self.annotations is not None and self.observations is not None:
             output.draw(folder / "overlays", body, self.annotations, self.observations.stacked, parameters)
-        moving = () if self.fps is None else [one for one in formats if one in motion.FORMATS]
+        moving = () if self.fps is None else [one for one in formats if one in export.MOVING_FORMATS]
         if still := [one for one in formats if one not in moving]:
             self.export(folder / "meshes", still, keep_fragments=keep_fragments)
         if moving:
@@ -256,9 +256,9 @@ class Fits(FitRows):
         Raises:
           ValueError: the fits are no tracks (`FitOptions(tracks=True)`).
         """
-        from dal_jax.fits import motion
+        from dal_jax.fits import export
 
-        return motion.export_motion(self, self.known_body(), pathlib.Path(folder), formats)
+        return export.export_motion(self, self.known_body(), pathlib.Path(folder), formats)
 
     def export_scenes(self, folder: str | pathlib.Path, *, keep_fragments: bool = False) -> list[pathlib.Path]:
         """Write each photograph into a folder as a .glb: its camera and its people, where it sees them; return paths.

@@ -1,12 +1,13 @@
 """Rigs as files: binary glTF (.glb) through pygltflib, USD (.usd, its text form) through usd-core; still or moving.
 
-Skeleton, skin, mesh and animation; of .glb a camera, too. Scales of UsdSkel have half precision, which would move skin
-by up to 0.2 mm. What rounding takes from a scale is put into the bind transform of its node, so that UsdSkel's own
-skinning is exact.
+Scales of UsdSkel have half precision, which would move skin by up to 0.2 mm. What rounding takes from a scale is put
+into the bind transform of its node, so that UsdSkel's own skinning is exact.
 """
 # pyright: reportAttributeAccessIssue=false
 # usd-core's modules are compiled, and pyright does not know their names.
 
+import os
+import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,9 +15,11 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial.transform import Rotation
 
+from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.fits import rig as rigs
 from dal_jax.fits.rig import Rig
+from dal_jax.runtime import files
 from dal_jax.runtime.errors import needs_extra
 
 
@@ -62,6 +65,48 @@ def glb(
     content.scenes.append(pygltflib.Scene(nodes=roots))
     content.scene = 0
     return file.finish()
+
+
+STILL_S = 1 / 30  # frame time of a .bvh of one frame
+
+
+def animation(
+    template: Template,
+    parameters: BodyParameters,
+    times_s: Sequence[float] | Float[np.ndarray, "frames"],
+    path: str | os.PathLike[str],
+    position: Float[np.ndarray, "frames 3"] | None = None,
+) -> None:
+    """Write a body that moves: `.glb` (whatever changes is animated, linearly between frames), `.bvh` or `.usd`.
+
+    Args:
+      template: the body.
+      parameters: stacked over frames, (frames, ...). A .bvh needs one `segment_scale` for all.
+      times_s: of the frames, seconds, increasing from 0 or later; evenly for a .bvh or a .usd.
+      path: the file; its ending names the format, its stem the person.
+      position: of the pelvis, camera axes, metres; left out: the origin.
+
+    Raises:
+      ValueError: another ending, times that do not increase or do not fit, or more than one skeleton for a .bvh.
+    """
+    path, times_s = pathlib.Path(path), np.asarray(times_s, np.float64)
+    if times_s.shape != (len(parameters.pose),):
+        raise ValueError(f"times_s has shape {times_s.shape} for {len(parameters.pose)} frames")
+    steps = np.diff(times_s.astype(np.float32))
+    if not (np.isfinite(times_s).all() and times_s[0] >= 0 and (steps > 0).all()):
+        raise ValueError("times_s must increase, from 0 or later")
+    rig = rigs.make(template, parameters, position)
+    if path.suffix in (".bvh", ".usd") and len(steps) and not np.allclose(steps, np.mean(steps), rtol=0.01):
+        raise ValueError(f"times_s must be evenly spaced for a {path.suffix}")
+    if path.suffix == ".glb":
+        files.write_bytes(path, glb(template, [Person(path.stem, rig)], times_s=times_s))
+    elif path.suffix == ".bvh":
+        frame_s = float(np.mean(steps)) if len(steps) else STILL_S
+        files.write_text(path, rigs.bvh(rig, frame_s))
+    elif path.suffix == ".usd":
+        files.write_text(path, usd(template, path.stem, rig, times_s))
+    else:
+        raise ValueError(f"{path}: an animation is a .glb, a .bvh or a .usd")
 
 
 class _Surface(NamedTuple):

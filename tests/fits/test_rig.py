@@ -16,7 +16,7 @@ from dal_jax.body.formats import load
 from dal_jax.body.parameters import BodyParameters, t_pose
 from dal_jax.body.template import Template
 from dal_jax.data.motions import bvh as bvh_file
-from dal_jax.fits import motion, rig as rigs, rig_files
+from dal_jax.fits import rig as rigs, rig_files
 from dal_jax.fits.rig_files import Camera, Person
 from tests.body import smpl_files
 from tests.fits.gltf_scene import Scene
@@ -83,7 +83,7 @@ def scene(body, tmp_path_factory) -> pathlib.Path:
 @pytest.fixture(scope="module")
 def animated(body, tmp_path_factory) -> pathlib.Path:
     path = tmp_path_factory.mktemp("animation") / "walk.glb"
-    motion.animation(body, moving(shapes=3), TIMES_S, path, POSITION)
+    rig_files.animation(body, moving(shapes=3), TIMES_S, path, POSITION)
     return path
 
 
@@ -100,7 +100,7 @@ def test_everybody_in_a_scene_has_our_skin_and_our_joints(scene, body):
 def test_scales_along_each_axis_shear_no_child(body, tmp_path):
     """In glTF a scale is passed on to children: no joint hangs on a node that scales, and the skin is ours."""
     path, parameters = tmp_path / "wide.glb", moving(anisotropic=True)
-    motion.animation(body, parameters, TIMES_S, path, POSITION)
+    rig_files.animation(body, parameters, TIMES_S, path, POSITION)
     joints, vertices = ours(body, parameters)
     read = Scene(path)
     assert_same_surface(read, vertices[0], body)
@@ -146,7 +146,7 @@ def test_an_animation_takes_the_short_way_from_frame_to_frame(animated):
 
 
 def test_a_track_of_one_shape_animates_turns_and_the_place_alone(body, tmp_path):
-    motion.animation(body, moving(), TIMES_S, tmp_path / "walk.glb", POSITION)
+    rig_files.animation(body, moving(), TIMES_S, tmp_path / "walk.glb", POSITION)
     content = Scene(tmp_path / "walk.glb").content
     moved = [(content.nodes[c.target.node].name, c.target.path) for c in content.animations[0].channels]
     assert sorted(moved) == sorted([("pelvis", "translation"), *((n, "rotation") for n in skeleton.SMPL_JOINT_NAMES)])
@@ -175,7 +175,7 @@ def test_bvh_has_our_joints(body, tmp_path):
     """By bvhio, which knows nothing of us, and by the project's own reader."""
     joints, _ = ours(body, moving())
     path = tmp_path / "walk.bvh"
-    motion.animation(body, moving(), TIMES_S, path, POSITION)
+    rig_files.animation(body, moving(), TIMES_S, path, POSITION)
     tracks = bvh_file.pose(bvh_file.read(path))
     rows = [tracks.names.index(name) for name in skeleton.SMPL_JOINT_NAMES]
     np.testing.assert_allclose(tracks.positions[:, rows], joints, atol=EXACT)
@@ -195,7 +195,7 @@ def test_usd_s_own_skinning_gives_our_vertices(body, tmp_path):
     from pxr import Usd, UsdGeom, UsdSkel, Vt
 
     _, vertices = ours(body, moving())
-    motion.animation(body, moving(), TIMES_S, tmp_path / "2nd walk.usd", POSITION)
+    rig_files.animation(body, moving(), TIMES_S, tmp_path / "2nd walk.usd", POSITION)
     stage = Usd.Stage.Open(str(tmp_path / "2nd walk.usd"))
     root = stage.GetDefaultPrim()
     cache = UsdSkel.Cache()
@@ -222,7 +222,7 @@ def test_usd_s_own_skinning_gives_our_vertices(body, tmp_path):
 )
 def test_what_cannot_be_an_animation_is_refused(body, tmp_path, shapes, times_s, name, told):
     with pytest.raises(ValueError, match=told):
-        motion.animation(body, moving(shapes), times_s, tmp_path / name)
+        rig_files.animation(body, moving(shapes), times_s, tmp_path / name)
     assert not list(tmp_path.iterdir())
 
 

@@ -20,7 +20,7 @@ import PIL.Image
 import pytest
 
 from dal_jax.body.formats import load
-from dal_jax.fits import motion, rig as rigs
+from dal_jax.fits import rig as rigs, rig_files
 from tests.fits.test_rig import EXACT, POSITION, TIMES_S, moving, ours
 
 PAGE = """<!doctype html><script type="importmap">
@@ -82,7 +82,7 @@ def site(tmp_path):
 def test_three_js_plays_our_animation(site):
     folder, address = site
     body = load.load_body()
-    motion.animation(body, moving(), TIMES_S, folder / "walk.glb", POSITION)
+    rig_files.animation(body, moving(), TIMES_S, folder / "walk.glb", POSITION)
     times = TIMES_S.astype(np.float32).astype(float) - [0, 0, 1e-9]  # at its very end an animation begins anew
     (folder / "index.html").write_text(PAGE.replace("TIMES", json.dumps(times.tolist())))
     command = [
