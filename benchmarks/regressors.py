@@ -22,7 +22,7 @@ from dal_jax.regressor.model import Learned, RegressorConfig
 from dal_jax.regressor.training import TrainingSet, TrainState
 from dal_jax.runtime import progress
 from dal_jax.runtime.errors import InputError
-from dal_jax.uncertainty import sample_weights
+from dal_jax.uncertainty import posterior
 
 FIGURES = ("mpjpe_mm", "pa_mpjpe_mm", "keypoint_error_px")
 """What a score has and a summary sums up; None where it cannot be known."""
@@ -34,7 +34,7 @@ Score = Callable[[RegressorConfig, Learned], dict[str, float | None]]
 class Variant:
     """One small change: of fields of the regressor's configuration, of its augmentation's, or of the lesson.
 
-    sample_weight: of `sample_weights.NAMES`; None: the run's own. bad_fits: a share of the people have another's body.
+    sample_weight: of `posterior.SAMPLE_WEIGHTS`; None: the run's own. bad_fits: a share of people have another's body.
     """
 
     regressor: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -166,7 +166,7 @@ class Comparison:
     def _weight(self, variant: Variant) -> Float[np.ndarray, "people"]:
         name, people = self._weighting(variant), self._lesson.people
         if (name, variant.bad_fits) not in self._weights:
-            self._weights[name, variant.bad_fits] = sample_weights.weigh(
+            self._weights[name, variant.bad_fits] = posterior.sample_weights(
                 name, people.template, people.observations, self._fits(variant), self._lesson.objective
             )
         return self._weights[name, variant.bad_fits]

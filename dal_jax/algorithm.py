@@ -40,7 +40,7 @@ from dal_jax.regressor.training import TrainingSet, TrainState
 from dal_jax.runtime import mesh, preemption, progress, struct
 from dal_jax.runtime.errors import DivergedError
 from dal_jax.several_views import register_moments
-from dal_jax.uncertainty import noise, sample_weights
+from dal_jax.uncertainty import noise, posterior
 from dal_jax.uncertainty.sandwich import Precisions
 
 PHASES = ("lift", "deform", "learn", "judge")
@@ -222,7 +222,7 @@ def deform(run: Run, state: LoopState, position: RunState, save: Save, log: Log)
         else:
             fit = register.register(run.template, observed, plan.registration, objective, given, report)
     _refuse_diverged(run, "registration", (fit.parameters, fit.energy))
-    weight = sample_weights.weigh(config.sample_weight, run.template, observed, fit.parameters, objective)
+    weight = posterior.sample_weights(config.sample_weight, run.template, observed, fit.parameters, objective)
     log(position, {
         "registration_energy_median": float(np.median(fit.energy)),
         "registration_converged_share": float(np.mean(fit.converged)),

@@ -8,7 +8,7 @@ people are scored once, at the end. Finished variants are kept in --workdir; kil
 
 Variants: `base`, as the run; `augmented`, and `flips`, `geometry`, `colours`, `occlusion`, parts of it; `rotations_6d`
 and `iterated` (HMR's, three times), other heads; `average`, of the weights; `constant_rate`; `weighted_*`, bad fits
-teach less (`uncertainty.sample_weights`); `bad_fits*`, a share of the people (--bad_fits) have another's body, without
+teach less (`uncertainty.posterior`); `bad_fits*`, a share of the people (--bad_fits) have another's body, without
 weights and with both kinds.
 
 Rows, by `what`:

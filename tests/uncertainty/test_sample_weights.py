@@ -6,7 +6,7 @@ import pytest
 
 from dal_jax.body.formats import load
 from dal_jax.registration.energy import Objective
-from dal_jax.uncertainty import sample_weights
+from dal_jax.uncertainty import posterior
 from tests.regressor import people
 
 COUNT = 24
@@ -29,7 +29,7 @@ def fits():
 
 
 def _weigh(name, fits):
-    return sample_weights.weigh(name, load.load_body(), *fits, Objective())
+    return posterior.sample_weights(name, load.load_body(), *fits, Objective())
 
 
 def test_without_sample_weights_everyone_counts_alike(fits):
@@ -49,14 +49,14 @@ def test_residuals_weigh_what_the_formula_says():
     log_error = log_error[0] - np.median(log_error[0])
     spread = 1.4826 * np.median(np.abs(log_error))
     expected = 1 / (1 + (np.maximum(log_error, 0) / spread / 2) ** 2)
-    np.testing.assert_allclose(sample_weights.relative(np.exp(log_error)), expected, rtol=1e-6)
-    np.testing.assert_allclose(sample_weights.relative(37.0 * np.exp(log_error)), expected, rtol=1e-6)
+    np.testing.assert_allclose(posterior.relative_weight(np.exp(log_error)), expected, rtol=1e-6)
+    np.testing.assert_allclose(posterior.relative_weight(37.0 * np.exp(log_error)), expected, rtol=1e-6)
 
 
 def test_people_fitted_equally_well_are_not_told_apart_by_rounding():
-    weight = sample_weights.relative(1.0 + 1e-6 * np.arange(5))
+    weight = posterior.relative_weight(1.0 + 1e-6 * np.arange(5))
     np.testing.assert_allclose(weight, np.ones(5), atol=1e-8)
-    np.testing.assert_array_equal(sample_weights.relative(np.full(3, np.nan)), np.ones(3))
+    np.testing.assert_array_equal(posterior.relative_weight(np.full(3, np.nan)), np.ones(3))
 
 
 def test_people_without_observations_or_a_finite_fit_have_no_weight(fits):
