@@ -13,11 +13,11 @@ The shape s is solved last: at the fits x, whose shape was s_t, all else of a fr
 which leaves a quadratic of slope g_t and matrix H_t, and of all frames sum_t H_t s = sum_t H_t s_t - g_t. With it the
 frames are fitted again, which is Gauss and Newton's step for the shape that explains all of them best.
 
-M is how well the frame's own image tells each segment's orientation (`tree.information`): a hidden limb pulls nothing
-and follows its neighbours in time. Where
-E_t is the quadratic of that information, (T) has the y of min sum_t E_t(y_t) + 2 w sum |a / sd|^2: half of each spring
-is x's. Orientations are those in camera axes, not of joints relative to their parents, because that is what images
-show and what a motion of little acceleration has little of; segments then know of each other by `lm` alone.
+M is how well the frame's own image tells each segment's orientation (`tree.lm.information`): a hidden limb pulls
+nothing and follows its neighbours in time. Where E_t is the quadratic of that information, (T) has the y of
+min sum_t E_t(y_t) + 2 w sum |a / sd|^2: half of each spring is x's. Orientations are those in camera axes, not of
+joints relative to their parents, because that is what images show and what a motion of little acceleration has little
+of; segments then know of each other by `lm` alone.
 """
 
 import dataclasses
@@ -113,10 +113,8 @@ def fit(
 
 def _known_only(found: Fit, rows: Bool[np.ndarray, "n"]) -> Fit:
     """Return fits of which those that are not in `rows` say nothing."""
-    return dataclasses.replace(
-        found,
-        information=jax.tree.map(lambda leaf: leaf * rows.reshape(-1, *(1,) * (leaf.ndim - 1)), found.information),
-    )
+    known = jax.tree.map(lambda leaf: leaf * rows.reshape(-1, *(1,) * (leaf.ndim - 1)), found.information)
+    return dataclasses.replace(found, information=known)
 
 
 class Paths:
@@ -272,8 +270,7 @@ def one_shape(
 ) -> Float[np.ndarray, "n m"]:
     """Return for each frame the shape of its person: sum H s = sum H s_t - g_t over that person's frames."""
     size = shape.shape[1]
-    ridge = _RIDGE * np.trace(matrix, axis1=1, axis2=2)[:, None, None] / size * np.eye(size)
-    stiffness = matrix + ridge
+    stiffness = matrix + _RIDGE * np.trace(matrix, axis1=1, axis2=2)[:, None, None] / size * np.eye(size)
     left, right = np.zeros((person.max() + 1, size, size)), np.zeros((person.max() + 1, size))
     np.add.at(left, person, stiffness)
     np.add.at(right, person, np.einsum("nij,nj->ni", stiffness, shape) - slope)

@@ -42,7 +42,6 @@ from dal_jax.observations.observation import HEADING
 from dal_jax.observations.residuals import Target
 from dal_jax.registration import energy, priors
 from dal_jax.registration.energy import Objective, Unknowns
-from dal_jax.registration.priors import ShapePrior
 from dal_jax.registration.solvers import descent
 from dal_jax.runtime import struct
 
@@ -51,8 +50,7 @@ _SHARED = ("shape", "limb", "turn")  # kinds that H knows nothing of
 SHARED_LENGTH_M = 0.15
 """l of the shape's covariance. Note: our choice; 0.06 to 0.25 m do alike on synthetic training people."""
 
-GIRTH = descent.TANGENT_SIZE - 1
-"""The place of the log girth, and how many unknowns a fit without one has."""
+GIRTH = descent.TANGENT_SIZE - 1  # the place of the log girth, and how many unknowns a fit without one has
 
 _CAMERA_SCALE = 96  # its place among the unknowns of `descent.move`
 _LEAST_JOINT_PRECISION = 0.3  # rad^-2: no joint spreads more; a lower precision leaves H singular in float32
@@ -98,7 +96,7 @@ class Precisions:
         shape = objective.active_shape()
         return used if shape is None else used._with_proportions(weights.shape, shape)
 
-    def _with_proportions(self, weight, prior: ShapePrior) -> "Precisions":
+    def _with_proportions(self, weight, prior: priors.ShapePrior) -> "Precisions":
         """Return the precisions under w_scale L_scale + w_shape L_shape, scales alike in its coordinates (float64)."""
         root = np.asarray(prior.root, np.float64)
         of_prior = float(weight) * root.T @ root

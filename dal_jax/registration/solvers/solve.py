@@ -54,7 +54,7 @@ class Batch:
 
 @struct.dataclass
 class Information:
-    """How well images tell bodies (leading axis: people): energy a squared unit; see `tree.information`.
+    """How well images tell bodies (leading axis: people): energy a squared unit; see `tree.lm.information`.
 
     segments: over the rotation (camera axes, radians) and the log scale of each segment, given its parent's.
     place: of the pelvis, x and y in crop units, and of the log scale of its segment. Both None of several views.
