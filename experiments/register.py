@@ -14,7 +14,7 @@ two cores, later ones take seconds. A row of fits.npz whose annotation was skipp
 from absl import flags
 
 import dal_jax as dal
-from dal_jax.body.formats.npz import FREE_BODY
+from dal_jax.body.formats.load import FREE_BODY
 from dal_jax.fits import export, fitting, output, page, stream
 from dal_jax.fits.options import CAMERAS, FitOptions
 from dal_jax.observations import cameras_file

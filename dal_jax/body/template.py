@@ -6,8 +6,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from dal_jax.body import skeleton
-from dal_jax.body.formats.npz import Fields
 from dal_jax.runtime import struct
+
+Fields = dict[str, np.ndarray]
+"""What a body file holds, by name; the other formats are read into the same fields."""
 
 _SAME_GIRTH = ("neck", "head", "ankle", "foot", "wrist", "hand")  # flesh and clothes hardly widen these
 _TOWARDS = {"pelvis": "spine1", "spine3": "neck"}  # of several bones the one along the trunk
@@ -76,7 +78,7 @@ def keypoint_rows(keypoint_set: str) -> slice:
 
 
 def assemble(fields: Fields, pose_blendshapes: bool = False) -> Template:
-    """Make a template of a body file's fields (checked: `formats.npz.check`)."""
+    """Make a template of a body file's fields (checked: `formats.load.check_fields`)."""
     vertices = fields["vertices"].astype(np.float32)
     unknown = np.full((len(skeleton.BODY_25B_NAMES), len(vertices)), np.nan)
     regressor = np.concatenate([fields["h36m_regressor"], fields.get("body25b_regressor", unknown)]).astype(np.float32)

@@ -27,7 +27,7 @@ from dal_jax.data import columns, schema
 from dal_jax.data.schema import DatasetBuilder
 from dal_jax.data.source import Example, Source, Summary, count, from_json, total
 from dal_jax.observations.person import Rejected
-from dal_jax.runtime import archives, files, machine, progress
+from dal_jax.runtime import door, files, machine, progress
 from dal_jax.runtime.errors import InputError, damage_named, needs_extra
 
 PathLike = str | os.PathLike[str]
@@ -234,7 +234,7 @@ _AGAIN = "; remove that file, and the same command makes it again"
 
 def _read(path: pathlib.Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
     try:
-        return archives.read(path, names)
+        return door.read_npz(path, names)
     except InputError as error:
         raise InputError(f"{error}{_AGAIN}") from error
 

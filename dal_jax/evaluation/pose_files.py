@@ -8,7 +8,7 @@ import numpy as np
 
 from dal_jax.body import cameras
 from dal_jax.evaluation import metrics
-from dal_jax.runtime import archives
+from dal_jax.runtime import door
 from dal_jax.runtime.errors import InputError
 
 UNITS = ("mm", "px")
@@ -38,7 +38,7 @@ def read(path: str | os.PathLike[str]) -> PoseFile:
       errors.InputError: the file is missing or no .npz, or a field is missing, misshaped or not finite; the line names
         file and field.
     """
-    fields = archives.read(path, _FIELDS)
+    fields = door.read_npz(path, _FIELDS)
     for name in ("joints", "unit"):
         if name not in fields:
             raise InputError(f"{path}: no field '{name}'")

@@ -19,7 +19,7 @@ from dal_jax.observations.observation import Observation, crop_from_px, px_from_
 from dal_jax.observations.observations import Observations
 from dal_jax.observations.person import AnnotatedPerson, Rejected
 from dal_jax.registration.views import Together
-from dal_jax.runtime import archives, files, programs
+from dal_jax.runtime import door, files, programs
 from dal_jax.runtime.errors import InputError
 
 
@@ -215,7 +215,7 @@ def read(path: str | pathlib.Path) -> FitRows:
     Raises:
       errors.InputError: missing, no .npz, or a field is missing or misshaped.
     """
-    fields = archives.read(path, (*_SHAPES, *_OPTIONAL))
+    fields = door.read_npz(path, (*_SHAPES, *_OPTIONAL))
     if "image_id" in fields:  # files of before had weak cameras and the template's girth alone
         for name, value in (("focal_px", np.nan), ("principal_px", np.nan), ("girth", 1.0)):
             fields.setdefault(name, np.full((fields["image_id"].size, *_SHAPES[name]), value, np.float32))

@@ -23,7 +23,7 @@ from dal_jax.lifting.config import Config, validate
 from dal_jax.lifting.lift import Lifted, Lifter
 from dal_jax.lifting.poses import Poses2D, checked
 from dal_jax.lifting.training import LiftingState
-from dal_jax.runtime import archives, configs, files, machine, preemption, progress
+from dal_jax.runtime import configs, door, files, machine, preemption, progress
 from dal_jax.runtime.checkpoints import Checkpoints
 from dal_jax.runtime.errors import InputError
 from dal_jax.runtime.files import PathLike
@@ -146,7 +146,7 @@ def save(path: PathLike, config: Config, lifter: Lifter, made_of: dict[str, Any]
 
 
 def _read_small(path: pathlib.Path) -> tuple[Config, Lifter]:
-    fields = archives.read(path)
+    fields = door.read_npz(path)
     try:
         recipe = files.parse_json(str(fields.pop(_RECIPE)))
     except (KeyError, ValueError):

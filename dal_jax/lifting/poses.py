@@ -15,7 +15,7 @@ from dal_jax.lifting import h36m
 from dal_jax.observations import coco, keypoints as keypoints_lib
 from dal_jax.observations.coco import BadEntry
 from dal_jax.observations.keypoints import Keypoints
-from dal_jax.runtime import archives
+from dal_jax.runtime import door
 from dal_jax.runtime.errors import InputError
 
 _LARGEST = 1e6  # px; beyond, squares lose their digits in float32, and no photograph is that large
@@ -137,7 +137,7 @@ def intrinsics(name: str, values: np.ndarray, count: int) -> Float[np.ndarray, "
 
 
 def _read_npz(path: pathlib.Path) -> Poses2D:
-    fields = archives.read(path)
+    fields = door.read_npz(path)
     if "keypoints" not in fields:
         raise InputError(f"{path}: no field 'keypoints'; it has {', '.join(fields) or 'none'}")
     keypoints = fields["keypoints"]
@@ -157,7 +157,7 @@ def _read_npz(path: pathlib.Path) -> Poses2D:
 
 
 def _read_npy(path: pathlib.Path) -> Poses2D:
-    keypoints = archives.read_npy(path)
+    keypoints = door.read_npy(path)
     if keypoints.ndim not in (2, 3) or keypoints.shape[1:] not in ((34,), (17, 2)):
         raise InputError(f"{path}: has shape {keypoints.shape}, not (n, 34) or (n, 17, 2)")
     keypoints = keypoints.reshape(-1, 17, 2)

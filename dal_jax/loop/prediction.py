@@ -28,7 +28,7 @@ from dal_jax.observations.observations import Observations
 from dal_jax.observations.person import AnnotatedPerson, Annotations, Rejected
 from dal_jax.regressor import model, theta
 from dal_jax.regressor.model import Learned, RegressorConfig
-from dal_jax.runtime import archives, configs, files, machine, progress
+from dal_jax.runtime import configs, door, files, machine, progress
 from dal_jax.runtime.checkpoints import Checkpoints
 from dal_jax.runtime.errors import InputError
 from dal_jax.runtime.files import PathLike
@@ -285,7 +285,7 @@ def _predicted(parameters: BodyParameters) -> dict[str, np.ndarray]:
 
 def _read(path: pathlib.Path) -> Predicted:
     try:
-        arrays = archives.read(path)
+        arrays = door.read_npz(path)
         problems = arrays.pop("problems").tolist()
         return BodyParameters(**arrays), problems
     except (InputError, KeyError, TypeError) as error:

@@ -33,7 +33,7 @@ from jaxtyping import Array, Float
 
 from dal_jax.body import rotations, skeleton
 from dal_jax.body.template import WIDENED
-from dal_jax.runtime import archives, programs, struct
+from dal_jax.runtime import door, programs, struct
 
 FILE = pathlib.Path(__file__).parent / "assets" / "poses.npz"
 """Mean and covariance of synthetic people, made by `experiments.learn_poses`."""
@@ -147,7 +147,7 @@ def _covariance(factors, variance) -> Float[np.ndarray, "r r"]:
 @functools.cache
 def population() -> PosePrior:
     """Return the shipped prior: synthetic people of the training subjects, at any azimuth, learned from 2D alone."""
-    fields = archives.read(FILE)
+    fields = door.read_npz(FILE)
     return gaussian(fields["mean"], fields["covariance"])
 
 
@@ -157,7 +157,7 @@ def population_shapes(scales: str = "isotropic") -> ShapePrior:
 
     scales: of which `energy.SCALES`.
     """
-    fields = archives.read(SHAPES)
+    fields = door.read_npz(SHAPES)
     of = "axes_" if scales == "anisotropic" else ""
     return shape_gaussian(*(fields[f"{of}{name}"] for name in ("mean", "factors", "variance")))
 

@@ -11,13 +11,13 @@ import numpy as np
 from jaxtyping import Float
 
 from dal_jax.body import skeleton
-from dal_jax.body.formats import load, npz
+from dal_jax.body.formats import load
 from dal_jax.body.template import Template
-from dal_jax.runtime import archives
+from dal_jax.runtime import door
 from dal_jax.runtime.errors import InputError
 from dal_jax.synthetic.figure import rotation_matrix
 
-SUBJECT_SHAPES = npz.ASSETS / "synthetic_people.npz"
+SUBJECT_SHAPES = load.ASSETS / "synthetic_people.npz"
 TORSO, HEAD = (1, 2), (23, 24)
 
 
@@ -49,7 +49,7 @@ def subject(name: str) -> Subject:
     Raises:
       errors.InputError: the file of shapes does not have it, or does not fit the free body.
     """
-    fields = archives.read(SUBJECT_SHAPES)
+    fields = door.read_npz(SUBJECT_SHAPES)
     names = [str(one) for one in fields["subject_names"]]
     if name not in names:
         raise InputError(f"{SUBJECT_SHAPES}: no subject {name!r}; it has {', '.join(names)}")

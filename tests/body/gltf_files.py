@@ -10,8 +10,8 @@ from scipy.spatial import transform
 
 from dal_jax.body import skeleton
 from dal_jax.body.formats import carry_over
-from dal_jax.body.formats.npz import Fields
 from dal_jax.body.formats.rig import RIGS
+from dal_jax.body.template import Fields
 
 _FLOAT, _UINT16, _UINT32 = 5126, 5123, 5125
 

@@ -16,7 +16,7 @@ import scipy.sparse
 
 from dal_jax.body import skeleton
 from dal_jax.body.formats import carry_over
-from dal_jax.body.formats.npz import Fields
+from dal_jax.body.template import Fields
 
 PELVIS = np.array([-0.002, -0.22, 0.03])  # where SMPL's pelvis is, about
 _FACES = 13776

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from dal_jax.body import skeleton
-from dal_jax.body.formats import load, npz
+from dal_jax.body.formats import load
 
 MIRROR_PART = np.array([0, 1, 2, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15, 18, 17, 20, 19, 22, 21, 24, 23])
 ROUNDING = 1e-6  # metres, and sums of float32 weights
 
 
 def _load(name):
-    with np.load(npz.ASSETS / name, allow_pickle=False) as archive:
+    with np.load(load.ASSETS / name, allow_pickle=False) as archive:
         return {key: archive[key] for key in archive.files}
 
 
@@ -60,7 +60,7 @@ def _mirrored_faces(body):
 
 
 def test_size_and_texts(body):
-    assert (npz.ASSETS / "free_body.npz").stat().st_size < 2e6
+    assert (load.ASSETS / "free_body.npz").stat().st_size < 2e6
     assert 6500 <= len(body["vertices"]) <= 8000
     assert tuple(body["joint_names"]) == skeleton.SMPL_JOINT_NAMES
     assert "CC0" in str(body["licence"])

@@ -8,9 +8,9 @@ import scipy.spatial
 from jaxtyping import Float, Int
 
 from dal_jax.body import skeleton, triangles
-from dal_jax.body.formats import npz
-from dal_jax.body.formats.npz import Fields
-from dal_jax.runtime import archives
+from dal_jax.body.formats import load
+from dal_jax.body.template import Fields
+from dal_jax.runtime import door
 
 SLOTS = 4
 REGRESSORS = ("h36m_regressor", "body25b_regressor")
@@ -33,7 +33,7 @@ def four_largest(weights: Float[np.ndarray, "n segments"]) -> tuple[Int[np.ndarr
 # A `Placement` says where each vertex of the other mesh lies on the free body's skin. SMPL's is an asset file; that of
 # a rigged glTF human is found by geometry (`fit_rig`).
 
-SMPL_TO_FREE_BODY = npz.ASSETS / "smpl_to_free_body.npz"
+SMPL_TO_FREE_BODY = load.ASSETS / "smpl_to_free_body.npz"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ class Placement:
 
 def smpl_placement() -> Placement:
     """Return where SMPL's 6890 vertices lie on the free body."""
-    fields = archives.read(SMPL_TO_FREE_BODY)
+    fields = door.read_npz(SMPL_TO_FREE_BODY)
     return Placement(fields["face_index"].astype(np.int64), fields["barycentric"].astype(np.float64))
 
 
@@ -88,7 +88,7 @@ def body_fields(
 @functools.cache
 def free_body() -> Fields:
     """Return the free body's fields, positions in float64."""
-    fields = npz.read(npz.FREE_BODY)
+    fields = load.read_fields(load.FREE_BODY)
     return fields | {name: fields[name].astype(np.float64) for name in ("vertices", "joints", "uv", *REGRESSORS)}
 
 

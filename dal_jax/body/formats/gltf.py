@@ -12,7 +12,7 @@ from scipy.spatial import transform
 from dal_jax.body import skeleton, triangles
 from dal_jax.body.formats import carry_over, gltf_file, rig
 from dal_jax.body.formats.carry_over import Placement
-from dal_jax.body.formats.npz import Fields
+from dal_jax.body.template import Fields
 from dal_jax.runtime.errors import InputError
 
 _SHORTEST_M = 0.01

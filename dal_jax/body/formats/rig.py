@@ -9,12 +9,12 @@ import yaml
 from jaxtyping import Float
 
 from dal_jax.body import skeleton
-from dal_jax.body.formats import carry_over, npz
+from dal_jax.body.formats import carry_over, load
 from dal_jax.body.formats.gltf_file import SkinnedMesh
 from dal_jax.runtime import door
 from dal_jax.runtime.errors import InputError
 
-RIGS = npz.ASSETS / "rigs.yaml"
+RIGS = load.ASSETS / "rigs.yaml"
 _LIMBS = ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
 REQUIRED = ("pelvis", "head", *(f"{side}_{joint}" for joint in _LIMBS for side in ("left", "right")))
 """Joints that every rig must have; for the others there are rules (`rig_joints`)."""

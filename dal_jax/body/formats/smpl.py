@@ -7,8 +7,8 @@ from jaxtyping import Float, Integer
 
 from dal_jax.body import skeleton
 from dal_jax.body.formats import array_pickle, carry_over, pickles
-from dal_jax.body.formats.npz import Fields
-from dal_jax.runtime import archives, door
+from dal_jax.body.template import Fields
+from dal_jax.runtime import door
 from dal_jax.runtime.errors import InputError
 
 VERTICES, FACES = 6890, 13776
@@ -29,7 +29,7 @@ def read_model(path: pathlib.Path, pose_blendshapes: bool = False, shapes: int =
     """
     names = _NEEDED + ("posedirs",) * pose_blendshapes + ("shapedirs",) * bool(shapes)
     is_pickle = path.suffix.lower() == ".pkl"
-    fields = array_pickle.read_fields(path, names) if is_pickle else archives.read(path, names, _unpickled)
+    fields = array_pickle.read_fields(path, names) if is_pickle else door.read_npz(path, names, _unpickled)
     for name in names:
         if name not in fields:
             raise InputError(f"{path}: field '{name}' is missing; expected a model of SMPL or SMPL-H")

@@ -14,7 +14,7 @@ from dal_jax.body.formats import array_pickle
 from dal_jax.body.kinematics import Segments
 from dal_jax.body.template import Template
 from dal_jax.data.motions import tracks
-from dal_jax.runtime import archives
+from dal_jax.runtime import door
 from dal_jax.runtime.errors import InputError
 
 _WIDTHS = {72: "SMPL", 156: "SMPL+H", 165: "SMPL-X"}
@@ -51,7 +51,7 @@ def read(path: pathlib.Path) -> SmplMotion:
     Raises:
       errors.InputError: one line that names file, entry and value.
     """
-    fields = (array_pickle.read_fields if path.suffix.lower() == ".pkl" else archives.read)(path, _ENTRIES)
+    fields = (array_pickle.read_fields if path.suffix.lower() == ".pkl" else door.read_npz)(path, _ENTRIES)
     name = "poses" if "poses" in fields else "new_poses"
     if name not in fields:
         raise InputError(f"{path}: no 'poses'; it has {', '.join(fields) or 'none of the entries known'}")

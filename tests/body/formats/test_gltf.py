@@ -12,7 +12,7 @@ import yaml
 from scipy.spatial import transform
 
 from dal_jax.body import kinematics, skeleton, skinning
-from dal_jax.body.formats import gltf_file, load, npz, rig as rig_lib
+from dal_jax.body.formats import gltf_file, load, rig as rig_lib
 from dal_jax.runtime.errors import InputError
 from tests.body import gltf_files, reference
 
@@ -114,7 +114,7 @@ def test_an_a_pose_in_centimetres_with_its_back_to_us(free, tmp_path):
 @pytest.mark.parametrize("number", [0, 6])
 def test_another_person_has_joints_inside(tmp_path, number):
     """A thinner or heavier person: the carried regressor finds the joints of that person's own rig."""
-    with np.load(npz.ASSETS / "synthetic_people.npz") as people:
+    with np.load(load.ASSETS / "synthetic_people.npz") as people:
         person = gltf_files.person(people["vertices"][number], people["joints"][number])
     content = gltf_files.build(person, gltf_files.names("rigify"), prefix="DEF-")
     body = load.load_body(gltf_files.write(tmp_path / "person.glb", content))

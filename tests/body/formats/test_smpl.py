@@ -14,7 +14,7 @@ import pytest
 import scipy.sparse
 
 from dal_jax.body import kinematics, rotations, skeleton, skinning, triangles
-from dal_jax.body.formats import carry_over, load, npz
+from dal_jax.body.formats import carry_over, load
 from dal_jax.runtime.errors import InputError
 from tests.body import smpl_files
 from tests.body.smpl_files import MatVecMult
@@ -145,7 +145,7 @@ def test_the_carried_joints_are_the_free_bodys(smpl):
     free, placement = carry_over.free_body(), carry_over.smpl_placement()
     np.testing.assert_allclose(rows.sum(axis=1), 1.0, atol=1e-5)
     assert rows.min() >= 0 and np.count_nonzero(rows, axis=1).max() <= 3 * 32
-    with np.load(npz.ASSETS / "synthetic_people.npz") as people:
+    with np.load(load.ASSETS / "synthetic_people.npz") as people:
         shapes = [free["vertices"], *people["vertices"].astype(np.float64)]
     for shape in shapes:
         place = np.einsum("nc,ncx->nx", placement.barycentric, shape[free["faces"][placement.face]])
