@@ -27,8 +27,8 @@ from dal_jax.body.template import Template
 from dal_jax.config import Config, Round
 from dal_jax.data.people import People
 from dal_jax.lifting import training as lifting_training
-from dal_jax.lifting.h36m import to_h36m
 from dal_jax.lifting.lift import intrinsics_of, look_at_hip, with_lifted_depth as attach_depth
+from dal_jax.lifting.poses import to_h36m
 from dal_jax.lifting.training import LiftingState
 from dal_jax.observations.observation import Observation
 from dal_jax.online_fitting import OnlineFitter

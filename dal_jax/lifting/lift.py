@@ -17,8 +17,8 @@ from jaxtyping import Array, Bool, Float
 from dal_jax.body import cameras, skeleton
 from dal_jax.lifting import networks, normalise, views
 from dal_jax.lifting.config import MAX_INVERSE_DISTANCE, Config
-from dal_jax.lifting.h36m import from_h36m, to_h36m
 from dal_jax.lifting.normalise import Denoiser, Normalised, Preparation
+from dal_jax.lifting.poses import from_h36m, to_h36m
 from dal_jax.observations.observation import TYPICAL_DEPTH_SD, Observation, with_depth
 from dal_jax.runtime import mesh as mesh_lib, struct
 

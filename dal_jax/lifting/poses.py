@@ -1,4 +1,8 @@
-"""Files of 2D poses: .npz, .npy, or what detectors write; read into one array, checked, in Human3.6M's order."""
+"""2D poses as lifters read them: Human3.6M's 17 joints, of key points of any set and back, and of files.
+
+Some joints are another set's own, some are midpoints of others, some stay unknown. Files are .npz, .npy, or what
+detectors write; they are read into one array, checked.
+"""
 
 import dataclasses
 import os
@@ -7,16 +11,90 @@ import reprlib
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from dal_jax.body import skeleton
-from dal_jax.lifting import h36m
 from dal_jax.observations import coco, keypoints as keypoints_lib
 from dal_jax.observations.coco import BadEntry
 from dal_jax.observations.keypoints import Keypoints
+from dal_jax.observations.observation import Observation
 from dal_jax.runtime import door
 from dal_jax.runtime.errors import InputError
+
+DERIVED_CONFIDENCE = 0.5
+"""Confidence of a Human3.6M joint that is computed from others. Note: our choice."""
+
+_SAME = {
+    "right_hip": "right_hip", "right_knee": "right_knee", "right_foot": "right_ankle", "left_hip": "left_hip",
+    "left_knee": "left_knee", "left_foot": "left_ankle", "neck_nose": "nose", "head": "head_top",
+    "left_shoulder": "left_shoulder", "left_elbow": "left_elbow", "left_wrist": "left_wrist",
+    "right_shoulder": "right_shoulder", "right_elbow": "right_elbow", "right_wrist": "right_wrist",
+}  # fmt: skip
+_MEAN = {
+    "hip": ("left_hip", "right_hip"),
+    "thorax": ("left_shoulder", "right_shoulder"),
+    "spine": ("left_hip", "right_hip", "left_shoulder", "right_shoulder"),
+}
+
+
+def _h36m_shares() -> Float[np.ndarray, "17 25"]:
+    shares = np.zeros((len(skeleton.H36M_JOINT_NAMES), len(skeleton.BODY_25B_NAMES)), np.float32)
+    for joint, name in enumerate(skeleton.H36M_JOINT_NAMES):
+        sources = _MEAN.get(name) or (_SAME[name],)
+        shares[joint, [skeleton.BODY_25B_NAMES.index(source) for source in sources]] = 1.0 / len(sources)
+    return shares
+
+
+_SHARES = _h36m_shares()
+_DERIVED = np.array([name in _MEAN for name in skeleton.H36M_JOINT_NAMES])
+
+
+def to_h36m(observed: Observation) -> tuple[Float[Array, "*batch 17 2"], Float[Array, "*batch 17"]]:
+    """Return Human3.6M's 17 joints of an observation's key points, crop units, and the confidence in each.
+
+    Hip, thorax and spine are midpoints of hips and shoulders where all of them are known, the nose stands for the
+    joint between neck and nose. They are near Human3.6M's places, not on them.
+    """
+    position, confidence = jnp.asarray(observed.keypoint_position), jnp.asarray(observed.keypoint_confidence)
+    if observed.keypoint_set == "h36m":
+        return position, confidence
+    return h36m_places(position, confidence)
+
+
+def h36m_places(
+    position: Float[Array | np.ndarray, "*batch 25 2"], confidence: Float[Array | np.ndarray, "*batch 25"]
+) -> tuple[Float[Array, "*batch 17 2"], Float[Array, "*batch 17"]]:
+    """Return the same of BODY_25B's key points in any unit."""
+    position, confidence = jnp.asarray(position), jnp.asarray(confidence)
+    used = _SHARES > 0
+    lowest = jnp.min(jnp.where(used, confidence[..., None, :], jnp.inf), axis=-1)
+    shares = jnp.broadcast_to(jnp.asarray(_SHARES), (*position.shape[:-2], *_SHARES.shape))
+    known = jnp.where(confidence[..., None] > 0, position, 0.0)
+    return jnp.matmul(shares, known, precision="highest"), jnp.where(_DERIVED, DERIVED_CONFIDENCE * lowest, lowest)
+
+
+def from_h36m(
+    keypoint_set: str, depth: Float[Array | np.ndarray, "*batch 17"], confidence: Float[Array | np.ndarray, "*batch 17"]
+) -> tuple[Float[Array, "*batch k"], Float[Array, "*batch k"]]:
+    """Return the depths, with confidences, of a set's key points from those of Human3.6M's joints.
+
+    A key point that is no joint of Human3.6M's (eyes, ears, toes, heels) has confidence 0, and so has the nose, which
+    stood for another place.
+    """
+    depth, confidence = jnp.asarray(depth), jnp.asarray(confidence)
+    if keypoint_set == "h36m":
+        return depth, confidence
+    row = {name: joint for joint, name in enumerate(skeleton.H36M_JOINT_NAMES)}
+    source = [row.get(_H36M_NAME.get(name, "")) for name in skeleton.BODY_25B_NAMES]
+    known = np.array([joint is not None for joint in source])
+    rows = np.array([joint or 0 for joint in source])
+    return jnp.where(known, depth[..., rows], 0.0), jnp.where(known, confidence[..., rows], 0.0)
+
+
+_H36M_NAME = {name: joint for joint, name in _SAME.items() if joint not in ("neck_nose", "head")}
+
 
 _LARGEST = 1e6  # px; beyond, squares lose their digits in float32, and no photograph is that large
 
@@ -88,7 +166,7 @@ def of_both_sets(h36m_px: Float[np.ndarray, "n 17 2"], body25b_px: Float[np.ndar
     A lifter that has seen both sets is at home in both: one of Human3.6M's joints alone has a quarter more error with
     COCO's key points, which lie at other places of the body.
     """
-    places, _ = h36m.h36m_places(body25b_px, np.ones(body25b_px.shape[:2], np.float32))
+    places, _ = h36m_places(body25b_px, np.ones(body25b_px.shape[:2], np.float32))
     odd = np.arange(len(h36m_px)) % 2 == 1
     keypoints = np.where(odd[:, None, None], np.asarray(places), h36m_px)
     return checked("keypoints_px", keypoints, np.ones(keypoints.shape[:2], bool))
@@ -182,7 +260,7 @@ def _read_coco(path: pathlib.Path, assume_camera: bool = False) -> Poses2D:
     position = np.array([one.position_px for _, one in people], np.float32).reshape(-1, len(names), 2)
     labelled = np.array([one.flag > 0 for _, one in people], np.float32).reshape(-1, len(names))
     is_h36m = names is skeleton.H36M_JOINT_NAMES
-    keypoints, confidence = (position, labelled) if is_h36m else map(np.asarray, h36m.h36m_places(position, labelled))
+    keypoints, confidence = (position, labelled) if is_h36m else map(np.asarray, h36m_places(position, labelled))
     visible = confidence > 0
     good = _has_size(keypoints, visible)
     notes = keypoints_lib.notes((where, one) for where, (_, one) in zip(content.where, people, strict=True))

@@ -15,7 +15,7 @@ from dal_jax.body.template import Template
 from dal_jax.data.people import People, Truth
 from dal_jax.evaluation import metrics
 from dal_jax.lifting import lift
-from dal_jax.lifting.h36m import to_h36m
+from dal_jax.lifting.poses import to_h36m
 from dal_jax.regressor import model
 from dal_jax.runtime import mesh as mesh_lib
 

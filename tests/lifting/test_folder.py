@@ -9,7 +9,7 @@ import pytest
 
 import dal_jax as dal
 from dal_jax.evaluation import metrics
-from dal_jax.lifting import folder, h36m, training
+from dal_jax.lifting import folder, poses, training
 from dal_jax.lifting.config import Config
 from dal_jax.runtime.errors import InputError
 from dal_jax.synthetic import people as synthetic_people, shapes, view
@@ -60,8 +60,8 @@ def test_the_shipped_lifter_knows_held_out_people(scenes, keypoint_set):
     seen = view.project(joints)
     if keypoint_set == "body_25b":
         whole = np.ones(seen.shape[:2], np.float32)
-        seen = np.asarray(h36m.h36m_places(seen, whole)[0])
-        joints = np.stack([np.asarray(h36m.h36m_places(joints[..., pair], whole)[0]) for pair in ([0, 1], [2, 2])])
+        seen = np.asarray(poses.h36m_places(seen, whole)[0])
+        joints = np.stack([np.asarray(poses.h36m_places(joints[..., pair], whole)[0]) for pair in ([0, 1], [2, 2])])
         joints = np.concatenate([joints[0], joints[1][..., :1]], axis=-1)
     true_mm = 1000 * (joints - joints[:, :1]).astype(np.float32)
     lifted = dal.lift(seen)
