@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dal_jax.body import cameras, joint_limits, kinematics, parameters as parameters_lib, rotations, skinning
+from dal_jax.body import cameras, kinematics, parameters as parameters_lib, rotations, skeleton, skinning
 from dal_jax.body.cameras import Pinhole, Views
 from dal_jax.body.kinematics import Segments
 from dal_jax.body.parameters import BodyParameters, fix_gauge
@@ -299,7 +299,7 @@ def residuals(
         "scale": scale_residual(template, unknowns),
         "joint": joint_residual(unknowns.pose, objective.prior),
         "det": det_residual(unknowns.raw_rotation),
-        "limit": joint_limits.excess(unknowns.pose),
+        "limit": skeleton.limit_excess(unknowns.pose),
         "shape": shape_residual(template, unknowns, objective.active_shape()),
         "expected": expected_residual(template, posed, target.observation.expected),
     }

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dal_jax.body import joint_limits, skeleton
+from dal_jax.body import skeleton
 from dal_jax.body.template import Template
 from dal_jax.observations import agreement, residuals
 from dal_jax.observations.observation import Observation, hold_out, px_from_crop
@@ -238,7 +238,7 @@ _PLAIN = (
 )  # fmt: skip
 
 
-_excess = programs.kept(joint_limits.excess)
+_excess = programs.kept(skeleton.limit_excess)
 
 
 def _errors(template, observations, fit: Fit, noise: NoiseLevels, outlier: float | None) -> dict[str, np.ndarray]:

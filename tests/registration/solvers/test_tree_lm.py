@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dal_jax.body import joint_limits, rotations, skeleton
+from dal_jax.body import rotations, skeleton
 from dal_jax.observations import residuals
 from dal_jax.observations.observation import with_turns
 from dal_jax.registration import energy
@@ -171,7 +171,7 @@ def system(request):
     observed = _observe(people)
     if objective.weights.limit is not None:
         start, other = start.replace(pose=1.3 * start.pose), other.replace(pose=2.5 * other.pose)
-        assert all(np.abs(joint_limits.excess(jnp.asarray(one.pose))).max() > 0.1 for one in (start, other))
+        assert all(np.abs(skeleton.limit_excess(jnp.asarray(one.pose))).max() > 0.1 for one in (start, other))
     elif objective.prior is not None:
         start = start.replace(pose=0.6 * start.pose)
     start, other = (objective.start_from(one) for one in (start, other))

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dal_jax.body import joint_limits, rotations
+from dal_jax.body import rotations, skeleton
 from dal_jax.registration.energy import Objective
 from dal_jax.registration.priors import PosePrior
 from dal_jax.registration.solvers.tree import state as state_lib
@@ -102,7 +102,7 @@ def limits(parent: Float[Array, "24 3 3 ..."], world: Float[Array, "24 3 ..."], 
     """
     local = state_lib.sum_of(parent[:, :, i] * world[:, None, i] for i in range(3))
     pose = jnp.moveaxis(local[1:], (0, 1), (-2, -1))
-    excess = jnp.moveaxis(joint_limits.excess(pose), (-2, -1), (0, 1))
+    excess = jnp.moveaxis(skeleton.limit_excess(pose), (-2, -1), (0, 1))
     excess = jnp.concatenate([jnp.zeros_like(excess[:1]), excess])
     squared = jnp.sum(excess**2, axis=1)
     gradient = state_lib.by_rotation(local, angle, excess)
