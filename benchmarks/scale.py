@@ -30,8 +30,7 @@ from dal_jax.algorithm import Run, RunState
 from dal_jax.body import parameters
 from dal_jax.body.formats.load import load_body
 from dal_jax.config import Config, demo
-from dal_jax.data import columns as columns_lib
-from dal_jax.data.people import People, load_people
+from dal_jax.data.people import COLUMNS, People, load_people
 from dal_jax.data.schema import DatasetBuilder
 from dal_jax.loop.folder import RunFolder
 from dal_jax.registration import register
@@ -180,11 +179,11 @@ def repeat(folder: pathlib.Path, people: int) -> None:
     (folder / "dataset_info.json").write_text(json.dumps(info | {"splits": [split]}))
     shutil.copy(tiny / "features.json", folder)
     shutil.copy(tiny / "metadata.json", folder)
-    (folder / columns_lib.FOLDER / "train").mkdir(parents=True)
-    for path in (tiny / columns_lib.FOLDER / "train").glob("*.npy"):
+    (folder / COLUMNS / "train").mkdir(parents=True)
+    for path in (tiny / COLUMNS / "train").glob("*.npy"):
         values = np.load(path)
         made = np.lib.format.open_memmap(
-            folder / columns_lib.FOLDER / "train" / path.name, "w+", values.dtype, (shards * _SHARD, *values.shape[1:])
+            folder / COLUMNS / "train" / path.name, "w+", values.dtype, (shards * _SHARD, *values.shape[1:])
         )
         piece = values[np.arange(_SHARD) % known]
         for first in range(0, len(made), _SHARD):

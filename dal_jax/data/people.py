@@ -1,9 +1,15 @@
-"""The people of a data set: what is observed; and, through a door of its own, what is true."""
+"""The people of a data set: what is observed; and, through a door of its own, what is true.
+
+All but their pictures is kept as columns: an .npy file a field and split, mapped into memory. Opening them takes
+neither time nor memory, however many people there are; what is asked for is read. They lie beside the array_record
+files, which hold the pictures. Observations are stored as they are used, in the crop's [-1, 1], and once more as
+`observation.along_ray` sees them.
+"""
 
 import contextlib
 import io
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,13 +17,133 @@ import numpy as np
 import PIL.Image
 from jaxtyping import Float, Int, UInt8
 
-from dal_jax.body import cameras
-from dal_jax.data import columns as columns_lib
+from dal_jax.body import cameras, skeleton
+from dal_jax.body.cameras import Pinhole
 from dal_jax.data.schema import DatasetBuilder
-from dal_jax.observations import photographs
+from dal_jax.observations import observation, photographs
 from dal_jax.observations.observation import Observation
-from dal_jax.runtime import struct
+from dal_jax.runtime import files, struct
 from dal_jax.runtime.errors import InputError, damage_named
+
+COLUMNS = "columns"
+"""The folder of the columns, in that of a data set."""
+
+HIDDEN_CONFIDENCE = 0.5
+"""Confidence of a key point that its annotator could not see and had to guess; a seen one has 1."""
+
+COLUMNS_NEEDED = (
+    "name", "box_px", "intrinsics_px", "extrinsics_m", "moment", "keypoint_set", "keypoints_px", "keypoint_visible",
+    "point_px", "point_face", "point_barycentric", "point_confidence", "truth_joints_known", "truth_body_known",
+    "truth_joints_mm", "truth_joints_h36m_mm",
+)  # fmt: skip
+"""Features of an example (`data.schema`) that become columns."""
+
+_SEEN = (
+    "point_position", "point_face", "point_barycentric", "point_confidence", "keypoint_position",
+    "keypoint_confidence", "box_px",
+)  # fmt: skip
+_TEXTS = ("name", "moment")  # as wide as the longest
+_TURNED = ("point_position", "keypoint_position")
+_POINTS_STEP = 50  # places for points are a multiple of it, or every data set would be compiled for anew
+
+Columns = dict[str, np.ndarray]
+"""Fields, stacked over people."""
+
+
+def write_columns(
+    folder: pathlib.Path, splits: Mapping[str, Callable[[], Iterable[Columns]]], people: Mapping[str, int]
+) -> None:
+    """Write the columns of all splits, a piece of the people at a time.
+
+    Args:
+      folder: becomes that of the columns.
+      splits: by name a function that yields the `COLUMNS_NEEDED` features of some people after the others, in order,
+        the same each time that it is called.
+      people: how many of them each split has.
+    """
+    used, width = 0, dict.fromkeys(_TEXTS, 1)
+    for pieces in splits.values():
+        for piece in pieces():
+            used = max(used, 1 + np.flatnonzero(np.any(piece["point_confidence"] > 0, axis=0)).max(initial=0))
+            width = {name: max(least, *map(len, piece[name].tolist())) for name, least in width.items()}
+    places = _POINTS_STEP * -(-used // _POINTS_STEP)
+    with files.directory(folder, overwrite=True) as building:
+        for split, pieces in splits.items():
+            (building / split).mkdir()
+            written: Columns = {}
+            done = 0
+            for piece in pieces():
+                made = _as_columns(piece, places) | {name: piece[name].astype(f"<U{width[name]}") for name in _TEXTS}
+                for field, values in made.items():
+                    if field not in written:
+                        path, shape = building / split / f"{field}.npy", (people[split], *values.shape[1:])
+                        written[field] = np.lib.format.open_memmap(path, "w+", values.dtype, shape)
+                    written[field][done : done + len(values)] = values
+                done += len(piece["name"])
+
+
+def _as_columns(piece: Columns, places: int) -> Columns:
+    seen = _observe(piece, places)
+    turned = observation.along_ray(seen, piece["intrinsics_px"])
+    assert turned.pinhole is not None
+    keypoint_set = np.full(len(piece["name"]), seen.keypoint_set, "<U16")
+    kept = {name: piece[name] for name in COLUMNS_NEEDED if name.startswith(("truth_", "intrinsics_", "extrinsics_"))}
+    return {
+        **kept,
+        **{name: np.asarray(getattr(seen, name)) for name in _SEEN},
+        **{f"ray_{name}": np.asarray(getattr(turned, name)) for name in _TURNED},
+        "ray_focal": np.asarray(turned.pinhole.focal),
+        "keypoint_set": keypoint_set,
+    }
+
+
+def _observe(piece: Columns, places: int) -> Observation:
+    """Turn photograph pixels into the crop's [-1, 1], and leave out places for points that no person uses."""
+    box = piece["box_px"]
+    confidence = piece["point_confidence"][:, :places]
+    points = observation.crop_from_px(piece["point_px"][:, :places], box)
+    keypoint_set = str(piece["keypoint_set"][0])
+    keypoints = len(skeleton.KEYPOINT_SETS[keypoint_set])
+    trust = np.array([0.0, HIDDEN_CONFIDENCE, 1.0], np.float32)[piece["keypoint_visible"][:, :keypoints]]
+    no_depth = np.zeros((len(box), keypoints), np.float32)
+    return Observation(
+        point_position=np.where(confidence[..., None] > 0, points, 0.0).astype(np.float32),
+        point_face=piece["point_face"][:, :places],
+        point_barycentric=piece["point_barycentric"][:, :places],
+        point_confidence=confidence,
+        keypoint_position=observation.crop_from_px(piece["keypoints_px"][:, :keypoints], box).astype(np.float32),
+        keypoint_confidence=trust,
+        depth=no_depth,
+        depth_confidence=no_depth,
+        box_px=box,
+        keypoint_set=keypoint_set,
+    )
+
+
+def read_columns(folder: pathlib.Path, split: str, limit: int | None = None) -> Columns:
+    """Return the columns of a split (the first `limit` people), mapped; of several, as in `train+val`, in memory."""
+    each: list[Any] = [
+        {path.stem: np.asarray(np.load(path, mmap_mode="r")) for path in (folder / name).glob("*.npy")}
+        for name in split.split("+")
+    ]
+    together = each[0] if len(each) == 1 else {name: np.concatenate([one[name] for one in each]) for name in each[0]}
+    return {name: values[:limit] for name, values in together.items()}
+
+
+def _observations(columns: Columns, along_ray: bool = False) -> Observation:
+    """Return what is observed, as in the photographs or `along_ray`; no depths yet."""
+    seen: Any = {name: columns[name] for name in _SEEN}
+    pinhole = None
+    if along_ray:
+        seen |= {name: columns[f"ray_{name}"] for name in _TURNED}
+        focal = columns["ray_focal"]
+        pinhole = Pinhole(focal, np.broadcast_to(np.float32(0), (len(focal), 2)))
+    no_depth = np.broadcast_to(np.float32(0), seen["keypoint_confidence"].shape)
+    return Observation(
+        **seen, depth=no_depth, depth_confidence=no_depth, pinhole=pinhole,
+        keypoint_set=str(columns["keypoint_set"][0]),
+    )  # fmt: skip
+
 
 IMAGES_IN_MEMORY_BYTES = 128 << 20
 """Pictures that take more are decoded when they are asked for: decoding these takes seconds."""
@@ -115,7 +241,7 @@ def _load_people(builder: DatasetBuilder, split: str, limit: int | None, asked: 
     first = pictures[0]
     _refuse_smaller(builder, first, size)
     return People(
-        observations=columns_lib.observations(columns, asked["along_ray"]),
+        observations=_observations(columns, asked["along_ray"]),
         images=pictures[:] if first.nbytes * count <= IMAGES_IN_MEMORY_BYTES else pictures,
         names=columns["name"],
         intrinsics_px=columns["intrinsics_px"],
@@ -124,7 +250,7 @@ def _load_people(builder: DatasetBuilder, split: str, limit: int | None, asked: 
     )
 
 
-def _rig(columns: columns_lib.Columns, along_ray: bool) -> Rig | None:
+def _rig(columns: Columns, along_ray: bool) -> Rig | None:
     moment = np.asarray(columns["moment"])
     if not (moment != "").any():
         return None
@@ -137,8 +263,8 @@ def _rig(columns: columns_lib.Columns, along_ray: bool) -> Rig | None:
     return Rig(number, extrinsics)
 
 
-def _columns(builder: DatasetBuilder, split: str, limit: int | None) -> columns_lib.Columns:
-    return columns_lib.read(pathlib.Path(builder.data_dir) / columns_lib.FOLDER, split, limit)
+def _columns(builder: DatasetBuilder, split: str, limit: int | None) -> Columns:
+    return read_columns(pathlib.Path(builder.data_dir) / COLUMNS, split, limit)
 
 
 def _damage_named(place: object) -> contextlib.AbstractContextManager[None]:
@@ -151,7 +277,7 @@ def load_truth(builder: DatasetBuilder, split: str, limit: int | None = None) ->
         return _truth(builder, split, _columns(builder, split, limit), with_vertices=True)
 
 
-def _truth(builder: DatasetBuilder, split: str, columns: columns_lib.Columns, with_vertices: bool) -> Truth | None:
+def _truth(builder: DatasetBuilder, split: str, columns: Columns, with_vertices: bool) -> Truth | None:
     if not columns["truth_joints_known"].all():
         return None
     joints = columns["truth_joints_mm"] if columns["truth_body_known"].all() else None

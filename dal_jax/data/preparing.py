@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dal_jax.data import columns, schema
+from dal_jax.data import schema
+from dal_jax.data.people import COLUMNS, COLUMNS_NEEDED, Columns, write_columns
 from dal_jax.data.schema import DatasetBuilder
 from dal_jax.data.source import Example, Source, Summary, count, from_json, total
 from dal_jax.observations.person import Rejected
@@ -58,11 +59,11 @@ def prepare(source: Source, data_dir: PathLike, workers: int | None = None) -> t
     _refuse_empty_splits(source, summary)
     examples = {split: _examples_of(split, work) for split in summary.prepared}
     pieces = {split: functools.partial(_pieces_of, split, work) for split in summary.prepared}
-    columns.write(partial / columns.FOLDER, pieces, summary.prepared)
+    write_columns(partial / COLUMNS, pieces, summary.prepared)
     with _quiet_tfds():
         made = builder_class(source, os.fspath(data_dir), examples, summary.to_json())
         made.download_and_prepare(file_format="array_record")
-    os.replace(partial / columns.FOLDER, _folder(source.name, source.config, data_dir) / columns.FOLDER)
+    os.replace(partial / COLUMNS, _folder(source.name, source.config, data_dir) / COLUMNS)
     shutil.rmtree(partial, ignore_errors=True)
     builder, _ = load(source.name, source.config, data_dir)
     return builder, summary
@@ -111,8 +112,8 @@ def _examples_of(split: str, work: list[Chunk]) -> Iterator[Example]:
             yield from read_chunk(chunk.path)
 
 
-def _pieces_of(split: str, work: list[Chunk]) -> Iterator[columns.Columns]:
-    parts = (_read(chunk.path, columns.NEEDED) for chunk in work if chunk.split == split)
+def _pieces_of(split: str, work: list[Chunk]) -> Iterator[Columns]:
+    parts = (_read(chunk.path, COLUMNS_NEEDED) for chunk in work if chunk.split == split)
     return filter(None, parts)  # of a chunk without people there are none
 
 
@@ -265,7 +266,7 @@ def _folder(name: str, config: str, data_dir: PathLike) -> pathlib.Path:
 
 
 def _is_prepared(folder: pathlib.Path) -> bool:
-    return (folder / columns.FOLDER).exists()
+    return (folder / COLUMNS).exists()
 
 
 def _refuse_empty_splits(source: Source, summary: Summary) -> None:

@@ -14,8 +14,8 @@ import pytest
 
 from dal_jax.body.formats import load
 from dal_jax.config import demo
-from dal_jax.data import columns, people as people_lib, schema
-from dal_jax.data.people import LazyImages
+from dal_jax.data import people as people_lib, schema
+from dal_jax.data.people import HIDDEN_CONFIDENCE, LazyImages
 from dal_jax.loop import run
 from dal_jax.observations import observation
 from dal_jax.runtime.errors import InputError
@@ -240,7 +240,7 @@ def test_what_is_read_is_what_was_made(tiny):
     back = observation.px_from_crop(seen.point_position[11], seen.box_px[11])[used]
     assert back == pytest.approx(made["point_px"][made["point_confidence"] > 0], abs=FLOAT32_PX)
     assert np.array_equal(seen.point_face[11], made["point_face"][: len(used)])
-    lookup = {1: columns.HIDDEN_CONFIDENCE, 2: 1.0}
+    lookup = {1: HIDDEN_CONFIDENCE, 2: 1.0}
     assert seen.keypoint_confidence[11].tolist() == [lookup[flag] for flag in made["keypoint_visible"][:17].tolist()]
 
 
