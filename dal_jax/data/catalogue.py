@@ -11,8 +11,7 @@ from dal_jax.data.human36m.source import Human36m
 from dal_jax.data.iuv_folder import IuvFolder
 from dal_jax.data.posetrack import DensePosePoseTrack
 from dal_jax.data.preparing import load, prepare
-from dal_jax.data.schema import DatasetBuilder
-from dal_jax.data.source import Source, check_choices
+from dal_jax.data.schema import DatasetBuilder, Source, check_choices
 from dal_jax.runtime.errors import InputError
 
 FROM_FILES: dict[str, Callable[[Files], Any]] = {

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from dal_jax.data.files import Files, make_example, notes, require_pictures, why_unusable
-from dal_jax.data.source import Item
+from dal_jax.data.schema import Item
 from dal_jax.observations import cameras_file, coco, densepose, masks, moments
 from dal_jax.observations.cameras_file import Camera
 from dal_jax.observations.coco import BadEntry, Labelling

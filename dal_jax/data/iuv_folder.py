@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from dal_jax.data import coco_sets
 from dal_jax.data.coco_sets import Photograph
 from dal_jax.data.files import Files, make_example, notes, why_unusable
-from dal_jax.data.source import Item
+from dal_jax.data.schema import Item
 from dal_jax.observations import coco, iuv, photographs
 from dal_jax.observations.coco import BadEntry
 from dal_jax.observations.keypoints import Keypoints

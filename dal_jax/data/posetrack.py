@@ -10,7 +10,7 @@ import numpy as np
 from dal_jax.data import coco_sets
 from dal_jax.data.coco_sets import Photograph
 from dal_jax.data.files import Files
-from dal_jax.data.source import Item
+from dal_jax.data.schema import Item
 from dal_jax.observations import coco, masks
 from dal_jax.observations.coco import BadEntry
 from dal_jax.observations.person import Rejected

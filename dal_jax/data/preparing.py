@@ -1,6 +1,6 @@
 """Prepare a data set once, as array_record files: in parallel, resumable, counted; and open it again.
 
-The units of a source (`data.source`) are read in chunks by parallel processes. A chunk is an .npz file in
+The units of a source (`data.schema.Source`) are read in chunks by parallel processes. A chunk is an .npz file in
 DATA_DIR/.partial that is whole or absent, so that a killed run loses only the chunks that were under way.
 tensorflow-datasets then writes the examples of all chunks in order, always the same bytes; TensorFlow itself is never
 imported.
@@ -25,8 +25,7 @@ import numpy as np
 
 from dal_jax.data import schema
 from dal_jax.data.people import COLUMNS, COLUMNS_NEEDED, Columns, write_columns
-from dal_jax.data.schema import DatasetBuilder
-from dal_jax.data.source import Example, Source, Summary, count, from_json, total
+from dal_jax.data.schema import DatasetBuilder, Example, Source, Summary, count, from_json, total
 from dal_jax.observations.person import Rejected
 from dal_jax.runtime import door, files, machine, progress
 from dal_jax.runtime.errors import InputError, damage_named, needs_extra

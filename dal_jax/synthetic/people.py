@@ -14,8 +14,7 @@ from jaxtyping import Float
 
 from dal_jax.body import skeleton
 from dal_jax.data import preparing, schema
-from dal_jax.data.schema import DatasetBuilder
-from dal_jax.data.source import Example, check_choices
+from dal_jax.data.schema import DatasetBuilder, Example, check_choices
 from dal_jax.observations import photographs
 from dal_jax.runtime import progress
 from dal_jax.runtime.errors import InputError

@@ -18,7 +18,7 @@ import pytest
 
 from dal_jax.data import people, preparing, schema
 from dal_jax.data.preparing import load, prepare
-from dal_jax.data.source import count
+from dal_jax.data.schema import count
 from dal_jax.observations import observation
 from dal_jax.runtime.errors import InputError
 from tests.data import stick_source

@@ -17,7 +17,7 @@ from dal_jax.data.human36m import densepose, mosh, release
 from dal_jax.data.human36m.densepose import Dense
 from dal_jax.data.human36m.mosh import SubjectBodies
 from dal_jax.data.human36m.release import Sequence
-from dal_jax.data.source import Example, Item
+from dal_jax.data.schema import Example, Item
 from dal_jax.observations import human36m_cameras as cameras, photographs
 from dal_jax.observations.human36m_cameras import Extrinsics, Lens
 from dal_jax.observations.person import Rejected

@@ -13,7 +13,7 @@ from dal_jax.body.formats import load
 from dal_jax.data import catalogue, people as people_lib, preparing
 from dal_jax.data.files import Files
 from dal_jax.data.preparing import prepare
-from dal_jax.data.source import Summary
+from dal_jax.data.schema import Summary
 from dal_jax.observations import densepose, observation, photographs
 from dal_jax.observations.annotations import read_annotations
 from dal_jax.observations.chart import body_chart

@@ -8,7 +8,7 @@ import pytest
 
 from dal_jax.data import catalogue, preparing
 from dal_jax.data.files import Files
-from dal_jax.data.source import Summary, count
+from dal_jax.data.schema import Summary, count
 from dal_jax.runtime.errors import InputError
 from tests.data.sources import made_folders
 
