@@ -131,6 +131,10 @@ def run(main: Callable[[list[str]], None], interrupted: str = NOTHING_KEPT) -> N
                 _leave_the_others(error)
             raise
 
+    names = (_MOST_MEGAPIXELS.name, _PLATFORM.name, _DEBUG_NANS.name, *PROCESSES)
+    for name in names:  # so that --help, which shows a binary's own flags, shows these
+        if name in flags.FLAGS:
+            flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
     app.run(together, flags_parser=_parse)
     raise AssertionError("absl.app.run exits")
 
