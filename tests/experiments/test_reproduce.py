@@ -116,11 +116,11 @@ def test_what_is_published_follows_from_its_cells(name):
                 for kind, value in row[which][field].items():
                     expected = None if value is None else pytest.approx(value, rel=1e-4)
                     assert again[which][field][kind] == expected, (row["variant"], field)
-        (line,) = (
-            one for one in section.splitlines() if one.startswith(f"| `{row['variant']}` | {len(row['seeds'])} |")
-        )
-        for which, field in (("last_round", REGISTRATION), ("first_round", TEST), ("last_round", TEST)):
-            assert f"{row[which][field]['mean']:.1f}" in line, (line, field)
+        start = f"| `{row['variant']}` | {len(row['seeds'])} |"  # more than one where recipes have changed
+        lines = [line for line in section.splitlines() if line.startswith(start)]
+        shown = (("last_round", REGISTRATION), ("first_round", TEST), ("last_round", TEST))
+        numbers = [f"{row[which][field]['mean']:.1f}" for which, field in shown]
+        assert any(all(number in line for number in numbers) for line in lines), (start, numbers)
     recipe = recipes.RECIPES[rows[0]["recipe"]]
     for row in (row for row in rows if row["what"] == "claim"):
         (claim,) = (one for one in recipe.claims if one.text == row["claim"])
