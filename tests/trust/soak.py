@@ -5,8 +5,8 @@
 A run is killed again and again until it ends, and the next begins. In between it is ended by SIGTERM, and meets a full
 disk (in memory, which needs the right to mount one), another process in its folder and learning rates of 1e30; while it
 is dead, bits of its files are flipped, and files cut. A run of its own meets JAX's NaN checks. That takes an hour on
-two cores for the demo's size, half as long for the small one; --seconds ends it sooner, and the summary says how much was
-done. The run that nobody disturbs stays in --workdir: a later soak compares with it, too. A soak's summary stands
+two cores for the demo's size, half as long for the small one; --seconds ends it sooner; the summary says how much
+was done. The run that nobody disturbs stays in --workdir: a later soak compares with it, too. A soak's summary stands
 behind earlier ones in --out.
 """
 
