@@ -95,7 +95,7 @@ def test_means_deviations_and_verdicts():
     assert not recipes.judged(Claim("", ("ours", TEST), ("ours", TEST)), {"ours": cells})["holds"], "seeds overlap"
 
 
-PUBLISHED = ("table_1.json", "figure_2.json", "section_6_3.json")
+PUBLISHED = ("table_1.json", "figure_2.json", "section_6_3.json", "predictions.json")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
