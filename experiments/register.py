@@ -7,7 +7,7 @@
 
 Writes OUT/fits.npz (one row a person), OUT/index.html to look at, OUT/summary.json, OUT/overlays/*.png where
 photographs are given, and OUT/meshes/* with --export, with its glb also OUT/scenes/*, one a photograph, or with
---tracks OUT/motion/*, one a track. Everything is written or nothing. The first run compiles for about half a minute on
+--tracks OUT/motion/*, one a track. Everything is written or nothing. The first run compiles for about a minute on
 two cores, later ones take seconds. A row of fits.npz whose annotation was skipped has `valid` false and holds NaN.
 """
 

@@ -50,12 +50,12 @@ _FOLDER = "programs"  # in that of the compiled ones
 _FEW = 5000
 _QUICK = {
     "xla_backend_optimization_level": 1, "xla_llvm_disable_expensive_passes": True,
-    "xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1,
+    "xla_cpu_use_fusion_emitters": False,
     "xla_disable_hlo_passes": "reshape-mover",  # it moves something for ever in programs as large as a registration
 }  # fmt: skip
 """Options of XLA for CPUs that halve its compiling, and the speed of what it compiles.
 
-Note: our choice. The README's `register` command takes 93 s of CPU with them on an empty cache and 193 without, 11 and
+Note: our choice. The README's `register` command takes 97 s of CPU with them on an empty cache and 193 without, 11 and
 11 the next time, registering 256 people 1.3 and 0.6; with optimisation level 0 that is 65, 14 and 8.3. `_FEW` is about
 where both are even.
 """
