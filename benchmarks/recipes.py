@@ -113,7 +113,10 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "no_keypoints": {"regressor.weights.keypoint": 0.0},
     },
     "stiff": {"soft_start": {"first.weights.scale": 10.0, "first.weights.joint": 0.001}},
-    "lifter": {"kudo": {"lifting": dataclasses.replace(lifting_config.kudo(), steps=10_000)}},
+    "lifter": {
+        "none": {"lifted_depth": False},
+        "kudo": {"lifting": dataclasses.replace(lifting_config.kudo(), steps=10_000)},
+    },
     "online": {"online_fitting": {"online_fitting": True}},
     "starts": {
         "closed_form": {"first.registration.starts": "closed_form"},
@@ -127,6 +130,7 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "tpose": {"later.prior": "tpose"},
         "population": {"later.prior": "population"},
         "of_proportions": {"later.weights.shape": 0.25, "later.weights.scale": 0.0},
+        "with_limits": {"later.weights.limit": 1.0},
         "population_at_once": {"first.prior": "population", "first.weights": configurations.best().first.weights},
     },
     "camera": {"weak": {"camera": "weak"}},
@@ -150,6 +154,7 @@ any points.
 VARIANTS: dict[str, tuple[str, Changes]] = {
     "paper": ("paper_small", {}),
     "paper_degraded": ("paper_small", {"route": "densepose"}),
+    "paper_degraded_l2": ("paper_small", {"route": "densepose", "regressor.regress_loss": "l2"}),
     "paper_once": ("paper_small", {"refit": False}),
     "ours": ("demo", {}),
     "ours_degraded": ("demo", {"route": "densepose", **_OF_PREDICTIONS}),
@@ -160,7 +165,8 @@ VARIANTS: dict[str, tuple[str, Changes]] = {
        for ablation, variants in ABLATIONS.items() for name, changes in variants.items()},
 }  # fmt: skip
 """Preset and what is changed in it. `paper` is `paper_small`, `ours` the demo; `_degraded`: surface points read off a
-degraded prediction, not exact projections; `_once`: the control, which keeps round 1's fits and trains as long."""
+degraded prediction, not exact projections; `_l2`: eq. 6 with squares; `_once`: the control, which keeps round 1's fits
+and trains as long."""
 
 RECIPES = {
     "table 1": Recipe(
@@ -208,6 +214,11 @@ RECIPES = {
     "ablation predictions": Recipe(
         "Degraded predictions, weighted for what they are, and as if they were exact.",
         ("ours_degraded", "ours_degraded_as_exact"),
+    ),
+    "ablation bad_fits": Recipe(
+        "Smooth L1 in eq. 6 against L2, where many registrations have failed (section 5).",
+        ("paper_degraded", "paper_degraded_l2"),
+        (Claim("smooth L1 below L2", ("paper_degraded", TEST), ("paper_degraded_l2", TEST)),),
     ),
     **{
         f"ablation {ablation}": Recipe(

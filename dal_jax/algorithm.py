@@ -168,6 +168,8 @@ def lift(run: Run, state: LoopState, position: RunState, save: Save, log: Log) -
     Note: the paper calls this the first step of an iteration. Ours is trained once, in the first round. People with
     fewer than five key points teach it nothing and are left out.
     """
+    if not run.config.lifted_depth:
+        return state, position
     config = run.config.lifting
     observed = run.people.observations
     keypoints, confidence = map(np.asarray, to_h36m(observed))
@@ -300,7 +302,12 @@ def held_out_people(run: Run) -> Bool[np.ndarray, "people"]:
 
 
 def with_lifted_depth(run: Run, lifting: LiftingState, observed: Observation) -> Observation:
-    """Attach z^GAN of eq. 4 to stacked observations, with the lifter's confidence in it where it has one."""
+    """Attach z^GAN of eq. 4 to stacked observations, with the lifter's confidence in it where it has one.
+
+    Without `lifted_depth` they are returned as they are, with depths of confidence 0.
+    """
+    if not run.config.lifted_depth:
+        return observed
     return attach_depth(run.config.lifting, lifting.lifter, observed)
 
 

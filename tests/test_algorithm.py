@@ -147,9 +147,13 @@ def test_training_does_not_depend_on_truth(undisturbed, data_dir, tmp_path, monk
         assert entry["registration_train_mpjpe_mm"] != other["registration_train_mpjpe_mm"]
 
 
-def test_the_control_keeps_the_fits_of_round_1(data_dir, tmp_path):
-    control = run_lib.deform_and_learn(small_config(refit=False), tmp_path / "run", data_dir)
+def test_the_control_keeps_the_fits_of_round_1_and_does_without_a_lifter(undisturbed, data_dir, tmp_path):
+    config = small_config(refit=False, lifted_depth=False)
+    control = run_lib.deform_and_learn(config, tmp_path / "run", data_dir)
     first, last = control.history
+    assert first["lifting_test_mpjpe_mm"] is None and first["lifting_train_mpjpe_mm"] is None
+    assert first["registration_train_mpjpe_mm"] != undisturbed[0].history[0]["registration_train_mpjpe_mm"]
+    assert "lift" not in {line["phase"] for line in metric_log.read(tmp_path / "run" / "metrics.jsonl")}
     assert first["registration_train_mpjpe_mm"] == last["registration_train_mpjpe_mm"]
     assert first["regressor_train_mpjpe_mm"] != last["regressor_train_mpjpe_mm"]
 

@@ -56,8 +56,8 @@ class Judge:
             "regressor_train_mpjpe_mm": self._mean(self._joints(state.predictions, people), train),
             "regressor_test_mpjpe_mm": regressor_test["mpjpe_mm"],
             "regressor_test_pa_mpjpe_mm": regressor_test["pa_mpjpe_mm"],
-            "lifting_train_mpjpe_mm": self._mean(self._lifted(state, people), train),
-            "lifting_test_mpjpe_mm": self._mean(self._lifted(state, self.test), test),
+            "lifting_train_mpjpe_mm": self._lifted_mean(state, people, train),
+            "lifting_test_mpjpe_mm": self._lifted_mean(state, self.test, test),
             "registration_train_turned_mpjpe_mm": self._turned_mean(state.fits, people, train),
             "regressor_train_turned_mpjpe_mm": self._turned_mean(state.predictions, people, train),
             "regressor_test_turned_mpjpe_mm": self._turned_mean(predicted, self.test, test),
@@ -154,6 +154,10 @@ class Judge:
         if not _cameras_known(people):
             return None
         return self._mean(self._posed(_turned(bodies, people)), truth)
+
+    def _lifted_mean(self, state: LoopState, people: People, truth: Float[np.ndarray, "n 17 3"]) -> float | None:
+        """Return the lifter's mean score, or None of a run without one."""
+        return self._mean(self._lifted(state, people), truth) if self.run.config.lifted_depth else None
 
     def _mean(self, joints, truth) -> float:
         return float(np.mean(self._scores(joints, truth)["mpjpe_mm"]))

@@ -7,6 +7,7 @@ To add a loss: a term in `terms` and its weight in `LossWeights`, of the same na
 """
 
 import dataclasses
+from typing import Literal
 
 import jax.numpy as jnp
 import optax
@@ -17,6 +18,9 @@ from dal_jax.body.template import Template
 from dal_jax.observations.residuals import dense_loss, keypoint_loss
 from dal_jax.regressor.batches import Sample
 from dal_jax.regressor.theta import ThetaCodec
+
+RegressLoss = Literal["smooth_l1", "l2"]
+"""Of eq. 6; the paper found smooth L1 better than L2, because registrations fail."""
 
 
 @dataclasses.dataclass
@@ -35,6 +39,7 @@ def terms(
     predicted: Float[Array, "theta"],
     sample: Sample,
     unit: Float[Array, "theta"],
+    regress_loss: RegressLoss = "smooth_l1",
 ) -> dict[str, Float[Array, ""]]:
     """Return every term of eq. 5, unweighted, for one person.
 
@@ -46,6 +51,7 @@ def terms(
       predicted: theta from the network, its rotations as raw numbers.
       sample: one example; its annotation, its registered body.
       unit: what counts as an error of 1 in each dimension of theta (paper: 1 everywhere).
+      regress_loss: of eq. 6.
     """
     body, pinhole = codec.decode(predicted), sample.target.observation.pinhole
     segments = kinematics.turn_skeleton(template, body.rotation, body.joint_rotation, body.segment_scale)
@@ -58,7 +64,7 @@ def terms(
     planar = cameras.project(joints, body.camera_scale, body.translation, pinhole)
     keypoints = jnp.concatenate([planar, body.camera_scale * joints[:, 2:]], axis=1)
     return {
-        "regress": regress(predicted / unit, codec.encode(fit) / unit),
+        "regress": regress(predicted / unit, codec.encode(fit) / unit, regress_loss),
         "dense": dense_loss(projected, sample.target),
         "keypoint": keypoint_loss(keypoints, sample.target),
         "joint": joint(segments.position, fitted.position),
@@ -73,8 +79,13 @@ def weighted(terms: dict[str, Float[Array, "*batch"]], weights: LossWeights) -> 
     return sum((named[name] * terms[name] for name in named), start=jnp.zeros(()))
 
 
-def regress(predicted: Float[Array, "theta"], annotated: Float[Array, "theta"]) -> Float[Array, ""]:
-    """Return eq. 6: smooth L1 over theta, e^2 / 2 up to |e| = 1, |e| - 1/2 beyond: robust to failed registrations."""
+def regress(predicted: Float[Array, "theta"], annotated: Float[Array, "theta"], kind: RegressLoss) -> Float[Array, ""]:
+    """Return eq. 6: smooth L1 over theta, e^2 / 2 up to |e| = 1, |e| - 1/2 beyond: robust to failed registrations.
+
+    l2: e^2 / 2 everywhere.
+    """
+    if kind == "l2":
+        return jnp.sum(optax.losses.l2_loss(predicted, annotated))
     return jnp.sum(optax.losses.huber_loss(predicted, annotated, delta=1.0))
 
 

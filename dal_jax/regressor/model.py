@@ -20,7 +20,7 @@ from dal_jax.body.parameters import BodyParameters
 from dal_jax.regressor import batches, layers, theta
 from dal_jax.regressor.augmentation import AugmentationConfig, mild
 from dal_jax.regressor.batches import Images
-from dal_jax.regressor.losses import LossWeights
+from dal_jax.regressor.losses import LossWeights, RegressLoss
 from dal_jax.regressor.resnet import BLOCKS, DEPTHS, ResNet50, load_trunk
 from dal_jax.regressor.theta import Rotations, ThetaCodec
 from dal_jax.runtime import mesh as mesh_lib, struct
@@ -55,6 +55,7 @@ class RegressorConfig:
     compute_dtype: Literal["float32", "bfloat16"] = "float32"  # of the trunk's products; bfloat16: for GPUs
     standardise: bool = False  # outputs in units of the first round's registrations: theta = mean + sd * output
     regress_in_sd: bool = False  # eq. 6 in those units too; else in radians, log scales and crop units, as they come
+    regress_loss: RegressLoss = "smooth_l1"  # of eq. 6 (paper: smooth_l1; it compares l2)
     weights: LossWeights = dataclasses.field(default_factory=LossWeights)  # eq. 5
     augmentation: AugmentationConfig = dataclasses.field(default_factory=AugmentationConfig)  # none in the paper
 

@@ -308,7 +308,7 @@ def batch_loss(
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Return eq. 5 of a batch, and its terms as metrics."""
     unit = codec.sd if config.regress_in_sd else jnp.ones_like(codec.sd)
-    terms = functools.partial(losses.terms, template, codec, unit=unit)
+    terms = functools.partial(losses.terms, template, codec, unit=unit, regress_loss=config.regress_loss)
     per_person = jax.vmap(terms)(predicted, batch)
     means = {name: losses.batch_mean(values, batch.weight) for name, values in per_person.items()}
     loss = losses.weighted(means, config.weights)

@@ -52,6 +52,11 @@ def test_regress_is_the_smooth_l1_of_eq_6(sample):
     np.testing.assert_allclose(_terms(predicted, sample, jnp.asarray(unit))["regress"], expected, rtol=FLOAT32)
 
 
+def test_l2_takes_failed_registrations_at_their_square():
+    error = np.array([0.5, -3.0], np.float32)
+    np.testing.assert_allclose(losses.regress(error, np.zeros(2, np.float32), "l2"), 0.125 + 4.5)
+
+
 def test_dense_and_keypoint_terms_are_eq_3_and_eq_4(sample):
     predicted = _away(sample)
     body = jax.jit(CODEC.to_parameters)(predicted)
