@@ -85,6 +85,7 @@ def summary_row(fits: FitRows, row: int, points: int, held_out_px: float | None)
 _SHOWN_FLAGS = 2
 _COLUMNS = {
     "verdict": "verdict",
+    "expected_error_mm": "expected mm",
     "points": "points",
     "dense_error_px": "dense px",
     "dense_error_percent": "% of box",
@@ -96,11 +97,15 @@ _COLUMNS = {
 
 
 def table(summary: list[dict], limit: int) -> str:
-    """Return the first `limit` people of a summary as text, the first flags of their quality reports below."""
+    """Return the first `limit` people of a summary as text, the first flags of their quality reports below.
+
+    What is said of everybody is said once.
+    """
 
     def cell(row: dict, name: str) -> str:
-        value = (row.get("quality") or {}).get(name) if name == "verdict" else row[name]
-        return "-" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
+        value = row[name] if name in row else (row.get("quality") or {}).get(name)
+        decimals = 0 if name == "expected_error_mm" else 2
+        return "-" if value is None else f"{value:.{decimals}f}" if isinstance(value, float) else str(value)
 
     cells = [
         [f"{row['file_name']} #{row['annotation_id']}", *(cell(row, name) for name in _COLUMNS)]
@@ -110,8 +115,11 @@ def table(summary: list[dict], limit: int) -> str:
     counts = ", ".join(f"{verdicts[name]} {name}" for name in typing.get_args(Verdict) if verdicts[name])
     lines = [f"verdicts: {counts}"] if counts else []
     lines.append(tables.text_table(["person", *_COLUMNS.values()], cells))
-    for row in summary[:limit]:
-        flags = (row.get("quality") or {}).get("flags", [])
+    flagged = [(row.get("quality") or {}).get("flags", []) for row in summary]
+    common = [flag for flag in flagged[0] if all(flag in flags for flags in flagged)] if len(flagged) > 1 else []
+    lines += [f"everybody: {'; '.join(common)}"] if common else []
+    for row, every in zip(summary[:limit], flagged, strict=False):
+        flags = [flag for flag in every if flag not in common]
         more = f"; and {len(flags) - _SHOWN_FLAGS} more in summary.json" if len(flags) > _SHOWN_FLAGS else ""
         shown = "; ".join(flags[:_SHOWN_FLAGS]) + more
         lines += [f"{row['file_name']} #{row['annotation_id']}: {shown}"] if flags else []

@@ -91,8 +91,8 @@ def _observation(one: "Quality") -> Iterator[tuple[Severity, str]]:
     if one.far_points > _FAR_SHARE * one.points:
         yield (
             "grave",
-            f"{one.far_points} of {one.points} points lie on the side that the camera cannot see: is the annotation "
-            "mirrored, or does the person face the other way?",
+            f"{one.far_points} of {one.points} points lie on the side that the camera cannot see: is the annotation of "
+            "another chart (--chart), or mirrored, or does the person face the other way?",
         )
     if one.inlier_share < _FEW_INLIERS:
         yield "grave", f"{one.points - one.inliers} of {one.points} points lie too far from the body"

@@ -64,6 +64,14 @@ def test_a_long_table_is_cut(fits):
     assert "and 3 more" in output.table(fits.report_rows() * 5, 2)
 
 
+def test_the_table_says_why_a_verdict_is_what_it_is_and_what_everybody_has_once(fits):
+    (row,), flags = fits.report_rows(), ("of all", "of one")
+    rows = [row | {"quality": {"verdict": "doubtful", "expected_error_mm": 199.6, "flags": flags[:n]}} for n in (1, 2)]
+    text = output.table(rows, 10)
+    assert text.count("of all") == 1 and "everybody: of all" in text and ": of one" in text
+    assert text.count(" 200 ") == 2
+
+
 def test_fragments_have_no_mesh_unless_they_are_kept(fits, tmp_path):
     report = Report("fragment", [], 0.1, {})
     known = dataclasses.replace(fits, quality=[report])
