@@ -1,4 +1,4 @@
-"""The page of fits: one HTML file with a card a person, the gravest verdict first, or two runs beside each other."""
+"""The page of fits: one HTML file with a card a person, the gravest verdict first, of tracks in time; or two runs."""
 
 import dataclasses
 import datetime
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 NAME = "index.html"
 SHOWN_IN_FULL = 40
-"""People who have a card; the others, whose verdicts are better, are rows of a table."""
+"""People who have a card; the others are rows of a table."""
 
 _VERDICTS: tuple[str, ...] = tuple(reversed(typing.get_args(Verdict)))  # the gravest first
 _UNJUDGED = "unjudged"
@@ -56,14 +56,19 @@ def write(path: PathLike, fits: "Fits", other: PathLike | None = None, pictures:
       ValueError: the fits were read without a body.
     """
     now, rows = datetime.datetime.now().astimezone(), fits.report_rows()
-    order = sorted(range(len(rows)), key=lambda index: _gravity(rows[index]))
+    track = fits.extra.get("track_id")
+    order = _order(rows, track, fits.extra.get("frame"))
     earlier = None if other is None else Earlier.read(other)
     draw = Figures(fits, pictures)
     shown = progress.bar("page", order[:SHOWN_IN_FULL], unit="person")
     cards = [_card(rows[index], draw, index, earlier) for index in shown]
+    title = f"Fits of {_count(len(rows), 'person', 'people')}"
+    if track is not None:
+        title = f"{_count(len(set(track[track >= 0].tolist())), 'track')} of {_count(len(rows), 'frame')}"
     page = html.render(
         "people.html",
-        title=f"Fits of {len(rows)} {'person' if len(rows) == 1 else 'people'}",
+        title=title,
+        in_time=track is not None,
         counts=_counts(rows),
         run={
             "made": f"{now.day} {now:%B %Y, %H:%M %Z}",
@@ -82,6 +87,21 @@ def write(path: PathLike, fits: "Fits", other: PathLike | None = None, pictures:
         viewer_mark=html.GLB_MARK,
     )
     files.write_text(path, page)
+
+
+def _order(rows: list[dict[str, Any]], track: np.ndarray | None, frame: np.ndarray | None) -> list[int]:
+    """Return rows in the order of the page: the gravest first; of tracks some first, evenly apart in time."""
+    gravest = sorted(range(len(rows)), key=lambda index: _gravity(rows[index]))
+    if track is None or frame is None:
+        return gravest
+    in_time = [index for index in np.lexsort((frame, track)).tolist() if track[index] >= 0]
+    places = np.linspace(0, len(in_time) - 1, min(SHOWN_IN_FULL, len(in_time)))
+    shown = [in_time[place] for place in np.rint(places).astype(int)]
+    return shown + [index for index in gravest if index not in set(shown)]
+
+
+def _count(number: int, one: str, several: str = "") -> str:
+    return f"{number} {one if number == 1 else several or one + 's'}"
 
 
 def _verdict(row: dict[str, Any]) -> str:

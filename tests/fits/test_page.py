@@ -110,6 +110,17 @@ def test_the_gravest_come_first_and_the_rest_is_a_table_that_says_so(fits, writt
     words = " ".join(" ".join(short.words).split())
     assert [one for one in short.values("id") if re.fullmatch(r"person-\d", one)] == ["person-1"]
     assert "The first 1 are shown in full, the other 2" in words and "150 mm" in words and "40 mm" in words
+    assert set(short.values("href")) & {"#good", "#usable", "#doubtful"} <= {f"#{one}" for one in short.values("id")}
+
+
+def test_of_tracks_frames_follow_each_other_in_time(fits, tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "SHOWN_IN_FULL", 2)
+    extra = {"track_id": np.array([0, 0, 0]), "frame": np.array([7, 6, 5])}
+    dataclasses.replace(fits, extra=extra).page(tmp_path / "track.html")
+    shown = _Page(tmp_path / "track.html")
+    words = " ".join(" ".join(shown.words).split())
+    assert [one for one in shown.values("id") if re.fullmatch(r"person-\d", one)] == ["person-2", "person-0"]
+    assert "1 track of 3 frames" in words and "evenly apart, are shown in full, the other 1" in words
 
 
 def test_the_scene_is_the_body_and_its_ellipsoids(fits, written):
