@@ -268,7 +268,7 @@ def score_covariance(
 
 def unknowns(parameters: BodyParameters) -> int:
     """Return how many tangent unknowns a fit has: the last of 99 is its log girth, of 146 the last 48 are girths."""
-    return descent.tangent_size(energy.from_parameters(parameters)) - 1
+    return descent.tangent_size(energy.from_parameters(parameters)) - (parameters.translation.shape[-1] - 1)
 
 
 def sizes(parameters: BodyParameters) -> Int[np.ndarray, "sizes"]:

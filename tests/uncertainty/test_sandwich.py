@@ -86,6 +86,19 @@ def test_a_step_leaves_the_cameras_scale_alone(person):
     np.testing.assert_allclose(moved.translation, body.translation + 0.1, rtol=1e-6)
 
 
+def test_a_body_that_several_cameras_see_has_the_same_unknowns(person):
+    _, parameters, _, _ = person
+    girthed = parameters.replace(girth=np.float32(1.1))
+    placed = girthed.replace(translation=np.append(np.asarray(girthed.translation), np.float32(4.0)))
+    assert sandwich.unknowns(placed) == sandwich.unknowns(girthed) == sandwich.GIRTH + 1
+    np.testing.assert_array_equal(sandwich.sizes(placed), sandwich.sizes(girthed))
+    delta = np.zeros(sandwich.unknowns(placed), np.float32)
+    delta[sandwich.GIRTH] = 0.5
+    moved = sandwich.move(placed, delta)
+    assert float(moved.log_girth) == pytest.approx(np.log(1.1) + 0.5, abs=1e-6)
+    np.testing.assert_allclose(moved.translation, placed.translation)
+
+
 @pytest.mark.parametrize("size", [1, 5, 98])
 def test_sweeps_invert(size):
     random = np.random.default_rng(size).normal(size=(size, 2 * size + 1)) * np.logspace(-2, 2, size)[:, None]
