@@ -344,7 +344,7 @@ def _solve(expected: np.ndarray, squares: np.ndarray, previous: np.ndarray) -> n
     """Solve the equations for variances that are not negative; a kind without data keeps its own, as turns do."""
     row = np.maximum(np.abs(expected) @ previous, np.finfo(np.float64).tiny)  # equations in units of what they expect
     known = np.setdiff1d(np.flatnonzero(np.diag(expected) > _LEAST_EXPECTED), _TURN)
-    variances, squares = previous.copy(), squares - expected[:, _TURN] * previous[_TURN]
-    solution, _ = scipy.optimize.nnls((expected / row[:, None])[np.ix_(known, known)], (squares / row)[known])
-    variances[known] = solution
+    squares, variances = (squares - expected[:, _TURN] * previous[_TURN]) / row, previous.copy()
+    if len(known):  # of none SciPy 1.17's nnls frees its memory twice, and the process dies
+        variances[known], _ = scipy.optimize.nnls((expected / row[:, None])[np.ix_(known, known)], squares[known])
     return variances

@@ -96,6 +96,11 @@ def test_one_bad_entry_does_not_own_everybodys_levels(spoil, count):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
 
+def test_of_nobody_with_finite_numbers_the_levels_stay():
+    before = np.arange(1.0, 8.0)
+    np.testing.assert_array_equal(noise_lib._solve(np.zeros((7, 7)), np.zeros(7), before), before)
+
+
 def test_weights_are_inverse_variances_and_depths_have_theirs_as_confidence():
     noise = dataclasses.replace(noise_lib.initial(), shape=np.float32(0), limb=np.float32(0))
     objective, precisions = noise_lib.objective(noise), noise_lib.precisions(noise)
