@@ -114,7 +114,8 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
     },
     "stiff": {"soft_start": {"first.weights.scale": 10.0, "first.weights.joint": 0.001}},
     "lifter": {
-        "none": {"lifted_depth": False},
+        "none": {"lifted_depth": "none"},
+        "turns": {"lifted_depth": "turns"},
         "kudo": {"lifting": dataclasses.replace(lifting_config.kudo(), steps=10_000)},
     },
     "online": {"online_fitting": {"online_fitting": True}},

@@ -9,6 +9,7 @@ then the means. Some five minutes a run on two quiet cores, and rendering once.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -60,11 +61,6 @@ def _rows(config: Config, lifter: Lifter, train: People, test: People, where: di
         yield {"what": "mean", "teacher": name, "seeds": len(rows), **means}
 
 
-@dataclasses.dataclass(frozen=True)
-class _Given:
-    lifter: Lifter
-
-
 def taught(config: Config, lifter: Lifter, train: People, test: People) -> results.Row:
     """Return a run's scores after its last round, and the test error of each; the lifter is given."""
     run = Run(config, load_body(), dataclasses.replace(train, truth=None))
@@ -79,13 +75,24 @@ def taught(config: Config, lifter: Lifter, train: People, test: People) -> resul
             **{f"regressor_test_{name}": score for name, score in of_test.items()},
         }
 
+    history = rounds_of(run, lifter, scores)
+    rounds = [round(entry["regressor_test_mpjpe_mm"], 2) for entry in history]
+    last = {name: score for name, score in history[-1].items() if name not in ("round", "seconds")}
+    return {**last, "rounds": rounds}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Given:
+    lifter: Lifter
+
+
+def rounds_of(run: Run, lifter: Lifter, judge: algorithm.Judge) -> Sequence[dict[str, Any]]:
+    """Return the history of a run whose lifter is given, not trained; nothing is kept on disk."""
     given: Any = _Given(lifter)
     state = dataclasses.replace(algorithm.initial_state(run), lifting=given)
     nothing = lambda *_: None  # noqa: E731
-    _, position = algorithm.run_rounds(run, state, RunState(phase="deform"), nothing, nothing, scores)
-    rounds = [round(entry["regressor_test_mpjpe_mm"], 2) for entry in position.history]
-    last = {name: score for name, score in position.history[-1].items() if name not in ("round", "seconds")}
-    return {**last, "rounds": rounds}
+    _, position = algorithm.run_rounds(run, state, RunState(phase="deform"), nothing, nothing, judge)
+    return position.history
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from dal_jax.lifting import training as lifting_training
 from dal_jax.lifting.lift import intrinsics_of, look_at_hip, with_lifted_depth as attach_depth
 from dal_jax.lifting.poses import to_h36m
 from dal_jax.lifting.training import LiftingState
-from dal_jax.observations.observation import Observation
+from dal_jax.observations.observation import Observation, with_turns
 from dal_jax.online_fitting import OnlineFitter
 from dal_jax.registration import register
 from dal_jax.registration.energy import Objective
@@ -168,7 +168,7 @@ def lift(run: Run, state: LoopState, position: RunState, save: Save, log: Log) -
     Note: the paper calls this the first step of an iteration. Ours is trained once, in the first round. People with
     fewer than five key points teach it nothing and are left out.
     """
-    if not run.config.lifted_depth:
+    if run.config.lifted_depth == "none":
         return state, position
     config = run.config.lifting
     observed = run.people.observations
@@ -304,11 +304,13 @@ def held_out_people(run: Run) -> Bool[np.ndarray, "people"]:
 def with_lifted_depth(run: Run, lifting: LiftingState, observed: Observation) -> Observation:
     """Attach z^GAN of eq. 4 to stacked observations, with the lifter's confidence in it where it has one.
 
-    Without `lifted_depth` they are returned as they are, with depths of confidence 0.
+    With `lifted_depth=turns` they may turn in common (`observation.with_turns`), as lifters err on photographs; with
+    `none` observations are returned as they are, with depths of confidence 0.
     """
-    if not run.config.lifted_depth:
+    if run.config.lifted_depth == "none":
         return observed
-    return attach_depth(run.config.lifting, lifting.lifter, observed)
+    given = attach_depth(run.config.lifting, lifting.lifter, observed)
+    return with_turns(given) if run.config.lifted_depth == "turns" else given
 
 
 def objective_of(run: Run, state: LoopState, plan: Round, observed: Observation) -> Objective:

@@ -148,7 +148,7 @@ def test_training_does_not_depend_on_truth(undisturbed, data_dir, tmp_path, monk
 
 
 def test_the_control_keeps_the_fits_of_round_1_and_does_without_a_lifter(undisturbed, data_dir, tmp_path):
-    config = small_config(refit=False, lifted_depth=False)
+    config = small_config(refit=False, lifted_depth="none")
     control = run_lib.deform_and_learn(config, tmp_path / "run", data_dir)
     first, last = control.history
     assert first["lifting_test_mpjpe_mm"] is None and first["lifting_train_mpjpe_mm"] is None

@@ -25,7 +25,7 @@ COUNT, EPOCHS = 12, 6
 def _config() -> Config:
     """Two rounds of learning from the same fits; an epoch is three steps, a checkpoint two."""
     config = demo()
-    config.rounds, config.refit, config.learning_checkpoint_steps = 2, False, 2
+    config.rounds, config.refit, config.learning_checkpoint_steps, config.lifted_depth = 2, False, 2, "turns"
     config.lifting.width = 8
     config.regressor = dataclasses.replace(
         config.regressor, width=4, depth=14, image_size=32, batch=3, epochs=EPOCHS,

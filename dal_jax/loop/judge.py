@@ -157,7 +157,7 @@ class Judge:
 
     def _lifted_mean(self, state: LoopState, people: People, truth: Float[np.ndarray, "n 17 3"]) -> float | None:
         """Return the lifter's mean score, or None of a run without one."""
-        return self._mean(self._lifted(state, people), truth) if self.run.config.lifted_depth else None
+        return self._mean(self._lifted(state, people), truth) if self.run.config.lifted_depth != "none" else None
 
     def _mean(self, joints, truth) -> float:
         return float(np.mean(self._scores(joints, truth)["mpjpe_mm"]))
