@@ -1,22 +1,21 @@
 """The loop on real photographs: frames of a person before four calibrated cameras, taught by their 2D detections alone.
 
     python -m benchmarks.photograph_loop --data=DIR --detect=MODEL.task --workdir=runs/photographs \
-        --out=benchmarks/photograph_loop.json
+        --seeds=0 --out=benchmarks/photograph_loop.json
 
 DIR is that of `benchmarks.several_cameras`, with `videos/CAMERA.mp4`. WORKDIR/folder becomes a `coco_folder` of its
 frames and of OpenPose's key points. The first three cameras' first 80 frames are trained on; tested are their last 20,
 and the fourth camera, which no training picture shares. It is one person in one place: what is learned is that person.
 
 A run, for each seed and teacher (a view by itself, or the three cameras of a moment as one body), is two rounds of
-`best_small` with the shipped lifter's depths. Its rows have the errors of 12 joints about the middle of the hips
-against triangulated ones, which no phase reads; MediaPipe's own 3D landmarks are scored on the same pictures.
-Some five minutes a run on two quiet cores.
+`best_small` (`photograph_config`) with the shipped lifter's depths. Its rows have the errors of 12 joints about the
+middle of the hips against triangulated ones, which no phase reads; MediaPipe's own 3D landmarks are
+scored on the same pictures. Some five minutes a run on two quiet cores.
 """
 
 import dataclasses
 import json
 import pathlib
-import shutil
 from typing import Any
 
 import jax
@@ -133,7 +132,7 @@ def _by_part(names: list[str], joints: Float[np.ndarray, "n 12 3"], truth: Truth
     cameras_of = sorted({name[: name.index("_")] for name in truth})
     other = np.array([cameras_of.index(name[: name.index("_")]) >= TRAIN_CAMERAS for name in names])
     later = np.array([photographs.frame_number(pathlib.Path(name).stem) >= TRAIN_FRAMES for name in names])
-    parts = {"test": other | ~other, "later_frames": ~other, "other_camera": other, "both": other & later}
+    parts = {"test": np.ones(len(names), bool), "later_frames": ~other, "other_camera": other, "both": other & later}
     return {
         f"{part}_{score}": mean
         for part, rows in parts.items()
@@ -181,7 +180,6 @@ def write_folder(recording: pathlib.Path, folder: pathlib.Path) -> None:
                 shown[split].append(_labelled(file_name, pixels.shape[1::-1], detected[view, frame]))
         for split, people in shown.items():
             files.write_json(building / f"{split}.json", _as_coco(people))
-    shutil.rmtree(folder.parent / "data", ignore_errors=True)  # made of an earlier folder
 
 
 def _labelled(file_name: str, size: tuple[int, int], detected: Float[np.ndarray, "25 3"]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ joints but the scores. Minutes on two cores. With --detect the views are DIR's `
 MediaPipe's key points, and a further row scores MediaPipe's own 3D landmarks, which nothing else reads.
 """
 
+import functools
 import json
 import pathlib
 import typing
@@ -203,14 +204,13 @@ def undistorted(keypoints_px: Float[np.ndarray, "... 3"], camera: dict) -> Float
 
 def limb_joints(body: Template, bodies: BodyParameters) -> Float[np.ndarray, "n 12 3"]:
     """Return the 12 joints of stacked bodies, camera axes, metres."""
+    return np.asarray(_keypoints(body, bodies))[:, _ROWS]
 
-    @jax.jit
-    @jax.vmap
-    def place(one):
-        segments = kinematics.pose_segments(body, one)
-        return skinning.keypoints(body, segments, "body_25b")
 
-    return np.asarray(place(bodies))[:, _ROWS]
+@jax.jit
+@functools.partial(jax.vmap, in_axes=(None, 0))
+def _keypoints(body: Template, one: BodyParameters) -> Float[jax.Array, "25 3"]:
+    return skinning.keypoints(body, kinematics.pose_segments(body, one), "body_25b")
 
 
 def scores(joints: Float[np.ndarray, "n 12 3"], truth_mm: Float[np.ndarray, "n 12 3"]) -> dict[str, np.ndarray]:

@@ -63,7 +63,7 @@ class Config:
     body: str = ""  # body file, SMPL model or rigged glTF human (docs/smpl.md); empty: the free body
     rounds: int = 3  # the paper iterates "several times"
     refit: bool = True  # False: the control of section 6.3, which keeps round 1's fits and only trains on
-    lifted_depth: Literal["plain", "turns", "none"] = "plain"  # of eq. 4 (paper: plain); none: no lifter is trained
+    lifted_depth: Literal["plain", "turns", "none"] = "plain"  # of eq. 4 (paper: plain); turns: may turn in common
     several_views: bool = False  # register what several cameras see of a moment as one body (paper: off)
     online_fitting: bool = False  # after round 1, register each batch before it teaches, not in a phase (paper: off)
     keep_better: bool = True  # refine the old fit too and keep the one of lower energy (paper: always the new)

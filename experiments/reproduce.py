@@ -80,7 +80,7 @@ def main(_: list[str]) -> None:
     for number, (variant, seed) in enumerate(planned, 1):
         if not _row_file(variant, seed).exists():
             print(f"cell {number} of {len(planned)}: {variant}, seed {seed}", flush=True)
-        cells[variant].append(_cell(variant, seed, where))
+        cells[variant].append(_six_digits(_cell(variant, seed, where)))  # as published: all else follows from that
     summaries = [recipes.summary(variant, cells[variant]) for variant in recipe.variants]
     claims = [recipes.judged(claim, cells) for claim in recipe.claims]
     _print(name, recipe, summaries, claims)

@@ -114,9 +114,7 @@ def test_what_is_published_follows_from_its_cells(name):
         for which in ("first_round", "last_round"):
             for field in recipes.FIELDS:
                 for kind, value in row[which][field].items():
-                    expected = (
-                        None if value is None else pytest.approx(value, rel=1e-4, abs=1e-3)
-                    )  # histories are rounded
+                    expected = None if value is None else pytest.approx(value, rel=1e-4)
                     assert again[which][field][kind] == expected, (row["variant"], field)
         start = f"| `{row['variant']}` | {len(row['seeds'])} |"  # more than one where recipes have changed
         lines = [line for line in section.splitlines() if line.startswith(start)]
