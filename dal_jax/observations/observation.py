@@ -203,7 +203,11 @@ def observe(person: AnnotatedPerson, chart: Chart, points: int = POINTS) -> Obse
 
 
 def observe_all(people: list[AnnotatedPerson], chart: Chart, points: int = POINTS) -> Observation:
-    """Return the observations of several people, stacked; their key points are of one set."""
+    """Return the observations of several people, stacked; their key points are of one set.
+
+    Where nobody has dense points there is no room for them: fits to key points are then as fast as they can be.
+    """
+    points = points if any(len(person.part) for person in people) else 0
     each = [observe(person, chart, points) for person in people]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *each)
 

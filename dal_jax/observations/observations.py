@@ -240,7 +240,7 @@ def _dense(points_px, faces, barycentrics) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 def _no_points(people: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return np.full((people, POINTS, 2), np.nan), np.zeros((people, POINTS), np.int64), np.zeros((people, POINTS, 3))
+    return np.zeros((people, 0, 2)), np.zeros((people, 0), np.int64), np.zeros((people, 0, 3))
 
 
 def _stored(keypoint_set: str) -> str:

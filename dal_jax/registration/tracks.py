@@ -21,12 +21,13 @@ of; segments then know of each other by `lm` alone.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 import scipy.linalg
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from dal_jax.body import kinematics, rotations
 from dal_jax.body.parameters import BodyParameters, fix_gauge
@@ -66,6 +67,7 @@ _PLACE = np.array([0.003, 0.003, 0.001])
 
 _FLIPPED = 0.5  # radians from the smooth path, at which a fit counts by a quarter: it may be another minimum
 _LONGEST_GAP = 30  # frames; what a person does in a longer one is not told by where they were before
+_SECOND_DIFFERENCE = ((-1, 1.0), (0, -2.0), (1, 1.0))  # which frame, and its share
 _STILL = 1e-6  # energy a squared step: what neither a frame nor two neighbours tell stays as it is
 HOLD = 1e6  # energy a squared logarithm, at which a shape is given
 _RIDGE = 1e-6  # of the mean stiffness of a shape: what no frame tells of it stays as it is
@@ -96,25 +98,18 @@ def fit(
     keys, nearest = paths.key_frames()
     first = jax.tree.map(lambda leaf: np.asarray(leaf)[keys], (observations, list(given)))
     found = register.register(template, first[0], config, objective, first[1], report)
-    found = jax.tree.map(lambda leaf: leaf[nearest], found)
-    is_key = np.isin(np.arange(len(nearest)), keys)
-    bodies, told = paths.update(_known_only(found, is_key))
+    bodies, told = paths.update(found, keys)
+    found = dataclasses.replace(found, start=found.start[nearest], start_energy=found.start_energy[nearest])
     config, done = dataclasses.replace(config, starts="given", steps=STEPS, schedule="constant"), len(nearest)
     for left in reversed(range(ROUNDS)):
         expected = dataclasses.replace(observations, expected=told)
         again = register.register(template, expected, config, objective, [bodies], report)
         found = dataclasses.replace(again, start=found.start, start_energy=found.start_energy)
-        bodies, told = paths.update(found, None if left else told)
+        bodies, told = paths.update(found, slice(None), None if left else told)
         done += len(nearest)
     expected = dataclasses.replace(observations, expected=told)
     energy = register.score(template, observations, bodies, objective)
     return dataclasses.replace(found, parameters=bodies, energy=energy, information=None), expected
-
-
-def _known_only(found: Fit, rows: Bool[np.ndarray, "n"]) -> Fit:
-    """Return fits of which those that are not in `rows` say nothing."""
-    known = jax.tree.map(lambda leaf: leaf * rows.reshape(-1, *(1,) * (leaf.ndim - 1)), found.information)
-    return dataclasses.replace(found, information=known)
 
 
 class Paths:
@@ -127,21 +122,23 @@ class Paths:
         _, self._track = np.unique(frames.track, return_inverse=True)
         track, frame = frames.track[order], frames.frame[order].astype(np.int64)
         same = np.diff(track) == 0
-        steps = np.diff(frame)[same]
-        stride = max(int(np.gcd.reduce(steps)), 1) if len(steps) else 1
+        stride = max(int(np.gcd.reduce(np.diff(frame)[same], initial=0)), 1)
         apart = np.diff(frame) // stride
         together = same & (apart <= _LONGEST_GAP)
         row = np.concatenate([[0], np.cumsum(np.where(together, apart, 1))])
         self._row = np.empty(len(order), np.int64)
         self._row[order] = row
         last = np.searchsorted(row, np.arange(row[-1] + 1), side="right") - 1
-        self._last_seen = order[last]
         path = np.concatenate([[0], np.cumsum(~together)])[last]
         self._inner = np.flatnonzero(path[2:] == path[:-2]) + 1
         self._seen_row, self._path, self._key_every = order, path, max(round(frames.fps / stride / KEYS_A_SECOND), 1)
         usual = np.concatenate([np.repeat(_ACCELERATION[:, None], 3, axis=1), _PLACE[None]])
         self._stiffness = WEIGHT / (usual * (_FPS * stride / frames.fps) ** 2) ** 2
-        self._rotation, self._place = np.zeros((0, 24, 3, 3)), np.zeros((0, 3))
+        self._springs = np.zeros((9, len(path), 1))  # the lower bands of D'D, three places a row
+        for offset, share in _SECOND_DIFFERENCE:
+            for other, shared in _SECOND_DIFFERENCE[offset + 1 :]:
+                self._springs[3 * (other - offset), self._inner + offset] += share * shared
+        self._rotation = self._place = np.zeros(0)  # of the segments first
 
     def key_frames(self) -> tuple[Int[np.ndarray, "keys"], Int[np.ndarray, "n"]]:
         """Return which people are fitted from all starts, and for each person which of these comes before."""
@@ -155,78 +152,86 @@ class Paths:
             nearest[person] = len(keys) - 1
         return np.array(keys), nearest
 
-    def update(self, found: Fit, told: Expected | None = None) -> tuple[BodyParameters, Expected]:
-        """Return the bodies of y and s after fits x, and how `lm` is to be pulled to them.
+    def update(
+        self, found: Fit, people: Int[np.ndarray, "m"] | slice, told: Expected | None = None
+    ) -> tuple[BodyParameters, Expected]:
+        """Return the bodies of y and s of everybody after fits x of some, and how `lm` is to be pulled to them.
 
+        people: who was fitted, somebody of every path at least; of the others nothing is known.
         told: what the fits were pulled to, whose shape they keep; None: the shape is solved.
         """
-        assert found.information is not None
-        information = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), found.information)
-        rotation, log_scale = (np.asarray(each, np.float64) for each in _segments(self._template, found.parameters))
-        unit_px = self._box[:, 2] / 2.0  # px a crop unit
-        scale_px = log_scale[:, 0] + np.log(unit_px)
-        typical = np.exp(_mean(self._track, scale_px))  # px a metre
-        middle_px = np.asarray(px_from_crop(np.asarray(found.parameters.translation, np.float64)[:, None], self._box))
-        place = np.column_stack([middle_px[:, 0] / typical[:, None], scale_px])
-        known = information.place * np.column_stack([(typical / unit_px) ** 2] * 2 + [np.ones_like(unit_px)])
-        turns = self._smooth(rotation, place, of_orientations(information.segments), known)
-        rotation, place = self._rotation[self._row], self._place[self._row]
+        wide, information = functools.partial(np.asarray, dtype=np.float64), found.information
+        assert information is not None
+        rotation, log_scale = map(wide, _segments(self._template, found.parameters))
+        box, track = self._box[people], self._track[people]
+        scale_px = log_scale[:, 0] + np.log(box[:, 2] / 2.0)
+        typical = np.exp(np.bincount(track, scale_px) / np.bincount(track))[self._track, None]  # px a metre
+        middle_px = np.asarray(px_from_crop(wide(found.parameters.translation)[:, None], box))[:, 0]
+        place = np.column_stack([middle_px / typical[people], scale_px])
+        unit = 2.0 * typical[people] / box[:, 2:3]  # crop units a metre
+        known = wide(information.place) * np.concatenate([unit**2, unit**2, np.ones_like(unit)], axis=1)
+        counted = self._smooth(people, rotation, place, of_orientations(wide(information.segments)), known)
         if told is None:
             shape = shape_of(self._template, found.parameters)
-            slope, matrix = without_size(information.shape_slope, information.shape)
-            told = given_shape(one_shape(self._track, shape[:, 1:], slope, matrix))
-        middle_crop = crop_from_px((place[:, :2] * typical[:, None])[:, None], self._box)[:, 0]
-        place = np.column_stack([middle_crop, place[:, 2] - np.log(unit_px)])
+            slope, matrix = without_size(wide(information.shape_slope), wide(information.shape))
+            _, one = np.unique(track, return_index=True)
+            told = given_shape(one_shape(track, shape[:, 1:], slope, matrix)[one][self._track])
+        everybody = len(self._row)
+        turns, place_weight, place = np.zeros((everybody, 24, 3, 3)), np.zeros((everybody, 3)), self._place[self._row]
+        turns[people], place_weight[people] = counted, information.place
+        middle_crop = crop_from_px((place[:, :2] * typical)[:, None], self._box)[:, 0]
         expected = dataclasses.replace(
             told,
-            rotation=rotation,
+            rotation=self._rotation[:, self._row].swapaxes(0, 1),
             rotation_root=np.swapaxes(np.linalg.cholesky(turns + 1e-6 * np.eye(3)), -1, -2),
-            place=place,
-            place_weight=information.place,
+            place=np.column_stack([middle_crop, place[:, 2] - np.log(self._box[:, 2] / 2.0)]),
+            place_weight=place_weight,
         )
         expected = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), expected)
         return self._bodies(expected, found.parameters), expected
 
-    def _smooth(self, rotation, place, turns, known_place) -> Float[np.ndarray, "n 24 3 3"]:
+    def _smooth(self, people, rotation, place, turns, known_place) -> Float[np.ndarray, "m 24 3 3"]:
         """Move the paths by Gauss-Newton steps; return how much the fits' orientations count in the end."""
-        first = not len(self._rotation)
+        row, first, counted = self._row[people], not self._rotation.size, np.empty_like(turns)
         if first:
-            self._rotation, self._place = rotation[self._last_seen], place[self._last_seen]
-        counted = turns
-        for _ in range(3 if first else 1):
-            apart = _log(rotation @ np.swapaxes(self._rotation[self._row], -1, -2))
-            counted = turns / (1.0 + np.sum(apart**2, axis=-1)[..., None, None] / _FLIPPED**2) ** 2
-            step = self._solve(
-                np.concatenate([apart, (place - self._place[self._row])[:, None]], axis=1),
-                np.concatenate([counted, (known_place[:, :, None] * np.eye(3))[:, None]], axis=1),
-            )
-            self._rotation, self._place = _exp(step[:, :24]) @ self._rotation, self._place + step[:, 24]
+            order = np.argsort(row)
+            last = order[np.searchsorted(row[order], np.arange(self._springs.shape[1]), side="right") - 1]
+            self._rotation, self._place = rotation[last].swapaxes(0, 1).copy(), place[last]
+
+        for segment in range(24):
+            path, found = self._rotation[segment], np.ascontiguousarray(rotation[:, segment])
+            for _ in range(3 if first else 1):
+                apart = _log(found @ path[row].swapaxes(-1, -2))
+                share = 1.0 / (1.0 + np.sum(apart**2, axis=-1) / _FLIPPED**2) ** 2
+                counted[:, segment] = known = turns[:, segment] * share[:, None, None]
+                motion = _log(path[1:] @ path[:-1].swapaxes(-1, -2))
+                path = _exp(self._step(segment, row, motion, apart, known)) @ path
+            self._rotation[segment] = path
+        known = known_place[:, :, None] * np.eye(3)
+        self._place += self._step(24, row, np.diff(self._place, axis=0), place - self._place[row], known)
         return counted
 
-    def _solve(self, apart: Float[np.ndarray, "n 25 3"], known: Float[np.ndarray, "n 25 3 3"]) -> np.ndarray:
-        """Return the steps e of all rows that minimise sum |apart - e|^2_known + |a + D e|^2: one banded system.
+    def _step(
+        self,
+        segment: int,
+        row: Int[np.ndarray, "m"],
+        motion: Float[np.ndarray, "rows-1 3"],
+        apart: Float[np.ndarray, "m 3"],
+        known: Float[np.ndarray, "m 3 3"],
+    ) -> Float[np.ndarray, "rows 3"]:
+        """Return the steps e of a segment (24: of the place) that minimise sum |apart - e|^2_known + |a + D e|^2.
 
-        Segment after segment, row after row, three components each, so that neighbours in time are three places apart.
+        One banded system, row after row, three components each, so that neighbours in time are three places apart.
         """
-        rows = len(self._rotation)
-        motion = _log(self._rotation[1:] @ np.swapaxes(self._rotation[:-1], -1, -2))
-        motion = np.concatenate([motion, np.diff(self._place, axis=0)[:, None]], axis=1)
-        force = -self._stiffness * (motion[self._inner] - motion[self._inner - 1])
-        bands = np.zeros((9, 25, rows, 3))
-        bands[0] = _STILL
-        right = np.zeros((25, rows, 3))
-        for offset, share in ((-1, 1.0), (0, -2.0), (1, 1.0)):
-            at = self._inner + offset
-            right[:, at] += share * force.swapaxes(0, 1)  # an index occurs once among the inner ones
-            for other, shared in ((-1, 1.0), (0, -2.0), (1, 1.0)):
-                if other >= offset:
-                    bands[3 * (other - offset)][:, at] += share * shared * self._stiffness[:, None]
-        for i in range(3):
-            right[:, self._row, i] += np.einsum("nkj,nkj->kn", known[:, :, i], apart)
-            for j in range(i, 3):
-                bands[j - i][:, self._row, i] += known[:, :, i, j].T
-        solved = scipy.linalg.solveh_banded(bands.reshape(9, -1), right.ravel(), lower=True, check_finite=False)
-        return solved.reshape(25, rows, 3).swapaxes(0, 1)
+        bands, right = self._springs * self._stiffness[segment], np.zeros((self._springs.shape[1], 3))
+        bands[0] += _STILL
+        force = -self._stiffness[segment] * (motion[self._inner] - motion[self._inner - 1])
+        for offset, share in _SECOND_DIFFERENCE:
+            right[self._inner + offset] += share * force  # an index occurs once among the inner ones
+        right[row] += np.einsum("nij,nj->ni", known, apart)
+        for i, j in zip(*np.triu_indices(3), strict=True):
+            bands[j - i][row, i] += known[:, i, j]
+        return scipy.linalg.solveh_banded(bands.reshape(9, -1), right.ravel(), lower=True).reshape(-1, 3)
 
     def _bodies(self, expected: Expected, like: BodyParameters) -> BodyParameters:
         """Return the bodies that are expected, whose scales are of the kind of others."""
@@ -271,10 +276,10 @@ def one_shape(
     """Return for each frame the shape of its person: sum H s = sum H s_t - g_t over that person's frames."""
     size = shape.shape[1]
     stiffness = matrix + _RIDGE * np.trace(matrix, axis1=1, axis2=2)[:, None, None] / size * np.eye(size)
-    left, right = np.zeros((person.max() + 1, size, size)), np.zeros((person.max() + 1, size))
-    np.add.at(left, person, stiffness)
-    np.add.at(right, person, np.einsum("nij,nj->ni", stiffness, shape) - slope)
-    return np.linalg.solve(left, right[..., None])[person, :, 0]
+    right, order = np.einsum("nij,nj->ni", stiffness, shape) - slope, np.argsort(person, kind="stable")
+    _, first, which = np.unique(person[order], return_index=True, return_inverse=True)
+    left, right = (np.add.reduceat(each[order], first) for each in (stiffness, right))
+    return np.linalg.solve(left, right[..., None])[which, :, 0][np.argsort(order)]
 
 
 def given_shape(shape: Float[np.ndarray, "n m"]) -> Expected:
@@ -311,11 +316,6 @@ def of_orientations(information: Float[np.ndarray, "n 24 4 4"]) -> Float[np.ndar
     """Return what is known of orientations where scales are not."""
     mixed, known = information[..., :3, 3], np.maximum(information[..., 3, 3], 1e-9)[..., None, None]
     return information[..., :3, :3] - mixed[..., :, None] * mixed[..., None, :] / known
-
-
-def _mean(person: Int[np.ndarray, "n"], values: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
-    """Return the mean over its person for each frame."""
-    return (np.bincount(person, values) / np.bincount(person))[person]
 
 
 _axis_angle = jax.jit(rotations.matrix_to_axis_angle)

@@ -61,6 +61,12 @@ def test_stacking_equals_one_by_one(chart):
     np.testing.assert_array_equal(both.box_px[1], single.box_px)
 
 
+def test_room_for_dense_points_is_made_where_somebody_has_some(chart):
+    nobody, somebody = ([_person(0), _person(last)] for last in (0, 5))
+    assert observation.observe_all(nobody, chart).point_confidence.shape == (2, 0)
+    assert observation.observe_all(somebody, chart, points=8).point_confidence.tolist() == [[0] * 8, [1] * 5 + [0] * 3]
+
+
 def test_every_point_is_left_out_of_exactly_one_fold(chart):
     both = observation.observe_all([_person(5), _person(9)], chart, points=16)
     parts = [observation.hold_out(both, fold, 5) for fold in range(5)]

@@ -29,16 +29,15 @@ def test_a_step_of_the_paths_is_the_least_squares_solution():
     people = len(frames)
     paths = tracks.Paths(small_problem.small_template(), np.ones((people, 4)), _frames(frames, track))
     rows = 7 + 3
-    paths._rotation = Rotation.random(rows * 24, rng=random).as_matrix().reshape(rows, 24, 3, 3)
-    paths._rotation[1:] = paths._rotation[:1] @ Rotation.from_rotvec(
-        0.2 * random.normal(size=((rows - 1) * 24, 3))
-    ).as_matrix().reshape(-1, 24, 3, 3)
-    paths._place = random.normal(size=(rows, 3))
+    turns = Rotation.from_rotvec(0.2 * random.normal(size=(rows, 3)))
+    place = random.normal(size=(rows, 3))
     root, apart = random.normal(size=(people, 25, 3, 3)), random.normal(size=(people, 25, 3))
-    found = paths._solve(apart, np.swapaxes(root, -1, -2) @ root)
-    row_of = [6, 0, 4, 3, 1, 2, 7, 8, 9]
+    row_of = np.array([6, 0, 4, 3, 1, 2, 7, 8, 9])
     for segment in (0, 10, 24):
         sd = tracks._PLACE if segment == 24 else np.full(3, tracks._ACCELERATION[segment])
+        motion = np.diff(place, axis=0) if segment == 24 else (turns[1:] * turns[:-1].inv()).as_rotvec()
+        known = np.swapaxes(root[:, segment], -1, -2) @ root[:, segment]
+        found = paths._step(segment, row_of, motion, apart[:, segment], known)
         lines, right = [np.sqrt(tracks._STILL) * np.eye(3 * rows).reshape(-1, rows, 3)], [np.zeros(3 * rows)]
         for person, row in enumerate(row_of):
             line = np.zeros((3, rows, 3))
@@ -49,17 +48,10 @@ def test_a_step_of_the_paths_is_the_least_squares_solution():
             line = np.zeros((3, rows, 3))
             for other, share in ((-1, 1), (0, -2), (1, 1)):
                 line[:, row + other] = share * np.diag(np.sqrt(tracks.WEIGHT) / sd)
-            if segment == 24:
-                bent = paths._place[row + 1] - 2 * paths._place[row] + paths._place[row - 1]
-            else:
-                before, here, after = paths._rotation[row - 1 : row + 2, segment]
-                bent = (
-                    Rotation.from_matrix(after @ here.T).as_rotvec() - Rotation.from_matrix(here @ before.T).as_rotvec()
-                )
             lines.append(line)
-            right.append(-np.sqrt(tracks.WEIGHT) / sd * bent)
+            right.append(-np.sqrt(tracks.WEIGHT) / sd * (motion[row] - motion[row - 1]))
         expected = np.linalg.lstsq(np.concatenate(lines).reshape(-1, 3 * rows), np.concatenate(right), rcond=None)[0]
-        np.testing.assert_allclose(found[:, segment].ravel(), expected, rtol=_ROUNDING, atol=_ROUNDING)
+        np.testing.assert_allclose(found.ravel(), expected, rtol=_ROUNDING, atol=_ROUNDING)
 
 
 def test_walking_people_accelerate_as_the_paths_expect():
@@ -82,15 +74,12 @@ def test_walking_people_accelerate_as_the_paths_expect():
 def test_a_frame_that_no_image_tells_of_goes_where_its_neighbours_say():
     """Of three frames the second has no information: no step where the neighbours' paths are straight."""
     paths = tracks.Paths(small_problem.small_template(), np.ones((3, 4)), _frames([0, 1, 2]))
-    paths._rotation = np.broadcast_to(np.eye(3), (3, 24, 3, 3))
-    paths._place = np.zeros((3, 3))
-    known = np.broadcast_to(np.array([1.0, 0.0, 1.0])[:, None, None, None] * 1e3 * np.eye(3), (3, 25, 3, 3))
-    apart = np.broadcast_to(np.array([0.1, 9.0, 0.3])[:, None, None], (3, 25, 3))
-    np.testing.assert_allclose(
-        paths._solve(apart, known), np.broadcast_to([[[0.1]], [[0.2]], [[0.3]]], (3, 25, 3)), atol=1e-4
-    )
-    nothing = paths._solve(apart, np.zeros((3, 25, 3, 3)))
-    np.testing.assert_allclose(nothing, 0.0, atol=1e-9)
+    known = np.array([1.0, 0.0, 1.0])[:, None, None] * 1e3 * np.eye(3)
+    apart, still, row = np.repeat([[0.1], [9.0], [0.3]], 3, axis=1), np.zeros((2, 3)), np.arange(3)
+    for segment in (0, 5, 24):
+        told = paths._step(segment, row, still, apart, known)
+        np.testing.assert_allclose(told, np.repeat([[0.1], [0.2], [0.3]], 3, axis=1), atol=1e-4)
+        np.testing.assert_allclose(paths._step(segment, row, still, apart, 0 * known), 0.0, atol=1e-9)
 
 
 def test_key_frames_are_as_many_a_second_and_begin_every_path():

@@ -354,6 +354,27 @@ def test_parameters_survive_the_round_trip():
     np.testing.assert_allclose(np.log(back.segment_scale).mean(axis=1), 0, atol=1e-6)
 
 
+def test_no_room_for_dense_points_is_points_that_nobody_believes():
+    people, template = small_problem.random_people(2, seed=1), small_problem.small_template()
+    observed, model, objective = _observe(people), build(template), OBJECTIVES["paper's terms"]
+    doubted = observed.replace(point_confidence=np.zeros_like(observed.point_confidence))
+    points_of = ("point_position", "point_face", "point_barycentric", "point_confidence")
+    without = observed.replace(**{name: getattr(observed, name)[:, :0] for name in points_of})
+
+    @jax.jit
+    def step(observed, people):
+        target = residuals.make_target(template, observed)
+        state = from_parameters(model, jax.tree.map(lambda leaf: leaf[None], people))
+        problem = evaluation.make_problem(model, target, objective, state)
+        value = evaluation.evaluate(model, problem, state)
+        exact = evaluation.exact_energy(model, problem, target, objective.weights, state)
+        return value.energy, exact, elimination.solve_step(model, problem, state, value, jnp.zeros_like(value.energy))
+
+    start = small_problem.random_people(2, seed=4)
+    for one, other in zip(*(jax.tree.leaves(step(each, start)) for each in (doubted, without)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
 # --- the whole minimisation: three people, two starts each, in float32 ---
 
 

@@ -125,10 +125,13 @@ def _data_terms(model: TreeModel, target: Target, weights: EnergyWeights, maps) 
         moments = moments.at[-1].add(points.keypoint_moments(model, mass[:, 2]))
         of_weak = dict.fromkeys(("dense", "planar_moments", "depth_moments"))
         return of_weak | {"view_moments": moments, "goal": goal, "mass": mass}
-    dense = points.dense_term(model, target, weights, maps)
+    dense, planar = None, points.keypoint_moments(model, mass[:, 0])
+    if target.points.rest.shape[-2]:
+        dense = points.dense_term(model, target, weights, maps)
+        planar = dense.moments + planar
     return {
         "dense": dense,
-        "planar_moments": dense.moments + points.keypoint_moments(model, mass[:, 0]),
+        "planar_moments": planar,
         "depth_moments": points.keypoint_moments(model, mass[:, 2]),
         "goal": goal,
         "mass": mass,
@@ -166,6 +169,8 @@ def recentre(
 ) -> TreeProblem:
     """Return the problem about another state; a robust loss and known cameras weigh the points anew."""
     maps = state_lib.affine_maps(model, reference)
+    if problem.view_moments is None and problem.dense is None:
+        return problem
     if problem.dense is not None and points.alike_for_starts(target, weights):
         return dataclasses.replace(problem, dense=points.recentre(problem.dense, target, weights, maps))
     terms = _data_terms(model, target, weights, maps) | {"depth_moments": problem.depth_moments}
