@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import scipy.interpolate
 from jaxtyping import Float, Int
 from scipy.spatial.transform import Rotation, Slerp
 
@@ -298,7 +297,8 @@ def _every_frame(
         return parameters, position
 
     def between(values: np.ndarray) -> np.ndarray:
-        return scipy.interpolate.interp1d(frame, values, axis=0)(wanted)
+        columns = [np.interp(wanted, frame, column) for column in values.reshape(len(frame), -1).T]
+        return np.stack(columns, axis=1).reshape(len(wanted), *values.shape[1:])
 
     def turned(start: Rotation) -> Rotation:
         return Slerp(frame, start)(wanted)
