@@ -21,7 +21,6 @@ from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template, keypoint_rows
 from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation
-from dal_jax.observations.residuals import Target
 from dal_jax.registration import schedules, starts as starts_lib
 from dal_jax.registration.energy import Objective, as_arrays, parameter_energy
 from dal_jax.registration.solvers import solve
@@ -108,6 +107,8 @@ def register(
     people = len(observations.point_face)
     if people == 0:
         raise ValueError("there are no people to register")
+    if programs.few() and config.optimizer == "lm" and config.starts != "given":
+        return _register_few(template, observations, config, objective, given, progress)
 
     def fits() -> Iterator[Fit]:
         done = 0
@@ -118,6 +119,31 @@ def register(
                 progress(done)
 
     return mesh_lib.end_to_end(fits(), people)
+
+
+def _register_few(template: Template, observations: Observation, config, objective, given, progress) -> Fit:
+    """Register people from every start, and along every leg, as if it were another person's given one.
+
+    All that is then compiled is the program of given starts, which reports on fits (`uncertainty.modes`) run anyway.
+    """
+    _check_config(config)
+    _check_shapes(config, observations, given)
+    start = starts_lib.of_crowd(template, observations, config.starts, given, objective)
+    count, people = start.camera_scale.shape
+    every = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf), count, axis=0), observations)
+    bodies = jax.tree.map(lambda leaf: np.array(np.moveaxis(leaf, 0, 1)).reshape(-1, *leaf.shape[2:]), start)
+    legs = schedules.legs(schedules.stages(config.schedule, objective), observations.pinhole, count, len(given))
+    config = dataclasses.replace(config, starts="given", schedule="constant")
+    for left, leg in zip(reversed(range(len(legs))), legs, strict=True):
+        report = None if progress is None or left else lambda done: progress(done // count)
+        found = register(template, _before(leg.distance, every), config, leg.objective, [bodies], report)
+        ends = np.flatnonzero(np.tile(leg.moves, people))
+        for leaf, end in zip(jax.tree.leaves(bodies), jax.tree.leaves(found.parameters), strict=True):
+            leaf[ends] = end[ends]
+    energy = found.energy.reshape(people, count)
+    winner = np.argmin(np.nan_to_num(energy, nan=np.inf), axis=1)
+    best = jax.tree.map(lambda leaf: leaf[np.arange(people) * count + winner], found)
+    return dataclasses.replace(best, start=winner, start_energy=energy)
 
 
 def _filled(config: RegistrationConfig, people: int) -> RegistrationConfig:
@@ -242,7 +268,7 @@ def _compiled(optimizer: str, starts: str, schedule: str, mesh: Mesh, informatio
             legs = schedules.legs(stages, target.observation.pinhole, len(start.camera_scale), len(given))
 
             def run_leg(start, leg: schedules.Leg):
-                seen = _before(leg.distance, target)
+                seen = dataclasses.replace(target, observation=_before(leg.distance, target.observation))
                 solution = solve.solve(optimizer, Batch(template, tree, seen, leg.objective, start), options)
                 return jax.tree.map(functools.partial(_where, leg.moves), solution.state, start), solution
 
@@ -266,13 +292,11 @@ def _compiled(optimizer: str, starts: str, schedule: str, mesh: Mesh, informatio
     return programs.kept(sharded, (optimizer, starts, schedule, mesh.size, information))
 
 
-def _before(distance: Float[Array | np.ndarray, ""] | float, target: Target) -> Target:
-    """Return a target before a camera that is so many times as far away, if its camera is known."""
-    seen = target.observation
+def _before(distance: Float[Array | np.ndarray, ""] | float, seen: Observation) -> Observation:
+    """Return observations before a camera that is so many times as far away, if their camera is known."""
     if seen.pinhole is None:
-        return target
-    far = dataclasses.replace(seen.pinhole, focal=distance * seen.pinhole.focal)
-    return dataclasses.replace(target, observation=dataclasses.replace(seen, pinhole=far))
+        return seen
+    return dataclasses.replace(seen, pinhole=dataclasses.replace(seen.pinhole, focal=distance * seen.pinhole.focal))
 
 
 def _where(moves: Bool[Array | np.ndarray, "starts"], end: Array, start: Array) -> Array:

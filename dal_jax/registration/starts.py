@@ -1,7 +1,8 @@
 """Where a registration starts: the T-pose, a closed-form scaled-orthographic pose, or several azimuths of it."""
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,12 @@ from jaxtyping import Array, Float
 from dal_jax.body import parameters, rotations
 from dal_jax.body.parameters import BodyParameters
 from dal_jax.body.template import Template
+from dal_jax.observations import residuals
+from dal_jax.observations.observation import Observation
 from dal_jax.observations.residuals import Target
+from dal_jax.registration import energy
 from dal_jax.registration.energy import Objective
+from dal_jax.runtime import programs, struct
 
 STARTS = ("tpose", "closed_form", "headings4", "headings8", "headings32", "given")
 _PRIOR_MASS = 0.5  # points' worth of pull to "upright, facing the camera": decides only what the points leave open
@@ -46,6 +51,27 @@ def starts(
     every.extend(jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], start) for start in given)
     every = [(objective or Objective()).start_from(start) for start in every]
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *every)
+
+
+def of_crowd(
+    template: Template,
+    observations: Observation,
+    name: str,
+    given: Sequence[BodyParameters],
+    objective: Objective,
+) -> BodyParameters:
+    """Return the same of stacked observations, on the host."""
+    people = struct.filled_up((observations, list(given)))
+    found = _of_crowd(name)(template, *people, energy.as_arrays(objective))
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[:, : len(observations.point_face)], found)
+
+
+@functools.cache
+def _of_crowd(name: str) -> Callable[..., BodyParameters]:
+    def every_start(template, observations, given, objective) -> BodyParameters:
+        return starts(template, residuals.make_target(template, observations), name, given, objective)
+
+    return programs.kept(every_start, (name,))
 
 
 def closed_form(template: Template, target: Target) -> BodyParameters:

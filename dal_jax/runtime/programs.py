@@ -1,16 +1,17 @@
-"""Traced programs, kept on disk between processes: `jax.jit` for what cold processes run.
+"""Compiled programs, kept on disk between processes: `jax.jit` for what cold processes run.
 
 Where few people are fitted, the first run is nothing but compiling. So how hard XLA tries goes with their number
 (`for_people`).
 
 Of a fit's warm start most is tracing and lowering, which JAX's cache of compiled programs does not save. So what was
-traced and lowered once is kept beside it (`jax.export`), and a later process goes on from there. A program is found by
-a hash over everything that tracing reads: the package's files, what its modules hold, the versions of the libraries,
-JAX's options, the platform and its devices, and the shapes, types and static values of the arguments. Where any of that
-cannot be told, nothing is kept, and the function is traced as ever.
+compiled once is kept beside it (`jax.experimental.serialize_executable`), and a later process loads that, which is a
+seventh of the work. A program is found by a hash over everything that tracing and compiling read: the package's files,
+what its modules hold, the versions of the libraries, JAX's options, the processor, the platform and its devices, and
+the shapes, types, places and static values of the arguments. Where any of that cannot be told, nothing is kept, and the
+function is compiled as ever.
 
-Like JAX's own cache the folder is trusted: who writes to it chooses what this process computes. A file that is damaged,
-cut short or of another program is noticed, and made anew.
+Like JAX's own cache the folder is trusted: who writes to it chooses what this process runs. A file that is damaged, cut
+short or of another program is noticed, and made anew.
 """
 
 import contextlib
@@ -21,17 +22,19 @@ import importlib.metadata
 import inspect
 import os
 import pathlib
+import pickle
 import platform
 import sys
 import time
 import types
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.export
 import numpy as np
 from jax.core import Tracer
+from jax.experimental import serialize_executable
 
 from dal_jax.runtime import files
 
@@ -40,10 +43,11 @@ _ROOT = pathlib.Path(__file__).parent.parent
 _IMPORTED_NS = time.time_ns()
 _LIBRARIES = ("jax", "jaxlib", "numpy", "optax")
 _OPTIONS = (
+    "jax_disable_jit", "jax_debug_nans", "jax_debug_infs",
     "jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl", "jax_threefry_partitionable",
-    "jax_numpy_dtype_promotion", "jax_numpy_rank_promotion", "jax_debug_nans", "jax_debug_infs", "jax_disable_jit",
-    "jax_default_device",
+    "jax_numpy_dtype_promotion", "jax_numpy_rank_promotion", "jax_default_device",
 )  # fmt: skip
+_DEBUGGING = 3  # of these
 _PLAIN = (str, int, float, bool, type(None))
 _FOLDER = "programs"  # in that of the compiled ones
 
@@ -75,6 +79,11 @@ def for_people(count: int) -> Iterator[None]:
         _quickly.reset(token)
 
 
+def few() -> bool:
+    """Return whether few people are fitted, for whom a program less is worth more than speed."""
+    return _quickly.get()
+
+
 def _choosable() -> bool:
     """Return whether how hard XLA tries is ours to choose: on CPUs, where the environment does not say it."""
     return jax.default_backend() == "cpu" and "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", "")
@@ -90,50 +99,94 @@ def kept(function: Callable, variant: tuple = ()) -> Callable[..., Any]:
       function: pure, of pytrees of arrays by position; of the package (another is jitted, and not kept).
       variant: plain values that a closure depends on.
     """
-    plain = jax.jit(function)
-
-    @functools.wraps(function)
-    def program(*args):  # traced once for each shape, so that JAX finds it as fast as any function in later calls
-        leaves, structure = jax.tree.flatten(args)
-        exported = _exported(function, variant, leaves, structure)
-        return function(*args) if exported is None else exported.call(*leaves)
-
-    well, quickly = jax.jit(program), jax.jit(program, compiler_options=_QUICK)
+    plain, ready = jax.jit(function), {}
 
     @functools.wraps(function)
     def call(*args):
-        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(args)):
-            return plain(*args)  # an exported program cannot be batched or differentiated
-        return (quickly if _quickly.get() and _choosable() else well)(*args)
+        leaves, structure = jax.tree.flatten(args)
+        options = [getattr(jax.config, name) for name in _OPTIONS]
+        if any(isinstance(leaf, Tracer) for leaf in leaves) or any(options[:_DEBUGGING]):
+            return plain(*args)  # a compiled program cannot be batched, differentiated or looked into
+        quick = few() and _choosable()
+        kind = (structure, quick, *options, *map(_kind, leaves))
+        if kind not in ready:
+            ready[kind] = _compiled(function, (variant, _QUICK if quick else None), leaves, structure)
+        return ready[kind](*leaves)
 
     return call
 
 
-def _exported(function: Callable, variant: tuple, leaves: list, structure) -> jax.export.Exported | None:
-    """Return a function of its arguments' leaves as a traced program, from the disk or kept there; None: not kept."""
-    folder = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
-    key = _key(function, variant, leaves, structure) if folder else None
-    if folder is None or key is None:
-        return None
-    path = pathlib.Path(folder) / _FOLDER / f"{function.__name__}-{key.hex()}"
-    if (content := _read(path, key)) is not None:
-        return jax.export.deserialize(bytearray(content))
+def _kind(leaf: Any) -> tuple:
+    """Return what a compiled program asks of an argument: shape, type, and devices where it is bound to some."""
+    if isinstance(leaf, jax.Array):
+        return leaf.shape, leaf.dtype, leaf.weak_type, leaf.sharding if leaf.committed else None
+    return (leaf.shape, leaf.dtype) if isinstance(leaf, np.ndarray) else (type(leaf),)
+
+
+def _compiled(function: Callable, variant: tuple, leaves: list, structure) -> Callable[..., Any]:
+    """Return a function of its arguments' leaves as a compiled program, from the disk or, if it can be, kept there.
+
+    Two files: one, by all that tracing reads, says which program it is; the other, by what was traced, is the program,
+    so that an edit of the package that does not change it costs no compiling.
+    """
 
     def flat(*leaves):
         return function(*jax.tree.unflatten(structure, leaves))
 
     flat.__name__ = function.__name__
-    avals = (jax.typeof(leaf) for leaf in leaves)
-    made = jax.export.export(jax.jit(flat))(
-        *(jax.ShapeDtypeStruct(one.shape, one.dtype, weak_type=one.weak_type) for one in avals)
-    )
-    content = bytes(made.serialize())
-    exported = jax.export.deserialize(bytearray(content))  # so that the first process runs what later ones do
-    if exported.out_tree != made.out_tree:
-        return None
+    jitted = jax.jit(flat, compiler_options=variant[-1])
+    folder = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+    key, around = _key(function, variant, leaves, structure) if folder else None, _surroundings(leaves)
+    if folder is None or key is None or jax.process_count() > 1:  # a program of several processes is written by none
+        return jitted
+    traced, lowered = pathlib.Path(folder) / _FOLDER / f"{function.__name__}-{key.hex()}", None
+    if (which := _read(traced, key)) is None:
+        lowered = jitted.lower(*leaves)
+        which = _digest(_plain(variant[-1]), lowered.as_text(), *around)
+        _write(traced, key, which)
+    path = traced.with_name(which.hex())
+    if (content := _read(path, which)) is not None:
+        number, program, trees = pickle.loads(zlib.decompress(content))
+        devices = {device.id: device for device in jax.devices()}
+        return serialize_executable.deserialize_and_load(
+            program, *trees, execution_devices=[devices[i] for i in number]
+        )
+    made, whole = _compile(lowered or jitted.lower(*leaves))
+    if whole and (loaded := made.runtime_executable()) is not None:
+        program, *trees = serialize_executable.serialize(made)
+        number = [device.id for device in loaded.local_devices()]
+        _write(path, which, zlib.compress(pickle.dumps((number, program, trees)), 1))
+    return made
+
+
+def _compile(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled, bool]:
+    """Return a compiled program, and whether it can be written: what JAX's own cache gave has lost its functions.
+
+    Nothing goes into that cache, which would hold the program once more.
+    """
+    hits, slowest = len(_hits), getattr(jax.config, _LEAST_TIME)
+    jax.config.update(_LEAST_TIME, float("inf"))
+    try:
+        made = lowered.compile()
+    finally:
+        jax.config.update(_LEAST_TIME, slowest)
+    return made, len(_hits) == hits
+
+
+_LEAST_TIME = "jax_persistent_cache_min_compile_time_secs"
+_hits: list[str] = []
+jax.monitoring.register_event_listener(
+    lambda event, **_: _hits.append(event) if event.endswith("/cache_hits") else None
+)
+
+
+def _digest(*words: str) -> bytes:
+    return hashlib.sha256("\n".join(words).encode()).digest()
+
+
+def _write(path: pathlib.Path, key: bytes, content: bytes) -> None:
     with contextlib.suppress(OSError):  # a full disk costs time, not the result
         files.write_bytes(path, key + hashlib.sha256(content).digest() + content)
-    return exported
 
 
 def _read(path: pathlib.Path, key: bytes) -> bytes | None:
@@ -152,18 +205,40 @@ def _key(function: Callable, variant: tuple, leaves: list, structure) -> bytes |
     if function.__module__.partition(".")[0] != _PACKAGE:
         return None
     try:
-        package = _package()
         parts = [
-            package, function.__module__, function.__qualname__, _plain(variant), _structure(structure),
-            *(f"{leaf.dtype}{leaf.shape}{leaf.weak_type}" for leaf in map(jax.typeof, leaves)),
-            *_versions(), sys.version, platform.machine(),
-            *(f"{name}={getattr(jax.config, name)}" for name in _OPTIONS), os.environ.get("XLA_FLAGS", ""),
-            jax.default_backend(), *(device.device_kind for device in jax.devices()),
-            *_globals(function.__module__),
+            _package(), function.__module__, function.__qualname__, _plain(variant), _structure(structure),
+            *(f"{name}={getattr(jax.config, name)}" for name in _OPTIONS), *_globals(function.__module__),
         ]  # fmt: skip
     except (_UnknownError, OSError):
         return None
-    return hashlib.sha256("\n".join(parts).encode()).digest()
+    return _digest(*parts, *_surroundings(leaves))
+
+
+def _surroundings(leaves: list) -> list[str]:
+    """Return in words what a program is compiled for, and by what."""
+    kinds = (f"{device.id} {device.device_kind}" for device in jax.devices())
+    flags = os.environ.get("XLA_FLAGS", "")
+    return [*map(_place, leaves), *_versions(), *_processor(), flags, jax.default_backend(), *kinds]
+
+
+def _place(leaf: Any) -> str:
+    """Return an argument's shape, type and devices in words."""
+    one, where = jax.typeof(leaf), ""
+    if isinstance(leaf, jax.Array) and leaf.committed:
+        where = f"{leaf.sharding} {sorted(device.id for device in leaf.sharding.device_set)}"
+    return f"{one.dtype}{one.shape}{one.weak_type}{where}"
+
+
+@functools.cache
+def _processor() -> tuple[str, ...]:
+    """Return what is compiled for: a program for one processor may hold instructions that another does not have."""
+    described = pathlib.Path("/proc/cpuinfo")  # Linux's
+    known = (
+        [line for line in described.read_text().splitlines() if line.startswith(("flags", "Features", "model name"))]
+        if described.exists()
+        else []
+    )
+    return sys.version, platform.platform(), platform.machine(), *sorted(set(known))
 
 
 @functools.cache

@@ -1,14 +1,11 @@
 """Frozen dataclasses that are pytrees, by JAX alone: bodies and observations load without the network library."""
 
-import contextlib
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
-import jax.export
 import numpy as np
 
 from dal_jax.runtime.errors import DivergedError
@@ -35,13 +32,6 @@ def dataclass(cls: type[T]) -> type[T]:
         data_fields=[field.name for field in fields if not field.metadata.get("static")],
         meta_fields=[field.name for field in fields if field.metadata.get("static")],
     )
-    with contextlib.suppress(ValueError):  # a notebook loads a module again: its programs are not kept then
-        jax.export.register_pytree_node_serialization(
-            frozen,
-            serialized_name=f"{frozen.__module__}.{frozen.__qualname__}",
-            serialize_auxdata=lambda static: json.dumps(static).encode(),
-            deserialize_auxdata=lambda static: tuple(json.loads(static)),
-        )
     return frozen
 
 

@@ -1,5 +1,6 @@
-"""Traced programs on disk: the same numbers as without, and no file that is not this very program is believed."""
+"""Compiled programs on disk: the same numbers as without, and no file that is not this very program is believed."""
 
+import hashlib
 import os
 import pathlib
 import shutil
@@ -28,37 +29,71 @@ def _process(variant: tuple = ()):
     return programs.kept(jax.vmap(rotations.axis_angle_to_matrix), variant)
 
 
-def _only(folder: pathlib.Path) -> pathlib.Path:
-    (path,) = folder.iterdir()
-    return path
+def _files(folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+    """Return the file that says which program it is, and the program's."""
+    paths = sorted(folder.iterdir(), key=lambda path: "-" not in path.name)
+    return paths[0], paths[1]
 
 
 def test_a_program_from_the_disk_computes_what_the_function_does_bit_for_bit(folder):
-    expected = jax.jit(jax.vmap(rotations.axis_angle_to_matrix))(ANGLES)
+    expected = jax.jit(lambda angles: jax.vmap(rotations.axis_angle_to_matrix)(angles))(ANGLES)
     np.testing.assert_array_equal(_process()(ANGLES), expected)
-    written = _only(folder).stat().st_ino
+    written = [path.stat().st_ino for path in _files(folder)]
     np.testing.assert_array_equal(_process()(ANGLES), expected)
-    assert _only(folder).stat().st_ino == written, "it was traced again"
+    assert [path.stat().st_ino for path in _files(folder)] == written, "it was compiled again"
 
 
-@pytest.mark.parametrize("damage", ["cut", "changed", "foreign", "empty"])
-def test_a_file_that_is_not_this_program_is_made_anew(folder, damage):
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("damage", ["cut", "changed", "foreign", "empty", "gone"])
+def test_a_file_that_is_not_this_program_is_made_anew(folder, damage, which):
     expected = np.asarray(_process()(ANGLES))
-    path = _only(folder)
-    whole = path.read_bytes()
+    path = _files(folder)[which]
+    whole, others = path.read_bytes(), set(folder.iterdir())
     if damage == "foreign":
         _process()(ANGLES[:2])
-        (other,) = set(folder.iterdir()) - {path}
+        (other,) = [one for one in set(folder.iterdir()) - others if ("-" in one.name) == ("-" in path.name)]
         shutil.copy(other, path)
+    elif damage == "gone":
+        path.unlink()
     else:
         path.write_bytes({"cut": whole[:-9], "changed": whole[:99] + b"?" + whole[100:], "empty": b""}[damage])
     np.testing.assert_array_equal(_process()(ANGLES), expected)
-    assert path.read_bytes()[:64] == whole[:64], "the damaged file stayed"
+    again = path.read_bytes()
+    assert again[:32] == whole[:32] and again[32:64] == hashlib.sha256(again[64:]).digest(), "the damaged file stayed"
+    np.testing.assert_array_equal(_process()(ANGLES), expected)
+
+
+def test_an_edit_that_changes_no_program_costs_no_compiling(folder, monkeypatch):
+    expected = np.asarray(_process()(ANGLES))
+    written = _files(folder)[1].stat().st_ino
+    monkeypatch.setattr(programs, "_hash", lambda: "of edited files")
+    np.testing.assert_array_equal(_process()(ANGLES), expected)
+    (program,) = [path for path in folder.iterdir() if "-" not in path.name]
+    assert len(list(folder.iterdir())) == 3 and program.stat().st_ino == written
+
+
+def test_what_jax_s_own_cache_gives_is_run_and_not_written(folder):
+    """It has lost the names of its functions, which another process would ask for."""
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    expected = jax.jit(jax.vmap(rotations.axis_angle_to_matrix))(ANGLES)
+    jax.clear_caches()
+    for _ in range(2):
+        np.testing.assert_allclose(_process()(ANGLES), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_arguments_stay_on_their_devices(folder, devices):
+    mesh = jax.make_mesh((devices,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[-devices:])
+    split = jax.device_put(ANGLES, jax.NamedSharding(mesh, jax.P("data")))
+    for _ in range(2):
+        found = _process()(split)
+        assert found.sharding.device_set == set(jax.devices()[-devices:])
+        np.testing.assert_allclose(found, _process()(ANGLES), atol=1e-6)
 
 
 def test_whatever_tracing_reads_makes_another_program(folder, monkeypatch):
     def count() -> int:
-        return len(list(folder.iterdir()))
+        return sum("-" in path.name for path in folder.iterdir())
 
     _process()(ANGLES)
     _process()(jnp.asarray(ANGLES))
