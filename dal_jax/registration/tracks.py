@@ -16,13 +16,13 @@ frames are fitted again, which is Gauss and Newton's step for the shape that exp
 M is how well the frame's own image tells each segment's orientation (`tree.lm.information`): a hidden limb pulls
 nothing and follows its neighbours in time. Where E_t is the quadratic of that information, (T) has the y of
 min sum_t E_t(y_t) + 2 w sum |a / sd|^2: half of each spring is x's. Orientations are those in camera axes, not of
-joints relative to their parents, because that is what images show and what a motion of little acceleration has little
-of; segments then know of each other by `lm` alone.
+joints relative to their parents: images show these, and motions of little acceleration have little of it there.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from concurrent import futures
 
 import jax
 import numpy as np
@@ -37,6 +37,7 @@ from dal_jax.observations.observation import Expected, Observation, crop_from_px
 from dal_jax.registration import register
 from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import Fit, RegistrationConfig
+from dal_jax.runtime import machine
 
 ROUNDS = 2
 STEPS = 4
@@ -90,11 +91,7 @@ def fit(
     """
     config = dataclasses.replace(config, information=True)
     paths, done = Paths(template, np.asarray(observations.box_px), frames), 0
-
-    def report(count: int) -> None:
-        if progress is not None:
-            progress(done + count)
-
+    report = None if progress is None else lambda count: progress(done + count)
     keys, nearest = paths.key_frames()
     first = jax.tree.map(lambda leaf: np.asarray(leaf)[keys], (observations, list(given)))
     found = register.register(template, first[0], config, objective, first[1], report)
@@ -176,8 +173,8 @@ class Paths:
             slope, matrix = without_size(wide(information.shape_slope), wide(information.shape))
             _, one = np.unique(track, return_index=True)
             told = given_shape(one_shape(track, shape[:, 1:], slope, matrix)[one][self._track])
-        everybody = len(self._row)
-        turns, place_weight, place = np.zeros((everybody, 24, 3, 3)), np.zeros((everybody, 3)), self._place[self._row]
+        place, turns = self._place[self._row], np.zeros((len(self._row), 24, 3, 3))
+        place_weight = np.zeros_like(place)
         turns[people], place_weight[people] = counted, information.place
         middle_crop = crop_from_px((place[:, :2] * typical)[:, None], self._box)[:, 0]
         expected = dataclasses.replace(
@@ -187,7 +184,7 @@ class Paths:
             place=np.column_stack([middle_crop, place[:, 2] - np.log(self._box[:, 2] / 2.0)]),
             place_weight=place_weight,
         )
-        expected = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), expected)
+        expected = jax.tree.map(np.float32, expected)
         return self._bodies(expected, found.parameters), expected
 
     def _smooth(self, people, rotation, place, turns, known_place) -> Float[np.ndarray, "m 24 3 3"]:
@@ -198,7 +195,7 @@ class Paths:
             last = order[np.searchsorted(row[order], np.arange(self._springs.shape[1]), side="right") - 1]
             self._rotation, self._place = rotation[last].swapaxes(0, 1).copy(), place[last]
 
-        for segment in range(24):
+        def smooth(segment: int) -> None:
             path, found = self._rotation[segment], np.ascontiguousarray(rotation[:, segment])
             for _ in range(3 if first else 1):
                 apart = _log(found @ path[row].swapaxes(-1, -2))
@@ -207,6 +204,9 @@ class Paths:
                 motion = _log(path[1:] @ path[:-1].swapaxes(-1, -2))
                 path = _exp(self._step(segment, row, motion, apart, known)) @ path
             self._rotation[segment] = path
+
+        with futures.ThreadPoolExecutor(machine.cores()) as pool:
+            list(pool.map(smooth, range(24)))
         known = known_place[:, :, None] * np.eye(3)
         self._place += self._step(24, row, np.diff(self._place, axis=0), place - self._place[row], known)
         return counted
