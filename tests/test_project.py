@@ -4,6 +4,7 @@ import ast
 import fnmatch
 import importlib
 import importlib.metadata
+import json
 import pathlib
 import re
 import sys
@@ -48,7 +49,7 @@ OPTIONAL_IMPORTS = {
     "smplx",
     "tensorboardX",
 }  # of the assets, of `make bench`, `usd`, `viewer`; used where installed
-NEEDED_UNSEEN = {"array-record", "flatbuffers"}  # the file formats of tensorflow-datasets and of jax.export
+NEEDED_UNSEEN = {"array-record"}  # the file format of tensorflow-datasets
 EXTRAS_AT_RUN_TIME = ("data", "gltf", "viewing")  # together: `all`
 LARGE_EXTRAS = ("detect",)  # at run time too, but not in `all`
 
@@ -110,6 +111,11 @@ def test_every_pin_lies_in_its_range(requirement):
     pins = _pins("requirements.txt") | _pins("constraints.txt")
     assert requirement.specifier.contains(pins[_normal(requirement.name)])
     assert ">=" in str(requirement.specifier)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("benchmarks/*.json")), ids=lambda path: path.name)
+def test_what_is_published_can_be_read(path):
+    assert json.loads(path.read_text())
 
 
 @pytest.mark.parametrize("requirement", _requirements(), ids=lambda requirement: requirement.name)
