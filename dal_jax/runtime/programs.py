@@ -59,9 +59,9 @@ _QUICK = {
 }  # fmt: skip
 """Options of XLA for CPUs that halve its compiling, and the speed of what it compiles.
 
-Note: our choice. The README's `register` command takes 97 s of CPU with them on an empty cache and 193 without, 11 and
-11 the next time, registering 256 people 1.3 and 0.6; with optimisation level 0 that is 65, 14 and 8.3. `_FEW` is about
-where both are even.
+Note: our choice. When it was made the README's `register` command took 97 s of CPU with them on an empty cache and 193
+without, 11 and 11 the next time, registering 256 people 1.3 and 0.6; with optimisation level 0 that was 65, 14 and 8.3.
+`_FEW` is about where both are even.
 """
 _quickly = contextvars.ContextVar("quickly", default=False)
 

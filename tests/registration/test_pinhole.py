@@ -14,10 +14,12 @@ from dal_jax.observations import observation
 from dal_jax.registration import register
 from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.registration.register import RegistrationConfig
+from dal_jax.runtime import programs
 from tests.registration import small_problem
 
 PEOPLE = 8
 OBJECTIVE = Objective(EnergyWeights(scale=0.1, joint=1e-4))
+CONFIG = RegistrationConfig("lm", 6, starts="headings4", batch=PEOPLE, devices=1)
 
 
 @functools.cache
@@ -43,16 +45,39 @@ def _near_people(focal=4.0):
     )
 
 
+def _elsewhere():
+    """Return a start that is right for half of the people."""
+    right, wrong = (small_problem.random_people(PEOPLE, seed, turn=1.0) for seed in (1, 7))
+    half = np.arange(PEOPLE) % 2 == 0
+    return jax.tree.map(lambda a, b: np.where(half.reshape(-1, *(1,) * (a.ndim - 1)), a, b), right, wrong)
+
+
 @functools.cache
 def _fit(optimizer):
     """Fit by `lm`, also as if nothing were known of the camera (`weak`); by `dense_lm` from where `lm` ended."""
     observed = _near_people()[1]
-    config, given = RegistrationConfig("lm", 60, starts="headings4", batch=PEOPLE, devices=1), []
+    config, given = dataclasses.replace(CONFIG, steps=60), [_elsewhere()]
     if optimizer == "dense_lm":
         config, given = dataclasses.replace(config, optimizer="dense_lm", starts="given"), [_fit("lm").parameters]
     if optimizer == "weak":
         observed = dataclasses.replace(observed, pinhole=None)
     return register.register(small_problem.small_template(), observed, config, OBJECTIVE, given)
+
+
+def test_few_people_go_the_same_way_from_every_start_as_many():
+    """By the program of given starts: from afar first, all but the given one, then near."""
+    found = []
+    for people in (PEOPLE, 10_000):
+        with programs.for_people(people):
+            crowd = small_problem.small_template(), _near_people()[1]
+            found.append(register.register(*crowd, CONFIG, OBJECTIVE, [_elsewhere()]))
+    few, many = found
+    np.testing.assert_allclose(few.start_energy, many.start_energy, rtol=1e-2)
+    np.testing.assert_array_equal(few.start, many.start)
+    assert 4 in few.start and few.start.min() < 4, "not always the same start"
+    np.testing.assert_allclose(few.energy, many.energy, rtol=1e-2)
+    np.testing.assert_allclose(few.parameters.translation, many.parameters.translation, atol=1e-3)
+    np.testing.assert_array_equal(few.steps, many.steps)
 
 
 @jax.jit
