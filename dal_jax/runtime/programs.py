@@ -1,14 +1,13 @@
-"""Compiled programs, kept on disk between processes: `jax.jit` for what cold processes run.
+"""Compiled programs, kept on disk between processes: `jax.jit` for what cold processes run (on CPUs).
 
 Where few people are fitted, the first run is nothing but compiling. So how hard XLA tries goes with their number
 (`for_people`).
 
 Of a fit's warm start most is tracing and lowering, which JAX's cache of compiled programs does not save. So what was
-compiled once is kept beside it (`jax.experimental.serialize_executable`), and a later process loads that, which is a
-seventh of the work. A program is found by a hash over everything that tracing and compiling read: the package's files,
-what its modules hold, the versions of the libraries, JAX's options, the processor, the platform and its devices, and
-the shapes, types, places and static values of the arguments. Where any of that cannot be told, nothing is kept, and the
-function is compiled as ever.
+compiled once is kept beside it (`jax.experimental.serialize_executable`), and a later process loads that. A program is
+found by a hash over everything that tracing and compiling read: the package's files, what its modules hold, versions of
+libraries, JAX's options, the processor, the platform and its devices, and the shapes, types, places and static values
+of the arguments. Where any of that cannot be told, nothing is kept, and the function is compiled as ever.
 
 Like JAX's own cache the folder is trusted: who writes to it chooses what this process runs. A file that is damaged, cut
 short or of another program is noticed, and made anew.
@@ -137,7 +136,8 @@ def _compiled(function: Callable, variant: tuple, leaves: list, structure) -> Ca
     jitted = jax.jit(flat, compiler_options=variant[-1])
     folder = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
     key, around = _key(function, variant, leaves, structure) if folder else None, _surroundings(leaves)
-    if folder is None or key is None or jax.process_count() > 1:  # a program of several processes is written by none
+    # a program of several processes is written by none; on other platforms this has not been tried
+    if folder is None or key is None or jax.process_count() > 1 or jax.default_backend() != "cpu":
         return jitted
     traced, lowered = pathlib.Path(folder) / _FOLDER / f"{function.__name__}-{key.hex()}", None
     if (which := _read(traced, key)) is None:
