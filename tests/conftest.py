@@ -12,7 +12,7 @@ import jax
 import jaxtyping
 import pytest
 
-from dal_jax.runtime import machine
+from dal_jax.runtime import machine, programs
 from tests import shapes
 
 # Tolerances are written for the CPU; JAX_PLATFORMS=cuda runs the tests on a GPU all the same.
@@ -68,4 +68,5 @@ def programs_are_forgotten_in_time():
     yield
     if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > _MOST_MAPS:
         jax.clear_caches()
+        programs._ready.clear()
         gc.collect()

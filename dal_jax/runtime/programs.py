@@ -98,7 +98,7 @@ def kept(function: Callable, variant: tuple = ()) -> Callable[..., Any]:
       function: pure, of pytrees of arrays by position; of the package (another is jitted, and not kept).
       variant: plain values that a closure depends on.
     """
-    plain, ready = jax.jit(function), {}
+    plain = jax.jit(function)
 
     @functools.wraps(function)
     def call(*args):
@@ -107,12 +107,16 @@ def kept(function: Callable, variant: tuple = ()) -> Callable[..., Any]:
         if any(isinstance(leaf, Tracer) for leaf in leaves) or any(options[:_DEBUGGING]):
             return plain(*args)  # a compiled program cannot be batched, differentiated or looked into
         quick = few() and _choosable()
-        kind = (structure, quick, *options, *map(_kind, leaves))
-        if kind not in ready:
-            ready[kind] = _compiled(function, (variant, _QUICK if quick else None), leaves, structure)
-        return ready[kind](*leaves)
+        kind = (plain, structure, quick, *options, *map(_kind, leaves))
+        if kind not in _ready:
+            _ready[kind] = _compiled(function, (variant, _QUICK if quick else None), leaves, structure)
+        return _ready[kind](*leaves)
 
     return call
+
+
+_ready: dict[tuple, Callable[..., Any]] = {}
+"""What this process has compiled or loaded, of all functions."""
 
 
 def _kind(leaf: Any) -> tuple:
