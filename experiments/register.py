@@ -175,9 +175,9 @@ def main(_: list[str]) -> None:
     if (lifter := fitting.chosen_lifter(people, options, _LIFTING.value)) is not None:
         by_default = ", for people without dense points; --lifting=none: no depths"
         print(f"lifter of depths: {lifter}{by_default if _LIFTING.value is None else ''}")
-    if fitting.chosen_camera(people, options) == "assumed":
+    if (camera := fitting.chosen_camera(people, options)) == "assumed":
         print("focal length: as photographs' EXIF says, else assumed: their longer side; --focal_px=F if it is known")
-    with machine.compiling(f"register-{_OPTIMIZER.value.partition('(')[0]}", "a minute"):
+    with machine.compiling(_program(camera), "a minute"):
         fits = dal.fit(people, body, options, lifting=_LIFTING.value, initial=initial, progress=True)
     fits.save(_OUT.value, formats, keep_fragments=_FRAGMENTS.value, overwrite=_OVERWRITE.value, other=_COMPARE.value)
     if fits.world is not None:
@@ -208,6 +208,12 @@ def _people() -> Annotations:
         raise InputError(f"--inds={_INDS.value}: belongs to --iuv, not to --annotations")
     path = _ANNOTATIONS.value or _IUV.value or ""
     return dal.read_annotations(path, _IMAGES.value, _CHART.value, _INDS.value, _SKIP_INVALID.value)
+
+
+def _program(camera: str) -> str:
+    """Return the name of the program that the flags ask for: another one compiles anew."""
+    kinds = [camera, *(flag.name for flag in (_CAMERAS, _TRACKS) if flag.value), _SCALES.value]
+    return "-".join(["register", _OPTIMIZER.value.partition("(")[0], *kinds])
 
 
 def _options() -> FitOptions:
