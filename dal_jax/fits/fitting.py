@@ -138,7 +138,7 @@ def _fit_moments(
 ) -> Fits:
     """Fit what several calibrated cameras see of each moment; a row for each of the people, as its camera sees it."""
     config = dataclasses.replace(options.registration(len(people)), starts="closed_form")
-    with bars.bar("register", total=None, unit="moment", shown=progress) as bar:
+    with bars.bar("register", total=None, unit="fit", shown=progress) as bar:
         cameras = cameras_file.read(options.cameras or "")
         together = (views if cameras[0].calibrated else uncalibrated).fit_people(
             body, people, cameras, config, options.objective(),
