@@ -61,7 +61,7 @@ Truth = dict[str, Float[np.ndarray, "12 3"]]
 def main(_: list[str]) -> None:
     """Make the folder once, run either teacher for every seed, score MediaPipe on the same pictures."""
     machine.configure()
-    recording, workdir = pathlib.Path(_DATA.value), pathlib.Path(_WORKDIR.value)
+    seeds, recording, workdir = results.seeds(_SEEDS.value), pathlib.Path(_DATA.value), pathlib.Path(_WORKDIR.value)
     folder = workdir / "folder"
     if not (folder / "test.json").exists():
         write_folder(recording, folder)
@@ -69,12 +69,12 @@ def main(_: list[str]) -> None:
     preparing.prepare(source, workdir / "data")
     train, test = run_lib.load(photograph_config(_EPOCHS.value), workdir / "data")
     truth = true_joints(recording)
-    results.emit(_rows(folder, train, test, truth), _OUT.value)
+    results.emit(_rows(seeds, folder, train, test, truth), _OUT.value)
 
 
-def _rows(folder: pathlib.Path, train: People, test: People, truth: Truth):
+def _rows(seeds: list[int], folder: pathlib.Path, train: People, test: People, truth: Truth):
     where, (_, lifter) = measure.machine(jax.devices()[:1]), lifters.load(lifters.SHIPPED)
-    for seed in map(int, _SEEDS.value):
+    for seed in seeds:
         for teacher, several in {"one view": False, "three views": True}.items():
             config = dataclasses.replace(photograph_config(_EPOCHS.value), seed=seed, several_views=several)
             run = Run(config, load_body(), train)

@@ -26,6 +26,17 @@ def check_out(out: str | None, overwrite: bool) -> None:
         raise InputError(f"--out={out} exists; --overwrite replaces it")
 
 
+def seeds(texts: list[str]) -> list[int]:
+    """Return the seeds of --seeds.
+
+    Raises:
+      errors.InputError: they are not different whole numbers.
+    """
+    if not texts or not all(text.isdecimal() for text in texts) or len(set(texts)) < len(texts):
+        raise InputError(f"--seeds={','.join(texts)}: different whole numbers, as in --seeds=0,1,2")
+    return [int(text) for text in texts]
+
+
 def emit(rows: Iterable[Row], out: str | None) -> None:
     """Print each row as one JSON object a line, as soon as it is there; at the end write them all as one list."""
     printed = []

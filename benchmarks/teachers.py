@@ -41,17 +41,17 @@ TEACHERS = {"one view": False, "four views": True}
 def main(_: list[str]) -> None:
     """Run the loop for every seed with either teacher."""
     machine.configure()
-    config = demo()
+    config, seeds = demo(), results.seeds(_SEEDS.value)
     config.synthetic, config.rounds, config.regressor.epochs = "views", _ROUNDS.value, _EPOCHS.value
     train, test = run_lib.load(config, _DATA_DIR.value)
     config.lifting, lifter = folder.load(folder.SHIPPED)
     where = {"epochs": _EPOCHS.value} | measure.machine(jax.devices()[:1])
-    results.emit(_rows(config, lifter, train, test, where), _OUT.value)
+    results.emit(_rows(seeds, config, lifter, train, test, where), _OUT.value)
 
 
-def _rows(config: Config, lifter: Lifter, train: People, test: People, where: dict[str, Any]):
+def _rows(seeds: list[int], config: Config, lifter: Lifter, train: People, test: People, where: dict[str, Any]):
     each: dict[str, list[results.Row]] = {name: [] for name in TEACHERS}
-    for seed in map(int, _SEEDS.value):
+    for seed in seeds:
         for name, several in TEACHERS.items():
             changed = dataclasses.replace(config, seed=seed, several_views=several)
             each[name].append(taught(changed, lifter, train, test))

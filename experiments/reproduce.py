@@ -69,7 +69,7 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the file of --out.")
 def main(_: list[str]) -> None:
     """Say what there is to do, do it, print."""
     results.check_out(_OUT.value, _OVERWRITE.value)
-    name, seeds = _asked(), _whole_numbers(_SEEDS.value)
+    name, seeds = _asked(), results.seeds(_SEEDS.value)
     recipe = _restricted(recipes.RECIPES[name])
     if (_DATA.value or _SOURCE.value or _CHART.value) and name != "figure 1":
         raise InputError("--data, --source and --chart go with --figure=1")
@@ -110,12 +110,6 @@ def _restricted(recipe: Recipe) -> Recipe:
             raise InputError(f"--variants={variant}: of {', '.join(recipe.variants)}")
     claims = [claim for claim in recipe.claims if claim.less[0] in asked and claim.more[0] in asked]
     return dataclasses.replace(recipe, variants=[one for one in recipe.variants if one in asked], claims=claims)
-
-
-def _whole_numbers(texts: list[str]) -> list[int]:
-    if not texts or not all(text.isdecimal() for text in texts) or len(set(texts)) < len(texts):
-        raise InputError(f"--seeds={','.join(texts)}: different whole numbers, as in --seeds=0,1,2")
-    return [int(text) for text in texts]
 
 
 def _announce(name: str, recipe: Recipe, seeds: list[int]) -> None:

@@ -71,3 +71,10 @@ def test_rows_are_printed_and_written_as_strict_json(tmp_path, capsys):
     assert json.loads((tmp_path / "rows.json").read_text()) == expected
     with pytest.raises(InputError, match="rows.json exists; --overwrite"):
         results.check_out(str(tmp_path / "rows.json"), overwrite=False)
+
+
+def test_seeds_that_are_no_numbers_are_refused_before_anything_is_rendered():
+    assert results.seeds(["0", "2"]) == [0, 2]
+    for texts in (["x"], ["-1"], ["1", "1"], []):
+        with pytest.raises(InputError, match="--seeds="):
+            results.seeds(texts)
