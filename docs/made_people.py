@@ -3,7 +3,7 @@
   python docs/made_people.py FOLDER [PEOPLE]
 
 FOLDER gets `people.json` (COCO's form: dense points in the free body's own chart, named key points) and `photos/`.
-The picture of the README is the overlay that `register` draws of the first person.
+The picture of the README is the overlay that `register` draws of the sixth of six people (docs/development.md).
 """
 
 import io
