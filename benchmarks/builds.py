@@ -63,9 +63,10 @@ _GIRTHS = ("chest_girth", "waist_girth", "hip_girth")
 
 def main(_: list[str]) -> None:
     """Make people of each build, fit them with both kinds of scales, score."""
+    builds = results.names("builds", _BUILDS.value, list(BUILDS))
     body, rows = dal.load_body(), []
     where = measure.machine(jax.devices()[:1])
-    for build in _BUILDS.value:
+    for build in builds:
         rows.append({"build": build, "scales": "one_scale", "least_mm": least_mm(body, BUILDS[build], "one_scale")})
         people = [shapes.subject(name) for name in BUILDS[build]]
         actors = [people[row % len(people)] for row in range(_PEOPLE.value)]
@@ -74,7 +75,7 @@ def main(_: list[str]) -> None:
             fits = dal.fit(observed, body, dal.FitOptions(scales=scales, held_out_share=0.0), progress=True)
             row = {"build": build, "scales": scales, "people": len(fits)} | score(body, fits, actors, vertices)
             rows.append(row | {"least_mm": least_mm(body, BUILDS[build], scales)})
-        if build == _BUILDS.value[0]:
+        if build == builds[0]:
             rows.append({"build": build, "scales": "anisotropic over isotropic", "rate": relative_rate(body, observed)})
     results.emit([row | where for row in rows], _OUT.value)
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -35,6 +35,17 @@ def seeds(texts: list[str]) -> list[int]:
     if not texts or not all(text.isdecimal() for text in texts) or len(set(texts)) < len(texts):
         raise InputError(f"--seeds={','.join(texts)}: different whole numbers, as in --seeds=0,1,2")
     return [int(text) for text in texts]
+
+
+def names(flag: str, texts: list[str], known: Sequence[str]) -> list[str]:
+    """Return the names that a flag lists.
+
+    Raises:
+      errors.InputError: there are none, or one is not known.
+    """
+    if not texts or not set(texts) <= set(known):
+        raise InputError(f"--{flag}={','.join(texts)}: of {', '.join(known)}")
+    return texts
 
 
 def emit(rows: Iterable[Row], out: str | None) -> None:

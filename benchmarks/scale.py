@@ -63,20 +63,21 @@ def main(_: list[str]) -> None:
             if mesh.is_first():
                 print("row: " + json.dumps(results.plain(row), allow_nan=False), flush=True)
         return
+    measured = results.names("rows", _ROWS.value, ["layouts", "open", "checkpoint"])
     synthetic_people.prepare("tiny", _DATA_DIR.value)
-    results.emit(_rows(), _OUT.value)
+    results.emit(_rows(measured), _OUT.value)
 
 
-def _rows() -> Iterator[Row]:
-    if "layouts" in _ROWS.value:
+def _rows(measured: list[str]) -> Iterator[Row]:
+    if "layouts" in measured:
         for layout in _LAYOUTS.value:
             devices, processes = map(int, layout.split("x"))
             yield from _worked("layout", devices, processes)
-    if "open" in _ROWS.value:
+    if "open" in measured:
         with tempfile.TemporaryDirectory(dir=_DATA_DIR.value) as folder:
             repeat(pathlib.Path(folder), _PEOPLE.value)
             yield from _worked(f"open:{folder}")
-    if "checkpoint" in _ROWS.value:
+    if "checkpoint" in measured:
         for people in _SAVED.value:
             yield from _worked(f"checkpoint:{people}")
 

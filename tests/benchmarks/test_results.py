@@ -78,3 +78,10 @@ def test_seeds_that_are_no_numbers_are_refused_before_anything_is_rendered():
     for texts in (["x"], ["-1"], ["1", "1"], []):
         with pytest.raises(InputError, match="--seeds="):
             results.seeds(texts)
+
+
+def test_names_that_no_row_has_are_refused():
+    assert results.names("builds", ["wide"], ["wide", "average"]) == ["wide"]
+    for texts in (["thin"], []):
+        with pytest.raises(InputError, match="--builds="):
+            results.names("builds", texts, ["wide", "average"])
