@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from dal_jax.fits import overlays
 from dal_jax.observations.observation import px_from_crop
-from dal_jax.runtime.errors import needs_extra
+from dal_jax.runtime.errors import InputError, needs_extra
 
 if TYPE_CHECKING:
     from dal_jax.fits.fits import Fits
@@ -131,11 +131,14 @@ def show(fits: "Fits") -> None:
     """Open rerun's viewer and send it the fits.
 
     Raises:
-      errors.InputError: rerun is not installed, or a photograph cannot be read.
+      errors.InputError: rerun is not installed, its viewer does not open, or a photograph cannot be read.
     """
     with needs_extra("viewer"):
         import rerun  # pyright: ignore[reportMissingImports]
     recording = rerun.RecordingStream("dal_jax")
     recording.spawn()
     send(fits, recording)
-    recording.flush()
+    try:
+        recording.flush()
+    except RuntimeError as error:  # the viewer is a process of its own, which wants a display
+        raise InputError(f"rerun's viewer does not open, perhaps for want of a display: {error}") from error

@@ -1,5 +1,8 @@
 """Bodies before cameras: seen through a pinhole they lie where the fit has them; and a recording holds them."""
 
+import sys
+from unittest import mock
+
 import numpy as np
 import pytest
 
@@ -11,6 +14,7 @@ from dal_jax.fits.fits import Fits
 from dal_jax.observations.observation import px_from_crop
 from dal_jax.observations.observations import Observations
 from dal_jax.observations.person import Annotations
+from dal_jax.runtime.errors import InputError
 from tests.fits import entries
 from tests.fits.test_page import three_bodies
 from tests.observations import annotation_files
@@ -67,3 +71,12 @@ def test_a_recording_holds_photographs_people_and_points(fits, tmp_path):
     (name,) = [name for name in batch.schema.names if "vertex_positions" in name]
     sent = np.array(next(row.as_py() for row in batch.column(name)))
     np.testing.assert_allclose(sent, stream.place(fits, 1, (100, 160)).vertices, atol=1e-4)
+
+
+def test_a_viewer_that_does_not_open_is_one_line(fits, monkeypatch):
+    rerun = mock.MagicMock()
+    rerun.RecordingStream.return_value.flush.side_effect = RuntimeError("unable to connect")
+    monkeypatch.setitem(sys.modules, "rerun", rerun)
+    monkeypatch.setattr(stream, "send", lambda *_: None)
+    with pytest.raises(InputError, match="does not open.*unable to connect"):
+        stream.show(fits)
