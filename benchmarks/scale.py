@@ -64,21 +64,26 @@ def main(_: list[str]) -> None:
                 print("row: " + json.dumps(results.plain(row), allow_nan=False), flush=True)
         return
     measured = results.names("rows", _ROWS.value, ["layouts", "open", "checkpoint"])
+    try:
+        layouts = [(int(devices), int(processes)) for devices, processes in (one.split("x") for one in _LAYOUTS.value)]
+        saved = [int(one) for one in _SAVED.value]
+    except ValueError as error:
+        asked = f"--layouts={','.join(_LAYOUTS.value)} --saved={','.join(_SAVED.value)}"
+        raise InputError(f"{asked}: layouts as in 2x1, devices a process x processes, and whole numbers") from error
     synthetic_people.prepare("tiny", _DATA_DIR.value)
-    results.emit(_rows(measured), _OUT.value)
+    results.emit(_rows(measured, layouts, saved), _OUT.value)
 
 
-def _rows(measured: list[str]) -> Iterator[Row]:
+def _rows(measured: list[str], layouts: list[tuple[int, int]], saved: list[int]) -> Iterator[Row]:
     if "layouts" in measured:
-        for layout in _LAYOUTS.value:
-            devices, processes = map(int, layout.split("x"))
+        for devices, processes in layouts:
             yield from _worked("layout", devices, processes)
     if "open" in measured:
         with tempfile.TemporaryDirectory(dir=_DATA_DIR.value) as folder:
             repeat(pathlib.Path(folder), _PEOPLE.value)
             yield from _worked(f"open:{folder}")
     if "checkpoint" in measured:
-        for people in _SAVED.value:
+        for people in saved:
             yield from _worked(f"checkpoint:{people}")
 
 

@@ -1,12 +1,12 @@
 r"""Run what the paper's table, figures and claims need, and print them with their spread over seeds.
 
-    python -m experiments.reproduce --table=1 --workdir=runs/reproduce --out=benchmarks/table_1.json
+    python -m experiments.reproduce --table=1 --workdir=runs/reproduce --out=table_1.json
     python -m experiments.reproduce --figure=1 --workdir=runs/reproduce --out=figure_1.json
     python -m experiments.reproduce --figure=1 --data=iuv_folder --source=DIR --chart=UV_Processed.mat \
         --workdir=runs/reproduce --out=photographs.json
-    python -m experiments.reproduce --figure=2 --workdir=runs/reproduce --out=benchmarks/figure_2.json
-    python -m experiments.reproduce --section=6.3 --workdir=runs/reproduce --out=benchmarks/section_6_3.json
-    python -m experiments.reproduce --ablation=recipe --seeds=0 --workdir=runs/reproduce --out=benchmarks/recipe.json
+    python -m experiments.reproduce --figure=2 --workdir=runs/reproduce --out=figure_2.json
+    python -m experiments.reproduce --section=6.3 --workdir=runs/reproduce --out=section_6_3.json
+    python -m experiments.reproduce --ablation=recipe --seeds=0 --workdir=runs/reproduce --out=recipe.json
 
 Each needs some cells, a variant and a seed each (`benchmarks/recipes.py` lists them); a cell is a run of the loop in a
 folder of its own in --workdir. Cells that are done are not run again, also by another table that needs them; killed,
@@ -73,6 +73,8 @@ def main(_: list[str]) -> None:
     recipe = _restricted(recipes.RECIPES[name])
     if (_DATA.value or _SOURCE.value or _CHART.value) and name != "figure 1":
         raise InputError("--data, --source and --chart go with --figure=1")
+    if _DATA.value and not _SOURCE.value:
+        raise InputError(f"--data={_DATA.value} needs --source, the folder of its files")
     _announce(name, recipe, seeds)
     where = measure.machine(jax.devices()[:1]) | {"commit": measure.commit()}
     planned = [(variant, seed) for seed in seeds for variant in recipe.variants]  # all of one seed say something

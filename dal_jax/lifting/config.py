@@ -18,7 +18,7 @@ class Config:
     preset: str = "kudo"  # which whole configuration this is
     width: int = 1024  # hidden units of all networks
     batch: int = 16  # poses a step, drawn with replacement
-    steps: int = 250_000  # total: the published 200 epochs of 19,919 poses
+    steps: int = 250_000  # in all; published are 250,000, 200 epochs of 19,919 poses
     learning_rate: float = 2e-4  # Adam, both players
     decay: bool = False  # of both rates, by half a cosine to 0 at the game's last step; off: constant, as published
     adam_b1: float = 0.5
