@@ -74,11 +74,13 @@ def test_an_edit_that_changes_no_program_costs_no_compiling(folder, monkeypatch)
 
 def test_what_jax_s_own_cache_gives_is_run_and_not_written(folder):
     """It has lost the names of its functions, which another process would ask for."""
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     expected = jax.jit(jax.vmap(rotations.axis_angle_to_matrix))(ANGLES)
     jax.clear_caches()
     for _ in range(2):
+        hits = len(programs._hits)
         np.testing.assert_allclose(_process()(ANGLES), expected, atol=1e-6)
+        assert len(programs._hits) > hits
+    assert [path for path in folder.iterdir() if "-" not in path.name] == []
 
 
 @pytest.mark.parametrize("devices", [1, 2])
