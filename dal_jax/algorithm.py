@@ -31,7 +31,6 @@ from dal_jax.lifting.lift import intrinsics_of, look_at_hip, with_lifted_depth a
 from dal_jax.lifting.poses import to_h36m
 from dal_jax.lifting.training import LiftingState
 from dal_jax.observations.observation import Observation, with_turns
-from dal_jax.online_fitting import OnlineFitter
 from dal_jax.registration import register
 from dal_jax.registration.energy import Objective
 from dal_jax.registration.priors import PosePrior
@@ -39,7 +38,7 @@ from dal_jax.regressor import held_out, model, training as regressor_training
 from dal_jax.regressor.training import TrainingSet, TrainState
 from dal_jax.runtime import mesh, preemption, progress, struct
 from dal_jax.runtime.errors import DivergedError
-from dal_jax.several_views import register_moments
+from dal_jax.teachers import OnlineFitter, register_moments
 from dal_jax.uncertainty import noise, posterior
 from dal_jax.uncertainty.sandwich import Precisions
 

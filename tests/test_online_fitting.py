@@ -11,12 +11,12 @@ from dal_jax.algorithm import Run, RunState
 from dal_jax.body.formats import load
 from dal_jax.config import Config, Round, demo
 from dal_jax.data.people import People
-from dal_jax.online_fitting import Bodies, OnlineFitter
 from dal_jax.registration import register
 from dal_jax.registration.energy import EnergyWeights
 from dal_jax.registration.register import RegistrationConfig
 from dal_jax.regressor import model, theta
 from dal_jax.regressor.augmentation import AugmentationConfig
+from dal_jax.teachers import Bodies, OnlineFitter
 from tests.regressor import people
 
 COUNT, BATCH, UNWEIGHTED = 12, 5, 3  # 11 people are shown: three steps, the last filled up

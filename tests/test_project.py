@@ -35,9 +35,9 @@ ARROWS = {
     "data": {"observations", "viewing", "body", "runtime"},
     "synthetic": {"data", "observations", "viewing", "body", "runtime"},
 }
-# The algorithm, its configuration and its bookkeeping: they alone know both halves, in this order. `online_fitting` is
-# where registration meets the regressor's training step, `several_views` where it meets a data set's cameras.
-WHOLE = ("config", "online_fitting", "several_views", "algorithm", "loop")
+# The algorithm, its configuration and its bookkeeping: they alone know both halves, in this order. In `teachers`
+# registration meets the regressor's training step and a data set's cameras.
+WHOLE = ("config", "teachers", "algorithm", "loop")
 for position, name in enumerate(WHOLE):
     ARROWS[name] = set(ARROWS) | set(WHOLE[:position])
 
