@@ -26,8 +26,8 @@ from dal_jax.observations import observation
 from dal_jax.registration import register, schedules
 from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import RegistrationConfig
-from dal_jax.runtime import metric_log, progress
-from dal_jax.runtime.metric_log import MetricLog
+from dal_jax.runtime import progress
+from dal_jax.runtime.progress import MetricLog
 from dal_jax.uncertainty import noise
 
 MISSING_SHARE, SWAPPED_SHARE = 0.1, 0.03
@@ -128,7 +128,7 @@ def train(
             log.write(step, truth | held_out)
 
     state = folder.train(path, poses, config, seed, checkpoint_seconds=0.0, on_stop=stop)
-    return state.lifter, metric_log.read(log_path)
+    return state.lifter, progress.read_metrics(log_path)
 
 
 def selection(histories: dict[str, list[dict[str, float]]]) -> list[dict[str, object]]:

@@ -16,7 +16,7 @@ from dal_jax.loop import judge, prediction, run as run_lib
 from dal_jax.loop.folder import RunFolder
 from dal_jax.registration.energy import Objective
 from dal_jax.regressor import model
-from dal_jax.runtime import metric_log
+from dal_jax.runtime import progress
 from dal_jax.runtime.errors import DivergedError, InputError
 from dal_jax.synthetic import annotator
 from tests.regressor import people
@@ -74,7 +74,7 @@ def test_the_run_leaves_a_report_and_a_log(undisturbed):
     result, workdir = undisturbed
     assert result.report == workdir / "report" / "index.html"
     assert "history.png" in result.report.read_text()
-    phases = {line["phase"] for line in metric_log.read(workdir / "metrics.jsonl")}
+    phases = {line["phase"] for line in progress.read_metrics(workdir / "metrics.jsonl")}
     assert phases == {"lift", "deform", "learn"}
     assert result.scores["mean_pose_test_mpjpe_mm"] > 50
     assert result.scores["regressor_test_vertex_error_mm"] > 10
@@ -124,7 +124,7 @@ def test_a_run_killed_at_every_checkpoint_has_the_same_history(undisturbed, data
             seen.append(json.loads((tmp_path / "run" / "history.json").read_text()))
     assert len(seen) == 17, "lift saves 2 + 1 times, deform and judge once a round, learn 2 x 2 + 1 times a round"
     assert without_seconds(again.history) == without_seconds(result.history)
-    lines, expected = (metric_log.read(path / "metrics.jsonl") for path in (tmp_path / "run", undisturbed_dir))
+    lines, expected = (progress.read_metrics(path / "metrics.jsonl") for path in (tmp_path / "run", undisturbed_dir))
     drop = ("images_per_second", "input_wait_share")
     assert [{k: v for k, v in line.items() if k not in drop} for line in lines] == [
         {k: v for k, v in line.items() if k not in drop} for line in expected
@@ -153,7 +153,7 @@ def test_the_control_keeps_the_fits_of_round_1_and_does_without_a_lifter(undistu
     first, last = control.history
     assert first["lifting_test_mpjpe_mm"] is None and first["lifting_train_mpjpe_mm"] is None
     assert first["registration_train_mpjpe_mm"] != undisturbed[0].history[0]["registration_train_mpjpe_mm"]
-    assert "lift" not in {line["phase"] for line in metric_log.read(tmp_path / "run" / "metrics.jsonl")}
+    assert "lift" not in {line["phase"] for line in progress.read_metrics(tmp_path / "run" / "metrics.jsonl")}
     assert first["registration_train_mpjpe_mm"] == last["registration_train_mpjpe_mm"]
     assert first["regressor_train_mpjpe_mm"] != last["regressor_train_mpjpe_mm"]
 

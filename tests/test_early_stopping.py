@@ -13,7 +13,7 @@ from dal_jax.config import Config, demo
 from dal_jax.data.people import People
 from dal_jax.loop.folder import RunFolder
 from dal_jax.regressor import model
-from dal_jax.runtime import metric_log
+from dal_jax.runtime import progress
 from dal_jax.runtime.errors import DivergedError
 from tests.regressor import people
 
@@ -86,7 +86,7 @@ def undisturbed(setting, fresh, tmp_path_factory):
 
 def _lines(workdir):
     timed = ("images_per_second", "input_wait_share")
-    lines = metric_log.read(workdir / "metrics.jsonl")
+    lines = progress.read_metrics(workdir / "metrics.jsonl")
     return [{name: value for name, value in line.items() if name not in timed} for line in lines]
 
 

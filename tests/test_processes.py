@@ -14,7 +14,7 @@ import pytest
 
 from dal_jax.config import Config, demo
 from dal_jax.loop import judge, run as run_lib
-from dal_jax.runtime import metric_log
+from dal_jax.runtime import progress
 from tests.test_algorithm import small_config
 
 pytestmark = pytest.mark.slow
@@ -97,7 +97,7 @@ def _assert_same(workdir: pathlib.Path, reference: pathlib.Path) -> None:
     for name, score in wanted.items():
         if name != "seconds":
             assert found[name] == pytest.approx(score, abs=SCORES_MM), name
-    lines, expected = (metric_log.read(folder / "metrics.jsonl") for folder in (workdir, reference))
+    lines, expected = (progress.read_metrics(folder / "metrics.jsonl") for folder in (workdir, reference))
     assert len(lines) == len(expected)
     began = False  # a step of the regressor has been taken
     for line, one in zip(lines, expected, strict=True):
@@ -111,7 +111,7 @@ def _assert_same(workdir: pathlib.Path, reference: pathlib.Path) -> None:
 def test_devices_and_processes_come_and_go_and_the_history_is_one_device_s(tiny_people, tmp_path):
     (entry,) = run_lib.deform_and_learn(_config(), tmp_path / "one", tiny_people).history
     assert all(np.isfinite(entry[name]) for name in judge.FIELDS)
-    learned = [line for line in metric_log.read(tmp_path / "one" / "metrics.jsonl") if line["phase"] == "learn"]
+    learned = [line for line in progress.read_metrics(tmp_path / "one" / "metrics.jsonl") if line["phase"] == "learn"]
     assert [line["epoch"] for line in learned] == [0, 1, 1, 2]
     assert all(line["registration_energy_mean"] > 0 for line in learned)
     ((code, told),) = _ended(_start(tmp_path / "run", tiny_people, (5,), devices=4))  # lift 2 + 1, deform 1, learn 1

@@ -27,7 +27,7 @@ from dal_jax.runtime import configs, door, files, machine, preemption, progress
 from dal_jax.runtime.checkpoints import Checkpoints
 from dal_jax.runtime.errors import InputError
 from dal_jax.runtime.files import PathLike
-from dal_jax.runtime.metric_log import MetricLog
+from dal_jax.runtime.progress import MetricLog
 
 SHIPPED = "shipped"
 """Stands for `SHIPPED_FILE` wherever a lifter's folder is asked for."""

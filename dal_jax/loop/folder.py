@@ -13,11 +13,11 @@ from dal_jax.algorithm import PHASES, LoopState, RunState
 from dal_jax.config import Config
 from dal_jax.registration import priors
 from dal_jax.registration.energy import EnergyWeights, Objective
-from dal_jax.runtime import files, mesh, metric_log
+from dal_jax.runtime import files, mesh, progress
 from dal_jax.runtime.checkpoints import Checkpoints
 from dal_jax.runtime.errors import InputError, one_line
 from dal_jax.runtime.files import PathLike
-from dal_jax.runtime.metric_log import MetricLog
+from dal_jax.runtime.progress import MetricLog
 
 
 class RunFolder:
@@ -104,7 +104,7 @@ class RunFolder:
         path = self.path / "metrics.jsonl"
         try:
             if path.exists() and self._checkpoints.latest_step() is not None:
-                metric_log.read(path)
+                progress.read_metrics(path)
         except InputError as error:
             raise InputError(f"{error}; remove that line, or --overwrite starts anew") from error
 

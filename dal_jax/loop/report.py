@@ -29,7 +29,7 @@ from dal_jax.observations.keypoints import Keypoints
 from dal_jax.observations.observation import Observation
 from dal_jax.observations.observations import Observations
 from dal_jax.observations.person import AnnotatedPerson, Annotations
-from dal_jax.runtime import files, mesh, metric_log
+from dal_jax.runtime import files, mesh, progress
 from dal_jax.runtime.files import PathLike
 from dal_jax.viewing import html, plots
 
@@ -103,7 +103,7 @@ def _stage(
 
 def _loss_plots(log_path: pathlib.Path) -> dict[str, bytes]:
     """Plot what the log holds of the two networks' training."""
-    lines = metric_log.read(log_path)
+    lines = progress.read_metrics(log_path)
     lifting = [line for line in lines if "lifting_step" in line]
     learning = [line for line in lines if line.get("phase") == "learn"]
     found = {}

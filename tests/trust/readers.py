@@ -49,7 +49,7 @@ def readers() -> dict[str, Reader]:
     from dal_jax.observations import chart, detections, human36m_cameras as cameras, iuv, photographs
     from dal_jax.observations.annotations import read_annotations
     from dal_jax.regressor import resnet
-    from dal_jax.runtime import metric_log
+    from dal_jax.runtime import progress
     from tests.body import smpl_files
     from tests.data.human36m import release
     from tests.data.motions import motion_files
@@ -219,7 +219,7 @@ def readers() -> dict[str, Reader]:
         ),
         "mosh": Reader(moved, lambda path: collection.read(path, 120.0), prepare),
         "config": Reader(configured, prediction._read_config),
-        "metrics": Reader(logged, metric_log.read),
+        "metrics": Reader(logged, progress.read_metrics),
         "json": Reader(configured, files.read_json),
         "safetensors": Reader(weights, resnet._read),
         "metadata_xml": Reader(lambda folder: release.write_metadata(folder / "metadata.xml"), cameras.read_metadata),
