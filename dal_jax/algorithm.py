@@ -36,7 +36,7 @@ from dal_jax.registration.energy import Objective
 from dal_jax.registration.priors import PosePrior
 from dal_jax.regressor import held_out, model, training as regressor_training
 from dal_jax.regressor.training import TrainingSet, TrainState
-from dal_jax.runtime import mesh, preemption, progress, struct
+from dal_jax.runtime import machine, mesh, progress, struct
 from dal_jax.runtime.errors import DivergedError
 from dal_jax.teachers import OnlineFitter, register_moments
 from dal_jax.uncertainty import noise, posterior
@@ -114,7 +114,7 @@ def run_rounds(
 
     def save(state: LoopState, position: RunState) -> None:
         keep(state, dataclasses.replace(position, seconds=seconds()))
-        preemption.leave()
+        machine.stop_if_requested()
 
     while position.round <= run.config.rounds:
         try:
@@ -185,7 +185,7 @@ def lift(run: Run, state: LoopState, position: RunState, save: Save, log: Log) -
             step = int(lifting.step)
             bar.update(step - bar.n)
             log(position, {"lifting_step": step} | figures)
-            if step % run.config.lifting_checkpoint_steps == 0 or preemption.requested():
+            if step % run.config.lifting_checkpoint_steps == 0 or machine.stop_requested():
                 save(dataclasses.replace(state, lifting=lifting), position)
 
         lifting = lifting_training.train(
@@ -215,7 +215,7 @@ def deform(run: Run, state: LoopState, position: RunState, save: Save, log: Log)
 
         def report(done: int) -> None:
             bar.update(done - bar.n)
-            preemption.leave()  # the phase begins again; the checkpoint before it is whole
+            machine.stop_if_requested()  # the phase begins again; the checkpoint before it is whole
 
         if config.several_views:
             assert run.people.rig is not None  # `loop.run` refuses people without

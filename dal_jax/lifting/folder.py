@@ -23,7 +23,7 @@ from dal_jax.lifting.config import Config, validate
 from dal_jax.lifting.lift import Lifted, Lifter
 from dal_jax.lifting.poses import Poses2D, checked
 from dal_jax.lifting.training import LiftingState
-from dal_jax.runtime import configs, door, files, machine, preemption, progress
+from dal_jax.runtime import configs, door, files, machine, progress
 from dal_jax.runtime.checkpoints import Checkpoints
 from dal_jax.runtime.errors import InputError
 from dal_jax.runtime.files import PathLike
@@ -250,11 +250,11 @@ def _train(path: pathlib.Path, poses: Poses2D, config: Config, seed: int, checkp
             log.write(step, figures)
             if on_stop is not None:
                 on_stop(state, figures)
-            due = time.monotonic() - saved_at >= checkpoint_seconds or preemption.requested()
+            due = time.monotonic() - saved_at >= checkpoint_seconds or machine.stop_requested()
             if step == config.steps or due:
                 checkpoints.save(step, state)
                 saved_at = time.monotonic()
-            preemption.leave()
+            machine.stop_if_requested()
 
         return training.train(state, poses.keypoints_px, poses.visible, config, training_key, stop)
 

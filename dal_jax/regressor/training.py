@@ -25,7 +25,7 @@ from dal_jax.regressor.augmentation import AugmentationConfig
 from dal_jax.regressor.batches import Images, Sample
 from dal_jax.regressor.model import Learned, RegressorConfig
 from dal_jax.regressor.theta import ThetaCodec
-from dal_jax.runtime import mesh as mesh_lib, preemption, struct
+from dal_jax.runtime import machine, mesh as mesh_lib, struct
 from dal_jax.runtime.configs import cached_by_config
 
 
@@ -241,7 +241,7 @@ def train_epoch(
         collected.append(metrics | registered)
         if progress is not None:
             progress(batches.images_shown(weight, config.batch, began + len(collected) - 1, began + len(collected)))
-        if preemption.requested():
+        if machine.stop_requested():
             break
     taken = taken[: len(collected)]
     if began + len(taken) == len(order):

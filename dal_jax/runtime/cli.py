@@ -22,7 +22,7 @@ from typing import NoReturn
 import jax
 from absl import app, flags, logging
 
-from dal_jax.runtime import configs, door, files, machine, preemption
+from dal_jax.runtime import configs, door, files, machine
 from dal_jax.runtime.errors import DivergedError, InputError, one_line
 
 _MOST_MEGAPIXELS = flags.DEFINE_float(
@@ -100,10 +100,10 @@ def run(main: Callable[[list[str]], None], interrupted: str = NOTHING_KEPT) -> N
             machine.configure()
             _join_processes()
             alone = not jax.distributed.is_initialized()  # several do not agree on when to save one more
-            preemption.watch(preemption.GRACE_S if alone and interrupted == GOES_ON else 0.0)
+            machine.answer_sigterm(machine.GRACE_S if alone and interrupted == GOES_ON else 0.0)
             main(argv)
             sys.stdout.flush()
-        except preemption.Preempted:
+        except machine.Preempted:
             print(f"\nstopped by SIGTERM: {interrupted}", file=sys.stderr)
             sys.exit(0 if interrupted == GOES_ON else TERMINATED)
         except InputError as error:

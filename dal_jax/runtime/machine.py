@@ -1,4 +1,9 @@
-"""This process and its machine: the cores, what to call it, and a folder on disk for XLA's compiled programs."""
+"""This process and its machine: the cores, what to call it, a folder of compiled programs, and the signal to stop.
+
+SIGTERM is how clusters and `kill` end a process: training saves a checkpoint first, all else stops at once. Training
+asks `stop_requested` where it could save, saves, and calls `stop_if_requested`. It has the grace for that, and no
+longer.
+"""
 
 import contextlib
 import os
@@ -6,9 +11,12 @@ import pathlib
 import platform
 import re
 import shlex
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
+from types import FrameType
 
 import jax
 
@@ -120,3 +128,41 @@ def _folder() -> pathlib.Path | None:
         return pathlib.Path(chosen).expanduser() if chosen else None
     caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return pathlib.Path(caches).expanduser() / "dal_jax"
+
+
+GRACE_S = 20.0
+"""Between SIGTERM and leaving without another checkpoint: Slurm and Kubernetes kill after 30 seconds."""
+
+_asked = threading.Event()
+
+
+class Preempted(BaseException):
+    """SIGTERM ends this process. No `Exception`: nothing that mends errors may catch it."""
+
+
+def answer_sigterm(grace_s: float) -> None:
+    """Answer SIGTERM in this process from now on; grace_s: 0 raises Preempted at once, wherever the process stands."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        _asked.set()
+        if not grace_s:
+            raise Preempted
+        signal.setitimer(signal.ITIMER_REAL, grace_s)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Preempted
+
+    _asked.clear()
+    signal.signal(signal.SIGALRM, end)
+    signal.signal(signal.SIGTERM, ask)
+
+
+def stop_requested() -> bool:
+    """Return whether SIGTERM has come: save, and `stop_if_requested`."""
+    return _asked.is_set()
+
+
+def stop_if_requested() -> None:
+    """Raise Preempted where SIGTERM has come."""
+    if stop_requested():
+        raise Preempted
