@@ -30,7 +30,7 @@ from jaxtyping import Array, Float
 import dal_jax as dal
 from benchmarks import distances, measure, results
 from dal_jax.body import skinning
-from dal_jax.body.parameters import BodyParameters, t_pose
+from dal_jax.body.kinematics import BodyParameters, t_pose
 from dal_jax.body.template import Template
 from dal_jax.observations.observation import with_depth
 from dal_jax.observations.person import square_crop

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from dal_jax.algorithm import Run
 from dal_jax.body import skeleton
 from dal_jax.body.formats.load import FREE_BODY, load_body
-from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.kinematics import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.config import Config
 from dal_jax.data.people import People

@@ -17,7 +17,7 @@ from jaxtyping import Float
 import dal_jax as dal
 from benchmarks import results
 from dal_jax.body import cameras, kinematics, rotations, skinning
-from dal_jax.body.parameters import UPRIGHT_FACING_CAMERA, BodyParameters
+from dal_jax.body.kinematics import UPRIGHT_FACING_CAMERA, BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.observations.person import square_crop
 from dal_jax.registration import priors

@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from benchmarks import measure, problems, registration
-from dal_jax.body import parameters
-from dal_jax.body.parameters import BodyParameters
+from dal_jax.body import kinematics
+from dal_jax.body.kinematics import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation
@@ -71,7 +71,7 @@ class Racer:
         if self.starts == "closed_form":
             return jax.vmap(lambda one: closed_form(template, one))(target)
         people = len(target.observation.point_position)
-        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (people, *leaf.shape)), parameters.t_pose())
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (people, *leaf.shape)), kinematics.t_pose())
 
 
 @dataclasses.dataclass(frozen=True)

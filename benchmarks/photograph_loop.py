@@ -30,7 +30,7 @@ from dal_jax import config as configurations
 from dal_jax.algorithm import LoopState, Run
 from dal_jax.body import cameras, skeleton
 from dal_jax.body.formats.load import load_body
-from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.kinematics import BodyParameters
 from dal_jax.config import Config
 from dal_jax.data import catalogue, preparing
 from dal_jax.data.files import Files

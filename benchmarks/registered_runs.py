@@ -10,9 +10,9 @@ import numpy as np
 
 from dal_jax import algorithm
 from dal_jax.algorithm import Run
-from dal_jax.body import parameters
+from dal_jax.body import kinematics
 from dal_jax.body.formats.load import FREE_BODY, load_body
-from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.kinematics import BodyParameters
 from dal_jax.config import Config
 from dal_jax.data.people import People
 from dal_jax.lifting import training
@@ -96,7 +96,7 @@ def load(path: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None =
     state, position = saved.restore(_example(run, folder.saved_objective(saved, step)), step, partial=True)
     if position["round"] == 1 and position["phase"] in ("lift", "deform"):
         raise InputError(f"{workdir}: no one is registered yet, all stand in the T-pose; round 1 is before 'learn'")
-    bodies = {"fits": jax.tree.map(functools.partial(_shape, len(train.names)), parameters.t_pose())}
+    bodies = {"fits": jax.tree.map(functools.partial(_shape, len(train.names)), kinematics.t_pose())}
     fits = Checkpoints(workdir / folder.PEOPLE).restore(bodies, position[folder.PEOPLE], partial=True)[0]["fits"]
     observed = train.observations
     return Registered(

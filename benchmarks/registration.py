@@ -10,7 +10,7 @@ from jaxtyping import Float
 from benchmarks import measure
 from benchmarks.problems import Problems, spoil, tile
 from dal_jax.body import kinematics, skinning
-from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.kinematics import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.evaluation import metrics
 from dal_jax.observations.observation import Observation

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
-from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.kinematics import BodyParameters
 from dal_jax.registration.energy import Objective
 from dal_jax.regressor import training
 from dal_jax.regressor.augmentation import mild

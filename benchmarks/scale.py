@@ -27,7 +27,7 @@ from benchmarks import measure, results
 from benchmarks.results import Row
 from dal_jax import algorithm
 from dal_jax.algorithm import Run, RunState
-from dal_jax.body import parameters
+from dal_jax.body import kinematics
 from dal_jax.body.formats.load import load_body
 from dal_jax.config import Config, demo
 from dal_jax.data.people import COLUMNS, People, load_people
@@ -147,7 +147,7 @@ def _training_set(people: People, rows: np.ndarray) -> training.TrainingSet:
 
 
 def _t_pose(people: int):
-    return jax.tree.map(lambda leaf: np.broadcast_to(np.asarray(leaf), (people, *leaf.shape)), parameters.t_pose())
+    return jax.tree.map(lambda leaf: np.broadcast_to(np.asarray(leaf), (people, *leaf.shape)), kinematics.t_pose())
 
 
 def _timed(phase: str, scaling: str, people: int, work) -> Row:

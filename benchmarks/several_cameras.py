@@ -26,7 +26,7 @@ from scipy import stats
 import dal_jax as dal
 from benchmarks import results
 from dal_jax.body import kinematics, skeleton, skinning
-from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.kinematics import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.evaluation import metrics
 from dal_jax.runtime import cli

@@ -28,7 +28,7 @@ from benchmarks import equal_energy, measure, torch_energy
 from benchmarks.equal_energy import Course, Racer
 from benchmarks.problems import load, read_config, tile
 from benchmarks.torch_energy import Body, Energy, Weights
-from dal_jax.body import parameters
+from dal_jax.body import kinematics
 from dal_jax.body.formats.load import load_body
 from dal_jax.body.template import Template
 from dal_jax.observations import residuals
@@ -208,7 +208,7 @@ class Contest:
     def start(self, starts: str, people: int) -> dict[str, np.ndarray]:
         """Return the free numbers at a start; both programs have the same."""
         found = jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf, (people, *leaf.shape)), parameters.t_pose()
+            lambda leaf: jnp.broadcast_to(leaf, (people, *leaf.shape)), kinematics.t_pose()
         )  # fmt: skip
         if starts == "closed_form":
             found = _closed_form(self.template, tile(self.observations, people))

@@ -21,8 +21,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from dal_jax.body import parameters
-from dal_jax.body.parameters import BodyParameters
+from dal_jax.body import kinematics
+from dal_jax.body.kinematics import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.config import Config, Round
 from dal_jax.data.people import People
@@ -145,7 +145,7 @@ def initial_state(run: Run) -> LoopState:
     lifting_key, regressor_key = jax.random.split(_key(run, "initial"))
     count = len(run.people.names)
     scales = run.config.regressor.scales
-    one = Objective(scales=scales).start_from(parameters.t_pose())
+    one = Objective(scales=scales).start_from(kinematics.t_pose())
     t_pose = jax.tree.map(lambda leaf: np.broadcast_to(np.asarray(leaf), (count, *leaf.shape)).copy(), one)
     lifting = lifting_training.initial_state(run.config.lifting, lifting_key)
     regressor = regressor_training.initial_state(run.config.regressor, regressor_key)

@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 
 import dal_jax as dal
-from dal_jax.body import kinematics, parameters, skinning
+from dal_jax.body import kinematics, skinning
 from dal_jax.body.skeleton import SMPL_JOINT_NAMES
 
 
 def main() -> None:
     """Bend an elbow by 90 degrees and say how far the hand moved."""
     body = dal.load_body()
-    straight = parameters.t_pose()
+    straight = kinematics.t_pose()
     bent = straight.replace(
         pose=straight.pose.at[SMPL_JOINT_NAMES.index("left_elbow") - 1].set(jnp.array([0.0, -jnp.pi / 2, 0.0]))
     )

@@ -3,7 +3,7 @@
 import numpy as np
 
 import dal_jax as dal
-from dal_jax.body import cameras, kinematics, parameters
+from dal_jax.body import cameras, kinematics
 from dal_jax.body.skeleton import SMPL_JOINT_NAMES
 from dal_jax.observations.observation import px_from_crop
 
@@ -11,7 +11,7 @@ from dal_jax.observations.observation import px_from_crop
 def main() -> None:
     """Print where the joints of a T-pose appear in a photograph."""
     body = dal.load_body()
-    person = parameters.t_pose()  # upright, facing the camera: rotation is diag(1, -1, -1)
+    person = kinematics.t_pose()  # upright, facing the camera: rotation is diag(1, -1, -1)
     segments = kinematics.pose_segments(body, person)
 
     # x = s Pi(R X) + t: the crop is [-1, 1], y down; a camera scale of 0.9 fills it with two metres of person

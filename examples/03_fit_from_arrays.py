@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 import dal_jax as dal
-from dal_jax.body import cameras, kinematics, parameters, skinning
+from dal_jax.body import cameras, kinematics, skinning
 from dal_jax.observations.observation import px_from_crop
 
 POINTS = 200
@@ -14,7 +14,7 @@ CROP_PX = np.array([400.0, 100.0, 600.0, 600.0])
 def annotated(body, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return the points of somebody whose pose is drawn at random: pixels, faces, barycentrics; and the true joints."""
     random = np.random.default_rng(seed)
-    person = parameters.t_pose()
+    person = kinematics.t_pose()
     person = person.replace(pose=random.normal(0.0, 0.2, person.pose.shape).astype(np.float32))
     segments = jax.jit(kinematics.pose_segments)(body, person)
     vertices = np.asarray(jax.jit(skinning.skin_vertices)(body, segments))

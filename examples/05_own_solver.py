@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.sparse import linalg
 
-from dal_jax.body import parameters, skinning
+from dal_jax.body import kinematics, skinning
 from dal_jax.body.formats.load import load_body
 from dal_jax.observations.observation import Observation
 from dal_jax.registration import energy, register
@@ -41,7 +41,7 @@ def main() -> None:
     face, corners = rng.integers(0, len(body.faces), (8, 60)), rng.dirichlet(np.ones(3), (8, 60))
 
     def mark(pose, face, corners):
-        posed = energy.pose_body(body, energy.from_parameters(parameters.t_pose(0.9).replace(pose=pose)))
+        posed = energy.pose_body(body, energy.from_parameters(kinematics.t_pose(0.9).replace(pose=pose)))
         return posed.project(skinning.skin_points(body, posed.segments, skinning.surface_points(body, face, corners)))
 
     points = jax.jit(jax.vmap(mark))(rng.normal(0, 0.2, (8, 23, 3)), face, corners)

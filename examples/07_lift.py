@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 import dal_jax as dal
-from dal_jax.body import kinematics, parameters, skinning
+from dal_jax.body import kinematics, skinning
 from dal_jax.lifting import config, folder
 from dal_jax.lifting.poses import Poses2D
 
 
 def poses_2d(count: int) -> np.ndarray:
     """Return Human3.6M's joints of people who face anywhere: (count, 17, 2) px."""
-    body, random, person = dal.load_body(), np.random.default_rng(0), parameters.t_pose()
+    body, random, person = dal.load_body(), np.random.default_rng(0), kinematics.t_pose()
 
     def joints(angle, pose):
         cos, sin = jnp.cos(angle), jnp.sin(angle)

@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 
 import dal_jax as dal
-from dal_jax.body import cameras, kinematics, parameters, skinning
+from dal_jax.body import cameras, kinematics, skinning
 from dal_jax.observations.observation import px_from_crop
 
 
 def main() -> None:
     """Fit ten people to key points of which one has lost an arm, and compare what the reports say."""
     body, random = dal.load_body(), np.random.default_rng(0)
-    person = parameters.t_pose()
+    person = kinematics.t_pose()
 
     def mark(pose):
         segments = kinematics.pose_segments(body, person.replace(pose=pose))

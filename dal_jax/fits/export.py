@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial.transform import Rotation, Slerp
 
-from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.kinematics import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.fits import file, overlays, rig as rigs, rig_files
 from dal_jax.fits.file import FitRows

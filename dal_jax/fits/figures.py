@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dal_jax.body import skeleton
-from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.kinematics import BodyParameters
 from dal_jax.fits import export, overlays
 from dal_jax.observations import photographs, residuals
 from dal_jax.observations.observation import Observation

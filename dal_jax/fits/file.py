@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from dal_jax.body import cameras, kinematics, skinning
 from dal_jax.body.cameras import Pinhole
-from dal_jax.body.parameters import BodyParameters, fix_gauge
+from dal_jax.body.kinematics import BodyParameters, fix_gauge
 from dal_jax.body.template import Template
 from dal_jax.observations import residuals
 from dal_jax.observations.moments import Moments

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.kinematics import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.evaluation import tables
 from dal_jax.fits import export, overlays

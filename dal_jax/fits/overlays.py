@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from dal_jax.body import cameras, kinematics, skeleton, skinning
 from dal_jax.body.cameras import Pinhole
-from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.kinematics import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.observations.observation import Observation, px_from_crop
 from dal_jax.runtime import programs

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import dal_jax
-from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.kinematics import BodyParameters
 from dal_jax.fits import figures, file, overlays
 from dal_jax.fits.figures import Figures
 from dal_jax.fits.file import FitRows

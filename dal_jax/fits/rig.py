@@ -21,7 +21,7 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from dal_jax.body import skeleton
-from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.kinematics import BodyParameters
 from dal_jax.body.template import WIDENED, Template
 from dal_jax.fits import overlays
 

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from dal_jax.body.formats.load import FREE_BODY, load_body
-from dal_jax.body.parameters import BodyParameters, t_pose
+from dal_jax.body.kinematics import BodyParameters, t_pose
 from dal_jax.body.template import Template
 from dal_jax.fits.fits import Fits
 from dal_jax.loop.folder import find, read

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from dal_jax.algorithm import LoopState, Run
-from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.kinematics import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.data.people import People, Truth
 from dal_jax.evaluation import tables

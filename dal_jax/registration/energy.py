@@ -19,10 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dal_jax.body import cameras, kinematics, parameters as parameters_lib, rotations, skeleton, skinning
+from dal_jax.body import cameras, kinematics, rotations, skeleton, skinning
 from dal_jax.body.cameras import Pinhole, Views
-from dal_jax.body.kinematics import Segments
-from dal_jax.body.parameters import BodyParameters, fix_gauge
+from dal_jax.body.kinematics import BodyParameters, Segments, fix_gauge
 from dal_jax.body.template import Template
 from dal_jax.observations.observation import Expected
 from dal_jax.observations.residuals import Target, dense_residual, keypoint_residual, views_residual
@@ -104,7 +103,7 @@ class Objective:
         """Return a start with the unknowns that the objective has: a girth, segment girths or neither."""
         prior = self.active_shape()
         if self.scales == "anisotropic":
-            return parameters_lib.with_segment_girth(parameters, None if prior is None else prior.mean[23:])
+            return kinematics.with_segment_girth(parameters, None if prior is None else prior.mean[23:])
         if parameters.segment_girth is not None:
             parameters = dataclasses.replace(parameters, segment_girth=None)
         if prior is None or prior.girth is None:

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from dal_jax.body import skeleton
-from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.kinematics import BodyParameters
 from dal_jax.body.template import Template, keypoint_rows
 from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dal_jax.body import parameters, rotations
-from dal_jax.body.parameters import BodyParameters
+from dal_jax.body import kinematics, rotations
+from dal_jax.body.kinematics import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation
@@ -40,7 +40,7 @@ def starts(
     every = []
     several = target.observation.views is not None
     if name == "tpose":
-        tpose = parameters.t_pose()
+        tpose = kinematics.t_pose()
         tpose = dataclasses.replace(tpose, translation=jnp.zeros(3)) if several else tpose
         every.append(jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (1, batch, *leaf.shape)), tpose))
     elif name != "given":
@@ -90,7 +90,7 @@ def closed_form(template: Template, target: Target) -> BodyParameters:
     rest_mean = jnp.sum(mass[:, None] * rest, axis=0) / safe_total
     image_mean = jnp.sum(mass[:, None] * image, axis=0) / safe_total
     centred = rest - rest_mean[None]
-    start = parameters.t_pose()
+    start = kinematics.t_pose()
     spread = jnp.einsum("pi,pj,p->ij", centred, centred, mass)
     cross = jnp.einsum("pi,pj,p->ij", image - image_mean[None], centred, mass)
     prior = _PRIOR_MASS * _PRIOR_SPREAD_M2
@@ -124,7 +124,7 @@ def closed_form_of_views(template: Template, target: Target) -> BodyParameters:
     slopes = slopes.reshape(-1, 12)
     weighted = slopes * jnp.repeat(mass.ravel(), 2)[:, None]
     prior = _PRIOR_MASS * jnp.array([_PRIOR_SPREAD_M2] * 9 + [_PRIOR_MASS] * 3)
-    start = parameters.t_pose()
+    start = kinematics.t_pose()
     upright = jnp.concatenate([start.rotation.T.ravel(), jnp.zeros(3)])
     solved = _solve(weighted.T @ slopes + jnp.diag(prior), prior * upright - weighted.T @ offset.ravel()).reshape(4, 3)
     affine = solved[:3].T

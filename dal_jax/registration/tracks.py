@@ -30,7 +30,7 @@ import scipy.linalg
 from jaxtyping import Array, Float, Int
 
 from dal_jax.body import kinematics, rotations
-from dal_jax.body.parameters import BodyParameters, fix_gauge
+from dal_jax.body.kinematics import BodyParameters, fix_gauge
 from dal_jax.body.template import Template
 from dal_jax.observations.following import Frames
 from dal_jax.observations.observation import Expected, Observation, crop_from_px, px_from_crop

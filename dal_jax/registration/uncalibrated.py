@@ -26,7 +26,7 @@ from scipy.spatial.transform import Rotation
 
 from dal_jax.body import kinematics, skinning
 from dal_jax.body.cameras import Views
-from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.kinematics import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.observations import moments as moments_lib
 from dal_jax.observations.cameras_file import Camera

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from dal_jax.body import cameras as camera_lib, kinematics, skinning
-from dal_jax.body.parameters import BodyParameters, fix_gauge
+from dal_jax.body.kinematics import BodyParameters, fix_gauge
 from dal_jax.body.template import Template
 from dal_jax.observations import moments as moments_lib
 from dal_jax.observations.cameras_file import Camera

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from dal_jax.body import skeleton
 from dal_jax.body.cameras import Pinhole
-from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.kinematics import BodyParameters
 from dal_jax.observations.residuals import Target
 from dal_jax.regressor.batches import Sample
 from dal_jax.runtime import struct

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, PRNGKeyArray
 
-from dal_jax.body import parameters
+from dal_jax.body import kinematics
 from dal_jax.regressor import batches, model, training
 from dal_jax.regressor.model import RegressorConfig
 from dal_jax.regressor.training import Best, TrainingSet, TrainState
@@ -98,7 +98,7 @@ def _compiled(config: RegressorConfig):
 
     @jax.jit
     def measure(template, learned, image, observation, weight):
-        anyone = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(weight), *leaf.shape)), parameters.t_pose())
+        anyone = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(weight), *leaf.shape)), kinematics.t_pose())
         batch = jax.vmap(functools.partial(batches.make_sample, template))(image, observation, anyone, weight)
         predicted = learned.codec.from_output(model.apply_evaluation(config, learned.variables, batch.image))
         _, metrics = training.batch_loss(config, template, learned.codec, predicted, batch)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
-from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.kinematics import BodyParameters
 from dal_jax.regressor import batches, layers, theta
 from dal_jax.regressor.augmentation import AugmentationConfig, mild
 from dal_jax.regressor.batches import Images

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dal_jax.body import rotations
-from dal_jax.body.parameters import UPRIGHT_FACING_CAMERA, BodyParameters, fix_gauge, t_pose
+from dal_jax.body.kinematics import UPRIGHT_FACING_CAMERA, BodyParameters, fix_gauge, t_pose
 from dal_jax.runtime import struct
 
 Rotations = Literal["axis_angle", "6d"]

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from dal_jax.body import kinematics, skeleton, skinning
-from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.kinematics import BodyParameters
 from dal_jax.body.template import WIDENED, Template
 from dal_jax.runtime import programs
 

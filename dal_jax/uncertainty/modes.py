@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dal_jax.body import kinematics, rotations, skeleton
-from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.kinematics import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation

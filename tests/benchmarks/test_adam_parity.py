@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from dal_jax.body import parameters
+from dal_jax.body import kinematics
 from dal_jax.body.formats import load
 from dal_jax.body.template import Template
 from dal_jax.observations import residuals
@@ -56,7 +56,7 @@ def _template() -> Template:
 def _problem(golden):
     fields = {name.removeprefix("observed_"): golden[name] for name in golden if name.startswith("observed_")}
     observed = _double(Observation(**fields))
-    start = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (3, *np.shape(leaf))), _double(parameters.t_pose()))
+    start = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (3, *np.shape(leaf))), _double(kinematics.t_pose()))
     return _template(), observed, start
 
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from dal_jax.body import kinematics, parameters, skeleton, skinning
+from dal_jax.body import kinematics, skeleton, skinning
 from dal_jax.body.formats.load import load_body
 
 SAME_PLACE_M = 5e-4
@@ -61,7 +61,7 @@ def test_bones_keep_their_mean_length_in_other_poses(keypoint_set):
     @jax.jit
     @jax.vmap
     def place(angles):
-        start = parameters.t_pose()
+        start = kinematics.t_pose()
         segments = kinematics.pose_skeleton(body, start.rotation, angles, start.segment_scale)
         return skinning.keypoints(body, segments, keypoint_set)
 

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from dal_jax.body import kinematics, rotations, skeleton, skinning, template
 from dal_jax.body.formats import load
-from dal_jax.body.parameters import t_pose
+from dal_jax.body.kinematics import t_pose
 from tests.body import made_up, reference
 from tests.body.reference import Problem
 

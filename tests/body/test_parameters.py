@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dal_jax.body import cameras, kinematics, parameters, skinning
-from dal_jax.body.parameters import BodyParameters
+from dal_jax.body import cameras, kinematics, skinning
+from dal_jax.body.kinematics import BodyParameters
 from tests.body import reference
 
 ROUNDING = 2e-6  # crop units and logarithms: float32 of size 1 through two products
@@ -30,27 +30,27 @@ def test_fixing_the_gauge_leaves_the_picture_unchanged(made_up_body, seed):
     """Dense points, key points and their z of eq. 3 and 4: no term of the energy can tell."""
     person = _person(seed)
     see = jax.jit(_see)
-    before, after = see(made_up_body, person), see(made_up_body, parameters.fix_gauge(person))
+    before, after = see(made_up_body, person), see(made_up_body, kinematics.fix_gauge(person))
     np.testing.assert_allclose(after[0], before[0], atol=10 * ROUNDING)
     np.testing.assert_allclose(after[1], before[1], atol=10 * ROUNDING)
 
 
 def test_the_gauge_is_mean_log_zero():
-    fixed = parameters.fix_gauge(_person(3))
+    fixed = kinematics.fix_gauge(_person(3))
     assert abs(float(jnp.mean(jnp.log(fixed.segment_scale)))) < ROUNDING
     assert float(fixed.camera_scale) != pytest.approx(float(_person(3).camera_scale), abs=1e-3)
 
 
 def test_fixing_the_gauge_twice_is_fixing_it_once():
-    once = parameters.fix_gauge(_person(4))
+    once = kinematics.fix_gauge(_person(4))
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=ROUNDING), parameters.fix_gauge(once), once
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=ROUNDING), kinematics.fix_gauge(once), once
     )  # fmt: skip
 
 
 def test_the_gauge_keeps_ratios_of_scales_and_all_else():
     person = _person(5)
-    fixed = parameters.fix_gauge(person)
+    fixed = kinematics.fix_gauge(person)
     ratio = np.asarray(fixed.segment_scale / person.segment_scale)
     np.testing.assert_allclose(ratio, ratio[0], rtol=ROUNDING)
     for name in ("pose", "rotation", "translation"):
@@ -59,14 +59,14 @@ def test_the_gauge_keeps_ratios_of_scales_and_all_else():
 
 def test_leading_axes_batch():
     people = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(_person, range(4)))
-    together = parameters.fix_gauge(people)
+    together = kinematics.fix_gauge(people)
     for i in range(4):
-        alone = parameters.fix_gauge(_person(i))
+        alone = kinematics.fix_gauge(_person(i))
         jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=ROUNDING), together, alone)
 
 
 def test_t_pose_is_the_first_start_of_the_paper():
-    person = parameters.t_pose(camera_scale=0.7)
+    person = kinematics.t_pose(camera_scale=0.7)
     np.testing.assert_array_equal(person.pose, np.zeros((23, 3)))
     np.testing.assert_array_equal(person.segment_scale, np.ones(24))
     np.testing.assert_array_equal(person.rotation, np.diag([1, -1, -1]))

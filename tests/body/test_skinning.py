@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dal_jax.body import kinematics, parameters, rotations, skeleton, skinning
+from dal_jax.body import kinematics, rotations, skeleton, skinning
 from dal_jax.body.skinning import SurfacePoints
 from tests.body import reference
 from tests.body.reference import Problem
@@ -46,7 +46,7 @@ def test_identity_gives_the_template(free_body, skin_free):
 
 
 def test_t_pose_stands_upright_and_faces_the_camera(free_body, skin_free):
-    person = parameters.t_pose()
+    person = kinematics.t_pose()
     found = skin_free(person.rotation, person.pose, person.segment_scale)
     np.testing.assert_allclose(found, free_body.vertices * [1, -1, -1], atol=ROUNDING)
 

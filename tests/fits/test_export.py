@@ -10,10 +10,10 @@ import pytest
 import trimesh
 
 import dal_jax as dal
-from dal_jax.body import parameters, skeleton
+from dal_jax.body import kinematics, skeleton
 from dal_jax.body.formats import load
 from dal_jax.body.formats.load import load_body
-from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.kinematics import BodyParameters
 from dal_jax.data.motions import bvh
 from dal_jax.fits import export, file
 from dal_jax.fits.fits import Fits, Report
@@ -157,7 +157,7 @@ def test_vertices_and_faces_survive_a_round_trip(ball, file_format):
 
 def test_a_person_who_faces_the_camera_stands_upright_and_faces_the_viewer(ball):
     """Body and viewer frames are then the same, whatever the camera's scale and the place in the crop."""
-    upright = parameters.t_pose(2.7).replace(translation=np.float32([0.3, -0.4]))
+    upright = kinematics.t_pose(2.7).replace(translation=np.float32([0.3, -0.4]))
     np.testing.assert_allclose(export.viewer_vertices(ball, upright), ball.vertices, atol=_METRES)
 
 

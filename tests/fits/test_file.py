@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dal_jax.body.formats import load
-from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.kinematics import BodyParameters
 from dal_jax.fits import file
 from dal_jax.fits.file import FitRows
 from dal_jax.observations import residuals

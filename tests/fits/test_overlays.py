@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dal_jax.body import parameters
+from dal_jax.body import kinematics
 from dal_jax.fits import overlays
 from dal_jax.observations.observation import Observation
 from dal_jax.viewing import raycast
@@ -20,7 +20,7 @@ def photo():
 
 @pytest.fixture
 def upright():
-    return parameters.t_pose(_SCALE).replace(translation=np.float32(_TRANSLATION))
+    return kinematics.t_pose(_SCALE).replace(translation=np.float32(_TRANSLATION))
 
 
 def _inside(shape: tuple[int, int], box: tuple[float, ...], radius: float) -> np.ndarray:

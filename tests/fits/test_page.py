@@ -14,7 +14,7 @@ import pytest
 import trimesh
 
 from dal_jax.body.formats.load import load_body
-from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.kinematics import BodyParameters
 from dal_jax.fits import figures, page
 from dal_jax.fits.figures import Figures
 from dal_jax.fits.fits import Fits, Report

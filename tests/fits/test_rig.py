@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from dal_jax.body import kinematics, skeleton, skinning
 from dal_jax.body.formats import load
-from dal_jax.body.parameters import BodyParameters, t_pose
+from dal_jax.body.kinematics import BodyParameters, t_pose
 from dal_jax.body.template import Template
 from dal_jax.data.motions import bvh as bvh_file
 from dal_jax.fits import rig as rigs, rig_files

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dal_jax.algorithm import Run
-from dal_jax.body.parameters import t_pose
+from dal_jax.body.kinematics import t_pose
 from dal_jax.config import demo
 from dal_jax.loop import report
 from dal_jax.loop.report import Stage

@@ -7,7 +7,7 @@ import numpy as np
 
 from dal_jax.body import cameras, kinematics, skinning
 from dal_jax.body.formats import load
-from dal_jax.body.parameters import BodyParameters, t_pose
+from dal_jax.body.kinematics import BodyParameters, t_pose
 from tests.observations import annotation_files
 
 BBOX = [20.0, 30.0, 60.0, 120.0]

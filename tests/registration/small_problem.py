@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dal_jax.body import cameras, kinematics, parameters, rotations, skeleton, skinning
-from dal_jax.body.parameters import BodyParameters
+from dal_jax.body import cameras, kinematics, rotations, skeleton, skinning
+from dal_jax.body.kinematics import BodyParameters
 from dal_jax.body.template import Template, across_bones, bone_axes
 from dal_jax.observations.observation import Expected, Observation
 from dal_jax.registration import priors
@@ -59,7 +59,7 @@ def random_people(count: int, seed: int, pose_sd: float = 0.3, turn: float = np.
     """Return people in random poses, turned about the vertical by up to `turn`."""
     rng = np.random.default_rng(seed)
     tilt = np.stack([rng.normal(0, 0.1, count), rng.uniform(-turn, turn, count), rng.normal(0, 0.1, count)], axis=1)
-    facing = jnp.broadcast_to(jnp.array(parameters.UPRIGHT_FACING_CAMERA), (count, 3, 3))
+    facing = jnp.broadcast_to(jnp.array(kinematics.UPRIGHT_FACING_CAMERA), (count, 3, 3))
     return BodyParameters(
         pose=rng.normal(0, pose_sd, (count, 23, 3)).astype(np.float32),
         segment_scale=np.exp(rng.normal(0, 0.05, (count, 24))).astype(np.float32),

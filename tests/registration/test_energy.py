@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial import transform
 
-from dal_jax.body import parameters, skeleton
+from dal_jax.body import kinematics, skeleton
 from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation
 from dal_jax.registration import energy
@@ -88,7 +88,7 @@ def _along(unknowns, direction, step):
 
 
 def _t_pose():
-    return _wide(energy.from_parameters(parameters.t_pose(0.9)))
+    return _wide(energy.from_parameters(kinematics.t_pose(0.9)))
 
 
 def _scenes():

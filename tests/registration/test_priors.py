@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial import transform
 
-from dal_jax.body import kinematics, parameters, skeleton
+from dal_jax.body import kinematics, skeleton
 from dal_jax.registration import energy, priors
 from dal_jax.registration.register import RegistrationConfig
 from dal_jax.uncertainty.noise import alternate, initial
@@ -71,7 +71,7 @@ def test_root_is_that_of_the_inverse_covariance():
 
 def test_people_let_their_arms_hang_and_bend_knees_forward():
     shipped = priors.population()
-    body = parameters.t_pose().replace(rotation=jnp.eye(3), pose=jnp.asarray(shipped.mean))
+    body = kinematics.t_pose().replace(rotation=jnp.eye(3), pose=jnp.asarray(shipped.mean))
     joints = dict(zip(skeleton.SMPL_JOINT_NAMES, np.asarray(_skeleton(body)), strict=True))
     assert joints["left_elbow"][1] < joints["left_shoulder"][1] - 0.1
     assert joints["left_ankle"][2] < joints["left_knee"][2]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial import transform
 
-from dal_jax.body import kinematics, parameters
+from dal_jax.body import kinematics
 from dal_jax.observations import residuals
 from dal_jax.registration import register, starts as starts_lib
 from dal_jax.registration.energy import EnergyWeights, Objective
@@ -117,7 +117,7 @@ def test_tpose_starts_as_the_first_round_of_the_paper(template, observed):
     jax.tree.map(
         lambda found, one: np.testing.assert_array_equal(found, np.broadcast_to(one, found.shape)),
         fit.parameters,
-        parameters.t_pose(),
+        kinematics.t_pose(),
     )
 
 

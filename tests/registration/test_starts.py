@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.spatial import transform
 
-from dal_jax.body import parameters
-from dal_jax.body.parameters import BodyParameters
+from dal_jax.body import kinematics
+from dal_jax.body.kinematics import BodyParameters
 from dal_jax.body.skinning import SurfacePoints
 from dal_jax.observations.residuals import Target
 from dal_jax.registration import starts
@@ -89,7 +89,7 @@ def test_prior_is_weak():
 
 def test_no_points_at_all_gives_the_upright_t_pose():
     start = _closed_form(_target(*_people(), confidence=0.0))
-    expected = parameters.t_pose()
+    expected = kinematics.t_pose()
     jax.tree.map(
         lambda found, one: np.testing.assert_allclose(found, np.broadcast_to(one, found.shape), atol=FLOAT32),
         start, expected,
@@ -139,7 +139,7 @@ def test_one_point_is_met_by_translation_alone():
     confidence[:, 4] = 1
     target = _seen(target, point_confidence=confidence, keypoint_confidence=np.zeros((PEOPLE, 17), np.float32))
     start = _closed_form(target)
-    upright = np.array(parameters.UPRIGHT_FACING_CAMERA)
+    upright = np.array(kinematics.UPRIGHT_FACING_CAMERA)
     np.testing.assert_allclose(start.rotation, np.broadcast_to(upright, (PEOPLE, 3, 3)), atol=FLOAT32)
     np.testing.assert_allclose(start.camera_scale, 1.0, rtol=FLOAT32)
     met = target.points.rest[:, 4] @ upright[:2].T + start.translation

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.spatial
 
-from dal_jax.body import cameras, kinematics, parameters, skinning
+from dal_jax.body import cameras, kinematics, skinning
 from dal_jax.body.formats import load
-from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.kinematics import BodyParameters
 from dal_jax.body.skinning import SurfacePoints
 from dal_jax.observations.observation import Observation
 from dal_jax.regressor import batches
@@ -25,7 +25,7 @@ def random_bodies(count: int, seed: int) -> BodyParameters:
     return BodyParameters(
         pose=rng.normal(0, 0.3, (count, 23, 3)).astype(np.float32),
         segment_scale=np.exp(rng.normal(0, 0.1, (count, 24))).astype(np.float32),
-        rotation=(np.array(parameters.UPRIGHT_FACING_CAMERA) @ tilt).astype(np.float32),
+        rotation=(np.array(kinematics.UPRIGHT_FACING_CAMERA) @ tilt).astype(np.float32),
         camera_scale=rng.uniform(0.7, 1.0, count).astype(np.float32),
         translation=rng.normal(0, 0.1, (count, 2)).astype(np.float32),
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial import transform
 
-from dal_jax.body import parameters, rotations
+from dal_jax.body import kinematics, rotations
 from dal_jax.regressor.theta import LEAST_SD, SIZES, measured_codec, plain_codec, size
 from tests.regressor import people
 
@@ -16,7 +16,7 @@ PLAIN = plain_codec("axis_angle")
 
 
 def test_parameters_survive_the_papers_theta():
-    bodies = parameters.fix_gauge(people.random_bodies(5, seed=0))
+    bodies = kinematics.fix_gauge(people.random_bodies(5, seed=0))
     again = _to_parameters(PLAIN, people.theta(bodies))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), again, bodies)
     assert people.theta(bodies).shape == (5, SIZES["axis_angle"])
@@ -66,7 +66,7 @@ def test_units_standardise_the_people_they_come_from(kind):
 def test_people_at_every_azimuth_have_a_mean_that_gram_schmidt_can_use():
     codec = measured_codec("axis_angle", _at_every_azimuth(seed=3))
     body = _to_parameters(codec, codec.mean[None])
-    np.testing.assert_allclose(body.rotation[0], parameters.UPRIGHT_FACING_CAMERA, atol=1e-5)
+    np.testing.assert_allclose(body.rotation[0], kinematics.UPRIGHT_FACING_CAMERA, atol=1e-5)
 
 
 def _at_every_azimuth(seed):
@@ -140,7 +140,7 @@ def test_bodies_survive_theta(measured, frame):
 
 def test_finished_bodies_survive_theta(measured):
     """As axis-angles below pi too, in the gauge of registrations."""
-    bodies = parameters.fix_gauge(people.random_bodies(30, seed=3))
+    bodies = kinematics.fix_gauge(people.random_bodies(30, seed=3))
     finished = _to_parameters(measured, _encode(measured, bodies))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=NEAR_PI), finished, bodies)
 
@@ -159,7 +159,7 @@ def test_a_small_error_costs_what_it_costs_in_axis_angles(measured):
     error = np.random.default_rng(6).normal(0, 1e-2, (24, 3))
     wrong = np.asarray(measured.frame, np.float64) @ _matrices(error)
     pose = transform.Rotation.from_matrix(wrong[1:]).as_rotvec().astype(np.float32)
-    body = parameters.t_pose().replace(rotation=wrong[0].astype(np.float32), pose=pose)
+    body = kinematics.t_pose().replace(rotation=wrong[0].astype(np.float32), pose=pose)
     apart = np.asarray(_encode(measured, body) - measured.mean)[:144].reshape(24, 6)
     np.testing.assert_allclose(np.sum(apart**2, axis=1), error**2 @ [1, 1, 2], rtol=1e-3)  # next: the error squared
 
@@ -181,12 +181,12 @@ def test_an_output_of_zero_is_the_mean_rotation_of_every_joint():
 def test_an_output_of_zero_is_the_t_pose_where_no_units_are_asked_for():
     codec = plain_codec("6d")
     finished = _to_parameters(codec, codec.mean)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=FLOAT32), finished, parameters.t_pose())
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=FLOAT32), finished, kinematics.t_pose())
 
 
 def test_people_at_every_azimuth_have_a_frame():
     codec = measured_codec("6d", _at_every_azimuth(seed=9))
-    np.testing.assert_array_equal(codec.frame[0], parameters.UPRIGHT_FACING_CAMERA)
+    np.testing.assert_array_equal(codec.frame[0], kinematics.UPRIGHT_FACING_CAMERA)
     np.testing.assert_allclose(np.linalg.det(codec.frame), 1.0, atol=FLOAT32)
     assert not np.any(np.all(codec.frame[1:] == IDENTITY[None], axis=(1, 2)))  # the joints have their means
 

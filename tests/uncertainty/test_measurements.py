@@ -9,7 +9,7 @@ import trimesh
 
 from dal_jax.body import kinematics, skeleton, skinning
 from dal_jax.body.formats.load import load_body
-from dal_jax.body.parameters import t_pose
+from dal_jax.body.kinematics import t_pose
 from dal_jax.body.template import WIDENED
 from dal_jax.uncertainty import measurements
 

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dal_jax.body.parameters import BodyParameters, t_pose
+from dal_jax.body.kinematics import BodyParameters, t_pose
 from dal_jax.body.template import Template
 from dal_jax.observations.residuals import Target
 from dal_jax.registration.energy import Objective, from_parameters, parameter_energy, to_parameters

@@ -10,7 +10,7 @@ import optax
 import pytest
 import scipy.optimize
 
-from dal_jax.body.parameters import t_pose
+from dal_jax.body.kinematics import t_pose
 from dal_jax.registration import energy
 from dal_jax.registration.solvers import optax_solver
 from dal_jax.registration.solvers.descent import SolverOptions

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dal_jax.body import rotations
-from dal_jax.body.parameters import BodyParameters
+from dal_jax.body.kinematics import BodyParameters
 from dal_jax.registration.solvers.tree.model import TreeModel
 from dal_jax.runtime import struct
 
