@@ -25,7 +25,7 @@ from dal_jax.registration.energy import Objective
 from dal_jax.registration.solvers import solve as solve_lib
 from dal_jax.registration.solvers.descent import SolverOptions
 from dal_jax.registration.solvers.solve import Batch
-from dal_jax.registration.solvers.tree import model
+from dal_jax.registration.solvers.tree import state as state_lib
 from dal_jax.registration.starts import closed_form
 
 STARTS = ("tpose", "closed_form")
@@ -61,7 +61,7 @@ class Racer:
                 return solve_lib.solve(self.optimizer, batch, SolverOptions(steps, self.learning_rate)).energy
 
         template = jax.device_put(self.template)
-        tree = jax.device_put(model.build(self.template))
+        tree = jax.device_put(state_lib.build_model(self.template))
         objective = jax.tree.map(jnp.float32, self.objective)
         compiled = jax.jit(solve).lower(template, observations, tree, objective, jnp.int32(1)).compile()
         run = lambda observed, steps: compiled(template, observed, tree, objective, jnp.int32(steps))  # noqa: E731

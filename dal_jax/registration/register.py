@@ -26,8 +26,7 @@ from dal_jax.registration.energy import Objective, as_arrays, parameter_energy
 from dal_jax.registration.solvers import solve
 from dal_jax.registration.solvers.descent import Solution, SolverOptions
 from dal_jax.registration.solvers.solve import Batch, Information
-from dal_jax.registration.solvers.tree import model
-from dal_jax.registration.solvers.tree.model import TreeModel
+from dal_jax.registration.solvers.tree.state import TreeModel, build_model
 from dal_jax.runtime import mesh as mesh_lib, programs, struct
 
 _CONVERGED_DECREASE = 1e-2
@@ -228,7 +227,7 @@ class Fitter:
         if keypoint_set not in self._trees:
             if np.isnan(np.asarray(self._template.keypoint_matrix)[keypoint_rows(keypoint_set)]).any():
                 raise ValueError(f"the body has no key points of the set '{keypoint_set}'")
-            self._trees[keypoint_set] = mesh_lib.everywhere(model.build(self._template, keypoint_set), self._mesh)
+            self._trees[keypoint_set] = mesh_lib.everywhere(build_model(self._template, keypoint_set), self._mesh)
         return self._trees[keypoint_set]
 
 

@@ -21,7 +21,7 @@ from dal_jax.registration.energy import Objective
 from dal_jax.registration.solvers import optax_solver, solve as solve_lib
 from dal_jax.registration.solvers.descent import SolverOptions
 from dal_jax.registration.solvers.solve import Batch
-from dal_jax.registration.solvers.tree import model
+from dal_jax.registration.solvers.tree import state as state_lib
 
 GOLDEN = pathlib.Path(__file__).with_name("adam_parity.npz")
 STEPS = 20
@@ -80,7 +80,7 @@ def test_the_solver_adam_ends_where_the_golden_run_ends(golden):
     template, observed, start = _problem(golden)
     last = golden["energies"].argmin(axis=0) == STEPS  # a solver keeps the best
     assert last.all()
-    tree = model.build(template)
+    tree = state_lib.build_model(template)
 
     def solve(observed, start):
         target = residuals.make_target(template, observed)

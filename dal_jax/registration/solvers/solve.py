@@ -31,7 +31,7 @@ from dal_jax.registration.solvers import dense, optax_solver
 from dal_jax.registration.solvers.descent import Problem, Solution, SolverOptions, move, tangent_size
 from dal_jax.registration.solvers.optax_solver import nearest, wrong
 from dal_jax.registration.solvers.tree import lm, state as state_lib
-from dal_jax.registration.solvers.tree.model import TreeModel
+from dal_jax.registration.solvers.tree.state import TreeModel
 from dal_jax.runtime import struct
 
 Solver = Callable[[Problem, SolverOptions], Solution]
@@ -41,7 +41,7 @@ Solver = Callable[[Problem, SolverOptions], Solution]
 class Batch:
     """The problems of many people.
 
-    tree: constants of the template (`tree.model.build`), which `lm` alone reads.
+    tree: constants of the template (`tree.state.build_model`), which `lm` alone reads.
     target: people first. start: people first, or starts and people: (starts, people, ...).
     """
 

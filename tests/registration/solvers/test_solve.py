@@ -15,7 +15,7 @@ from dal_jax.registration.energy import EnergyWeights, Objective, Term
 from dal_jax.registration.solvers import descent, solve as solve_lib
 from dal_jax.registration.solvers.descent import Solution, SolverOptions
 from dal_jax.registration.solvers.solve import Batch
-from dal_jax.registration.solvers.tree import model
+from dal_jax.registration.solvers.tree.state import build_model
 from tests.body import made_up
 from tests.registration import small_problem
 
@@ -57,7 +57,7 @@ def problem():
 def solve(problem):
     """Return (name, steps, ...) -> Solution; every solver is compiled once, for all numbers of steps and tolerances."""
     template = small_problem.small_template()
-    tree = model.build(template)
+    tree = build_model(template)
 
     def compiled(name):
         def run(target, start, **settings):
@@ -186,7 +186,7 @@ def _incomplete(problem):
 
 def _solve_by(optimizer, problem, objective=OBJECTIVE):
     template = small_problem.small_template()
-    tree, options = model.build(template), SolverOptions(3, learning_rate=0.5, tolerance=0.25)
+    tree, options = build_model(template), SolverOptions(3, learning_rate=0.5, tolerance=0.25)
 
     def run(target, start):
         return solve_lib.solve(optimizer, Batch(template, tree, target, objective, start), options)
@@ -298,7 +298,7 @@ def blendshaped(tmp_path_factory):
 
 def test_dense_lm_fits_a_body_with_pose_blendshapes(blendshaped):
     template, target, start = blendshaped
-    objective, tree = Objective(EnergyWeights(scale=0.1, joint=1e-4)), model.build(template)
+    objective, tree = Objective(EnergyWeights(scale=0.1, joint=1e-4)), build_model(template)
 
     @_quickly
     def fit(size):
@@ -318,4 +318,4 @@ def test_dense_lm_fits_a_body_with_pose_blendshapes(blendshaped):
 def test_the_tree_solver_says_that_it_knows_no_blendshapes(blendshaped):
     template, target, start = blendshaped
     with pytest.raises(ValueError, match="dense_lm"):
-        solve_lib.solve("lm", Batch(template, model.build(template), target, OBJECTIVE, start), SolverOptions(1))
+        solve_lib.solve("lm", Batch(template, build_model(template), target, OBJECTIVE, start), SolverOptions(1))

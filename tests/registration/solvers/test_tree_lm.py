@@ -15,10 +15,10 @@ from dal_jax.registration import energy
 from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.registration.solvers.descent import SolverOptions
 from dal_jax.registration.solvers.tree import elimination, evaluation, lm, points, quadratics
-from dal_jax.registration.solvers.tree.model import build
 from dal_jax.registration.solvers.tree.state import (
     affine_maps,
     bone_offsets,
+    build_model,
     from_parameters,
     levers,
     retract,
@@ -184,7 +184,7 @@ def system(request):
         template, observed, people = (_double(one) for one in (small_problem.small_template(), observed, people))
         people = people.replace(rotation=np.asarray(rotations.nearest_rotation(jnp.asarray(people.rotation))))
         objective = dataclasses.replace(objective, shape=_double(objective.shape))
-        study = functools.partial(_study, template, build(template), objective)
+        study = functools.partial(_study, template, build_model(template), objective)
         found = jax.device_get(jax.jit(study)(observed, people))
     return objective, found, *_dense_system(objective, found)
 
@@ -344,7 +344,7 @@ def test_gradient_away_from_the_reference(system):
 
 
 def test_parameters_survive_the_round_trip():
-    start, model = small_problem.random_people(3, seed=4), build(small_problem.small_template())
+    start, model = small_problem.random_people(3, seed=4), build_model(small_problem.small_template())
     back = jax.jit(lambda people: to_parameters(model, from_parameters(model, people)))(start)
     pose = jax.jit(jax.vmap(jax.vmap(rotations.axis_angle_to_matrix)))
     np.testing.assert_allclose(pose(back.pose), pose(start.pose), atol=FLOAT32)
@@ -356,7 +356,7 @@ def test_parameters_survive_the_round_trip():
 
 def test_no_room_for_dense_points_is_points_that_nobody_believes():
     people, template = small_problem.random_people(2, seed=1), small_problem.small_template()
-    observed, model, objective = _observe(people), build(template), OBJECTIVES["paper's terms"]
+    observed, model, objective = _observe(people), build_model(template), OBJECTIVES["paper's terms"]
     doubted = observed.replace(point_confidence=np.zeros_like(observed.point_confidence))
     points_of = ("point_position", "point_face", "point_barycentric", "point_confidence")
     without = observed.replace(**{name: getattr(observed, name)[:, :0] for name in points_of})
@@ -382,7 +382,7 @@ def test_no_room_for_dense_points_is_points_that_nobody_believes():
 def minimise():
     """Return (rows of people, steps, tolerance) -> the solution from both starts; compiled once."""
     template = small_problem.small_template()
-    model, people = build(template), small_problem.random_people(3, seed=1)
+    model, people = build_model(template), small_problem.random_people(3, seed=1)
     observed, starts = _observe(people), (small_problem.random_people(3, seed=4), people)
 
     @jax.jit

@@ -15,8 +15,7 @@ from dal_jax.registration import energy, register
 from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.registration.register import RegistrationConfig
 from dal_jax.registration.solvers.tree import evaluation
-from dal_jax.registration.solvers.tree.model import build
-from dal_jax.registration.solvers.tree.state import from_parameters, retract
+from dal_jax.registration.solvers.tree.state import build_model, from_parameters, retract
 from tests.registration import small_problem
 
 VIEWS, POINTS, PEOPLE = 3, 20, 4
@@ -73,7 +72,7 @@ def noisy():
     """Return a problem with noise, its target, and a state with one start at other bodies than the truth."""
     template, people, observed = moments(noise=0.02)
     other = dataclasses.replace(small_problem.random_people(PEOPLE, seed=9), translation=people.translation)
-    model = build(template)
+    model = build_model(template)
     state = jax.tree.map(lambda leaf: leaf[..., None, :], from_parameters(model, other))
     target = residuals.make_target(template, observed)
     problem = jax.jit(evaluation.make_problem)(model, target, OBJECTIVE, state)

@@ -16,9 +16,9 @@ from jaxtyping import Array, Float
 from dal_jax.body import kinematics
 from dal_jax.registration.solvers.tree import quadratics, state as state_lib
 from dal_jax.registration.solvers.tree.evaluation import TreeProblem, Value
-from dal_jax.registration.solvers.tree.model import TreeModel
 from dal_jax.registration.solvers.tree.pulls import ShapeTerm
 from dal_jax.registration.solvers.tree.state import (
+    TreeModel,
     TreeState,
     bone_offsets,
     contract,

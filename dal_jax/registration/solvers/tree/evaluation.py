@@ -12,10 +12,9 @@ from dal_jax.observations.observation import Expected
 from dal_jax.observations.residuals import Target
 from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.registration.solvers.tree import points, pulls, state as state_lib, views as views_lib
-from dal_jax.registration.solvers.tree.model import TreeModel
 from dal_jax.registration.solvers.tree.points import DenseTerm
 from dal_jax.registration.solvers.tree.pulls import ShapeTerm
-from dal_jax.registration.solvers.tree.state import TreeState
+from dal_jax.registration.solvers.tree.state import TreeModel, TreeState
 from dal_jax.runtime import struct
 
 

@@ -69,8 +69,7 @@ from dal_jax.registration.solvers import dense
 from dal_jax.registration.solvers.descent import Solution, SolverOptions
 from dal_jax.registration.solvers.tree import elimination, evaluation, points, quadratics, state as state_lib
 from dal_jax.registration.solvers.tree.evaluation import TreeProblem, Value
-from dal_jax.registration.solvers.tree.model import TreeModel
-from dal_jax.registration.solvers.tree.state import TreeState, bone_offsets, contract, retract, stage
+from dal_jax.registration.solvers.tree.state import TreeModel, TreeState, bone_offsets, contract, retract, stage
 from dal_jax.runtime import struct
 
 _STEPS_A_REFERENCE = 10  # after which float32 has lost some digits of a squared loss

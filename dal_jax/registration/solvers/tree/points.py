@@ -23,7 +23,7 @@ from dal_jax.observations import residuals
 from dal_jax.observations.residuals import Target
 from dal_jax.registration.energy import EnergyWeights
 from dal_jax.registration.solvers.tree import state
-from dal_jax.registration.solvers.tree.model import TreeModel
+from dal_jax.registration.solvers.tree.state import TreeModel
 from dal_jax.runtime import struct
 
 PEOPLE_AT_ONCE = 16  # whose sums over points stay in the cache of a core

@@ -8,8 +8,7 @@ from jaxtyping import Array, Float
 
 from dal_jax.registration.solvers.tree import state as state_lib, views
 from dal_jax.registration.solvers.tree.evaluation import TreeProblem, Value
-from dal_jax.registration.solvers.tree.model import TreeModel
-from dal_jax.registration.solvers.tree.state import TreeState
+from dal_jax.registration.solvers.tree.state import TreeModel, TreeState
 
 # The derivative of a point at lever y by the control u = (w, q): [-[y]x, y] = sum_c MOTION[:, :, c] y_c.
 MOTION = np.concatenate([-state_lib.CROSS, np.eye(3, dtype=np.float32)[:, None, :]], axis=1)

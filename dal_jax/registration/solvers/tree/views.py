@@ -25,7 +25,7 @@ from dal_jax.observations import residuals
 from dal_jax.observations.residuals import Target
 from dal_jax.registration.energy import EnergyWeights
 from dal_jax.registration.solvers.tree import points, state
-from dal_jax.registration.solvers.tree.model import TreeModel
+from dal_jax.registration.solvers.tree.state import TreeModel
 from dal_jax.runtime import struct
 
 AXES = tuple((i, j) for i in range(3) for j in range(i, 3))
