@@ -53,7 +53,7 @@ def test_everything_can_be_imported_without_the_extras():
 _NEEDS = [
     ("data", "tensorflow_datasets", "from dal_jax.data import schema; schema.features()"),
     ("data", "tensorflow_datasets", "from dal_jax.data import preparing; preparing.prepare(None, '.')"),
-    ("data", "cdflib", "from dal_jax.data.human36m import release; release.read(here, 3)"),
+    ("data", "cdflib", "from dal_jax.data.human36m import release; release.read_joints(here, 3)"),
     ("data", "av", "from dal_jax.observations import photographs; list(photographs.frames(here))"),
     ("detect", "mediapipe", "import dal_jax as dal; dal.detect('.', here)"),
     ("data", "safetensors", "from dal_jax.regressor import resnet; resnet.load_trunk(here, {})"),

@@ -14,8 +14,7 @@ from jaxtyping import Array, Float, Int
 from dal_jax.body import skinning, triangles
 from dal_jax.body.formats import carry_over, load
 from dal_jax.body.template import Template
-from dal_jax.data.human36m.densepose import Dense
-from dal_jax.data.human36m.release import FRAMES_PER_SECOND, Sequence
+from dal_jax.data.human36m.release import FRAMES_PER_SECOND, Dense, Sequence
 from dal_jax.data.motions import smpl_motion
 from dal_jax.observations import human36m_cameras as cameras, person
 from dal_jax.observations.human36m_cameras import Lens

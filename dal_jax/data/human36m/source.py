@@ -13,10 +13,9 @@ from jaxtyping import Float, Int, UInt8
 
 from dal_jax.data import schema
 from dal_jax.data.files import Files
-from dal_jax.data.human36m import densepose, mosh, release
-from dal_jax.data.human36m.densepose import Dense
+from dal_jax.data.human36m import mosh, release
 from dal_jax.data.human36m.mosh import SubjectBodies
-from dal_jax.data.human36m.release import Sequence
+from dal_jax.data.human36m.release import Dense, Sequence
 from dal_jax.data.schema import Example, Item
 from dal_jax.observations import human36m_cameras as cameras, photographs
 from dal_jax.observations.human36m_cameras import Extrinsics, Lens
@@ -73,7 +72,7 @@ class Human36m:
     def splits(self) -> Mapping[str, list[Sequence]]:
         """Return the videos of protocol 1's subjects, as far as they are there; checks all folders and options."""
         self._check()
-        found = {split: release.find(self.files.folder, split) for split in release.SPLITS}
+        found = {split: release.find_videos(self.files.folder, split) for split in release.SPLITS}
         found = {split: videos for split, videos in found.items() if videos}
         if not found:
             raise InputError(f"{self.files.source}: no video S1/Videos/*.mp4, or of another subject of protocol 1")
@@ -137,7 +136,7 @@ class Human36m:
         joints_px = lens.project(truth_mm)
         path = sequence.positions("D2_Positions")
         if path.is_file():
-            own = release.read(path, 2)
+            own = release.read_joints(path, 2)
             count = min(len(own), len(truth_mm))
             joints_px, truth_mm, projected = own[:count], truth_mm[:count], joints_px[:count]
             apart = float(np.median(np.linalg.norm(joints_px - projected, axis=-1)))
@@ -148,11 +147,11 @@ class Human36m:
     def _truth(self, sequence: Sequence) -> Float[np.ndarray, "frames 17 3"]:
         mono = sequence.positions("D3_Positions_mono")
         if mono.is_file():
-            return release.read(mono, 3)
+            return release.read_joints(mono, 3)
         extrinsics = self._cameras()[1].get((sequence.subject, sequence.camera))
         if extrinsics is None:
             raise InputError(f"{mono}: no such file; D3_Positions need {_METADATA}")
-        return cameras.to_camera(extrinsics, release.read(sequence.positions("D3_Positions"), 3))
+        return cameras.to_camera(extrinsics, release.read_joints(sequence.positions("D3_Positions"), 3))
 
     def _annotated(
         self,
@@ -164,7 +163,7 @@ class Human36m:
     ) -> Iterator[Dense | Rejected | str]:
         folder = self.files.folder / self._route()
         if folder.name == "iuv":
-            return densepose.annotate(folder, sequence, self.files.load_chart(), joints_px, frames)
+            return release.annotate_by_pictures(folder, sequence, self.files.load_chart(), joints_px, frames)
         bodies = SubjectBodies(self.files.body, self.smpl)
         return mosh.annotate(mosh.find(folder, sequence), sequence, bodies, lens, truth_mm, frames)
 

@@ -12,7 +12,7 @@ from tests.data.human36m import release as release_lib
 def test_seventeen_of_thirty_two_joints_are_read_in_our_order(tmp_path):
     joints = np.random.default_rng(0).uniform(-900, 900, (5, 17, 3))
     path = release_lib.write_cdf(tmp_path / "Directions 1.cdf", joints)
-    assert release.read(path, 3) == pytest.approx(joints.astype(np.float32), abs=0)
+    assert release.read_joints(path, 3) == pytest.approx(joints.astype(np.float32), abs=0)
     assert len(set(release.MOVING)) == 17
 
 
@@ -51,7 +51,7 @@ def test_damaged_positions_are_one_line(tmp_path, damage, message):
     path = release_lib.write_cdf(tmp_path / "Directions 1.cdf", np.zeros((4, 17, 3)))
     damage(path)
     with pytest.raises(InputError) as caught:
-        release.read(path, 3)
+        release.read_joints(path, 3)
     assert str(caught.value).startswith(f"{path}: ") and message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -75,7 +75,7 @@ def test_sequences_are_found_by_protocol_and_actions_have_one_name(tmp_path):
         "S9/Videos/Posing.55011271.mp4",
         "S11/Videos/Phoning 3.55011271.mp4",
     )
-    train, test = (release.find(tmp_path, split) for split in ("train", "test"))
+    train, test = (release.find_videos(tmp_path, split) for split in ("train", "test"))
     assert [one.action for one in train] == ["Photo", "WalkDog", "Photo", "WalkTogether"]
     assert [one.name for one in test] == ["S9/Posing.55011271", "S11/Phoning 3.55011271"]
     assert train[0].positions("D3_Positions") == tmp_path / "S1/MyPoseFeatures/D3_Positions/Photo 1.cdf"
@@ -86,7 +86,7 @@ def test_sequences_are_found_by_protocol_and_actions_have_one_name(tmp_path):
 def test_known_bad_videos_are_named(tmp_path):
     names = ("Directions.54138969", "Directions.55011271", "Greeting.54138969")
     _touch(tmp_path, *(f"{subject}/Videos/{name}.mp4" for subject in ("S9", "S11") for name in names))
-    bad = [one.name for one in release.find(tmp_path, "test") if one.fault]
+    bad = [one.name for one in release.find_videos(tmp_path, "test") if one.fault]
     assert bad == ["S9/Greeting.54138969", "S11/Directions.54138969"]
 
 
@@ -94,4 +94,4 @@ def test_known_bad_videos_are_named(tmp_path):
 def test_a_strange_name_is_refused(tmp_path, name):
     _touch(tmp_path, f"S1/Videos/{name}.mp4")
     with pytest.raises(InputError, match=f"{name}.mp4: is not named as a video of the release"):
-        release.find(tmp_path, "train")
+        release.find_videos(tmp_path, "train")

@@ -82,8 +82,8 @@ def test_what_is_stored_is_what_is_true(prepared, recorded, source):
         ("S1/Photo 1.54138969", frame) for frame in FRAMES
     ]
     folder = source.files.folder / "S1" / "MyPoseFeatures"
-    mono = release.read(folder / "D3_Positions_mono" / "Photo 1.54138969.cdf", 3)[list(FRAMES)]
-    pixels = release.read(folder / "D2_Positions" / "Photo 1.54138969.cdf", 2)[list(FRAMES)]
+    mono = release.read_joints(folder / "D3_Positions_mono" / "Photo 1.54138969.cdf", 3)[list(FRAMES)]
+    pixels = release.read_joints(folder / "D2_Positions" / "Photo 1.54138969.cdf", 2)[list(FRAMES)]
     assert people.truth.joints_h36m_mm == pytest.approx(mono, abs=FLOAT32_MM)
     assert people.truth.joints_mm is None and people.truth.vertices_mm is None, "unknown, not zero"
     assert np.isnan(examples[0]["truth_joints_mm"]).all() and np.isnan(examples[0]["truth_pose"]).all()
@@ -194,7 +194,7 @@ def _shrunk_video(root):
 
 def _other_camera(root):
     path = root / "S1" / "MyPoseFeatures" / "D2_Positions" / "Photo 1.54138969.cdf"
-    release_lib.write_cdf(path, release.read(path, 2) + 40.0)
+    release_lib.write_cdf(path, release.read_joints(path, 2) + 40.0)
 
 
 def _other_moment(root):
