@@ -17,7 +17,7 @@ from benchmarks.registration import quality
 from dal_jax.body import skeleton
 from dal_jax.body.template import Template
 from dal_jax.evaluation import metrics
-from dal_jax.lifting import criteria, folder, lift, training
+from dal_jax.lifting import folder, lift, losses, training
 from dal_jax.lifting.config import Config
 from dal_jax.lifting.lift import Lifted, Lifter
 from dal_jax.lifting.poses import Poses2D
@@ -73,7 +73,7 @@ class Score:
         return found
 
 
-_bone_figures = jax.jit(criteria.bone_figures)
+_bone_figures = jax.jit(losses.bone_figures)
 
 
 def swap_sides(keypoints: Float[np.ndarray, "n 17 2"], share: float, seed: int = 1) -> Float[np.ndarray, "n 17 2"]:

@@ -28,7 +28,7 @@ import numpy as np
 from absl import flags
 
 import dal_jax as dal
-from dal_jax.lifting import criteria, folder
+from dal_jax.lifting import folder, losses
 from dal_jax.lifting.lift import OUTLIER_RESIDUAL, Lifted
 from dal_jax.lifting.poses import Poses2D, read
 from dal_jax.observations import observation, photographs
@@ -65,7 +65,7 @@ def main(_: list[str]) -> None:
     files.savez(_OUT.value, **columns, unit="px", visible=poses.visible, entry=poses.entry)
     skipped = f" ({poses.skipped} annotations without a usable pose skipped)" if poses.skipped else ""
     print(f"{len(poses.entry)} poses{skipped}: {_OUT.value}")
-    bones = criteria.bone_figures(jnp.asarray(columns["joints"]))
+    bones = losses.bone_figures(jnp.asarray(columns["joints"]))
     print(f"bones: left and right differ by {bones['bone_asymmetry']:.1%}, people by {bones['bone_spread']:.1%}")
     if len(unusual := poses.entry[columns["unusual"].any(axis=1)]):
         named = [str(entry) for entry in unusual[:5]] + ["..."] * (len(unusual) > 5)

@@ -1,8 +1,10 @@
-"""The terms of a lifter's loss, one a function.
+"""What a lifter learns by, and the figures it is judged by, one a function: 2D poses and 3D ones alone, no network.
 
-Most are of one pose, and the caller takes their mean. Frame: x right, y down, z away from the camera; joints in
-Human3.6M's order.
+Most terms of the loss are of one pose, and the caller takes their mean. Frame: x right, y down, z away from the camera;
+joints in Human3.6M's order.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -129,6 +131,40 @@ def negative_log_likelihood(error: Float[Array, "*#n"], log_sd: Float[Array, "*#
     return 0.5 * error**2 * jnp.exp(-2 * log_sd) + log_sd
 
 
+# --- Figures of many poses, without truth: do bones agree, and are two samples of poses alike? ---
+
+
+def bone_figures(joints: Float[Array, "n 17 3"]) -> dict[str, Float[Array, ""]]:
+    """Return how much left and right, and people, differ in lifted (or true) poses of any unit.
+
+    bone_asymmetry: mean of |log(left / right)| over the bones that have a side; bone_spread: mean over bones of the
+    standard deviation, over people, of the logarithm of the bone's share of all bone lengths.
+    """
+    joints = joints - joints[:, :1]
+    size = jnp.mean(jnp.linalg.norm(joints[..., :2], axis=-1), axis=-1)[:, None]
+    size = jnp.where(size > 0, size, 1.0)
+    proportions = log_proportions(joints[..., :2] / size[..., None], joints[..., 2] / size)
+    asymmetry = jnp.abs(bone_asymmetry(proportions))
+    sided = jnp.array([skeleton.H36M_MIRROR[joint] != joint for joint, _ in BONES])
+    return {
+        "bone_asymmetry": jnp.mean(asymmetry, where=jnp.broadcast_to(sided, asymmetry.shape)),
+        "bone_spread": jnp.mean(jnp.std(proportions, axis=0)),
+    }
+
+
+def discrepancy(one: Float[Array, "m d"], other: Float[Array, "m d"]) -> Float[Array, ""]:
+    """Return the unbiased squared maximum mean discrepancy of two samples of one size: near 0 if they are alike."""
+    count = len(one)
+    inside = sum(jnp.sum(_kernel(sample, sample)) - count * len(_KERNEL_VARIANCES) for sample in (one, other))
+    return inside / (count * max(count - 1, 1)) - 2 * jnp.mean(_kernel(one, other))
+
+
+def _kernel(one: Float[Array, "m d"], other: Float[Array, "n d"]) -> Float[Array, "m n"]:
+    squared = jnp.sum(one**2, axis=1)[:, None] + jnp.sum(other**2, axis=1)[None] - 2 * one @ other.T
+    return functools.reduce(jnp.add, [jnp.exp(-jnp.maximum(squared, 0) / variance) for variance in _KERNEL_VARIANCES])
+
+
+_KERNEL_VARIANCES = (1.0, 2.0, 4.0, 8.0)  # of pose space (34 numbers of size about 1 in all), from near to far
 _MIRRORED_BONE = tuple([joint for joint, _ in BONES].index(skeleton.H36M_MIRROR[joint]) for joint, _ in BONES)
 
 

@@ -17,7 +17,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from dal_jax.lifting import adversarial, criteria, losses, networks, normalise
+from dal_jax.lifting import adversarial, losses, networks, normalise
 from dal_jax.lifting.adversarial import Member
 from dal_jax.lifting.config import Config
 from dal_jax.lifting.lift import Lifter
@@ -101,7 +101,7 @@ def train(
     """Train until `state.step` is `config.steps`; a state that is there already comes back as it is.
 
     Every 20th pose is held out (of at least `FEWEST_TO_HOLD_OUT`; of fewer, the same poses teach and test); on these
-    `criteria.measure` judges the members at every stop, and a member far worse than the best does not count.
+    `adversarial.measure` judges the members at every stop, and a member far worse than the best does not count.
 
     Args:
       state: fresh, or a restored one.
@@ -110,7 +110,7 @@ def train(
       config: the same at every call of a run but for `steps`, the total, counted from the fresh state.
       key: the run's key, the same at every call of a run; step i uses fold_in(key, i).
       on_stop: called every `config.steps_per_call` steps and at the end with the state, the means of the losses since
-        the last stop (over members too) and the figures of `criteria.measure` as `held_out_*`.
+        the last stop (over members too) and the figures of `adversarial.measure` as `held_out_*`.
 
     Raises:
       errors.DivergedError: a loss or a weight is not finite at a stop.
@@ -163,7 +163,7 @@ def loop(config: Config) -> Callable[..., tuple[LiftingState, dict[str, Array]]]
 
 FEWEST_TO_HOLD_OUT = 1000
 _EVERY = 20
-_MAX_HELD_OUT = 2000  # the kernel sums of `criteria` grow with the square
+_MAX_HELD_OUT = 2000  # the kernel sums of `losses.discrepancy` grow with the square
 _COLLAPSED = 3.0  # times the best member's score; members that learned the same thing differ by tens of percent
 
 
@@ -330,7 +330,7 @@ def _learn_to_complete(config: Config, state: LiftingState, batch: Normalised, k
 def _judge(config: Config, state: LiftingState, held_out: Normalised, key) -> tuple[LiftingState, dict]:
     """Measure the members on held-out poses and choose those that count; return the figures' means over these."""
     prepared, _ = normalise.prepare(config, state.preparation, held_out.points, held_out.visible)
-    figures = jax.vmap(lambda member: criteria.measure(config, member, prepared, key))(state.members)
+    figures = jax.vmap(lambda member: adversarial.measure(config, member, prepared, key))(state.members)
     score = figures["collapse_score"]
     best = jnp.maximum(jnp.min(score), 1 / len(held_out.points))  # an unbiased estimate goes below 0 by chance
     weight = (score <= _COLLAPSED * best).astype(jnp.float32)

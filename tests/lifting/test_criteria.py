@@ -6,11 +6,11 @@ import jax
 import numpy as np
 
 from dal_jax.body import skeleton
-from dal_jax.lifting import adversarial, criteria, networks, normalise
+from dal_jax.lifting import adversarial, losses, networks, normalise
 from dal_jax.lifting.config import Config
 from tests.lifting import stick_people
 
-_discrepancy, _bone_figures = jax.jit(criteria.discrepancy), jax.jit(criteria.bone_figures)
+_discrepancy, _bone_figures = jax.jit(losses.discrepancy), jax.jit(losses.bone_figures)
 _CONFIG = Config(width=16, normalise_fakes=True, elevation_start_deg=0.0)
 
 
@@ -49,7 +49,7 @@ def test_true_depth_beats_no_depth_and_reversed_depth(monkeypatch):
     @jax.jit
     def measure(answer):
         monkeypatch.setattr(networks, "depth", lambda config, parameters, points: answer)
-        return criteria.measure(_CONFIG, member, poses, jax.random.key(1))
+        return adversarial.measure(_CONFIG, member, poses, jax.random.key(1))
 
     found = {}
     for name, factor in (("true", 1.0), ("none", 0.0), ("reversed", -1.0)):
