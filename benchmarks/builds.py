@@ -39,8 +39,8 @@ from dal_jax.registration.energy import SCALES
 from dal_jax.registration.solvers import dense, descent
 from dal_jax.registration.solvers.descent import SolverOptions
 from dal_jax.runtime import cli, progress
-from dal_jax.synthetic import shapes
-from dal_jax.synthetic.shapes import Subject
+from dal_jax.synthetic import actors
+from dal_jax.synthetic.actors import Subject
 from dal_jax.uncertainty import measurements
 from dal_jax.viewing.raycast import Scene, pixel_grid_px, spread
 
@@ -68,12 +68,12 @@ def main(_: list[str]) -> None:
     where = measure.machine(jax.devices()[:1])
     for build in builds:
         rows.append({"build": build, "scales": "one_scale", "least_mm": least_mm(body, BUILDS[build], "one_scale")})
-        people = [shapes.subject(name) for name in BUILDS[build]]
-        actors = [people[row % len(people)] for row in range(_PEOPLE.value)]
-        observed, vertices = observe(body, actors)
+        people = [actors.subject(name) for name in BUILDS[build]]
+        subjects = [people[row % len(people)] for row in range(_PEOPLE.value)]
+        observed, vertices = observe(body, subjects)
         for scales in SCALES:
             fits = dal.fit(observed, body, dal.FitOptions(scales=scales, held_out_share=0.0), progress=True)
-            row = {"build": build, "scales": scales, "people": len(fits)} | score(body, fits, actors, vertices)
+            row = {"build": build, "scales": scales, "people": len(fits)} | score(body, fits, subjects, vertices)
             rows.append(row | {"least_mm": least_mm(body, BUILDS[build], scales)})
         if build == builds[0]:
             rows.append({"build": build, "scales": "anisotropic over isotropic", "rate": relative_rate(body, observed)})
@@ -92,11 +92,11 @@ def relative_rate(body: Template, people: dal.Observations) -> float:
     return cpu_s["isotropic"] / cpu_s["anisotropic"]
 
 
-def observe(body: Template, actors: list[Subject]) -> tuple[dal.Observations, Float[np.ndarray, "n v 3"]]:
+def observe(body: Template, subjects: list[Subject]) -> tuple[dal.Observations, Float[np.ndarray, "n v 3"]]:
     """Return exact points, key points and depths of posed people, and their vertices, camera axes, metres."""
-    random, drawn, found = np.random.default_rng(_SEED), distances.draw(len(actors)), []
-    for row, actor in enumerate(progress.bar("see people", actors, unit="person")):
-        vertices, _ = shapes.pose(actor, np.asarray(drawn.rotation[row]), np.asarray(drawn.pose[row]))
+    random, drawn, found = np.random.default_rng(_SEED), distances.draw(len(subjects)), []
+    for row, actor in enumerate(progress.bar("see people", subjects, unit="person")):
+        vertices, _ = actors.pose(actor, np.asarray(drawn.rotation[row]), np.asarray(drawn.pose[row]))
         px = _PX_A_METRE * vertices[:, :2]
         low, high = px.min(axis=0), px.max(axis=0)
         box = square_crop(np.concatenate([low, high - low]))
@@ -115,13 +115,13 @@ def observe(body: Template, actors: list[Subject]) -> tuple[dal.Observations, Fl
 
 
 def score(
-    body: Template, fits: dal.Fits, actors: list[Subject], vertices: Float[np.ndarray, "n v 3"]
+    body: Template, fits: dal.Fits, subjects: list[Subject], vertices: Float[np.ndarray, "n v 3"]
 ) -> dict[str, float]:
-    """Return the errors of fits to actors whose vertices are known."""
+    """Return the errors of fits to subjects whose vertices are known."""
     trunk = measurements.is_trunk(body)
     true = [
         np.asarray(measurements.lengths_m(_template(body, actor), trunk, np.ones(24, np.float32), jnp.ones(())))
-        for actor in actors
+        for actor in subjects
     ]
     height, height_sd = (np.asarray(each) for each in _heights(body, trunk, fits))
     found = [
@@ -136,7 +136,7 @@ def score(
     ]
     shape = [
         closest_mm(body, actor, jax.tree.map(lambda leaf, row=row: leaf[row], fits.parameters), _POSE)
-        for row, actor in enumerate(actors)
+        for row, actor in enumerate(subjects)
     ]
     wrong_height = 100.0 * (height - np.stack(true)[:, 0])
     return {
@@ -180,7 +180,7 @@ def least_mm(body: Template, names: tuple[str, ...], scales: str) -> float:
     elif scales == "anisotropic":
         free, girths = [*free, *range(_GIRTH + 1, _GIRTH + 49)], np.ones((24, 2), np.float32)
     start = dataclasses.replace(t_pose(), girth=np.float32(1.0), segment_girth=girths)
-    return float(np.mean([closest_mm(body, shapes.subject(name), start, free) for name in names]))
+    return float(np.mean([closest_mm(body, actors.subject(name), start, free) for name in names]))
 
 
 def closest_mm(body: Template, actor: Subject, start: BodyParameters, free: list[int]) -> float:

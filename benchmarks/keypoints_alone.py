@@ -16,7 +16,7 @@ from benchmarks import measure, results
 from dal_jax.body import skeleton
 from dal_jax.evaluation import metrics
 from dal_jax.runtime import cli
-from dal_jax.synthetic import annotator, people as synthetic_people, shapes, view
+from dal_jax.synthetic import actors, annotator, people as synthetic_people, view
 from dal_jax.synthetic.annotator import Recipe
 
 # allow_override: tests import several benchmarks into one process
@@ -55,7 +55,7 @@ def _people(count: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         scene = synthetic_people.stage(recipe, "train", row, random)
         joints.append(1000 * scene.joints_h36m)
         for name, points in made.items():
-            regressor = np.asarray(shapes.surface().regressor("h36m" if name == "h36m" else "body_25b"))
+            regressor = np.asarray(actors.surface().regressor("h36m" if name == "h36m" else "body_25b"))
             exact_px = view.project(regressor @ scene.vertices)[: len(skeleton.COCO_NAMES)]
             side_px = _CROP * np.ptp(exact_px, axis=0).max()
             points.append(annotator.keypoints(exact_px, np.ones(len(exact_px), bool), side_px, recipe, random))

@@ -20,9 +20,9 @@ from dal_jax.observations import observation
 from dal_jax.observations.observation import Observation
 from dal_jax.runtime import files, progress, struct
 from dal_jax.runtime.errors import InputError
-from dal_jax.synthetic import annotator, people as synthetic_people, shapes
+from dal_jax.synthetic import actors, annotator, people as synthetic_people
+from dal_jax.synthetic.actors import SUBJECT_SHAPES
 from dal_jax.synthetic.annotator import VERSION, Recipe
-from dal_jax.synthetic.shapes import SUBJECT_SHAPES
 from dal_jax.synthetic.view import FOCAL_PX, View, project, square_box
 from dal_jax.viewing.raycast import pixel_grid_px, spread
 
@@ -203,9 +203,9 @@ def _visible_vertices(config, view: View, vertices: np.ndarray, box_px, random) 
     grid_px = pixel_grid_px(box_px, config.grid_px)
     hits = view.cast(grid_px)
     body = (hits.face >= 0) & (hits.face < view.body_faces)
-    part = np.where(body, shapes.surface().part[np.where(body, hits.face, 0)], 0)
+    part = np.where(body, actors.surface().part[np.where(body, hits.face, 0)], 0)
     chosen = spread(part, 2 * config.points, random)  # some share their vertex, and some of those are hidden
-    nearest = shapes.surface().faces[hits.face[chosen], np.argmax(hits.barycentric[chosen], axis=-1)]
+    nearest = actors.surface().faces[hits.face[chosen], np.argmax(hits.barycentric[chosen], axis=-1)]
     _, first = np.unique(nearest, return_index=True)
     vertex = nearest[np.sort(first)]
     met = view.cast(project(vertices[vertex])).distance
@@ -214,8 +214,8 @@ def _visible_vertices(config, view: View, vertices: np.ndarray, box_px, random) 
 
 def _first_corner() -> np.ndarray:
     """Return (face, corner) by which each vertex can be named, (n, 2)."""
-    faces = shapes.surface().faces
+    faces = actors.surface().faces
     vertex, place = np.unique(faces, return_index=True)
-    named = np.zeros((len(shapes.surface().vertices), 2), np.int64)
+    named = np.zeros((len(actors.surface().vertices), 2), np.int64)
     named[vertex] = np.stack([place // 3, place % 3], axis=1)
     return named

@@ -16,7 +16,7 @@ import dal_jax as dal
 from benchmarks import measure, results
 from dal_jax.evaluation import metrics
 from dal_jax.runtime import cli, machine
-from dal_jax.synthetic import motions, shapes, view
+from dal_jax.synthetic import actors, view
 from dal_jax.synthetic.figure import rotate
 
 # allow_override: tests import several benchmarks into one process
@@ -50,18 +50,18 @@ def clip(
 
     Args:
       name: of the subject.
-      action: of `motions.ACTIONS`.
+      action: of `actors.ACTIONS`.
       number: of the clip, from which camera, heading and errors follow.
       frames: how many.
     """
     random = np.random.default_rng((_SEED, number))
-    actor, camera = shapes.subject(name), view.place(number % 4, random)
-    heading, start = rotate("Y", random.uniform(-np.pi, np.pi)), random.uniform(0, motions.LENGTH_S - frames / FPS)
-    regressors = [np.asarray(shapes.surface().regressor(each)) for each in ("body_25b", "h36m")]
+    actor, camera = actors.subject(name), view.place(number % 4, random)
+    heading, start = rotate("Y", random.uniform(-np.pi, np.pi)), random.uniform(0, actors.LENGTH_S - frames / FPS)
+    regressors = [np.asarray(actors.surface().regressor(each)) for each in ("body_25b", "h36m")]
     exact, joints = [], []
     for frame in range(frames):
-        posture = motions.perform(action, actor.joints, actor.landmarks, (_SEED, number), start + frame / FPS)
-        vertices, _ = shapes.pose(actor, posture.root, posture.pose)
+        posture = actors.perform(action, actor.joints, actor.landmarks, (_SEED, number), start + frame / FPS)
+        vertices, _ = actors.pose(actor, posture.root, posture.pose)
         vertices = camera.to_camera(vertices @ heading.T + np.array([0.0, _TRUNK_M, 0.0]))
         exact.append(view.project(regressors[0] @ vertices))
         joints.append(1000 * regressors[1] @ vertices)

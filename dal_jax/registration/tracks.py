@@ -60,7 +60,7 @@ _ACCELERATION = np.array([
 ])  # fmt: skip
 """Root mean squares of the components of a segment's acceleration, radians a frame squared at 30 frames a second.
 
-Of synthetic training subjects who walk (Walking, WalkDog and WalkTogether of `synthetic.motions`), left and right
+Of synthetic training subjects who walk (Walking, WalkDog and WalkTogether of `synthetic.actors`), left and right
 together; their trunks and heads only drift, so that none is below 0.005. Other actions have a third or less.
 """
 _PLACE = np.array([0.003, 0.003, 0.001])

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, UInt8
 
 from dal_jax.body import triangles
 from dal_jax.body.formats import load
-from dal_jax.synthetic import motions, shapes
+from dal_jax.synthetic import actors
 from dal_jax.viewing.raycast import FEWEST, MOST, Points, spread
 
 TRAIN_SUBJECTS = ("S1", "S5", "S6", "S7", "S8")
@@ -73,10 +73,10 @@ class Recipe:
         if self.views == 1:  # made as before there were several
             del values["views"]
         if values.pop("motions"):
-            values["motions"] = motions.recordings_digest(self.motions)  # wherever the folder is
+            values["motions"] = actors.recordings_digest(self.motions)  # wherever the folder is
         text = json.dumps(values, sort_keys=True) + VERSION
         content = hashlib.sha256(text.encode())
-        for file in (load.FREE_BODY, shapes.SUBJECT_SHAPES):
+        for file in (load.FREE_BODY, actors.SUBJECT_SHAPES):
             content.update(file.read_bytes())
         return content.hexdigest()[:12]
 
@@ -107,9 +107,9 @@ def err(points: Points, side_px: float, recipe: Recipe, random: np.random.Genera
 
     A few are put anywhere on their part. A match stays on its part, because annotators work part by part.
     """
-    surface = shapes.surface()
+    surface = actors.surface()
     click = random.normal(0, recipe.click_noise * side_px, points.px.shape)
-    corner = shapes.corners()[points.face].astype(np.float64)
+    corner = actors.corners()[points.face].astype(np.float64)
     rest = np.einsum("pc,pcd->pd", points.barycentric, corner)
     normal = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
@@ -137,17 +137,17 @@ def keypoints(
 
 def nearest_on_surface(rest: Float[np.ndarray, "p 3"]) -> tuple[Int[np.ndarray, "p"], Float[np.ndarray, "p 3"]]:
     """Return (face, barycentric) of the rest surface's point near each point: on the face whose middle is nearest."""
-    return triangles.nearest(rest, shapes.corners().astype(np.float64), _face_tree(), neighbours=1)
+    return triangles.nearest(rest, actors.corners().astype(np.float64), _face_tree(), neighbours=1)
 
 
 @functools.cache
 def _face_tree() -> scipy.spatial.KDTree:
-    return scipy.spatial.KDTree(shapes.corners().mean(axis=1))
+    return scipy.spatial.KDTree(actors.corners().mean(axis=1))
 
 
 def _throw(face: np.ndarray, barycentric: np.ndarray, rate: float, random: np.random.Generator):
     """Replace a share `rate` of the points by any point of their part."""
-    part = shapes.surface().part
+    part = actors.surface().part
     face, barycentric = face.copy(), barycentric.copy()
     for row in np.flatnonzero(random.random(len(face)) < rate):
         face[row] = random.choice(np.flatnonzero(part == part[face[row]]))
@@ -217,8 +217,8 @@ def _nearest_vertex(part: Int[np.ndarray, "p"], uv: Float[np.ndarray, "p 2"]) ->
 
 @functools.cache
 def _uv_tree(part: int) -> tuple[scipy.spatial.KDTree, np.ndarray]:
-    faces = np.flatnonzero(shapes.surface().part == part)
-    return scipy.spatial.KDTree(shapes.surface().uv[faces].reshape(-1, 2)), faces
+    faces = np.flatnonzero(actors.surface().part == part)
+    return scipy.spatial.KDTree(actors.surface().uv[faces].reshape(-1, 2)), faces
 
 
 def _smooth(size: int, random: np.random.Generator) -> Float[np.ndarray, "s s"]:

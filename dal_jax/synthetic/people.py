@@ -18,7 +18,7 @@ from dal_jax.data.schema import DatasetBuilder, Example, check_choices
 from dal_jax.observations import photographs
 from dal_jax.runtime import progress
 from dal_jax.runtime.errors import InputError
-from dal_jax.synthetic import annotator, motions, rendering, shapes, view as view_lib
+from dal_jax.synthetic import actors, annotator, rendering, view as view_lib
 from dal_jax.synthetic.annotator import RECIPES, TRAIN_SUBJECTS, Recipe
 from dal_jax.synthetic.figure import rotate
 from dal_jax.synthetic.rendering import draw_light
@@ -145,7 +145,7 @@ def _pose_2d(recipe: Recipe, index: int) -> dict[str, np.ndarray]:
     ahead = np.array([0.0, 0.0, random.uniform(*_DISTANCE_M)])
     hip, annotated = scene.joints_h36m[0], {}
     for name in skeleton.KEYPOINT_SETS:
-        points = np.asarray(shapes.surface().regressor(name)) @ scene.vertices
+        points = np.asarray(actors.surface().regressor(name)) @ scene.vertices
         points_px = view_lib.project((points - hip) @ tilt.T + ahead)
         side_px = _CROP * np.ptp(points_px, axis=0).max()
         visible = random.random(len(points_px)) >= _GUESSED
@@ -220,18 +220,18 @@ def stage(recipe: Recipe, split: str, index: int, random: np.random.Generator) -
     """
     moment, view = divmod(index, recipe.views)
     drawn = random if recipe.views == 1 else np.random.default_rng((recipe.seed, _MOMENT, _SPLITS.index(split), moment))
-    names, actions = recipe.subjects(split), tuple(motions.ACTIONS)
-    actor = shapes.subject(names[moment % len(names)])
+    names, actions = recipe.subjects(split), tuple(actors.ACTIONS)
+    actor = actors.subject(names[moment % len(names)])
     action = actions[moment // len(names) % len(actions)]
     take, number = int(drawn.integers(recipe.takes)), int(drawn.integers(4))
     seed = (recipe.seed, TRAIN_SUBJECTS.index(actor.name) if split == "train" else 50 + moment % len(names))
     take_seed = (*seed, _TAKE, actions.index(action), take)
     if recipe.motions:
-        action, posture = "Recorded", motions.recorded_posture(recipe.motions, split, drawn)
+        action, posture = "Recorded", actors.recorded_posture(recipe.motions, split, drawn)
     else:
-        time = drawn.uniform(0, motions.LENGTH_S)
-        posture = motions.perform(action, actor.joints, actor.landmarks, take_seed, time)
-    vertices, joints = shapes.pose(actor, posture.root, posture.pose)
+        time = drawn.uniform(0, actors.LENGTH_S)
+        posture = actors.perform(action, actor.joints, actor.landmarks, take_seed, time)
+    vertices, joints = actors.pose(actor, posture.root, posture.pose)
     chair = rendering.chair(vertices, drawn) if posture.on_chair else np.zeros((0, 8, 3))
     camera = view_lib.place(number, drawn)
     place = np.array([drawn.normal(0, 0.2), -vertices[:, 1].min(), drawn.normal(0, 0.2)])
@@ -254,7 +254,7 @@ def stage(recipe: Recipe, split: str, index: int, random: np.random.Generator) -
         camera=camera,
         vertices=vertices_camera,
         joints=to_camera(joints),
-        joints_h36m=np.asarray(shapes.surface().h36m_regressor) @ vertices_camera,
+        joints_h36m=np.asarray(actors.surface().h36m_regressor) @ vertices_camera,
         furniture=to_camera(chair),
         feet_world=(low @ rotation.T + place)[:, [0, 2]],
         rotation=camera.rotation @ rotation @ posture.root,

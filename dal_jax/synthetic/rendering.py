@@ -8,7 +8,7 @@ import scipy.ndimage
 from jaxtyping import Float, Int, UInt8
 
 from dal_jax.body import skeleton
-from dal_jax.synthetic import shapes
+from dal_jax.synthetic import actors
 from dal_jax.synthetic.view import Camera, View, box_corners, rays
 from dal_jax.viewing.raycast import Hits
 
@@ -25,7 +25,7 @@ _LOOKS = {
 _ARM_PARTS = np.isin(np.arange(25), (3, 4, *range(15, 23)))
 _LEG_PARTS = np.isin(np.arange(25), range(5, 15))
 _FEET = np.isin(np.arange(25), (5, 6))
-_HEAD = np.isin(np.arange(25), shapes.HEAD)
+_HEAD = np.isin(np.arange(25), actors.HEAD)
 
 
 Clothes = Callable[[Int[np.ndarray, "p"], Float[np.ndarray, "p 3"]], Float[np.ndarray, "p 3"]]
@@ -49,7 +49,7 @@ def dress(subject: str, day: np.random.Generator) -> Clothes:
     shoe_top = day.choice([0.955, 0.93, 0.86])
 
     def colour(face: Int[np.ndarray, "p"], rest: Float[np.ndarray, "p 3"]) -> Float[np.ndarray, "p 3"]:
-        part = shapes.surface().part[face]
+        part = actors.surface().part[face]
         x, y, z = rest.T
         line = _lines()
         arm = np.where(_ARM_PARTS[part], (np.abs(x) - line["shoulder"]) / line["arm"], -1.0)
@@ -138,15 +138,15 @@ def _opening(x: np.ndarray, z: np.ndarray) -> np.ndarray:
 
 def _lines() -> dict:
     """Return the lines of the rest body that clothes are cut along, metres."""
-    joints = dict(zip(skeleton.SMPL_JOINT_NAMES, shapes.surface().joints, strict=True))
-    face = shapes.template_landmarks()
+    joints = dict(zip(skeleton.SMPL_JOINT_NAMES, actors.surface().joints, strict=True))
+    face = actors.template_landmarks()
     return {
         "shoulder": joints["left_shoulder"][0],
         "arm": joints["left_wrist"][0] - joints["left_shoulder"][0],
         "hip": joints["left_hip"][1],
         "leg": joints["left_hip"][1] - joints["left_ankle"][1],
         "neck": joints["neck"][1],
-        "sole": shapes.surface().vertices[:, 1].min() + 0.018,
+        "sole": actors.surface().vertices[:, 1].min() + 0.018,
         "head_top": face["head_top"][1],
         "face": face,
     }
@@ -188,8 +188,8 @@ def paint(
     body = np.flatnonzero((face >= 0) & (face < view.body_faces))
     colour = np.zeros((len(face), 3))
     met, weight = face[body], barycentric[body]
-    surface = shapes.surface()
-    rest = np.einsum("pc,pcd->pd", weight, shapes.corners()[met])
+    surface = actors.surface()
+    rest = np.einsum("pc,pcd->pd", weight, actors.corners()[met])
     normal = np.einsum("pc,pcd->pd", weight, view.normals[surface.faces[met]])
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
     colour[body] = clothes(met, rest) * light(normal)
@@ -226,7 +226,7 @@ def iuv_map(view: View, hits: Hits) -> UInt8[np.ndarray, "s s 3"]:
     image = np.zeros((*hits.face.shape, 3), np.uint8)
     body = (hits.face >= 0) & (hits.face < view.body_faces)
     face, weight = hits.face[body], hits.barycentric[body]
-    surface = shapes.surface()
+    surface = actors.surface()
     image[body, 0] = surface.part[face]
     image[body, 1:] = np.round(255 * np.clip(np.einsum("pc,pcd->pd", weight, surface.uv[face]), 0, 1))
     return image
@@ -326,7 +326,7 @@ def chair(vertices: Float[np.ndarray, "n 3"], random: np.random.Generator) -> Fl
 
     The seat touches the lowest point of trunk and thighs, the back the hindmost of the trunk; it may be a stool.
     """
-    surface = shapes.surface()
+    surface = actors.surface()
     trunk = vertices[np.unique(surface.faces[np.isin(surface.part, (1, 2))])]
     hips = trunk[trunk[:, 1] < trunk[:, 1].min() + 0.15]
     floor, top = vertices[:, 1].min(), trunk[:, 1].min()

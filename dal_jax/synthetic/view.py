@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Float
 
-from dal_jax.synthetic import shapes
+from dal_jax.synthetic import actors
 from dal_jax.viewing import raycast
 from dal_jax.viewing.raycast import Hits, Scene
 
@@ -85,7 +85,7 @@ class View:
 
     def __init__(self, vertices: Float[np.ndarray, "n 3"], furniture: Float[np.ndarray, "b 8 3"]):
         """vertices: of the body, in the camera's frame, metres; furniture: the corners of boxes (`box_corners`)."""
-        faces = shapes.surface().faces
+        faces = actors.surface().faces
         vertices = vertices.astype(np.float32)
         first, second, third = (vertices[faces[:, corner]] for corner in range(3))
         normal = _cross(second - first, third - first)
@@ -138,7 +138,7 @@ def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 @functools.cache
 def _faces_of_vertex() -> scipy.sparse.csr_array:
     """Return the (n, m) matrix that sums the faces' normals at their corners; the area weighs them."""
-    faces = shapes.surface().faces
+    faces = actors.surface().faces
     ones = np.ones(faces.size, np.float32)
     rows, columns = faces.ravel(), np.repeat(np.arange(len(faces)), 3)
-    return scipy.sparse.csr_array((ones, (rows, columns)), (len(shapes.surface().vertices), len(faces)))
+    return scipy.sparse.csr_array((ones, (rows, columns)), (len(actors.surface().vertices), len(faces)))

@@ -6,12 +6,12 @@ from scipy.spatial.transform import Rotation
 import dal_jax as dal
 from benchmarks import builds
 from dal_jax.observations.observation import px_from_crop
-from dal_jax.synthetic import shapes
+from dal_jax.synthetic import actors
 
 
 def test_points_are_exact():
     body = dal.load_body()
-    people, vertices = builds.observe(body, [shapes.subject("E5")])
+    people, vertices = builds.observe(body, [actors.subject("E5")])
     seen = people.stacked
     corners = vertices[0][np.asarray(body.faces)[seen.point_face[0]]]
     expected = builds._PX_A_METRE * np.einsum("pc,pcd->pd", seen.point_barycentric[0], corners)[:, :2]

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.problems import load, read_config, tile
 from dal_jax.runtime.errors import InputError
-from dal_jax.synthetic import shapes, view
+from dal_jax.synthetic import actors, view
 
 COMMITTED = pathlib.Path(__file__).parents[2] / "benchmarks" / "people.json"
 FLOAT32 = 1e-5
@@ -36,7 +36,7 @@ def test_everybody_has_all_points_each_on_a_vertex_of_their_own(config, made):
     assert observed.point_face.shape == (4, 130) and np.all(observed.point_confidence == 1)
     corner = observed.point_barycentric.argmax(axis=-1)
     np.testing.assert_array_equal(observed.point_barycentric, np.eye(3, dtype=np.float32)[corner])
-    vertex = np.take_along_axis(shapes.surface().faces[observed.point_face], corner[..., None], axis=-1)[..., 0]
+    vertex = np.take_along_axis(actors.surface().faces[observed.point_face], corner[..., None], axis=-1)[..., 0]
     assert all(len(set(row)) == config.points for row in vertex)
     assert np.abs(observed.point_position).max() < 1, "inside the crop"
 

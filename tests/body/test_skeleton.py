@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dal_jax.body import skeleton
-from dal_jax.synthetic import figure, motions, shapes
+from dal_jax.synthetic import actors, figure
 
 LOWER, UPPER = skeleton.limits_rad()
 JOINT = {name: joint - 1 for joint, name in enumerate(skeleton.SMPL_JOINT_NAMES)}
@@ -26,11 +26,11 @@ def _actors_poses(per_action):
     random = np.random.default_rng(0)
     poses = []
     for subject in ("S1", "S7", "S11"):
-        actor = shapes.subject(subject)
-        for action in motions.ACTIONS:
+        actor = actors.subject(subject)
+        for action in actors.ACTIONS:
             for _ in range(per_action):
-                seed, time = int(random.integers(1 << 30)), float(random.uniform(0, motions.LENGTH_S))
-                poses.append(motions.perform(action, actor.joints, actor.landmarks, (seed, 1), time).pose)
+                seed, time = int(random.integers(1 << 30)), float(random.uniform(0, actors.LENGTH_S))
+                poses.append(actors.perform(action, actor.joints, actor.landmarks, (seed, 1), time).pose)
     return np.array(poses, np.float32)
 
 

@@ -12,7 +12,7 @@ from dal_jax.evaluation import metrics
 from dal_jax.lifting import folder, poses, training
 from dal_jax.lifting.config import Config
 from dal_jax.runtime.errors import InputError
-from dal_jax.synthetic import people as synthetic_people, shapes, view
+from dal_jax.synthetic import actors, people as synthetic_people, view
 from dal_jax.synthetic.annotator import Recipe
 
 ERROR_MM = 70.0  # of people like those of training; measured: 61 and 56
@@ -55,7 +55,7 @@ def test_the_shipped_lifter_is_what_its_recipe_says():
 @pytest.mark.parametrize("keypoint_set", ["h36m", "body_25b"])
 def test_the_shipped_lifter_knows_held_out_people(scenes, keypoint_set):
     """Depths 0, the alternative to lifting, have twice the error; either convention of key points is lifted alike."""
-    regressor = np.asarray(shapes.surface().regressor(keypoint_set))
+    regressor = np.asarray(actors.surface().regressor(keypoint_set))
     joints = np.stack([regressor @ scene.vertices for scene in scenes])
     seen = view.project(joints)
     if keypoint_set == "body_25b":

@@ -13,7 +13,7 @@ from dal_jax.observations.following import Frames
 from dal_jax.registration import register, tracks
 from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.registration.register import RegistrationConfig
-from dal_jax.synthetic import motions, shapes
+from dal_jax.synthetic import actors
 from tests.registration import small_problem
 
 _ROUNDING = 1e-6  # relative: conditions of float64 systems whose stiffness spans eight digits
@@ -56,9 +56,9 @@ def test_a_step_of_the_paths_is_the_least_squares_solution():
 
 def test_walking_people_accelerate_as_the_paths_expect():
     """Thighs, shins and feet of a synthetic training subject, within a factor of two."""
-    actor, rotations = shapes.subject("S1"), []
+    actor, rotations = actors.subject("S1"), []
     for frame in range(60):
-        posture = motions.perform("Walking", actor.joints, actor.landmarks, (0, 1), frame / 30)
+        posture = actors.perform("Walking", actor.joints, actor.landmarks, (0, 1), frame / 30)
         world = [posture.root]
         for joint in range(1, 24):
             turn = Rotation.from_rotvec(posture.pose[joint - 1]).as_matrix()

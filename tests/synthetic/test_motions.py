@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from dal_jax.synthetic import motions, shapes
+from dal_jax.synthetic import actors
 from dal_jax.synthetic.figure import Figure, Take, largest_angle, rotate, rotation_matrix, rotation_vector
 
 EXACT = 1e-9
@@ -14,16 +14,16 @@ MOMENTS = tuple((seed, time) for seed, time in zip(range(6), np.linspace(0.3, 19
 
 
 def _perform(action, subject, seed, time):
-    actor = shapes.subject(subject)
-    return actor, motions.perform(action, actor.joints, actor.landmarks, (seed, 5), time)
+    actor = actors.subject(subject)
+    return actor, actors.perform(action, actor.joints, actor.landmarks, (seed, 5), time)
 
 
 def _figure():
-    actor = shapes.subject("S6")
+    actor = actors.subject("S6")
     return Figure(actor.joints, actor.landmarks)
 
 
-@pytest.mark.parametrize("action", motions.ACTIONS)
+@pytest.mark.parametrize("action", actors.ACTIONS)
 def test_every_moment_of_every_action_is_within_the_joints_limits(action):
     for subject, (seed, time) in itertools.product(SUBJECTS, MOMENTS):
         _, posture = _perform(action, subject, seed, time)
@@ -32,7 +32,7 @@ def test_every_moment_of_every_action_is_within_the_joints_limits(action):
         assert (np.linalg.norm(posture.pose, axis=-1) <= largest_angle() + ROUNDING).all()
 
 
-@pytest.mark.parametrize("action", motions.ACTIONS)
+@pytest.mark.parametrize("action", actors.ACTIONS)
 def test_knees_and_elbows_bend_one_way_only(action):
     """Flexion is a turn about +x at the knee, and about -y (left) or +y (right) at the elbow."""
     axes = {3: (0, 1), 4: (0, 1), 17: (1, -1), 18: (1, 1)}  # joint less the pelvis: (axis, sign)
@@ -46,8 +46,8 @@ def test_knees_and_elbows_bend_one_way_only(action):
 def test_who_stands_has_both_feet_on_the_ground(action):
     for subject, (seed, time) in itertools.product(SUBJECTS, MOMENTS):
         actor, posture = _perform(action, subject, seed, time)
-        vertices, _ = shapes.pose(actor, posture.root, posture.pose)
-        surface = shapes.surface()
+        vertices, _ = actors.pose(actor, posture.root, posture.pose)
+        surface = actors.surface()
         lowest = [vertices[np.unique(surface.faces[surface.part == part]), 1].min() for part in (5, 6)]
         assert abs(lowest[0] - lowest[1]) < FLAT_M
         assert min(lowest) == pytest.approx(vertices[:, 1].min())
@@ -56,7 +56,7 @@ def test_who_stands_has_both_feet_on_the_ground(action):
 def test_an_action_changes_smoothly():
     """No joint turns faster than a quick human movement: 12 rad/s."""
     step = 0.02
-    for action in motions.ACTIONS:
+    for action in actors.ACTIONS:
         for time in (2.0, 7.7):
             _, before = _perform(action, "S8", 3, time)
             _, after = _perform(action, "S8", 3, time + step)
@@ -70,7 +70,7 @@ def test_arms_swing_against_the_legs():
     hands, feet = [], []
     for time in np.linspace(0, 6, 40):
         actor, posture = _perform("Walking", "S7", 1, time)
-        _, joints = shapes.pose(actor, posture.root, posture.pose)
+        _, joints = actors.pose(actor, posture.root, posture.pose)
         hands.append(joints[20, 2] - joints[21, 2])
         feet.append(joints[7, 2] - joints[8, 2])
     assert np.corrcoef(hands, feet)[0, 1] < -0.8
@@ -79,7 +79,7 @@ def test_arms_swing_against_the_legs():
 def test_a_phoning_hand_is_at_the_ear():
     for subject, (seed, time) in itertools.product(SUBJECTS, MOMENTS):
         actor, posture = _perform("Phoning", subject, seed, time)
-        _, joints = shapes.pose(actor, posture.root, posture.pose)
+        _, joints = actors.pose(actor, posture.root, posture.pose)
         hand_to_head = np.linalg.norm(joints[[22, 23]] - joints[15], axis=1).min()
         assert hand_to_head < 0.22
 

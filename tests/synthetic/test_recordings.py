@@ -12,7 +12,7 @@ from dal_jax.data.files import Files
 from dal_jax.data.preparing import prepare
 from dal_jax.loop import run
 from dal_jax.runtime.errors import InputError
-from dal_jax.synthetic import motions, people as synthetic_people
+from dal_jax.synthetic import actors, people as synthetic_people
 from dal_jax.synthetic.annotator import RECIPES
 from tests.data.motions import motion_files
 
@@ -43,7 +43,7 @@ def test_a_posture_is_a_recorded_moment_upright_and_heading_for_z(folder):
     for split, moments in seen.items():
         random = np.random.default_rng(0)
         for _ in range(60):
-            posture = motions.recorded_posture(folder, split, random)
+            posture = actors.recorded_posture(folder, split, random)
             match = np.argwhere(np.abs(_POSE - posture.pose).max(axis=(2, 3)) < EXACT)
             assert len(match) == 1
             assert posture.root == pytest.approx(_LEAN.as_matrix(), abs=1e-7)
@@ -54,7 +54,7 @@ def test_a_posture_is_a_recorded_moment_upright_and_heading_for_z(folder):
 def test_too_few_recordings_are_refused(tmp_path):
     motion_files.write_amass(tmp_path / "a_poses.npz", np.zeros((2, 3)), np.zeros((2, 23, 3)))
     with pytest.raises(InputError, match="1 recordings .*; 10 are needed"):
-        motions.recordings(str(tmp_path), "train")
+        actors.recordings(str(tmp_path), "train")
 
 
 def test_people_do_what_is_recorded(folder, tmp_path):

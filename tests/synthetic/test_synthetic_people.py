@@ -19,7 +19,7 @@ from dal_jax.data.people import HIDDEN_CONFIDENCE, LazyImages
 from dal_jax.loop import run
 from dal_jax.observations import observation
 from dal_jax.runtime.errors import InputError
-from dal_jax.synthetic import annotator, people as synthetic_people, shapes
+from dal_jax.synthetic import actors, annotator, people as synthetic_people
 from dal_jax.synthetic.annotator import RECIPES, ROUTES, TEST_SUBJECTS, TRAIN_SUBJECTS
 from dal_jax.synthetic.view import View
 from dal_jax.viewing import raycast
@@ -50,7 +50,7 @@ def _true_vertices_mm(one):
 
 def _surface_points_mm(one):
     used = one["point_confidence"] > 0
-    corners = _true_vertices_mm(one)[shapes.surface().faces[one["point_face"][used]]]
+    corners = _true_vertices_mm(one)[actors.surface().faces[one["point_face"][used]]]
     return np.einsum("pc,pcd->pd", one["point_barycentric"][used], corners), used
 
 
@@ -69,7 +69,7 @@ def test_true_surface_points_project_onto_their_pixels(exact):
 
 def test_annotated_points_are_not_hidden(exact):
     """An independent test of every triangle: none crosses the way from the camera to a point, except at the point."""
-    faces = shapes.surface().faces
+    faces = actors.surface().faces
     for one in exact[:3]:
         points, _ = _surface_points_mm(one)
         corners = _true_vertices_mm(one)[faces]
@@ -105,7 +105,7 @@ def test_the_box_holds_the_person(exact):
 
 def test_the_iuv_map_agrees_with_the_points(exact):
     """The part of the pixel that a point lies in is the point's own part, but for points at the pixel's border."""
-    surface = shapes.surface()
+    surface = actors.surface()
     agree, total = 0, 0
     for one in exact:
         iuv = np.asarray(PIL.Image.open(io.BytesIO(one["iuv"])))
@@ -119,19 +119,19 @@ def test_the_iuv_map_agrees_with_the_points(exact):
 
 def test_visibility_tells_the_near_side_from_the_far_side():
     """Of somebody seen from the left, the left shoulder, elbow and knee are seen, and the right shoulder is not."""
-    actor = shapes.subject("S1")
+    actor = actors.subject("S1")
     turn = np.array([[0.0, 0.0, -1.0], [0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]])  # the left (+x) towards the camera
     lowered = np.zeros((23, 3))
     lowered[15, 2], lowered[16, 2] = -1.3, 1.3
-    vertices, _ = shapes.pose(actor, turn, lowered)
+    vertices, _ = actors.pose(actor, turn, lowered)
     vertices = vertices + [0.0, 0.0, 5.0]
-    seen = View(vertices, np.zeros((0, 8, 3))).sees_keypoints(shapes.surface().h36m_regressor @ vertices)
+    seen = View(vertices, np.zeros((0, 8, 3))).sees_keypoints(actors.surface().h36m_regressor @ vertices)
     assert seen[[5, 11, 12]].all()
     assert not seen[14]
 
 
 def test_annotators_err_as_much_as_the_recipe_says():
-    surface = shapes.surface()
+    surface = actors.surface()
     random = np.random.default_rng(3)
     face = random.integers(0, len(surface.faces), 3000)
     exact = Points(random.uniform(0, 500, (3000, 2)), face, random.dirichlet(np.ones(3), 3000))
@@ -141,7 +141,7 @@ def test_annotators_err_as_much_as_the_recipe_says():
     assert (surface.part[erring.face] == surface.part[exact.face]).all()
 
     def rest(points):
-        return np.einsum("pc,pcd->pd", points.barycentric, shapes.corners()[points.face])
+        return np.einsum("pc,pcd->pd", points.barycentric, actors.corners()[points.face])
 
     off = np.linalg.norm(rest(erring) - rest(exact), axis=1)
     # Two tangent directions; a little less, because a match that would leave its part stays where it is.
@@ -167,7 +167,7 @@ def test_an_undamaged_prediction_gives_nearby_points():
     iuv = np.asarray(PIL.Image.open(io.BytesIO(one["iuv"])))
     grid = raycast.pixel_grid_px(one["box_px"].astype(np.float64), 128)
     points = annotator.read_points(iuv, grid, np.random.default_rng(0))
-    corners = _true_vertices_mm(one)[shapes.surface().faces[points.face]]
+    corners = _true_vertices_mm(one)[actors.surface().faces[points.face]]
     shown = np.einsum("pc,pcd->pd", points.barycentric, corners)
     off_px = np.linalg.norm(_project_px(one, shown) - points.px, axis=1)
     assert np.median(off_px) < 0.02 * one["box_px"][2]
@@ -226,7 +226,7 @@ def test_tiny_is_built_read_and_balanced(tiny):
     test = people_lib.load_people(tiny, "test", limit=5, with_truth=True)
     assert {name.split("_")[0] for name in test.names} == set(TEST_SUBJECTS)
     assert test.truth.joints_h36m_mm.shape == (5, 17, 3)
-    assert test.truth.vertices_mm.shape == (5, len(shapes.surface().vertices), 3)
+    assert test.truth.vertices_mm.shape == (5, len(actors.surface().vertices), 3)
     with pytest.raises(InputError, match="no split 'validation'"):
         people_lib.load_people(tiny, "validation")
 
