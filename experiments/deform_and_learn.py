@@ -15,9 +15,9 @@ from absl import flags
 from dal_jax import config
 from dal_jax.evaluation import tables
 from dal_jax.loop import run
-from dal_jax.runtime import cli, config_flag, machine
+from dal_jax.runtime import cli, machine
 
-_CONFIG = config_flag.define(config.demo(), config.PRESETS)
+_CONFIG = cli.define_config(config.demo(), config.PRESETS)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; an existing run goes on.", required=True)
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Folder where data sets are kept once rendered or prepared; default: 'data' beside --workdir."

@@ -22,11 +22,11 @@ from absl import flags
 from dal_jax.lifting import folder
 from dal_jax.lifting.config import PRESETS, best, validate
 from dal_jax.lifting.poses import Poses2D, of_both_sets, read
-from dal_jax.runtime import cli, config_flag, machine
+from dal_jax.runtime import cli, machine
 from dal_jax.runtime.errors import InputError
 from dal_jax.synthetic import people as synthetic_people
 
-_CONFIG = config_flag.define(best(), PRESETS)
+_CONFIG = cli.define_config(best(), PRESETS)
 _POSES = flags.DEFINE_string(
     "poses", None, "2D poses: .npz, .npy, what a detector writes, or the word synthetic_people.", required=True
 )

@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 from absl import flags
 
-from dal_jax.runtime import config_flag
+from dal_jax.runtime import cli
 
 
 @dataclasses.dataclass
@@ -39,7 +39,7 @@ def parse(monkeypatch):
         values = flags.FlagValues()
         argv = ["binary", *arguments]
         monkeypatch.setattr(sys, "argv", argv)
-        holder = config_flag.define(_Config(), {"demo": _Config, "paper": _paper}, flag_values=values)
+        holder = cli.define_config(_Config(), {"demo": _Config, "paper": _paper}, flag_values=values)
         values(argv)
         return holder.value
 
@@ -122,7 +122,7 @@ def test_a_value_of_another_type_is_refused(parse, argument, told):
 def test_help_lists_every_field_with_its_comment(parse, monkeypatch):
     values = flags.FlagValues()
     monkeypatch.setattr(sys, "argv", ["binary"])
-    config_flag.define(_Config(), flag_values=values)
+    cli.define_config(_Config(), flag_values=values)
     lines = values["config"].help.splitlines()
     assert "training.learning_rate=0.001  of Adam (paper: 1e-4)" in lines
     assert "sizes=(64, 128)  px" in lines
