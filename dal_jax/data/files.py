@@ -14,10 +14,10 @@ from jaxtyping import UInt8
 
 from dal_jax.body.formats import load
 from dal_jax.data import schema
-from dal_jax.observations import agreement, coco, observation, photographs
+from dal_jax.observations import coco, observation, photographs
 from dal_jax.observations.chart import Chart, load_chart
 from dal_jax.observations.densepose import FEWEST_KEYPOINTS
-from dal_jax.observations.person import AnnotatedPerson
+from dal_jax.observations.person import AnnotatedPerson, keypoints_outside
 from dal_jax.runtime import door
 from dal_jax.runtime.errors import InputError
 
@@ -181,6 +181,6 @@ def notes(person: AnnotatedPerson, photograph: UInt8[np.ndarray, "h w 3"]) -> li
         + ["without dense points"] * (points == 0)
         + [f"fewer than {_FEW_POINTS} dense points"] * (0 < points < _FEW_POINTS)
         + ["without key points"] * (labelled_keypoints(person) == 0)
-        + ["key points outside the box"] * agreement.keypoints_outside(person)
+        + ["key points outside the box"] * keypoints_outside(person)
         + sorted(unused)
     )

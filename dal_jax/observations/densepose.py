@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dal_jax.observations import agreement, coco, keypoints
+from dal_jax.observations import coco, keypoints, person
 from dal_jax.observations.coco import BadEntry, Content, Labelling
 from dal_jax.observations.keypoints import Keypoints
 from dal_jax.observations.person import AnnotatedPerson, Annotations
@@ -68,7 +68,7 @@ def read(
             entries.append(coco.reject(where, raw, picture, bad))
             if not skip_invalid:
                 raise InputError(entries[-1].message) from bad
-    notes = keypoints.notes((where, one.keypoints) for where, one in parsed) + agreement.notes(parsed)
+    notes = keypoints.notes((where, one.keypoints) for where, one in parsed) + person.box_notes(parsed)
     annotations = Annotations(entries, without, notes=notes)
     if not annotations.people:
         if entries:
@@ -79,7 +79,7 @@ def read(
 
 
 def refuse_corners(content: Content) -> None:
-    """Refuse a file whose boxes are [x1, y1, x2, y2] (`agreement.refuse_corners`); one that is none ends the search.
+    """Refuse a file whose boxes are [x1, y1, x2, y2] (`person.refuse_corners`); one that is none ends the search.
 
     Raises:
       errors.InputError: they are.
@@ -90,10 +90,10 @@ def refuse_corners(content: Content) -> None:
             one = parse_person(entry, coco.picture_of(content.pictures, entry), content.labels, needs_file=False)
         except BadEntry:
             continue
-        if not agreement.may_be_corners(one, one.picture_size):
+        if not person.may_be_corners(one, one.picture_size):
             return
         people.append((where, one, one.picture_size))
-    agreement.refuse_corners(people)
+    person.refuse_corners(people)
 
 
 def has_points(entry: dict[str, Any]) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dal_jax.observations import agreement, coco, keypoints, photographs
+from dal_jax.observations import coco, keypoints, person, photographs
 from dal_jax.observations.coco import BadEntry, Content, Labelling
 from dal_jax.observations.keypoints import Keypoints
 from dal_jax.observations.person import CROP_MARGIN, AnnotatedPerson, Annotations, Rejected
@@ -93,11 +93,11 @@ def people(
             raise InputError(entry.message)
         entries.append(entry)
     used = [(one, entry) for one, entry in zip(found, entries, strict=True) if isinstance(entry, AnnotatedPerson)]
-    agreement.refuse_corners(
+    person.refuse_corners(
         (one.where, entry, size) for one, entry in used if isinstance(size := sizes[one.file_name], tuple)
     )
     notes = keypoints.notes((one.where, one.keypoints) for one in found if one.keypoints is not None)
-    notes += agreement.notes((one.where, entry) for one, entry in used)
+    notes += person.box_notes((one.where, entry) for one, entry in used)
     annotations = Annotations(entries, images=str(pictures[0].parent) if pictures else "", notes=notes)
     if not annotations.people:
         rejected = annotations.rejected

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from dal_jax.body import skeleton
 from dal_jax.body.template import Template
-from dal_jax.observations import agreement, residuals
+from dal_jax.observations import residuals
 from dal_jax.observations.observation import Observation, hold_out, px_from_crop
 from dal_jax.registration import register
 from dal_jax.registration.energy import Objective
@@ -41,7 +41,7 @@ class Quality:
     """Reports on fits (leading axis: people); NaN where nothing was observed.
 
     dense_px, keypoint_px: root mean square distance in the photograph; *_percent: of the crop's side.
-    keypoint_scale, keypoint_rest_px: of key points against the body (`agreement.rescaled`).
+    keypoint_scale, keypoint_rest_px: of key points against the body (`verdict.rescaled`).
     part_px: of dense points, by PARTS. points, keypoints: how many there are.
     far_points: how many lie on the side that the camera cannot see. coverage: share of the surface in parts that were
       seen, by dense points or by both key points at the ends of a limb.
@@ -244,7 +244,7 @@ _excess = programs.kept(skeleton.limit_excess)
 def _errors(template, observations, fit: Fit, noise: NoiseLevels, outlier: float | None) -> dict[str, np.ndarray]:
     dense, keypoint = (np.asarray(each) for each in residuals.offsets_px(template, fit.parameters, observations))
     annotated = np.asarray(px_from_crop(observations.keypoint_position, observations.box_px))
-    scale, rest_px = agreement.rescaled(annotated + keypoint, annotated, observations.keypoint_confidence)
+    scale, rest_px = verdict.rescaled(annotated + keypoint, annotated, observations.keypoint_confidence)
     dense, keypoint = np.linalg.norm(dense, axis=-1), np.linalg.norm(keypoint, axis=-1)
     confidence = np.asarray(observations.point_confidence)
     side = np.asarray(observations.box_px)[:, 2]

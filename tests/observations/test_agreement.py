@@ -8,8 +8,9 @@ import pytest
 
 from dal_jax.body import skeleton
 from dal_jax.data import coco_sets
-from dal_jax.observations import agreement, densepose, detections
+from dal_jax.observations import densepose, detections
 from dal_jax.runtime.errors import InputError
+from dal_jax.uncertainty import verdict
 from tests.observations import annotation_files
 
 PLACES = {  # of key points in the box's 0..1, of somebody who stands with the arms out
@@ -121,19 +122,19 @@ def test_scales_and_shift_are_found_whatever_is_unknown():
     annotated = scale * body + shift
     annotated[:, 7], confidence[:, 7] = 1e6, 0
     confidence[2, 3:] = 0
-    found, rest = agreement.rescaled(body, annotated, confidence)
+    found, rest = verdict.rescaled(body, annotated, confidence)
     np.testing.assert_allclose(found[:2], scale[:2, 0])
     np.testing.assert_allclose(rest[:2], 0, atol=1e-9)
     assert np.isnan(found[2]).all() and np.isnan(rest[2]), "three key points say nothing"
 
 
 def test_flags_name_the_scale_or_the_mirror_and_only_what_they_mend():
-    assert "key points are 0.86 x 0.95 as large, or shifted (13.6 px off, 0.8 px otherwise)" in agreement.flags(
+    assert "key points are 0.86 x 0.95 as large, or shifted (13.6 px off, 0.8 px otherwise)" in verdict.contradictions(
         13.6, np.array([0.86, 0.95]), 0.8
     )[0]  # fmt: skip
-    assert "left and right may be swapped" in agreement.flags(64.6, np.array([-0.98, 1.02]), 9.9)[0]
-    assert not agreement.flags(13.1, np.array([0.94, 1.03]), 12.2)
-    assert not agreement.flags(13.1, np.array([np.nan, np.nan]), np.nan)
+    assert "left and right may be swapped" in verdict.contradictions(64.6, np.array([-0.98, 1.02]), 9.9)[0]
+    assert not verdict.contradictions(13.1, np.array([0.94, 1.03]), 12.2)
+    assert not verdict.contradictions(13.1, np.array([np.nan, np.nan]), np.nan)
 
 
 @annotation_files.needs_real_data
