@@ -36,7 +36,7 @@ from dal_jax.observations.observation import with_depth
 from dal_jax.observations.person import square_crop
 from dal_jax.registration import energy, register, single_views
 from dal_jax.registration.energy import SCALES
-from dal_jax.registration.solvers import dense, descent
+from dal_jax.registration.solvers import descent
 from dal_jax.registration.solvers.descent import SolverOptions
 from dal_jax.runtime import cli, progress
 from dal_jax.synthetic import actors
@@ -206,7 +206,7 @@ def _closest(body: Template, goal: Float[Array, "v 3"], start: energy.Unknowns, 
         small = jnp.concatenate([0.1 * unknowns.pose.ravel(), 0.1 * sizes])  # holds what the skin leaves open
         return jnp.concatenate([1000.0 * (vertices(unknowns, _EVERY) - goal[::_EVERY]).ravel(), small])
 
-    found = dense.levenberg_marquardt(
+    found = descent.levenberg_marquardt(
         residuals, lambda at, step: descent.move(at, mask * step), start, len(mask), SolverOptions(12)
     )
     return vertices(found.state, 1)

@@ -27,7 +27,7 @@ from dal_jax.body.kinematics import BodyParameters, t_pose
 from dal_jax.body.template import Template
 from dal_jax.observations.residuals import Target
 from dal_jax.registration.energy import Objective, from_parameters, parameter_energy, to_parameters
-from dal_jax.registration.solvers import dense, optax_solver
+from dal_jax.registration.solvers import descent, optax_solver
 from dal_jax.registration.solvers.descent import Problem, Solution, SolverOptions, move, tangent_size
 from dal_jax.registration.solvers.optax_solver import nearest, wrong
 from dal_jax.registration.solvers.tree import lm, state as state_lib
@@ -184,11 +184,11 @@ def _optax(text: str, problem: Problem, options: SolverOptions) -> Solution:
 
 
 def _gauss_newton(problem: Problem, options: SolverOptions) -> Solution:
-    return dense.gauss_newton(problem.residuals, move, problem.start, tangent_size(problem.start), options)
+    return descent.gauss_newton(problem.residuals, move, problem.start, tangent_size(problem.start), options)
 
 
 def _dense_lm(problem: Problem, options: SolverOptions) -> Solution:
-    return dense.levenberg_marquardt(problem.residuals, move, problem.start, tangent_size(problem.start), options)
+    return descent.levenberg_marquardt(problem.residuals, move, problem.start, tangent_size(problem.start), options)
 
 
 def _tree_lm(batch: Batch, options: SolverOptions) -> Solution:

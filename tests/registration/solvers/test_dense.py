@@ -11,7 +11,7 @@ from jax import sharding
 from scipy.spatial import transform
 
 from dal_jax.body import rotations
-from dal_jax.registration.solvers import dense
+from dal_jax.registration.solvers import descent
 from dal_jax.registration.solvers.descent import SolverOptions
 
 FLOAT32 = 1e-5  # relative: a solve of a well-conditioned system of a few unknowns
@@ -28,7 +28,7 @@ def _path(residual, start, steps=STEPS, retract=_add, unknowns=None):
     size = unknowns or len(start)
 
     def solve(count):
-        return dense.levenberg_marquardt(residual, retract, start, size, SolverOptions(count))
+        return descent.levenberg_marquardt(residual, retract, start, size, SolverOptions(count))
 
     return jax.tree.map(np.asarray, jax.jit(jax.vmap(solve))(jnp.arange(steps + 1)))
 
@@ -53,7 +53,7 @@ def linear():
 def test_one_step_solves_the_damped_linear_system(linear):
     matrix, goal, path = linear
     normal = matrix.T @ matrix
-    damped = normal + dense.INITIAL_DAMPING * np.diag(np.diag(normal)) + 1e-6 * np.eye(3)
+    damped = normal + descent.INITIAL_DAMPING * np.diag(np.diag(normal)) + 1e-6 * np.eye(3)
     np.testing.assert_allclose(path.state[1], np.linalg.solve(damped, matrix.T @ goal), rtol=FLOAT32)
 
 
@@ -141,7 +141,7 @@ def test_state_may_be_a_manifold_and_problems_a_batch():
     body, seen = jnp.asarray(body, jnp.float32), jnp.asarray(seen, jnp.float32)
 
     def solve(goal):
-        return dense.levenberg_marquardt(
+        return descent.levenberg_marquardt(
             lambda turn: (body @ turn.T - goal).ravel(),
             lambda turn, delta: rotations.axis_angle_to_matrix(delta) @ turn,
             jnp.eye(3),
@@ -159,7 +159,7 @@ def test_state_may_be_a_manifold_and_problems_a_batch():
 
 def test_stops_after_an_accepted_step_that_gains_little(rosenbrock):
     """Rejected steps gain nothing and stop nobody; the state is that of running as many steps without a tolerance."""
-    found = dense.levenberg_marquardt(
+    found = descent.levenberg_marquardt(
         _rosenbrock, _add, jnp.array([-1.2, 1.0]), 2, SolverOptions(STEPS, tolerance=0.05)
     )
     cost = rosenbrock.energy
@@ -180,7 +180,7 @@ def test_devices_change_nothing():
     starts = np.array([[-1.2, 1.0], [0.9, 0.8], [2.0, 2.0], [0.0, 0.0]], np.float32)
     floor = lambda x: jnp.append(_rosenbrock(x), 1.0)  # noqa: E731
     solve = jax.vmap(
-        lambda start: dense.levenberg_marquardt(floor, _add, start, 2, SolverOptions(STEPS, tolerance=1e-3))
+        lambda start: descent.levenberg_marquardt(floor, _add, start, 2, SolverOptions(STEPS, tolerance=1e-3))
     )
     mesh, people = sharding.Mesh(np.array(jax.devices()), ("people",)), sharding.PartitionSpec("people")
     split = jax.shard_map(solve, mesh=mesh, in_specs=people, out_specs=people)
@@ -195,7 +195,7 @@ def test_devices_change_nothing():
 
 def _solve(residual, start, steps, tolerance=0.0):
     solve = jax.jit(
-        lambda start: dense.gauss_newton(residual, _add, start, len(start), SolverOptions(steps, tolerance=tolerance))
+        lambda start: descent.gauss_newton(residual, _add, start, len(start), SolverOptions(steps, tolerance=tolerance))
     )
     return jax.tree.map(np.asarray, solve(jnp.asarray(start, jnp.float32)))
 
@@ -233,7 +233,7 @@ def test_divergence_returns_the_start_and_says_so():
     assert found.state == 3.0
     assert found.energy == pytest.approx(np.arctan(3.0) ** 2, rel=FLOAT32)
     assert not found.relative_decrease < 0.01
-    damped = dense.levenberg_marquardt(jnp.arctan, _add, jnp.array([3.0]), 1, SolverOptions(20))
+    damped = descent.levenberg_marquardt(jnp.arctan, _add, jnp.array([3.0]), 1, SolverOptions(20))
     assert damped.energy < 1e-6
 
 

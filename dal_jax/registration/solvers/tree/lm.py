@@ -65,7 +65,7 @@ from jaxtyping import Array, Float, Int
 
 from dal_jax.observations.residuals import Target
 from dal_jax.registration.energy import Objective
-from dal_jax.registration.solvers import dense
+from dal_jax.registration.solvers import descent
 from dal_jax.registration.solvers.descent import Solution, SolverOptions
 from dal_jax.registration.solvers.tree import elimination, evaluation, points, quadratics, state as state_lib
 from dal_jax.registration.solvers.tree.evaluation import TreeProblem, Value
@@ -116,7 +116,7 @@ def minimise(
     iterate = _Iterate(
         state=start,
         value=first,
-        damping=jnp.full_like(first.energy, dense.INITIAL_DAMPING),
+        damping=jnp.full_like(first.energy, descent.INITIAL_DAMPING),
         relative_decrease=jnp.full_like(first.energy, jnp.inf),
         steps=jnp.zeros_like(first.energy, jnp.int32),
         active=jnp.full_like(first.energy, True, bool),
@@ -152,12 +152,12 @@ def _accepted(now: _Iterate, candidate: TreeState, value: Value, tolerance: floa
     """Return where a damped step leads: to the candidate where that lowers the energy of a fit that is not finished."""
     accept = (value.energy < now.value.energy) & now.active
     gain = (now.value.energy - value.energy) / jnp.maximum(now.value.energy, 1e-12)
-    factor = jnp.where(accept, dense.ACCEPTED_FACTOR, dense.REJECTED_FACTOR)
+    factor = jnp.where(accept, descent.ACCEPTED_FACTOR, descent.REJECTED_FACTOR)
     state, value = _select(accept, (candidate, value), (now.state, now.value))
     return _Iterate(
         state=state,
         value=value,
-        damping=jnp.where(now.active, jnp.clip(now.damping * factor, *dense.DAMPING_RANGE), now.damping),
+        damping=jnp.where(now.active, jnp.clip(now.damping * factor, *descent.DAMPING_RANGE), now.damping),
         relative_decrease=jnp.where(accept, gain, now.relative_decrease),
         steps=now.steps + now.active,
         active=now.active & ~(accept & (gain < tolerance)),
