@@ -13,14 +13,14 @@ from benchmarks.lifting import Trainer, Work
 from benchmarks.torch_kudo import Game
 from dal_jax.lifting import adversarial, lift, normalise, views
 from dal_jax.lifting.adversarial import Member
-from dal_jax.lifting.config import Config
+from dal_jax.lifting.config import LiftingConfig
 from dal_jax.lifting.lift import Lifter
 
 _FORWARD, _STEP = 1e-5, 1e-4
 _NETWORKS = {"generator": "trained_generator", "discriminator": "discriminator"}
 
 
-def agreement(config: Config, poses: np.ndarray) -> dict[str, float]:
+def agreement(config: LiftingConfig, poses: np.ndarray) -> dict[str, float]:
     """Return how far the programs are apart on the same weights, relative to the largest number of each kind.
 
     Raises:
@@ -48,7 +48,9 @@ def agreement(config: Config, poses: np.ndarray) -> dict[str, float]:
     return found
 
 
-def rows(config: Config, poses: np.ndarray, steps: int, batches: list[int], seconds: float) -> list[dict[str, object]]:
+def rows(
+    config: LiftingConfig, poses: np.ndarray, steps: int, batches: list[int], seconds: float
+) -> list[dict[str, object]]:
     """Measure both programs in turns; return a row for each work."""
     trainer = Trainer(config, poses)
     torch_trainer = _TorchTrainer(config, poses)
@@ -93,7 +95,7 @@ def rows(config: Config, poses: np.ndarray, steps: int, batches: list[int], seco
 class _TorchTrainer:
     """PyTorch's lifter in training, on batches that it draws."""
 
-    def __init__(self, config: Config, poses: np.ndarray):
+    def __init__(self, config: LiftingConfig, poses: np.ndarray):
         self._game = Game(config.width, weights(adversarial.initial_member(config, jax.random.key(0))))
         self._keypoints = torch.tensor(poses)
         self._points, _ = torch_kudo.normalise(self._keypoints)
@@ -126,13 +128,13 @@ def weights(member: Member) -> dict[str, dict[str, torch.Tensor]]:
     return found
 
 
-def _our_step(config: Config, member: Member, poses: np.ndarray):
+def _our_step(config: LiftingConfig, member: Member, poses: np.ndarray):
     batch = normalise.normalise_all(poses, np.ones(poses.shape[:2], bool))
     step = functools.partial(adversarial.step, config)
     return jax.jit(step)(member, jnp.int32(0), batch, _key())
 
 
-def _angles(config: Config, poses: np.ndarray) -> np.ndarray:
+def _angles(config: LiftingConfig, poses: np.ndarray) -> np.ndarray:
     """Return the angles of the rotations that our step draws."""
     rotation_key, _ = jax.random.split(_key())
     lifted = jnp.asarray(poses), jnp.zeros(poses.shape[:2])

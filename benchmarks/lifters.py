@@ -18,7 +18,7 @@ from dal_jax.body import skeleton
 from dal_jax.body.template import Template
 from dal_jax.evaluation import metrics
 from dal_jax.lifting import folder, lift, losses, training
-from dal_jax.lifting.config import Config
+from dal_jax.lifting.config import LiftingConfig
 from dal_jax.lifting.lift import Lifted, Lifter
 from dal_jax.lifting.poses import Poses2D
 from dal_jax.lifting.training import LiftingState
@@ -57,7 +57,7 @@ class Score:
         means["reversed_share"] = float(np.mean(np.sum(depth * true, axis=-1)[deep] < 0))
         return means | {name: float(value) for name, value in _bone_figures(joints).items()}
 
-    def lifter(self, config: Config, lifter: Lifter, people: PoseSet) -> dict[str, float | None]:
+    def lifter(self, config: LiftingConfig, lifter: Lifter, people: PoseSet) -> dict[str, float | None]:
         """Return the errors, those of disturbed poses, and how well predicted deviations fit."""
         keypoints, whole = people.keypoints_px, np.ones(people.seen.shape, bool)
         term = jax.jit(functools.partial(lift.lift, config))
@@ -107,7 +107,7 @@ def _within(lifted: Lifted, joints_true_mm: np.ndarray) -> dict[str, float | Non
 
 
 def train(
-    path: pathlib.Path, config: Config, seed: int, people: PoseSet, validation: PoseSet, score: Score
+    path: pathlib.Path, config: LiftingConfig, seed: int, people: PoseSet, validation: PoseSet, score: Score
 ) -> tuple[Lifter, list[dict[str, float]]]:
     """Train a lifter in its folder, or finish it; return it and, at every stop, criteria beside the true error.
 
@@ -155,7 +155,7 @@ def _rank_correlation(one: list[float], other: list[float]) -> float:
 def registration(
     template: Template,
     problems: Problems,
-    trained: dict[str, tuple[Config, Lifter]],
+    trained: dict[str, tuple[LiftingConfig, Lifter]],
 ) -> Iterator[dict[str, object]]:
     """Yield scores of registration with no depth and with each lifter's: `lm` from four headings.
 

@@ -12,7 +12,7 @@ from benchmarks import measure
 from dal_jax.body import kinematics, rotations, skinning
 from dal_jax.body.template import Template
 from dal_jax.lifting import lift as lift_lib, normalise, training
-from dal_jax.lifting.config import Config
+from dal_jax.lifting.config import LiftingConfig
 
 PEOPLE = 4096
 STEPS = 20
@@ -24,7 +24,7 @@ Work = Callable[[], object]
 
 
 def rows(
-    config: Config, poses: Float[np.ndarray, "n 17 2"], batches: list[int], steps: int, seconds: float
+    config: LiftingConfig, poses: Float[np.ndarray, "n 17 2"], batches: list[int], steps: int, seconds: float
 ) -> Iterator[dict[str, object]]:
     """Yield a row for training and one for lifting each number of poses at once, all interleaved.
 
@@ -90,7 +90,7 @@ class Trainer:
       learned: of the last call's steps, the shares in which either network learned.
     """
 
-    def __init__(self, config: Config, poses: Float[np.ndarray, "n 17 2"]):
+    def __init__(self, config: LiftingConfig, poses: Float[np.ndarray, "n 17 2"]):
         self.config = config
         self.poses = poses
         self.learned: dict[str, float] = {}

@@ -76,7 +76,7 @@ class Config:
     later: Round = dataclasses.field(
         default_factory=lambda: Round(RegistrationConfig(starts="given"))
     )  # registration in later rounds
-    lifting: lifting_config.Config = dataclasses.field(default_factory=lifting_config.kudo)  # the lifter
+    lifting: lifting_config.LiftingConfig = dataclasses.field(default_factory=lifting_config.kudo)  # the lifter
     regressor: RegressorConfig = dataclasses.field(default_factory=RegressorConfig)  # the regressor
 
     def files(self) -> Files:

@@ -25,7 +25,7 @@ import numpy as np
 from absl import flags
 
 from dal_jax.body.formats.load import load_body
-from dal_jax.lifting.config import PRESETS, Config
+from dal_jax.lifting.config import PRESETS, LiftingConfig
 from dal_jax.runtime import cli
 from dal_jax.runtime.errors import InputError
 
@@ -64,7 +64,7 @@ def main(_: list[str]) -> None:
     results.emit((row | where for row in _rows(configs, people)), _OUT.value)
 
 
-def _configs() -> dict[str, Config]:
+def _configs() -> dict[str, LiftingConfig]:
     for name in _PRESETS.value:
         if name not in PRESETS:
             raise InputError(f"--presets={name}: of {', '.join(PRESETS)}")
@@ -78,7 +78,7 @@ def _configs() -> dict[str, Config]:
     return configs
 
 
-def _rows(configs: dict[str, Config], people: dict[str, PoseSet]) -> Iterator[dict[str, object]]:
+def _rows(configs: dict[str, LiftingConfig], people: dict[str, PoseSet]) -> Iterator[dict[str, object]]:
     score = Score(people["train"].joints_true_mm)
     yield {"what": "no_depth", **score.no_depth(people["test"])}
     true = people["test"].joints_true_mm

@@ -15,7 +15,7 @@ import typing
 import pytest
 
 from dal_jax.config import Config
-from dal_jax.lifting.config import Config as LiftingConfig
+from dal_jax.lifting.config import LiftingConfig
 from dal_jax.runtime import cli
 
 ROOT = pathlib.Path(__file__).parents[1]

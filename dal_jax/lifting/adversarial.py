@@ -16,7 +16,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from dal_jax.lifting import losses, networks, views
-from dal_jax.lifting.config import Config
+from dal_jax.lifting.config import LiftingConfig
 from dal_jax.lifting.normalise import Normalised
 from dal_jax.lifting.views import Camera
 from dal_jax.runtime import struct
@@ -39,7 +39,7 @@ class Member:
     camera_optimizer: optax.OptState
 
 
-def initial_member(config: Config, key: PRNGKeyArray) -> Member:
+def initial_member(config: LiftingConfig, key: PRNGKeyArray) -> Member:
     """Draw the networks' weights, N(0, 0.02), biases 0."""
     generator_key, discriminator_key = jax.random.split(key)
     generator = networks.initial(config, "generator", generator_key)
@@ -58,7 +58,7 @@ def initial_member(config: Config, key: PRNGKeyArray) -> Member:
 
 
 def step(
-    config: Config,
+    config: LiftingConfig,
     member: Member,
     number: Int[Array, ""],
     batch: Normalised,
@@ -120,7 +120,7 @@ def step(
     return member, metrics
 
 
-def network_optimizer(config: Config) -> optax.GradientTransformation:
+def network_optimizer(config: LiftingConfig) -> optax.GradientTransformation:
     """Return Adam with L2 in its gradient: the published (Chainer's) weight decay, not AdamW's."""
     adam = optax.adam(config.learning_rate, b1=config.adam_b1)
     return optax.chain(optax.add_decayed_weights(config.weight_decay), adam)
@@ -131,7 +131,9 @@ def regression_optimizer() -> optax.GradientTransformation:
     return optax.adam(1e-3)
 
 
-def _make_fakes(config: Config, number: Array, batch: Normalised, key: PRNGKeyArray, generator: Any, camera: Camera):
+def _make_fakes(
+    config: LiftingConfig, number: Array, batch: Normalised, key: PRNGKeyArray, generator: Any, camera: Camera
+):
     """Return (what the discriminator reads, the generator's loss but for realism), the loss's terms."""
     depth, joints, rotation = _lift_and_choose_a_side(config, number, batch, key, generator, camera)
     shown, fakes, fake_depth = views.rotate_and_project(config, camera.inverse_distance, rotation, batch, depth)
@@ -151,7 +153,9 @@ def _make_fakes(config: Config, number: Array, batch: Normalised, key: PRNGKeyAr
     return (shown, total), terms
 
 
-def _lift_and_choose_a_side(config: Config, number: Array, batch: Normalised, key, generator: Any, camera: Camera):
+def _lift_and_choose_a_side(
+    config: LiftingConfig, number: Array, batch: Normalised, key, generator: Any, camera: Camera
+):
     depth = networks.depth(config, generator, batch.points)
     joints = views.unproject(camera.inverse_distance, batch.points, depth)
     lifted = jax.lax.stop_gradient((joints, depth))
@@ -159,14 +163,14 @@ def _lift_and_choose_a_side(config: Config, number: Array, batch: Normalised, ke
 
 
 def fakes(
-    config: Config, member: Member, number: Int[Array, ""], batch: Normalised, key: PRNGKeyArray
+    config: LiftingConfig, member: Member, number: Int[Array, ""], batch: Normalised, key: PRNGKeyArray
 ) -> tuple[Normalised, Float[Array, "n 17"]]:
     """Return prepared poses as the member's averaged generator lifts them, seen from elsewhere, and their depth."""
     depth, _, rotation = _lift_and_choose_a_side(config, number, batch, key, member.generator, member.camera)
     return views.rotate_and_project(config, member.camera.inverse_distance, rotation, batch, depth)[1:]
 
 
-def measure(config: Config, member: Member, poses: Normalised, key: PRNGKeyArray) -> dict[str, Float[Array, ""]]:
+def measure(config: LiftingConfig, member: Member, poses: Normalised, key: PRNGKeyArray) -> dict[str, Float[Array, ""]]:
     """Return the figures of one member on held-out prepared poses; low is good in all of them.
 
     criterion: bone_spread + mmd + reflection / 2, the number to choose steps, seeds and settings by: proportions rank
@@ -226,7 +230,7 @@ def _step_if(optimizer: optax.GradientTransformation, rate, learns: Array, gradi
     return jax.tree.map(functools.partial(jnp.where, learns), (moved, moved_state), (parameters, optimizer_state))
 
 
-def _average(config: Config, average: Any, generator: Any, number: Array) -> Any:
+def _average(config: LiftingConfig, average: Any, generator: Any, number: Array) -> Any:
     """Follow the generator slowly, but fast while the average is young, so that the first weights are forgotten."""
     if not config.average_decay:
         return None if average is None else generator

@@ -9,7 +9,7 @@ MAX_INVERSE_DISTANCE = 0.3
 
 
 @dataclasses.dataclass
-class Config:
+class LiftingConfig:
     """One lifter's training; the defaults are Kudo et al. 2018 as published.
 
     Lengths are in units of the pose: the mean distance of its joints to the hip in the image.
@@ -46,18 +46,18 @@ class Config:
     steps_per_call: int = 500  # steps between two lines of the log
 
 
-def kudo() -> Config:
+def kudo() -> LiftingConfig:
     """Return Kudo et al. 2018 as published (hip pinned); its error swings by tens of mm between checkpoints."""
-    return Config()
+    return LiftingConfig()
 
 
-def best() -> Config:
+def best() -> LiftingConfig:
     """Return what beats the published recipe from 2D only, by three tenths of the joint error.
 
     Settings were compared on poses of training subjects, at the width of `demo` (docs/lifting.md). About 420 seconds
     of processor time for 20,000 poses.
     """
-    return Config(
+    return LiftingConfig(
         preset="best",
         width=512,
         batch=128,
@@ -83,7 +83,7 @@ def best() -> Config:
     )
 
 
-def demo() -> Config:
+def demo() -> LiftingConfig:
     """Return `best` with one member of half its width: about two minutes on two cores."""
     return dataclasses.replace(best(), preset="demo", members=1, width=256, steps=6000, learning_rate=6e-4)
 
@@ -91,7 +91,7 @@ def demo() -> Config:
 PRESETS = {"kudo": kudo, "demo": demo, "best": best}
 
 
-def validate(config: Config, name: str = "config") -> None:
+def validate(config: LiftingConfig, name: str = "config") -> None:
     """Refuse values that no training can start from.
 
     Raises:

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from dal_jax.lifting import lift as lift_arrays, poses as poses_lib, training
-from dal_jax.lifting.config import Config, validate
+from dal_jax.lifting.config import LiftingConfig, validate
 from dal_jax.lifting.lift import Lifted, Lifter
 from dal_jax.lifting.poses import Poses2D, checked
 from dal_jax.lifting.training import LiftingState
@@ -41,7 +41,7 @@ _RECIPE = "recipe"  # the field of a small file that is no parameter: JSON
 
 def lift(
     keypoints_px: Float[np.ndarray, "n 17 2"],
-    lifter: PathLike | tuple[Config, Lifter] = SHIPPED,
+    lifter: PathLike | tuple[LiftingConfig, Lifter] = SHIPPED,
     visible: Bool[np.ndarray, "n 17"] | None = None,
     intrinsics_px: Float[np.ndarray, "*n 4"] | None = None,
 ) -> Lifted:
@@ -96,17 +96,19 @@ def _in_batches(run: Callable, parameters: Lifter, *poses: np.ndarray) -> Lifted
 @functools.cache
 def _lifting(fields: tuple):
     """Return the jitted `_lift` of a configuration: one compilation for all calls."""
-    return jax.jit(functools.partial(_lift, Config(*fields)))
+    return jax.jit(functools.partial(_lift, LiftingConfig(*fields)))
 
 
-def _lift(config: Config, lifter: Lifter, keypoints: jax.Array, visible: jax.Array, *camera: jax.Array) -> Lifted:
+def _lift(
+    config: LiftingConfig, lifter: Lifter, keypoints: jax.Array, visible: jax.Array, *camera: jax.Array
+) -> Lifted:
     lift = lift_arrays.lift_before if camera else lift_arrays.lift
     seen = lift_arrays.look_at_hip(keypoints, visible, *camera)[0] if camera else keypoints
     residual = lift_arrays.standardised_residual(config, lifter, seen, visible)
     return dataclasses.replace(lift(config, lifter, keypoints, visible, *camera), standardised_residual=residual)
 
 
-def load(path: PathLike) -> tuple[Config, Lifter]:
+def load(path: PathLike) -> tuple[LiftingConfig, Lifter]:
     """Return (config, lifter) for `lift`.
 
     Args:
@@ -129,7 +131,7 @@ def load(path: PathLike) -> tuple[Config, Lifter]:
     return config, training.lifter_so_far(config, state)
 
 
-def save(path: PathLike, config: Config, lifter: Lifter, made_of: dict[str, Any]) -> None:
+def save(path: PathLike, config: LiftingConfig, lifter: Lifter, made_of: dict[str, Any]) -> None:
     """Write a lifter as one small .npz for `load`: parameters in half precision, and its recipe.
 
     Half precision changes depths by less than a thousandth of their error.
@@ -145,7 +147,7 @@ def save(path: PathLike, config: Config, lifter: Lifter, made_of: dict[str, Any]
     files.savez(path, **leaves, **{_RECIPE: np.array(recipe)})
 
 
-def _read_small(path: pathlib.Path) -> tuple[Config, Lifter]:
+def _read_small(path: pathlib.Path) -> tuple[LiftingConfig, Lifter]:
     fields = door.read_npz(path)
     try:
         recipe = files.parse_json(str(fields.pop(_RECIPE)))
@@ -166,7 +168,7 @@ def _read_small(path: pathlib.Path) -> tuple[Config, Lifter]:
 
 
 @configs.cached_by_config
-def _shapes(config: Config) -> Lifter:
+def _shapes(config: LiftingConfig) -> Lifter:
     return jax.eval_shape(lambda key: training.initial_state(config, key).lifter, jax.random.key(0))
 
 
@@ -176,18 +178,18 @@ def _leaves(lifter: Lifter) -> dict[str, Any]:
     return {jax.tree_util.keystr(place, simple=True, separator="."): leaf for place, leaf in places}
 
 
-def _config(file: pathlib.Path, fields: Any) -> Config:
+def _config(file: pathlib.Path, fields: Any) -> LiftingConfig:
     """Return a configuration from what may still be anything."""
-    known = {field.name for field in dataclasses.fields(Config)}
+    known = {field.name for field in dataclasses.fields(LiftingConfig)}
     if not isinstance(fields, dict) or set(fields) != known:
         raise InputError(f"{file}: is no configuration of a lifter")
-    for field in dataclasses.fields(Config):
+    for field in dataclasses.fields(LiftingConfig):
         value, expected = fields[field.name], type(field.default)
         # True is an int, too; a number with a fraction may have none.
         good = type(value) is expected or (expected is float and type(value) is int)
         if not good:
             raise InputError(f"{file}: {field.name} is {reprlib.repr(value)}, expected {expected.__name__}")
-    config = Config(**fields)
+    config = LiftingConfig(**fields)
     try:
         validate(config)
     except InputError as error:
@@ -198,7 +200,7 @@ def _config(file: pathlib.Path, fields: Any) -> Config:
 def train(
     path: PathLike,
     poses: Poses2D,
-    config: Config,
+    config: LiftingConfig,
     seed: int = 0,
     checkpoint_seconds: float = 60.0,
     on_stop: Callable[[LiftingState, dict[str, float]], None] | None = None,
@@ -223,7 +225,7 @@ def train(
         return _train(path, poses, config, seed, checkpoint_seconds, on_stop)
 
 
-def _train(path: pathlib.Path, poses: Poses2D, config: Config, seed: int, checkpoint_seconds: float, on_stop):
+def _train(path: pathlib.Path, poses: Poses2D, config: LiftingConfig, seed: int, checkpoint_seconds: float, on_stop):
     if poses.intrinsics_px is not None:
         looking, _ = lift_arrays.look_at_hip(poses.keypoints_px, poses.visible, poses.intrinsics_px)
         poses = dataclasses.replace(poses, keypoints_px=np.asarray(looking))
@@ -274,7 +276,7 @@ def remove(path: PathLike) -> None:
             (path / name).unlink(missing_ok=True)
 
 
-def _claim(path: pathlib.Path, config: Config, seed: int, poses: Poses2D) -> None:
+def _claim(path: pathlib.Path, config: LiftingConfig, seed: int, poses: Poses2D) -> None:
     """Write config.json, which says what the run is, or compare it; the number of steps and the rate may change."""
     _refuse_other_content(path)
     file = path / "config.json"

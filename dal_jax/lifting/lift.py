@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float
 
 from dal_jax.body import cameras, skeleton
 from dal_jax.lifting import networks, normalise, views
-from dal_jax.lifting.config import MAX_INVERSE_DISTANCE, Config
+from dal_jax.lifting.config import MAX_INVERSE_DISTANCE, LiftingConfig
 from dal_jax.lifting.normalise import Denoiser, Normalised, Preparation
 from dal_jax.lifting.poses import from_h36m, to_h36m
 from dal_jax.observations.observation import TYPICAL_DEPTH_SD, Observation, with_depth
@@ -81,7 +81,7 @@ class Lifted:
 
 
 def lift(
-    config: Config,
+    config: LiftingConfig,
     lifter: Lifter,
     keypoints: Float[_Array, "*batch 17 2"],
     visible: Bool[_Array, "*batch 17"],
@@ -105,7 +105,7 @@ def lift(
 
 
 def lift_before(
-    config: Config,
+    config: LiftingConfig,
     lifter: Lifter,
     keypoints: Float[_Array, "n 17 2"],
     visible: Bool[_Array, "n 17"],
@@ -155,7 +155,7 @@ _BESIDE = 1e-3  # cosine: a joint that would be beside such a camera or behind i
 
 
 def standardised_residual(
-    config: Config,
+    config: LiftingConfig,
     lifter: Lifter,
     keypoints: Float[_Array, "n 17 2"],
     visible: Bool[_Array, "n 17"],
@@ -204,7 +204,7 @@ _MEDIAN = float(np.sqrt(2 * np.log(2)))  # Rayleigh's
 
 
 def depth_term(
-    config: Config,
+    config: LiftingConfig,
     lifter: Lifter,
     keypoints: Float[_Array, "*batch 17 2"],
     keypoint_confidence: Float[_Array, "*batch 17"],
@@ -219,7 +219,7 @@ def depth_term(
     return lifted.depth, keypoint_confidence * confidence(lifted.depth_sd, lifted.size)
 
 
-def with_lifted_depth(config: Config, lifter: Lifter, observation: Observation) -> Observation:
+def with_lifted_depth(config: LiftingConfig, lifter: Lifter, observation: Observation) -> Observation:
     """Return stacked observations with z^GAN of eq. 4, on the host; the lifter reads Human3.6M's joints of any set.
 
     Where the camera is known, key points are lifted as a camera would see them that looks at the hip, and the depths
@@ -235,10 +235,10 @@ def with_lifted_depth(config: Config, lifter: Lifter, observation: Observation) 
 @functools.cache
 def _observing(fields: tuple):
     """Return the jitted `_observed_depth` of a configuration: one compilation a shape."""
-    return jax.jit(functools.partial(_observed_depth, Config(*fields)))
+    return jax.jit(functools.partial(_observed_depth, LiftingConfig(*fields)))
 
 
-def _observed_depth(config: Config, lifter: Lifter, observation: Observation) -> tuple[Array, Array]:
+def _observed_depth(config: LiftingConfig, lifter: Lifter, observation: Observation) -> tuple[Array, Array]:
     position, known = to_h36m(observation)
     intrinsics = intrinsics_of(observation)
     if intrinsics is None:
@@ -262,10 +262,10 @@ def confidence(depth_sd: Float[_Array, "*batch 17"], size: Float[_Array, "*batch
 @functools.cache
 def _compiled_lift(fields: tuple):
     """Return the jitted `_lift` of a configuration: one compilation a shape."""
-    return jax.jit(functools.partial(_lift, Config(*fields)))
+    return jax.jit(functools.partial(_lift, LiftingConfig(*fields)))
 
 
-def _lift(config: Config, lifter: Lifter, keypoints: _Array, visible: Array) -> Lifted:
+def _lift(config: LiftingConfig, lifter: Lifter, keypoints: _Array, visible: Array) -> Lifted:
     poses, points_sd = normalise.prepare(config, Preparation(lifter.completer, lifter.denoiser), keypoints, visible)
     depths, variances = _answers(config, lifter, poses)
     weight = lifter.member_weight if lifter.estimator is None else jnp.ones(1)
@@ -295,7 +295,7 @@ def _lift(config: Config, lifter: Lifter, keypoints: _Array, visible: Array) -> 
     )
 
 
-def _answers(config: Config, lifter: Lifter, poses: Normalised) -> tuple[Array, Array | None]:
+def _answers(config: LiftingConfig, lifter: Lifter, poses: Normalised) -> tuple[Array, Array | None]:
     """Return the depths of every network that lifts, (networks, n, 17), and their variances where it has them."""
     if lifter.estimator is None:
         return jax.vmap(lambda generator: networks.depth(config, generator, poses.points))(lifter.generators), None

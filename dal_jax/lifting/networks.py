@@ -19,7 +19,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from dal_jax.lifting.config import Config
+from dal_jax.lifting.config import LiftingConfig
 from dal_jax.lifting.losses import BONES, bone_vectors
 
 JOINTS = 17
@@ -31,7 +31,9 @@ _FIRST_LOG_SD = -1.5  # about a hand's length in units of the pose's size: where
 _OUTPUTS = {"generator": JOINTS, "discriminator": 1, "estimator": 2 * JOINTS, "completer": 3 * JOINTS}
 
 
-def initial(config: Config, name: Literal["generator", "discriminator", "estimator", "completer"], key: PRNGKeyArray):
+def initial(
+    config: LiftingConfig, name: Literal["generator", "discriminator", "estimator", "completer"], key: PRNGKeyArray
+):
     """Draw a network's parameters: weights N(0, 0.02), biases 0."""
     inputs = 2 * JOINTS if name in ("generator", "discriminator") else 3 * JOINTS
     if name == "discriminator" and config.discriminator_bones:
@@ -39,7 +41,7 @@ def initial(config: Config, name: Literal["generator", "discriminator", "estimat
     return _Network(config.width, _OUTPUTS[name]).init(key, jnp.zeros(inputs))
 
 
-def depth(config: Config, parameters: Any, points: Float[Array, "*n 17 2"]) -> Float[Array, "*n 17"]:
+def depth(config: LiftingConfig, parameters: Any, points: Float[Array, "*n 17 2"]) -> Float[Array, "*n 17"]:
     """Return the generator's depth of normalised poses, hip at 0, in their own unit.
 
     Note: the published network leaves the hip's own depth free, and no loss decides it; it is subtracted here, so that
@@ -49,7 +51,7 @@ def depth(config: Config, parameters: Any, points: Float[Array, "*n 17 2"]) -> F
     return answer - answer[..., :1]
 
 
-def realism_logit(config: Config, parameters: Any, points: Float[Array, "*n 17 2"]) -> Float[Array, "*n"]:
+def realism_logit(config: LiftingConfig, parameters: Any, points: Float[Array, "*n 17 2"]) -> Float[Array, "*n"]:
     """Return the discriminator's logit that a pose is annotated; it does not see which pose a fake was made from."""
     if not config.discriminator_bones:
         return _apply(config, "discriminator", parameters, _flat(points))[..., 0]
@@ -60,7 +62,7 @@ def realism_logit(config: Config, parameters: Any, points: Float[Array, "*n 17 2
 
 
 def estimate(
-    config: Config, parameters: Any, points: Float[Array, "*n 17 2"], visible: Bool[Array, "*n 17"]
+    config: LiftingConfig, parameters: Any, points: Float[Array, "*n 17 2"], visible: Bool[Array, "*n 17"]
 ) -> tuple[Float[Array, "*n 17"], Float[Array, "*n 17"]]:
     """Return the estimator's depth of each joint, hip at 0, and the logarithm of its deviation (not in the paper)."""
     answer = _apply(config, "estimator", parameters, _with_visible(points, visible))
@@ -69,7 +71,7 @@ def estimate(
 
 
 def place(
-    config: Config, parameters: Any, points: Float[Array, "*n 17 2"], visible: Bool[Array, "*n 17"]
+    config: LiftingConfig, parameters: Any, points: Float[Array, "*n 17 2"], visible: Bool[Array, "*n 17"]
 ) -> tuple[Float[Array, "*n 17 2"], Float[Array, "*n 17"]]:
     """Return where the completer puts each joint, and the log of its deviation along either axis (not in the paper).
 
@@ -81,7 +83,7 @@ def place(
     return points + offset.reshape(points.shape), log_sd + _FIRST_LOG_SD
 
 
-def _apply(config: Config, name: str, parameters: Any, features: Array) -> Array:
+def _apply(config: LiftingConfig, name: str, parameters: Any, features: Array) -> Array:
     answer: Any = _Network(config.width, _OUTPUTS[name]).apply(parameters, features)  # Linen's type has a second case
     return answer
 

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from dal_jax.body import skeleton
 from dal_jax.lifting import losses, networks
-from dal_jax.lifting.config import Config
+from dal_jax.lifting.config import LiftingConfig
 from dal_jax.runtime import struct
 
 _HIP, _RIGHT_HIP, _LEFT_HIP = 0, 1, 4
@@ -145,7 +145,7 @@ class Preparation:
 
 
 def prepare(
-    config: Config,
+    config: LiftingConfig,
     means: Preparation,
     keypoints: Float[Array | np.ndarray, "*n 17 2"],
     visible: Bool[Array | np.ndarray, "*n 17"],
@@ -180,7 +180,7 @@ def prepare(
     return poses._replace(points=points, scale=poses.scale * size), sd / divisor(size)[..., None]
 
 
-def completion_nll(config: Config, completer: Any, poses: Normalised, key: PRNGKeyArray) -> Float[Array, ""]:
+def completion_nll(config: LiftingConfig, completer: Any, poses: Normalised, key: PRNGKeyArray) -> Float[Array, ""]:
     """Return the mean negative log likelihood of hidden joints that are known: the completer's loss."""
     seen = poses.visible & ~hide(key, poses.visible)
     masked = normalise_all(poses.points, seen)
@@ -269,7 +269,7 @@ def without_noise(known: Denoiser, points: Float[Array, "*n 17 2"]) -> Float[Arr
 
 
 def standardised_residual(
-    config: Config,
+    config: LiftingConfig,
     completer: Any,
     keypoints: Float[Array | np.ndarray, "n 17 2"],
     visible: Bool[Array | np.ndarray, "n 17"],

@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from dal_jax.lifting import adversarial, losses, networks, normalise
 from dal_jax.lifting.adversarial import Member
-from dal_jax.lifting.config import Config
+from dal_jax.lifting.config import LiftingConfig
 from dal_jax.lifting.lift import Lifter
 from dal_jax.lifting.normalise import Denoiser, Normalised, Preparation
 from dal_jax.runtime import mesh as mesh_lib, struct
@@ -61,17 +61,17 @@ class LiftingState:
         return Preparation(self.completer, self.denoiser)
 
 
-def initial_state(config: Config, key: PRNGKeyArray) -> LiftingState:
+def initial_state(config: LiftingConfig, key: PRNGKeyArray) -> LiftingState:
     """Draw all networks' weights."""
     return _compiled_initial(_frozen(config))(key)
 
 
 @functools.cache
 def _compiled_initial(frozen: tuple) -> Callable[[PRNGKeyArray], LiftingState]:
-    return jax.jit(functools.partial(_initial, Config(*frozen)))
+    return jax.jit(functools.partial(_initial, LiftingConfig(*frozen)))
 
 
-def _initial(config: Config, key: PRNGKeyArray) -> LiftingState:
+def _initial(config: LiftingConfig, key: PRNGKeyArray) -> LiftingState:
     completer: Any = None
     estimator: Any = None
     if config.estimated_share:
@@ -94,7 +94,7 @@ def train(
     state: LiftingState,
     keypoints: Float[Array | np.ndarray, "n 17 2"],
     visible: Bool[Array | np.ndarray, "n 17"],
-    config: Config,
+    config: LiftingConfig,
     key: PRNGKeyArray,
     on_stop: Callable[[LiftingState, dict[str, float]], None] | None = None,
 ) -> LiftingState:
@@ -140,19 +140,19 @@ def train(
     return state
 
 
-def lifter_so_far(config: Config, state: LiftingState) -> Lifter:
+def lifter_so_far(config: LiftingConfig, state: LiftingState) -> Lifter:
     """Return what lifts at any step: before an estimator has begun to learn, the generators."""
     if int(state.step) > game_steps(config):
         return state.lifter
     return dataclasses.replace(state.lifter, generators=state.members.generator, estimator=None)
 
 
-def game_steps(config: Config) -> int:
+def game_steps(config: LiftingConfig) -> int:
     """Return in how many of the steps the two networks play; in the rest the estimator learns."""
     return config.steps - int(config.estimated_share * config.steps)
 
 
-def loop(config: Config) -> Callable[..., tuple[LiftingState, dict[str, Array]]]:
+def loop(config: LiftingConfig) -> Callable[..., tuple[LiftingState, dict[str, Array]]]:
     """Return the compiled loop of `train`.
 
     It maps (state, normalised poses, key, stop, (first, last)) to the state at step `stop` and the sums of the losses
@@ -175,26 +175,28 @@ def _split(poses: Normalised) -> tuple[Normalised, Normalised]:
     return jax.tree.map(lambda leaf: leaf[learned], poses), jax.tree.map(lambda leaf: leaf[take], poses)
 
 
-def _member_keys(config: Config, key: PRNGKeyArray) -> PRNGKeyArray:
+def _member_keys(config: LiftingConfig, key: PRNGKeyArray) -> PRNGKeyArray:
     return jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(config.members))
 
 
-def _frozen(config: Config) -> tuple:
+def _frozen(config: LiftingConfig) -> tuple:
     """Return what a program depends on, hashable: all values but the number of steps, which is data."""
     return dataclasses.astuple(dataclasses.replace(config, steps=1))
 
 
 @functools.cache
 def _compiled(step: Callable, frozen: tuple, mesh: Mesh) -> Callable:
-    return jax.jit(functools.partial(_run, functools.partial(step, Config(*frozen), mesh), Config(*frozen)))
+    return jax.jit(
+        functools.partial(_run, functools.partial(step, LiftingConfig(*frozen), mesh), LiftingConfig(*frozen))
+    )
 
 
 @functools.cache
 def _compiled_judge(frozen: tuple) -> Callable:
-    return jax.jit(functools.partial(_judge, Config(*frozen)))
+    return jax.jit(functools.partial(_judge, LiftingConfig(*frozen)))
 
 
-def _run(step: Callable, config: Config, state: LiftingState, poses: Normalised, key, stop, span):
+def _run(step: Callable, config: LiftingConfig, state: LiftingState, poses: Normalised, key, stop, span):
     """Step until `stop`; return the sums of the metrics too."""
 
     def take(state: LiftingState) -> tuple[LiftingState, dict]:
@@ -219,7 +221,9 @@ def _run(step: Callable, config: Config, state: LiftingState, poses: Normalised,
     return state, totals
 
 
-def _play(config: Config, mesh: Mesh, state: LiftingState, poses: Normalised, key, rate) -> tuple[LiftingState, dict]:
+def _play(
+    config: LiftingConfig, mesh: Mesh, state: LiftingState, poses: Normalised, key, rate
+) -> tuple[LiftingState, dict]:
     """Every member plays one batch of its own, split between the devices; the first's also teaches the completer.
 
     One member after the other: XLA's batched products are slow on CPU (width 1024: 60 ms a step by vmap, 16 ms so).
@@ -248,7 +252,7 @@ def _one_after_the_other(play: Callable, players: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[None], play(jax.tree.map(lambda leaf: leaf[0], players)))
 
 
-def _draw(config: Config, mesh: Mesh, poses: Normalised, key) -> Normalised:
+def _draw(config: LiftingConfig, mesh: Mesh, poses: Normalised, key) -> Normalised:
     rows = jax.random.randint(key, (config.batch,), 0, len(poses.points))
     return mesh_lib.constrained(jax.tree.map(lambda values: values[rows], poses), mesh)
 
@@ -263,7 +267,7 @@ def _mirror_half(batch: Normalised, key) -> Normalised:
     return jax.tree.map(choose, normalise.mirrored(batch), batch)
 
 
-def _prepared(config: Config, mesh: Mesh, state: LiftingState, poses: Normalised, key) -> Normalised:
+def _prepared(config: LiftingConfig, mesh: Mesh, state: LiftingState, poses: Normalised, key) -> Normalised:
     batch = _draw(config, mesh, poses, key)
     if config.mirror_poses:
         batch = _mirror_half(batch, jax.random.fold_in(key, 1))
@@ -271,7 +275,7 @@ def _prepared(config: Config, mesh: Mesh, state: LiftingState, poses: Normalised
 
 
 def _estimate(
-    config: Config, mesh: Mesh, state: LiftingState, poses: Normalised, key, rate
+    config: LiftingConfig, mesh: Mesh, state: LiftingState, poses: Normalised, key, rate
 ) -> tuple[LiftingState, dict]:
     """Learn depths, and how far off they are, from poses whose depth is known: what was lifted, from another side.
 
@@ -318,7 +322,7 @@ _DOUBT_WEIGHT = 0.01
 (with weight 1 and 0.1 synthetic people's errors are 53.7 and 52.4 mm)."""
 
 
-def _learn_to_complete(config: Config, state: LiftingState, batch: Normalised, key):
+def _learn_to_complete(config: LiftingConfig, state: LiftingState, batch: Normalised, key):
     teach = functools.partial(normalise.completion_nll, config)
     loss, gradient = jax.value_and_grad(teach)(state.completer, batch, key)
     optimizer = adversarial.regression_optimizer()
@@ -327,7 +331,7 @@ def _learn_to_complete(config: Config, state: LiftingState, batch: Normalised, k
     return dataclasses.replace(state, completer=completer, completer_optimizer=moments), loss
 
 
-def _judge(config: Config, state: LiftingState, held_out: Normalised, key) -> tuple[LiftingState, dict]:
+def _judge(config: LiftingConfig, state: LiftingState, held_out: Normalised, key) -> tuple[LiftingState, dict]:
     """Measure the members on held-out poses and choose those that count; return the figures' means over these."""
     prepared, _ = normalise.prepare(config, state.preparation, held_out.points, held_out.visible)
     figures = jax.vmap(lambda member: adversarial.measure(config, member, prepared, key))(state.members)

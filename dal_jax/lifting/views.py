@@ -15,7 +15,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from dal_jax.lifting import normalise
-from dal_jax.lifting.config import MAX_INVERSE_DISTANCE, Config
+from dal_jax.lifting.config import MAX_INVERSE_DISTANCE, LiftingConfig
 from dal_jax.lifting.normalise import Normalised
 from dal_jax.runtime import struct
 
@@ -23,7 +23,7 @@ _Array = Array | np.ndarray
 
 
 def rotate_and_project(
-    config: Config,
+    config: LiftingConfig,
     inverse_distance: Float[Array, ""],
     rotation: Float[Array, "n 3 3"],
     batch: Normalised,
@@ -63,13 +63,13 @@ class Camera:
 _MIN_DISTANCE = 0.2  # of the hip's: where depths are not learned yet, no joint gets behind the camera
 
 
-def initial_camera(config: Config) -> Camera:
+def initial_camera(config: LiftingConfig) -> Camera:
     """Return the first guess."""
     elevation, inverse_distance = math.radians(config.elevation_start_deg), config.inverse_distance_start
     return Camera(jnp.float32(elevation), jnp.float32(inverse_distance))
 
 
-def camera_optimizer(config: Config) -> optax.GradientTransformation:
+def camera_optimizer(config: LiftingConfig) -> optax.GradientTransformation:
     """Return Adam with a rate for each number; a rate of 0 leaves it where it starts."""
 
     def scaled(updates: Any, _: Any) -> Any:
@@ -114,7 +114,7 @@ _MATCH_SD = math.radians(20.0)  # of the difference to the azimuth that is aimed
 
 
 def sample_rotations(
-    config: Config,
+    config: LiftingConfig,
     key: PRNGKeyArray,
     elevation: Float[Array, ""],
     lifted: tuple[Float[Array, "n 17 2"], Float[Array, "n 17"]],

@@ -7,9 +7,9 @@ from benchmarks import lifting
 from benchmarks.lifting import Trainer
 from dal_jax.body import skeleton
 from dal_jax.body.formats import load
-from dal_jax.lifting.config import Config
+from dal_jax.lifting.config import LiftingConfig
 
-_TINY = Config(width=16, batch=8, members=2, average_decay=0.9)
+_TINY = LiftingConfig(width=16, batch=8, members=2, average_decay=0.9)
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +51,8 @@ def test_pytorch_plays_the_same_game(poses):
     pytest.importorskip("torch", reason="PyTorch is not installed")
     from benchmarks import kudo_comparison
 
-    found = kudo_comparison.agreement(Config(width=64, batch=16), poses)
+    found = kudo_comparison.agreement(LiftingConfig(width=64, batch=16), poses)
     assert {"lifted", "generator_gradient", "discriminator_gradient", "mirror_ambiguity"} <= set(found)
-    rows = kudo_comparison.rows(Config(width=16, batch=8), poses, steps=2, batches=[3], seconds=0.0)
+    rows = kudo_comparison.rows(LiftingConfig(width=16, batch=8), poses, steps=2, batches=[3], seconds=0.0)
     assert [(row["what"], row["batch"]) for row in rows] == [("training", 8), ("lifting", 3)]
     assert all(row["wall_time_ratio"] > 0 and row["torch_poses_per_second"] > 0 for row in rows)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from dal_jax.lifting import adversarial, normalise
-from dal_jax.lifting.config import Config
+from dal_jax.lifting.config import LiftingConfig
 from tests.lifting import stick_people
 
-_CONFIG = Config(width=16, batch=8)
+_CONFIG = LiftingConfig(width=16, batch=8)
 
 
 def _batch(poses, visible=None):

@@ -7,11 +7,11 @@ import numpy as np
 
 from dal_jax.body import skeleton
 from dal_jax.lifting import adversarial, losses, networks, normalise
-from dal_jax.lifting.config import Config
+from dal_jax.lifting.config import LiftingConfig
 from tests.lifting import stick_people
 
 _discrepancy, _bone_figures = jax.jit(losses.discrepancy), jax.jit(losses.bone_figures)
-_CONFIG = Config(width=16, normalise_fakes=True, elevation_start_deg=0.0)
+_CONFIG = LiftingConfig(width=16, normalise_fakes=True, elevation_start_deg=0.0)
 
 
 def test_discrepancy_is_the_unbiased_estimate():

@@ -10,14 +10,14 @@ import pytest
 import dal_jax as dal
 from dal_jax.evaluation import metrics
 from dal_jax.lifting import folder, poses, training
-from dal_jax.lifting.config import Config
+from dal_jax.lifting.config import LiftingConfig
 from dal_jax.runtime.errors import InputError
 from dal_jax.synthetic import actors, people as synthetic_people, view
 from dal_jax.synthetic.annotator import Recipe
 
 ERROR_MM = 70.0  # of people like those of training; measured: 61 and 56
 HALF = 2**-11  # relative rounding of a half float of ordinary size
-_TINY = Config(width=8, members=2, estimated_share=0.5, complete=True)
+_TINY = LiftingConfig(width=8, members=2, estimated_share=0.5, complete=True)
 _HELD_OUT = range(30_000, 30_060)  # people of the training subjects that no training has seen
 _RECIPE = Recipe("held_out", train_count=max(_HELD_OUT) + 1, test_count=0, image_size=1, seed=1)
 
@@ -43,7 +43,10 @@ def test_the_shipped_lifter_is_what_its_recipe_says():
     assert all(leaf.dtype == np.float16 for leaf in fields.values())
     config, lifter = folder.load("shipped")
     assert (
-        config == Config(**recipe["config"]) and config.preset == "demo" and config.complete and config.estimated_share
+        config == LiftingConfig(**recipe["config"])
+        and config.preset == "demo"
+        and config.complete
+        and config.estimated_share
     )
     expected = jax.eval_shape(lambda key: training.initial_state(config, key).lifter, jax.random.key(0))
     jax.tree.map(lambda leaf, like: np.testing.assert_equal((leaf.shape, leaf.dtype), (like.shape, like.dtype)),

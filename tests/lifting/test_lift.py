@@ -8,14 +8,14 @@ import pytest
 
 from dal_jax.body import cameras, skeleton
 from dal_jax.lifting import lift, training
-from dal_jax.lifting.config import Config
+from dal_jax.lifting.config import LiftingConfig
 from dal_jax.observations.observation import TYPICAL_DEPTH_SD
 from tests.lifting import stick_people
 
 _FLOAT32 = 5e-6  # outputs of order 1 in the pose's unit, through three float32 layers
 _CONFIG = {
-    "kudo": Config(width=32),
-    "best": Config(width=32, members=2, estimated_share=0.5, complete=True, mirror_poses=True),
+    "kudo": LiftingConfig(width=32),
+    "best": LiftingConfig(width=32, members=2, estimated_share=0.5, complete=True, mirror_poses=True),
 }
 _LIFTER = {
     name: jax.tree.map(

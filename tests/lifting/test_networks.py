@@ -6,10 +6,10 @@ import jax
 import numpy as np
 
 from dal_jax.lifting import networks
-from dal_jax.lifting.config import Config
+from dal_jax.lifting.config import LiftingConfig
 
 _FLOAT32 = 2e-6  # outputs are of order 1e-2 with weights of sd 0.02; sums of 64 float32 terms
-_CONFIG = Config(width=64)
+_CONFIG = LiftingConfig(width=64)
 
 
 def _forward(parameters, features):
@@ -59,7 +59,7 @@ def test_discriminator_is_the_published_mlp_with_one_logit():
 
 
 def test_weights_are_drawn_with_sd_0_02_and_biases_are_0():
-    parameters = _initial(Config(), "generator", 0)["params"]["mlp"]
+    parameters = _initial(LiftingConfig(), "generator", 0)["params"]["mlp"]
     shapes = {name: layer["kernel"].shape for name, layer in parameters.items()}
     assert shapes == {"first": (34, 1024), "second": (1024, 1024), "third": (1024, 1024), "last": (1024, 17)}
     for layer in parameters.values():

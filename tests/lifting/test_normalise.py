@@ -9,7 +9,7 @@ import pytest
 
 from dal_jax.body import skeleton
 from dal_jax.lifting import networks, normalise
-from dal_jax.lifting.config import Config
+from dal_jax.lifting.config import LiftingConfig
 from dal_jax.lifting.normalise import Preparation
 from tests.lifting import stick_people
 
@@ -105,7 +105,7 @@ def test_a_pose_of_no_size_stays_finite(visible):
 
 # --- missing joints, predicted ---
 
-_CONFIG = Config(width=16, complete=True)
+_CONFIG = LiftingConfig(width=16, complete=True)
 _prepare = jax.jit(functools.partial(normalise.prepare, _CONFIG))
 _COMPLETER = jax.jit(functools.partial(networks.initial, _CONFIG, "completer"))(jax.random.key(0))
 _COMPLETES, _FOLDS = Preparation(_COMPLETER, None), Preparation(None, None)
@@ -227,7 +227,7 @@ def test_noise_is_taken_off_alike_wherever_a_pose_lies_however_large_and_in_a_mi
     np.testing.assert_allclose(moved, 50 * once + np.float32([300, 200]), atol=1e-2)
     image = normalise.without_noise(known, poses[:, mirror] * np.float32([-1, 1]))
     np.testing.assert_allclose(image, once[:, mirror] * np.float32([-1, 1]), atol=1e-4)
-    points, _ = normalise.prepare(Config(), Preparation(None, known), 50 * poses, np.ones((5, 17), bool))
+    points, _ = normalise.prepare(LiftingConfig(), Preparation(None, known), 50 * poses, np.ones((5, 17), bool))
     np.testing.assert_allclose(
         points.points, (once - once[:, :1]) * 50 / np.asarray(points.scale)[:, None, None], atol=1e-4
     )

@@ -12,12 +12,12 @@ import pytest
 
 from dal_jax.body import skeleton
 from dal_jax.lifting import folder, lift, normalise, training
-from dal_jax.lifting.config import PRESETS, Config, demo, kudo, validate
+from dal_jax.lifting.config import PRESETS, LiftingConfig, demo, kudo, validate
 from dal_jax.lifting.poses import read
 from dal_jax.runtime.errors import DivergedError, InputError
 from tests.lifting import stick_people
 
-_SMALL = Config(
+_SMALL = LiftingConfig(
     width=16,
     batch=8,
     normalise_fakes=True,
@@ -122,7 +122,7 @@ def test_kudo_is_as_published():
     assert config.steps * config.batch == pytest.approx(200 * 19_919, rel=0.01)
 
 
-_QUICK = Config(
+_QUICK = LiftingConfig(
     width=64, batch=64, learning_rate=1e-3, average_decay=0.98, normalise_fakes=True, discriminator_bones=True,
     mirror_margin=0.7, cycle_consistency_weight=1.0, bone_weight=2.0, estimated_share=0.3, complete=True, members=2,
 )  # fmt: skip
@@ -281,7 +281,7 @@ def test_a_joint_clicked_wrong_has_a_large_residual(lifter):
     ],
 )
 def test_a_configuration_of_any_values_is_one_line(tmp_path, changes, told):
-    fields = dataclasses.asdict(Config()) | changes
+    fields = dataclasses.asdict(LiftingConfig()) | changes
     (tmp_path / "config.json").write_text(json.dumps({"config": fields}))
     with pytest.raises(InputError, match=rf"config\.json: .*{told}"):
         folder.load(tmp_path)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dal_jax.lifting import config, losses, normalise, views
-from dal_jax.lifting.config import Config
+from dal_jax.lifting.config import LiftingConfig
 from dal_jax.lifting.views import Camera
 from tests.lifting import stick_people
 
@@ -48,7 +48,7 @@ def _sampler(settings):
     def sample(elevation, azimuths, number):
         joints = _seen(elevation, azimuths, stick_people.STANDING)
         place = (joints[..., :2], joints[..., 2])
-        return views.sample_rotations(Config(**dict(settings)), jax.random.key(0), elevation, place, number)
+        return views.sample_rotations(LiftingConfig(**dict(settings)), jax.random.key(0), elevation, place, number)
 
     return sample
 
@@ -122,7 +122,7 @@ def test_matched_fakes_take_the_azimuths_that_people_have():
 
 
 _DISTANCE_M = 4.0
-_CAMERAS = Config(
+_CAMERAS = LiftingConfig(
     elevation_start_deg=6.0, elevation_rate=1e-3, inverse_distance_start=0.05, inverse_distance_rate=1e-4, adam_b1=0.5
 )
 
@@ -186,7 +186,7 @@ def test_a_pose_without_depth_rotates_into_a_line():
     @jax.jit
     def rotate(poses):
         batch = normalise.normalise_all(poses, jnp.ones((8, 17), bool))
-        return batch, *views.rotate_and_project(Config(), jnp.zeros(()), quarter, batch, jnp.zeros((8, 17)))
+        return batch, *views.rotate_and_project(LiftingConfig(), jnp.zeros(()), quarter, batch, jnp.zeros((8, 17)))
 
     batch, shown, fakes, depth = jax.device_get(rotate(poses))
     np.testing.assert_array_equal(fakes.points[..., 0], 0)

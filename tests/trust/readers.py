@@ -44,7 +44,7 @@ def readers() -> dict[str, Reader]:
     from dal_jax.evaluation import pose_files as scored
     from dal_jax.fits import file as fits_file
     from dal_jax.lifting import folder as lifter_folder, poses, training
-    from dal_jax.lifting.config import Config as LifterConfig
+    from dal_jax.lifting.config import LiftingConfig
     from dal_jax.loop import prediction
     from dal_jax.observations import chart, detections, human36m_cameras as cameras, iuv, photographs
     from dal_jax.observations.annotations import read_annotations
@@ -147,7 +147,7 @@ def readers() -> dict[str, Reader]:
             return written(folder / "results.pkl", archive["archive"].tobytes())
 
     def lifter(folder: pathlib.Path) -> pathlib.Path:
-        config = LifterConfig(width=8)
+        config = LiftingConfig(width=8)
         lifter_folder.save(folder / "a.npz", config, training.initial_state(config, jax.random.key(0)).lifter, {})
         return folder / "a.npz"
 

@@ -77,7 +77,10 @@ def _places(value: object, place: tuple[str, ...] = ()) -> list[tuple[str, ...]]
 def test_numbers_of_configurations_are_bounded(number):
     """No number of one may be NaN or infinite; whatever else is refused, is in one line that names the field."""
     drawn = random.Random(number)
-    for good, check in ((config.demo(), config.Config.check), (lifting_config.Config(), lifting_config.validate)):
+    for good, check in (
+        (config.demo(), config.Config.check),
+        (lifting_config.LiftingConfig(), lifting_config.validate),
+    ):
         changed = copy.deepcopy(good)
         *path, last = drawn.choice(_places(changed))
         owner = changed
