@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 from dal_jax.body.kinematics import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.config import Config
-from dal_jax.data.people import Rig
+from dal_jax.data.people import CameraRig
 from dal_jax.observations import moments as moments_lib
 from dal_jax.observations.moments import Moments
 from dal_jax.observations.observation import Observation
@@ -34,7 +34,7 @@ from dal_jax.runtime import mesh as mesh_lib
 def register_moments(
     template: Template,
     people: Observation,
-    rig: Rig,
+    rig: CameraRig,
     config: RegistrationConfig,
     objective: Objective,
     given: Sequence[BodyParameters] = (),

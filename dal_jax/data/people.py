@@ -162,7 +162,7 @@ class Truth:
 
 
 @struct.dataclass
-class Rig:
+class CameraRig:
     """Cameras that see people at the same moments.
 
     moment: a number for all pictures of a person at a moment. extrinsics_m: [R | t] of each picture's camera, world to
@@ -187,7 +187,7 @@ class People:
     names: Sequence[str] | np.ndarray = struct.static()
     intrinsics_px: Float[np.ndarray, "people 4"]
     truth: Truth | None = None
-    rig: Rig | None = None
+    rig: CameraRig | None = None
 
     def take(self, rows: Int[np.ndarray, "rows"]) -> "People":
         """Return some of the people, in that order, observed and true values in memory."""
@@ -250,7 +250,7 @@ def _load_people(builder: DatasetBuilder, split: str, limit: int | None, asked: 
     )
 
 
-def _rig(columns: Columns, along_ray: bool) -> Rig | None:
+def _rig(columns: Columns, along_ray: bool) -> CameraRig | None:
     moment = np.asarray(columns["moment"])
     if not (moment != "").any():
         return None
@@ -260,7 +260,7 @@ def _rig(columns: Columns, along_ray: bool) -> Rig | None:
     if along_ray:
         turned = cameras.crop_rotations(columns["box_px"], columns["intrinsics_px"]).astype(np.float64)
         extrinsics = np.einsum("nji,njk->nik", turned, extrinsics)
-    return Rig(number, extrinsics)
+    return CameraRig(number, extrinsics)
 
 
 def _columns(builder: DatasetBuilder, split: str, limit: int | None) -> Columns:
