@@ -4,13 +4,14 @@ import hashlib
 import os
 import pathlib
 import shutil
+import zlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dal_jax.body import rotations
+from dal_jax.body import kinematics, rotations
 from dal_jax.runtime import programs
 
 ANGLES = np.linspace(-2.0, 2.0, 12, dtype=np.float32).reshape(4, 3)
@@ -70,6 +71,19 @@ def test_an_edit_that_changes_no_program_costs_no_compiling(folder, monkeypatch)
     np.testing.assert_array_equal(_process()(ANGLES), expected)
     (program,) = [path for path in folder.iterdir() if "-" not in path.name]
     assert len(list(folder.iterdir())) == 3 and program.stat().st_ino == written
+
+
+def test_a_program_whose_answer_is_of_a_class_that_has_moved_is_made_anew(folder):
+    expected = programs.kept(kinematics.fix_gauge)(kinematics.t_pose()).segment_scale
+    path = _files(folder)[1]
+    whole = path.read_bytes()
+    moved = zlib.compress(
+        zlib.decompress(whole[64:]).replace(b"dal_jax.body.kinematics", b"dal_jax.body.kinematicz"), 1
+    )
+    path.write_bytes(whole[:32] + hashlib.sha256(moved).digest() + moved)
+    again = programs.kept(kinematics.fix_gauge)(kinematics.t_pose())
+    np.testing.assert_array_equal(again.segment_scale, expected)
+    assert path.read_bytes()[64:] != moved
 
 
 def test_what_jax_s_own_cache_gives_is_run_and_not_written(folder):
