@@ -24,7 +24,7 @@ from dal_jax.body.template import Template
 from dal_jax.fits import file, overlays, rig as rigs, rig_files
 from dal_jax.fits.file import FitRows
 from dal_jax.fits.fits import Fits
-from dal_jax.fits.rig_files import Camera, Person
+from dal_jax.fits.rig_files import SceneCamera
 from dal_jax.runtime import files
 from dal_jax.runtime.errors import InputError, needs_extra
 
@@ -129,11 +129,10 @@ def export_scenes(
     names = file_names(pathlib.PurePath(name).stem or f"image_{image}" for name, image in photographs)
     for stem, rows in zip(names, photographs.values(), strict=True):
         camera = _camera(intrinsics[rows[0]], sizes[rows[0]], rows[0] in assumed)
-        people = [
-            Person(body.name, rigs.make(template, rigs.still(body.parameters), body.position[None]), body.extras)
-            for body in (bodies[row] for row in rows)
-        ]
-        files.write_bytes(path := directory / f"{stem}.glb", rig_files.glb(template, people, camera))
+        shown = [bodies[row] for row in rows]
+        people = {body.name: rigs.make(template, rigs.still(body.parameters), body.position[None]) for body in shown}
+        extras = {body.name: body.extras for body in shown}
+        files.write_bytes(path := directory / f"{stem}.glb", rig_files.glb(template, people, camera, extras=extras))
         written.append(path)
     return written
 
@@ -146,7 +145,7 @@ def _write(path: pathlib.Path, body: Body, template: Template) -> None:
         return
     rig = rigs.make(template, rigs.still(body.parameters), body.position[None])
     if path.suffix == ".glb":
-        files.write_bytes(path, rig_files.glb(template, [Person(body.name, rig, body.extras)]))
+        files.write_bytes(path, rig_files.glb(template, {body.name: rig}, extras={body.name: body.extras}))
     elif path.suffix == ".bvh":
         files.write_text(path, rigs.bvh(rig, rig_files.STILL_S))
     elif path.suffix == ".usd":
@@ -245,12 +244,12 @@ def _photograph_sizes(fits: Fits) -> dict[int, tuple[float, float]]:
     return sizes
 
 
-def _camera(intrinsics_px: Float[np.ndarray, "4"], size_px: tuple[float, float], assumed: bool) -> Camera:
+def _camera(intrinsics_px: Float[np.ndarray, "4"], size_px: tuple[float, float], assumed: bool) -> SceneCamera:
     """Return the camera of a photograph of this width and height; it looks at the middle."""
     fx, fy, *_ = intrinsics_px.tolist()
     width, height = size_px
     extras = {"intrinsics_px": intrinsics_px.tolist(), "size_px": [width, height], "focal_length_is_assumed": assumed}
-    return Camera(2 * math.atan(height / 2 / fy), (width / fx) / (height / fy), extras)
+    return SceneCamera(2 * math.atan(height / 2 / fy), (width / fx) / (height / fy), extras)
 
 
 def _without_gaps(value: Any) -> Any:

@@ -8,7 +8,7 @@ into the bind transform of its node, so that UsdSkel's own skinning is exact.
 
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,15 +23,7 @@ from dal_jax.runtime import files
 from dal_jax.runtime.errors import needs_extra
 
 
-class Person(NamedTuple):
-    """A rig under the name of its nodes; extras, JSON values, go to the node that carries it."""
-
-    name: str
-    rig: Rig
-    extras: dict[str, Any] | None = None
-
-
-class Camera(NamedTuple):
+class SceneCamera(NamedTuple):
     """A camera at the origin that looks along -z: vertical field of view, radians, and width over height."""
 
     yfov: float
@@ -41,27 +33,28 @@ class Camera(NamedTuple):
 
 def glb(
     template: Template,
-    people: Sequence[Person],
-    camera: Camera | None = None,
+    people: Mapping[str, Rig],
+    camera: SceneCamera | None = None,
     times_s: Float[np.ndarray, "frames"] | None = None,
+    extras: Mapping[str, dict[str, Any]] | None = None,
 ) -> bytes:
-    """Return people as a .glb: each a node with its skeleton, and one skinned mesh.
+    """Return people as a .glb: each a node of its name with its skeleton, and one skinned mesh.
 
     What changes over frames is animated, linearly between them (needs `times_s`, increasing); nodes have the first
-    frame. Meshes are roots of the scene, as glTF wants skinned meshes to be.
+    frame. Meshes are roots of the scene, as glTF wants skinned meshes to be. extras: JSON values that a person's node
+    keeps, by name.
     """
     with needs_extra("viewing"):
         import pygltflib
 
-    file = _File(pygltflib)
+    file = _File(pygltflib, template)
     content = file.content
     roots = [file.node(name="camera", camera=0, extras=camera.extras or {})] if camera else []
     if camera:
         perspective = pygltflib.Perspective(yfov=camera.yfov, aspectRatio=camera.aspect_ratio, znear=0.05)
         content.cameras.append(pygltflib.Camera(type="perspective", perspective=perspective, name="camera"))
-    surface = _surface(template)
-    for person in people:
-        roots += file.person(person, template, surface, times_s)
+    for name, rig in people.items():
+        roots += file.person(name, rig, (extras or {}).get(name, {}), times_s)
     content.scenes.append(pygltflib.Scene(nodes=roots))
     content.scene = 0
     return file.finish()
@@ -99,7 +92,7 @@ def animation(
     if path.suffix in (".bvh", ".usd") and len(steps) and not np.allclose(steps, np.mean(steps), rtol=0.01):
         raise ValueError(f"times_s must be evenly spaced for a {path.suffix}")
     if path.suffix == ".glb":
-        files.write_bytes(path, glb(template, [Person(path.stem, rig)], times_s=times_s))
+        files.write_bytes(path, glb(template, {path.stem: rig}, times_s=times_s))
     elif path.suffix == ".bvh":
         frame_s = float(np.mean(steps)) if len(steps) else STILL_S
         files.write_text(path, rigs.bvh(rig, frame_s))
@@ -109,31 +102,11 @@ def animation(
         raise ValueError(f"{path}: an animation is a .glb, a .bvh or a .usd")
 
 
-class _Surface(NamedTuple):
-    """The mesh with a vertex for each (vertex, place in the texture): `vertex` says which it was."""
-
-    vertex: Int[np.ndarray, "k"]
-    texture: Float[np.ndarray, "k 2"]
-    faces: Int[np.ndarray, "m 3"]
-
-
-def _surface(template: Template) -> _Surface:
-    """Cut the mesh where parts of the chart meet."""
-    faces, texture = np.asarray(template.faces), rigs.texture(template).reshape(-1, 2)
-    x, y = np.rint(texture * _TEXTURE_STEPS).astype(np.int64).T
-    corner = (faces.reshape(-1).astype(np.int64) * (_TEXTURE_STEPS + 1) + x) * (_TEXTURE_STEPS + 1) + y
-    _, first, where = np.unique(corner, return_index=True, return_inverse=True)
-    return _Surface(faces.reshape(-1)[first], texture[first], where.reshape(faces.shape))
-
-
-_TEXTURE_STEPS = 2**18  # a texture's side: corners that are nearer are one
-
-
 class _File:
     """A glTF file in the making: its JSON, and the bytes behind it."""
 
-    def __init__(self, library: Any):
-        self._gltf, self._bytes = library, bytearray()
+    def __init__(self, library: Any, template: Template):
+        self._gltf, self._bytes, self._template = library, bytearray(), template
         self._meshes: dict[bytes, tuple[int, int]] = {}  # by the rest pose, which people of one template share
         self.content = library.GLTF2(asset=library.Asset(version="2.0", generator="dal_jax"))
         colour = [*rigs.COLOUR, 1.0]
@@ -141,15 +114,14 @@ class _File:
         self.content.materials.append(library.Material(name="body", pbrMetallicRoughness=matte))
 
     def person(
-        self, person: Person, template: Template, surface: _Surface, times_s: Float[np.ndarray, "frames"] | None
+        self, name: str, rig: Rig, extras: dict[str, Any], times_s: Float[np.ndarray, "frames"] | None
     ) -> list[int]:
         """Add a person; return the nodes that are roots: the skeleton's and the mesh's."""
-        rig, name = person.rig, person.name
         joints, scales = self._skeleton(rig)
-        root = self.node(name=name, children=[joints[0]], extras=person.extras or {})
+        root = self.node(name=name, children=[joints[0]], extras=extras)
         if (rest := rig.vertices.tobytes()) not in self._meshes:
             bind = self._numbers(_inverse_bind(rig), "MAT4")
-            self._meshes[rest] = self._mesh(template, rig, surface), bind
+            self._meshes[rest] = self._mesh(rig), bind
         mesh, bind = self._meshes[rest]
         skin = self._gltf.Skin(name=name, joints=joints + scales, skeleton=joints[0], inverseBindMatrices=bind)
         self.content.skins.append(skin)
@@ -175,10 +147,12 @@ class _File:
             self.content.nodes[joints[joint]].children = [scales[joint], *children]
         return joints, scales
 
-    def _mesh(self, template: Template, rig: Rig, surface: _Surface) -> int:
+    def _mesh(self, rig: Rig) -> int:
         with needs_extra("viewing"):
             import trimesh
 
+        template = self._template
+        vertex, texture, faces = _cut(template)
         normals = trimesh.Trimesh(rig.vertices, template.faces, process=False).vertex_normals
         normals = np.where(np.linalg.norm(normals, axis=1, keepdims=True) > 0.5, normals, (0.0, 1.0, 0.0))
         weight = np.asarray(template.skin_weight, np.float64)
@@ -186,13 +160,13 @@ class _File:
         weight = np.take_along_axis(weight, index, axis=1)
         index = np.where(weight > 0, index + len(rigs.NAMES), 0)  # the scale nodes move the skin
         weight = weight / weight.sum(axis=1, keepdims=True)
-        at, vertex = self._gltf.Attributes(), surface.vertex
+        at = self._gltf.Attributes()
         at.POSITION = self._numbers(rig.vertices[vertex], "VEC3", _VERTICES, bounds=True)
         at.NORMAL = self._numbers(normals[vertex], "VEC3", _VERTICES)
-        at.TEXCOORD_0 = self._numbers(surface.texture, "VEC2", _VERTICES)
+        at.TEXCOORD_0 = self._numbers(texture, "VEC2", _VERTICES)
         at.JOINTS_0 = self._numbers(index[vertex], "VEC4", _VERTICES, component=_UINT8)
         at.WEIGHTS_0 = self._numbers(weight[vertex], "VEC4", _VERTICES)
-        corners = self._numbers(surface.faces.reshape(-1, 1), "SCALAR", _INDICES, component=_UINT32)
+        corners = self._numbers(faces.reshape(-1, 1), "SCALAR", _INDICES, component=_UINT32)
         primitive = self._gltf.Primitive(attributes=at, indices=corners, material=0, mode=4)
         self.content.meshes.append(self._gltf.Mesh(name="body", primitives=[primitive]))
         return len(self.content.meshes) - 1
@@ -243,6 +217,24 @@ class _File:
 _VERTICES, _INDICES = 34962, 34963
 _UINT8, _UINT32 = 5121, 5125
 _DTYPES = {_UINT8: np.uint8, _UINT32: np.uint32, 5126: np.float32}
+
+
+def _cut(
+    template: Template,
+) -> tuple[Int[np.ndarray, "k"], Float[np.ndarray, "k 2"], Int[np.ndarray, "m 3"]]:
+    """Cut the mesh where parts of the chart meet: a vertex for each (vertex, place in the texture).
+
+    Returns:
+      Which vertex each was, its place in the texture, and the faces.
+    """
+    faces, texture = np.asarray(template.faces), rigs.texture(template).reshape(-1, 2)
+    x, y = np.rint(texture * _TEXTURE_STEPS).astype(np.int64).T
+    corner = (faces.reshape(-1).astype(np.int64) * (_TEXTURE_STEPS + 1) + x) * (_TEXTURE_STEPS + 1) + y
+    _, first, where = np.unique(corner, return_index=True, return_inverse=True)
+    return faces.reshape(-1)[first], texture[first], where.reshape(faces.shape)
+
+
+_TEXTURE_STEPS = 2**18  # a texture's side: corners that are nearer are one
 
 
 def _inverse_bind(rig: Rig) -> Float[np.ndarray, "48 16"]:

@@ -17,7 +17,7 @@ from dal_jax.body.kinematics import BodyParameters, t_pose
 from dal_jax.body.template import Template
 from dal_jax.data.motions import bvh as bvh_file
 from dal_jax.fits import rig as rigs, rig_files
-from dal_jax.fits.rig_files import Camera, Person
+from dal_jax.fits.rig_files import SceneCamera
 from tests.body import smpl_files
 from tests.fits.gltf_scene import Scene
 
@@ -71,12 +71,12 @@ def assert_same_surface(scene: Scene, expected: np.ndarray, template: Template, 
 def scene(body, tmp_path_factory) -> pathlib.Path:
     """Return a file of two people before a camera."""
     parameters = moving()
-    people = [
-        Person(name, rigs.make(body, jax.tree.map(lambda leaf, k=k: leaf[k : k + 1], parameters), POSITION[k : k + 1]))
+    people = {
+        name: rigs.make(body, jax.tree.map(lambda leaf, k=k: leaf[k : k + 1], parameters), POSITION[k : k + 1])
         for k, name in enumerate(("first", "second"))
-    ]
+    }
     path = tmp_path_factory.mktemp("scene") / "scene.glb"
-    path.write_bytes(rig_files.glb(body, people, Camera(0.8, 1.5)))
+    path.write_bytes(rig_files.glb(body, people, SceneCamera(0.8, 1.5)))
     return path
 
 
@@ -254,5 +254,5 @@ def test_pose_blendshapes_are_in_the_mesh_of_a_still(tmp_path):
     parameters = moving()
     _, vertices = ours(template, parameters)
     first = jax.tree.map(lambda leaf: leaf[:1], parameters)
-    (tmp_path / "a.glb").write_bytes(rig_files.glb(template, [Person("a", rigs.make(template, first, POSITION[:1]))]))
+    (tmp_path / "a.glb").write_bytes(rig_files.glb(template, {"a": rigs.make(template, first, POSITION[:1])}))
     assert_same_surface(Scene(tmp_path / "a.glb"), vertices[0], template)
