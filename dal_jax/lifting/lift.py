@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float
 from dal_jax.body import cameras, skeleton
 from dal_jax.lifting import networks, normalise, views
 from dal_jax.lifting.config import MAX_INVERSE_DISTANCE, LiftingConfig
-from dal_jax.lifting.normalise import Denoiser, Normalised, Preparation
+from dal_jax.lifting.normalise import Denoiser, Normalised
 from dal_jax.lifting.poses import from_h36m, to_h36m
 from dal_jax.observations.observation import TYPICAL_DEPTH_SD, Observation, with_depth
 from dal_jax.runtime import mesh as mesh_lib, struct
@@ -33,7 +33,7 @@ class Lifter:
     member_weight: 1 for members that count, 0 for those that held-out 2D poses showed to have collapsed.
     inverse_distance: of the camera (`views.Camera`).
     estimator: parameters of that network, or None.
-    completer, denoiser: see `normalise.Preparation`.
+    completer, denoiser: see `normalise.prepare`.
     """
 
     generators: Any
@@ -266,7 +266,7 @@ def _compiled_lift(fields: tuple):
 
 
 def _lift(config: LiftingConfig, lifter: Lifter, keypoints: _Array, visible: Array) -> Lifted:
-    poses, points_sd = normalise.prepare(config, Preparation(lifter.completer, lifter.denoiser), keypoints, visible)
+    poses, points_sd = normalise.prepare(config, keypoints, visible, lifter.completer, lifter.denoiser)
     depths, variances = _answers(config, lifter, poses)
     weight = lifter.member_weight if lifter.estimator is None else jnp.ones(1)
     if config.mirror_poses:  # a network is only nearly as good at left as at right: ask it for both

@@ -133,22 +133,12 @@ def _mean(points: Array, counted: Array) -> Array:
 # --- missing joints, predicted ---
 
 
-@struct.dataclass
-class Preparation:
-    """What makes poses ready for the generator.
-
-    completer: parameters of the network `completer`, or None. denoiser: or None.
-    """
-
-    completer: Any
-    denoiser: "Denoiser | None"
-
-
 def prepare(
     config: LiftingConfig,
-    means: Preparation,
     keypoints: Float[Array | np.ndarray, "*n 17 2"],
     visible: Bool[Array | np.ndarray, "*n 17"],
+    completer: Any = None,
+    denoiser: "Denoiser | None" = None,
 ) -> tuple[Normalised, Float[Array, "*n 17"]]:
     """Return poses as the generator reads them, no joint missing, and each joint's standard deviation in their unit.
 
@@ -158,24 +148,25 @@ def prepare(
 
     Args:
       config: the one the networks are trained with.
-      means: what completes and denoises.
       keypoints: x right, y down, any unit; the value at an invisible joint is never used.
       visible: which joints are known.
+      completer: parameters of that network.
+      denoiser: what takes noise off.
     """
     poses = normalise_all(keypoints, visible)
     sd = jnp.zeros(poses.visible.shape)
-    if means.completer is not None:
-        placed, log_sd = networks.place(config, means.completer, poses.points, poses.visible)
+    if completer is not None:
+        placed, log_sd = networks.place(config, completer, poses.points, poses.visible)
         points = jnp.where(poses.visible[..., None], poses.points, placed)
         own = jnp.broadcast_to(jnp.arange(networks.JOINTS), poses.stand_in.shape)
         poses, sd = poses._replace(points=points, stand_in=own), jnp.where(poses.visible, 0.0, jnp.exp(log_sd))
-    if means.denoiser is not None:
-        points = without_noise(means.denoiser, poses.points)
+    if denoiser is not None:
+        points = without_noise(denoiser, poses.points)
         hip = poses.hip + points[..., _HIP, :] * poses.scale[..., None]
         poses = poses._replace(points=points - points[..., :1, :], hip=hip)
-    if means.completer is None and means.denoiser is None:
+    if completer is None and denoiser is None:
         return poses, sd
-    everywhere = jnp.ones_like(poses.visible) if means.completer is not None else poses.visible
+    everywhere = jnp.ones_like(poses.visible) if completer is not None else poses.visible
     points, size = _over_leading_axes(unit_size, poses.points, everywhere)
     return poses._replace(points=points, scale=poses.scale * size), sd / divisor(size)[..., None]
 

@@ -21,7 +21,7 @@ from dal_jax.lifting import adversarial, losses, networks, normalise
 from dal_jax.lifting.adversarial import Member
 from dal_jax.lifting.config import LiftingConfig
 from dal_jax.lifting.lift import Lifter
-from dal_jax.lifting.normalise import Denoiser, Normalised, Preparation
+from dal_jax.lifting.normalise import Denoiser, Normalised
 from dal_jax.runtime import mesh as mesh_lib, struct
 
 
@@ -31,7 +31,7 @@ class LiftingState:
 
     members: stacked `adversarial.Member`s. member_weight: 1 for those that count, by held-out poses at the last stop.
     estimator: parameters of that network, which learns from all members, or None.
-    completer, denoiser: see `normalise.Preparation`, shared by the members.
+    completer, denoiser: see `normalise.prepare`, shared by the members.
     """
 
     step: Int[Array, ""]
@@ -54,11 +54,6 @@ class LiftingState:
             completer=self.completer,
             denoiser=self.denoiser,
         )
-
-    @property
-    def preparation(self) -> Preparation:
-        """What makes poses ready."""
-        return Preparation(self.completer, self.denoiser)
 
 
 def initial_state(config: LiftingConfig, key: PRNGKeyArray) -> LiftingState:
@@ -271,7 +266,7 @@ def _prepared(config: LiftingConfig, mesh: Mesh, state: LiftingState, poses: Nor
     batch = _draw(config, mesh, poses, key)
     if config.mirror_poses:
         batch = _mirror_half(batch, jax.random.fold_in(key, 1))
-    return normalise.prepare(config, state.preparation, batch.points, batch.visible)[0]
+    return normalise.prepare(config, batch.points, batch.visible, state.completer, state.denoiser)[0]
 
 
 def _estimate(
@@ -298,7 +293,7 @@ def _estimate(
     if state.denoiser is not None:
         points = normalise.with_noise(state.denoiser, points, noise_key)
     seen = fakes.visible & ~normalise.hide(hide_key, fakes.visible)
-    poses, _ = normalise.prepare(config, state.preparation, points, seen)
+    poses, _ = normalise.prepare(config, points, seen, state.completer, state.denoiser)
     depth = depth / (normalise.divisor(fakes.scale) * normalise.divisor(poses.scale))[:, None]
     judged = fakes.visible.at[:, 0].set(False)  # the hip's depth is 0 and never off: its deviation has no lower bound
     counts = judged * weight[:, None]
@@ -333,7 +328,7 @@ def _learn_to_complete(config: LiftingConfig, state: LiftingState, batch: Normal
 
 def _judge(config: LiftingConfig, state: LiftingState, held_out: Normalised, key) -> tuple[LiftingState, dict]:
     """Measure the members on held-out poses and choose those that count; return the figures' means over these."""
-    prepared, _ = normalise.prepare(config, state.preparation, held_out.points, held_out.visible)
+    prepared, _ = normalise.prepare(config, held_out.points, held_out.visible, state.completer, state.denoiser)
     figures = jax.vmap(lambda member: adversarial.measure(config, member, prepared, key))(state.members)
     score = figures["collapse_score"]
     best = jnp.maximum(jnp.min(score), 1 / len(held_out.points))  # an unbiased estimate goes below 0 by chance

@@ -10,7 +10,6 @@ import pytest
 from dal_jax.body import skeleton
 from dal_jax.lifting import networks, normalise
 from dal_jax.lifting.config import LiftingConfig
-from dal_jax.lifting.normalise import Preparation
 from tests.lifting import stick_people
 
 _FLOAT32 = 1e-6  # coordinates of order 1 to 1000, divided by their mean
@@ -108,7 +107,6 @@ def test_a_pose_of_no_size_stays_finite(visible):
 _CONFIG = LiftingConfig(width=16, complete=True)
 _prepare = jax.jit(functools.partial(normalise.prepare, _CONFIG))
 _COMPLETER = jax.jit(functools.partial(networks.initial, _CONFIG, "completer"))(jax.random.key(0))
-_COMPLETES, _FOLDS = Preparation(_COMPLETER, None), Preparation(None, None)
 _CROWD = stick_people.crowd(40, seed=0)[..., :2].astype(np.float32)
 _WHOLE = np.ones((40, 17), bool)
 
@@ -127,7 +125,7 @@ def test_half_the_poses_hide_nothing_and_the_hip_is_never_hidden():
 
 
 def test_whole_poses_are_only_normalised():
-    poses, sd = _prepare(_COMPLETES, _CROWD, _WHOLE)
+    poses, sd = _prepare(_CROWD, _WHOLE, _COMPLETER)
     plain = _normalise_all(_CROWD, _WHOLE)
     np.testing.assert_allclose(poses.points, plain.points, atol=1e-6)
     np.testing.assert_allclose(poses.scale, plain.scale, rtol=1e-6)
@@ -136,7 +134,7 @@ def test_whole_poses_are_only_normalised():
 
 def test_completed_poses_have_unit_size_and_keep_what_was_seen():
     visible = np.tile(_without(3, 13), (40, 1))
-    poses, sd = _prepare(_COMPLETES, 7 * _CROWD, visible)
+    poses, sd = _prepare(7 * _CROWD, visible, _COMPLETER)
     distance = np.linalg.norm(np.asarray(poses.points)[:, 1:], axis=-1).mean(axis=1)
     np.testing.assert_allclose(distance, 1, rtol=1e-5)
     back = np.asarray(poses.points) * np.asarray(poses.scale)[:, None, None]
@@ -147,7 +145,7 @@ def test_completed_poses_have_unit_size_and_keep_what_was_seen():
 
 
 def test_without_a_completer_joints_are_folded():
-    poses, sd = _prepare(_FOLDS, _CROWD, np.tile(_without(13), (40, 1)))
+    poses, sd = _prepare(_CROWD, np.tile(_without(13), (40, 1)))
     points = np.asarray(poses.points)
     np.testing.assert_array_equal(points[:, 13], points[:, 12])
     np.testing.assert_array_equal(sd, 0)
@@ -186,7 +184,7 @@ def test_degenerate_poses_stay_finite():
     flat[1::2, 1:] = 1.0
     standardised = jax.jit(functools.partial(normalise.standardised_residual, _CONFIG))
     for visible in (_WHOLE, ~_WHOLE):
-        poses, sd = _prepare(_COMPLETES, flat, visible)
+        poses, sd = _prepare(flat, visible, _COMPLETER)
         residual = standardised(_COMPLETER, flat, visible)
         _, gradient = _completion(_COMPLETER, flat, visible, jax.random.key(0))
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((poses, sd, residual, gradient)))
@@ -227,7 +225,7 @@ def test_noise_is_taken_off_alike_wherever_a_pose_lies_however_large_and_in_a_mi
     np.testing.assert_allclose(moved, 50 * once + np.float32([300, 200]), atol=1e-2)
     image = normalise.without_noise(known, poses[:, mirror] * np.float32([-1, 1]))
     np.testing.assert_allclose(image, once[:, mirror] * np.float32([-1, 1]), atol=1e-4)
-    points, _ = normalise.prepare(LiftingConfig(), Preparation(None, known), 50 * poses, np.ones((5, 17), bool))
+    points, _ = normalise.prepare(LiftingConfig(), 50 * poses, np.ones((5, 17), bool), denoiser=known)
     np.testing.assert_allclose(
         points.points, (once - once[:, :1]) * 50 / np.asarray(points.scale)[:, None, None], atol=1e-4
     )
