@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from dal_jax.lifting import losses, networks, views
 from dal_jax.lifting.config import LiftingConfig
 from dal_jax.lifting.normalise import Normalised
-from dal_jax.lifting.views import Camera
+from dal_jax.lifting.views import SharedCamera
 from dal_jax.runtime import struct
 
 
@@ -33,7 +33,7 @@ class Member:
     generator: Any
     trained_generator: Any
     discriminator: Any
-    camera: Camera
+    camera: SharedCamera
     generator_optimizer: optax.OptState
     discriminator_optimizer: optax.OptState
     camera_optimizer: optax.OptState
@@ -132,7 +132,7 @@ def regression_optimizer() -> optax.GradientTransformation:
 
 
 def _make_fakes(
-    config: LiftingConfig, number: Array, batch: Normalised, key: PRNGKeyArray, generator: Any, camera: Camera
+    config: LiftingConfig, number: Array, batch: Normalised, key: PRNGKeyArray, generator: Any, camera: SharedCamera
 ):
     """Return (what the discriminator reads, the generator's loss but for realism), the loss's terms."""
     depth, joints, rotation = _lift_and_choose_a_side(config, number, batch, key, generator, camera)
@@ -154,7 +154,7 @@ def _make_fakes(
 
 
 def _lift_and_choose_a_side(
-    config: LiftingConfig, number: Array, batch: Normalised, key, generator: Any, camera: Camera
+    config: LiftingConfig, number: Array, batch: Normalised, key, generator: Any, camera: SharedCamera
 ):
     depth = networks.depth(config, generator, batch.points)
     joints = views.unproject(camera.inverse_distance, batch.points, depth)

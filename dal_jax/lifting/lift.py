@@ -31,7 +31,7 @@ class Lifter:
 
     generators: parameters of that network, or None where an estimator lifts.
     member_weight: 1 for members that count, 0 for those that held-out 2D poses showed to have collapsed.
-    inverse_distance: of the camera (`views.Camera`).
+    inverse_distance: of the camera (`views.SharedCamera`).
     estimator: parameters of that network, or None.
     completer, denoiser: see `normalise.prepare`.
     """

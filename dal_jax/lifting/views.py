@@ -49,7 +49,7 @@ def rotate_and_project(
 
 
 @struct.dataclass
-class Camera:
+class SharedCamera:
     """What the cameras of all images have in common.
 
     elevation: by how much they look down, radians.
@@ -63,10 +63,10 @@ class Camera:
 _MIN_DISTANCE = 0.2  # of the hip's: where depths are not learned yet, no joint gets behind the camera
 
 
-def initial_camera(config: LiftingConfig) -> Camera:
+def initial_camera(config: LiftingConfig) -> SharedCamera:
     """Return the first guess."""
     elevation, inverse_distance = math.radians(config.elevation_start_deg), config.inverse_distance_start
-    return Camera(jnp.float32(elevation), jnp.float32(inverse_distance))
+    return SharedCamera(jnp.float32(elevation), jnp.float32(inverse_distance))
 
 
 def camera_optimizer(config: LiftingConfig) -> optax.GradientTransformation:
@@ -74,17 +74,19 @@ def camera_optimizer(config: LiftingConfig) -> optax.GradientTransformation:
 
     def scaled(updates: Any, _: Any) -> Any:
         elevation, inverse_distance = updates.elevation, updates.inverse_distance
-        return Camera(elevation * config.elevation_rate, inverse_distance * config.inverse_distance_rate)
+        return SharedCamera(elevation * config.elevation_rate, inverse_distance * config.inverse_distance_rate)
 
     return optax.chain(optax.adam(1.0, b1=config.adam_b1), optax.stateless(scaled))
 
 
-def feasible(camera: Camera) -> Camera:
+def feasible(camera: SharedCamera) -> SharedCamera:
     """Clip a camera to what is possible.
 
     Note: cameras look down, hardly ever up. A body reversed in depth would be seen from below: this rules it out.
     """
-    return Camera(jnp.maximum(camera.elevation, 0.0), jnp.clip(camera.inverse_distance, 0.0, MAX_INVERSE_DISTANCE))
+    return SharedCamera(
+        jnp.maximum(camera.elevation, 0.0), jnp.clip(camera.inverse_distance, 0.0, MAX_INVERSE_DISTANCE)
+    )
 
 
 def unproject(

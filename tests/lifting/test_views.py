@@ -10,7 +10,7 @@ import pytest
 
 from dal_jax.lifting import config, losses, normalise, views
 from dal_jax.lifting.config import LiftingConfig
-from dal_jax.lifting.views import Camera
+from dal_jax.lifting.views import SharedCamera
 from tests.lifting import stick_people
 
 _FLOAT32 = 1e-6  # products of three float32 rotations of numbers of order 1
@@ -164,16 +164,16 @@ def test_equal_proportions_tell_how_near_the_camera_stands():
 def test_each_number_is_learned_at_its_own_rate(still):
     settings = dataclasses.replace(_CAMERAS, **{f"{still}_rate": 0.0})
     camera, optimizer = views.initial_camera(settings), views.camera_optimizer(settings)
-    updates, _ = optimizer.update(Camera(jnp.float32(3), jnp.float32(-2)), optimizer.init(camera), camera)
+    updates, _ = optimizer.update(SharedCamera(jnp.float32(3), jnp.float32(-2)), optimizer.init(camera), camera)
     expected = {"elevation": -1e-3, "inverse_distance": 1e-4} | {still: 0.0}  # Adam's first step is the rate
     for name, step in expected.items():
         np.testing.assert_allclose(getattr(updates, name), step, rtol=1e-5)
 
 
 def test_cameras_neither_look_up_nor_stand_inside_the_person():
-    beyond = views.feasible(Camera(jnp.float32(-0.1), jnp.float32(-0.1)))
+    beyond = views.feasible(SharedCamera(jnp.float32(-0.1), jnp.float32(-0.1)))
     assert beyond.elevation == 0 and beyond.inverse_distance == 0
-    assert views.feasible(Camera(jnp.float32(0.1), jnp.float32(9))).inverse_distance < 1
+    assert views.feasible(SharedCamera(jnp.float32(0.1), jnp.float32(9))).inverse_distance < 1
     behind = views.project(jnp.float32(0.3), jnp.ones((17, 2)), jnp.full(17, -50.0))
     assert np.isfinite(behind).all() and (np.asarray(behind) > 0).all()
 
