@@ -22,7 +22,7 @@ from dal_jax.synthetic import actors, annotator, rendering, view as view_lib
 from dal_jax.synthetic.annotator import RECIPES, TRAIN_SUBJECTS, Recipe
 from dal_jax.synthetic.figure import rotate
 from dal_jax.synthetic.rendering import draw_light
-from dal_jax.synthetic.view import Camera, View
+from dal_jax.synthetic.view import LaboratoryCamera, View
 from dal_jax.viewing.raycast import Points, exact_points, pixel_grid_px
 
 NAME = "synthetic_people"
@@ -156,13 +156,13 @@ def _pose_2d(recipe: Recipe, index: int) -> dict[str, np.ndarray]:
 # --- One person ---
 
 
-class Scene(NamedTuple):
+class StagedPerson(NamedTuple):
     """A posed person before a camera, everything in the camera's frame, metres."""
 
     name: str
     subject: str
     action: str
-    camera: Camera
+    camera: LaboratoryCamera
     vertices: Float[np.ndarray, "n 3"]
     joints: Float[np.ndarray, "24 3"]
     joints_h36m: Float[np.ndarray, "17 3"]
@@ -213,7 +213,7 @@ def make_person(recipe: Recipe, split: str, index: int) -> dict[str, object]:
     }
 
 
-def stage(recipe: Recipe, split: str, index: int, random: np.random.Generator) -> Scene:
+def stage(recipe: Recipe, split: str, index: int, random: np.random.Generator) -> StagedPerson:
     """Choose subject, action and place, and pose the person; any prefix is balanced in subjects and actions.
 
     Where several cameras see a moment, everything but the camera is drawn by the moment alone.
@@ -247,7 +247,7 @@ def stage(recipe: Recipe, split: str, index: int, random: np.random.Generator) -
 
     low = joints[joints[:, 1] < vertices[:, 1].min() + 0.25]
     vertices_camera = to_camera(vertices.astype(np.float64))
-    return Scene(
+    return StagedPerson(
         name=f"{actor.name}_{action}_{take:02d}_camera{number}_{index:06d}",
         subject=actor.name,
         action=action,
@@ -266,7 +266,7 @@ def stage(recipe: Recipe, split: str, index: int, random: np.random.Generator) -
 
 def _photograph(
     recipe: Recipe,
-    scene: Scene,
+    scene: StagedPerson,
     view: View,
     grid_px: np.ndarray,
     random: np.random.Generator,

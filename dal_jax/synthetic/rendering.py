@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, UInt8
 
 from dal_jax.body import skeleton
 from dal_jax.synthetic import actors
-from dal_jax.synthetic.view import Camera, View, box_corners, rays
+from dal_jax.synthetic.view import LaboratoryCamera, View, box_corners, rays
 from dal_jax.viewing.raycast import Hits
 
 _LOOKS = {
@@ -236,7 +236,7 @@ def iuv_map(view: View, hits: Hits) -> UInt8[np.ndarray, "s s 3"]:
 
 
 def paint_room(
-    camera: Camera,
+    camera: LaboratoryCamera,
     points_px: Float[np.ndarray, "s s 2"],
     feet_world: Float[np.ndarray, "f 2"],
     clutter: float,

@@ -16,7 +16,7 @@ FOCAL_PX = 1146.0  # Human3.6M's cameras
 _AZIMUTHS_DEG = (45.0, 135.0, -135.0, -45.0)
 
 
-class Camera(NamedTuple):
+class LaboratoryCamera(NamedTuple):
     """World (y up, floor at 0) to camera (x right, y down, z away): `rotation @ (x - position)`; metres."""
 
     rotation: Float[np.ndarray, "3 3"]
@@ -37,7 +37,7 @@ class Camera(NamedTuple):
         return (world - self.position) @ self.rotation.T
 
 
-def place(number: int, random: np.random.Generator) -> Camera:
+def place(number: int, random: np.random.Generator) -> LaboratoryCamera:
     """Return camera 0 to 3, about 5 m from the middle of the scene at eye height, a little differently every time."""
     azimuth = np.radians(_AZIMUTHS_DEG[number] + random.normal(0, 4.0))
     distance, height = random.uniform(4.6, 5.6), random.uniform(1.3, 1.75)
@@ -46,7 +46,7 @@ def place(number: int, random: np.random.Generator) -> Camera:
     forward = forward / np.linalg.norm(forward)
     right = np.cross(forward, [0.0, 1.0, 0.0])
     right = right / np.linalg.norm(right)
-    return Camera(np.stack([right, np.cross(forward, right), forward]), position)
+    return LaboratoryCamera(np.stack([right, np.cross(forward, right), forward]), position)
 
 
 def project(points: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 2"]:
