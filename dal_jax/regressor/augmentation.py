@@ -54,7 +54,7 @@ def mild() -> AugmentationConfig:
 
 
 @struct.dataclass
-class Similarity:
+class CropSimilarity:
     """A change of the crop, p' = zoom Q F p + shift.
 
     flip: whether F mirrors left and right. angle: of Q, from x towards y, radians.
@@ -74,10 +74,10 @@ def augment(config: AugmentationConfig, key: PRNGKeyArray, sample: Sample) -> Sa
     return dataclasses.replace(sample, image=_erase(config, erase_key, image))
 
 
-def draw_similarity(config: AugmentationConfig, key: PRNGKeyArray) -> Similarity:
+def draw_similarity(config: AugmentationConfig, key: PRNGKeyArray) -> CropSimilarity:
     """Draw a change of the crop, uniformly within the configuration's limits."""
     flip, angle, zoom, x, y = jax.random.uniform(key, (5,))
-    return Similarity(
+    return CropSimilarity(
         flip=flip < config.flip_share,
         angle=jnp.deg2rad(config.rotation_deg) * (2 * angle - 1),
         zoom=jnp.exp(config.zoom * (2 * zoom - 1)),
@@ -85,7 +85,7 @@ def draw_similarity(config: AugmentationConfig, key: PRNGKeyArray) -> Similarity
     )
 
 
-def move(similarity: Similarity, sample: Sample) -> Sample:
+def move(similarity: CropSimilarity, sample: Sample) -> Sample:
     """Return the example as it looks after a change of the crop: pixels, annotation and registered body."""
     target, fit = jax.tree.map(
         lambda there, here: jnp.where(similarity.flip, there, here),
@@ -150,12 +150,12 @@ def _rotation(angle: Float[Array, ""]) -> Float[Array, "2 2"]:
     return jnp.stack([jnp.stack([cosine, -sine]), jnp.stack([sine, cosine])])
 
 
-def _place(similarity: Similarity, points: Float[Array, "points 2"]) -> Float[Array, "points 2"]:
+def _place(similarity: CropSimilarity, points: Float[Array, "points 2"]) -> Float[Array, "points 2"]:
     """Return zoom Q p + shift (a mirror has been applied before)."""
     return similarity.zoom * points @ _rotation(similarity.angle).T + similarity.shift[None]
 
 
-def _moved(similarity: Similarity, pinhole: Pinhole | None) -> Pinhole | None:
+def _moved(similarity: CropSimilarity, pinhole: Pinhole | None) -> Pinhole | None:
     """Return the camera of the moved crop: full perspective commutes with the change as weak perspective does."""
     if pinhole is None:
         return None
@@ -168,7 +168,7 @@ def _mirrored(pinhole: Pinhole | None) -> Pinhole | None:
     return None if pinhole is None else Pinhole(pinhole.focal, pinhole.centre * _MIRROR[:2])
 
 
-def _resample(similarity: Similarity, image: Float[Array, "s s 3"]) -> Float[Array, "s s 3"]:
+def _resample(similarity: CropSimilarity, image: Float[Array, "s s 3"]) -> Float[Array, "s s 3"]:
     """Return the image after p' = zoom Q F p + shift, bilinear; what comes from outside repeats the border.
 
     Note: four gathers cost 2% of a training step (width 16, 64 px, two cores); three shears as matrix products ten

@@ -9,7 +9,7 @@ from dal_jax.body import cameras, kinematics, skeleton
 from dal_jax.body.cameras import Pinhole
 from dal_jax.body.formats import load
 from dal_jax.regressor import augmentation
-from dal_jax.regressor.augmentation import AugmentationConfig, Similarity
+from dal_jax.regressor.augmentation import AugmentationConfig, CropSimilarity
 from tests.regressor import people
 
 ROUNDING = 2e-5  # crop units; a few dozen float32 products
@@ -25,7 +25,7 @@ SIMILARITIES = {
 
 def _similarity(name):
     flip, angle, zoom, shift = SIMILARITIES[name]
-    return Similarity(jnp.array(flip), jnp.array(angle), jnp.array(zoom), jnp.array(shift))
+    return CropSimilarity(jnp.array(flip), jnp.array(angle), jnp.array(zoom), jnp.array(shift))
 
 
 def _map(name, points):
