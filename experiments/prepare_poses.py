@@ -13,7 +13,7 @@ import sys
 from absl import flags
 
 from dal_jax.data.motions import collection
-from dal_jax.data.motions.collection import Views
+from dal_jax.data.motions.collection import CameraSampling
 from dal_jax.runtime import cli
 from dal_jax.runtime.errors import InputError
 
@@ -35,7 +35,7 @@ def main(_: list[str]) -> None:
         raise InputError(f"--out={out}: 2D poses are written as .npz")
     if out.exists() and not _OVERWRITE.value:
         raise InputError(f"{out}: exists; --overwrite replaces it")
-    views = Views(_CAMERA.value, _VIEWS.value, _ELEVATION.value, rate=_RATE.value, seed=_SEED.value)
+    views = CameraSampling(_CAMERA.value, _VIEWS.value, _ELEVATION.value, rate=_RATE.value, seed=_SEED.value)
     done = collection.collect(pathlib.Path(_SOURCE.value), out, views, _SKIP_INVALID.value)
     for line in done.skipped:
         print(f"skipped: {line}", file=sys.stderr)

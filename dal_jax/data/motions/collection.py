@@ -21,7 +21,7 @@ _FOCAL_PX = 1146.0  # Human3.6M's cameras
 
 
 @dataclasses.dataclass(frozen=True)
-class Views:
+class CameraSampling:
     """Which moments of motions are taken, and how people are looked at.
 
     camera: 'perspective', or 'weak': as if from far away, with the size that the distance gives.
@@ -40,7 +40,7 @@ class Views:
 
 
 def look(
-    joints: Float[np.ndarray, "n 17 3"], views: Views, random: np.random.Generator
+    joints: Float[np.ndarray, "n 17 3"], views: CameraSampling, random: np.random.Generator
 ) -> Float[np.ndarray, "n*views 17 2"]:
     """Return key points (px, y down) of people (metres, y up) seen from any side, each by its own upright cameras.
 
@@ -81,7 +81,7 @@ class Collected(NamedTuple):
     notes: list[str]
 
 
-def collect(source: pathlib.Path, out: pathlib.Path, views: Views, skip_invalid: bool = False) -> Collected:
+def collect(source: pathlib.Path, out: pathlib.Path, views: CameraSampling, skip_invalid: bool = False) -> Collected:
     """Write `keypoints` (n, 17, 2) px and `visible` of every motion under a folder, whatever its format.
 
     Args:

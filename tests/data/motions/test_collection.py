@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from dal_jax.body import kinematics
 from dal_jax.body.formats import load
 from dal_jax.data.motions import collection, smpl_motion, tracks
-from dal_jax.data.motions.collection import Views
+from dal_jax.data.motions.collection import CameraSampling
 from dal_jax.lifting import poses
 from dal_jax.runtime.errors import InputError
 from tests.body import smpl_files
@@ -70,7 +70,7 @@ def test_a_folder_of_every_format_becomes_a_lifters_poses(tmp_path):
     motion = {name: _RANDOM.uniform(-20, 20, (_FRAMES, 3)) for name in names}
     motion["root"] = np.concatenate([np.zeros((_FRAMES, 3)), motion["root"]], axis=1)
     motion_files.write_acclaim(tmp_path, motion, {name: np.zeros(3) for name in names})
-    views = Views(number=2, rate=15.0)
+    views = CameraSampling(number=2, rate=15.0)
     done = collection.collect(tmp_path, tmp_path / "poses.npz", views)
     again = collection.collect(tmp_path, tmp_path / "poses.npz", views)  # what was made is no motion
     written, files, *lines = done
@@ -91,7 +91,7 @@ def _standing(facing):
 
 @pytest.mark.parametrize("camera", collection.CAMERAS)
 def test_people_stand_upright_and_are_seen_from_all_sides(camera):
-    seen = collection.look(np.repeat(_standing((0, 1)), 400, axis=0), Views(camera), np.random.default_rng(0))
+    seen = collection.look(np.repeat(_standing((0, 1)), 400, axis=0), CameraSampling(camera), np.random.default_rng(0))
     assert (seen[:, 10, 1] < 500).all() and (seen[:, 3, 1] > 500).all()
     nose = seen[:, 9, 0] - 500
     assert (nose > 5).mean() == pytest.approx((nose < -5).mean(), abs=0.1)
@@ -104,7 +104,7 @@ def test_cameras_look_along_rays():
     joints = _RANDOM.normal(0, 0.3, (1, 17, 3))
     joints[:, 0] = 0
     for camera in collection.CAMERAS:
-        setting = Views(camera, elevation_deg=0.0, distance_m=(4.0, 4.0))
+        setting = CameraSampling(camera, elevation_deg=0.0, distance_m=(4.0, 4.0))
         turned = collection.look(joints, setting, np.random.default_rng(1))[0]
         heading = np.random.default_rng(1).uniform(0, 2 * np.pi, 1)[0]
         turn = Rotation.from_euler("y", heading).as_matrix()
@@ -213,7 +213,7 @@ _NAN[2, 7] = np.nan
 def test_what_is_wrong_is_named_in_one_line(tmp_path, make, message):
     source = make(tmp_path)
     with pytest.raises(InputError) as caught:
-        collection.collect(source, tmp_path / "out" / "poses.npz", Views())
+        collection.collect(source, tmp_path / "out" / "poses.npz", CameraSampling())
     assert message in str(caught.value) and str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists(), "nothing half-written"
