@@ -14,7 +14,7 @@ import pathlib
 
 from absl import flags
 
-from dal_jax.evaluation import metrics, pose_files, tables
+from dal_jax.evaluation import metrics, poses_3d, tables
 from dal_jax.runtime import cli, files
 from dal_jax.runtime.errors import InputError
 
@@ -22,7 +22,7 @@ _POSES = flags.DEFINE_string("poses_3d", None, "Predicted poses, .npz.", require
 _TRUTH = flags.DEFINE_string("truth", None, "True poses, .npz.", required=True)
 _OUT = flags.DEFINE_string("out", None, "Where to write the scores as JSON; not written if left out.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the file of --out.")
-_PROTOCOL = flags.DEFINE_enum("protocol", "all", ["all", *pose_files.PROTOCOLS], "Whose scores.")
+_PROTOCOL = flags.DEFINE_enum("protocol", "all", ["all", *poses_3d.PROTOCOLS], "Whose scores.")
 _CANONICAL = flags.DEFINE_float(
     "canonical_bone_sum",
     None,
@@ -36,14 +36,14 @@ def main(_: list[str]) -> None:
     """Read both files, score, print, write."""
     if _OUT.value and pathlib.Path(_OUT.value).exists() and not _OVERWRITE.value:
         raise InputError(f"--out={_OUT.value} exists; --overwrite replaces it")
-    poses, truth = pose_files.read(_POSES.value), pose_files.read(_TRUTH.value)
+    poses, truth = poses_3d.read(_POSES.value), poses_3d.read(_TRUTH.value)
     canonical = _CANONICAL.value or metrics.canonical_bone_sum_mm(truth.joints)
     try:
-        scores = pose_files.score(poses, truth, canonical)
+        scores = poses_3d.score(poses, truth, canonical)
     except InputError as error:
         raise InputError(f"{_POSES.value} and {_TRUTH.value}: {error}") from error
     if _PROTOCOL.value != "all":
-        scores = {theirs: scores[ours] for ours, theirs in pose_files.PROTOCOLS[_PROTOCOL.value].items()}
+        scores = {theirs: scores[ours] for ours, theirs in poses_3d.PROTOCOLS[_PROTOCOL.value].items()}
     means = {name: tables.mean(values) for name, values in scores.items()}
     print(tables.text_table([f"{len(poses.joints)} poses", f"mean [{truth.unit}]"], list(means.items())))
     if truth.action is not None:

@@ -17,7 +17,7 @@ _ROOT = pathlib.Path(__file__).parents[2]
 _LIBRARY = (
     "dal_jax.algorithm", "dal_jax.loop.run", "dal_jax.loop.prediction", "dal_jax.loop.report", "dal_jax.fits.fitting",
     "dal_jax.fits.output", "dal_jax.fits.export", "dal_jax.lifting.folder", "dal_jax.data.preparing",
-    "dal_jax.synthetic.people", "dal_jax.evaluation.pose_files",
+    "dal_jax.synthetic.people", "dal_jax.evaluation.poses_3d",
 )  # fmt: skip
 _SERVER = """
 import importlib, json, os, pathlib, runpy, sys

@@ -41,7 +41,7 @@ def readers() -> dict[str, Reader]:
 
     from dal_jax.body.formats import array_pickle, gltf_file, load, rig
     from dal_jax.data.motions import collection
-    from dal_jax.evaluation import pose_files as scored
+    from dal_jax.evaluation import poses_3d as scored
     from dal_jax.fits import file as fits_file
     from dal_jax.lifting import folder as lifter_folder, poses, training
     from dal_jax.lifting.config import LiftingConfig

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from dal_jax.body import cameras
-from dal_jax.evaluation import pose_files
-from dal_jax.evaluation.pose_files import PoseFile
+from dal_jax.evaluation import poses_3d
+from dal_jax.evaluation.poses_3d import Poses3D
 from dal_jax.runtime.errors import InputError
 
 _MM = 2e-3  # float32 rounding around a metre, in mm
@@ -47,7 +47,7 @@ def test_a_bad_field_is_named_with_its_file(tmp_path, fields, message):
     path = tmp_path / "poses.npz"
     np.savez(path, **fields)
     with pytest.raises(InputError, match=message) as raised:
-        pose_files.read(path)
+        poses_3d.read(path)
     assert str(path) in str(raised.value) and "\n" not in str(raised.value)
 
 
@@ -56,38 +56,38 @@ def test_a_file_that_is_no_npz_is_named(tmp_path, content):
     path = tmp_path / "poses.npz"
     path.write_bytes(content)
     with pytest.raises(InputError, match="not a readable .npz"):
-        pose_files.read(path)
+        poses_3d.read(path)
     with pytest.raises(InputError, match="missing.npz: no such file"):
-        pose_files.read(tmp_path / "missing.npz")
+        poses_3d.read(tmp_path / "missing.npz")
 
 
 def test_a_plain_array_is_no_npz(tmp_path):
     path = tmp_path / "poses.npy"
     np.save(path, _joints())
     with pytest.raises(InputError, match="not a readable .npz"):
-        pose_files.read(path)
+        poses_3d.read(path)
 
 
 def test_fields_come_back(tmp_path):
     np.savez(tmp_path / "poses.npz", joints=_joints(), unit="px", action=np.array(list("abcd")))
-    poses = pose_files.read(tmp_path / "poses.npz")
+    poses = poses_3d.read(tmp_path / "poses.npz")
     np.testing.assert_allclose(poses.joints, _joints(), rtol=1e-6)
     assert poses.unit == "px" and poses.action.tolist() == list("abcd")
 
 
 def test_raw_error_needs_millimetres_on_both_sides():
     joints = _joints().astype(np.float32)
-    truth = PoseFile(joints, "mm")
+    truth = Poses3D(joints, "mm")
     moved = joints + np.float32([0, 0, 1500])
-    assert pose_files.score(PoseFile(moved, "mm"), truth, 4000.0)["mpjpe"].max() < _MM
-    assert "mpjpe" not in pose_files.score(PoseFile(moved, "px"), truth, 4000.0)
+    assert poses_3d.score(Poses3D(moved, "mm"), truth, 4000.0)["mpjpe"].max() < _MM
+    assert "mpjpe" not in poses_3d.score(Poses3D(moved, "px"), truth, 4000.0)
 
 
 def test_reversed_depths_are_counted_where_the_truth_has_any():
     joints = _joints().astype(np.float32)
     found = joints * np.float32([[[1, 1, -1]], [[1, 1, 1]], [[1, 1, -1]], [[1, 1, 1]]])
     joints[3, :, 2] = 4000.0  # flat
-    scores = pose_files.score(PoseFile(found, "mm"), PoseFile(joints, "mm"), 4000.0)
+    scores = poses_3d.score(Poses3D(found, "mm"), Poses3D(joints, "mm"), 4000.0)
     np.testing.assert_array_equal(scores["depth_reversed_percent"], [100, 0, 100, np.nan])
     assert scores["pa_mpjpe_reflected"][0] < _MM < 10 < scores["pa_mpjpe"][0]
 
@@ -95,7 +95,7 @@ def test_reversed_depths_are_counted_where_the_truth_has_any():
 def test_two_files_of_different_length_are_refused():
     joints = _joints().astype(np.float32)
     with pytest.raises(InputError, match="3 poses, but 4 true ones"):
-        pose_files.score(PoseFile(joints[:3], "mm"), PoseFile(joints, "mm"), 4000.0)
+        poses_3d.score(Poses3D(joints[:3], "mm"), Poses3D(joints, "mm"), 4000.0)
 
 
 @pytest.fixture
@@ -114,8 +114,8 @@ def test_turned_joints_are_the_camera_s(scored):
 
 def test_every_mpjpe_is_given_both_ways_where_the_cameras_are_known(scored):
     joints, true = scored
-    truth = PoseFile(true, "mm", intrinsics_px=INTRINSICS)
-    scores = pose_files.score(PoseFile(joints, "mm", box_px=BOXES), truth, 4000.0)
+    truth = Poses3D(true, "mm", intrinsics_px=INTRINSICS)
+    scores = poses_3d.score(Poses3D(joints, "mm", box_px=BOXES), truth, 4000.0)
     assert scores["turned_mpjpe"].max() < _ROTATED_MM and scores["pa_mpjpe"].max() < _ROTATED_MM
     assert scores["mpjpe"][0] < _ROTATED_MM, "the first crop is centred on the principal point"
     angle = np.arctan(np.linalg.norm((BOXES[1:, :2] + BOXES[1:, 2:] / 2 - 500.0) / 1000.0, axis=1))
@@ -124,5 +124,5 @@ def test_every_mpjpe_is_given_both_ways_where_the_cameras_are_known(scored):
         "turned_mpjpe", "turned_mpjpe_bone_sum", "turned_mpjpe_scale_matched", "turned_mpjpe_norm_matched",
         "turned_depth_reversed_percent",
     }  # fmt: skip
-    for poses in (PoseFile(joints, "mm"), PoseFile(joints, "px")):
-        assert not any(name.startswith("turned_") for name in pose_files.score(poses, truth, 4000.0))
+    for poses in (Poses3D(joints, "mm"), Poses3D(joints, "px")):
+        assert not any(name.startswith("turned_") for name in poses_3d.score(poses, truth, 4000.0))

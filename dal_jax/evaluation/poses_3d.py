@@ -15,7 +15,7 @@ UNITS = ("mm", "px")
 
 
 @dataclasses.dataclass(frozen=True)
-class PoseFile:
+class Poses3D:
     """The content of one file; all but `joints` and `unit` may be missing (None).
 
     joints: (n, 17, 3), Human3.6M order, in `unit`. action: (n,) strings. box_px: (n, 4), x, y, width, height of the
@@ -29,7 +29,7 @@ class PoseFile:
     intrinsics_px: np.ndarray | None = None
 
 
-def read(path: str | os.PathLike[str]) -> PoseFile:
+def read(path: str | os.PathLike[str]) -> Poses3D:
     """Read and check an .npz with `joints` and `unit`, and optionally `action`, `box_px` and `intrinsics_px`.
 
     `box_px` and `intrinsics_px` are (n, 4), or (4,) where they are the same for all.
@@ -55,7 +55,7 @@ def read(path: str | os.PathLike[str]) -> PoseFile:
     action = fields.get("action")
     if action is not None and action.shape != (len(joints),):
         raise InputError(f"{path}: action has shape {action.shape}, not ({len(joints)},)")
-    return PoseFile(
+    return Poses3D(
         joints.astype(np.float32),
         unit,
         None if action is None else _text(action),
@@ -85,7 +85,7 @@ def _four_numbers(path, name: str, values: np.ndarray | None, count: int, positi
     return values
 
 
-def score(poses: PoseFile, truth: PoseFile, canonical_bone_sum: float) -> dict[str, np.ndarray]:
+def score(poses: Poses3D, truth: Poses3D, canonical_bone_sum: float) -> dict[str, np.ndarray]:
     """Return every metric of `metrics` per example, (n,), in the truth's unit.
 
     Names: `mpjpe` (raw; only where both files are in mm), `mpjpe_scale_matched`, `mpjpe_norm_matched`, `mpjpe_bone_sum`
@@ -110,7 +110,7 @@ def score(poses: PoseFile, truth: PoseFile, canonical_bone_sum: float) -> dict[s
     return scores | {f"turned_{name}": values for name, values in turned.items() if not name.startswith("pa_mpjpe")}
 
 
-def _scores(joints: np.ndarray, unit: str, truth: PoseFile, canonical_bone_sum: float) -> dict[str, np.ndarray]:
+def _scores(joints: np.ndarray, unit: str, truth: Poses3D, canonical_bone_sum: float) -> dict[str, np.ndarray]:
     scaled = metrics.human36m_protocol_1(joints, truth.joints, canonical_bone_sum)
     raw, norm_matched, reflected, depth_reversed = map(np.asarray, _more(*_centred(joints, truth.joints)))
     return ({"mpjpe": raw} if unit == truth.unit == "mm" else {}) | {
