@@ -37,12 +37,8 @@ _TORCH = {
 }
 
 
-class Memory(NamedTuple):
-    """The numbers of tensors: bytes, their type, and their order ('<' or '>')."""
-
-    content: bytes
-    code: str
-    order: str = "<"
+Memory = tuple[bytes, np.dtype]
+"""The numbers of tensors, and their type."""
 
 
 class TorchFile(NamedTuple):
@@ -63,20 +59,21 @@ class TorchFile(NamedTuple):
         storage, offset, shape, strides = tensor.arguments[:4]
         if not isinstance(storage, Record):
             raise ValueError("a tensor without its numbers")
-        held = _memory_of_bytes(storage.arguments[0]) if storage.kind == "memory" else self.memory(storage.arguments[0])
-        kind = np.dtype(held.order + held.code)
+        held, kind = (
+            _memory_of_bytes(storage.arguments[0]) if storage.kind == "memory" else self.memory(storage.arguments[0])
+        )
         sizes = [offset, *shape, *strides]
         whole = all(type(size) is int and size >= 0 for size in sizes)
         if not whole or len(shape) != len(strides) or len(shape) > _MOST_AXES:
             raise ValueError(f"a tensor of shape {shape}")
         last = offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
-        if math.prod(shape) and last >= len(held.content) // kind.itemsize:
-            raise ValueError(f"{len(held.content)} bytes for a tensor of shape {shape}")
+        if math.prod(shape) and last >= len(held) // kind.itemsize:
+            raise ValueError(f"{len(held)} bytes for a tensor of shape {shape}")
         self.room.take(math.prod(shape) * kind.itemsize)
         if not math.prod(shape):
             return np.zeros(shape, kind.newbyteorder("="))
         steps = [step * kind.itemsize for step in strides]
-        return np.ndarray(shape, kind, held.content, offset * kind.itemsize, steps).astype(kind.newbyteorder("="))
+        return np.ndarray(shape, kind, held, offset * kind.itemsize, steps).astype(kind.newbyteorder("="))
 
 
 def read(path: pathlib.Path, more: pickles.Allowed) -> TorchFile:
@@ -112,17 +109,17 @@ def _of_archive(content: bytes, more: pickles.Allowed, room: Room) -> TorchFile:
 
     def memory(name: Any) -> Memory:
         _, kind, key, *_ = name
-        return Memory(entry(f"data/{key}"), _code(kind), order)
+        return entry(f"data/{key}"), _type(kind, order)
 
     return TorchFile(held, memory, room)
 
 
 def _of_pickles(content: bytes, more: pickles.Allowed, room: Room) -> TorchFile:
-    codes: dict[Any, str] = {}
+    types: dict[Any, np.dtype] = {}
 
     def persistent(name: Any) -> Record:
         _, kind, key, *_ = name
-        codes[key] = _code(kind)
+        types[key] = _type(kind)
         return record("storage")(name)
 
     def following(place: int) -> tuple[Any, int]:
@@ -141,10 +138,10 @@ def _of_pickles(content: bytes, more: pickles.Allowed, room: Room) -> TorchFile:
     found: dict[Any, Memory] = {}
     for key in keys:
         (count,) = struct.unpack_from("<q", content, place)
-        end = place + 8 + count * np.dtype(codes[key]).itemsize
+        end = place + 8 + count * types[key].itemsize
         if count < 0 or end > len(content):
             raise ValueError(f"cut short: {count} numbers at byte {place} of {len(content)}")
-        found[key], place = Memory(content[place + 8 : end], codes[key]), end
+        found[key], place = (content[place + 8 : end], types[key]), end
     return TorchFile(held, lambda name: found[name[2]], room)
 
 
@@ -162,9 +159,9 @@ def _no_memory(_: Any) -> Memory:
     raise ValueError("a tensor whose numbers lie outside the file")
 
 
-def _code(kind: Any) -> str:
-    """Return the type of the numbers of a storage's class."""
+def _type(kind: Any, order: str = "<") -> np.dtype:
+    """Return the type of the numbers of a storage's class, in an order of bytes, '<' or '>'."""
     code = str(getattr(kind, "kind", ""))
     if code not in _STORAGES.values():
         raise ValueError("a tensor of a type of numbers that is not read")
-    return code
+    return np.dtype(order + code)
