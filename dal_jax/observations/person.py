@@ -110,7 +110,7 @@ class Annotations:
         It raises errors.InputError, as `photographs.read_picture` and `photographs.frames` do.
         """
         if photographs.is_video(self.images):
-            frame = photographs.VideoReader(self.images)
+            frame = photographs.frame_reader(self.images)
             return lambda person: frame(photographs.frame_number(person.file_name))
         read = functools.lru_cache(1)(photographs.read_picture)
         return lambda person: read(self.photograph(person), person.picture_size)

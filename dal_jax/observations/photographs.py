@@ -8,7 +8,7 @@ import io
 import os
 import pathlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import PIL.ExifTags
@@ -293,27 +293,24 @@ def frames_and_rate(path: str | os.PathLike[str], extra: str = "data") -> tuple[
         return None, None  # `frames` says why
 
 
-class VideoReader:
-    """Frames of one video by their number; going forward decodes each frame once."""
+def frame_reader(path: str | os.PathLike[str]) -> Callable[[int], UInt8[np.ndarray, "h w 3"]]:
+    """Return what reads frames of one video by their number; going forward decodes each frame once.
 
-    def __init__(self, path: str | os.PathLike[str]):
-        self._path = path
-        self._coming = iter(())
-        self._number, self._pixels = -1, None
+    It raises errors.InputError, as `frames` does, and where the video ends before a frame.
+    """
+    coming, at, pixels = iter(()), -1, None
 
-    def __call__(self, number: int) -> UInt8[np.ndarray, "h w 3"]:
-        """Return a frame.
+    def read(number: int) -> UInt8[np.ndarray, "h w 3"]:
+        nonlocal coming, at, pixels
+        if pixels is None or number < at:
+            coming, at = frames(path), -1
+        while at < number:
+            at, pixels = next(coming, (number, None))
+        if pixels is None:
+            raise InputError(f"{path}: has no frame {number}")
+        return pixels
 
-        Raises:
-          errors.InputError: as `frames`, or the video ends before it.
-        """
-        if self._pixels is None or number < self._number:
-            self._coming, self._number = frames(self._path), -1
-        while self._number < number:
-            self._number, self._pixels = next(self._coming, (number, None))
-        if self._pixels is None:
-            raise InputError(f"{self._path}: has no frame {number}")
-        return self._pixels
+    return read
 
 
 def _video_reason(error: Exception) -> str:

@@ -263,7 +263,7 @@ def test_frames_stand_upright_as_the_files_matrix_says(tmp_path, clip, degrees):
 
 
 def test_frames_by_number_are_those_of_the_video_in_any_order(clip):
-    every, read = dict(photographs.frames(clip)), photographs.VideoReader(clip)
+    every, read = dict(photographs.frames(clip)), photographs.frame_reader(clip)
     for number in (2, 2, 5, 0, 7):
         np.testing.assert_array_equal(read(number), every[number])
     with pytest.raises(InputError, match="a.mp4: has no frame 8"):
