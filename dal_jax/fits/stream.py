@@ -4,7 +4,7 @@ A step of the timeline `photograph` is a photograph. Space is the photograph's c
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -21,16 +21,10 @@ _FAR = 20.0  # focal length, in longer sides of a photograph, where the camera i
 _COLOUR = [round(255 * channel) for channel in overlays.BODY_COLOUR]
 
 
-class Placed(NamedTuple):
-    """A person before a pinhole camera: px of the photograph, metres in the camera's axes."""
-
-    focal_px: float
-    principal_px: Float[np.ndarray, "2"]
-    vertices: Float[np.ndarray, "v 3"]
-
-
-def place(fits: "Fits", row: int, size_px: tuple[int, int]) -> Placed:
-    """Return where a person stands before a camera that sees it as the fit does.
+def place(
+    fits: "Fits", row: int, size_px: tuple[int, int]
+) -> tuple[float, Float[np.ndarray, "2"], Float[np.ndarray, "v 3"]]:
+    """Return a camera that sees a person as the fit does, and where the person stands before it.
 
     Weak perspective does not say how far away that is: the camera is then taken to be far, with a focal length of 20
     photographs, and the principal point in the middle of the photograph.
@@ -39,6 +33,9 @@ def place(fits: "Fits", row: int, size_px: tuple[int, int]) -> Placed:
       fits: with a body.
       row: of the person.
       size_px: width and height of the photograph.
+
+    Returns:
+      Focal length and principal point, px of the photograph, and the vertices in the camera's axes, metres.
     """
     scale_px = float(fits.camera_scale[row]) * float(fits.box_px[row, 2]) / 2.0
     pelvis_px = px_from_crop(fits.translation[row][None], fits.box_px[row])[0]
@@ -46,7 +43,7 @@ def place(fits: "Fits", row: int, size_px: tuple[int, int]) -> Placed:
     if not np.isfinite(focal):
         focal, principal = _FAR * max(size_px), np.array(size_px) / 2.0
     pelvis = np.append((pelvis_px - principal) / scale_px, focal / scale_px)
-    return Placed(focal, principal, fits.vertices(row) + pelvis[None])
+    return focal, principal, fits.vertices(row) + pelvis[None]
 
 
 def send(fits: "Fits", recording: Any) -> None:
@@ -97,14 +94,15 @@ def _send_person(fits: "Fits", index: int, size: tuple[int, int], recording: Any
     import rerun  # pyright: ignore[reportMissingImports]
 
     assert fits.observations is not None
-    faces, placed = np.asarray(fits.known_body().faces), place(fits, int(fits.fitted_rows()[index]), size)
+    faces = np.asarray(fits.known_body().faces)
+    focal_px, principal_px, vertices = place(fits, int(fits.fitted_rows()[index]), size)
     camera = rerun.Pinhole(
-        focal_length=placed.focal_px, principal_point=placed.principal_px, resolution=size,
-        camera_xyz=rerun.ViewCoordinates.RDF, image_plane_distance=float(placed.vertices[:, 2].min()) / 2.0,
+        focal_length=focal_px, principal_point=principal_px, resolution=size,
+        camera_xyz=rerun.ViewCoordinates.RDF, image_plane_distance=float(vertices[:, 2].min()) / 2.0,
     )  # fmt: skip
-    normals = overlays.vertex_normals(placed.vertices, faces)
+    normals = overlays.vertex_normals(vertices, faces)
     mesh = rerun.Mesh3D(
-        vertex_positions=placed.vertices, triangle_indices=faces, vertex_normals=normals, albedo_factor=_COLOUR
+        vertex_positions=vertices, triangle_indices=faces, vertex_normals=normals, albedo_factor=_COLOUR
     )
     recording.log("camera", camera)
     recording.log(f"people/{index}", mesh)

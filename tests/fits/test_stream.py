@@ -48,8 +48,8 @@ def test_a_camera_sees_the_body_where_the_fit_has_it(fits, focal_px, tolerance):
         known.body, known.focal_px[:], known.principal_px[:] = fits.body, focal_px, (50.0, 80.0)
         middle = (np.array([50.0, 80.0]) - box[:2]) / box[2] * 2 - 1
         pinhole = cameras.Pinhole(np.float32(focal_px * 2 / box[2]), middle.astype(np.float32))
-    placed = stream.place(known, 0, size)
-    through = placed.vertices[:, :2] / placed.vertices[:, 2:] * placed.focal_px + placed.principal_px[None]
+    focal, principal, vertices = stream.place(known, 0, size)
+    through = vertices[:, :2] / vertices[:, 2:] * focal + principal[None]
     drawn = px_from_crop(overlays.posed_vertices(fits.body, body, pinhole)[:, :2], box)
     assert np.abs(through - drawn).max() < tolerance
 
