@@ -107,7 +107,7 @@ def _best(
 
 T = TypeVar("T")
 
-Bodies = tuple[BodyParameters, Float[Array | np.ndarray, "people"]]
+BestFits = tuple[BodyParameters, Float[Array | np.ndarray, "people"]]
 """The best fits so far, stacked over people, and their energy; inf where there is none yet."""
 
 
@@ -126,7 +126,7 @@ class OnlineFitter:
     gain nothing on one device, and its answer would depend on where a killed run was stopped.
     """
 
-    def __init__(self, config: Config, template: Template, objective: Objective, bodies: Bodies):
+    def __init__(self, config: Config, template: Template, objective: Objective, bodies: BestFits):
         """Send the bodies to the devices.
 
         Raises:
@@ -152,7 +152,7 @@ class OnlineFitter:
         self._bodies, fits, metrics = _keep_better(self._mesh, self._bodies, rows, self._fit(observation, starts))
         return fits, metrics
 
-    def best(self) -> Bodies:
+    def best(self) -> BestFits:
         """Wait for the batches so far and return the best fit of every person (host arrays)."""
         # copies: the devices' will be updated in place
         return jax.tree.map(lambda leaf: np.array(leaf[: self._count]), mesh_lib.fetch(self._bodies))
@@ -179,8 +179,8 @@ def _take(mesh: Mesh, fits: BodyParameters, rows: Int[Array, "batch"]) -> BodyPa
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
 def _keep_better(
-    mesh: Mesh, bodies: Bodies, rows: Int[Array, "batch"], fit: Fit
-) -> tuple[Bodies, BodyParameters, dict[str, Array]]:
+    mesh: Mesh, bodies: BestFits, rows: Int[Array, "batch"], fit: Fit
+) -> tuple[BestFits, BodyParameters, dict[str, Array]]:
     """Put the fits in the rows' places where they have less energy: no energy ever rises, not even by a rounding."""
     fit = jax.tree.map(lambda leaf: leaf[: len(rows)], fit)
     better = fit.energy < bodies[1][rows]  # false where it is not a number

@@ -16,7 +16,7 @@ from dal_jax.registration.energy import EnergyWeights
 from dal_jax.registration.register import RegistrationConfig
 from dal_jax.regressor import model, theta
 from dal_jax.regressor.augmentation import AugmentationConfig
-from dal_jax.teachers import Bodies, OnlineFitter
+from dal_jax.teachers import BestFits, OnlineFitter
 from tests.regressor import people
 
 COUNT, BATCH, UNWEIGHTED = 12, 5, 3  # 11 people are shown: three steps, the last filled up
@@ -58,7 +58,7 @@ def start(setting):
     return state.replace(fits=poor, sample_weight=weight, regressor=regressor)
 
 
-def _bodies(state) -> Bodies:
+def _bodies(state) -> BestFits:
     return state.fits, state.energy
 
 
