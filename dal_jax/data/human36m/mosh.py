@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from dal_jax.body import skinning, triangles
 from dal_jax.body.formats import carry_over, load
 from dal_jax.body.template import Template
-from dal_jax.data.human36m.release import FRAMES_PER_SECOND, Dense, Sequence
+from dal_jax.data.human36m.release import FRAMES_PER_SECOND, CameraSequence, Dense
 from dal_jax.data.motions import smpl_motion
 from dal_jax.observations import human36m_cameras as cameras, person
 from dal_jax.observations.human36m_cameras import Lens
@@ -90,7 +90,7 @@ def _smpl_on_free_body() -> Float[np.ndarray, "6890 3"]:
     return carry_over.smpl_placement().position
 
 
-def find(folder: pathlib.Path, sequence: Sequence) -> pathlib.Path:
+def find(folder: pathlib.Path, sequence: CameraSequence) -> pathlib.Path:
     """Return a sequence's file of parameters: `S1/Directions 1.npz`, `_poses.npz`, `.pkl` or `_cam0_aligned.pkl`.
 
     Raises:
@@ -106,7 +106,7 @@ def find(folder: pathlib.Path, sequence: Sequence) -> pathlib.Path:
 
 def annotate(
     path: pathlib.Path,
-    sequence: Sequence,
+    sequence: CameraSequence,
     bodies: SubjectBodies,
     lens: Lens,
     truth_mm: Float[np.ndarray, "frames 17 3"],

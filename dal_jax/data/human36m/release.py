@@ -41,7 +41,7 @@ DRIFTED = {
 """Test sequences whose 3D positions lie tens of centimetres beside the person (Iskakov et al. 2019, sec. 4)."""
 
 
-class Sequence(NamedTuple):
+class CameraSequence(NamedTuple):
     """One sequence seen by one camera.
 
     root: the release's folder; subject: S1 to S11; stem: as its files are named, for instance 'Directions 1'; action:
@@ -75,8 +75,8 @@ class Sequence(NamedTuple):
         return CORRUPT.get((self.subject, self.stem, self.camera)) or DRIFTED.get((self.subject, self.stem))
 
 
-def find_videos(root: pathlib.Path, split: str) -> list[Sequence]:
-    """Return the sequences of a split that have a video, known bad ones (`Sequence.fault`) included, in order.
+def find_videos(root: pathlib.Path, split: str) -> list[CameraSequence]:
+    """Return the sequences of a split that have a video, known bad ones (`CameraSequence.fault`) included, in order.
 
     Raises:
       errors.InputError: there is none, or a file's name is none of the release's.
@@ -90,7 +90,7 @@ def find_videos(root: pathlib.Path, split: str) -> list[Sequence]:
     return found
 
 
-def _sequence(root: pathlib.Path, subject: str, path: pathlib.Path) -> Sequence | None:
+def _sequence(root: pathlib.Path, subject: str, path: pathlib.Path) -> CameraSequence | None:
     """Read a file's name; None for `_ALL`, the recordings that no positions belong to."""
     match = re.fullmatch(r"(([A-Za-z]+)(?: \d)?|_ALL(?: \d)?)\.(\d+)", path.stem)
     if match and match[1].startswith("_ALL"):
@@ -98,7 +98,7 @@ def _sequence(root: pathlib.Path, subject: str, path: pathlib.Path) -> Sequence 
     action = _RENAMED.get(match[2], match[2]) if match else ""
     if not match or action not in ACTIONS or match[3] not in cameras.NAMES:
         raise InputError(f"{path}: is not named as a video of the release, ACTION[ NUMBER].CAMERA.mp4")
-    return Sequence(root, subject, match[1], action, match[3])
+    return CameraSequence(root, subject, match[1], action, match[3])
 
 
 # --- Joint positions ---
@@ -148,7 +148,7 @@ Dense = tuple[Float[np.ndarray, "4"], Points]
 """What either route says of a frame: the person's square crop, px, and annotated surface points, on the free body."""
 
 
-def find_pictures(folder: pathlib.Path, sequence: Sequence) -> dict[int, pathlib.Path]:
+def find_pictures(folder: pathlib.Path, sequence: CameraSequence) -> dict[int, pathlib.Path]:
     """Return a sequence's pictures by frame: `S1/Directions 1.54138969/ANYTHING_000005_IUV.png` is frame 5.
 
     The first frame is 0. Two pictures of one frame are refused, none at all too.
@@ -172,7 +172,7 @@ def find_pictures(folder: pathlib.Path, sequence: Sequence) -> dict[int, pathlib
 
 def annotate_by_pictures(
     folder: pathlib.Path,
-    sequence: Sequence,
+    sequence: CameraSequence,
     chart: Chart,
     joints_px: Float[np.ndarray, "frames 17 2"],
     wanted: Int[np.ndarray, "k"],

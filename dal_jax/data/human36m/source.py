@@ -15,7 +15,7 @@ from dal_jax.data import schema
 from dal_jax.data.files import Files
 from dal_jax.data.human36m import mosh, release
 from dal_jax.data.human36m.mosh import SubjectBodies
-from dal_jax.data.human36m.release import Dense, Sequence
+from dal_jax.data.human36m.release import CameraSequence, Dense
 from dal_jax.data.schema import Example, Item
 from dal_jax.observations import human36m_cameras as cameras, photographs
 from dal_jax.observations.human36m_cameras import Extrinsics, Lens
@@ -69,7 +69,7 @@ class Human36m:
         shaped = pathlib.Path(self.smpl).name
         return {**self.files.options(), "dense": self._route(), "frame_step": self.frame_step, "smpl": shaped}
 
-    def splits(self) -> Mapping[str, list[Sequence]]:
+    def splits(self) -> Mapping[str, list[CameraSequence]]:
         """Return the videos of protocol 1's subjects, as far as they are there; checks all folders and options."""
         self._check()
         found = {split: release.find_videos(self.files.folder, split) for split in release.SPLITS}
@@ -81,7 +81,7 @@ class Human36m:
             raise InputError(f"{self.files.source}: no D3_Positions_mono; D3_Positions need {_METADATA}")
         return found
 
-    def read(self, sequence: Sequence) -> Iterator[Item]:
+    def read(self, sequence: CameraSequence) -> Iterator[Item]:
         """Yield a video's people; a damaged file takes with it what hangs on it, and is counted."""
         if sequence.fault:
             yield _rejected(sequence, "video known to be bad", f"{sequence.name}: left out: {sequence.fault}")
@@ -126,7 +126,7 @@ class Human36m:
             SubjectBodies(self.files.body, self.smpl).of(())
 
     def _joints(
-        self, sequence: Sequence, lens: Lens
+        self, sequence: CameraSequence, lens: Lens
     ) -> tuple[Float[np.ndarray, "frames 17 2"], Float[np.ndarray, "frames 17 3"]]:
         """Return the projected joints, px, and the joints in the camera's frame, mm."""
         truth_mm = self._truth(sequence)
@@ -144,7 +144,7 @@ class Human36m:
                 raise InputError(f"{path}: {apart:.0f} px from the 3D joints that camera {sequence.camera} sees")
         return joints_px, truth_mm
 
-    def _truth(self, sequence: Sequence) -> Float[np.ndarray, "frames 17 3"]:
+    def _truth(self, sequence: CameraSequence) -> Float[np.ndarray, "frames 17 3"]:
         mono = sequence.positions("D3_Positions_mono")
         if mono.is_file():
             return release.read_joints(mono, 3)
@@ -155,7 +155,7 @@ class Human36m:
 
     def _annotated(
         self,
-        sequence: Sequence,
+        sequence: CameraSequence,
         lens: Lens,
         joints_px: Float[np.ndarray, "frames 17 2"],
         truth_mm: Float[np.ndarray, "frames 17 3"],
@@ -167,7 +167,7 @@ class Human36m:
         bodies = SubjectBodies(self.files.body, self.smpl)
         return mosh.annotate(mosh.find(folder, sequence), sequence, bodies, lens, truth_mm, frames)
 
-    def _seen_from(self, sequence: Sequence, frame: int) -> dict[str, Any]:
+    def _seen_from(self, sequence: CameraSequence, frame: int) -> dict[str, Any]:
         """Return where the camera stood, and the moment that four cameras share; only metadata tell."""
         extrinsics = self._cameras()[1].get((sequence.subject, sequence.camera))
         if extrinsics is None:
@@ -178,7 +178,7 @@ class Human36m:
 
     def _example(
         self,
-        sequence: Sequence,
+        sequence: CameraSequence,
         frame: int,
         picture: UInt8[np.ndarray, "h w 3"],
         found: Dense,
@@ -210,5 +210,5 @@ class Human36m:
         }
 
 
-def _rejected(sequence: Sequence, kind: str, message: str) -> Rejected:
+def _rejected(sequence: CameraSequence, kind: str, message: str) -> Rejected:
     return Rejected(sequence.name, -1, sequence.video.name, kind, message)

@@ -6,7 +6,7 @@ import pytest
 from dal_jax.body.formats import load
 from dal_jax.data.human36m import mosh
 from dal_jax.data.human36m.mosh import SubjectBodies
-from dal_jax.data.human36m.release import Sequence
+from dal_jax.data.human36m.release import CameraSequence
 from dal_jax.data.motions import smpl_motion
 from dal_jax.observations import human36m_cameras as cameras, person
 from dal_jax.runtime.errors import InputError
@@ -117,7 +117,7 @@ def test_a_model_that_cannot_be_used_is_named(tmp_path):
 
 @pytest.mark.parametrize("name", ["Photo 1.npz", "Photo 1_poses.npz", "Photo 1.pkl", "Photo 1_cam0_aligned.pkl"])
 def test_parameters_are_found_by_their_usual_names(tmp_path, name):
-    sequence = Sequence(tmp_path, "S1", "Photo 1", "Photo", release.CAMERA)
+    sequence = CameraSequence(tmp_path, "S1", "Photo 1", "Photo", release.CAMERA)
     with pytest.raises(InputError, match="S1: no Photo 1{.npz,_poses.npz,.pkl,_cam0_aligned.pkl}"):
         mosh.find(tmp_path, sequence)
     (tmp_path / "S1").mkdir()
