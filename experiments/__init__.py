@@ -8,6 +8,10 @@ import os
 import runpy
 import sys
 
+# After every product of matrices NumPy's other threads wait for the next one, busily: an eighth of a `register`'s time
+# for few people. What is large runs in XLA, which has threads of its own.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 
 def dal_register() -> None:
     """Run `register`."""

@@ -210,7 +210,8 @@ class Fits(FitRows):
             self.export_scenes(folder / "scenes", keep_fragments=keep_fragments)
         if overlays and self.annotations is not None:
             if (missing := html.missing()) is None:
-                page.write(folder / page.NAME, self, other, folder / "overlays")
+                with programs.for_people(len(self)):
+                    page.write(folder / page.NAME, self, other, folder / "overlays")
             else:
                 warnings.warn(missing, stacklevel=2)
         skipped = [] if self.annotations is None else [dataclasses.asdict(one) for one in self.annotations.rejected]

@@ -46,7 +46,7 @@ def draw(
             continue
         seen, body = overlays.select(observation, index), overlays.select(bodies, index)
         crop = photographs.crop(read(one), np.asarray(seen.box_px), overlays.VIEW_PX)
-        files.write_bytes(path, photographs.png(overlays.fit_picture(crop, template, body, seen)))
+        files.write_bytes(path, photographs.png(overlays.fit_picture(crop, template, body, seen), effort=4))
 
 
 def written(out: PathLike) -> str:

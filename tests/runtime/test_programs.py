@@ -4,7 +4,6 @@ import hashlib
 import os
 import pathlib
 import shutil
-import zlib
 
 import jax
 import jax.numpy as jnp
@@ -77,9 +76,8 @@ def test_a_program_whose_answer_is_of_a_class_that_has_moved_is_made_anew(folder
     expected = programs.kept(kinematics.fix_gauge)(kinematics.t_pose()).segment_scale
     path = _files(folder)[1]
     whole = path.read_bytes()
-    moved = zlib.compress(
-        zlib.decompress(whole[64:]).replace(b"dal_jax.body.kinematics", b"dal_jax.body.kinematicz"), 1
-    )
+    moved = whole[64:].replace(b"dal_jax.body.kinematics", b"dal_jax.body.kinematicz")
+    assert moved != whole[64:]
     path.write_bytes(whole[:32] + hashlib.sha256(moved).digest() + moved)
     again = programs.kept(kinematics.fix_gauge)(kinematics.t_pose())
     np.testing.assert_array_equal(again.segment_scale, expected)
