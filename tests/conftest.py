@@ -8,6 +8,8 @@ import gc
 import os
 import pathlib
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: its threads wait busily, and two processes run tests
+
 import jax
 import jaxtyping
 import pytest
