@@ -151,6 +151,8 @@ def _compiled(function: Callable, variant: tuple, leaves: list, structure) -> Ca
     path = traced.with_name(which.hex())
     if (content := _read(path, which)) is not None and (parts := _unpacked(content)) is not None:
         number, program, trees = parts
+        if _LAPACK in program:
+            _find_lapack()
         devices = {device.id: device for device in jax.devices()}
         return serialize_executable.deserialize_and_load(
             program, *trees, execution_devices=[devices[i] for i in number]
@@ -182,6 +184,15 @@ _hits: list[str] = []
 jax.monitoring.register_event_listener(
     lambda event, **_: _hits.append(event) if event.endswith("/cache_hits") else None
 )
+
+
+_LAPACK = b"lapack_"  # in the names of what such a program calls
+
+
+@functools.cache
+def _find_lapack() -> None:
+    """Let JAX look for LAPACK's functions, as it does when it lowers a call of one: a call without them is a crash."""
+    jax.jit(jax.lax.linalg.cholesky).lower(np.eye(1, dtype=np.float32))
 
 
 def _unpacked(content: bytes) -> tuple | None:

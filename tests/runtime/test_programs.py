@@ -1,9 +1,12 @@
 """Compiled programs on disk: the same numbers as without, and no file that is not this very program is believed."""
 
 import hashlib
+import json
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -82,6 +85,28 @@ def test_a_program_whose_answer_is_of_a_class_that_has_moved_is_made_anew(folder
     again = programs.kept(kinematics.fix_gauge)(kinematics.t_pose())
     np.testing.assert_array_equal(again.segment_scale, expected)
     assert path.read_bytes()[64:] != moved
+
+
+_SCRIPT = """
+import sys
+import jax, numpy as np
+from dal_jax.body import rotations
+from dal_jax.runtime import programs
+jax.config.update("jax_compilation_cache_dir", sys.argv[1])
+print(programs.kept(rotations.nearest_rotation)(np.diag([3.0, 2.0, 1.0]).astype(np.float32)).tolist())
+"""
+
+
+def test_a_process_that_lowers_nothing_finds_lapack(folder):
+    """JAX looks for LAPACK's functions when it lowers a call of one; a call without them is a segmentation fault."""
+    written = []
+    for _ in range(2):
+        command = [sys.executable, "-c", _SCRIPT, str(folder.parent)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr[:2000]
+        np.testing.assert_allclose(json.loads(done.stdout), np.eye(3), atol=1e-6)
+        written.append(_files(folder)[1].stat().st_ino)
+    assert written[0] == written[1] and programs._LAPACK in _files(folder)[1].read_bytes()
 
 
 def test_what_jax_s_own_cache_gives_is_run_and_not_written(folder):
