@@ -43,6 +43,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def reports_show_few_people():
+    """Two thirds of a small run of the loop would be the pictures of its report."""
+    from dal_jax.loop import report
+
+    report.EXAMPLES, report.CARDS, report.TILE_PX = 1, 1, 64
+
+
 @pytest.fixture(scope="session")
 def tiny_people(tmp_path_factory) -> pathlib.Path:
     """Return a folder of data sets that has the embedded people called tiny, rendered by one process for all."""
@@ -58,7 +66,7 @@ def tiny_people(tmp_path_factory) -> pathlib.Path:
 
 
 _MAPS = pathlib.Path("/proc/self/maps")  # Linux's
-_MOST_MAPS = 25_000
+_MOST_MAPS = 45_000
 
 
 @pytest.fixture(autouse=True, scope="module")

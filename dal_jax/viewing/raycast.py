@@ -72,13 +72,11 @@ class Scene:
         face, second, third, distance = (
             answer[name].reshape(directions.shape[:-1]) for name in ("primID", "u", "v", "tfar")
         )
-        barycentric = np.stack([1.0 - second - third, second, third], axis=-1)
         mask = face != MISS
-        return Hits(
-            face=face,
-            barycentric=np.where(mask[..., None], barycentric, 0.0).astype(np.float32),
-            distance=np.where(mask, distance, np.inf).astype(np.float32),
-        )
+        barycentric = np.empty((*face.shape, 3), np.float32)
+        barycentric[..., 0], barycentric[..., 1], barycentric[..., 2] = 1.0 - second - third, second, third
+        barycentric[~mask] = 0.0
+        return Hits(face, barycentric, np.where(mask, distance, np.inf).astype(np.float32))
 
     def cast_grid(self, columns: Float[np.ndarray, " w"], rows: Float[np.ndarray, " h"]) -> Hits:
         """Cast parallel rays along +z through every (column x, row y), as a weak-perspective camera sees the mesh.
