@@ -16,6 +16,7 @@ dataclass. A binary reads:
 import ast
 import dataclasses
 import difflib
+import gc
 import inspect
 import os
 import re
@@ -106,6 +107,7 @@ def run(main: Callable[[list[str]], None], interrupted: str = NOTHING_KEPT) -> N
             os.environ[door.MOST_MEGAPIXELS] = str(_MOST_MEGAPIXELS.value)
         if _DEBUG_NANS.value:
             jax.config.update("jax_debug_nans", True)
+        gc.freeze()  # modules stay to the end: collecting would look at each of their objects, and so would exiting
         try:
             machine.configure()
             _join_processes()

@@ -17,13 +17,14 @@ _ROOT = pathlib.Path(__file__).parents[2]
 _LIBRARY = (
     "dal_jax.algorithm", "dal_jax.loop.run", "dal_jax.loop.prediction", "dal_jax.loop.report", "dal_jax.fits.fitting",
     "dal_jax.fits.output", "dal_jax.fits.export", "dal_jax.lifting.folder", "dal_jax.data.preparing",
-    "dal_jax.synthetic.people", "dal_jax.evaluation.poses_3d",
+    "dal_jax.synthetic.people", "dal_jax.evaluation.poses_3d", "trimesh", "pygltflib", "jinja2",
 )  # fmt: skip
 _SERVER = """
-import importlib, json, os, pathlib, runpy, sys
+import gc, importlib, json, os, pathlib, runpy, sys
 sys.path[0] = os.getcwd()
 for name in sys.argv[1:]:
     importlib.import_module(name)
+gc.freeze()  # a fork that collected garbage would copy every page
 tasks = pathlib.Path("/proc/self/task")
 forks = tasks.exists() and len(list(tasks.iterdir())) == 1  # a process with threads cannot be forked safely
 print("ready" if forks else "threads", flush=True)
