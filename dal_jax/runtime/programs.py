@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.experimental import serialize_executable
@@ -63,6 +64,21 @@ without, 11 and 11 the next time, registering 256 people 1.3 and 0.6; with optim
 `_FEW` is about where both are even.
 """
 _quickly = contextvars.ContextVar("quickly", default=False)
+
+
+@functools.cache
+def _known_options() -> dict[str, Any]:
+    """Return those of `_QUICK` that this XLA has: they come and go with its releases."""
+    known = dict(_QUICK)
+    while True:
+        try:
+            jax.jit(jnp.negative, compiler_options=known).lower(0.0).compile()
+            return known
+        except jax.errors.JaxRuntimeError as error:
+            unknown = [name for name in known if f"'{name}'" in str(error)]
+            if not unknown:
+                raise
+            known = {name: value for name, value in known.items() if name not in unknown}
 
 
 @contextlib.contextmanager
@@ -137,15 +153,18 @@ def _compiled(function: Callable, variant: tuple, leaves: list, structure) -> Ca
         return function(*jax.tree.unflatten(structure, leaves))
 
     flat.__name__ = function.__name__
-    jitted = jax.jit(flat, compiler_options=variant[-1])
+
+    def jitted():
+        return jax.jit(flat, compiler_options=variant[-1] and _known_options())
+
     folder = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
     key, around = _key(function, variant, leaves, structure) if folder else None, _surroundings(leaves)
     # a program of several processes is written by none; on other platforms this has not been tried
     if folder is None or key is None or jax.process_count() > 1 or jax.default_backend() != "cpu":
-        return jitted
+        return jitted()
     traced, lowered = pathlib.Path(folder) / _FOLDER / f"{function.__name__}-{key.hex()}", None
     if (which := _read(traced, key)) is None:
-        lowered = jitted.lower(*leaves)
+        lowered = jitted().lower(*leaves)
         which = _digest(_plain(variant[-1]), lowered.as_text(), *around)
         _write(traced, key, which)
     path = traced.with_name(which.hex())
@@ -157,7 +176,7 @@ def _compiled(function: Callable, variant: tuple, leaves: list, structure) -> Ca
         return serialize_executable.deserialize_and_load(
             program, *trees, execution_devices=[devices[i] for i in number]
         )
-    made, whole = _compile(lowered or jitted.lower(*leaves))
+    made, whole = _compile(lowered or jitted().lower(*leaves))
     if whole and (loaded := made.runtime_executable()) is not None:
         program, *trees = serialize_executable.serialize(made)
         number = [device.id for device in loaded.local_devices()]

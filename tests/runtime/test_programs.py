@@ -175,8 +175,14 @@ def test_for_few_people_it_is_compiled_quickly_with_the_same_numbers(folder, mon
         with programs.for_people(people):
             found.append(np.asarray(_process()(ANGLES)))
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
-    monkeypatch.setattr(programs, "_QUICK", {"no_such_option": 1})
+    monkeypatch.setattr(programs, "_known_options", lambda: {"no_such_option": 1})
     with programs.for_people(5001):
-        _process()(ANGLES)
+        _process()(ANGLES[:3])
     with programs.for_people(5000), pytest.raises(jax.errors.JaxRuntimeError, match="no_such_option"):
-        _process()(ANGLES)
+        _process()(ANGLES[:3])
+
+
+def test_an_option_that_this_xla_does_not_have_is_left_out(monkeypatch):
+    known = {"xla_backend_optimization_level": 1}
+    monkeypatch.setattr(programs, "_QUICK", {"xla_of_another_release": 1, **known})
+    assert programs._known_options.__wrapped__() == known
