@@ -126,9 +126,11 @@ def minimise(
         done, iterate = carry
         return (done < options.steps) & jnp.any(iterate.active)
 
-    def recentred(state):
-        here = evaluation.recentre(model, problem, target, objective.weights, state)
-        return here, evaluation.evaluate(model, here, state, target, objective.weights)
+    def recentred(one):
+        here = evaluation.recentre(model, problem, target, objective.weights, one.state)
+        if problem.dense is None:  # nothing is summed up about a reference: the value stays
+            return here, one.value
+        return here, evaluation.evaluate(model, here, one.state, target, objective.weights)
 
     def step(here, one):
         candidate = retract(one.state, *elimination.solve_step(model, here, one.state, one.value, one.damping))
@@ -137,7 +139,7 @@ def minimise(
 
     def run_round(carry):
         done, iterate = carry
-        here, value = jax.lax.cond(done > 0, recentred, lambda _: (problem, first), iterate.state)
+        here, value = jax.lax.cond(done > 0, recentred, lambda one: (problem, one.value), iterate)
         iterate = iterate.replace(value=value)
         count = jnp.minimum(round_steps, options.steps - done)
         iterate = jax.lax.fori_loop(0, count, lambda _, one: step(here, one), iterate)
