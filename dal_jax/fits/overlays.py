@@ -210,8 +210,8 @@ def _render(vertices_px, faces, low, high) -> tuple[np.ndarray, np.ndarray]:
     colour[mask] = _shade(normals)
     # sums over a pixel's rays, slice by slice: NumPy's over short axes takes four times as long
     pairs = [(slice(row, None, rays), slice(column, None, rays)) for row in range(rays) for column in range(rays)]
-    count = sum(mask[pair].astype(np.int32) for pair in pairs)[..., None]
-    colour = sum(colour[pair] for pair in pairs) / np.maximum(count, 1)
+    count = np.sum([mask[pair] for pair in pairs], axis=0)[..., None]
+    colour = np.sum([colour[pair] for pair in pairs], axis=0) / np.maximum(count, 1)
     return colour, count / rays**2
 
 
