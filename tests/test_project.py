@@ -157,6 +157,12 @@ def test_arrows_point_one_way(path):
             assert imported == part or imported in ARROWS[part], f"{part} must not know {imported}"
 
 
+def test_no_module_is_long():
+    """One that is longer than this has been two concepts every time."""
+    modules = (ROOT / "dal_jax").rglob("*.py")
+    assert [path.name for path in modules if len(path.read_text().splitlines()) > 350] == []
+
+
 def test_every_data_file_is_shipped():
     (patterns,) = _pyproject()["tool"]["setuptools"]["package-data"].values()
     files = [

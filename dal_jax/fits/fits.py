@@ -21,7 +21,7 @@ from dal_jax.observations.following import Frames
 from dal_jax.observations.observations import Observations
 from dal_jax.observations.person import AnnotatedPerson, Annotations
 from dal_jax.registration.views import Bodies
-from dal_jax.runtime import files, programs
+from dal_jax.runtime import files, machine, programs
 from dal_jax.uncertainty import measurements, quality
 from dal_jax.uncertainty.measurements import Measurement
 from dal_jax.uncertainty.quality import Quality
@@ -210,7 +210,7 @@ class Fits(FitRows):
             self.export_scenes(folder / "scenes", keep_fragments=keep_fragments)
         if overlays and self.annotations is not None:
             if (missing := html.missing()) is None:
-                with programs.for_people(len(self)):
+                with machine.for_people(len(self)):
                     page.write(folder / page.NAME, self, other, folder / "overlays")
             else:
                 warnings.warn(missing, stacklevel=2)

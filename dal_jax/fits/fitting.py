@@ -20,7 +20,7 @@ from dal_jax.observations.person import Annotations
 from dal_jax.registration import register, single_views, tracks as tracks_lib, uncalibrated, views
 from dal_jax.registration.energy import Objective
 from dal_jax.registration.register import Fit
-from dal_jax.runtime import machine, programs, progress as bars
+from dal_jax.runtime import machine, progress as bars
 from dal_jax.uncertainty import modes, noise, quality
 from dal_jax.uncertainty.noise import NoiseLevels
 
@@ -68,7 +68,7 @@ def fit(
         options = dataclasses.replace(options, schedule="graduated")
     observed = Observations.of_annotations(people, body) if isinstance(people, Annotations) else people
     _check_faces(observed.stacked, body)
-    with programs.for_people(len(observed)):
+    with machine.for_people(len(observed)):
         if not options.cameras:
             return _fit_views(observed, annotations, body, options, lifting, initial, progress)
         if initial is not None:

@@ -6,7 +6,6 @@ a report.
 """
 
 import dataclasses
-import io
 import pathlib
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
 
 from dal_jax.algorithm import LoopState, Run
 from dal_jax.body.kinematics import BodyParameters
@@ -24,7 +22,7 @@ from dal_jax.evaluation import tables
 from dal_jax.fits import overlays
 from dal_jax.fits.fits import Fits
 from dal_jax.loop.judge import Judge
-from dal_jax.observations import residuals
+from dal_jax.observations import photographs, residuals
 from dal_jax.observations.keypoints import Keypoints
 from dal_jax.observations.observation import Observation
 from dal_jax.observations.observations import Observations
@@ -196,7 +194,7 @@ def _draw_galleries(folder: pathlib.Path, prefix: str, stage: Stage, template: T
         rows = []
         for rank, index in enumerate(chosen):
             file = f"{prefix}-{kind}-{rank}.png"  # not the person's name: that comes from outside
-            files.write_bytes(folder / file, _png(draw_person(stage, index, template, TILE_PX)))
+            files.write_bytes(folder / file, photographs.png(draw_person(stage, index, template, TILE_PX), effort=4))
             rows.append({"file": file, "name": str(stage.names[index]), "error": _error_text(stage, index)})
         galleries.append({"title": f"{stage.title}: {_KINDS[kind]}", "rows": rows})
     return galleries
@@ -219,7 +217,7 @@ def _write_cards(path: pathlib.Path, stage: Stage, template: Template) -> None:
 def _annotated(folder: pathlib.Path, stage: Stage, index: int) -> AnnotatedPerson:
     """Return a person whose photograph is the crop, written to a folder."""
     image, file = np.asarray(stage.images[index]), f"{index}.png"
-    files.write_bytes(folder / file, _png(image))
+    files.write_bytes(folder / file, photographs.png(image, effort=4))
     height, width = image.shape[:2]
     none = Keypoints(np.zeros((0, 2)), np.zeros(0), np.zeros(0, int), "h36m")
     return AnnotatedPerson(
@@ -257,9 +255,3 @@ def _flatten(config: Mapping[str, object], prefix: str = "") -> list[tuple[str, 
         else:
             rows.append((f"{prefix}{name}", value))
     return rows
-
-
-def _png(image: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="png")
-    return buffer.getvalue()

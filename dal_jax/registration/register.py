@@ -27,7 +27,7 @@ from dal_jax.registration.solvers import solve
 from dal_jax.registration.solvers.descent import Solution, SolverOptions
 from dal_jax.registration.solvers.solve import Batch, Information
 from dal_jax.registration.solvers.tree.state import TreeModel, build_model
-from dal_jax.runtime import mesh as mesh_lib, programs, struct
+from dal_jax.runtime import machine, mesh as mesh_lib, programs, struct
 
 _CONVERGED_DECREASE = 1e-2
 _CHUNKS_AHEAD = 2  # on their way while the host prepares the next: bounds memory, hides the host
@@ -106,7 +106,7 @@ def register(
     people = len(observations.point_face)
     if people == 0:
         raise ValueError("there are no people to register")
-    if programs.few() and config.optimizer == "lm" and config.starts != "given":
+    if machine.few_people() and config.optimizer == "lm" and config.starts != "given":
         return _register_few(template, observations, config, objective, given, progress)
 
     def fits() -> Iterator[Fit]:

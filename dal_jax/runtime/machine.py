@@ -1,4 +1,4 @@
-"""This process and its machine: the cores, what to call it, a folder of compiled programs, and the signal to stop.
+"""This process and its machine: the cores, what to call it, how it compiles and where that is kept, and how it stops.
 
 SIGTERM is how clusters and `kill` end a process: training saves a checkpoint first, all else stops at once. Training
 asks `stop_requested` where it could save, saves, and calls `stop_if_requested`. It has the grace for that, and no
@@ -6,6 +6,8 @@ longer.
 """
 
 import contextlib
+import contextvars
+import functools
 import os
 import pathlib
 import platform
@@ -17,8 +19,10 @@ import threading
 import warnings
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 import dal_jax
 
@@ -121,6 +125,60 @@ def compiling(program: str, duration: str) -> Iterator[None]:
     if mark is not None:
         with contextlib.suppress(OSError):
             mark.touch()
+
+
+_FEW = 5000
+QUICK = {
+    "xla_backend_optimization_level": 1, "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_disable_hlo_passes": "reshape-mover",  # it moves something for ever in programs as large as a registration
+}  # fmt: skip
+"""Options of XLA for CPUs that halve its compiling, and the speed of what it compiles.
+
+Note: our choice. When it was made the README's `register` command took 97 s of CPU with them on an empty cache and 193
+without, 11 and 11 the next time, registering 256 people 1.3 and 0.6; with optimisation level 0 that was 65, 14 and 8.3.
+`_FEW` is about where both are even.
+"""
+_quickly = contextvars.ContextVar("quickly", default=False)
+
+
+@contextlib.contextmanager
+def for_people(count: int) -> Iterator[None]:
+    """Compile what is run inside for so many people: for few of them quickly, for many of them well.
+
+    Where few people are fitted, the first run is nothing but compiling. The numbers are the same but for rounding.
+    """
+    token = _quickly.set(count <= _FEW)
+    try:
+        yield
+    finally:
+        _quickly.reset(token)
+
+
+def few_people() -> bool:
+    """Return whether few people are fitted, for whom a program less is worth more than speed."""
+    return _quickly.get()
+
+
+def compiles_quickly() -> bool:
+    """Return whether `QUICK` is for what runs now: few people, on CPUs, and XLA_FLAGS do not say how hard to try."""
+    said = "xla_backend_optimization_level" in os.environ.get("XLA_FLAGS", "")
+    return few_people() and not said and jax.default_backend() == "cpu"
+
+
+@functools.cache
+def known_options() -> dict[str, Any]:
+    """Return those of `QUICK` that this XLA has: they come and go with its releases."""
+    known = dict(QUICK)
+    while True:
+        try:
+            jax.jit(jnp.negative, compiler_options=known).lower(0.0).compile()
+            return known
+        except jax.errors.JaxRuntimeError as error:
+            unknown = [name for name in known if f"'{name}'" in str(error)]
+            if not unknown:
+                raise
+            known = {name: value for name, value in known.items() if name not in unknown}
 
 
 def _folder() -> pathlib.Path | None:

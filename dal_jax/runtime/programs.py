@@ -1,8 +1,5 @@
 """Compiled programs, kept on disk between processes: `jax.jit` for what cold processes run (on CPUs).
 
-Where few people are fitted, the first run is nothing but compiling. So how hard XLA tries goes with their number
-(`for_people`).
-
 Of a fit's warm start most is tracing and lowering, which JAX's cache of compiled programs does not save. So what was
 compiled once is kept beside it (`jax.experimental.serialize_executable`), and a later process loads that. A program is
 found by a hash over everything that tracing and compiling read: the package's files, what its modules hold, versions of
@@ -14,7 +11,6 @@ short or of another program is noticed, and made anew.
 """
 
 import contextlib
-import contextvars
 import functools
 import hashlib
 import importlib.metadata
@@ -30,12 +26,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.experimental import serialize_executable
 
-from dal_jax.runtime import files
+from dal_jax.runtime import files, machine
 
 _PACKAGE = __name__.partition(".")[0]
 _ROOT = pathlib.Path(__file__).parent.parent
@@ -50,58 +45,6 @@ _DEBUGGING = 3  # of these
 _PLAIN = (str, int, float, bool, type(None))
 _FOLDER = "programs"  # in that of the compiled ones
 _FORMAT = "2"  # of the files there: the first was deflated
-
-_FEW = 5000
-_QUICK = {
-    "xla_backend_optimization_level": 1, "xla_llvm_disable_expensive_passes": True,
-    "xla_cpu_use_fusion_emitters": False,
-    "xla_disable_hlo_passes": "reshape-mover",  # it moves something for ever in programs as large as a registration
-}  # fmt: skip
-"""Options of XLA for CPUs that halve its compiling, and the speed of what it compiles.
-
-Note: our choice. When it was made the README's `register` command took 97 s of CPU with them on an empty cache and 193
-without, 11 and 11 the next time, registering 256 people 1.3 and 0.6; with optimisation level 0 that was 65, 14 and 8.3.
-`_FEW` is about where both are even.
-"""
-_quickly = contextvars.ContextVar("quickly", default=False)
-
-
-@functools.cache
-def _known_options() -> dict[str, Any]:
-    """Return those of `_QUICK` that this XLA has: they come and go with its releases."""
-    known = dict(_QUICK)
-    while True:
-        try:
-            jax.jit(jnp.negative, compiler_options=known).lower(0.0).compile()
-            return known
-        except jax.errors.JaxRuntimeError as error:
-            unknown = [name for name in known if f"'{name}'" in str(error)]
-            if not unknown:
-                raise
-            known = {name: value for name, value in known.items() if name not in unknown}
-
-
-@contextlib.contextmanager
-def for_people(count: int) -> Iterator[None]:
-    """Compile what is run inside for so many people: for few of them quickly, for many of them well.
-
-    The numbers are the same but for rounding.
-    """
-    token = _quickly.set(count <= _FEW)
-    try:
-        yield
-    finally:
-        _quickly.reset(token)
-
-
-def few() -> bool:
-    """Return whether few people are fitted, for whom a program less is worth more than speed."""
-    return _quickly.get()
-
-
-def _choosable() -> bool:
-    """Return whether how hard XLA tries is ours to choose: on CPUs, where the environment does not say it."""
-    return jax.default_backend() == "cpu" and "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", "")
 
 
 def kept(function: Callable, variant: tuple = ()) -> Callable[..., Any]:
@@ -122,10 +65,10 @@ def kept(function: Callable, variant: tuple = ()) -> Callable[..., Any]:
         options = [getattr(jax.config, name) for name in _OPTIONS]
         if any(isinstance(leaf, Tracer) for leaf in leaves) or any(options[:_DEBUGGING]):
             return plain(*args)  # a compiled program cannot be batched, differentiated or looked into
-        quick = few() and _choosable()
+        quick = machine.compiles_quickly()
         kind = (plain, structure, quick, *options, *map(_kind, leaves))
         if kind not in _ready:
-            _ready[kind] = _compiled(function, (variant, _QUICK if quick else None), leaves, structure)
+            _ready[kind] = _compiled(function, (variant, machine.QUICK if quick else None), leaves, structure)
         return _ready[kind](*leaves)
 
     return call
@@ -155,7 +98,7 @@ def _compiled(function: Callable, variant: tuple, leaves: list, structure) -> Ca
     flat.__name__ = function.__name__
 
     def jitted():
-        return jax.jit(flat, compiler_options=variant[-1] and _known_options())
+        return jax.jit(flat, compiler_options=variant[-1] and machine.known_options())
 
     folder = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
     key, around = _key(function, variant, leaves, structure) if folder else None, _surroundings(leaves)

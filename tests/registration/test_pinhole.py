@@ -14,7 +14,7 @@ from dal_jax.observations import observation
 from dal_jax.registration import register
 from dal_jax.registration.energy import EnergyWeights, Objective
 from dal_jax.registration.register import RegistrationConfig
-from dal_jax.runtime import programs
+from dal_jax.runtime import machine
 from tests.registration import small_problem
 
 PEOPLE = 8
@@ -68,7 +68,7 @@ def test_few_people_go_the_same_way_from_every_start_as_many():
     """By the program of given starts: from afar first, all but the given one, then near."""
     found = []
     for people in (PEOPLE, 10_000):
-        with programs.for_people(people):
+        with machine.for_people(people):
             crowd = small_problem.small_template(), _near_people()[1]
             found.append(register.register(*crowd, CONFIG, OBJECTIVE, [_elsewhere()]))
     few, many = found

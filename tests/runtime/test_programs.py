@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from dal_jax.body import kinematics, rotations
-from dal_jax.runtime import programs
+from dal_jax.runtime import machine, programs
 
 ANGLES = np.linspace(-2.0, 2.0, 12, dtype=np.float32).reshape(4, 3)
 
@@ -172,17 +172,17 @@ def test_for_few_people_it_is_compiled_quickly_with_the_same_numbers(folder, mon
     monkeypatch.setenv("XLA_FLAGS", "")  # the tests' own say how hard to try
     found = []
     for people in (5000, 5001):
-        with programs.for_people(people):
+        with machine.for_people(people):
             found.append(np.asarray(_process()(ANGLES)))
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
-    monkeypatch.setattr(programs, "_known_options", lambda: {"no_such_option": 1})
-    with programs.for_people(5001):
+    monkeypatch.setattr(machine, "known_options", lambda: {"no_such_option": 1})
+    with machine.for_people(5001):
         _process()(ANGLES[:3])
-    with programs.for_people(5000), pytest.raises(jax.errors.JaxRuntimeError, match="no_such_option"):
+    with machine.for_people(5000), pytest.raises(jax.errors.JaxRuntimeError, match="no_such_option"):
         _process()(ANGLES[:3])
 
 
 def test_an_option_that_this_xla_does_not_have_is_left_out(monkeypatch):
     known = {"xla_backend_optimization_level": 1}
-    monkeypatch.setattr(programs, "_QUICK", {"xla_of_another_release": 1, **known})
-    assert programs._known_options.__wrapped__() == known
+    monkeypatch.setattr(machine, "QUICK", {"xla_of_another_release": 1, **known})
+    assert machine.known_options.__wrapped__() == known
