@@ -36,6 +36,7 @@ _PACKAGE = __name__.partition(".")[0]
 _ROOT = pathlib.Path(__file__).parent.parent
 _IMPORTED_NS = time.time_ns()
 _LIBRARIES = ("jax", "jaxlib", "numpy", "optax")
+_NOT_TRACED = ("flax", "jaxtyping", "scipy", "embreex")  # libraries too, whose versions change no program
 _OPTIONS = (
     "jax_disable_jit", "jax_debug_nans", "jax_debug_infs",
     "jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl", "jax_threefry_partitionable",
@@ -302,6 +303,9 @@ def _globals(module: str) -> Iterator[str]:
 def _words(name: str, value: Any) -> Iterator[str]:
     if isinstance(value, np.ndarray):
         yield f"{name} {value.dtype}{value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
+    elif isinstance(value, dict) and not name.endswith("__"):  # of functions by their names, such as the solvers
+        for key, inner in value.items():
+            yield from _words(f"{name}[{key!r}]", inner)
     elif isinstance(value, (types.FunctionType, type)):
         yield from _of_code(name, value)
     elif callable(value):
@@ -314,6 +318,9 @@ def _words(name: str, value: Any) -> Iterator[str]:
 @functools.cache
 def _of_code(name: str, value: Callable) -> list[str]:
     inner, home = inspect.unwrap(value), getattr(value, "__module__", None)
+    top = home.partition(".")[0] if isinstance(home, str) else _PACKAGE
+    if top not in (_PACKAGE, *_LIBRARIES, *_NOT_TRACED) and top not in sys.stdlib_module_names:
+        raise _UnknownError  # a caller's own, which has no version
     if (code := getattr(inner, "__code__", None)) is None:
         return []
     # wrapped by what checks shapes it is traced apart
