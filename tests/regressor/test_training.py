@@ -23,6 +23,7 @@ from tests.regressor import people
 CONFIG = RegressorConfig(
     preset="tiny",
     width=4,
+    depth=14,
     image_size=32,
     rotations="6d",
     iterations=3,
