@@ -25,7 +25,7 @@ from absl import flags
 
 import dal_jax as dal
 from dal_jax.body.formats.load import FREE_BODY
-from dal_jax.fits import export, file, fitting, output, page
+from dal_jax.fits import export, file, fitting, output, page, stream
 from dal_jax.fits.fits import Fits
 from dal_jax.loop import prediction
 from dal_jax.loop.prediction import TrainedRegressor
@@ -63,6 +63,9 @@ _EXPORT = flags.DEFINE_string(
 _COMPARE = flags.DEFINE_string(
     "compare", None, "Folder of earlier results on the same people: OUT/index.html shows both beside each other."
 )
+_VIEWER = flags.DEFINE_enum(
+    "viewer", "none", list(stream.VIEWERS), "rerun: show the results in rerun's viewer, too (extra `viewer`)."
+)
 _SKIP_INVALID = flags.DEFINE_bool("skip_invalid", False, "Run the good pictures and entries where there are bad ones.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the results in --out, and start anew.")
 
@@ -84,6 +87,8 @@ def main(_: list[str]) -> None:
     if _ANNOTATIONS.value or _KEYPOINTS.value:
         print(output.table(bodies.report_rows(), _SHOWN_ROWS))
     print(output.written(_OUT.value))
+    if _VIEWER.value == "rerun":
+        stream.show(bodies)
 
 
 def _bodies(people: Annotations, trained: TrainedRegressor, building: pathlib.Path) -> Fits:
@@ -111,6 +116,8 @@ def _bodies(people: Annotations, trained: TrainedRegressor, building: pathlib.Pa
 
 def _check_flags() -> None:
     """Refuse before the work what would fail after it."""
+    if _VIEWER.value == "rerun":
+        stream.check()
     if not files.is_unfinished(_OUT.value):
         files.refuse_taken(_OUT.value, output.NAMES, _OVERWRITE.value)
     named = {"boxes": _BOXES.value, "keypoints": _KEYPOINTS.value, "annotations": _ANNOTATIONS.value}
