@@ -50,7 +50,9 @@ def moments(
 def _over_people(function, target: Target, maps: Float[Array, "24 4 3 starts people"]):
     """Map a function of one person's target and maps (starts, axes, 4, 24) over the people."""
     rows = jnp.transpose(maps, (4, 3, 2, 1, 0))
-    at_once = min(points.PEOPLE_AT_ONCE, len(rows))
+    views = 1 if target.observation.views is None else target.points.rest.shape[1]
+    at_once = 1 << (points.PEOPLE_AT_ONCE // views).bit_length() >> 1  # a power of two, which divides a chunk of people
+    at_once = min(max(at_once, 1), len(rows))
     return jax.lax.map(lambda pair: function(_in_views(pair[0]), pair[1]), (target, rows), batch_size=at_once)
 
 
@@ -74,7 +76,7 @@ def _in_views(target: Target) -> Target:
 def _evaluate(model: TreeModel, weights: EnergyWeights, target: Target, rows: Float[Array, "starts 3 4 24"]):
     """Return one person's energy (starts) and half gradient (starts, 3, 4, 24)."""
     dense, keypoints = _seen(model, weights, target, rows)
-    by_point = _stage(weights, _point_pulls, dense, target.points.rest)
+    by_point = _times(weights, _pulls, dense, _stage(weights, _homogeneous, target.points.rest))
     gradient = jnp.einsum("sicp,pk->sick", by_point, _flat(target.points.weight), precision="highest")
     pulls = _stage(weights, lambda one: _pulls(one).sum(axis=2), keypoints)
     matrix = jnp.asarray(model.keypoint_matrix).reshape(-1, 24, 4)
@@ -82,26 +84,25 @@ def _evaluate(model: TreeModel, weights: EnergyWeights, target: Target, rows: Fl
     return dense.energy + keypoints.energy, gradient
 
 
-def _point_pulls(seen: "_Seen", rest: Float[Array, "views points 3"]) -> Float[Array, "starts 3 4 all"]:
-    pulls = _pulls(seen)
-    return pulls.reshape(*pulls.shape[:2], 1, -1) * _homogeneous(rest.reshape(-1, 3))[None, None]
-
-
 def _moments(model: TreeModel, weights: EnergyWeights, target: Target, rows: Float[Array, "starts 3 4 24"]):
     """Return one person's moments (starts, 6, 4, 4, 24)."""
     dense, keypoints = _seen(model, weights, target, rows)
-    weighted, weight = _stage(weights, _weighted_products, dense, target.points.rest), _flat(target.points.weight)
-    own = weight * jnp.sum(weight, axis=1, keepdims=True)
+    weighted = _times(weights, _metrics, dense, _stage(weights, _products, target.points.rest))
+    own = _stage(weights, lambda share: share * jnp.sum(share, axis=1, keepdims=True), _flat(target.points.weight))
     unique = jnp.einsum("saqp,pk->saqk", weighted, own, precision="highest")
     moments = jnp.einsum("saqk,qij->saijk", unique, jnp.asarray(points.FROM_UNIQUE, unique.dtype), precision="highest")
     metric = _stage(weights, lambda one: _metrics(one).sum(axis=2), keypoints)
     return moments + jnp.einsum("san,nkij->saijk", metric, jnp.asarray(model.keypoint_moments), precision="highest")
 
 
-def _weighted_products(seen: "_Seen", rest: Float[Array, "views points 3"]) -> Float[Array, "starts 6 10 all"]:
-    metric, rest = _metrics(seen), _homogeneous(rest.reshape(-1, 3))
-    products = jnp.stack([rest[i] * rest[j] for i, j in points.PAIRS])
-    return metric.reshape(*metric.shape[:2], 1, -1) * products[None, None]
+def _times(weights: EnergyWeights, function, seen: "_Seen", places: Float[Array, "m all"]) -> Array:
+    """Return function(seen), (starts, n, views, points), times numbers of the places: (starts, n, m, all).
+
+    In two loops, of which the second is without views: fused they would divide indices for every product.
+    """
+    found = _stage(weights, function, seen)
+    found = found.reshape(*found.shape[:2], -1)
+    return _stage(weights, lambda one, other: one[:, :, None] * other[None, None], found, places)
 
 
 @struct.dataclass
@@ -189,5 +190,12 @@ def _flat(weight: Float[Array | np.ndarray, "views points 24"]) -> Float[Array, 
     return jnp.asarray(weight).reshape(-1, weight.shape[-1])
 
 
-def _homogeneous(rest: Float[Array, "all 3"]) -> Float[Array, "4 all"]:
-    return jnp.concatenate([rest.T, jnp.ones_like(rest[None, :, 0])])
+def _homogeneous(rest: Float[Array, "views points 3"]) -> Float[Array, "4 all"]:
+    flat = rest.reshape(-1, 3)
+    return jnp.concatenate([flat.T, jnp.ones_like(flat[None, :, 0])])
+
+
+def _products(rest: Float[Array, "views points 3"]) -> Float[Array, "10 all"]:
+    """Return the products of homogeneous rest points, by `points.PAIRS`."""
+    places = _homogeneous(rest)
+    return jnp.stack([places[i] * places[j] for i, j in points.PAIRS])
