@@ -90,7 +90,7 @@ RECIPES = {
         Recipe("tiny", train_count=24, test_count=12, image_size=64, true_vertices="all", occluder_rate=0.25),
         Recipe("demo", 12_000, 1_000, image_size=64, route="mosh", heading_spread_deg=90.0, clutter=0.4),
         Recipe("small", 2_000, 500, image_size=64, route="mosh", heading_spread_deg=90.0, clutter=0.4),
-        Recipe("views", 4_000, 1_000, image_size=64, route="mosh", clutter=0.4, views=4),
+        Recipe("views", 16_000, 1_000, image_size=64, route="mosh", clutter=0.4, views=4),
         Recipe("full", train_count=100_000, test_count=10_000, image_size=224),
     )
 }
