@@ -114,13 +114,17 @@ def constrained(tree: T, mesh: Mesh) -> T:
 
 def fetch(tree: T) -> T:
     """Return host arrays, whole in every process."""
-    return jax.tree.map(_fetched, tree)
+    leaves, structure = jax.tree.flatten(tree)
+    apart = [row for row, leaf in enumerate(leaves) if isinstance(leaf, jax.Array) and _is_apart(leaf)]
+    if apart:  # in one program: leaf by leaf the processes wait for each other once for each
+        whole = NamedSharding(leaves[apart[0]].sharding.mesh, WHOLE)
+        for row, leaf in zip(apart, jax.jit(list, out_shardings=whole)([leaves[row] for row in apart]), strict=True):
+            leaves[row] = leaf
+    return jax.tree.unflatten(structure, map(np.asarray, leaves))
 
 
-def _fetched(leaf: Any) -> np.ndarray:
-    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
-        return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
-    return np.asarray(leaf)
+def _is_apart(leaf: jax.Array) -> bool:
+    return not (leaf.is_fully_addressable or leaf.is_fully_replicated)
 
 
 def in_chunks(function: Callable[[Any], Any], people: Any, mesh: Mesh) -> Any:

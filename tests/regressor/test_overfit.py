@@ -22,7 +22,7 @@ from dal_jax.synthetic.annotator import RECIPES
 pytestmark = pytest.mark.slow
 
 COUNT = 8
-EPOCHS = 110  # of one step
+EPOCHS = 70  # of one step
 NEAR_MM = 20.0
 
 
