@@ -131,6 +131,7 @@ def test_what_is_no_camera_is_named(tmp_path, text, said):
     assert str(path) in str(raised.value)
 
 
+@annotation_files.needs_real_data
 def test_real_cameras_look_at_the_person_they_recorded():
     folder = annotation_files.real("several_cameras")
     cameras = cameras_file.read(folder / "cameras.json")
