@@ -51,8 +51,8 @@ def _over_people(function, target: Target, maps: Float[Array, "24 4 3 starts peo
     """Map a function of one person's target and maps (starts, axes, 4, 24) over the people."""
     rows = jnp.transpose(maps, (4, 3, 2, 1, 0))
     views = 1 if target.observation.views is None else target.points.rest.shape[1]
-    at_once = 1 << (points.PEOPLE_AT_ONCE // views).bit_length() >> 1  # a power of two, which divides a chunk of people
-    at_once = min(max(at_once, 1), len(rows))
+    fit = max(points.PEOPLE_AT_ONCE // views, 1)  # whose sums stay in the cache of a core
+    at_once = min(1 << (fit.bit_length() - 1), len(rows))  # a power of two, which divides a chunk of people
     return jax.lax.map(lambda pair: function(_in_views(pair[0]), pair[1]), (target, rows), batch_size=at_once)
 
 
