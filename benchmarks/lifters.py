@@ -164,14 +164,11 @@ def registration(
     """
     observed = problems.observations
     nothing = np.zeros_like(observed.depth)
-    depths: dict[str, tuple] = {"none": (nothing, nothing)}
-    for name, (config, lifter) in trained.items():
-        term = jax.jit(functools.partial(lift.depth_term, config))
-        depths[name] = jax.device_get(term(lifter, observed.keypoint_position, observed.keypoint_confidence))
-    depths["true, with noise"] = (observed.depth, observed.depth_confidence)
+    given = {"none": observation.with_depth(observed, nothing, nothing)}
+    given |= {name: lift.with_lifted_depth(*one, observed) for name, one in trained.items()}
+    given["true, with noise"] = observed
     config = RegistrationConfig("lm", 20, starts="headings4")
-    for name, depth in progress.bar("registration", depths.items(), unit="lifter"):
-        people = observation.with_depth(observed, *depth)
+    for name, people in progress.bar("registration", given.items(), unit="lifter"):
         fits = {
             "paper": register.register(template, people, config, Objective()),
             "pose_prior": register.register(template, people, config, schedules.objective_by_name("pose_prior")),

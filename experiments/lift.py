@@ -29,7 +29,8 @@ from absl import flags
 
 import dal_jax as dal
 from dal_jax.lifting import folder, losses
-from dal_jax.lifting.lift import OUTLIER_RESIDUAL, Lifted
+from dal_jax.lifting.lift import Lifted
+from dal_jax.lifting.outliers import OUTLIER_RESIDUAL
 from dal_jax.lifting.poses import Poses2D, read
 from dal_jax.observations import observation, photographs
 from dal_jax.runtime import cli, files, machine

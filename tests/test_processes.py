@@ -26,8 +26,9 @@ DEADLINE_S = 900
 
 _DYING = """
 import os, runpy, signal, sys
-from dal_jax.loop import folder
+from dal_jax.loop import folder, report
 
+report.EXAMPLES, report.CARDS, report.TILE_PX = 1, 1, 64  # as in tests/conftest.py
 lives, save = int(sys.argv.pop(1)), folder.RunFolder.save
 
 def save_and_die(self, *state):

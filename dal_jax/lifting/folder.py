@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
-from dal_jax.lifting import lift as lift_arrays, poses as poses_lib, training
+from dal_jax.lifting import lift as lift_arrays, outliers, poses as poses_lib, training
 from dal_jax.lifting.config import LiftingConfig, validate
 from dal_jax.lifting.lift import Lifted, Lifter
 from dal_jax.lifting.poses import Poses2D, checked
@@ -35,7 +35,7 @@ SHIPPED_FILE = pathlib.Path(__file__).parent / "assets" / "lifter.npz"
 """A lifter of the embedded people's 2D poses, made by `make lifter`."""
 
 _CONTENT = {"config.json", "checkpoints", "metrics.jsonl", "tensorboard"}
-_BATCH = 4096
+_BATCH = 1024
 _RECIPE = "recipe"  # the field of a small file that is no parameter: JSON
 
 
@@ -47,7 +47,8 @@ def lift(
 ) -> Lifted:
     """Lift 2D poses to 3D with a trained lifter; NumPy in, NumPy out.
 
-    A joint that the others contradict (`OUTLIER_RESIDUAL`) is not believed, but placed like a missing one.
+    A joint that contradicts the others is not believed, but placed like a missing one, and what is left for right is
+    exchanged (`outliers.believe`).
 
         lifted = lift(keypoints_px)    # the shipped lifter; or lift(keypoints_px, "runs/lifting")
         lifted.joints     # (n, 17, 3), pelvis at the origin, x right, y down, z away from the camera, px
@@ -74,38 +75,22 @@ def lift(
         raise InputError(f"visible has shape {known.shape}, not {keypoints.shape[:2]}")
     poses = checked("keypoints_px", keypoints, known)
     camera = () if intrinsics_px is None else (poses_lib.intrinsics("intrinsics_px", intrinsics_px, len(keypoints)),)
-    run = functools.partial(_in_batches, _lifting(dataclasses.astuple(config)), parameters)
-    lifted = run(poses.keypoints_px, poses.visible, *camera)
-    residual = lift_arrays.beyond_the_usual(np.asarray(lifted.standardised_residual), poses.visible)
-    believed = lift_arrays.believed(residual, poses.visible)
-    if (believed != poses.visible).any():
-        lifted = run(poses.keypoints_px, believed, *camera)
-    return dataclasses.replace(lifted, standardised_residual=residual)
+    factors = np.ones(17, np.float32)
+    if len(keypoints) >= outliers.FEWEST_USUAL:
+        looking = functools.partial(lift_arrays.compiled(lift_arrays.residual, config), parameters)
+        factors = outliers.usual(_in_batches(looking, poses.keypoints_px, poses.visible, *camera), poses.visible)
+    lifting = functools.partial(lift_arrays.compiled(lift_arrays.lift_believed, config), parameters, factors)
+    return _in_batches(lifting, poses.keypoints_px, poses.visible, *camera)
 
 
-def _in_batches(run: Callable, parameters: Lifter, *poses: np.ndarray) -> Lifted:
-    """Lift poses in batches of one shape, which is one program."""
+def _in_batches(run: Callable, *poses: np.ndarray) -> Any:
+    """Apply a compiled function to poses in batches of one shape, which is one program."""
     count = len(poses[0])
     batch, parts = max(1, min(_BATCH, count)), []
     for first in range(0, max(1, count), batch):
         rows = np.minimum(np.arange(first, first + batch), count - 1)
-        parts.append(jax.device_get(run(parameters, *(each[rows] for each in poses))))
+        parts.append(jax.device_get(run(*(each[rows] for each in poses))))
     return jax.tree.map(lambda *each: np.concatenate(each)[:count], *parts)
-
-
-@functools.cache
-def _lifting(fields: tuple):
-    """Return the jitted `_lift` of a configuration: one compilation for all calls."""
-    return jax.jit(functools.partial(_lift, LiftingConfig(*fields)))
-
-
-def _lift(
-    config: LiftingConfig, lifter: Lifter, keypoints: jax.Array, visible: jax.Array, *camera: jax.Array
-) -> Lifted:
-    lift = lift_arrays.lift_before if camera else lift_arrays.lift
-    seen = lift_arrays.look_at_hip(keypoints, visible, *camera)[0] if camera else keypoints
-    residual = lift_arrays.standardised_residual(config, lifter, seen, visible)
-    return dataclasses.replace(lift(config, lifter, keypoints, visible, *camera), standardised_residual=residual)
 
 
 def load(path: PathLike) -> tuple[LiftingConfig, Lifter]:

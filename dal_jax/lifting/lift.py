@@ -7,6 +7,7 @@ with known intrinsics it is first seen by a camera that does, and then rotated i
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from dal_jax.body import cameras, skeleton
-from dal_jax.lifting import networks, normalise, views
+from dal_jax.lifting import networks, normalise, outliers, views
 from dal_jax.lifting.config import MAX_INVERSE_DISTANCE, LiftingConfig
 from dal_jax.lifting.normalise import Denoiser, Normalised
 from dal_jax.lifting.poses import from_h36m, to_h36m
@@ -56,8 +57,8 @@ class Lifted:
     points_sd: of x and of y of a missing joint; 0 for a given one.
     size: mean distance of the joints to the hip in the image, the networks' unit.
     inverse_distance: one unit of depth over the hip's distance to the camera; 0 for weak perspective.
-    standardised_residual: distance of each given joint from its prediction by the others, in standard deviations;
-      only from `folder.lift` (see `OUTLIER_RESIDUAL`).
+    standardised_residual: distance of each given joint from its prediction by the others, in standard deviations, and
+    exchanged: which joints were given in the place of the other side's; only from `folder.lift` (see `outliers`).
     rotation: from that camera's axes to the true one's; None where intrinsics are not known.
     """
 
@@ -68,6 +69,7 @@ class Lifted:
     size: Float[_Array, "*batch"]
     inverse_distance: Float[_Array, "*batch"]
     standardised_residual: Float[_Array, "*batch 17"] | None = None
+    exchanged: Bool[_Array, "*batch 17"] | None = None
     rotation: Float[_Array, "*batch 3 3"] | None = None
 
     @property
@@ -99,8 +101,7 @@ def lift(
       visible: which joints are known.
     """
     batch, count = keypoints.shape[:-2], math.prod(keypoints.shape[:-2])
-    compiled = _compiled_lift(dataclasses.astuple(config))
-    lifted = compiled(lifter, keypoints.reshape(count, 17, 2), jnp.asarray(visible).reshape(count, 17))
+    lifted = compiled(_lift, config)(lifter, keypoints.reshape(count, 17, 2), jnp.asarray(visible).reshape(count, 17))
     return jax.tree.map(lambda leaf: leaf.reshape(*batch, *leaf.shape[1:]), lifted)
 
 
@@ -154,98 +155,73 @@ def _look_at_hips(keypoints: Array, visible: Array, intrinsics: Array) -> tuple[
 _BESIDE = 1e-3  # cosine: a joint that would be beside such a camera or behind it is at the edge of what it sees
 
 
-def standardised_residual(
+def residual(
     config: LiftingConfig,
     lifter: Lifter,
     keypoints: Float[_Array, "n 17 2"],
     visible: Bool[_Array, "n 17"],
+    intrinsics: Float[_Array, "n 4"] | None = None,
 ) -> Float[Array, "n 17"]:
-    """Return each joint's distance from its prediction by the others, in standard deviations; 0 without a completer.
-
-    Far above what training poses show (`OUTLIER_RESIDUAL`), a joint was clicked wrong or swapped with its neighbour, or
-    the pose is unlike any that the lifter knows.
-    """
-    if lifter.completer is None:
-        return jnp.zeros(visible.shape)
-    return normalise.standardised_residual(config, lifter.completer, keypoints, visible)
+    """Return `outliers.standardised_residual` of poses as a camera sees them that looks at the hip, where it is known."""
+    seen = keypoints if intrinsics is None else look_at_hip(keypoints, visible, intrinsics)[0]
+    return outliers.standardised_residual(config, lifter.completer, seen, visible)
 
 
-OUTLIER_RESIDUAL = 4.0
-"""Three in a thousand joints of held-out poses have a standardised residual above it."""
-
-
-def beyond_the_usual(
-    residual: Float[np.ndarray, "n 17"], visible: Bool[np.ndarray, "n 17"]
-) -> Float[np.ndarray, "n 17"]:
-    """Return standardised residuals of poses of one kind, less what is usual among them, on the host.
-
-    Where annotators of another set put a joint elsewhere, or a detector is less exact, the lifter expects it elsewhere
-    in every pose: that makes no joint unusual. Each joint's residuals are divided by their median over its median for a
-    normal error in the plane, if that is more than 1. Of fewer than `FEWEST_USUAL` poses nothing can be said.
-    """
-    usual = np.ones(residual.shape[1])
-    for joint in np.flatnonzero(np.sum(visible, axis=0) >= FEWEST_USUAL):
-        usual[joint] = max(1.0, np.median(residual[visible[:, joint], joint]) / _MEDIAN)
-    return (residual / usual).astype(residual.dtype)
-
-
-def believed(residual: Float[np.ndarray, "n 17"], visible: Bool[np.ndarray, "n 17"]) -> Bool[np.ndarray, "n 17"]:
-    """Return which joints to lift from: all that are not unusual, or all where more than a third of them are.
-
-    Where so many contradict each other the pose is unlike any that the lifter knows, and nothing says which are wrong.
-    """
-    usual = visible & (residual <= OUTLIER_RESIDUAL)
-    most = 3 * np.sum(usual, axis=1, keepdims=True) >= 2 * np.sum(visible, axis=1, keepdims=True)
-    return np.where(most, usual, visible)
-
-
-FEWEST_USUAL = 30
-_MEDIAN = float(np.sqrt(2 * np.log(2)))  # Rayleigh's
-
-
-def depth_term(
+def lift_believed(
     config: LiftingConfig,
     lifter: Lifter,
-    keypoints: Float[_Array, "*batch 17 2"],
-    keypoint_confidence: Float[_Array, "*batch 17"],
-) -> tuple[Float[_Array, "*batch 17"], Float[_Array, "*batch 17"]]:
-    """Return what eq. 4 wants of lifting: depth, and the confidence in each: the key point's, times `confidence`.
+    factors: Float[_Array, "17"],
+    keypoints: Float[_Array, "n 17 2"],
+    visible: Bool[_Array, "n 17"],
+    intrinsics: Float[_Array, "n 4"] | None = None,
+) -> Lifted:
+    """Lift poses from the joints that do not contradict each other (`outliers.believe`), left and right exchanged.
 
-    A lifter without deviations (Kudo et al.) gives the paper's plain term: every depth counts as its key point does.
+    factors: of `outliers.usual`. The rest is that of `lift`, or where intrinsics are known of `lift_before`.
     """
-    lifted = lift(config, lifter, keypoints, keypoint_confidence > 0)
-    if lifted.depth_sd is None:
-        return lifted.depth, keypoint_confidence
-    return lifted.depth, keypoint_confidence * confidence(lifted.depth_sd, lifted.size)
+    seen = keypoints if intrinsics is None else look_at_hip(keypoints, visible, intrinsics)[0]
+    believed, exchanged, residual = outliers.believe(config, lifter.completer, seen, visible, factors)
+    other_side = jnp.asarray(keypoints)[:, jnp.array(skeleton.H36M_MIRROR)]
+    keypoints = jnp.where(exchanged[..., None], other_side, keypoints)
+    if intrinsics is None:
+        lifted = lift(config, lifter, keypoints, believed)
+    else:
+        lifted = lift_before(config, lifter, keypoints, believed, intrinsics)
+    return dataclasses.replace(lifted, standardised_residual=residual, exchanged=exchanged)
 
 
 def with_lifted_depth(config: LiftingConfig, lifter: Lifter, observation: Observation) -> Observation:
     """Return stacked observations with z^GAN of eq. 4, on the host; the lifter reads Human3.6M's joints of any set.
 
     Where the camera is known, key points are lifted as a camera would see them that looks at the hip, and the depths
-    are those along the true camera's axis.
+    are those along the true camera's axis. The confidence in each depth is that in the key point, times `confidence`;
+    a lifter without deviations (Kudo et al.) gives the paper's plain term: every depth counts as its key point does.
     """
     mesh = mesh_lib.of_networks()
-    observing = functools.partial(_observing(dataclasses.astuple(config)), mesh_lib.everywhere(lifter, mesh))
     points = ("point_position", "point_face", "point_barycentric", "point_confidence")
     without = {name: getattr(observation, name)[:, :0] for name in points}  # not read, so not sent either
-    return with_depth(observation, *mesh_lib.in_chunks(observing, dataclasses.replace(observation, **without), mesh))
+    people, lifter = dataclasses.replace(observation, **without), mesh_lib.everywhere(lifter, mesh)
+    factors = np.ones(17, np.float32)
+    if lifter.completer is not None and len(observation.keypoint_position) >= outliers.FEWEST_USUAL:
+        looking = functools.partial(compiled(_observed_residual, config), lifter)
+        factors = outliers.usual(*mesh_lib.in_chunks(looking, people, mesh))
+    observing = functools.partial(compiled(_observed_depth, config), lifter, mesh_lib.everywhere(factors, mesh))
+    return with_depth(observation, *mesh_lib.in_chunks(observing, people, mesh))
 
 
-@functools.cache
-def _observing(fields: tuple):
-    """Return the jitted `_observed_depth` of a configuration: one compilation a shape."""
-    return jax.jit(functools.partial(_observed_depth, LiftingConfig(*fields)))
-
-
-def _observed_depth(config: LiftingConfig, lifter: Lifter, observation: Observation) -> tuple[Array, Array]:
+def _observed_residual(config: LiftingConfig, lifter: Lifter, observation: Observation) -> tuple[Array, Array]:
     position, known = to_h36m(observation)
-    intrinsics = intrinsics_of(observation)
-    if intrinsics is None:
-        return from_h36m(observation.keypoint_set, *depth_term(config, lifter, position, known))
-    lifted = lift_before(config, lifter, position, known > 0, intrinsics)
-    # in the crop's units, which are those at the person's depth
-    depth = lifted.joints[..., 2] / jnp.asarray(lifted.rotation)[:, 2, 2, None]
+    return residual(config, lifter, position, known > 0, intrinsics_of(observation)), known > 0
+
+
+def _observed_depth(
+    config: LiftingConfig, lifter: Lifter, factors: Array, observation: Observation
+) -> tuple[Array, Array]:
+    position, known = to_h36m(observation)
+    lifted = lift_believed(config, lifter, factors, position, known > 0, intrinsics_of(observation))
+    depth = lifted.depth
+    if lifted.rotation is not None:  # in the crop's units, which are those at the person's depth
+        depth = lifted.joints[..., 2] / jnp.asarray(lifted.rotation)[:, 2, 2, None]
     trusted = known if lifted.depth_sd is None else known * confidence(lifted.depth_sd, lifted.size)
     return from_h36m(observation.keypoint_set, depth, trusted)
 
@@ -259,10 +235,14 @@ def confidence(depth_sd: Float[_Array, "*batch 17"], size: Float[_Array, "*batch
     return 1 / (1 + (relative / TYPICAL_DEPTH_SD) ** 2)
 
 
+def compiled(function: Callable, config: LiftingConfig) -> Callable:
+    """Return a function of a configuration and of arrays jitted: one compilation a shape."""
+    return _compiled(function, dataclasses.astuple(config))
+
+
 @functools.cache
-def _compiled_lift(fields: tuple):
-    """Return the jitted `_lift` of a configuration: one compilation a shape."""
-    return jax.jit(functools.partial(_lift, LiftingConfig(*fields)))
+def _compiled(function: Callable, fields: tuple) -> Callable:
+    return jax.jit(functools.partial(function, LiftingConfig(*fields)))
 
 
 def _lift(config: LiftingConfig, lifter: Lifter, keypoints: _Array, visible: Array) -> Lifted:

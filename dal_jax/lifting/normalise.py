@@ -4,7 +4,7 @@ Note: the paper's poses are whole. Without a completer a missing joint takes the
 in the skeleton (a missing wrist is folded onto the elbow), in annotated and in rotated poses alike, so that the
 discriminator cannot tell them apart by what is missing. A completer predicts the place from the other joints. It is
 trained on the same 2D poses, with some of the known joints hidden. A missing hip is the midpoint of the two hip joints,
-or the only visible one of them, or else the mean of all visible joints.
+or the only visible one of them, or else the mean of all visible joints; a completer places it from there.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ class Normalised(NamedTuple):
       points: hip at the origin, mean distance of the other visible joints to it 1 (0 where the pose has no size).
       hip: where that origin is, and
       scale: that mean distance, both in the units of the key points.
-      visible: as given, except that the hip, known or estimated, counts as visible.
+      visible: as given.
       stand_in: for every joint the one whose place it takes: itself, or its nearest visible ancestor.
     """
 
@@ -52,11 +52,11 @@ def normalise(keypoints: Float[Array | np.ndarray, "17 2"], visible: Bool[Array 
     visible = jnp.asarray(visible)
     keypoints = jnp.where(visible[:, None], keypoints, 0.0)
     hip = hip_of(keypoints, visible)
-    seen = visible.at[_HIP].set(True)
-    points = jnp.where(seen[:, None], keypoints.at[_HIP].set(hip) - hip[None], 0.0)
-    points, scale = unit_size(points, seen)
-    stand_in = _stand_in(seen)
-    return Normalised(fill_missing(points, stand_in), hip, scale, seen, stand_in)
+    somewhere = visible.at[_HIP].set(True)  # known or estimated, the hip has a place
+    points = jnp.where(somewhere[:, None], keypoints.at[_HIP].set(hip) - hip[None], 0.0)
+    points, scale = unit_size(points, visible)
+    stand_in = _stand_in(somewhere)
+    return Normalised(fill_missing(points, stand_in), hip, scale, visible, stand_in)
 
 
 def normalise_all(
@@ -160,12 +160,11 @@ def prepare(
         points = jnp.where(poses.visible[..., None], poses.points, placed)
         own = jnp.broadcast_to(jnp.arange(networks.JOINTS), poses.stand_in.shape)
         poses, sd = poses._replace(points=points, stand_in=own), jnp.where(poses.visible, 0.0, jnp.exp(log_sd))
-    if denoiser is not None:
-        points = without_noise(denoiser, poses.points)
-        hip = poses.hip + points[..., _HIP, :] * poses.scale[..., None]
-        poses = poses._replace(points=points - points[..., :1, :], hip=hip)
     if completer is None and denoiser is None:
         return poses, sd
+    points = poses.points if denoiser is None else without_noise(denoiser, poses.points)
+    hip = poses.hip + points[..., _HIP, :] * poses.scale[..., None]
+    poses = poses._replace(points=points - points[..., :1, :], hip=hip)
     everywhere = jnp.ones_like(poses.visible) if completer is not None else poses.visible
     points, size = _over_leading_axes(unit_size, poses.points, everywhere)
     return poses._replace(points=points, scale=poses.scale * size), sd / divisor(size)[..., None]
@@ -183,10 +182,10 @@ def completion_nll(config: LiftingConfig, completer: Any, poses: Normalised, key
 
 
 def hide(key: PRNGKeyArray, visible: Bool[Array, "*n 17"]) -> Bool[Array, "*n 17"]:
-    """Choose joints to hide, never the hip: every pose at a rate of its own, half of the poses none."""
+    """Choose joints to hide: every pose at a rate of its own, half of the poses none."""
     rate_key, joint_key = jax.random.split(key)
     rate = jax.random.uniform(rate_key, (*visible.shape[:-1], 1), minval=-_MAX_HIDDEN, maxval=_MAX_HIDDEN)
-    return (jax.random.uniform(joint_key, visible.shape) < rate).at[..., _HIP].set(False)
+    return jax.random.uniform(joint_key, visible.shape) < rate
 
 
 # --- noise, taken off ---
@@ -257,27 +256,3 @@ def without_noise(known: Denoiser, points: Float[Array, "*n 17 2"]) -> Float[Arr
     mean = known.mean.reshape(*leading, networks.JOINTS, 2)
     flat = ((points - middle) / size - mean).reshape(*points.shape[:-2], -1)
     return middle + size * (mean + jnp.matmul(flat, known.gain, precision="highest").reshape(points.shape))
-
-
-def standardised_residual(
-    config: LiftingConfig,
-    completer: Any,
-    keypoints: Float[Array | np.ndarray, "n 17 2"],
-    visible: Bool[Array | np.ndarray, "n 17"],
-) -> Float[Array, "n 17"]:
-    """Return each visible joint's distance from its prediction by the others, in standard deviations.
-
-    0 for missing joints and for the hip, which is the origin.
-    """
-    visible = jnp.asarray(visible)
-    keypoints = jnp.where(visible[..., None], keypoints, 0.0)
-
-    def leave_out(joint: Array) -> Array:
-        others = visible.at[:, joint].set(False)
-        poses = normalise_all(keypoints, others)
-        placed, log_sd = networks.place(config, completer, poses.points, poses.visible)
-        given = (keypoints[:, joint] - poses.hip) / divisor(poses.scale)[:, None]
-        away = jnp.linalg.norm(jnp.where(visible[:, joint, None], given - placed[:, joint], 0.0), axis=-1)
-        return away * jnp.exp(-log_sd[:, joint])
-
-    return jax.lax.map(leave_out, jnp.arange(networks.JOINTS)).T.at[:, _HIP].set(0.0)

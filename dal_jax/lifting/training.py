@@ -236,7 +236,8 @@ def _play(
     metrics = jax.tree.map(jnp.mean, metrics)
     state = dataclasses.replace(state, members=members)
     if config.complete:
-        state, metrics["completion_nll"] = _learn_to_complete(config, state, _draw(config, mesh, poses, keys[0]), key)
+        batch = _draw(config, mesh, poses, keys[0])
+        state, metrics["completion_nll"] = learn_to_complete(config, state, batch, key, 1.0)
     return state, metrics
 
 
@@ -286,6 +287,10 @@ def _estimate(
         batch = _prepared(config, mesh, state, poses, draw_key)
         return adversarial.fakes(config, player[0], state.step, batch, step_key)
 
+    terms = {}
+    if config.complete:
+        batch = _draw(config, mesh, poses, keys[0])
+        state, terms["completion_nll"] = learn_to_complete(config, state, batch, key, rate)
     fakes, depth = _one_after_the_other(lift, (state.members, keys))
     weight = jnp.repeat(state.member_weight, config.batch)
     fakes, depth = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (fakes, depth))
@@ -302,14 +307,14 @@ def _estimate(
         found, log_sd = networks.estimate(config, parameters, poses.points, poses.visible)
         error = found - depth
         likelihood = losses.negative_log_likelihood(jax.lax.stop_gradient(error), log_sd)
-        terms = {"depth_error": jnp.abs(error), "depth_nll": likelihood}
-        terms = {name: jnp.sum(counts * each) / jnp.maximum(jnp.sum(counts), 1) for name, each in terms.items()}
-        return terms["depth_error"] + _DOUBT_WEIGHT * terms["depth_nll"], terms
+        means = {"depth_error": jnp.abs(error), "depth_nll": likelihood}
+        means = {name: jnp.sum(counts * each) / jnp.maximum(jnp.sum(counts), 1) for name, each in means.items()}
+        return means["depth_error"] + _DOUBT_WEIGHT * means["depth_nll"], means
 
-    gradient, terms = jax.grad(loss, has_aux=True)(state.estimator)
+    gradient, means = jax.grad(loss, has_aux=True)(state.estimator)
     updates, moments = adversarial.regression_optimizer().update(gradient, state.estimator_optimizer, state.estimator)
     estimator = optax.apply_updates(state.estimator, jax.tree.map(lambda update: rate * update, updates))
-    return dataclasses.replace(state, estimator=estimator, estimator_optimizer=moments), terms
+    return dataclasses.replace(state, estimator=estimator, estimator_optimizer=moments), terms | means
 
 
 _DOUBT_WEIGHT = 0.01
@@ -317,12 +322,15 @@ _DOUBT_WEIGHT = 0.01
 (with weight 1 and 0.1 synthetic people's errors are 53.7 and 52.4 mm)."""
 
 
-def _learn_to_complete(config: LiftingConfig, state: LiftingState, batch: Normalised, key):
+def learn_to_complete(
+    config: LiftingConfig, state: LiftingState, batch: Normalised, key: PRNGKeyArray, rate: Float[Array, ""] | float
+) -> tuple[LiftingState, Float[Array, ""]]:
+    """Take a step of the completer, `rate` times Adam's; return its loss too (`normalise.completion_nll`)."""
     teach = functools.partial(normalise.completion_nll, config)
     loss, gradient = jax.value_and_grad(teach)(state.completer, batch, key)
     optimizer = adversarial.regression_optimizer()
     updates, moments = optimizer.update(gradient, state.completer_optimizer, state.completer)
-    completer = optax.apply_updates(state.completer, updates)
+    completer = optax.apply_updates(state.completer, jax.tree.map(lambda update: rate * update, updates))
     return dataclasses.replace(state, completer=completer, completer_optimizer=moments), loss
 
 

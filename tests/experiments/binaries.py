@@ -24,6 +24,8 @@ import gc, importlib, json, os, pathlib, runpy, sys
 sys.path[0] = os.getcwd()
 for name in sys.argv[1:]:
     importlib.import_module(name)
+from dal_jax.loop import report
+report.EXAMPLES, report.CARDS, report.TILE_PX = 1, 1, 64  # as in tests/conftest.py
 gc.freeze()  # a fork that collected garbage would copy every page
 tasks = pathlib.Path("/proc/self/task")
 forks = tasks.exists() and len(list(tasks.iterdir())) == 1  # a process with threads cannot be forked safely

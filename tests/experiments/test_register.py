@@ -238,6 +238,7 @@ def test_every_person_of_a_real_photograph_gets_a_fit(tmp_path):
     done = _run(
         f"--iuv={folder}/demo_im_IUV.png", f"--inds={folder}/demo_im_INDS.png", f"--images={folder}/demo_im.jpg",
         f"--chart={annotation_files.real('chart/UV_Processed.mat')}", f"--out={tmp_path}/out", "--holdout=0",
+        "--noquality",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     fits = file.read(tmp_path / "out" / "fits.npz")

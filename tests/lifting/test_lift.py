@@ -9,7 +9,7 @@ import pytest
 from dal_jax.body import cameras, skeleton
 from dal_jax.lifting import lift, training
 from dal_jax.lifting.config import LiftingConfig
-from dal_jax.observations.observation import TYPICAL_DEPTH_SD
+from dal_jax.observations.observation import TYPICAL_DEPTH_SD, Observation
 from tests.lifting import stick_people
 
 _FLOAT32 = 5e-6  # outputs of order 1 in the pose's unit, through three float32 layers
@@ -139,10 +139,22 @@ def test_a_missing_joint_is_placed_by_the_others_where_there_is_a_completer():
 def test_eq_4_takes_every_depth_alike_from_kudo_and_by_its_deviation_from_best():
     confidence = np.random.default_rng(0).random((6, 17)).astype(np.float32)
     confidence[:, 5] = 0
+    none = np.zeros((6, 0))
+    observed = Observation(
+        none[..., None],
+        none,
+        none[..., None],
+        none,
+        _POSES,
+        confidence,
+        0 * confidence,
+        0 * confidence,
+        np.ones((6, 4)),
+    )
     for name in _CONFIG:
-        depth_term = jax.jit(functools.partial(lift.depth_term, _CONFIG[name]))
-        depth, trusted = depth_term(_LIFTER[name], _POSES, confidence)
-        lifted = _lift(name, _POSES, confidence > 0)
+        given = lift.with_lifted_depth(_CONFIG[name], _LIFTER[name], observed)
+        depth, trusted = given.depth, given.depth_confidence
+        lifted = lift.lift_believed(_CONFIG[name], _LIFTER[name], np.ones(17, np.float32), _POSES, confidence > 0)
         np.testing.assert_allclose(depth, lifted.depth, atol=_FLOAT32)
         if name == "kudo":
             np.testing.assert_array_equal(trusted, confidence)
@@ -161,31 +173,3 @@ def test_a_mirror_image_is_lifted_to_the_mirror_image():
     np.testing.assert_allclose(reflected.depth_sd[:, mirror], whole.depth_sd, rtol=1e-4)
     assert np.abs(_lift("kudo", image).depth[:, mirror] - _lift("kudo", _POSES).depth).max() > 1e-3
     assert np.isfinite(_lift("best", image, seen).depth).all()
-
-
-def test_a_joint_that_lies_elsewhere_in_every_pose_is_not_unusual():
-    residual = np.random.default_rng(0).rayleigh(size=(400, 17)).astype(np.float32)
-    residual[:, 9] *= 5
-    residual[7, 3] = 20
-    seen = np.ones((400, 17), bool)
-    found = lift.beyond_the_usual(residual, seen) > lift.OUTLIER_RESIDUAL
-    assert found[7, 3] and found[:, 9].mean() < 0.01 < (residual[:, 9] > lift.OUTLIER_RESIDUAL).mean()
-    few = lift.FEWEST_USUAL - 1
-    np.testing.assert_array_equal(lift.beyond_the_usual(residual[:few], seen[:few]), residual[:few])
-
-
-def test_unusual_joints_are_not_believed_unless_they_are_many():
-    seen, residual = np.ones((3, 17), bool), np.zeros((3, 17))
-    residual[1, [3, 5]] = residual[2, :6] = 9.0
-    seen[0, 4] = False
-    believed = lift.believed(residual, seen)
-    np.testing.assert_array_equal(believed, seen & ~((np.arange(3) == 1)[:, None] & (residual > 4)))
-
-
-def test_without_a_completer_residuals_are_0():
-    none, known = (
-        jax.jit(functools.partial(lift.standardised_residual, _CONFIG[name]))(_LIFTER[name], _POSES, _ALL)
-        for name in ("kudo", "best")
-    )
-    np.testing.assert_array_equal(none, 0)
-    assert (np.asarray(known)[:, 1:] > 0).all() and (np.asarray(known)[:, 0] == 0).all()
