@@ -1,5 +1,6 @@
 """How good lifters are: errors by the protocol, what disturbs them, whether 2D alone can tell a good one."""
 
+import dataclasses
 import functools
 import itertools
 import pathlib
@@ -18,7 +19,7 @@ from dal_jax.body import skeleton
 from dal_jax.body.template import Template
 from dal_jax.evaluation import metrics
 from dal_jax.lifting import folder, lift, losses, training
-from dal_jax.lifting.config import LiftingConfig
+from dal_jax.lifting.config import LiftingConfig, kudo
 from dal_jax.lifting.lift import Lifted, Lifter
 from dal_jax.lifting.poses import Poses2D
 from dal_jax.lifting.training import LiftingState
@@ -30,7 +31,8 @@ from dal_jax.runtime import progress
 from dal_jax.runtime.progress import MetricLog
 from dal_jax.uncertainty import noise
 
-MISSING_SHARE, SWAPPED_SHARE = 0.1, 0.03
+MISSING_SHARE, SWAPPED_SHARE, MOVED_SHARE = 0.1, 0.03, 0.02
+MOVED_PX = (60.0, 200.0)  # of photographs with a side of 1,000 px
 _FLAT_MM = 50.0  # a pose whose depths spread by less than this has no front and back to confuse
 
 
@@ -59,18 +61,37 @@ class Score:
 
     def lifter(self, config: LiftingConfig, lifter: Lifter, people: PoseSet) -> dict[str, float | None]:
         """Return the errors, those of disturbed poses, and how well predicted deviations fit."""
-        keypoints, whole = people.keypoints_px, np.ones(people.seen.shape, bool)
-        term = jax.jit(functools.partial(lift.lift, config))
-        lifted = jax.device_get(term(lifter, keypoints, whole))
-        found = self.errors(lifted.joints, people.joints_true_mm) | _within(lifted, people.joints_true_mm)
-        disturbed = {
-            "missing": (keypoints, _present(people.seen.shape)),
-            "swapped": (swap_sides(keypoints, SWAPPED_SHARE), whole),
-        }
-        for name, (points, visible) in disturbed.items():
-            joints = jax.device_get(term(lifter, points, visible)).joints
-            found[f"mpjpe_{name}_mm"] = self.errors(joints, people.joints_true_mm)["mpjpe_mm"]
+
+        def lifted(keypoints: np.ndarray, visible: np.ndarray) -> Lifted:
+            return folder.lift(keypoints, (config, lifter), visible)
+
+        whole = lifted(people.keypoints_px, np.ones(people.seen.shape, bool))
+        found = self.errors(whole.joints, people.joints_true_mm) | _within(whole, people.joints_true_mm)
+        for name, disturbed in disturbances(people.keypoints_px).items():
+            errors = self.errors(lifted(*disturbed).joints, people.joints_true_mm)
+            found[f"mpjpe_{name}_mm"] = errors["mpjpe_mm"]
+            found[f"mpjpe_scale_matched_{name}_mm"] = errors["mpjpe_scale_matched_mm"]
         return found
+
+
+def disturbances(keypoints_px: Float[np.ndarray, "n 17 2"]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return key points and which of them are known, by what is wrong with them; `detected`: all of it at once."""
+    whole, present = np.ones(keypoints_px.shape[:2], bool), _present(keypoints_px.shape[:2])
+    swapped = swap_sides(keypoints_px, SWAPPED_SHARE)
+    return {
+        "missing": (keypoints_px, present),
+        "swapped": (swapped, whole),
+        "moved": (_moved(keypoints_px), whole),
+        "detected": (_moved(swapped), present),
+    }
+
+
+def _moved(keypoints_px: np.ndarray, seed: int = 2) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    chosen = random.random(keypoints_px.shape[:2]) < MOVED_SHARE
+    angle, distance_px = random.uniform(0, 2 * np.pi, chosen.shape), random.uniform(*MOVED_PX, chosen.shape)
+    away = distance_px[..., None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    return (keypoints_px + chosen[..., None] * away).astype(keypoints_px.dtype)
 
 
 _bone_figures = jax.jit(losses.bone_figures)
@@ -129,6 +150,36 @@ def train(
 
     state = folder.train(path, poses, config, seed, checkpoint_seconds=0.0, on_stop=stop)
     return state.lifter, progress.read_metrics(log_path)
+
+
+RUNGS = (
+    ("128 poses a step, rates of 6e-4 that decay", ("batch", "learning_rate", "decay", "average_decay")),
+    ("fakes of unit size, lifted again and rotated back", ("normalise_fakes", "cycle_consistency_weight")),
+    ("left as long as right, proportions alike, bones shown", ("bone_weight", "discriminator_bones")),
+    ("mirror images, noses square to the shoulders", ("mirror_poses", "mirror_margin")),
+    ("headings of other poses", ("matched_azimuths",)),
+    (
+        "a camera that looks down from near by",
+        ("elevation_start_deg", "elevation_rate", "inverse_distance_start", "inverse_distance_rate"),
+    ),
+    ("missing joints placed", ("complete",)),
+    ("noise taken off", ("denoise",)),
+    ("an estimator", ("estimated_share",)),
+)
+"""What leads from Kudo et al.'s recipe to ours, in this order: what it is, and the fields of the configuration."""
+
+
+def ladder(goal: LiftingConfig, steps: int) -> dict[str, LiftingConfig]:
+    """Return configurations of one size, each with one change more than the one before; the last is `goal`.
+
+    All but the last have `steps`.
+    """
+    config = dataclasses.replace(kudo(), width=goal.width, members=goal.members, steps=steps)
+    found = {"kudo": config}
+    for name, fields in RUNGS:
+        config = dataclasses.replace(config, **{field: getattr(goal, field) for field in fields})
+        found[name] = config
+    return found | {f"{goal.steps} steps": goal}
 
 
 def selection(histories: dict[str, list[dict[str, float]]]) -> list[dict[str, object]]:

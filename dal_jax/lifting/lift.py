@@ -162,7 +162,7 @@ def residual(
     visible: Bool[_Array, "n 17"],
     intrinsics: Float[_Array, "n 4"] | None = None,
 ) -> Float[Array, "n 17"]:
-    """Return `outliers.standardised_residual` of poses as a camera sees them that looks at the hip, where it is known."""
+    """Return `outliers.standardised_residual` of poses, as a camera that looks at the hip sees them, if known."""
     seen = keypoints if intrinsics is None else look_at_hip(keypoints, visible, intrinsics)[0]
     return outliers.standardised_residual(config, lifter.completer, seen, visible)
 

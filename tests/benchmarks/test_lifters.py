@@ -1,5 +1,8 @@
 """What the lifters' table says: disturbed poses, depths reversed front to back, correlations, the people's sameness."""
 
+import dataclasses
+import itertools
+
 import numpy as np
 import pytest
 
@@ -7,6 +10,7 @@ from benchmarks import lifters, pose_sets
 from benchmarks.lifters import Score
 from benchmarks.pose_sets import PoseSet
 from dal_jax.body import skeleton
+from dal_jax.lifting.config import best, kudo
 from tests.lifting import stick_people
 
 _TRUE_MM = 1000 * stick_people.crowd(50, seed=0) + [0, 0, 5000]
@@ -42,6 +46,30 @@ def test_swapping_sides_exchanges_pairs_and_nothing_else():
     mirror = np.array(skeleton.H36M_MIRROR)
     np.testing.assert_array_equal(changed, changed[:, mirror])
     np.testing.assert_array_equal(swapped[changed], points[:, mirror][changed])
+
+
+def test_disturbed_poses_are_disturbed_as_said():
+    points = np.random.default_rng(0).normal(size=(4000, 17, 2)).astype(np.float32)
+    found = lifters.disturbances(points)
+    assert found["missing"][1].mean() == pytest.approx(0.9, abs=0.01)
+    away = np.linalg.norm(found["moved"][0] - points, axis=-1)
+    assert np.mean(away > 0) == pytest.approx(0.02, abs=0.003)
+    assert away[away > 0].min() > 59 and away.max() < 201
+    detected, known = found["detected"]
+    assert np.mean((detected != points).any(axis=-1)) == pytest.approx(0.02 + 0.03 * 12 / 17, abs=0.006)
+    np.testing.assert_array_equal(known, found["missing"][1])
+
+
+def test_the_ladder_leads_from_kudo_to_the_preset_one_change_at_a_time():
+    goal = best()
+    steps = list(lifters.ladder(goal, 100).values())
+    assert steps[0] == dataclasses.replace(kudo(), width=goal.width, members=goal.members, steps=100)
+    assert steps[-1] == goal
+    assert dataclasses.replace(steps[-2], preset=goal.preset, steps=goal.steps) == goal, (
+        "nothing else is left to change"
+    )
+    for before, after in itertools.pairwise(steps):
+        assert before != after
 
 
 def test_selection_is_a_rank_correlation_and_names_what_it_would_choose():
