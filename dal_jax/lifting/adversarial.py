@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
@@ -148,7 +149,8 @@ def _make_fakes(
         terms |= {"cycle_consistency": in_3d, "reprojection_consistency": in_2d}
     if config.bone_weight:
         proportions = losses.log_proportions(joints, depth)
-        terms["bone_unlikeness"] = losses.bone_unlikeness(proportions, losses.known_bones(batch.visible))
+        expected = np.log(losses.HUMAN36M_BONES_MM) if config.bone_ratios == "human36m" else None
+        terms["bone_unlikeness"] = losses.bone_unlikeness(proportions, losses.known_bones(batch.visible), expected)
         total += config.bone_weight * terms["bone_unlikeness"]
     return (shown, total), terms
 

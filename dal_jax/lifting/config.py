@@ -1,6 +1,7 @@
 """How a lifter is built and trained: Kudo et al. 2018 as published, and what beats it with 2D alone, by name."""
 
 import dataclasses
+from typing import Literal
 
 from dal_jax.runtime.configs import check_choices, check_range
 
@@ -30,7 +31,8 @@ class LiftingConfig:
     discriminator_bones: bool = False  # give D every bone's direction and length too; off: the published 34 numbers
     normalise_fakes: bool = False  # bring rotated poses to unit size again, so that D cannot judge by size
     cycle_consistency_weight: float = 0.0  # Chen et al. 2019's consistency, in 3D and in 2D; 0 = as published
-    bone_weight: float = 0.0  # of left against right bones and of each pose's proportions against the batch's
+    bone_weight: float = 0.0  # of left against right bones and of each pose's proportions against the batch's mean
+    bone_ratios: Literal["own", "human36m"] = "own"  # human36m: to its published bones instead, which is 3D knowledge
     mirror_poses: bool = False  # mirror half of the poses
     azimuth_deg: float = 180.0  # fakes are rotated by up to this, either way; 180 = any azimuth, as published
     matched_azimuths: float = 0.0  # share of fakes rotated to the azimuth of another pose instead, from step 2,000 on

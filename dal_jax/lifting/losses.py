@@ -107,16 +107,28 @@ def bone_asymmetry(log_proportion: Float[Array, "*n 16"]) -> Float[Array, "*n 16
     return log_proportion - log_proportion[..., jnp.array(_MIRRORED_BONE)]
 
 
-def bone_unlikeness(log_proportion: Float[Array, "n 16"], known: Bool[Array | np.ndarray, "n 16"]) -> Float[Array, ""]:
+HUMAN36M_BONES_MM = (133.0, 442.9, 454.2, 133.0, 442.9, 454.2, 233.4, 257.1, 121.1, 115.0) + 2 * (151.0, 278.9, 251.7)
+"""Lengths of `BONES` in the skeleton that Human3.6M publishes: knowledge of 3D, which the published record uses."""
+
+
+def bone_unlikeness(
+    log_proportion: Float[Array, "n 16"],
+    known: Bool[Array | np.ndarray, "n 16"],
+    expected: Float[Array | np.ndarray, "16"] | None = None,
+) -> Float[Array, ""]:
     """Return how much the bodies of a batch differ in their proportions, plus how much left differs from right.
 
-    Both are mean squares of logarithms. People differ by some percent, wrong depths by far more. The reference is the
-    batch's own mean, made symmetric. Bones with a missing end do not count.
+    Both are mean squares of logarithms. People differ by some percent, wrong depths by far more. The reference is
+    `expected`, logarithms of lengths, or where it is not given the batch's own mean, made symmetric. Bones with a
+    missing end do not count.
     """
-    mean = jnp.sum(log_proportion, axis=0, where=known) / jnp.maximum(jnp.sum(known, axis=0), 1)
-    symmetric = (mean + mean[jnp.array(_MIRRORED_BONE)]) / 2
+    if expected is None:
+        mean = jnp.sum(log_proportion, axis=0, where=known) / jnp.maximum(jnp.sum(known, axis=0), 1)
+        reference = (mean + mean[jnp.array(_MIRRORED_BONE)]) / 2
+    else:
+        reference = jax.nn.log_softmax(jnp.asarray(expected))
     both = known & known[:, jnp.array(_MIRRORED_BONE)]
-    spread = _mean((log_proportion - symmetric[None]) ** 2, known)
+    spread = _mean((log_proportion - reference[None]) ** 2, known)
     return spread + _mean(bone_asymmetry(log_proportion) ** 2, both)
 
 

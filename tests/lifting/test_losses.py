@@ -151,3 +151,14 @@ def test_the_likeliest_deviation_is_the_errors_own():
 
 def _split(joints):
     return joints[..., :2], joints[..., 2]
+
+
+def test_published_bones_are_a_skeleton_s_own_and_cost_nothing_to_it_alone():
+    bones = np.log(losses.HUMAN36M_BONES_MM).astype(np.float32)
+    own = np.asarray(jax.nn.log_softmax(bones))[None]
+    known = np.ones((1, 16), bool)
+    np.testing.assert_allclose(_bone_unlikeness(own, known, bones), 0, atol=1e-10)
+    np.testing.assert_allclose(_bone_unlikeness(own + np.float32(0.1), known, bones), 0.01, rtol=1e-3)
+    names = [skeleton.H36M_JOINT_NAMES[joint] for joint, _ in losses.BONES]
+    lengths = dict(zip(names, losses.HUMAN36M_BONES_MM, strict=True))
+    assert all(lengths[f"left_{side}"] == lengths[f"right_{side}"] for side in ("hip", "knee", "foot", "wrist"))
