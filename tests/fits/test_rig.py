@@ -176,7 +176,7 @@ def test_bvh_has_our_joints(body, tmp_path):
     joints, _ = ours(body, moving())
     path = tmp_path / "walk.bvh"
     rig_files.animation(body, moving(), TIMES_S, path, POSITION)
-    tracks = bvh_file.pose(bvh_file.read(path))
+    tracks = bvh_file.read(path)
     rows = [tracks.names.index(name) for name in skeleton.SMPL_JOINT_NAMES]
     np.testing.assert_allclose(tracks.positions[:, rows], joints, atol=EXACT)
     with warnings.catch_warnings():

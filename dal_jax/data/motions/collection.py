@@ -140,13 +140,12 @@ def read(path: pathlib.Path, rate: float) -> tuple[Float[np.ndarray, "frames 17 
     if ending in (".npz", ".pkl"):
         return _smpl(path, rate)
     if ending == ".bvh":
-        content = bvh.read(path)
-        posed = bvh.pose(content, _step(content.rate, rate))
+        posed = bvh.read(path, rate)
         h36m_joints = functools.partial(tracks.h36m_joints, names=tracks.BVH, file_name=str(path))
     elif ending == ".amc":
         skeleton_file = _skeleton_of(path)
         acclaim_skeleton = acclaim.read_skeleton(skeleton_file)
-        motion = acclaim.read_motion(path, acclaim_skeleton)[:: _step(acclaim.RATE, rate)]
+        motion = acclaim.read_motion(path, acclaim_skeleton)[:: tracks.frame_step(acclaim.RATE, rate)]
         posed = acclaim.pose(acclaim_skeleton, motion)
         names, file_name = tracks.ACCLAIM, str(skeleton_file)
         h36m_joints = functools.partial(tracks.h36m_joints, names=names, file_name=file_name, bones_end=True)
@@ -169,14 +168,10 @@ _NO_MOTION = ("shape.npz", "neutral_stagei.npz", "male_stagei.npz", "female_stag
 
 def _smpl(path: pathlib.Path, rate: float) -> tuple[Float[np.ndarray, "frames 17 3"], str]:
     motion = smpl_motion.read(path)
-    step = _step(motion.rate or rate, rate)
+    step = tracks.frame_step(motion.rate or rate, rate)
     joints = smpl_motion.h36m_joints(load.load_body(), motion.root[::step], motion.pose[::step])
     rotation, note = smpl_motion.y_up(path, motion)
     return joints @ rotation.T, note
-
-
-def _step(recorded: float, wanted: float) -> int:
-    return max(1, round(recorded / wanted))
 
 
 def _skeleton_of(path: pathlib.Path) -> pathlib.Path:
