@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import pathlib
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -72,16 +71,9 @@ def _rotation(azimuth: np.ndarray, elevation: np.ndarray) -> Float[np.ndarray, "
 ENDINGS = (".npz", ".pkl", ".bvh", ".amc")
 
 
-class Collected(NamedTuple):
-    """Poses written, files read, a line for each file that was left out, and for each whose up is not the usual one."""
-
-    poses: int
-    files: int
-    skipped: list[str]
-    notes: list[str]
-
-
-def collect(source: pathlib.Path, out: pathlib.Path, views: CameraSampling, skip_invalid: bool = False) -> Collected:
+def collect(
+    source: pathlib.Path, out: pathlib.Path, views: CameraSampling, skip_invalid: bool = False
+) -> tuple[int, int, list[str], list[str]]:
     """Write `keypoints` (n, 17, 2) px and `visible` of every motion under a folder, whatever its format.
 
     Args:
@@ -89,6 +81,10 @@ def collect(source: pathlib.Path, out: pathlib.Path, views: CameraSampling, skip
       out: the .npz to write, whole or not at all.
       views: cameras and rate.
       skip_invalid: leave out files that cannot be read, instead of ending at the first.
+
+    Returns:
+      how many poses were written and files read; a line for each file that was left out, and for each whose up is not
+      the usual one.
 
     Raises:
       errors.InputError: a file cannot be read, or there is none; one line that names file and entry.
@@ -110,7 +106,7 @@ def collect(source: pathlib.Path, out: pathlib.Path, views: CameraSampling, skip
         raise InputError(skipped[0])
     every = np.concatenate(keypoints)
     savez(out, keypoints=every, visible=np.ones(every.shape[:2], bool))
-    return Collected(len(every), len(keypoints), skipped, notes)
+    return len(every), len(keypoints), skipped, notes
 
 
 def find(source: pathlib.Path, out: pathlib.Path | None = None) -> list[pathlib.Path]:
