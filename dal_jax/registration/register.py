@@ -133,10 +133,10 @@ def _register_few(template: Template, observations: Observation, config, objecti
     bodies = jax.tree.map(lambda leaf: np.array(np.moveaxis(leaf, 0, 1)).reshape(-1, *leaf.shape[2:]), start)
     legs = schedules.legs(schedules.stages(config.schedule, objective), observations.pinhole, count, len(given))
     config = dataclasses.replace(config, starts="given", schedule="constant")
-    for left, leg in zip(reversed(range(len(legs))), legs, strict=True):
+    for left, (stage, distance, moves) in zip(reversed(range(len(legs))), legs, strict=True):
         report = None if progress is None or left else lambda done: progress(done // count)
-        found = register(template, _before(leg.distance, every), config, leg.objective, [bodies], report)
-        ends = np.flatnonzero(np.tile(leg.moves, people))
+        found = register(template, _before(distance, every), config, stage, [bodies], report)
+        ends = np.flatnonzero(np.tile(moves, people))
         for leaf, end in zip(jax.tree.leaves(bodies), jax.tree.leaves(found.parameters), strict=True):
             leaf[ends] = end[ends]
     energy = found.energy.reshape(people, count)
@@ -259,9 +259,10 @@ def _compiled(optimizer: str, starts: str, schedule: str, mesh: Mesh, informatio
             legs = schedules.legs(stages, target.observation.pinhole, len(start.camera_scale), len(given))
 
             def run_leg(start, leg: schedules.Leg):
-                seen = dataclasses.replace(target, observation=_before(leg.distance, target.observation))
-                solution = solve.solve(optimizer, Batch(template, tree, seen, leg.objective, start), options)
-                return jax.tree.map(functools.partial(_where, leg.moves), solution.state, start), solution
+                stage, distance, moves = leg
+                seen = dataclasses.replace(target, observation=_before(distance, target.observation))
+                solution = solve.solve(optimizer, Batch(template, tree, seen, stage, start), options)
+                return jax.tree.map(functools.partial(_where, moves), solution.state, start), solution
 
             solution = _through(run_leg, legs, stages[0].start_from(start))
             best = _best(solution)
