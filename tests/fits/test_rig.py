@@ -17,7 +17,6 @@ from dal_jax.body.kinematics import BodyParameters, t_pose
 from dal_jax.body.template import Template
 from dal_jax.data.motions import bvh as bvh_file
 from dal_jax.fits import rig as rigs, rig_files
-from dal_jax.fits.rig_files import SceneCamera
 from tests.body import smpl_files
 from tests.fits.gltf_scene import Scene
 
@@ -76,7 +75,7 @@ def scene(body, tmp_path_factory) -> pathlib.Path:
         for k, name in enumerate(("first", "second"))
     }
     path = tmp_path_factory.mktemp("scene") / "scene.glb"
-    path.write_bytes(rig_files.glb(body, people, SceneCamera(0.8, 1.5)))
+    path.write_bytes(rig_files.glb(body, people, (0.8, 1.5)))
     return path
 
 
