@@ -15,14 +15,15 @@ from jaxtyping import Float
 from dal_jax.body import skeleton
 from dal_jax.data import preparing, schema
 from dal_jax.data.schema import DatasetBuilder, Example, check_choices
-from dal_jax.observations import photographs
+from dal_jax.observations import human36m_cameras, photographs
+from dal_jax.observations.human36m_cameras import Extrinsics
 from dal_jax.runtime import progress
 from dal_jax.runtime.errors import InputError
 from dal_jax.synthetic import actors, annotator, rendering, view as view_lib
 from dal_jax.synthetic.annotator import RECIPES, TRAIN_SUBJECTS, Recipe
 from dal_jax.synthetic.figure import rotate
 from dal_jax.synthetic.rendering import draw_light
-from dal_jax.synthetic.view import LaboratoryCamera, View
+from dal_jax.synthetic.view import View
 from dal_jax.viewing.raycast import Points, exact_points, pixel_grid_px
 
 NAME = "synthetic_people"
@@ -140,7 +141,7 @@ def poses_2d(rows: Sequence[int], seed: int = 0) -> dict[str, Float[np.ndarray, 
 def _pose_2d(recipe: Recipe, index: int) -> dict[str, np.ndarray]:
     random = np.random.default_rng((recipe.seed, _POSES, index))
     scene = stage(recipe, "train", index, random)
-    down = np.arcsin(-scene.camera.rotation[2, 1])  # how far the scene's camera looks down already
+    down = np.arcsin(-scene.camera[2, 1])  # how far the scene's camera looks down already
     tilt = rotate("X", np.radians(random.uniform(*_LOOK_DOWN_DEG)) - down)
     ahead = np.array([0.0, 0.0, random.uniform(*_DISTANCE_M)])
     hip, annotated = scene.joints_h36m[0], {}
@@ -162,7 +163,7 @@ class StagedPerson(NamedTuple):
     name: str
     subject: str
     action: str
-    camera: LaboratoryCamera
+    camera: Extrinsics
     vertices: Float[np.ndarray, "n 3"]
     joints: Float[np.ndarray, "24 3"]
     joints_h36m: Float[np.ndarray, "17 3"]
@@ -196,8 +197,8 @@ def make_person(recipe: Recipe, split: str, index: int) -> dict[str, object]:
         "video": "",
         "frame": np.int32(-1),
         "box_px": box_px.astype(np.float32),
-        "intrinsics_px": scene.camera.intrinsics_px.astype(np.float32),
-        "extrinsics_m": scene.camera.extrinsics.astype(np.float32),
+        "intrinsics_px": view_lib.INTRINSICS_PX.astype(np.float32),
+        "extrinsics_m": scene.camera.astype(np.float32),
         "moment": "" if recipe.views == 1 else f"{split} {index // recipe.views}",
         **schema.keypoint_features("h36m", keypoints_px, np.where(seen, schema.SEEN, schema.HIDDEN)),
         **schema.point_features(*points),
@@ -235,7 +236,7 @@ def stage(recipe: Recipe, split: str, index: int, random: np.random.Generator) -
     chair = rendering.chair(vertices, drawn) if posture.on_chair else np.zeros((0, 8, 3))
     camera = view_lib.place(number, drawn)
     place = np.array([drawn.normal(0, 0.2), -vertices[:, 1].min(), drawn.normal(0, 0.2)])
-    towards = camera.position - place
+    towards = view_lib.position_of(camera) - place
     azimuth = np.arctan2(towards[0], towards[2]) + np.radians(recipe.heading_spread_deg) * drawn.uniform(-1, 1)
     if view:  # the heading is towards the moment's first camera
         number = (number + view) % 4
@@ -243,7 +244,7 @@ def stage(recipe: Recipe, split: str, index: int, random: np.random.Generator) -
     rotation = rotate("Y", azimuth)
 
     def to_camera(points: np.ndarray) -> np.ndarray:
-        return camera.to_camera(points @ rotation.T + place)
+        return human36m_cameras.to_camera(camera, points @ rotation.T + place)
 
     low = joints[joints[:, 1] < vertices[:, 1].min() + 0.25]
     vertices_camera = to_camera(vertices.astype(np.float64))
@@ -257,7 +258,7 @@ def stage(recipe: Recipe, split: str, index: int, random: np.random.Generator) -
         joints_h36m=np.asarray(actors.surface().h36m_regressor) @ vertices_camera,
         furniture=to_camera(chair),
         feet_world=(low @ rotation.T + place)[:, [0, 2]],
-        rotation=camera.rotation @ rotation @ posture.root,
+        rotation=camera[:, :3] @ rotation @ posture.root,
         pose=posture.pose,
         clothes_seed=seed,
         day=None if recipe.views == 1 else moment % _DAYS,
@@ -274,7 +275,7 @@ def _photograph(
     """Return (picture, IUV map, mask of what is in front): both maps see the person only where nothing is in front."""
     day = int(random.integers(_DAYS)) if scene.day is None else scene.day
     clothes = rendering.dress(scene.subject, np.random.default_rng((*scene.clothes_seed, _CLOTHES, day)))
-    light = draw_light(scene.camera.rotation @ np.array([0.0, 1.0, 0.0]), random)
+    light = draw_light(scene.camera[:, :3] @ np.array([0.0, 1.0, 0.0]), random)
     wood = random.uniform(0.1, 0.8) * np.array([1.0, random.uniform(0.7, 1.0), random.uniform(0.5, 1.0)])
     centres = view.cast(grid_px)
     person, cover = rendering.photograph(
