@@ -4,6 +4,7 @@ A person follows from (recipe, split, index) alone: posed, photographed, annotat
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from jaxtyping import Float
 
 from dal_jax.body import skeleton
 from dal_jax.data import preparing, schema
-from dal_jax.data.schema import DatasetBuilder, Example, check_choices
+from dal_jax.data.schema import DatasetBuilder, Example, Source, check_choices
 from dal_jax.observations import human36m_cameras, photographs
 from dal_jax.observations.human36m_cameras import Extrinsics
 from dal_jax.runtime import progress
@@ -33,39 +34,34 @@ _DAYS = 12  # with clothes of their own, of each subject
 _TAKE, _CLOTHES, _MOMENT = 12, 13, 15  # streams of random numbers that several examples share
 
 
-@dataclasses.dataclass(frozen=True)
-class SyntheticPeople:
-    """Rendered people of seven subjects in fifteen actions; a `Source`."""
-
-    recipe: Recipe
-    units_a_chunk: int = 250
-
-    name = NAME
-    unit = "person"
-    description = (
-        "Rendered people of seven subjects in fifteen actions, with 2D annotation, and with 3D truth for evaluation."
+def source(recipe: Recipe) -> Source:
+    """Return the source of rendered people of seven subjects in fifteen actions."""
+    return Source(
+        name=NAME,
+        config=recipe.name,
+        description="Rendered people of seven subjects in fifteen actions, with 2D annotation, and with 3D truth for "
+        "evaluation.",
+        unit="person",
+        units_a_chunk=250,
+        digest=recipe.digest,
+        options=functools.partial(_options, recipe),
+        splits=functools.partial(_splits, recipe),
+        read=functools.partial(_read, recipe),
     )
 
-    @property
-    def config(self) -> str:
-        """The recipe's name."""
-        return self.recipe.name
 
-    def digest(self) -> str:
-        """Return the recipe's."""
-        return self.recipe.digest()
+def _options(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe; of a folder of recordings its name."""
+    return dataclasses.asdict(recipe) | {"motions": pathlib.Path(recipe.motions).name}
 
-    def options(self) -> dict[str, Any]:
-        """Return the recipe; of a folder of recordings its name."""
-        return dataclasses.asdict(self.recipe) | {"motions": pathlib.Path(self.recipe.motions).name}
 
-    def splits(self) -> Mapping[str, list[tuple[str, int]]]:
-        """Return (split, number) of each person."""
-        return {split: [(split, index) for index in range(self.recipe.count(split))] for split in ("train", "test")}
+def _splits(recipe: Recipe) -> Mapping[str, list[tuple[str, int]]]:
+    """Return (split, number) of each person."""
+    return {split: [(split, index) for index in range(recipe.count(split))] for split in _SPLITS}
 
-    def read(self, unit: tuple[str, int]) -> Iterator[Example]:
-        """Render one person."""
-        yield make_person(self.recipe, *unit)
+
+def _read(recipe: Recipe, unit: tuple[str, int]) -> Iterator[Example]:
+    yield make_person(recipe, *unit)
 
 
 def prepare(recipe: str | Recipe, data_dir: str | os.PathLike[str], workers: int | None = None) -> DatasetBuilder:
@@ -79,7 +75,7 @@ def prepare(recipe: str | Recipe, data_dir: str | os.PathLike[str], workers: int
     Raises:
       errors.InputError: there is no such recipe, or the folder holds one of this name made differently.
     """
-    builder, _ = preparing.prepare(SyntheticPeople(named(recipe)), data_dir, workers)
+    builder, _ = preparing.prepare(source(named(recipe)), data_dir, workers)
     return builder
 
 
@@ -94,7 +90,7 @@ def load(recipe: str | Recipe, data_dir: str | os.PathLike[str]) -> DatasetBuild
     return builder
 
 
-def source_of(config: str, choices: Mapping[str, Any]) -> SyntheticPeople:
+def source_of(config: str, choices: Mapping[str, Any]) -> Source:
     """Return the source of a recipe's name ('': the demo's).
 
     choices: `motions`, a folder of recordings; by default the people do the fifteen actions.
@@ -104,7 +100,7 @@ def source_of(config: str, choices: Mapping[str, Any]) -> SyntheticPeople:
     """
     recipe = named(config or "demo")
     check_choices(f"{NAME}/{recipe.name}", choices, ["motions"])
-    return SyntheticPeople(recipe.of_recordings(choices["motions"]) if choices.get("motions") else recipe)
+    return source(recipe.of_recordings(choices["motions"]) if choices.get("motions") else recipe)
 
 
 def named(recipe: str | Recipe) -> Recipe:
