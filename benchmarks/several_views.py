@@ -29,8 +29,8 @@ from dal_jax.evaluation import metrics
 from dal_jax.observations import cameras_file, moments as moments_lib
 from dal_jax.observations.cameras_file import Camera
 from dal_jax.observations.observations import Observations
-from dal_jax.registration import schedules, single_views, uncalibrated, views
-from dal_jax.registration.register import Fitter, RegistrationConfig
+from dal_jax.registration import register, schedules, single_views, uncalibrated, views
+from dal_jax.registration.register import RegistrationConfig
 from dal_jax.registration.views import Together
 from dal_jax.runtime import cli, machine, progress
 from dal_jax.synthetic import annotator, people as synthetic_people
@@ -313,13 +313,13 @@ def _rate(people: Observations, cameras) -> results.Row:
     single = single_views.complete(dataclasses.replace(people.stacked, pinhole=None))
     single = jax.tree.map(lambda leaf: np.asarray(leaf)[: len(found.rows)], single)
     programs = {
-        "moments": (Fitter(body, RegistrationConfig(steps=10, starts="closed_form"), objective), moments),
-        "single": (Fitter(body, RegistrationConfig(steps=10, starts="headings4"), objective), single),
+        "moments": (register.fitter(body, RegistrationConfig(steps=10, starts="closed_form"), objective), moments),
+        "single": (register.fitter(body, RegistrationConfig(steps=10, starts="headings4"), objective), single),
     }
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in programs}
     for repeat, (name, (fitter, observed)) in itertools.product(range(21), programs.items()):
         start = time.perf_counter(), time.process_time()
-        jax.block_until_ready(fitter(observed).energy)
+        jax.block_until_ready(fitter(observed, ()).energy)
         if repeat:
             seconds[name].append((time.perf_counter() - start[0], time.process_time() - start[1]))
     row: results.Row = {"views": _VIEWS, "points_a_view": _POINTS}

@@ -15,6 +15,7 @@ from jaxtyping import Float
 import dal_jax as dal
 from benchmarks import measure, results
 from dal_jax.evaluation import metrics
+from dal_jax.observations.human36m_cameras import to_camera
 from dal_jax.runtime import cli, machine
 from dal_jax.synthetic import actors, view
 from dal_jax.synthetic.figure import rotate
@@ -62,7 +63,7 @@ def clip(
     for frame in range(frames):
         posture = actors.perform(action, actor.joints, actor.landmarks, (_SEED, number), start + frame / FPS)
         vertices, _ = actors.pose(actor, posture.root, posture.pose)
-        vertices = camera.to_camera(vertices @ heading.T + np.array([0.0, _TRUNK_M, 0.0]))
+        vertices = to_camera(camera, vertices @ heading.T + np.array([0.0, _TRUNK_M, 0.0]))
         exact.append(view.project(regressors[0] @ vertices))
         joints.append(1000 * regressors[1] @ vertices)
     exact_px = np.stack(exact)

@@ -25,7 +25,7 @@ from dal_jax.observations.moments import Moments
 from dal_jax.observations.observation import Observation
 from dal_jax.registration import register, views
 from dal_jax.registration.energy import Objective
-from dal_jax.registration.register import Fit, Fitter, RegistrationConfig
+from dal_jax.registration.register import Fit, RegistrationConfig
 from dal_jax.regressor import model
 from dal_jax.regressor.model import Learned
 from dal_jax.runtime import mesh as mesh_lib
@@ -130,10 +130,10 @@ class OnlineFitter:
         """Send the bodies to the devices.
 
         Raises:
-          ValueError: as `register.Fitter`.
+          ValueError: as `register.fitter`.
         """
         self._mesh = mesh_lib.of_networks()
-        self._fit = Fitter(template, config.later.registration, objective, self._mesh)
+        self._fit = register.fitter(template, config.later.registration, objective, self._mesh)
         self._predict = model.predictor(config.regressor)
         self._count = len(bodies[1])
         self._bodies = jax.tree.map(jnp.copy, mesh_lib.split(_filled_up(bodies, self._mesh), self._mesh))

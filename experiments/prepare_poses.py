@@ -36,12 +36,12 @@ def main(_: list[str]) -> None:
     if out.exists() and not _OVERWRITE.value:
         raise InputError(f"{out}: exists; --overwrite replaces it")
     views = CameraSampling(_CAMERA.value, _VIEWS.value, _ELEVATION.value, rate=_RATE.value, seed=_SEED.value)
-    done = collection.collect(pathlib.Path(_SOURCE.value), out, views, _SKIP_INVALID.value)
-    for line in done.skipped:
+    poses, files, skipped, notes = collection.collect(pathlib.Path(_SOURCE.value), out, views, _SKIP_INVALID.value)
+    for line in skipped:
         print(f"skipped: {line}", file=sys.stderr)
-    for line in done.notes:
+    for line in notes:
         print(f"note: {line}", file=sys.stderr)
-    print(f"{out}: {done.poses} poses of {done.files} files, skipped {len(done.skipped)} files")
+    print(f"{out}: {poses} poses of {files} files, skipped {len(skipped)} files")
 
 
 if __name__ == "__main__":

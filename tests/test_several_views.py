@@ -149,8 +149,7 @@ def test_a_folder_with_a_calibration_has_moments(tmp_path):
     ]
     (tmp_path / "rig.json").write_text(json.dumps(cameras))
     files = Files(str(tmp_path / "set"), image_size=one_round.SIZE)
-    plain, source = coco_sets.coco_folder(files), coco_sets.coco_folder(files)
-    source = dataclasses.replace(source, cameras=str(tmp_path / "rig.json"))
+    plain, source = coco_sets.coco_folder(files), coco_sets.coco_folder(files, str(tmp_path / "rig.json"))
     assert source.digest() != plain.digest()
 
     def examples(one):

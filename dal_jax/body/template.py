@@ -1,7 +1,5 @@
 """The rigged template: mean shape, skeleton, skinning weights and chart, as section 3 of the paper has them."""
 
-from typing import NamedTuple
-
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -16,13 +14,6 @@ _TOWARDS = {"pelvis": "spine1", "spine3": "neck"}  # of several bones the one al
 _OF_ARMS = ("collar", "shoulder", "elbow", "wrist", "hand")
 
 
-class SmplModel(NamedTuple):
-    """What a template keeps of the model of SMPL that it was read from: SMPL's own place of the pelvis, metres."""
-
-    gender: str
-    pelvis: tuple[float, float, float]
-
-
 @struct.dataclass
 class Template:
     """A rigged human in its rest pose: metres, y up, facing +z, its left towards +x, pelvis at the origin.
@@ -33,7 +24,8 @@ class Template:
     skinning_matrix and keypoint_matrix are the constants W (x) [v, 1] that make skinning and regression one matrix
     product each (see `skinning.stacked_transforms`). pose_blendshapes (see `skinning`) are None where the template was
     loaded without them, and applied wherever it has them; keypoint_blendshapes is what they do to the key points:
-    regressor x weights x basis, segment by segment. smpl is None of other bodies than SMPL's.
+    regressor x weights x basis, segment by segment. smpl is the gender of the model of SMPL that the template was read
+    from, and SMPL's own place of the pelvis, metres; None of other bodies.
     """
 
     vertices: Float[Array | np.ndarray, "n 3"]
@@ -51,7 +43,7 @@ class Template:
     pose_blendshapes: Float[Array | np.ndarray, "n 3 207"] | None = None
     keypoint_blendshapes: Float[Array | np.ndarray, "42 24 3 207"] | None = None
     parents: tuple[int, ...] = struct.static(default=skeleton.SMPL_PARENTS)
-    smpl: SmplModel | None = struct.static(default=None)
+    smpl: tuple[str, tuple[float, float, float]] | None = struct.static(default=None)
 
     def regressor(self, keypoint_set: str) -> Float[Array | np.ndarray, "k n"]:
         """Return the regressor of a set of key points, a name of `skeleton.KEYPOINT_SETS`."""

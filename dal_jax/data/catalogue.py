@@ -1,27 +1,27 @@
 """Data sets that are made from files, by name."""
 
-import dataclasses
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from dal_jax.data.coco_sets import coco_folder, densepose_coco
 from dal_jax.data.files import Files, body_digest
-from dal_jax.data.human36m.source import Human36m
-from dal_jax.data.iuv_folder import IuvFolder
-from dal_jax.data.posetrack import DensePosePoseTrack
+from dal_jax.data.human36m.source import human36m
+from dal_jax.data.iuv_folder import iuv_folder
+from dal_jax.data.posetrack import densepose_posetrack
 from dal_jax.data.preparing import load, prepare
 from dal_jax.data.schema import DatasetBuilder, Source, check_choices
 from dal_jax.runtime.errors import InputError
 
-FROM_FILES: dict[str, Callable[[Files], Any]] = {
+FROM_FILES: dict[str, Callable[..., Source]] = {
     "densepose_coco": densepose_coco,
-    "densepose_posetrack": DensePosePoseTrack,
-    "iuv_folder": IuvFolder,
+    "densepose_posetrack": densepose_posetrack,
+    "iuv_folder": iuv_folder,
     "coco_folder": coco_folder,
-    "human36m": Human36m,
+    "human36m": human36m,
 }
-"""What makes the source of a data set from its files."""
+"""What makes the source of a data set from its files, and options of its own."""
 
 TRAIN_SPLITS = ("train", "valminusminival")
 """Names of splits that are trained on, all that are there."""
@@ -36,7 +36,7 @@ def source_of(dataset: str, files: Files, choices: Mapping[str, Any] | None = No
     Args:
       dataset: its name.
       files: the folder it is made from, and how.
-      choices: options of that data set alone, by the names of its source's fields.
+      choices: options of that data set alone, by name.
 
     Raises:
       errors.InputError: there is no such data set, it has no such option, or no folder is given.
@@ -46,9 +46,9 @@ def source_of(dataset: str, files: Files, choices: Mapping[str, Any] | None = No
         raise InputError(f"--dataset={dataset}: no such data set; there are {names}")
     if not files.source:
         raise InputError(f"--dataset={dataset}: is made from files; name their folder by --source=DIR")
-    source = FROM_FILES[dataset](files)
-    check_choices(dataset, choices or {}, [field.name for field in dataclasses.fields(source)])
-    return dataclasses.replace(source, **choices or {})
+    make, choices = FROM_FILES[dataset], choices or {}
+    check_choices(dataset, choices, list(inspect.signature(make).parameters)[1:])
+    return make(files, **choices)
 
 
 def open_prepared(dataset: str, files: Files, data_dir: str | os.PathLike[str]) -> DatasetBuilder:

@@ -1,6 +1,5 @@
 """Photographs with their annotation in COCO's container: what DensePose-COCO, PoseTrack and one's own files share."""
 
-import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from dal_jax.data.files import Files, make_example, notes, require_pictures, why_unusable
-from dal_jax.data.schema import Item
+from dal_jax.data.schema import Item, Source
 from dal_jax.observations import cameras_file, coco, densepose, masks, moments
 from dal_jax.observations.cameras_file import Camera
 from dal_jax.observations.coco import BadEntry, Labelling
@@ -185,46 +184,67 @@ Layout = Callable[[pathlib.Path], dict[str, tuple[pathlib.Path, pathlib.Path]]]
 """Returns, of a data set's folder, each split's annotation file and the folder that its file names are meant in."""
 
 
-@dataclasses.dataclass(frozen=True)
-class CocoSet:
-    """Photographs and their annotation in COCO's container, laid out in some way; a `Source`.
+def coco_folder(files: Files, cameras: str = "") -> Source:
+    """Return the source of one's own photographs with 2D labels in COCO's form. docs/coco_folder.md.
 
-    points_needed: reject people without dense points. cameras: calibration of the several cameras that photographed
-    the same moments; '': each photograph shows a moment of its own.
+    Note: dense points or key points are enough; key points alone leave the shape and much of the pose to the priors.
+
+    Args:
+      files: the folder, and how people are cut out.
+      cameras: calibration of the several cameras that photographed the same moments; '': each photograph shows a moment
+        of its own.
     """
+    return Source(
+        name="coco_folder",
+        description="One's own photographs with 2D labels in COCO's form.",
+        unit="photograph",
+        units_a_chunk=_PHOTOGRAPHS,
+        digest=functools.partial(_digest, files, _own_layout, cameras),
+        options=functools.partial(_options, files, cameras),
+        splits=functools.partial(_splits, files, _own_layout),
+        read=functools.partial(_read_own, files, cameras),
+    )
 
-    files: Files
-    name: str
-    description: str
-    layout: Layout
-    points_needed: bool
-    cameras: str = ""
-    units_a_chunk: int = 100
 
-    config = ""
-    unit = "photograph"
+def densepose_coco(files: Files) -> Source:
+    """Return the source of about 50,000 annotated people of COCO 2014. docs/densepose_coco.md."""
+    return Source(
+        name="densepose_coco",
+        description="People of COCO 2014 with surface points, part masks and key points that humans annotated.",
+        unit="photograph",
+        units_a_chunk=_PHOTOGRAPHS,
+        digest=functools.partial(_digest, files, _official_layout),
+        options=files.options,
+        splits=functools.partial(_splits, files, _official_layout),
+        read=functools.partial(read_photograph, files=files),
+    )
 
-    def digest(self) -> str:
-        """Return a name of annotation, chart, body, options, and the photographs' names and sizes."""
-        annotations, images = zip(*self.layout(self.files.folder).values(), strict=True)
-        calibration = [pathlib.Path(self.cameras)] if self.cameras else []
-        return self.files.digest([*annotations, *calibration], sorted(set(images)))
 
-    def options(self) -> dict[str, Any]:
-        """Return chart, body, size of the crops, and the name of the calibration, if any."""
-        calibrated = {"cameras": pathlib.Path(self.cameras).name} if self.cameras else {}
-        return self.files.options() | calibrated
+_PHOTOGRAPHS = 100  # a chunk
 
-    def splits(self) -> Mapping[str, list[Photograph]]:
-        """Return the photographs of the splits whose annotation is there."""
-        return {split: photographs(*places) for split, places in self.layout(self.files.folder).items()}
 
-    def read(self, unit: Photograph) -> Iterator[Item]:
-        """Yield a photograph's people."""
-        if not self.cameras:
-            return read_photograph(unit, self.files, points_needed=self.points_needed)
-        items = read_photograph(unit, self.files, points_needed=self.points_needed, known=_followed)
-        return _before_cameras(items, unit, _calibration(self.cameras))
+def _digest(files: Files, layout: Layout, cameras: str = "") -> str:
+    """Return a name of annotation, chart, body, options, and the photographs' names and sizes."""
+    annotations, images = zip(*layout(files.folder).values(), strict=True)
+    calibration = [pathlib.Path(cameras)] if cameras else []
+    return files.digest([*annotations, *calibration], sorted(set(images)))
+
+
+def _options(files: Files, cameras: str) -> dict[str, Any]:
+    """Return chart, body, size of the crops, and the name of the calibration, if any."""
+    return files.options() | ({"cameras": pathlib.Path(cameras).name} if cameras else {})
+
+
+def _splits(files: Files, layout: Layout) -> Mapping[str, list[Photograph]]:
+    """Return the photographs of the splits whose annotation is there."""
+    return {split: photographs(*places) for split, places in layout(files.folder).items()}
+
+
+def _read_own(files: Files, cameras: str, unit: Photograph) -> Iterator[Item]:
+    if not cameras:
+        return read_photograph(unit, files, points_needed=False)
+    items = read_photograph(unit, files, points_needed=False, known=_followed)
+    return _before_cameras(items, unit, _calibration(cameras))
 
 
 def _followed(entry: dict[str, Any], _: dict[str, Any]) -> dict[str, Any]:
@@ -261,15 +281,6 @@ def _before_cameras(items: Iterable[Item], unit: Photograph, cameras: list[Camer
         yield item
 
 
-def coco_folder(files: Files) -> CocoSet:
-    """Return the source of one's own photographs with 2D labels in COCO's form. docs/coco_folder.md.
-
-    Note: dense points or key points are enough; key points alone leave the shape and much of the pose to the priors.
-    """
-    description = "One's own photographs with 2D labels in COCO's form."
-    return CocoSet(files, "coco_folder", description, _own_layout, points_needed=False)
-
-
 def _own_layout(folder: pathlib.Path) -> dict[str, tuple[pathlib.Path, pathlib.Path]]:
     """train.json (and test.json), photographs beside them or in images/."""
     train, test, images = folder / "train.json", folder / "test.json", folder / "images"
@@ -283,12 +294,6 @@ def _own_layout(folder: pathlib.Path) -> dict[str, tuple[pathlib.Path, pathlib.P
 
 _IMAGES = {"train": "train2014", "minival": "val2014", "valminusminival": "val2014"}
 """The folder of each split's pictures in DensePose-COCO."""
-
-
-def densepose_coco(files: Files) -> CocoSet:
-    """Return the source of about 50,000 annotated people of COCO 2014. docs/densepose_coco.md."""
-    description = "People of COCO 2014 with surface points, part masks and key points that humans annotated."
-    return CocoSet(files, "densepose_coco", description, _official_layout, points_needed=True)
 
 
 def _official_layout(folder: pathlib.Path) -> dict[str, tuple[pathlib.Path, pathlib.Path]]:

@@ -1,6 +1,6 @@
 """DensePose-PoseTrack by its official files; a unit of work is a video, so that tracks keep their time."""
 
-import dataclasses
+import functools
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 from dal_jax.data import coco_sets
 from dal_jax.data.coco_sets import Photograph
 from dal_jax.data.files import Files
-from dal_jax.data.schema import Item
+from dal_jax.data.schema import Item, Source
 from dal_jax.observations import coco, masks
 from dal_jax.observations.coco import BadEntry
 from dal_jax.observations.person import Rejected
@@ -26,68 +26,70 @@ _LARGEST_FRAME = 2**31 - 1
 Video = list[Photograph]
 
 
-@dataclasses.dataclass(frozen=True)
-class DensePosePoseTrack:
-    """About 13,000 annotated people of 82 videos; a `Source`. docs/densepose_posetrack.md.
+def densepose_posetrack(files: Files) -> Source:
+    """Return the source of about 13,000 annotated people of 82 videos. docs/densepose_posetrack.md.
 
     People come track by track, each in the order of its frames: `video` and `frame` tell the time, `subject` the track.
     """
+    return Source(
+        name="densepose_posetrack",
+        description="People of PoseTrack's videos with surface points, part masks and key points, by track.",
+        unit="video",
+        units_a_chunk=1,
+        digest=functools.partial(_digest, files),
+        options=files.options,
+        splits=functools.partial(_splits, files),
+        read=functools.partial(_read, files),
+    )
 
-    files: Files
-    units_a_chunk: int = 1
 
-    name = "densepose_posetrack"
-    config = ""
-    unit = "video"
-    description = "People of PoseTrack's videos with surface points, part masks and key points, by track."
+def _digest(files: Files) -> str:
+    """Return a name of annotation, chart, body, options, and the frames' names and sizes."""
+    return files.digest(_found(files).values(), [_images(files) / "images"])
 
-    def digest(self) -> str:
-        """Return a name of annotation, chart, body, options, and the frames' names and sizes."""
-        return self.files.digest(self._found().values(), [self._images() / "images"])
 
-    def options(self) -> dict[str, Any]:
-        """Return chart, body and size of the crops."""
-        return self.files.options()
+def _splits(files: Files) -> Mapping[str, list[Video]]:
+    """Return the videos of the splits whose file is there: each a list of its frames in time."""
+    return {split: _videos(path, _images(files)) for split, path in _found(files).items()}
 
-    def splits(self) -> Mapping[str, list[Video]]:
-        """Return the videos of the splits whose file is there: each a list of its frames in time."""
-        return {split: self._videos(path) for split, path in self._found().items()}
 
-    def read(self, unit: Video) -> Iterator[Item]:
-        """Yield a video's people: track by track, frame by frame."""
-        people = []
-        for frame in unit:
-            for item in _read_frame(frame, self.files):
-                if isinstance(item, Rejected | str):
-                    yield item
-                else:
-                    people.append(item)
-        yield from sorted(people, key=lambda one: (one["subject"], one["frame"]))
+def _read(files: Files, unit: Video) -> Iterator[Item]:
+    """Yield a video's people: track by track, frame by frame."""
+    people = []
+    for frame in unit:
+        for item in _read_frame(frame, files):
+            if isinstance(item, Rejected | str):
+                yield item
+            else:
+                people.append(item)
+    yield from sorted(people, key=lambda one: (one["subject"], one["frame"]))
 
-    def _found(self) -> dict[str, pathlib.Path]:
-        folder = self.files.folder
-        found = {}
-        for split in _SPLITS:
-            names = [form.format(split) for form in _FORMS]
-            paths = [path for name in names for path in (folder / name, folder / "annotations" / name)]
-            here = [path for path in paths if path.is_file()]
-            found |= {split: here[0]} if here else {}
-        if not found:
-            names = ", ".join(form.format("train") for form in _FORMS)
-            raise InputError(f"{folder}: has neither of {names} (or val for train), nor has annotations/")
-        return found
 
-    def _images(self) -> pathlib.Path:
-        """Return the folder that file names are meant in: they begin with images/."""
-        if not (self.files.folder / "images").is_dir():
-            raise InputError(f"{self.files.folder}/images: no such folder; PoseTrack's frames lie there")
-        return self.files.folder
+def _found(files: Files) -> dict[str, pathlib.Path]:
+    found = {}
+    for split in _SPLITS:
+        names = [form.format(split) for form in _FORMS]
+        paths = [path for name in names for path in (files.folder / name, files.folder / "annotations" / name)]
+        here = [path for path in paths if path.is_file()]
+        found |= {split: here[0]} if here else {}
+    if not found:
+        names = ", ".join(form.format("train") for form in _FORMS)
+        raise InputError(f"{files.folder}: has neither of {names} (or val for train), nor has annotations/")
+    return found
 
-    def _videos(self, path: pathlib.Path) -> list[Video]:
-        videos: dict[str, Video] = {}
-        for frame in coco_sets.photographs(path, self._images()):
-            videos.setdefault(_video(frame.picture or {}), []).append(frame)
-        return [sorted(frames, key=lambda frame: _frame(frame.picture or {})) for frames in videos.values()]
+
+def _images(files: Files) -> pathlib.Path:
+    """Return the folder that file names are meant in: they begin with images/."""
+    if not (files.folder / "images").is_dir():
+        raise InputError(f"{files.folder}/images: no such folder; PoseTrack's frames lie there")
+    return files.folder
+
+
+def _videos(path: pathlib.Path, images: pathlib.Path) -> list[Video]:
+    videos: dict[str, Video] = {}
+    for frame in coco_sets.photographs(path, images):
+        videos.setdefault(_video(frame.picture or {}), []).append(frame)
+    return [sorted(frames, key=lambda frame: _frame(frame.picture or {})) for frames in videos.values()]
 
 
 def _read_frame(frame: Photograph, files: Files) -> Iterator[Item]:

@@ -11,8 +11,8 @@ counts.
 import collections
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -173,56 +173,31 @@ Item = Example | Rejected | str
 """A person, a rejected one, or the kind of something else to count: a grey photograph, a box over the border."""
 
 
-class Source(Protocol):
-    """A data set in its owner's files; it is sent to other processes, so it holds paths and options, not contents."""
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A data set in its owner's files; it is sent to other processes, so it holds paths and options, not contents.
 
-    @property
-    def name(self) -> str:
-        """How tensorflow-datasets calls it."""
-        ...
+    name: how tensorflow-datasets calls it. description: a sentence or two.
+    unit: what a unit of work is called, as in '12.3 photograph/s'.
+    units_a_chunk: how many are read and kept together; a killed run loses the chunks that were under way.
+    digest: returns a short name of everything the people depend on: input files, options, versions of code.
+    options: returns what is worth knowing later, as JSON: kept in the data set's metadata.
+    splits: returns each split's units of work, in order, the same whenever they are listed; a unit can be pickled. It
+      raises errors.InputError where the files are not those of this data set, one line.
+    read: yields a unit's people, what is wrong with those who are left out, and what else is worth counting; the same
+      whenever and in whatever process it is read.
+    config: which of its configurations it is; empty where there is only one.
+    """
 
-    @property
-    def config(self) -> str:
-        """Which of its configurations it is; empty where there is only one."""
-        ...
-
-    @property
-    def description(self) -> str:
-        """A sentence or two."""
-        ...
-
-    @property
-    def unit(self) -> str:
-        """What a unit of work is called, as in '12.3 photograph/s'."""
-        ...
-
-    @property
-    def units_a_chunk(self) -> int:
-        """How many units are read and kept together; a killed run loses the chunks that were under way."""
-        ...
-
-    def digest(self) -> str:
-        """Return a short name of everything the people depend on: input files, options, versions of code."""
-        ...
-
-    def options(self) -> dict[str, Any]:
-        """Return what is worth knowing later, as JSON: kept in the data set's metadata."""
-        ...
-
-    def splits(self) -> Mapping[str, Sequence[Any]]:
-        """Return each split's units of work, in order, the same whenever they are listed; a unit can be pickled.
-
-        Raises:
-          errors.InputError: the files are not those of this data set; one line.
-        """
-        ...
-
-    def read(self, unit: Any) -> Iterator[Item]:
-        """Yield a unit's people, what is wrong with those who are left out, and what else is worth counting.
-
-        The same whenever and in whatever process it is read.
-        """
-        ...
+    name: str
+    description: str
+    unit: str
+    units_a_chunk: int
+    digest: Callable[[], str]
+    options: Callable[[], dict[str, Any]]
+    splits: Callable[[], Mapping[str, Sequence[Any]]]
+    read: Callable[[Any], Iterator[Item]]
+    config: str = ""
 
 
 def check_choices(dataset: str, choices: Iterable[str], known: Iterable[str]) -> None:

@@ -24,7 +24,6 @@ from dal_jax.body.template import Template
 from dal_jax.fits import file, overlays, rig as rigs, rig_files
 from dal_jax.fits.file import FitRows
 from dal_jax.fits.fits import Fits
-from dal_jax.fits.rig_files import SceneCamera
 from dal_jax.runtime import files
 from dal_jax.runtime.errors import InputError, needs_extra
 
@@ -128,11 +127,11 @@ def export_scenes(
     written = []
     names = file_names(pathlib.PurePath(name).stem or f"image_{image}" for name, image in photographs)
     for stem, rows in zip(names, photographs.values(), strict=True):
-        camera = _camera(intrinsics[rows[0]], sizes[rows[0]], rows[0] in assumed)
+        view, seen_by = _camera(intrinsics[rows[0]], sizes[rows[0]], rows[0] in assumed)
         shown = [bodies[row] for row in rows]
         people = {body.name: rigs.make(template, rigs.still(body.parameters), body.position[None]) for body in shown}
-        extras = {body.name: body.extras for body in shown}
-        files.write_bytes(path := directory / f"{stem}.glb", rig_files.glb(template, people, camera, extras=extras))
+        extras = {body.name: body.extras for body in shown} | {rig_files.CAMERA: seen_by}
+        files.write_bytes(path := directory / f"{stem}.glb", rig_files.glb(template, people, view, extras=extras))
         written.append(path)
     return written
 
@@ -244,12 +243,14 @@ def _photograph_sizes(fits: Fits) -> dict[int, tuple[float, float]]:
     return sizes
 
 
-def _camera(intrinsics_px: Float[np.ndarray, "4"], size_px: tuple[float, float], assumed: bool) -> SceneCamera:
-    """Return the camera of a photograph of this width and height; it looks at the middle."""
+def _camera(
+    intrinsics_px: Float[np.ndarray, "4"], size_px: tuple[float, float], assumed: bool
+) -> tuple[tuple[float, float], dict[str, Any]]:
+    """Return view and extras (`rig_files.glb`) of the camera of a photograph of this size; it looks at the middle."""
     fx, fy, *_ = intrinsics_px.tolist()
     width, height = size_px
     extras = {"intrinsics_px": intrinsics_px.tolist(), "size_px": [width, height], "focal_length_is_assumed": assumed}
-    return SceneCamera(2 * math.atan(height / 2 / fy), (width / fx) / (height / fy), extras)
+    return (2 * math.atan(height / 2 / fy), (width / fx) / (height / fy)), extras
 
 
 def _without_gaps(value: Any) -> Any:

@@ -185,11 +185,12 @@ def smpl(template: Template, rig: Rig) -> dict[str, np.ndarray]:
     """
     if template.smpl is None:
         raise ValueError("the body was not read from a model of SMPL")
+    gender, pelvis = template.smpl
     vectors = Rotation.from_quat(rig.rotation.reshape(-1, 4)).as_rotvec()
     return {
         "poses": vectors.reshape(len(rig.rotation), -1),
-        "trans": rig.translation[:, 0] - np.array(template.smpl.pelvis),
+        "trans": rig.translation[:, 0] - np.array(pelvis),
         "betas": np.zeros(10),
-        "gender": np.array(template.smpl.gender),
+        "gender": np.array(gender),
         "scale": rig.scale,
     }

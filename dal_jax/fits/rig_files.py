@@ -9,7 +9,7 @@ into the bind transform of its node, so that UsdSkel's own skinning is exact.
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -22,39 +22,36 @@ from dal_jax.fits.rig import Rig
 from dal_jax.runtime import files
 from dal_jax.runtime.errors import needs_extra
 
-
-class SceneCamera(NamedTuple):
-    """A camera at the origin that looks along -z: vertical field of view, radians, and width over height."""
-
-    yfov: float
-    aspect_ratio: float
-    extras: dict[str, Any] | None = None
+CAMERA = "camera"
+"""The name of a scene's camera."""
 
 
 def glb(
     template: Template,
     people: Mapping[str, Rig],
-    camera: SceneCamera | None = None,
+    view: tuple[float, float] | None = None,
     times_s: Float[np.ndarray, "frames"] | None = None,
     extras: Mapping[str, dict[str, Any]] | None = None,
 ) -> bytes:
     """Return people as a .glb: each a node of its name with its skeleton, and one skinned mesh.
 
     What changes over frames is animated, linearly between them (needs `times_s`, increasing); nodes have the first
-    frame. Meshes are roots of the scene, as glTF wants skinned meshes to be. extras: JSON values that a person's node
-    keeps, by name.
+    frame. Meshes are roots of the scene, as glTF wants skinned meshes to be. view: of a camera at the origin that looks
+    along -z, `CAMERA`: the vertical field of view, radians, and width over height. extras: JSON values that the nodes
+    of people and camera keep, by name.
     """
     with needs_extra("viewing"):
         import pygltflib
 
     file = _File(pygltflib, template)
-    content = file.content
-    roots = [file.node(name="camera", camera=0, extras=camera.extras or {})] if camera else []
-    if camera:
-        perspective = pygltflib.Perspective(yfov=camera.yfov, aspectRatio=camera.aspect_ratio, znear=0.05)
-        content.cameras.append(pygltflib.Camera(type="perspective", perspective=perspective, name="camera"))
+    content, extras, roots = file.content, extras or {}, []
+    if view is not None:
+        yfov, aspect_ratio = view
+        perspective = pygltflib.Perspective(yfov=yfov, aspectRatio=aspect_ratio, znear=0.05)
+        content.cameras.append(pygltflib.Camera(type="perspective", perspective=perspective, name=CAMERA))
+        roots.append(file.node(name=CAMERA, camera=0, extras=extras.get(CAMERA, {})))
     for name, rig in people.items():
-        roots += file.person(name, rig, (extras or {}).get(name, {}), times_s)
+        roots += file.person(name, rig, extras.get(name, {}), times_s)
     content.scenes.append(pygltflib.Scene(nodes=roots))
     content.scene = 0
     return file.finish()

@@ -278,18 +278,11 @@ def _qualisys(path: pathlib.Path, text: str) -> Iterator[Camera]:
 def _opencv(path: pathlib.Path, texts: Iterable[str]) -> Iterator[Camera]:
     import yaml
 
-    class Loader(yaml.SafeLoader):
-        pass
-
-    def fields(loader: Any, node: Any) -> dict:
-        return loader.construct_mapping(node, True)
-
-    Loader.add_constructor("tag:yaml.org,2002:opencv-matrix", fields)
     content: dict[str, Any] = {}
     for text in texts:
-        plain = re.sub(r"\A%YAML[: ]1\.\d\s*(?:---)?", "", text.lstrip())
+        plain = re.sub(r"\A%YAML[: ]1\.\d\s*(?:---)?", "", text.lstrip()).replace("!!opencv-matrix", "")
         try:
-            loaded = yaml.load(plain, Loader)  # a safe loader's child
+            loaded = yaml.safe_load(plain)
         except (yaml.YAMLError, RecursionError) as error:
             raise InputError(f"{path}: is no YAML: {str(error)[:200]}") from error
         content |= loaded if isinstance(loaded, dict) else {}

@@ -75,18 +75,18 @@ def read(path: str | pathlib.Path, images: Images = None, needs_pictures: bool =
     Raises:
       errors.InputError: no such file, of no known format, no list 'images', or an image without an id of its own.
     """
-    found = pose_files.read(path, images)
-    if needs_pictures and not isinstance(found.pictures, list):
+    found, where, scores = pose_files.read(path, images)
+    if needs_pictures and not isinstance(found["images"], list):
         raise InputError(f"{path}: field 'images' is missing or not a list")
     pictures = {}
-    for position, picture in enumerate(found.pictures if needs_pictures else ()):
+    for position, picture in enumerate(found["images"] if needs_pictures else ()):
         if not isinstance(picture, dict) or not is_id(picture.get("id")):
             raise InputError(f"{path}: images[{position}]: field 'id' is missing or not a number or a name")
         if picture["id"] in pictures:
             raise InputError(f"{path}: images[{position}]: id {picture['id']!r} appears twice")
         pictures[picture["id"]] = picture
-    labels = labelling(found.categories, found.annotations)._replace(scores=found.scores)
-    return Content(pictures, found.annotations, labels, found.where)
+    labels = labelling(found["categories"], found["annotations"])._replace(scores=scores)
+    return Content(pictures, found["annotations"], labels, where)
 
 
 def require(condition: Any, kind: str, detail: str) -> None:

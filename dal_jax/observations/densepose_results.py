@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from dal_jax.body.formats import torch_file
 from dal_jax.body.formats.array_pickle import reason
 from dal_jax.body.formats.pickles import Record, record
-from dal_jax.body.formats.torch_file import TorchFile
+from dal_jax.body.formats.torch_file import Arrays
 from dal_jax.observations import densepose, iuv, photographs, pose_files
 from dal_jax.observations.coco import BadEntry
 from dal_jax.observations.formats import are_numbers, short
@@ -152,12 +152,10 @@ def _people(path: pathlib.Path) -> Iterator[_Box | InputError | None]:
 
 
 def _of_dump(path: pathlib.Path) -> Iterator[_Box | InputError | None]:
-    held = torch_file.read(path, _CLASSES)
-    if not isinstance(held.content, list) or not all(isinstance(one, dict) for one in held.content):
-        raise InputError(
-            f"{path}: holds a {type(held.content).__name__}, expected what apply_net.py dump writes: a list"
-        )
-    for one in held.content:
+    content, array = torch_file.read(path, _CLASSES)
+    if not isinstance(content, list) or not all(isinstance(one, dict) for one in content):
+        raise InputError(f"{path}: holds a {type(content).__name__}, expected what apply_net.py dump writes: a list")
+    for one in content:
         name = str(one.get("file_name", "")).replace("\\", "/").rpartition("/")[2]
         where = f"{path}: '{name}'"
         if "pred_densepose" not in one and "pred_boxes_XYXY" in one:
@@ -165,8 +163,8 @@ def _of_dump(path: pathlib.Path) -> Iterator[_Box | InputError | None]:
         if "pred_densepose" not in one:
             continue
         try:
-            people, scores = _listed(one["pred_densepose"], where), held.array(_field(one, "scores"))
-            corners = held.array(_field(one, "pred_boxes_XYXY")).astype(np.float64)
+            people, scores = _listed(one["pred_densepose"], where), array(_field(one, "scores"))
+            corners = array(_field(one, "pred_boxes_XYXY")).astype(np.float64)
             if not len(people) == len(scores) == len(corners) or corners.shape[1:] != (4,):
                 raise ValueError(f"{len(people)} people, {len(scores)} scores, boxes of shape {corners.shape}")
         except door.UNREADABLE as error:
@@ -180,7 +178,7 @@ def _of_dump(path: pathlib.Path) -> Iterator[_Box | InputError | None]:
             at = f"{where}: person {row}"
             try:
                 box = np.concatenate([corner[:2], corner[2:] - corner[:2]])
-                yield _box(at, name, box, _chart(held, person))
+                yield _box(at, name, box, _chart(array, person))
             except door.UNREADABLE as error:
                 yield InputError(f"{at}: {_why(error)}")
 
@@ -197,17 +195,17 @@ def _listed(people: Any, where: str) -> list[Any]:
     return list(people)
 
 
-def _chart(held: TorchFile, person: Any) -> np.ndarray:
+def _chart(array: Arrays, person: Any) -> np.ndarray:
     """Return (3, h, w): part, and u and v in 0..255, of a person in a dump."""
     if isinstance(person, Record) and person.kind == "chart":
-        part, uv = (held.array(_field(person.state, name)) for name in ("labels", "uv"))
+        part, uv = (array(_field(person.state, name)) for name in ("labels", "uv"))
         if part.ndim != 2 or uv.shape != (2, *part.shape):
             raise ValueError(f"labels of shape {part.shape}, uv of shape {uv.shape}")
         if not np.isfinite(uv).all():
             raise ValueError("a u or v is not finite")
         return np.concatenate([part[None], np.rint(np.clip(uv, 0.0, 1.0) * 255.0)])
     if isinstance(person, Record) and person.kind == "quantized":
-        return held.array(_field(person.state, "labels_uv_uint8"))
+        return array(_field(person.state, "labels_uv_uint8"))
     if isinstance(person, Record) and person.kind == "compressed":
         person = [_field(person.state, name) for name in ("shape_chw", "labels_uv_str")]
     if isinstance(person, list) and len(person) == 2:

@@ -8,11 +8,11 @@ Beside the files of detectors these are read:
 Without a file each photograph shows one person.
 """
 
-import dataclasses
+import functools
 import os
 import pathlib
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,22 +31,8 @@ _LARGEST_BOX = 3.0  # over the picture: a box may pass the border, not dwarf the
 Path = str | os.PathLike[str]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Detection:
-    """One person as a file describes it.
-
-    where: file and entry, to begin a line with. problem: why it cannot be used, or ''.
-    bbox_px: x, y, width, height; None: the whole picture. picture_size: (width, height) if the file tells.
-    """
-
-    file_name: str
-    image_id: int | str
-    annotation_id: int | str
-    where: str
-    bbox_px: Float[np.ndarray, "4"] | None = None
-    keypoints: Keypoints | None = None
-    picture_size: tuple[int, int] | None = None
-    problem: str = ""
+Detected = tuple[str, AnnotatedPerson | Rejected]
+"""File and entry of a person, to begin a line with; the person as the file describes it, or why it cannot be used."""
 
 
 def list_photographs(images: Path) -> list[pathlib.Path]:
@@ -69,7 +55,7 @@ def list_photographs(images: Path) -> list[pathlib.Path]:
 
 
 def people(
-    pictures: Sequence[pathlib.Path], found: Sequence[Detection] | None = None, skip_invalid: bool = False
+    pictures: Sequence[pathlib.Path], found: Sequence[Detected] | None = None, skip_invalid: bool = False
 ) -> Annotations:
     """Return the people of photographs, checked against the pictures' sizes; they have no dense points.
 
@@ -82,22 +68,22 @@ def people(
     Raises:
       errors.InputError: the first bad entry, or no person is left, or the boxes are [x1, y1, x2, y2].
     """
+    paths, size_of = {path.name: path for path in pictures}, functools.cache(_size)
     if found is None:
-        found = [Detection(path.name, row, row + 1, path.name) for row, path in enumerate(pictures)]
-    paths = {path.name: path for path in pictures}
-    sizes: dict[str, tuple[int, int] | str] = {}
+        found = [(path.name, _whole(path.name, row, size_of(path))) for row, path in enumerate(pictures)]
     entries: list[AnnotatedPerson | Rejected] = []
-    for one in found:
-        entry = _entry(paths, one, sizes)
+    for where, one in found:
+        entry = one if isinstance(one, Rejected) else _checked(where, one, paths, size_of)
         if isinstance(entry, Rejected) and not skip_invalid:
             raise InputError(entry.message)
         entries.append(entry)
-    used = [(one, entry) for one, entry in zip(found, entries, strict=True) if isinstance(entry, AnnotatedPerson)]
+    used = [(where, one) for (where, _), one in zip(found, entries, strict=True) if isinstance(one, AnnotatedPerson)]
+    sizes = [size_of(paths[one.file_name]) for _, one in used]
     person.refuse_corners(
-        (one.where, entry, size) for one, entry in used if isinstance(size := sizes[one.file_name], tuple)
+        (where, one, size) for (where, one), size in zip(used, sizes, strict=True) if isinstance(size, tuple)
     )
-    notes = keypoints.notes((one.where, one.keypoints) for one in found if one.keypoints is not None)
-    notes += person.box_notes((one.where, entry) for one, entry in used)
+    notes = keypoints.notes((where, one.keypoints) for where, one in found if isinstance(one, AnnotatedPerson))
+    notes += person.box_notes(used)
     annotations = Annotations(entries, images=str(pictures[0].parent) if pictures else "", notes=notes)
     if not annotations.people:
         rejected = annotations.rejected
@@ -107,8 +93,8 @@ def people(
     return annotations
 
 
-def read_boxes(path: Path, pictures: Sequence[Path]) -> list[Detection]:
-    """Read people's boxes; `pictures` are the photographs. Bad entries come back with their `problem`.
+def read_boxes(path: Path, pictures: Sequence[Path]) -> list[Detected]:
+    """Read people's boxes; `pictures` are the photographs. Bad entries come back as rejected.
 
     Raises:
       errors.InputError: the file is of no known format.
@@ -116,7 +102,7 @@ def read_boxes(path: Path, pictures: Sequence[Path]) -> list[Detection]:
     return _read(path, pictures, "bbox")
 
 
-def read_keypoints(path: Path, pictures: Sequence[Path]) -> list[Detection]:
+def read_keypoints(path: Path, pictures: Sequence[Path]) -> list[Detected]:
     """Read people's key points; the box is the entry's own `bbox` or, without one, drawn round them with a margin.
 
     Entries without a known key point are left out.
@@ -127,64 +113,82 @@ def read_keypoints(path: Path, pictures: Sequence[Path]) -> list[Detection]:
     return _read(path, pictures, "keypoints")
 
 
-def _read(path: Path, pictures: Sequence[Path], field: str) -> list[Detection]:
+def _read(path: Path, pictures: Sequence[Path], field: str) -> list[Detected]:
     content = coco.read(pathlib.Path(path), pictures)
-    found = [_detection(bare, fields, field, content.labels) for bare, fields in _entries(content)]
-    found = [one for one in found if one is not None]
+    found: list[Detected] = []
+    seen: set[str] = set()
+    for row, (where, entry) in enumerate(zip(content.where, content.entries, strict=True)):
+        one = None if _is_no_person(entry, content.labels) else _person(where, row, entry, field, content)
+        if one is None:
+            continue
+        if str(one.annotation_id) in seen and isinstance(one, AnnotatedPerson):
+            problem = f"{where}: id {one.annotation_id!r} appears twice"
+            one = Rejected(one.image_id, one.annotation_id, one.file_name, _BAD, problem)
+        seen.add(str(one.annotation_id))
+        found.append((where, one))
     if not found:
         raise InputError(f"{path}: no entry has '{field}'")
-    seen: set[str] = set()
-    for row, one in enumerate(found):
-        if str(one.annotation_id) in seen and not one.problem:
-            found[row] = dataclasses.replace(one, problem=f"id {one.annotation_id!r} appears twice")
-        seen.add(str(one.annotation_id))
     return found
 
 
-def _entries(content: Content) -> Iterator[tuple[Detection, Any]]:
-    """Yield each entry with what its place in the file tells: no box, no key points, and its ids unchecked."""
-    for row, (where, entry) in enumerate(zip(content.where, content.entries, strict=True)):
-        fields = entry if isinstance(entry, dict) else {}
-        kind, people = fields.get("category_id"), content.labels.person_ids
-        known = kind is None or coco.is_id(kind)
-        other = people and known and kind is not None and kind not in people
-        if other or fields.get("iscrowd"):
-            continue
-        problem = "" if known else f"category_id is {_short(kind)}, expected a number"
-        picture = coco.picture_of(content.pictures, entry) or {}
-        name: Any = picture.get("file_name")
-        image_id: Any = fields.get("image_id")
-        size = coco.picture_size(picture)
-        yield Detection(name, image_id, fields.get("id", row + 1), where, picture_size=size, problem=problem), entry
+def _is_no_person(entry: Any, labels: Labelling) -> bool:
+    """Tell whether an entry is of a crowd, or of another category than people, where the file has these."""
+    fields = entry if isinstance(entry, dict) else {}
+    kind = fields.get("category_id")
+    other = labels.person_ids and coco.is_id(kind) and kind not in labels.person_ids
+    return bool(other or fields.get("iscrowd"))
 
 
-def _detection(bare: Detection, fields: Any, field: str, labels: Labelling) -> Detection | None:
+def _person(where: str, row: int, entry: Any, field: str, content: Content) -> AnnotatedPerson | Rejected | None:
     """Return what an entry tells, or None where it has no labelled key point."""
-    image_id, annotation_id = (value if coco.is_id(value) else -1 for value in (bare.image_id, bare.annotation_id))
-    name = bare.file_name if isinstance(bare.file_name, str) and bare.file_name.isprintable() else ""
+    fields = entry if isinstance(entry, dict) else {}
+    picture = coco.picture_of(content.pictures, entry) or {}
+    ids: Any = fields.get("image_id"), fields.get("id", row + 1)
+    image_id, annotation_id = (value if coco.is_id(value) else -1 for value in ids)
+    name: Any = picture.get("file_name")
+    name = name if isinstance(name, str) and name.isprintable() else ""
     name = files.name_inside(name) or name
     try:
-        if bare.problem:
-            raise _bad(bare.problem)
-        if not isinstance(fields, dict):
-            raise _bad(f"is {_short(fields)}, expected an object")
+        kind = fields.get("category_id")
+        if kind is not None and not coco.is_id(kind):
+            raise _bad(f"category_id is {_short(kind)}, expected a number")
+        if not isinstance(entry, dict):
+            raise _bad(f"is {_short(entry)}, expected an object")
         if not name:
-            raise _bad(f"image_id {_short(bare.image_id)} names no picture")
-        labelled, box = None, None
+            raise _bad(f"image_id {_short(ids[0])} names no picture")
+        labelled, box = keypoints.missing(), None
         if field == "keypoints":
-            labelled = coco.parse(fields, labels)
+            labelled = coco.parse(fields, content.labels)
             if not (labelled.flag > 0).any() and not labelled.left_out:
                 return None
             box = coco.box_round(labelled)
-        if field == "bbox" or "bbox" in fields:
+        if box is None or "bbox" in fields:
             box = _box(fields)
     except BadEntry as bad:
-        return Detection(name, image_id, annotation_id, bare.where, problem=bad.detail)
-    return Detection(name, image_id, annotation_id, bare.where, box, labelled, bare.picture_size)
+        return Rejected(image_id, annotation_id, name, _BAD, f"{where}: {bad.detail}")
+    return _without_points(image_id, annotation_id, name, coco.picture_size(picture), box, labelled)
+
+
+def _without_points(
+    image_id: int | str,
+    annotation_id: int | str,
+    file_name: str,
+    picture_size: tuple[int, int] | None,
+    bbox_px: Float[np.ndarray, "4"],
+    labelled: Keypoints,
+    crop_margin: float = CROP_MARGIN,
+) -> AnnotatedPerson:
+    part, uv = np.zeros(0, np.int64), np.zeros((0, 2))
+    return AnnotatedPerson(
+        image_id, annotation_id, file_name, picture_size, bbox_px, np.zeros((0, 2)), part, uv, labelled, crop_margin
+    )
+
+
+_BAD = "bad entry"
 
 
 def _bad(detail: str) -> BadEntry:
-    return BadEntry("bad entry", detail)
+    return BadEntry(_BAD, detail)
 
 
 def _box(fields: dict) -> Float[np.ndarray, "4"]:
@@ -210,42 +214,36 @@ def _short(value: Any) -> str:
     return reprlib.repr(value)
 
 
-def _entry(
-    paths: dict[str, pathlib.Path], one: Detection, sizes: dict[str, tuple[int, int] | str]
+def _whole(name: str, row: int, size: tuple[int, int] | str) -> AnnotatedPerson | Rejected:
+    """Return the one person of a picture of a size, or of a fault."""
+    if isinstance(size, str):
+        return Rejected(row, row + 1, name, "unreadable picture", size)
+    return _without_points(row, row + 1, name, None, np.array([0.0, 0.0, *size]), keypoints.missing(), crop_margin=1.0)
+
+
+def _checked(
+    where: str,
+    one: AnnotatedPerson,
+    paths: dict[str, pathlib.Path],
+    size_of: Callable[[pathlib.Path], tuple[int, int] | str],
 ) -> AnnotatedPerson | Rejected:
-    """Return a person, or why it cannot be used; `sizes` remembers each picture's (width, height) or its fault."""
+    """Return a person, or why it cannot be used; size_of: returns a picture's (width, height), or its fault."""
 
     def reject(kind: str, message: str) -> Rejected:
         return Rejected(one.image_id, one.annotation_id, one.file_name, kind, message)
 
-    if one.problem:
-        return reject("bad entry", f"{one.where}: {one.problem}")
     if one.file_name not in paths:
         folder = next(iter(paths.values())).parent
-        return reject("image missing", f"{one.where}: there is no photograph '{one.file_name}' in {folder}")
-    if one.file_name not in sizes:
-        sizes[one.file_name] = _size(paths[one.file_name])
-    size = sizes[one.file_name]
+        return reject("image missing", f"{where}: there is no photograph '{one.file_name}' in {folder}")
+    size = size_of(paths[one.file_name])
     if isinstance(size, str):
         return reject("unreadable picture", size)
-    size = one.picture_size or size
-    bbox = np.array([0.0, 0.0, *size]) if one.bbox_px is None else one.bbox_px
+    size, bbox = one.picture_size or size, one.bbox_px
     if np.any(bbox[:2] >= size) or np.any(bbox[:2] + bbox[2:] <= 0):
-        return reject("box outside", f"{one.where}: {bbox.tolist()} lies outside the {size[0]}x{size[1]} picture")
+        return reject("box outside", f"{where}: {bbox.tolist()} lies outside the {size[0]}x{size[1]} picture")
     if np.any(bbox[2:] > _LARGEST_BOX * np.array(size)):
-        return reject("box outside", f"{one.where}: {bbox.tolist()} dwarfs the {size[0]}x{size[1]} picture")
-    return AnnotatedPerson(
-        image_id=one.image_id,
-        annotation_id=one.annotation_id,
-        file_name=one.file_name,
-        picture_size=one.picture_size,
-        bbox_px=bbox,
-        point_px=np.zeros((0, 2)),
-        part=np.zeros(0, np.int64),
-        uv=np.zeros((0, 2)),
-        keypoints=one.keypoints or keypoints.missing(),
-        crop_margin=1.0 if one.bbox_px is None else CROP_MARGIN,
-    )
+        return reject("box outside", f"{where}: {bbox.tolist()} dwarfs the {size[0]}x{size[1]} picture")
+    return one
 
 
 def _size(path: pathlib.Path) -> tuple[int, int] | str:

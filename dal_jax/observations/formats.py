@@ -36,7 +36,8 @@ class Format(NamedTuple):
 
     matches: whether content is of this format. people: yields the people of content; takes the content, what a line
     begins with, and the picture that a file of one picture means. orders: of key points, where the file names none.
-    scores: see `PoseFile`; False: `coco.parse` looks whether they are whole numbers.
+    scores: whether the third values of key points are a detector's scores; False: `coco.parse` looks whether they are
+    whole numbers.
     """
 
     name: str
@@ -164,10 +165,6 @@ def _ultralytics(content: Any, where: str, picture: str) -> Iterator[Found]:
 
 _LARGEST_SHARE = 1.5
 """Boxes may pass the border of the picture; those in px are larger than this."""
-
-
-class Labels(list):
-    """Rows of numbers of a text file."""
 
 
 def _yolo(content: Any, where: str, picture: str) -> Iterator[Found]:
@@ -306,7 +303,7 @@ ONE_PICTURE = (
     Format("MMPose's JSON", lambda content: _all(content, "keypoint_scores", list), _mmpose, BY_COUNT),
     Format("Ultralytics' JSON", lambda content: _all(content, "box", dict), _ultralytics, _COCO),
     Format("MediaPipe's landmarks", _is_mediapipe, _mediapipe, {"MediaPipe": skeleton.MEDIAPIPE_NAMES}),
-    Format("YOLO's labels", lambda content: isinstance(content, Labels), _yolo, _COCO, scores=False),
+    Format("YOLO's labels", lambda content: isinstance(content, tuple), _yolo, _COCO, scores=False),
     Format("a list of boxes or key points", _is_plain, _plain, BY_COUNT, scores=False),
 )
 """Formats whose files show one picture and do not name it."""

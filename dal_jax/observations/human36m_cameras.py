@@ -66,12 +66,12 @@ class Lens(NamedTuple):
 
 
 Extrinsics = Float[np.ndarray, "3 4"]
-"""Where a camera stood for one subject, [R | t]: world (mm, z up) to camera is R x + t."""
+"""Where a camera stood for one subject, [R | t]: world (the release's: mm, z up) to camera is R x + t."""
 
 
-def to_camera(extrinsics: Extrinsics, world_mm: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 3"]:
+def to_camera(extrinsics: Extrinsics, world: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 3"]:
     """Return world points in the camera's frame."""
-    return world_mm @ extrinsics[:, :3].T + extrinsics[:, 3]
+    return world @ extrinsics[:, :3].T + extrinsics[:, 3]
 
 
 def published() -> dict[str, Lens]:

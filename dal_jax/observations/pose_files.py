@@ -5,7 +5,7 @@ import pathlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,27 +20,20 @@ Images = Path | Sequence[Path] | None
 """Photographs: their folder, the only one, or all of them."""
 
 
-class PoseFile(NamedTuple):
-    """What a file of any format says, in COCO's fields.
-
-    pictures, annotations: COCO's `images` and `annotations`, unchecked. categories: COCO's; they name the key points.
-    where: file and entry of each annotation, to begin a line with. scores: the third value of each key point is a
-    detector's score, not a visibility.
-    """
-
-    pictures: Any
-    annotations: list[Any]
-    categories: Any
-    where: list[str]
-    scores: bool = False
+Container = dict[str, Any]
+"""COCO's `images`, `annotations` (a list) and `categories`, which name the key points; nothing in them is checked."""
 
 
-def read(path: Path, images: Images = None) -> PoseFile:
+def read(path: Path, images: Images = None) -> tuple[Container, list[str], bool]:
     """Read a file, or a folder with a file for each photograph.
 
     Args:
       path: .json, a YOLO label .txt, or a folder of either.
       images: photographs, with whose names those in the file are matched. None: people keep the names in the file.
+
+    Returns:
+      the container; file and entry of each annotation, to begin a line with; and whether the third value of each key
+      point is a detector's score, not a visibility.
 
     Raises:
       errors.InputError: no such file, of no known format, or a photograph's size is needed and not known; one line.
@@ -49,11 +42,11 @@ def read(path: Path, images: Images = None) -> PoseFile:
     parts = _parts(path) if path.is_dir() else [path]
     contents = [(part, _content(part)) for part in parts]
     if len(parts) == 1 and isinstance(contents[0][1], dict) and "annotations" in contents[0][1]:
-        return _container(parts[0], contents[0][1])
+        return *_container(parts[0], contents[0][1]), False
     names, alone = by_name(images), path.is_file()
     kind, found = formats.FORMATS[0], []
     for part, content in contents:
-        if content == [] and len(parts) > 1:  # a picture without people, whatever wrote it
+        if content in ([], ()) and len(parts) > 1:  # a picture without people, whatever wrote it
             continue
         if found and not kind.matches(content):
             raise InputError(f"{part}: looks like {_format(part, content).name}, others beside it like {kind.name}")
@@ -62,7 +55,7 @@ def read(path: Path, images: Images = None) -> PoseFile:
         if alone and kind in formats.ONE_PICTURE and images is not None and match(picture, places_of(names)) is None:
             raise InputError(f"{part}: names no picture, there are {len(names)} pictures, and none is called '{stem}'")
         found += kind.people(content, str(part), picture)
-    return _as_coco(kind, found, names, images is not None)
+    return _as_coco(kind, found, names, images is not None), [one.where for one in found], kind.scores
 
 
 def _parts(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -81,16 +74,16 @@ def _stem(path: pathlib.Path) -> str:
 
 
 def _content(path: pathlib.Path) -> Any:
-    """Return a file's content; a text file's as YOLO's: rows of numbers."""
+    """Return a file's content; a text file's as YOLO's: a tuple, which no JSON holds, of rows of numbers."""
     if path.suffix.lower() != ".txt":
         return files.read_json(path)
-    rows = formats.Labels()
+    rows: list[list[float]] = []
     for number, line in enumerate(files.read_text(path).splitlines()):
         try:
             rows += [[float(word) for word in line.split()]] if line.strip() else []
         except ValueError:
             raise InputError(f"{path}: line {number + 1} is {short(line)}, expected YOLO's numbers") from None
-    return rows
+    return tuple(rows)
 
 
 def _format(where: Path, content: Any) -> Format:
@@ -109,8 +102,8 @@ def _format(where: Path, content: Any) -> Format:
 # --- into COCO's container ---
 
 
-def _container(path: pathlib.Path, content: dict[str, Any]) -> PoseFile:
-    """Return COCO's own; the feet that COCO-WholeBody keeps apart are joined to the other key points."""
+def _container(path: pathlib.Path, content: dict[str, Any]) -> tuple[Container, list[str]]:
+    """Return COCO's own, and where its annotations are; COCO-WholeBody's feet are joined to the other key points."""
     entries, categories = content["annotations"], content.get("categories")
     if not isinstance(entries, list):
         raise InputError(f"{path}: field 'annotations' is missing or not a list")
@@ -124,10 +117,10 @@ def _container(path: pathlib.Path, content: dict[str, Any]) -> PoseFile:
         kinds = categories if isinstance(categories, list) else []
         kinds = [one for one in kinds if isinstance(one, dict) and one.get("name") == "person"] or [{}]
         categories = [one | {"keypoints": list(formats.BODY_AND_FEET)} for one in kinds]
-    return PoseFile(content.get("images"), entries, categories, where)
+    return {"images": content.get("images"), "annotations": entries, "categories": categories}, where
 
 
-def _as_coco(kind: Format, found: list[Found], names: Mapping[str, pathlib.Path], given: bool) -> PoseFile:
+def _as_coco(kind: Format, found: list[Found], names: Mapping[str, pathlib.Path], given: bool) -> Container:
     order, places = _order(kind, found), places_of(names)
     pictures: dict[str, dict[str, Any]] = {}
     sizes: dict[str, tuple[int, int]] = {}
@@ -147,7 +140,7 @@ def _as_coco(kind: Format, found: list[Found], names: Mapping[str, pathlib.Path]
             pictures.setdefault(repr(one.picture), {"id": one.picture, "file_name": shown})
         annotations.append({"id": row + 1, "category_id": 1} | fields | {"image_id": one.picture})
     categories = [{"id": 1, "name": "person", "keypoints": list(order)}]
-    return PoseFile(list(pictures.values()), annotations, categories, [one.where for one in found], kind.scores)
+    return {"images": list(pictures.values()), "annotations": annotations, "categories": categories}
 
 
 def _in_px(fields: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:

@@ -133,10 +133,10 @@ def _register_few(template: Template, observations: Observation, config, objecti
     bodies = jax.tree.map(lambda leaf: np.array(np.moveaxis(leaf, 0, 1)).reshape(-1, *leaf.shape[2:]), start)
     legs = schedules.legs(schedules.stages(config.schedule, objective), observations.pinhole, count, len(given))
     config = dataclasses.replace(config, starts="given", schedule="constant")
-    for left, leg in zip(reversed(range(len(legs))), legs, strict=True):
+    for left, (stage, distance, moves) in zip(reversed(range(len(legs))), legs, strict=True):
         report = None if progress is None or left else lambda done: progress(done // count)
-        found = register(template, _before(leg.distance, every), config, leg.objective, [bodies], report)
-        ends = np.flatnonzero(np.tile(leg.moves, people))
+        found = register(template, _before(distance, every), config, stage, [bodies], report)
+        ends = np.flatnonzero(np.tile(moves, people))
         for leaf, end in zip(jax.tree.leaves(bodies), jax.tree.leaves(found.parameters), strict=True):
             leaf[ends] = end[ends]
     energy = found.energy.reshape(people, count)
@@ -169,66 +169,58 @@ def stream(
     Raises:
       ValueError: as `register`.
     """
-    fitter = Fitter(template, config, objective)
+    mesh = mesh_lib.of(config.devices)
+    fit = fitter(template, config, objective, mesh)
     on_the_way: collections.deque[tuple[Fit, int]] = collections.deque()
     for piece in pieces:
         observations, given = piece if isinstance(piece, tuple) else (piece, ())
         _check_shapes(config, observations, given)
-        for rows, count in mesh_lib.chunks(len(observations.point_face), config.batch * fitter.devices):
+        for rows, count in mesh_lib.chunks(len(observations.point_face), config.batch * mesh.size):
             take = functools.partial(jax.tree.map, lambda leaf, rows=rows: np.asarray(leaf)[rows])  # a slice: no copy
-            on_the_way.append((fitter(take(observations), [take(start) for start in given]), count))
+            on_the_way.append((fit(take(observations), [take(start) for start in given]), count))
             if len(on_the_way) > _CHUNKS_AHEAD:
                 yield _arrived(*on_the_way.popleft())
     while on_the_way:
         yield _arrived(*on_the_way.popleft())
 
 
-class Fitter:
-    """Registration made ready: its constants are on the devices, its program is compiled once a number of people.
+FitPeople = Callable[[Observation, Sequence[BodyParameters]], Fit]
+"""Fits people as `register` does, all at once: (observations, given starts) -> fits, which stay on the devices.
 
-    devices: how many it spreads people over.
+It does not wait for them. The observations are stacked over people, a multiple of the devices; they and the starts are
+host arrays, or on the devices already. It raises ValueError for no start at all, sizes that differ, or key points that
+the body does not have.
+"""
+
+
+def fitter(template: Template, config: RegistrationConfig, objective: Objective, mesh: Mesh | None = None) -> FitPeople:
+    """Make registration ready: its constants are on the devices, its program is compiled once a number of people.
+
+    Args:
+      template, config, objective: as of `register`.
+      mesh: the devices; left out: as `config.devices` says.
+
+    Raises:
+      ValueError: an unknown optimiser, start or schedule, more devices than there are; names the value.
     """
+    _check_config(config)
+    devices = mesh_lib.of(config.devices) if mesh is None else mesh
+    program = _compiled(config.optimizer, config.starts, config.schedule, devices, config.information)
+    options = SolverOptions(int(config.steps), float(config.learning_rate), float(config.tolerance))
+    constants = mesh_lib.everywhere((template, as_arrays(objective), options), devices)
 
-    def __init__(self, template: Template, config: RegistrationConfig, objective: Objective, mesh: Mesh | None = None):
-        """Send the constants to the devices (of a mesh, or as `config.devices` says); arguments as of `register`.
+    @functools.cache
+    def tree(keypoint_set: str) -> TreeModel:
+        if np.isnan(np.asarray(template.keypoint_matrix)[keypoint_rows(keypoint_set)]).any():
+            raise ValueError(f"the body has no key points of the set '{keypoint_set}'")
+        return mesh_lib.everywhere(build_model(template, keypoint_set), devices)
 
-        Raises:
-          ValueError: an unknown optimiser, start or schedule, more devices than there are; names the value.
-        """
-        _check_config(config)
-        self._mesh = mesh_lib.of(config.devices) if mesh is None else mesh
-        self.devices = self._mesh.size
-        self._config = config
-        self._fit = _compiled(config.optimizer, config.starts, config.schedule, self._mesh, config.information)
-        self._template = template
-        options = SolverOptions(int(config.steps), float(config.learning_rate), float(config.tolerance))
-        self._constants = mesh_lib.everywhere((template, as_arrays(objective), options), self._mesh)
-        self._trees: dict[str, TreeModel] = {}
+    def fit(observations: Observation, given: Sequence[BodyParameters]) -> Fit:
+        _check_shapes(config, observations, given)
+        people = mesh_lib.split((observations, list(given)), devices)
+        return program(tree(observations.keypoint_set), *constants, *people)
 
-    def __call__(
-        self,
-        observations: Observation,
-        given: Sequence[BodyParameters] = (),
-    ) -> Fit:
-        """Fit people as `register` does, all at once; return without waiting for the fits, which stay on the devices.
-
-        Args:
-          observations: stacked over people, a multiple of `devices`; host arrays, or on the devices already.
-          given: one more start each.
-
-        Raises:
-          ValueError: no start at all, sizes that differ, or key points that the body does not have.
-        """
-        _check_shapes(self._config, observations, given)
-        tree = self._tree(observations.keypoint_set)
-        return self._fit(tree, *self._constants, *mesh_lib.split((observations, list(given)), self._mesh))
-
-    def _tree(self, keypoint_set: str) -> TreeModel:
-        if keypoint_set not in self._trees:
-            if np.isnan(np.asarray(self._template.keypoint_matrix)[keypoint_rows(keypoint_set)]).any():
-                raise ValueError(f"the body has no key points of the set '{keypoint_set}'")
-            self._trees[keypoint_set] = mesh_lib.everywhere(build_model(self._template, keypoint_set), self._mesh)
-        return self._trees[keypoint_set]
+    return fit
 
 
 def score(
@@ -267,9 +259,10 @@ def _compiled(optimizer: str, starts: str, schedule: str, mesh: Mesh, informatio
             legs = schedules.legs(stages, target.observation.pinhole, len(start.camera_scale), len(given))
 
             def run_leg(start, leg: schedules.Leg):
-                seen = dataclasses.replace(target, observation=_before(leg.distance, target.observation))
-                solution = solve.solve(optimizer, Batch(template, tree, seen, leg.objective, start), options)
-                return jax.tree.map(functools.partial(_where, leg.moves), solution.state, start), solution
+                stage, distance, moves = leg
+                seen = dataclasses.replace(target, observation=_before(distance, target.observation))
+                solution = solve.solve(optimizer, Batch(template, tree, seen, stage, start), options)
+                return jax.tree.map(functools.partial(_where, moves), solution.state, start), solution
 
             solution = _through(run_leg, legs, stages[0].start_from(start))
             best = _best(solution)

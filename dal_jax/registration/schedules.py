@@ -12,8 +12,6 @@ pose_prior     soft, but key points, and with them lifted depths, pull thirty ti
                joints of synthetic training people by 38 mm (aligned) instead of 35, and by 42 with weight 1
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
@@ -73,16 +71,9 @@ def stages(name: str, objective: Objective) -> tuple[Objective, ...]:
     return tuple(objective.reweighted(outlier=factor * final) for factor in _GRADUATION)
 
 
-class Leg(NamedTuple):
-    """A leg of the way from starts to fits.
-
-    objective: what is minimised. distance: how many times as far away as it is a known camera stands, with a focal
-    length as many times as long. moves: which starts go this leg.
-    """
-
-    objective: Objective
-    distance: Float[Array | np.ndarray, ""]
-    moves: Bool[Array | np.ndarray, "starts"]
+Leg = tuple[Objective, Float[Array | np.ndarray, ""], Bool[Array | np.ndarray, "starts"]]
+"""A leg of the way from starts to fits: what is minimised; how many times as far away as it is a known camera stands,
+with a focal length as many times as long; and which starts go this leg."""
 
 
 def legs(stages: tuple[Objective, ...], pinhole: Pinhole | None, starts: int, given: int) -> tuple[Leg, ...]:
@@ -99,10 +90,10 @@ def legs(stages: tuple[Objective, ...], pinhole: Pinhole | None, starts: int, gi
       given: how many of these may be near the end already.
     """
     every, near = np.ones(starts, bool), np.ones((), np.float32)
-    way = tuple(Leg(stage, near, every) for stage in stages)
+    way = tuple((stage, near, every) for stage in stages)
     if pinhole is None or starts == given:
         return way
-    return (Leg(stages[0], np.full((), _AFAR, np.float32), np.arange(starts) < starts - given), *way)
+    return ((stages[0], np.full((), _AFAR, np.float32), np.arange(starts) < starts - given), *way)
 
 
 _AFAR = 100.0

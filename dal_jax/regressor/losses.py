@@ -53,8 +53,8 @@ def terms(
       unit: what counts as an error of 1 in each dimension of theta (paper: 1 everywhere).
       regress_loss: of eq. 6.
     """
-    body, pinhole = codec.decode(predicted), sample.target.observation.pinhole
-    segments = kinematics.turn_skeleton(template, body.rotation, body.joint_rotation, body.segment_scale)
+    (body, joint_rotation), pinhole = codec.decode(predicted), sample.target.observation.pinhole
+    segments = kinematics.turn_skeleton(template, body.rotation, joint_rotation, body.segment_scale)
     segments = dataclasses.replace(segments, segment_girth=body.segment_girth)
     points = skinning.skin_points(template, segments, sample.target.points)
     joints = skinning.keypoints(template, segments, sample.target.observation.keypoint_set)

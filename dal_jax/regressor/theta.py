@@ -39,21 +39,6 @@ _T_POSE = np.stack([np.array(UPRIGHT_FACING_CAMERA), *[np.eye(3)] * 23]).astype(
 
 
 @struct.dataclass
-class RotatedBody:
-    """`BodyParameters` with matrices throughout, so that no logarithm stands between theta and a projected point.
-
-    joint_rotation: of the 23 joints below the pelvis, relative to the parent. rotation: orthonormal, body to camera.
-    """
-
-    joint_rotation: Float[Array | np.ndarray, "*batch 23 3 3"]
-    segment_scale: Float[Array | np.ndarray, "*batch 24"]
-    rotation: Float[Array | np.ndarray, "*batch 3 3"]
-    camera_scale: Float[Array | np.ndarray, "*batch"]
-    translation: Float[Array | np.ndarray, "*batch 2"]
-    segment_girth: Float[Array | np.ndarray, "*batch 24 2"] | None = None
-
-
-@struct.dataclass
 class ThetaCodec:
     """Encodes bodies as theta, decodes theta, and standardises it: theta = mean + sd * output of the network.
 
@@ -87,55 +72,37 @@ class ThetaCodec:
         theta = _axis_angle(parameters) if self.frame is None else _six_numbers(self.frame, parameters)
         return jnp.concatenate([theta, _log_girths(parameters)], axis=-1) if self.anisotropic else theta
 
-    def decode(self, theta: Float[Array, "*batch theta"]) -> RotatedBody:
-        """Return the body that is projected, every rotation proper."""
-        theta, segment_girth = self._apart(theta)
+    def decode(self, theta: Float[Array, "*batch theta"]) -> tuple[BodyParameters, Float[Array, "*batch 23 3 3"]]:
+        """Return the body, every rotation proper, and the rotations of its joints as matrices.
+
+        Points are projected through the matrices, so that no logarithm stands between them and theta.
+        """
+        segment_girth = None
+        if self.anisotropic:
+            theta, log_girths = theta[..., :-_GIRTHS], theta[..., -_GIRTHS:]
+            segment_girth = jnp.exp(log_girths).reshape(*theta.shape[:-1], 24, 2)
         if self.frame is None:
-            body = _raw_parameters(theta)
-            return RotatedBody(
-                joint_rotation=rotations.axis_angle_to_matrix(body.pose),
-                segment_scale=body.segment_scale,
-                rotation=proper_rotation(body.rotation),
-                camera_scale=body.camera_scale,
-                translation=body.translation,
-                segment_girth=segment_girth,
-            )
+            raw = _raw_parameters(theta)
+            body = dataclasses.replace(raw, rotation=proper_rotation(raw.rotation), segment_girth=segment_girth)
+            return body, rotations.axis_angle_to_matrix(raw.pose)
         six, log_segment_scale, log_camera_scale, translation = jnp.split(theta, _SPLITS_6D, axis=-1)
         relative = rotations.from_two_columns(six.reshape(*theta.shape[:-1], 24, 6))
         rotation = jnp.einsum("kij,...kjl->...kil", self.frame, relative, precision="highest")
-        return RotatedBody(
-            joint_rotation=rotation[..., 1:, :, :],
+        joint_rotation = rotation[..., 1:, :, :]
+        body = BodyParameters(
+            pose=rotations.matrix_to_axis_angle(joint_rotation),
             segment_scale=jnp.exp(log_segment_scale),
             rotation=rotation[..., 0, :, :],
             camera_scale=jnp.exp(log_camera_scale[..., 0]),
             translation=translation,
             segment_girth=segment_girth,
         )
-
-    def _apart(self, theta: Float[Array, "*batch theta"]) -> tuple[Array, Float[Array, "*batch 24 2"] | None]:
-        """Return theta without segment girths, and these, if it has them."""
-        if not self.anisotropic:
-            return theta, None
-        return theta[..., :-_GIRTHS], jnp.exp(theta[..., -_GIRTHS:]).reshape(*theta.shape[:-1], 24, 2)
+        return body, joint_rotation
 
     def to_parameters(self, theta: Float[Array, "*batch theta"]) -> BodyParameters:
         """Return the body as registration returns it: a proper rotation, mean log S = 0; axis-angles below pi of 6d."""
-        if self.frame is None:
-            theta, segment_girth = self._apart(theta)
-            raw = _raw_parameters(theta)
-            rotation = proper_rotation(raw.rotation)
-            return fix_gauge(dataclasses.replace(raw, rotation=rotation, segment_girth=segment_girth))
-        body = self.decode(theta)
-        return fix_gauge(
-            BodyParameters(
-                pose=rotations.matrix_to_axis_angle(body.joint_rotation),
-                segment_scale=body.segment_scale,
-                rotation=body.rotation,
-                camera_scale=body.camera_scale,
-                translation=body.translation,
-                segment_girth=body.segment_girth,
-            )
-        )
+        body, _ = self.decode(theta)
+        return fix_gauge(body)
 
 
 def size(kind: Rotations, scales: str = "isotropic") -> int:

@@ -10,6 +10,7 @@ import math
 import numbers
 import pathlib
 import sys
+import types
 from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
 
@@ -46,25 +47,21 @@ def bar(
         title,
         total,
         unit=unit,
-        file=_LineEach(sys.stderr),
+        file=_line_each(sys.stderr),
         delay=LOG_INTERVAL_S,
         mininterval=LOG_INTERVAL_S,
         bar_format=form,
     )
 
 
-class _LineEach:
-    """A text stream on which each redrawing of a bar becomes a line of its own."""
+def _line_each(stream: TextIO) -> Any:
+    """Return a text stream on which each redrawing of a bar becomes a line of its own."""
 
-    def __init__(self, stream: TextIO):
-        self._stream = stream
-
-    def write(self, text: str) -> None:
+    def write(text: str) -> None:
         if line := text.strip("\r\n "):
-            self._stream.write(line + "\n")
+            stream.write(line + "\n")
 
-    def flush(self) -> None:
-        self._stream.flush()
+    return types.SimpleNamespace(write=write, flush=stream.flush)
 
 
 class MetricLog:

@@ -4,6 +4,7 @@ A person follows from (recipe, split, index) alone: posed, photographed, annotat
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,8 +15,9 @@ from jaxtyping import Float
 
 from dal_jax.body import skeleton
 from dal_jax.data import preparing, schema
-from dal_jax.data.schema import DatasetBuilder, Example, check_choices
-from dal_jax.observations import photographs
+from dal_jax.data.schema import DatasetBuilder, Example, Source, check_choices
+from dal_jax.observations import human36m_cameras, photographs
+from dal_jax.observations.human36m_cameras import Extrinsics
 from dal_jax.runtime import progress
 from dal_jax.runtime.errors import InputError
 from dal_jax.synthetic import actors, annotator, rendering, view as view_lib
@@ -23,7 +25,7 @@ from dal_jax.synthetic.actors import Subject
 from dal_jax.synthetic.annotator import RECIPES, TRAIN_SUBJECTS, Recipe
 from dal_jax.synthetic.figure import rotate
 from dal_jax.synthetic.rendering import draw_light
-from dal_jax.synthetic.view import LaboratoryCamera, View
+from dal_jax.synthetic.view import View
 from dal_jax.viewing.raycast import Points, exact_points, pixel_grid_px
 
 NAME = "synthetic_people"
@@ -33,39 +35,34 @@ _DAYS = 12  # with clothes of their own, of each subject
 _TAKE, _CLOTHES, _MOMENT = 12, 13, 15  # streams of random numbers that several examples share
 
 
-@dataclasses.dataclass(frozen=True)
-class SyntheticPeople:
-    """Rendered people of seven subjects in fifteen actions; a `Source`."""
-
-    recipe: Recipe
-    units_a_chunk: int = 250
-
-    name = NAME
-    unit = "person"
-    description = (
-        "Rendered people of seven subjects in fifteen actions, with 2D annotation, and with 3D truth for evaluation."
+def source(recipe: Recipe) -> Source:
+    """Return the source of rendered people of seven subjects in fifteen actions."""
+    return Source(
+        name=NAME,
+        config=recipe.name,
+        description="Rendered people of seven subjects in fifteen actions, with 2D annotation, and with 3D truth for "
+        "evaluation.",
+        unit="person",
+        units_a_chunk=250,
+        digest=recipe.digest,
+        options=functools.partial(_options, recipe),
+        splits=functools.partial(_splits, recipe),
+        read=functools.partial(_read, recipe),
     )
 
-    @property
-    def config(self) -> str:
-        """The recipe's name."""
-        return self.recipe.name
 
-    def digest(self) -> str:
-        """Return the recipe's."""
-        return self.recipe.digest()
+def _options(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe; of a folder of recordings its name."""
+    return dataclasses.asdict(recipe) | {"motions": pathlib.Path(recipe.motions).name}
 
-    def options(self) -> dict[str, Any]:
-        """Return the recipe; of a folder of recordings its name."""
-        return dataclasses.asdict(self.recipe) | {"motions": pathlib.Path(self.recipe.motions).name}
 
-    def splits(self) -> Mapping[str, list[tuple[str, int]]]:
-        """Return (split, number) of each person."""
-        return {split: [(split, index) for index in range(self.recipe.count(split))] for split in ("train", "test")}
+def _splits(recipe: Recipe) -> Mapping[str, list[tuple[str, int]]]:
+    """Return (split, number) of each person."""
+    return {split: [(split, index) for index in range(recipe.count(split))] for split in _SPLITS}
 
-    def read(self, unit: tuple[str, int]) -> Iterator[Example]:
-        """Render one person."""
-        yield make_person(self.recipe, *unit)
+
+def _read(recipe: Recipe, unit: tuple[str, int]) -> Iterator[Example]:
+    yield make_person(recipe, *unit)
 
 
 def prepare(recipe: str | Recipe, data_dir: str | os.PathLike[str], workers: int | None = None) -> DatasetBuilder:
@@ -79,7 +76,7 @@ def prepare(recipe: str | Recipe, data_dir: str | os.PathLike[str], workers: int
     Raises:
       errors.InputError: there is no such recipe, or the folder holds one of this name made differently.
     """
-    builder, _ = preparing.prepare(SyntheticPeople(named(recipe)), data_dir, workers)
+    builder, _ = preparing.prepare(source(named(recipe)), data_dir, workers)
     return builder
 
 
@@ -94,7 +91,7 @@ def load(recipe: str | Recipe, data_dir: str | os.PathLike[str]) -> DatasetBuild
     return builder
 
 
-def source_of(config: str, choices: Mapping[str, Any]) -> SyntheticPeople:
+def source_of(config: str, choices: Mapping[str, Any]) -> Source:
     """Return the source of a recipe's name ('': the demo's).
 
     choices: `motions`, a folder of recordings; by default the people do the fifteen actions.
@@ -104,7 +101,7 @@ def source_of(config: str, choices: Mapping[str, Any]) -> SyntheticPeople:
     """
     recipe = named(config or "demo")
     check_choices(f"{NAME}/{recipe.name}", choices, ["motions"])
-    return SyntheticPeople(recipe.of_recordings(choices["motions"]) if choices.get("motions") else recipe)
+    return source(recipe.of_recordings(choices["motions"]) if choices.get("motions") else recipe)
 
 
 def named(recipe: str | Recipe) -> Recipe:
@@ -142,7 +139,7 @@ def poses_2d(rows: Sequence[int], seed: int = 0) -> dict[str, Float[np.ndarray, 
 def _pose_2d(recipe: Recipe, index: int) -> dict[str, np.ndarray]:
     random = np.random.default_rng((recipe.seed, _POSES, index))
     scene = stage(recipe, "train", index, random)
-    down = np.arcsin(-scene.camera.rotation[2, 1])  # how far the scene's camera looks down already
+    down = np.arcsin(-scene.camera[2, 1])  # how far the scene's camera looks down already
     tilt = rotate("X", np.radians(random.uniform(*_LOOK_DOWN_DEG)) - down)
     ahead = np.array([0.0, 0.0, random.uniform(*_DISTANCE_M)])
     actor, annotated = actors.subject(scene.subject), {}
@@ -192,7 +189,7 @@ class StagedPerson(NamedTuple):
     name: str
     subject: str
     action: str
-    camera: LaboratoryCamera
+    camera: Extrinsics
     vertices: Float[np.ndarray, "n 3"]
     joints: Float[np.ndarray, "24 3"]
     joints_h36m: Float[np.ndarray, "17 3"]
@@ -226,8 +223,8 @@ def make_person(recipe: Recipe, split: str, index: int) -> dict[str, object]:
         "video": "",
         "frame": np.int32(-1),
         "box_px": box_px.astype(np.float32),
-        "intrinsics_px": scene.camera.intrinsics_px.astype(np.float32),
-        "extrinsics_m": scene.camera.extrinsics.astype(np.float32),
+        "intrinsics_px": view_lib.INTRINSICS_PX.astype(np.float32),
+        "extrinsics_m": scene.camera.astype(np.float32),
         "moment": "" if recipe.views == 1 else f"{split} {index // recipe.views}",
         **schema.keypoint_features("h36m", keypoints_px, np.where(seen, schema.SEEN, schema.HIDDEN)),
         **schema.point_features(*points),
@@ -265,7 +262,7 @@ def stage(recipe: Recipe, split: str, index: int, random: np.random.Generator) -
     chair = rendering.chair(vertices, drawn) if posture.on_chair else np.zeros((0, 8, 3))
     camera = view_lib.place(number, drawn)
     place = np.array([drawn.normal(0, 0.2), -vertices[:, 1].min(), drawn.normal(0, 0.2)])
-    towards = camera.position - place
+    towards = view_lib.position_of(camera) - place
     azimuth = np.arctan2(towards[0], towards[2]) + np.radians(recipe.heading_spread_deg) * drawn.uniform(-1, 1)
     if view:  # the heading is towards the moment's first camera
         number = (number + view) % 4
@@ -273,7 +270,7 @@ def stage(recipe: Recipe, split: str, index: int, random: np.random.Generator) -
     rotation = rotate("Y", azimuth)
 
     def to_camera(points: np.ndarray) -> np.ndarray:
-        return camera.to_camera(points @ rotation.T + place)
+        return human36m_cameras.to_camera(camera, points @ rotation.T + place)
 
     low = joints[joints[:, 1] < vertices[:, 1].min() + 0.25]
     vertices_camera = to_camera(vertices.astype(np.float64))
@@ -287,7 +284,7 @@ def stage(recipe: Recipe, split: str, index: int, random: np.random.Generator) -
         joints_h36m=np.asarray(actors.surface().h36m_regressor) @ vertices_camera,
         furniture=to_camera(chair),
         feet_world=(low @ rotation.T + place)[:, [0, 2]],
-        rotation=camera.rotation @ rotation @ posture.root,
+        rotation=camera[:, :3] @ rotation @ posture.root,
         pose=posture.pose,
         clothes_seed=seed,
         day=None if recipe.views == 1 else moment % _DAYS,
@@ -304,7 +301,7 @@ def _photograph(
     """Return (picture, IUV map, mask of what is in front): both maps see the person only where nothing is in front."""
     day = int(random.integers(_DAYS)) if scene.day is None else scene.day
     clothes = rendering.dress(scene.subject, np.random.default_rng((*scene.clothes_seed, _CLOTHES, day)))
-    light = draw_light(scene.camera.rotation @ np.array([0.0, 1.0, 0.0]), random)
+    light = draw_light(scene.camera[:, :3] @ np.array([0.0, 1.0, 0.0]), random)
     wood = random.uniform(0.1, 0.8) * np.array([1.0, random.uniform(0.7, 1.0), random.uniform(0.5, 1.0)])
     centres = view.cast(grid_px)
     person, cover = rendering.photograph(

@@ -8,8 +8,9 @@ import scipy.ndimage
 from jaxtyping import Float, Int, UInt8
 
 from dal_jax.body import skeleton
+from dal_jax.observations.human36m_cameras import Extrinsics
 from dal_jax.synthetic import actors
-from dal_jax.synthetic.view import LaboratoryCamera, View, box_corners, rays
+from dal_jax.synthetic.view import View, box_corners, position_of, rays
 from dal_jax.viewing.raycast import Hits
 
 _LOOKS = {
@@ -236,7 +237,7 @@ def iuv_map(view: View, hits: Hits) -> UInt8[np.ndarray, "s s 3"]:
 
 
 def paint_room(
-    camera: LaboratoryCamera,
+    camera: Extrinsics,
     points_px: Float[np.ndarray, "s s 2"],
     feet_world: Float[np.ndarray, "f 2"],
     clutter: float,
@@ -247,10 +248,11 @@ def paint_room(
     feet_world: where the person touches the floor (x, z), for the shadow; clutter: how busy the wall is.
     """
     size = points_px.shape[0]
-    direction = rays(points_px) @ camera.rotation
+    rotation, position = camera[:, :3], position_of(camera)
+    direction = rays(points_px) @ rotation
     down = np.maximum(-direction[..., 1], 1e-4)
-    ground = camera.position + direction * (camera.position[1] / down)[..., None]
-    ahead = camera.rotation[2]
+    ground = position + direction * (position[1] / down)[..., None]
+    ahead = rotation[2]
     beyond = ground[..., 0] * ahead[0] + ground[..., 2] * ahead[2]
     wall = (beyond > random.uniform(1.2, 5.0)) | (direction[..., 1] > -1e-3)
     image = np.where(wall[..., None], _wall(size, clutter, random), _floor(ground, random))

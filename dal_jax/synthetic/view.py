@@ -1,12 +1,12 @@
 """Four perspective cameras around the scene, as in Human3.6M's laboratory, and the square crop of a person."""
 
 import functools
-from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
 from jaxtyping import Float
 
+from dal_jax.observations.human36m_cameras import Extrinsics
 from dal_jax.synthetic import actors
 from dal_jax.viewing import raycast
 from dal_jax.viewing.raycast import Hits, Scene
@@ -16,29 +16,15 @@ FOCAL_PX = 1146.0  # Human3.6M's cameras
 _AZIMUTHS_DEG = (45.0, 135.0, -135.0, -45.0)
 
 
-class LaboratoryCamera(NamedTuple):
-    """World (y up, floor at 0) to camera (x right, y down, z away): `rotation @ (x - position)`; metres."""
-
-    rotation: Float[np.ndarray, "3 3"]
-    position: Float[np.ndarray, "3"]
-
-    @property
-    def intrinsics_px(self) -> Float[np.ndarray, "4"]:
-        """Focal lengths and principal point: fx, fy, cx, cy."""
-        return np.array([FOCAL_PX, FOCAL_PX, PHOTOGRAPH_PX / 2, PHOTOGRAPH_PX / 2])
-
-    @property
-    def extrinsics(self) -> Float[np.ndarray, "3 4"]:
-        """[R | t], world to camera, metres."""
-        return np.column_stack([self.rotation, -self.rotation @ self.position])
-
-    def to_camera(self, world: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 3"]:
-        """Return world points in the camera's frame."""
-        return (world - self.position) @ self.rotation.T
+INTRINSICS_PX = np.array([FOCAL_PX, FOCAL_PX, PHOTOGRAPH_PX / 2, PHOTOGRAPH_PX / 2])
+"""Focal lengths and principal point of all cameras: fx, fy, cx, cy."""
 
 
-def place(number: int, random: np.random.Generator) -> LaboratoryCamera:
-    """Return camera 0 to 3, about 5 m from the middle of the scene at eye height, a little differently every time."""
+def place(number: int, random: np.random.Generator) -> Extrinsics:
+    """Return camera 0 to 3, about 5 m from the middle of the scene at eye height, a little differently every time.
+
+    From the world (metres, y up, floor at 0) to the camera (x right, y down, z away).
+    """
     azimuth = np.radians(_AZIMUTHS_DEG[number] + random.normal(0, 4.0))
     distance, height = random.uniform(4.6, 5.6), random.uniform(1.3, 1.75)
     position = np.array([distance * np.sin(azimuth), height, distance * np.cos(azimuth)])
@@ -46,7 +32,13 @@ def place(number: int, random: np.random.Generator) -> LaboratoryCamera:
     forward = forward / np.linalg.norm(forward)
     right = np.cross(forward, [0.0, 1.0, 0.0])
     right = right / np.linalg.norm(right)
-    return LaboratoryCamera(np.stack([right, np.cross(forward, right), forward]), position)
+    rotation = np.stack([right, np.cross(forward, right), forward])
+    return np.column_stack([rotation, -rotation @ position])
+
+
+def position_of(camera: Extrinsics) -> Float[np.ndarray, "3"]:
+    """Return where a camera stands in the world."""
+    return -camera[:, :3].T @ camera[:, 3]
 
 
 def project(points: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 2"]:

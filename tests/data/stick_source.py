@@ -1,6 +1,6 @@
 """A data set of made-up numbers, small and quick: units hold a person each, a rejected one, or something noted."""
 
-import dataclasses
+import functools
 import io
 import time
 
@@ -8,45 +8,37 @@ import numpy as np
 import PIL.Image
 
 from dal_jax.data import schema
+from dal_jax.data.schema import Source
 from dal_jax.observations.person import Rejected
 
 
-@dataclasses.dataclass(frozen=True)
-class Sticks:
-    """`people` train units, of which every fifth is rejected and every third noted, and two test units."""
+def sticks(people: int = 10, seed: int = 0, pause_s: float = 0.0) -> Source:
+    """Return `people` train units, of which every fifth is rejected and every third noted, and two test units.
 
-    people: int = 10
-    seed: int = 0
-    pause_s: float = 0.0  # of each unit after the first two
-    units_a_chunk: int = 2
-    config: str = ""
+    pause_s: of each unit after the first two. The digest is a name of neither the pause nor the chunks.
+    """
+    return Source(
+        name="sticks",
+        description="Made-up numbers.",
+        unit="stick",
+        units_a_chunk=2,
+        digest=functools.partial("{}-{}".format, people, seed),
+        options=functools.partial(dict, people=people),
+        splits=functools.partial(dict, train=list(range(people)), test=[1001, 1002]),
+        read=functools.partial(_read, people, seed, pause_s),
+    )
 
-    name = "sticks"
-    description = "Made-up numbers."
-    unit = "stick"
 
-    def digest(self) -> str:
-        """Return a name of what the people depend on: neither of the pause nor of the chunks."""
-        return f"{self.people}-{self.seed}"
-
-    def options(self) -> dict:
-        """Return the options."""
-        return {"people": self.people}
-
-    def splits(self) -> dict[str, list[int]]:
-        """Return numbers."""
-        return {"train": list(range(self.people)), "test": [1001, 1002]}
-
-    def read(self, unit: int):
-        """Yield one person or none."""
-        if 2 <= unit < self.people:
-            time.sleep(self.pause_s)
-        if unit % 3 == 0:
-            yield "threes"
-        if unit % 5 == 0:
-            yield Rejected(unit, unit, "", "fives", f"stick {unit}: is a multiple of five")
-        else:
-            yield example(unit, self.seed)
+def _read(people: int, seed: int, pause_s: float, unit: int):
+    """Yield one person or none."""
+    if 2 <= unit < people:
+        time.sleep(pause_s)
+    if unit % 3 == 0:
+        yield "threes"
+    if unit % 5 == 0:
+        yield Rejected(unit, unit, "", "fives", f"stick {unit}: is a multiple of five")
+    else:
+        yield example(unit, seed)
 
 
 def example(number: int, seed: int = 0) -> dict[str, object]:

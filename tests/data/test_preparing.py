@@ -22,10 +22,10 @@ from dal_jax.data.schema import count
 from dal_jax.observations import observation
 from dal_jax.runtime.errors import InputError
 from tests.data import stick_source
-from tests.data.stick_source import Sticks
+from tests.data.stick_source import sticks
 
 ROOT = pathlib.Path(__file__).parents[2]
-STICKS = Sticks()
+STICKS = sticks()
 
 
 def contents(folder: pathlib.Path) -> dict[str, bytes]:
@@ -132,7 +132,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
         f"""
         from dal_jax.data import preparing
         from tests.data import stick_source
-        preparing.prepare(stick_source.Sticks(pause_s=0.5), {str(tmp_path / "killed")!r}, workers=0)
+        preparing.prepare(stick_source.sticks(pause_s=0.5), {str(tmp_path / "killed")!r}, workers=0)
         """
     )
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL, cwd=ROOT)
@@ -163,7 +163,7 @@ def test_another_process_makes_the_same_bytes(prepared, tmp_path):
         f"""
         from dal_jax.data import preparing
         from tests.data import stick_source
-        preparing.prepare(stick_source.Sticks(), {str(tmp_path)!r}, workers=0)
+        preparing.prepare(stick_source.sticks(), {str(tmp_path)!r}, workers=0)
         """
     )
     subprocess.run([sys.executable, "-c", script], check=True, stderr=subprocess.DEVNULL, cwd=ROOT)
@@ -179,14 +179,14 @@ def test_chunks_and_processes_do_not_show_in_the_bytes(prepared, tmp_path):
 def test_another_source_is_refused(prepared):
     _, folder = prepared
     with pytest.raises(InputError, match=r"made from other files or with other options \(10-0, now 10-1\)"):
-        prepare(dataclasses.replace(STICKS, seed=1), folder)
+        prepare(sticks(seed=1), folder)
     with pytest.raises(InputError, match="run experiments.prepare_data first"):
         load("sticks", "other", folder)
 
 
 def test_a_split_of_which_nobody_can_be_used_is_refused_with_a_reason(tmp_path):
     with pytest.raises(InputError, match="no person of 'train' can be used .*: stick 0: is a multiple of five"):
-        prepare(Sticks(people=1), tmp_path, workers=0)
+        prepare(sticks(people=1), tmp_path, workers=0)
     assert not (tmp_path / "sticks").exists()
 
 

@@ -17,7 +17,6 @@ from dal_jax.body.kinematics import BodyParameters, t_pose
 from dal_jax.body.template import Template
 from dal_jax.data.motions import bvh as bvh_file
 from dal_jax.fits import rig as rigs, rig_files
-from dal_jax.fits.rig_files import SceneCamera
 from tests.body import smpl_files
 from tests.fits.gltf_scene import Scene
 
@@ -76,7 +75,7 @@ def scene(body, tmp_path_factory) -> pathlib.Path:
         for k, name in enumerate(("first", "second"))
     }
     path = tmp_path_factory.mktemp("scene") / "scene.glb"
-    path.write_bytes(rig_files.glb(body, people, SceneCamera(0.8, 1.5)))
+    path.write_bytes(rig_files.glb(body, people, (0.8, 1.5)))
     return path
 
 
@@ -176,7 +175,7 @@ def test_bvh_has_our_joints(body, tmp_path):
     joints, _ = ours(body, moving())
     path = tmp_path / "walk.bvh"
     rig_files.animation(body, moving(), TIMES_S, path, POSITION)
-    tracks = bvh_file.pose(bvh_file.read(path))
+    tracks = bvh_file.read(path)
     rows = [tracks.names.index(name) for name in skeleton.SMPL_JOINT_NAMES]
     np.testing.assert_allclose(tracks.positions[:, rows], joints, atol=EXACT)
     with warnings.catch_warnings():

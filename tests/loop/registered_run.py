@@ -8,7 +8,7 @@ from dal_jax.body.formats import load
 from dal_jax.config import Config
 from dal_jax.data import preparing
 from dal_jax.data.files import Files
-from dal_jax.data.human36m.source import Human36m
+from dal_jax.data.human36m.source import human36m
 from dal_jax.loop import run as run_lib
 from dal_jax.loop.folder import RunFolder
 from tests.data.human36m import release
@@ -36,7 +36,7 @@ def record(data_dir: pathlib.Path) -> Run:
     """Record the data set (11 people to train on and to test, truth known); return what a run of it is about."""
     made = data_dir.parent / "human36m"
     release.write(made)
-    source = Human36m(Files(str(made), image_size=one_round.SIZE), frame_step=1)
+    source = human36m(Files(str(made), image_size=one_round.SIZE), frame_step=1)
     preparing.prepare(source, data_dir, workers=0)
     template = load.load_body()
     train, _ = run_lib.load(config(), data_dir)

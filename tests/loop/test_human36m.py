@@ -9,7 +9,7 @@ import pytest
 from dal_jax.config import demo
 from dal_jax.data import preparing
 from dal_jax.data.files import Files, body_digest
-from dal_jax.data.human36m.source import Human36m
+from dal_jax.data.human36m.source import human36m
 from dal_jax.loop import judge
 from tests.data.human36m import release
 from tests.loop import one_round
@@ -18,7 +18,7 @@ from tests.loop import one_round
 @pytest.mark.slow
 def test_a_round_runs_and_is_judged(tmp_path):
     release.write(tmp_path / "h36m")
-    source = Human36m(Files(str(tmp_path / "h36m"), image_size=one_round.SIZE), frame_step=1)
+    source = human36m(Files(str(tmp_path / "h36m"), image_size=one_round.SIZE), frame_step=1)
     preparing.prepare(source, tmp_path / "data", workers=0)
     config = one_round.config("human36m")  # by the demo's programs, which have more to get wrong
     config.first.registration.optimizer = "lm"
@@ -32,5 +32,5 @@ def test_a_round_runs_and_is_judged(tmp_path):
 def test_options_tell_the_loop_the_body_that_points_are_on(tmp_path):
     files = Files(str(tmp_path))
     (tmp_path / "mosh").mkdir()
-    assert Human36m(files).options()["body"] == body_digest("")
-    assert dataclasses.replace(Human36m(files), frame_step=7).options()["frame_step"] == 7
+    assert human36m(files).options()["body"] == body_digest("")
+    assert human36m(files, frame_step=7).options()["frame_step"] == 7

@@ -1,5 +1,7 @@
 """People in photographs: any batch gives the same bodies, a killed run goes on, a bad picture is one line."""
 
+import json
+
 import jax
 import numpy as np
 import PIL.Image
@@ -7,7 +9,6 @@ import pytest
 
 from dal_jax.loop import prediction
 from dal_jax.observations import detections, photographs
-from dal_jax.observations.detections import Detection
 from dal_jax.observations.person import Annotations
 from dal_jax.regressor import model
 from dal_jax.runtime.errors import InputError
@@ -29,11 +30,10 @@ def shown(tmp_path):
     rng = np.random.default_rng(0)
     for name in "abc":
         PIL.Image.fromarray(rng.integers(0, 256, (60, 80, 3)).astype(np.uint8)).save(tmp_path / f"{name}.png")
-    detected = [
-        Detection(f"{name}.png", 0, number, "", np.array([5.0 * number, 3.0, 40.0, 30.0]))
-        for number, name in enumerate("aabbc", start=1)
-    ]
-    return detections.people(detections.list_photographs(tmp_path), detected)
+    boxes = [{"file_name": f"{name}.png", "bbox": [5.0 * row, 3.0, 40.0, 30.0]} for row, name in enumerate("aabbc", 1)]
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    pictures = detections.list_photographs(tmp_path)
+    return detections.people(pictures, detections.read_boxes(tmp_path / "boxes.json", pictures))
 
 
 def test_every_person_gets_the_body_of_its_own_crop(trained, shown, tmp_path):

@@ -38,7 +38,7 @@ def _prepared(path):
 
 READERS = {
     "register": lambda path: densepose.read(path).people[0].keypoints,
-    "predict": lambda path: detections.read_keypoints(path, ["a.png"])[0].keypoints,
+    "predict": lambda path: detections.read_keypoints(path, ["a.png"])[0][1].keypoints,
     "coco_folder": _prepared,
 }
 OTHER_SIDE_FIRST = [skeleton.BODY_25B_NAMES[row] for row in skeleton.KEYPOINT_MIRROR["body_25b"][:17]]
@@ -117,7 +117,7 @@ def test_names_that_nobody_knows_are_told_not_dropped(tmp_path):
     for read in (densepose.read, poses.read):
         with pytest.raises(InputError, match=r"people\.json: .*key point 'place 0', .* of an unknown name"):
             read(path)
-    assert "of an unknown name" in detections.read_keypoints(path, ["a.png"])[0].problem
+    assert "of an unknown name" in detections.read_keypoints(path, ["a.png"])[0][1].message
 
 
 def test_the_person_s_category_names_the_key_points():

@@ -56,8 +56,8 @@ def _entry(number, image_id, box, **fields):
 )
 def test_every_shape_of_json_says_the_same(folder, content):
     found = detections.read_boxes(_write(folder, content), NAMES)
-    assert [(one.file_name, one.bbox_px.tolist()) for one in found] == WANTED
-    assert not any(one.problem for one in found) and len({one.annotation_id for one in found}) == 3
+    assert [(one.file_name, one.bbox_px.tolist()) for _, one in found] == WANTED
+    assert len({one.annotation_id for _, one in found}) == 3
     people = detections.people(detections.list_photographs(folder), found).people
     assert [(one.file_name, one.bbox_px.tolist()) for one in people] == WANTED
     np.testing.assert_allclose(people[0].crop_px, [16 - 24, 22 - 24, 48, 48])  # 1.2 times the longer side
@@ -65,7 +65,7 @@ def test_every_shape_of_json_says_the_same(folder, content):
 
 def test_a_list_of_boxes_belongs_to_the_only_picture(folder):
     path = _write(folder, [[1, 2, 3, 4]])
-    assert detections.read_boxes(path, ["a.jpg"])[0].file_name == "a.jpg"
+    assert detections.read_boxes(path, ["a.jpg"])[0][1].file_name == "a.jpg"
     with pytest.raises(InputError, match="there are 2 pictures"):
         detections.read_boxes(path, NAMES)
 
@@ -82,24 +82,24 @@ def test_key_points_give_a_box_with_a_margin_unless_the_entry_has_its_own(folder
         {"id": 1, "image_id": 7, "keypoints": flat}, _entry(2, 7, [1, 2, 30, 40], keypoints=flat),
         {"id": 3, "image_id": 7, "keypoints": [0] * 51}, {"id": 4, "image_id": 7},
     ])  # fmt: skip
-    drawn, own = detections.read_keypoints(_write(folder, content), NAMES)
+    (_, drawn), (_, own) = detections.read_keypoints(_write(folder, content), NAMES)
     assert own.bbox_px.tolist() == [1, 2, 30, 40] and (drawn.annotation_id, own.annotation_id) == (1, 2)
     low, high = pose[:, :2].min(axis=0), pose[:, :2].max(axis=0)
     np.testing.assert_allclose(drawn.bbox_px[2:], coco.KEYPOINTS_MARGIN * (high - low))
     np.testing.assert_allclose(drawn.bbox_px[:2] + drawn.bbox_px[2:] / 2, (low + high) / 2)
     assert drawn.keypoints.confidence[1] == 1.0
-    lists = detections.read_keypoints(_write(folder, {"a.jpg": [pose.tolist()]}), NAMES)
-    np.testing.assert_allclose(lists[0].bbox_px, drawn.bbox_px)
+    ((_, listed),) = detections.read_keypoints(_write(folder, {"a.jpg": [pose.tolist()]}), NAMES)
+    np.testing.assert_allclose(listed.bbox_px, drawn.bbox_px)
 
 
 def test_a_detector_s_confidences_decide_what_is_known(folder):
     pose = _pose(0.9)
     pose[9] = [500, 500, 0.05]  # a wrist that nobody has seen
-    found = detections.read_keypoints(
+    ((_, found),) = detections.read_keypoints(
         _write(folder, [{"image_id": "a.jpg", "keypoints": pose.ravel().tolist()}]), NAMES
     )
-    assert found[0].bbox_px[2] < 30
-    assert (found[0].keypoints.confidence[:17] == 0).sum() == 1, "that wrist"
+    assert found.bbox_px[2] < 30
+    assert (found.keypoints.confidence[:17] == 0).sum() == 1, "that wrist"
 
 
 BAD_ENTRIES = {
@@ -162,9 +162,9 @@ def test_ids_and_categories_may_be_anything(folder):
         "annotations": [entry | {"category_id": [1, 2]}, entry | {"category_id": {}}, entry | {"id": {"a": 1}}, entry],
     }
     found = detections.read_boxes(_write(folder, content), NAMES)
-    assert [one.annotation_id for one in found] == [1, 1, -1, 1]
-    assert found[0].problem == "category_id is [1, 2], expected a number"
-    assert "annotations[2]" in found[2].where
+    assert [one.annotation_id for _, one in found] == [1, 1, -1, 1]
+    assert found[0][1].message.endswith(": category_id is [1, 2], expected a number")
+    assert "annotations[2]" in found[2][0]
     found = detections.read_boxes(_write(folder, {"a\n\x1b[31m.jpg": [[0, 0, 20, 20]]}), NAMES)
     with pytest.raises(InputError) as caught:
         detections.people(detections.list_photographs(folder), found)

@@ -12,7 +12,7 @@ from dal_jax.body import kinematics
 from dal_jax.observations import residuals
 from dal_jax.registration import register, starts as starts_lib
 from dal_jax.registration.energy import EnergyWeights, Objective
-from dal_jax.registration.register import Fitter, RegistrationConfig
+from dal_jax.registration.register import RegistrationConfig
 from dal_jax.registration.solvers.descent import Solution
 from dal_jax.registration.solvers.solve import SOLVERS
 from tests.registration import small_problem
@@ -176,7 +176,7 @@ def test_a_prepared_fitter_gives_what_register_gives(traces, template, observed,
     config = _config(optimizer="look ahead", batch=PEOPLE)
     wanted = register.register(template, observed, config, OBJECTIVE, given)
     already = len(traces)
-    fitter = Fitter(template, config, OBJECTIVE)
+    fitter = register.fitter(template, config, OBJECTIVE)
     for people in (observed, given), jax.device_put((observed, given)):
         jax.tree.map(np.testing.assert_array_equal, fitter(*people), wanted)
     assert len(traces) == already
@@ -216,8 +216,7 @@ def test_no_people_to_register_is_an_error(template, observed):
 
 
 def test_a_prepared_fitter_spreads_people_over_devices(template, observed, given):
-    fitter = Fitter(template, _config(devices=2), OBJECTIVE)
-    assert fitter.devices == 2
+    fitter = register.fitter(template, _config(devices=2), OBJECTIVE)
     four = jax.tree.map(lambda leaf: leaf[:4], (observed, given))
     fit = fitter(*four)
     assert len(fit.energy.sharding.device_set) == 2

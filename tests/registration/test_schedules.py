@@ -24,10 +24,10 @@ def test_names_are_the_papers_rounds_and_ours():
 def test_before_a_known_camera_starts_begin_from_afar_and_given_ones_stay():
     stages = schedules.stages("graduated", Objective())
     camera = Pinhole(np.ones(2, np.float32), np.zeros((2, 2), np.float32))
-    afar, *way = schedules.legs(stages, camera, starts=5, given=2)
-    assert afar.objective == stages[0] and afar.distance >= 100
-    np.testing.assert_array_equal(afar.moves, [True, True, True, False, False])
-    assert [leg.objective for leg in way] == list(stages)
-    assert all(leg.distance == 1 and leg.moves.all() for leg in way)
+    (stage, distance, moves), *way = schedules.legs(stages, camera, starts=5, given=2)
+    assert stage == stages[0] and distance >= 100
+    np.testing.assert_array_equal(moves, [True, True, True, False, False])
+    assert [stage for stage, _, _ in way] == list(stages)
+    assert all(distance == 1 and moves.all() for _, distance, moves in way)
     for known, given in ((None, 2), (camera, 5)):
-        assert [leg.objective for leg in schedules.legs(stages, known, starts=5, given=given)] == list(stages)
+        assert [stage for stage, _, _ in schedules.legs(stages, known, starts=5, given=given)] == list(stages)

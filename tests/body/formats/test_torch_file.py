@@ -71,16 +71,16 @@ def path(request, tmp_path):
 
 
 def _check(path):
-    held = torch_file.read(path, CLASSES)
-    walk, empty = held.content
-    np.testing.assert_array_equal(held.array(walk["scores"]), SCORES)
-    np.testing.assert_array_equal(held.array(walk["pred_boxes_XYXY"]), BOXES)
+    content, array = torch_file.read(path, CLASSES)
+    walk, empty = content
+    np.testing.assert_array_equal(array(walk["scores"]), SCORES)
+    np.testing.assert_array_equal(array(walk["pred_boxes_XYXY"]), BOXES)
     for one, wanted in zip(walk["pred_densepose"], made(), strict=True):
         for name, values in wanted.items():
-            found = held.array(one.state[name])
+            found = array(one.state[name])
             np.testing.assert_array_equal(found, values)
             assert found.dtype == values.dtype
-    assert held.array(empty["pred_boxes_XYXY"]).shape == (0, 4)
+    assert array(empty["pred_boxes_XYXY"]).shape == (0, 4)
 
 
 def test_every_layout_holds_the_same(path):
@@ -114,13 +114,12 @@ def test_a_call_in_a_pickle_is_refused(tmp_path):
 
 def test_damage_anywhere_is_refused_or_harmless(path):
     def arrays():
-        held = torch_file.read(path, CLASSES)
-        content: Any = held.content
+        content, array = torch_file.read(path, CLASSES)
         try:
             for one in content:
-                held.array(one["scores"])
+                array(one["scores"])
                 for person in one["pred_densepose"]:
-                    held.array(person.state["labels"])
+                    array(person.state["labels"])
         except door.UNREADABLE as error:
             raise InputError(str(error)) from error
 

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from dal_jax.body.formats import load
 from dal_jax.data.files import Files
 from dal_jax.data.human36m import mosh, release
-from dal_jax.data.human36m.source import Human36m
+from dal_jax.data.human36m.source import human36m
 from dal_jax.data.people import load_people, load_truth
 from dal_jax.data.preparing import prepare
 from dal_jax.observations import human36m_cameras as cameras
@@ -41,13 +41,18 @@ def recorded(folder):
 
 
 @pytest.fixture(scope="module")
-def source(folder, recorded):
-    return Human36m(Files(str(folder / "h36m"), image_size=48))
+def own_files(folder, recorded):
+    return Files(str(folder / "h36m"), image_size=48)
 
 
-def _at(source, folder, **changes):
-    """Return the same source in another folder."""
-    return dataclasses.replace(source, files=dataclasses.replace(source.files, source=str(folder)), **changes)
+@pytest.fixture(scope="module")
+def source(own_files):
+    return human36m(own_files)
+
+
+def _at(folder, **options):
+    """Return a source like that of the fixture in another folder."""
+    return human36m(Files(str(folder), image_size=48), **options)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +77,7 @@ def test_everybody_is_recorded_and_the_corrupt_video_is_left_out(prepared):
     assert set(builder.info.splits) == {"train", "test"}
 
 
-def test_what_is_stored_is_what_is_true(prepared, recorded, source):
+def test_what_is_stored_is_what_is_true(prepared, recorded, own_files):
     builder, _ = prepared
     people = load_people(builder, "train", with_truth=True)
     assert list(people.names) == [f"S1_Photo 1.54138969_{frame:06d}" for frame in FRAMES]
@@ -81,7 +86,7 @@ def test_what_is_stored_is_what_is_true(prepared, recorded, source):
     assert [(one["video"].decode(), int(one["frame"])) for one in examples] == [
         ("S1/Photo 1.54138969", frame) for frame in FRAMES
     ]
-    folder = source.files.folder / "S1" / "MyPoseFeatures"
+    folder = own_files.folder / "S1" / "MyPoseFeatures"
     mono = release.read_joints(folder / "D3_Positions_mono" / "Photo 1.54138969.cdf", 3)[list(FRAMES)]
     pixels = release.read_joints(folder / "D2_Positions" / "Photo 1.54138969.cdf", 2)[list(FRAMES)]
     assert people.truth.joints_h36m_mm == pytest.approx(mono, abs=FLOAT32_MM)
@@ -106,12 +111,12 @@ def test_dense_points_are_where_the_true_bodies_are(prepared, recorded):
             assert example["point_px"][used] == pytest.approx(lens.project(points), abs=POINT_PX)
 
 
-def test_without_mono_positions_the_metadata_places_the_camera(source, prepared, tmp_path):
+def test_without_mono_positions_the_metadata_places_the_camera(own_files, prepared, tmp_path):
     root = tmp_path / "h36m"
-    shutil.copytree(source.files.folder, root)
+    shutil.copytree(own_files.folder, root)
     for mono in root.glob("*/MyPoseFeatures/D3_Positions_mono"):
         shutil.rmtree(mono)
-    blind = _at(source, root)
+    blind = _at(root)
     with pytest.raises(InputError, match=r"h36m: no D3_Positions_mono; D3_Positions need metadata.xml"):
         prepare(blind, tmp_path / "none", workers=0)
     release_lib.write_metadata(root / "metadata.xml")
@@ -145,9 +150,9 @@ def _write_iuv(path, vertices_mm):
     PIL.Image.fromarray(picture).save(path)
 
 
-def test_predictions_of_densepose_are_the_other_route(source, recorded, tmp_path):
+def test_predictions_of_densepose_are_the_other_route(own_files, recorded, tmp_path):
     root = tmp_path / "h36m"
-    shutil.copytree(source.files.folder, root)
+    shutil.copytree(own_files.folder, root)
     for subject, stem in ((1, "Photo 1"), (9, "Directions")):
         seen = _seen(recorded, subject)
         place = root / "iuv" / f"S{subject}" / f"{stem}.54138969"
@@ -155,8 +160,8 @@ def test_predictions_of_densepose_are_the_other_route(source, recorded, tmp_path
             _write_iuv(place / f"frame_{frame:06d}_IUV.png", seen[frame])
     PIL.Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(place / "frame_000005_IUV.png")
     with pytest.raises(InputError, match="has folders mosh and iuv; name one by --dense"):
-        _at(source, root).splits()
-    builder, summary = prepare(_at(source, root, dense="iuv"), tmp_path / "data", workers=0)
+        _at(root).splits()
+    builder, summary = prepare(_at(root, dense="iuv"), tmp_path / "data", workers=0)
     assert summary.prepared == {"train": 2, "test": 1}
     assert summary.noted == {"frame without a prediction": 2, "frame in which the network found no person": 1}
     template = load.load_body()
@@ -231,11 +236,11 @@ def _pickle_that_runs(root):
         (_pickle_that_runs, 0, "unreadable file", "Photo 1.pkl: names '"),
     ],
 )
-def test_damage_is_counted_and_named(source, tmp_path, damage, people, kind, message):
+def test_damage_is_counted_and_named(own_files, tmp_path, damage, people, kind, message):
     for name in ("S1", "mosh"):
-        shutil.copytree(source.files.folder / name, tmp_path / name)
+        shutil.copytree(own_files.folder / name, tmp_path / name)
     damage(tmp_path)
-    damaged = _at(source, tmp_path)
+    damaged = _at(tmp_path)
     items = [item for unit in damaged.splits()["train"] for item in damaged.read(unit)]
     rejected = [item for item in items if not isinstance(item, dict)]
     assert sum(isinstance(item, dict) for item in items) == people
@@ -244,11 +249,11 @@ def test_damage_is_counted_and_named(source, tmp_path, damage, people, kind, mes
     assert not (tmp_path / "mark").exists()
 
 
-def test_a_video_that_ends_early_leaves_out_the_frames_beyond(source, tmp_path):
+def test_a_video_that_ends_early_leaves_out_the_frames_beyond(own_files, tmp_path):
     for name in ("S1", "mosh"):
-        shutil.copytree(source.files.folder / name, tmp_path / name)
+        shutil.copytree(own_files.folder / name, tmp_path / name)
     _short_video(tmp_path)
-    short = _at(source, tmp_path)
+    short = _at(tmp_path)
     items = [item for unit in short.splits()["train"] for item in short.read(unit)]
     assert [isinstance(item, dict) for item in items] == [True, True, False]
     assert items[2] == "frame beyond the video's end"
@@ -264,32 +269,32 @@ def test_a_video_that_ends_early_leaves_out_the_frames_beyond(source, tmp_path):
         ({"source": "nowhere"}, {}, "nowhere: no such folder"),
     ],
 )
-def test_wrong_options_end_the_run_before_it_begins(source, files, options, message):
+def test_wrong_options_end_the_run_before_it_begins(own_files, files, options, message):
     with pytest.raises(InputError) as caught:
-        dataclasses.replace(source, files=dataclasses.replace(source.files, **files), **options).splits()
+        human36m(dataclasses.replace(own_files, **files), **options).splits()
     assert message in str(caught.value)
 
 
-def test_a_folder_of_something_else_is_refused(source, tmp_path):
+def test_a_folder_of_something_else_is_refused(tmp_path):
     with pytest.raises(InputError, match="no folder mosh or iuv in it"):
-        _at(source, tmp_path).splits()
+        _at(tmp_path).splits()
     (tmp_path / "mosh").mkdir()
     with pytest.raises(InputError, match="no video S1/Videos"):
-        _at(source, tmp_path).splits()
+        _at(tmp_path).splits()
 
 
-def test_the_digest_follows_files_and_options(source, tmp_path):
-    assert source.digest() == dataclasses.replace(source).digest()
-    assert source.digest() != dataclasses.replace(source, frame_step=2).digest()
-    shutil.copytree(source.files.folder, tmp_path / "h36m")
-    assert source.digest() == _at(source, tmp_path / "h36m").digest()
+def test_the_digest_follows_files_and_options(source, own_files, tmp_path):
+    assert source.digest() == human36m(own_files).digest()
+    assert source.digest() != human36m(own_files, frame_step=2).digest()
+    shutil.copytree(own_files.folder, tmp_path / "h36m")
+    assert source.digest() == _at(tmp_path / "h36m").digest()
     release_lib.write_metadata(tmp_path / "h36m" / "metadata.xml")
-    assert source.digest() != _at(source, tmp_path / "h36m").digest()
+    assert source.digest() != _at(tmp_path / "h36m").digest()
 
 
-def test_the_binary_records_it_and_says_who_was_left_out(source, tmp_path):
+def test_the_binary_records_it_and_says_who_was_left_out(own_files, tmp_path):
     command = [sys.executable, "-m", "experiments.prepare_data", "--dataset=human36m", "--workers=0"]
-    command += [f"--source={source.files.source}", f"--data_dir={tmp_path}", "--image_size=48", "--frame_step=10"]
+    command += [f"--source={own_files.source}", f"--data_dir={tmp_path}", "--image_size=48", "--frame_step=10"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "2 train, 2 test people" in done.stdout

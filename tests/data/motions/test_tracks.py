@@ -30,7 +30,7 @@ def _homogeneous(rotation, translation):
 def test_bvh_is_posed_as_homogeneous_matrices_pose_it(tmp_path, order):
     root = _RANDOM.uniform(-100, 100, (_FRAMES, 3))
     columns = motion_files.write_bvh(tmp_path / "a.bvh", _ANGLES_DEG, order, root=root)
-    posed = bvh.pose(bvh.read(tmp_path / "a.bvh"))
+    posed = bvh.read(tmp_path / "a.bvh")
     offsets = 100 * motion_files.free_body_offsets()
     for frame in range(_FRAMES):
         to_world = {}
@@ -54,7 +54,7 @@ def test_a_bvh_of_smpls_angles_stands_as_the_body_does(tmp_path):
     vectors = _RANDOM.normal(0, 0.4, (24, 3))
     angles = Rotation.from_rotvec(vectors).as_euler("ZXY", degrees=True)
     motion_files.write_bvh(tmp_path / "a.bvh", angles[None], unit=1.0)
-    posed = bvh.pose(bvh.read(tmp_path / "a.bvh"))
+    posed = bvh.read(tmp_path / "a.bvh")
     segments = _segments(vectors)
     rows = [posed.names.index("mixamorig:" + motion_files.MIXAMO[name]) for name in skeleton.SMPL_JOINT_NAMES]
     assert posed.positions[0, rows] == pytest.approx(np.asarray(segments.position), abs=FLOAT32_M)
@@ -120,7 +120,7 @@ def test_joints_are_found_by_any_of_their_names(tmp_path, names, prefix):
     vectors = _RANDOM.normal(0, 0.3, (24, 3))
     angles = Rotation.from_rotvec(vectors).as_euler("ZXY", degrees=True)
     motion_files.write_bvh(tmp_path / "a.bvh", angles[None], names=names, prefix=prefix)
-    posed = bvh.pose(bvh.read(tmp_path / "a.bvh"))
+    posed = bvh.read(tmp_path / "a.bvh")
     joints = tracks.h36m_joints(posed, tracks.BVH, "a.bvh")[0] / 100
     truth = np.asarray(_segments(vectors).position)
     index = {name: truth[row] for row, name in enumerate(skeleton.SMPL_JOINT_NAMES)}
