@@ -87,7 +87,8 @@ def _configs() -> dict[str, LiftingConfig]:
         return configs
     if len(configs) > 1:
         raise InputError(f"--ladder={_LADDER.value}: leads to one of --presets, not {','.join(configs)}")
-    return lifters.ladder(*configs.values(), _LADDER.value)
+    (goal,) = configs.values()
+    return lifters.ladder(goal, _LADDER.value)
 
 
 def _rows(configs: dict[str, LiftingConfig], people: dict[str, PoseSet]) -> Iterator[dict[str, object]]:

@@ -42,6 +42,7 @@ def standardised_residual(
     visible = jnp.asarray(visible)
     if completer is None:
         return jnp.zeros(visible.shape)
+    keypoints = jnp.asarray(keypoints)
     residual, _ = _residuals(config, completer, keypoints, keypoints, visible)
     return jnp.where(visible, residual, 0.0)
 
@@ -116,7 +117,7 @@ def believe(
 
 
 def _residuals(
-    config: LiftingConfig, completer: Any, points: _Array, given: _Array, believed: _Array
+    config: LiftingConfig, completer: Any, points: Array, given: Array, believed: Array
 ) -> tuple[Float[Array, "n 17"], Float[Array, "n 17"]]:
     """Return how far joints at `points`, and at `given`, are from where the other believed `points` expect them."""
 
@@ -129,7 +130,6 @@ def _residuals(
 
         return away(points), away(given)
 
-    points, given = jnp.asarray(points), jnp.asarray(given)
     found = jax.lax.map(leave_out, jnp.arange(networks.JOINTS))
     return found[0].T, found[1].T
 
