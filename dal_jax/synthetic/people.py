@@ -21,7 +21,6 @@ from dal_jax.observations.human36m_cameras import Extrinsics
 from dal_jax.runtime import progress
 from dal_jax.runtime.errors import InputError
 from dal_jax.synthetic import actors, annotator, rendering, view as view_lib
-from dal_jax.synthetic.actors import Subject
 from dal_jax.synthetic.annotator import RECIPES, TRAIN_SUBJECTS, Recipe
 from dal_jax.synthetic.figure import rotate
 from dal_jax.synthetic.rendering import draw_light
@@ -124,8 +123,7 @@ def poses_2d(rows: Sequence[int], seed: int = 0) -> dict[str, Float[np.ndarray, 
     """Return key points of people of the training subjects, px, y down, annotated under each set's name.
 
     Unlike the rendered people each is before a camera of its own, which looks down by anything from 0 to 20 degrees,
-    3 to 7 metres away. Nothing is rendered, so a key point is guessed at random. Half of the people have an arm, both,
-    or the trunk of another moment of another action: people do more than fifteen things.
+    3 to 7 metres away. Nothing is rendered, so a key point is guessed at random.
 
     Args:
       rows: which people; a row gives the same person whatever the others.
@@ -142,42 +140,14 @@ def _pose_2d(recipe: Recipe, index: int) -> dict[str, np.ndarray]:
     down = np.arcsin(-scene.camera[2, 1])  # how far the scene's camera looks down already
     tilt = rotate("X", np.radians(random.uniform(*_LOOK_DOWN_DEG)) - down)
     ahead = np.array([0.0, 0.0, random.uniform(*_DISTANCE_M)])
-    actor, annotated = actors.subject(scene.subject), {}
-    vertices, _ = actors.pose(actor, np.eye(3), _mixed(recipe, actor, scene.pose, random))
-    vertices = vertices @ scene.rotation.T
-    hip = np.asarray(actors.surface().h36m_regressor)[0] @ vertices
+    hip, annotated = scene.joints_h36m[0], {}
     for name in skeleton.KEYPOINT_SETS:
-        points = np.asarray(actors.surface().regressor(name)) @ vertices
+        points = np.asarray(actors.surface().regressor(name)) @ scene.vertices
         points_px = view_lib.project((points - hip) @ tilt.T + ahead)
         side_px = _CROP * np.ptp(points_px, axis=0).max()
         visible = random.random(len(points_px)) >= _GUESSED
         annotated[name] = annotator.keypoints(points_px, visible, side_px, recipe, random).astype(np.float32)
     return annotated
-
-
-def _mixed(
-    recipe: Recipe, actor: Subject, pose: Float[np.ndarray, "23 3"], random: np.random.Generator
-) -> Float[np.ndarray, "23 3"]:
-    """Return a pose, or half of the time one with limbs of other moments of the same subject."""
-    pose = pose.copy()
-    for limb in _LIMBS if random.random() < 0.5 else ():
-        action = str(random.choice(list(actors.ACTIONS)))
-        seed = (recipe.seed, _POSES, TRAIN_SUBJECTS.index(actor.name), int(random.integers(recipe.takes)))
-        other = actors.perform(action, actor.joints, actor.landmarks, seed, random.uniform(0, actors.LENGTH_S))
-        if random.random() < 0.5:
-            pose[limb] = other.pose[limb]
-    return pose
-
-
-def _limb(*names: str) -> list[int]:
-    return [row for row, joint in enumerate(skeleton.SMPL_JOINT_NAMES[1:]) if joint.startswith(names)]
-
-
-_LIMBS = [
-    _limb(*(f"{side}_{name}" for name in ("collar", "shoulder", "elbow", "wrist", "hand")))
-    for side in ("left", "right")
-] + [_limb("spine", "neck", "head")]
-"""What is mixed: rows of the 23 joints' rotations of each arm and of the trunk."""
 
 
 # --- One person ---
