@@ -86,7 +86,7 @@ assets: $(VENV)/.assets ## rebuild the free body and the prior on proportions fr
 		--proportions=dal_jax/registration/assets/proportions.npz
 
 lifter: $(VENV)/.run ## retrain the shipped lifter from 2D poses of the embedded people
-	$(RUN) -m experiments.train_lifting --poses=synthetic_people --workdir=runs/lifter --config.preset=best \
+	$(RUN) -m experiments.train_lifting --poses=synthetic_people --workdir=runs/lifter --config.preset=demo \
 		--asset=dal_jax/lifting/assets/lifter.npz
 
 clean: ## remove the virtual environment and caches; runs/ stays

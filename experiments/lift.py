@@ -14,8 +14,9 @@ lifted as a camera sees it that looks at the pelvis, and joints are rotated into
              kudo, which has none.
   points_sd  (n, 17), of x and of y; 0 for a given joint.
   standardised_residual  (n, 17), how many standard deviations a joint is from where the others put it; `unusual`
-             (n, 17), true above 4: clicked wrong, swapped left with right, or a pose unlike the training poses (three
-             joints in a thousand of held-out poses).
+             (n, 17), true above 5: clicked wrong, or a pose unlike the training poses (one joint in a thousand of
+             held-out poses), and where left was given for right; `exchanged` (n, 17), the latter alone, which were
+             lifted as if they had been given right.
   visible    (n, 17), false where the joint was not given; `entry` (n,), the annotation's id or the row.
 --pictures: folder for sheet.png, each pose as given, half from the side, from the side and from behind, unusual joints
 ringed, and turntable.gif; of --pictured poses, evenly spaced.
@@ -68,19 +69,20 @@ def main(_: list[str]) -> None:
     print(f"{len(poses.entry)} poses{skipped}: {_OUT.value}")
     bones = losses.bone_figures(jnp.asarray(columns["joints"]))
     print(f"bones: left and right differ by {bones['bone_asymmetry']:.1%}, people by {bones['bone_spread']:.1%}")
-    if len(unusual := poses.entry[columns["unusual"].any(axis=1)]):
-        named = [str(entry) for entry in unusual[:5]] + ["..."] * (len(unusual) > 5)
-        print(f"{len(unusual)} have joints where the others do not expect them: {', '.join(named)}")
+    for name, told in (("unusual", "joints where the others do not expect them"), ("exchanged", "left for right")):
+        if len(entries := poses.entry[columns[name].any(axis=1)]):
+            named = [str(entry) for entry in entries[:5]] + ["..."] * (len(entries) > 5)
+            print(f"{len(entries)} have {told}: {', '.join(named)}")
     if _PICTURES.value:
         _draw(columns, poses, pathlib.Path(_PICTURES.value))
 
 
 def _columns(lifted: Lifted) -> dict[str, np.ndarray]:
     """Return the fields of the file."""
-    names = ["joints", "points", "points_sd", "standardised_residual"]
+    names = ["joints", "points", "points_sd", "standardised_residual", "exchanged"]
     names += [] if lifted.depth_sd is None else ["depth_sd"]
     columns = {name: np.asarray(getattr(lifted, name)) for name in names}
-    return columns | {"unusual": columns["standardised_residual"] > OUTLIER_RESIDUAL}
+    return columns | {"unusual": (columns["standardised_residual"] > OUTLIER_RESIDUAL) | columns["exchanged"]}
 
 
 def _check_outputs() -> None:

@@ -101,7 +101,8 @@ def test_lift_writes_3d_joints(poses, tmp_path):
             np.isfinite(lifted[name]).all() for name in ("joints", "depth_sd", "points_sd", "standardised_residual")
         )
         assert lifted["entry"].tolist() == list(range(10))
-        np.testing.assert_array_equal(lifted["unusual"], lifted["standardised_residual"] > 5)
+        far = lifted["standardised_residual"] > 5
+        np.testing.assert_array_equal(lifted["unusual"], far | lifted["exchanged"])
     with PIL.Image.open(tmp_path / "sheet.png") as sheet, PIL.Image.open(tmp_path / "turntable.gif") as turntable:
         assert sheet.size == (1440, 480) and turntable.n_frames == 36
     again = _run("lift", *flags)
