@@ -154,7 +154,7 @@ def test_eq_4_takes_every_depth_alike_from_kudo_and_by_its_deviation_from_best()
     for name in _CONFIG:
         given = lift.with_lifted_depth(_CONFIG[name], _LIFTER[name], observed)
         depth, trusted = given.depth, given.depth_confidence
-        lifted = lift.lift_believed(_CONFIG[name], _LIFTER[name], np.ones(17, np.float32), _POSES, confidence > 0)
+        lifted = _lift(name, _POSES, confidence > 0)
         np.testing.assert_allclose(depth, lifted.depth, atol=_FLOAT32)
         if name == "kudo":
             np.testing.assert_array_equal(trusted, confidence)
