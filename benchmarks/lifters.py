@@ -49,7 +49,10 @@ class Score:
         return self.errors(flat, people.joints_true_mm)
 
     def errors(self, joints: np.ndarray, joints_true_mm: np.ndarray) -> dict[str, float]:
-        """Return mean errors, mm, and the share of the poses (of some depth) that are reversed front to back."""
+        """Return mean errors, mm, the share of the poses (of some depth) that are reversed, and the depths' extent.
+
+        That is over the true one, of poses as wide and high as the true ones.
+        """
         scores = metrics.human36m_protocol_1(joints, joints_true_mm, self._canonical_mm)
         depth, true = (
             values[..., 2] - np.mean(values[..., 2], axis=-1, keepdims=True) for values in (joints, joints_true_mm)
@@ -57,6 +60,9 @@ class Score:
         deep = np.std(true, axis=-1) > _FLAT_MM
         means = {name: float(np.mean(values)) for name, values in scores.items()}
         means["reversed_share"] = float(np.mean(np.sum(depth * true, axis=-1)[deep] < 0))
+        width, wide = (np.linalg.norm(np.std(values[..., :2], axis=-2), axis=-1) for values in (joints, joints_true_mm))
+        extent = np.std(depth, axis=-1) * wide / width / np.std(true, axis=-1)
+        means["depth_extent"] = float(np.mean(extent[deep]))
         return means | {name: float(value) for name, value in _bone_figures(joints).items()}
 
     def lifter(self, config: LiftingConfig, lifter: Lifter, people: PoseSet) -> dict[str, float | None]:

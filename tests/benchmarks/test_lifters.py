@@ -26,7 +26,9 @@ def test_the_truth_has_no_error_and_its_reverse_is_reversed():
     true = _TRUE_MM - _TRUE_MM[:, :1]
     found = _SCORE.errors(true, _TRUE_MM)
     np.testing.assert_allclose([found["mpjpe_scale_matched_mm"], found["pa_mpjpe_mm"]], 0, atol=0.1)
-    assert found["reversed_share"] == 0
+    assert found["reversed_share"] == 0 and found["depth_extent"] == pytest.approx(1, abs=1e-3)
+    aside = _TRUE_MM + [300, -100, 0]
+    assert _SCORE.errors(true * [1, 1, 0.8], aside)["depth_extent"] == pytest.approx(0.8, abs=1e-3)
     assert _SCORE.errors(true * [1, 1, -1], _TRUE_MM)["reversed_share"] == 1
 
 
