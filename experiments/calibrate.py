@@ -24,7 +24,7 @@ from absl import flags
 
 from dal_jax.body.formats import load
 from dal_jax.data.people import load_people, load_truth
-from dal_jax.evaluation import metrics, tables
+from dal_jax.evaluation import metrics
 from dal_jax.observations import observation
 from dal_jax.observations.observation import Observation
 from dal_jax.registration.register import RegistrationConfig
@@ -112,7 +112,7 @@ def _show(calibration: dict, levels: dict[str, float]) -> None:
     for size, axes in calibration.items():
         rows = [[axis, *(f"{axes[axis][name]:.3g}" for name in _COLUMNS)] for axis in metrics.AXES]
         print(f"\n{size} (MPJPE {axes['mpjpe_mm']:.1f} mm)")
-        print(tables.text_table(["axis", *_COLUMNS], rows))
+        print(metrics.text_table(["axis", *_COLUMNS], rows))
 
 
 if __name__ == "__main__":

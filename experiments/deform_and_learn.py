@@ -13,7 +13,7 @@ goes on where a killed run stopped.
 from absl import flags
 
 from dal_jax import config
-from dal_jax.evaluation import tables
+from dal_jax.evaluation import metrics
 from dal_jax.loop import run
 from dal_jax.runtime import cli, machine
 
@@ -30,9 +30,9 @@ def main(_: list[str]) -> None:
     """Run or go on, then print the history and where the report is."""
     with machine.compiling("deform_and_learn", "two minutes over the first round"):
         result = run.deform_and_learn(_CONFIG.value, _WORKDIR.value, _DATA_DIR.value, overwrite=_OVERWRITE.value)
-    print(tables.history_table(result.history))
+    print(metrics.history_table(result.history))
     for name, value in result.scores.items():
-        print(f"{name}: {tables.cell_text(value)}")
+        print(f"{name}: {metrics.cell_text(value)}")
     print(f"report: {result.report}")
 
 

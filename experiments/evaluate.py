@@ -14,7 +14,7 @@ import pathlib
 
 from absl import flags
 
-from dal_jax.evaluation import metrics, poses_3d, tables
+from dal_jax.evaluation import metrics, poses_3d
 from dal_jax.runtime import cli, files
 from dal_jax.runtime.errors import InputError
 
@@ -44,10 +44,10 @@ def main(_: list[str]) -> None:
         raise InputError(f"{_POSES.value} and {_TRUTH.value}: {error}") from error
     if _PROTOCOL.value != "all":
         scores = {theirs: scores[ours] for ours, theirs in poses_3d.PROTOCOLS[_PROTOCOL.value].items()}
-    means = {name: tables.mean(values) for name, values in scores.items()}
-    print(tables.text_table([f"{len(poses.joints)} poses", f"mean [{truth.unit}]"], list(means.items())))
+    means = {name: metrics.mean(values) for name, values in scores.items()}
+    print(metrics.text_table([f"{len(poses.joints)} poses", f"mean [{truth.unit}]"], list(means.items())))
     if truth.action is not None:
-        print("\n" + tables.per_action_table(scores, truth.action.tolist()))
+        print("\n" + metrics.per_action_table(scores, truth.action.tolist()))
     if _OUT.value:
         units = {name: "" if name.endswith("_percent") else f"_{truth.unit}" for name in means}
         report = {name + units[name]: value for name, value in means.items()}

@@ -18,7 +18,7 @@ from benchmarks import problems
 from benchmarks.problems import PeopleConfig
 from dal_jax.body import skeleton
 from dal_jax.body.formats import load
-from dal_jax.evaluation import tables
+from dal_jax.evaluation import metrics
 from dal_jax.registration import priors
 from dal_jax.registration.priors import PosePrior
 from dal_jax.registration.register import RegistrationConfig
@@ -65,7 +65,7 @@ def _show(prior: PosePrior) -> None:
         for k, name in enumerate(skeleton.SMPL_JOINT_NAMES[1:])
     ]
     axes = [f"{what} {axis}" for what in ("mean", "sd") for axis in "xyz"]
-    print(tables.text_table(["joint, degrees", *axes], rows))
+    print(metrics.text_table(["joint, degrees", *axes], rows))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import io
 from absl import flags
 from PIL import Image
 
-from dal_jax.evaluation import tables
+from dal_jax.evaluation import metrics
 from dal_jax.runtime import cli, files, machine
 from dal_jax.runtime.errors import InputError
 
@@ -42,7 +42,9 @@ def main(_: list[str]) -> None:
     comparison.check_same_people(runs)
     rows, names = comparison.table(runs), [run.name for run in runs]
     print("MPJPE in mm (17 joints, pelvis aligned, bone-sum scaled) of the test people")
-    print(tables.text_table(["by", "", "people", *names], [[kind, name, n, *errors] for kind, name, n, errors in rows]))
+    print(
+        metrics.text_table(["by", "", "people", *names], [[kind, name, n, *errors] for kind, name, n, errors in rows])
+    )
     cases = comparison.cases(runs, _PEOPLE.value)
     stages = [comparison.stage_of(run.name, run.people, run.bodies) for run in runs]
     for kind, chosen in cases.items():

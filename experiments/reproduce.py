@@ -29,7 +29,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from dal_jax.evaluation import tables
+from dal_jax.evaluation import metrics
 from dal_jax.loop import prediction, run
 from dal_jax.observations import photographs
 from dal_jax.regressor import model
@@ -158,10 +158,10 @@ def _print(name: str, recipe: Recipe, summaries: list[Row], claims: list[Row]) -
     rows = [[row["variant"], *(_with_spread(row[which][field]) for which, field in columns)] for row in summaries]
     print(f"\n{name}, MPJPE in mm, mean and standard deviation over seeds")
     print(f"registration: of training people; test: of {_SCORED.value} people")
-    print(tables.text_table(heads, rows))
+    print(metrics.text_table(heads, rows))
     if recipe.paper:
         print("the paper's own, on Human3.6M:")
-        print(tables.text_table(["method", "mm"], [[method, f"{mm:g}"] for method, mm in recipe.paper.items()]))
+        print(metrics.text_table(["method", "mm"], [[method, f"{mm:g}"] for method, mm in recipe.paper.items()]))
     for row in claims:
         verdict = {True: "holds", False: "does not hold", None: "one seed says nothing of spread"}[row["holds"]]
         print(f"{row['claim']}: {verdict}; mean {row['mean']:.2f}, worst {row['worst']:.2f}, asked {row['share']:.2f}")
@@ -169,7 +169,7 @@ def _print(name: str, recipe: Recipe, summaries: list[Row], claims: list[Row]) -
 
 def _with_spread(figure: dict[str, float | None]) -> str:
     mean, deviation = figure["mean"], figure["sd"]
-    return tables.cell_text(mean) + ("" if deviation is None else f" ± {deviation:.1f}")
+    return metrics.cell_text(mean) + ("" if deviation is None else f" ± {deviation:.1f}")
 
 
 def _draw(cells: dict[str, list[Row]], out: pathlib.Path) -> None:
@@ -196,7 +196,7 @@ def _refined(variant: str, seed: int, out: pathlib.Path) -> Row:
     files.write_bytes(out.with_name(f"{out.stem}_{variant}.png"), photographs.png(picture))
     errors = [judge.errors_mm(bodies, people, people.truth) for bodies in (before, after)]
     means = [None if error is None else float(error.mean()) for error in errors]
-    text = ", ".join(tables.cell_text(one) for one in means)
+    text = ", ".join(metrics.cell_text(one) for one in means)
     print(f"{variant}, seed {seed}, {len(people.names)} people, before and after refinement, mm: {text}")
     of = {"what": "refined", "variant": variant, "seed": seed, "people": len(people.names), "data": config.data}
     return of | {"before_mpjpe_mm": means[0], "after_mpjpe_mm": means[1]}

@@ -10,7 +10,7 @@ import numpy as np
 
 from dal_jax.body.kinematics import BodyParameters
 from dal_jax.body.template import Template
-from dal_jax.evaluation import tables
+from dal_jax.evaluation import metrics
 from dal_jax.fits import export, overlays
 from dal_jax.fits.file import FitRows
 from dal_jax.observations import photographs
@@ -114,7 +114,7 @@ def table(summary: list[dict], limit: int) -> str:
     verdicts = collections.Counter((row.get("quality") or {}).get("verdict") for row in summary)
     counts = ", ".join(f"{verdicts[name]} {name}" for name in typing.get_args(Verdict) if verdicts[name])
     lines = [f"verdicts: {counts}"] if counts else []
-    lines.append(tables.text_table(["person", *_COLUMNS.values()], cells))
+    lines.append(metrics.text_table(["person", *_COLUMNS.values()], cells))
     flagged = [(row.get("quality") or {}).get("flags", []) for row in summary]
     common = [flag for flag in flagged[0] if all(flag in flags for flags in flagged)] if len(flagged) > 1 else []
     lines += [f"everybody: {'; '.join(common)}"] if common else []

@@ -18,7 +18,7 @@ from dal_jax.algorithm import LoopState, Run
 from dal_jax.body.kinematics import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.data.people import People, Truth
-from dal_jax.evaluation import tables
+from dal_jax.evaluation import metrics
 from dal_jax.fits import overlays
 from dal_jax.fits.fits import Fits
 from dal_jax.loop.judge import Judge
@@ -158,8 +158,8 @@ def write_page(
             "report.html",
             title=f"Deform-and-learn: {run.config.preset}",
             config=_flatten(dataclasses.asdict(run.config)),
-            columns=list(tables.HISTORY_COLUMNS.values()),
-            history=[[tables.cell_text(entry.get(field)) for field in tables.HISTORY_COLUMNS] for entry in history],
+            columns=list(metrics.HISTORY_COLUMNS.values()),
+            history=[[metrics.cell_text(entry.get(field)) for field in metrics.HISTORY_COLUMNS] for entry in history],
             plot_name=PLOT_NAME if history else None,
             plot_files=plot_files,
             galleries=galleries,
