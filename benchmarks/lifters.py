@@ -159,7 +159,10 @@ def train(
 
 
 RUNGS = (
-    ("128 poses a step, rates of 1e-3 that decay", ("batch", "learning_rate", "decay", "average_decay")),
+    (
+        "128 poses a step, rates of 1e-3 that decay, averaged weights",
+        ("batch", "learning_rate", "decay", "average_decay"),
+    ),
     ("fakes of unit size, lifted again and rotated back", ("normalise_fakes", "cycle_consistency_weight")),
     ("left as long as right, proportions alike, bones shown", ("bone_weight", "discriminator_bones")),
     ("mirror images, noses square to the shoulders", ("mirror_poses", "mirror_margin")),
