@@ -14,9 +14,9 @@ lifted as a camera sees it that looks at the pelvis, and joints are rotated into
              kudo, which has none.
   points_sd  (n, 17), of x and of y; 0 for a given joint.
   standardised_residual  (n, 17), how many standard deviations a joint is from where the others put it; `unusual`
-             (n, 17), true above 5: clicked wrong, or a pose unlike the training poses (four joints in ten
-             thousand of other poses of the kind), and where left was given for right; `exchanged` (n, 17), the latter alone, which were
-             lifted as if they had been given right.
+             (n, 17), true above 5: clicked wrong, or a pose unlike the training poses (four joints in ten thousand of
+             other poses of the kind), and where left was given for right; `exchanged` (n, 17), the latter alone, which
+             were lifted as if they had been given right.
   visible    (n, 17), false where the joint was not given; `entry` (n,), the annotation's id or the row.
 --pictures: folder for sheet.png, each pose as given, half from the side, from the side and from behind, unusual joints
 ringed, and turntable.gif; of --pictured poses, evenly spaced.

@@ -18,9 +18,9 @@ from dal_jax.lifting.config import LiftingConfig
 _Array = Array | np.ndarray
 
 OUTLIER_RESIDUAL = 5.0
-"""Standardised residual of a joint that is not believed; four in ten thousand joints of other poses of the
-kind that `best` has learned from have a larger one.
-Note: our choice, on poses of synthetic training people: 4 takes out true joints that depth needs."""
+"""Standardised residual of a joint that is not believed; four in ten thousand joints of other poses of the kind
+that `best` has learned from have a larger one. Note: our choice, on poses of synthetic training people: 4 takes out
+true joints that depth needs."""
 FEWEST_USUAL = 30
 """Poses from which on something can be said of where all of them have a joint (`usual`)."""
 
