@@ -72,9 +72,9 @@ class Score:
             return folder.lift(keypoints, (config, lifter), visible)
 
         whole = lifted(people.keypoints_px, np.ones(people.seen.shape, bool))
-        found = self.errors(whole.joints, people.joints_true_mm) | _within(whole, people.joints_true_mm)
+        found = self.errors(np.asarray(whole.joints), people.joints_true_mm) | _within(whole, people.joints_true_mm)
         for name, disturbed in disturbances(people.keypoints_px).items():
-            errors = self.errors(lifted(*disturbed).joints, people.joints_true_mm)
+            errors = self.errors(np.asarray(lifted(*disturbed).joints), people.joints_true_mm)
             found[f"mpjpe_{name}_mm"] = errors["mpjpe_mm"]
             found[f"mpjpe_scale_matched_{name}_mm"] = errors["mpjpe_scale_matched_mm"]
         return found
