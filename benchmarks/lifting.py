@@ -13,6 +13,7 @@ from dal_jax.body import kinematics, rotations, skinning
 from dal_jax.body.template import Template
 from dal_jax.lifting import lift as lift_lib, normalise, training
 from dal_jax.lifting.config import LiftingConfig
+from dal_jax.lifting.normalise import Taught
 
 PEOPLE = 4096
 STEPS = 20
@@ -102,7 +103,7 @@ class Trainer:
     def run(self, steps: int) -> None:
         """Take steps."""
         stop = int(self.state.step) + steps
-        self.state, totals = self._loop(self.state, self._normalised, self._key, stop, (0, self.config.steps))
+        self.state, totals = self._loop(self.state, Taught(self._normalised), self._key, stop, (0, self.config.steps))
         self.learned = {name: float(totals[name]) / steps for name in _LEARNS}  # waits until they are there
 
 

@@ -20,6 +20,7 @@ _FACE = {
     "read_annotations": "dal_jax.observations.annotations",
     "detect": "dal_jax.observations.detect",
     "Observations": "dal_jax.observations.observations",
+    "Frames": "dal_jax.observations.following",
     "fit": "dal_jax.fits.fitting",
     "FitOptions": "dal_jax.fits.options",
     "Fits": "dal_jax.fits.fits",
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from dal_jax.loop.run import deform_and_learn as deform_and_learn
     from dal_jax.observations.annotations import read_annotations as read_annotations
     from dal_jax.observations.detect import detect as detect
+    from dal_jax.observations.following import Frames as Frames
     from dal_jax.observations.observations import Observations as Observations
     from dal_jax.registration.energy import Term as Term
     from dal_jax.runtime.errors import InputError as InputError

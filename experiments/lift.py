@@ -18,6 +18,8 @@ lifted as a camera sees it that looks at the pelvis, and joints are rotated into
              other poses of the kind), and where left was given for right; `exchanged` (n, 17), the latter alone, which
              were lifted as if they had been given right.
   visible    (n, 17), false where the joint was not given; `entry` (n,), the annotation's id or the row.
+--fps: of videos, whose poses have a `track_id` and a `frame` in the file: joints are smoothed over the frames of each
+track. `points` and `joints` then move smoothly, given ones too; deviations stay as they are.
 --pictures: folder for sheet.png, each pose as given, half from the side, from the side and from behind, unusual joints
 ringed, and turntable.gif; of --pictured poses, evenly spaced.
 """
@@ -53,6 +55,9 @@ _INTRINSICS = flags.DEFINE_list(
 _ASSUME = flags.DEFINE_bool(
     "assume_camera", False, "A focal length as long as the photographs' longer side (COCO JSON)."
 )
+_FPS = flags.DEFINE_float(
+    "fps", None, "Frames a second as they are numbered: smooth joints over the frames of each track_id.", 0.01, 1000.0
+)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the file of --out and the pictures.")
 
 
@@ -62,8 +67,9 @@ def main(_: list[str]) -> None:
     poses = read(_POSES.value, _INTRINSICS.value, _ASSUME.value)
     for note in poses.notes:
         print(note)
+    frames = _frames(poses)
     with machine.compiling("lift", "a quarter of a minute"):
-        columns = _columns(dal.lift(poses.keypoints_px, _CHECKPOINT.value, poses.visible, poses.intrinsics_px))
+        columns = _columns(dal.lift(poses.keypoints_px, _CHECKPOINT.value, poses.visible, poses.intrinsics_px, frames))
     files.savez(_OUT.value, **columns, unit="px", visible=poses.visible, entry=poses.entry)
     skipped = f" ({poses.skipped} annotations without a usable pose skipped)" if poses.skipped else ""
     print(f"{len(poses.entry)} poses{skipped}: {_OUT.value}")
@@ -75,6 +81,14 @@ def main(_: list[str]) -> None:
             print(f"{len(entries)} have {told}: {', '.join(named)}")
     if _PICTURES.value:
         _draw(columns, poses, pathlib.Path(_PICTURES.value))
+
+
+def _frames(poses: Poses2D) -> dal.Frames | None:
+    if _FPS.value is None:
+        return None
+    if poses.track_id is None or poses.frame is None:
+        raise InputError(f"--fps={_FPS.value:g}: {_POSES.value} does not say whose its poses are, track_id and frame")
+    return dal.Frames(poses.track_id, poses.frame, _FPS.value)
 
 
 def _columns(lifted: Lifted) -> dict[str, np.ndarray]:

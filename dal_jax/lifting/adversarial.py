@@ -147,11 +147,14 @@ def _make_fakes(
         in_2d = jnp.mean(jax.vmap(losses.reprojection_consistency)(rotation, fake_depth, again, batch.visible))
         total += config.cycle_consistency_weight * (in_3d + in_2d)
         terms |= {"cycle_consistency": in_3d, "reprojection_consistency": in_2d}
+    proportions, known = losses.log_proportions(joints, depth), losses.known_bones(batch.visible)
     if config.bone_weight:
-        proportions = losses.log_proportions(joints, depth)
         expected = np.log(losses.HUMAN36M_BONES_MM) if config.bone_ratios == "human36m" else None
-        terms["bone_unlikeness"] = losses.bone_unlikeness(proportions, losses.known_bones(batch.visible), expected)
+        terms["bone_unlikeness"] = losses.bone_unlikeness(proportions, known, expected)
         total += config.bone_weight * terms["bone_unlikeness"]
+    if config.track_weight:
+        terms["track_unlikeness"] = losses.track_unlikeness(proportions, known)
+        total += config.track_weight * terms["track_unlikeness"]
     return (shown, total), terms
 
 

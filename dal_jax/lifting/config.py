@@ -32,6 +32,7 @@ class LiftingConfig:
     normalise_fakes: bool = False  # bring rotated poses to unit size again, so that D cannot judge by size
     cycle_consistency_weight: float = 0.0  # Chen et al. 2019's consistency, in 3D and in 2D; 0 = as published
     bone_weight: float = 0.0  # of left against right bones and of each pose's proportions against the batch's mean
+    track_weight: float = 0.0  # of each person's proportions against those in another frame of theirs; needs track_id
     bone_ratios: Literal["own", "human36m"] = "own"  # human36m: to its published bones instead, which is 3D knowledge
     mirror_poses: bool = False  # mirror half of the poses
     azimuth_deg: float = 180.0  # fakes are rotated by up to this, either way; 180 = any azimuth, as published
@@ -102,6 +103,7 @@ def validate(config: LiftingConfig, name: str = "config") -> None:
     check_range(config, name, ("width", "batch", "steps", "members", "steps_per_call"), 1)
     rates = ("learning_rate", "weight_decay", "elevation_rate", "inverse_distance_rate")
     check_range(config, name, (*rates, "mirror_weight", "cycle_consistency_weight", "bone_weight"), 0)
+    check_range(config, name, ("track_weight",), 0)
     check_range(config, name, ("adam_b1", "average_decay", "estimated_share"), 0, below=1)
     check_range(config, name, ("mirror_margin", "matched_azimuths", "discriminator_gate", "generator_gate"), 0, most=1)
     check_range(config, name, ("azimuth_deg",), 0, most=180)

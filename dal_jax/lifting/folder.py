@@ -23,6 +23,7 @@ from dal_jax.lifting.config import LiftingConfig, validate
 from dal_jax.lifting.lift import Lifted, Lifter
 from dal_jax.lifting.poses import Poses2D, checked
 from dal_jax.lifting.training import LiftingState
+from dal_jax.observations.following import Frames
 from dal_jax.runtime import configs, door, files, machine, progress
 from dal_jax.runtime.checkpoints import Checkpoints
 from dal_jax.runtime.errors import InputError
@@ -36,6 +37,7 @@ SHIPPED_FILE = pathlib.Path(__file__).parent / "assets" / "lifter.npz"
 
 _CONTENT = {"config.json", "checkpoints", "metrics.jsonl", "tensorboard"}
 _BATCH = 1024
+_NEW = {"track_weight"}  # fields that lifters of before lack: off by default
 _RECIPE = "recipe"  # the field of a small file that is no parameter: JSON
 
 
@@ -44,6 +46,7 @@ def lift(
     lifter: PathLike | tuple[LiftingConfig, Lifter] = SHIPPED,
     visible: Bool[np.ndarray, "n 17"] | None = None,
     intrinsics_px: Float[np.ndarray, "*n 4"] | None = None,
+    frames: Frames | None = None,
 ) -> Lifted:
     """Lift 2D poses to 3D with a trained lifter; NumPy in, NumPy out.
 
@@ -60,10 +63,12 @@ def lift(
       visible: which joints are known; None: all. The value at an unknown joint is not used.
       intrinsics_px: fx, fy, cx, cy of the camera, one or one a pose. `joints` are then in the camera's axes, all else
         as seen along the hip's ray. None: not known, and the camera is taken to look at the person.
+      frames: of videos: whose each pose is (track -1: nobody's), and when; joints are then smoothed over each track's
+        frames (`lift.smooth`). None: every pose by itself.
 
     Raises:
       errors.InputError: the folder holds no lifter; the shapes are wrong, a known joint is not finite, a pose has no
-        size, or a focal length is not positive. Names the value.
+        size, a focal length is not positive, or a track is in one frame twice. Names the value.
     """
     machine.configure()
     config, parameters = lifter if isinstance(lifter, tuple) else load(lifter)
@@ -74,13 +79,16 @@ def lift(
     if known.shape != keypoints.shape[:2]:
         raise InputError(f"visible has shape {known.shape}, not {keypoints.shape[:2]}")
     poses = checked("keypoints_px", keypoints, known)
+    if frames is not None and (frames.track.shape, frames.frame.shape) != 2 * (keypoints.shape[:1],):
+        raise InputError(f"frames has {len(frames.track)} tracks and {len(frames.frame)} frames, not {len(keypoints)}")
     camera = () if intrinsics_px is None else (poses_lib.intrinsics("intrinsics_px", intrinsics_px, len(keypoints)),)
     factors = np.ones(17, np.float32)
     if len(keypoints) >= outliers.FEWEST_USUAL:
         looking = functools.partial(lift_arrays.compiled(lift_arrays.residual, config), parameters)
         factors = outliers.usual(_in_batches(looking, poses.keypoints_px, poses.visible, *camera), poses.visible)
     lifting = functools.partial(lift_arrays.compiled(lift_arrays.lift_believed, config), parameters, factors)
-    return _in_batches(lifting, poses.keypoints_px, poses.visible, *camera)
+    lifted = _in_batches(lifting, poses.keypoints_px, poses.visible, *camera)
+    return lifted if frames is None else lift_arrays.smooth(lifted, frames)
 
 
 def _in_batches(run: Callable, *poses: np.ndarray) -> Any:
@@ -166,15 +174,15 @@ def _leaves(lifter: Lifter) -> dict[str, Any]:
 def _config(file: pathlib.Path, fields: Any) -> LiftingConfig:
     """Return a configuration from what may still be anything."""
     known = {field.name for field in dataclasses.fields(LiftingConfig)}
-    if not isinstance(fields, dict) or set(fields) != known:
+    if not isinstance(fields, dict) or not known - _NEW <= set(fields) <= known:
         raise InputError(f"{file}: is no configuration of a lifter")
+    config = LiftingConfig(**fields)
     for field in dataclasses.fields(LiftingConfig):
-        value, expected = fields[field.name], type(field.default)
+        value, expected = getattr(config, field.name), type(field.default)
         # True is an int, too; a number with a fraction may have none.
         good = type(value) is expected or (expected is float and type(value) is int)
         if not good:
             raise InputError(f"{file}: {field.name} is {reprlib.repr(value)}, expected {expected.__name__}")
-    config = LiftingConfig(**fields)
     try:
         validate(config)
     except InputError as error:
@@ -214,6 +222,8 @@ def _train(path: pathlib.Path, poses: Poses2D, config: LiftingConfig, seed: int,
     if poses.intrinsics_px is not None:
         looking, _ = lift_arrays.look_at_hip(poses.keypoints_px, poses.visible, poses.intrinsics_px)
         poses = dataclasses.replace(poses, keypoints_px=np.asarray(looking))
+    if config.track_weight and poses.track_id is None:
+        raise InputError("config.track_weight is about people in several frames, and the poses have no track_id")
     _claim(path, config, seed, poses)
     initial_key, training_key = jax.random.split(jax.random.key(seed))
     checkpoints = Checkpoints(path / "checkpoints")
@@ -243,7 +253,7 @@ def _train(path: pathlib.Path, poses: Poses2D, config: LiftingConfig, seed: int,
                 saved_at = time.monotonic()
             machine.stop_if_requested()
 
-        return training.train(state, poses.keypoints_px, poses.visible, config, training_key, stop)
+        return training.train(state, poses.keypoints_px, poses.visible, config, training_key, stop, poses.track_id)
 
 
 def remove(path: PathLike) -> None:
@@ -267,6 +277,8 @@ def _claim(path: pathlib.Path, config: LiftingConfig, seed: int, poses: Poses2D)
     file = path / "config.json"
     content = hashlib.sha256(poses.keypoints_px.tobytes())
     content.update(poses.visible.tobytes())
+    if config.track_weight and poses.track_id is not None:
+        content.update(poses.track_id.tobytes())
     wanted = {"config": dataclasses.asdict(config), "seed": seed, "poses_sha256": content.hexdigest()}
     if file.exists():
         saved_values, wanted_values = _flat(_read_json(file)), _flat(wanted)

@@ -13,13 +13,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+import scipy.linalg
+from jaxtyping import Array, Bool, Float, Int
 
 from dal_jax.body import cameras, skeleton
 from dal_jax.lifting import networks, normalise, outliers, views
 from dal_jax.lifting.config import MAX_INVERSE_DISTANCE, LiftingConfig
 from dal_jax.lifting.normalise import Denoiser, Normalised
 from dal_jax.lifting.poses import from_h36m, to_h36m
+from dal_jax.observations.following import Frames
 from dal_jax.observations.observation import TYPICAL_DEPTH_SD, Observation, with_depth
 from dal_jax.runtime import mesh as mesh_lib, struct
 
@@ -101,8 +103,11 @@ def lift(
       visible: which joints are known.
     """
     batch, count = keypoints.shape[:-2], math.prod(keypoints.shape[:-2])
-    lifted = compiled(_lift, config)(lifter, keypoints.reshape(count, 17, 2), jnp.asarray(visible).reshape(count, 17))
-    return jax.tree.map(lambda leaf: leaf.reshape(*batch, *leaf.shape[1:]), lifted)
+    keypoints, visible = jnp.asarray(keypoints).reshape(count, 17, 2), jnp.asarray(visible).reshape(count, 17)
+    if count == 1:  # on a CPU one row times a matrix is work for one core, two rows are for all
+        keypoints, visible = jnp.repeat(keypoints, 2, axis=0), jnp.repeat(visible, 2, axis=0)
+    lifted = compiled(_lift, config)(lifter, keypoints, visible)
+    return jax.tree.map(lambda leaf: leaf[:count].reshape(*batch, *leaf.shape[1:]), lifted)
 
 
 def lift_before(
@@ -188,6 +193,62 @@ def lift_believed(
     else:
         lifted = lift_before(config, lifter, keypoints, believed, intrinsics)
     return dataclasses.replace(lifted, standardised_residual=residual, exchanged=exchanged)
+
+
+def smooth(lifted: Lifted, frames: Frames) -> Lifted:
+    """Return lifted poses of videos (host arrays) whose joints move smoothly over the frames of each track.
+
+    x, y and depth of every joint are, each by itself, the path y_t of least
+
+        sum_t ((y_t - x_t) / sd_t)^2 + sum_t ((y_t+1 - 2 y_t + y_t-1) / usual)^2
+
+    with the deviations of missing joints and of depths, and `_NOISE` for a given x or y. Frames that are missing have
+    their place in it; after a gap of more than a second a path begins anew;
+    paths of two frames stay as they are. Deviations stay as they are: what lifters
+    err by is much the same in neighbouring frames.
+
+    Raises:
+      errors.InputError: a track has two poses in one frame.
+    """
+    points, depth = np.array(lifted.points, np.float64), np.array(lifted.depth, np.float64)
+    noise = _NOISE * np.asarray(lifted.size, np.float64)[:, None]
+    depth_sd = TYPICAL_DEPTH_SD * noise / _NOISE if lifted.depth_sd is None else lifted.depth_sd
+    for rows in (path for path in frames.paths(_LONGEST_GAP_S) if len(path) > 2):
+        stride = max(int(np.gcd.reduce(np.diff(frames.frame[rows]), initial=0)), 1)
+        place = (frames.frame[rows] - frames.frame[rows[0]]) // stride
+        usual = _ACCELERATION * np.mean(lifted.size[rows]) * (30.0 * stride / frames.fps) ** 2
+        across = np.maximum(np.maximum(lifted.points_sd, noise)[rows], _LEAST * usual)
+        for axis in range(2):
+            points[rows, 1:, axis] = _smooth_paths(place, points[rows, 1:, axis], across[:, 1:] / usual)
+        away = np.maximum(np.broadcast_to(depth_sd, depth.shape)[rows], _LEAST * usual)
+        depth[rows, 1:] = _smooth_paths(place, depth[rows, 1:], away[:, 1:] / usual)
+    return dataclasses.replace(lifted, points=points.astype(np.float32), depth=depth.astype(np.float32))
+
+
+_NOISE = 0.06  # of a pose's size: what annotators and detectors err by along x and y
+_ACCELERATION = 0.02
+"""Of joints that move, of a pose's size a frame squared at 30 frames a second. Note: our choice, on synthetic training
+subjects, whose errors are within 0.3 mm with 0.01 to 0.03; real people are livelier."""
+_LEAST = 1e-3  # of `usual`: keeps a system of numbers that float64 can solve
+_LONGEST_GAP_S = 1.0
+
+
+def _smooth_paths(
+    place: Int[np.ndarray, "t"], values: Float[np.ndarray, "t joints"], sd: Float[np.ndarray, "t joints"]
+) -> Float[np.ndarray, "t joints"]:
+    """Return the paths of `smooth` at `place`, in units of `usual`."""
+    count = place[-1] + 1
+    springs = np.zeros((3, count))  # the lower bands of D'D, D being second differences
+    for offset, share in ((0, 1.0), (1, -2.0), (2, 1.0)):
+        for other, shared in ((0, 1.0), (1, -2.0), (2, 1.0))[offset:]:
+            springs[other - offset, offset : offset + count - 2] += share * shared
+    mass, pulled = np.zeros((2, count, values.shape[1]))
+    mass[place], pulled[place] = sd**-2, values * sd**-2
+    solved = np.stack([
+        scipy.linalg.solveh_banded(springs + np.stack([one, 0 * one, 0 * one]), right, lower=True)
+        for one, right in zip(mass.T, pulled.T, strict=True)
+    ], axis=1)  # fmt: skip
+    return solved[place]
 
 
 def with_lifted_depth(config: LiftingConfig, lifter: Lifter, observation: Observation) -> Observation:

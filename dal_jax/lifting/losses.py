@@ -132,6 +132,17 @@ def bone_unlikeness(
     return spread + _mean(bone_asymmetry(log_proportion) ** 2, both)
 
 
+def track_unlikeness(log_proportion: Float[Array, "n 16"], known: Bool[Array | np.ndarray, "n 16"]) -> Float[Array, ""]:
+    """Return how much proportions differ between two frames of the same person: mean squares of logarithms.
+
+    The first of the batch are one frame each, as many after them the other (`training`). A person's bones do not
+    change, so this holds closer than `bone_unlikeness`, which is between people.
+    """
+    count = len(log_proportion) // 2
+    one, other = slice(0, count), slice(count, 2 * count)
+    return _mean((log_proportion[one] - log_proportion[other]) ** 2, jnp.asarray(known)[one] & known[other])
+
+
 def known_bones(visible: Bool[Array, "*n 17"]) -> Bool[Array, "*n 16"]:
     """Return which bones have both ends visible."""
     joint, parent = (jnp.array(ends) for ends in zip(*BONES, strict=True))

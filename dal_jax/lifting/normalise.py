@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from dal_jax.body import skeleton
 from dal_jax.lifting import losses, networks
 from dal_jax.lifting.config import LiftingConfig
-from dal_jax.runtime import struct
+from dal_jax.runtime import mesh as mesh_lib, struct
 
 _HIP, _RIGHT_HIP, _LEFT_HIP = 0, 1, 4
 _MAX_HIDDEN = 0.4  # a pose hides each joint at a rate up to this; drawn pose by pose
@@ -128,6 +129,59 @@ def hip_of(keypoints: Float[Array, "17 2"], visible: Bool[Array, "17"]) -> Float
 
 def _mean(points: Array, counted: Array) -> Array:
     return jnp.sum(points, axis=0, where=counted[:, None]) / jnp.maximum(jnp.sum(counted), 1)
+
+
+# --- batches to learn from ---
+
+
+_Numbers = Int[Array | np.ndarray, "n"]
+
+
+class Taught(NamedTuple):
+    """What batches are drawn from.
+
+    frames: the poses in order of their people, and of each pose where its person begins there and how many they have;
+    None: whose they are does not matter.
+    """
+
+    poses: Normalised
+    frames: tuple[_Numbers, _Numbers, _Numbers] | None = None
+
+
+def frames_of(track: Int[np.ndarray, "n"]) -> tuple[_Numbers, _Numbers, _Numbers]:
+    """Return the poses in order of tracks, and of each pose where its track begins there and how long it is."""
+    order = np.argsort(track, kind="stable")
+    _, number, count = np.unique(track, return_inverse=True, return_counts=True)
+    first = (np.cumsum(count) - count)[number]
+    alone = track < 0
+    first[order[alone[order]]] = np.flatnonzero(alone[order])
+    length = np.where(alone, 1, count[number])
+    return order.astype(np.int32), first.astype(np.int32), length.astype(np.int32)
+
+
+def draw(config: LiftingConfig, mesh: Mesh, taught: Taught, key) -> Normalised:
+    """Draw a batch; where frames are known, its second half are other frames of the people in the first."""
+    rows = jax.random.randint(key, (config.batch,), 0, len(taught.poses.points))
+    if taught.frames is not None:
+        order, first, count = taught.frames
+        half = rows[: config.batch // 2]
+        other = first[half] + jax.random.randint(jax.random.fold_in(key, 2), half.shape, 0, count[half])
+        rows = jnp.concatenate([half, order[other], rows[2 * len(half) :]])
+    return mesh_lib.constrained(jax.tree.map(lambda values: values[rows], taught.poses), mesh)
+
+
+def mirror_half(poses: Normalised, key: PRNGKeyArray, pairs: bool = False) -> Normalised:
+    """Mirror half of the poses at random; of `pairs`, a pose and the one half the batch after it, both or neither."""
+    count = len(poses.points)
+    chosen = jax.random.bernoulli(key, shape=(count,))
+    if pairs:
+        half = count // 2
+        chosen = jnp.concatenate([chosen[:half], chosen[:half], chosen[2 * half :]])
+
+    def choose(turned: Array, given: Array) -> Array:
+        return jnp.where(chosen.reshape(-1, *[1] * (given.ndim - 1)), turned, given)
+
+    return jax.tree.map(choose, mirrored(poses), poses)
 
 
 # --- missing joints, predicted ---

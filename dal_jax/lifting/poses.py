@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from dal_jax.body import skeleton
-from dal_jax.observations import coco, keypoints as keypoints_lib
+from dal_jax.observations import coco, following, keypoints as keypoints_lib
 from dal_jax.observations.coco import BadEntry
 from dal_jax.observations.keypoints import Keypoints
 from dal_jax.observations.observation import Observation
@@ -96,6 +96,7 @@ def from_h36m(
 _H36M_NAME = {name: joint for joint, name in _SAME.items() if joint not in ("neck_nose", "head")}
 
 
+_LARGEST_NUMBER = 2**31 - 1  # of a track or a frame
 _LARGEST = 1e6  # px; beyond, squares lose their digits in float32, and no photograph is that large
 
 
@@ -105,7 +106,8 @@ class Poses2D:
 
     visible: which joints are annotated; the others are 0. entry: the annotation's id (COCO), else the row. skipped:
     COCO annotations without two known joints. notes: lines on what of the file is not used. intrinsics_px: fx, fy, cx,
-    cy of each camera, None where they are not known.
+    cy of each camera, None where they are not known. track_id: whose each pose is, -1: nobody's; frame: its number in
+    the video; None where the file does not say.
     """
 
     keypoints_px: Float[np.ndarray, "n 17 2"]
@@ -114,6 +116,8 @@ class Poses2D:
     skipped: int = 0
     notes: Sequence[str] = ()
     intrinsics_px: Float[np.ndarray, "n 4"] | None = None
+    track_id: Int[np.ndarray, "n"] | None = None
+    frame: Int[np.ndarray, "n"] | None = None
 
 
 def read(
@@ -122,7 +126,8 @@ def read(
     """Read a file of 2D poses: x right, y down, px; Human3.6M order but for COCO.
 
     .npz: `keypoints` (n, 17, 2) and, if some are missing, `visible` (n, 17), and, if cameras are known, `intrinsics_px`
-    (n, 4) or (4,): fx, fy, cx, cy; .npy: (n, 34) or (n, 17, 2);
+    (n, 4) or (4,): fx, fy, cx, cy, and, if they are people of videos, `track_id` and `frame` (n,); .npy: (n, 34) or
+    (n, 17, 2);
     .json, .txt, or a folder of them: COCO's `annotations` with `keypoints`, in the order that `categories` names, if it
     does, or what a detector writes (docs/formats.md). Without a top of the head that joint is missing; hip, thorax and
     spine are midpoints. A key point that was labelled though hidden (v = 1) is used like a visible one.
@@ -228,10 +233,25 @@ def _read_npz(path: pathlib.Path) -> Poses2D:
         pose, joint = np.argwhere(~np.isin(visible, (0, 1)))[0]
         raise InputError(f"{path}: visible[{pose}, {joint}] is {visible[pose, joint]}, not 0 or 1")
     poses = checked(f"{path}: keypoints", keypoints, visible.astype(bool))
+    numbers = {
+        name: _whole_numbers(f"{path}: {name}", fields.get(name), len(keypoints)) for name in ("track_id", "frame")
+    }
+    poses = dataclasses.replace(poses, **numbers)
     if "intrinsics_px" not in fields:
         return poses
     camera = intrinsics(f"{path}: intrinsics_px", fields["intrinsics_px"], len(keypoints))
     return dataclasses.replace(poses, intrinsics_px=camera)
+
+
+def _whole_numbers(name: str, values: np.ndarray | None, count: int) -> Int[np.ndarray, "n"] | None:
+    if values is None:
+        return None
+    if values.shape != (count,) or values.dtype.kind not in "iu":
+        raise InputError(f"{name} has shape {values.shape} of {values.dtype}, not ({count},) whole numbers")
+    if (wrong := ~((values >= -1) & (values <= _LARGEST_NUMBER))).any():
+        row = int(np.argmax(wrong))
+        raise InputError(f"{name}[{row}] is {values[row]}: from -1 to {_LARGEST_NUMBER}")
+    return values.astype(np.int64)
 
 
 def _read_npy(path: pathlib.Path) -> Poses2D:
@@ -265,7 +285,23 @@ def _read_coco(path: pathlib.Path, assume_camera: bool = False) -> Poses2D:
     good = _has_size(keypoints, visible)
     notes = keypoints_lib.notes((where, one) for where, (_, one) in zip(content.where, people, strict=True))
     poses = Poses2D(keypoints[good], visible[good], entry[good], len(people) - int(good.sum()), notes)
+    if (of_videos := _of_videos(content)) is not None:
+        track, frame = (each[good] for each in of_videos)
+        poses = dataclasses.replace(poses, track_id=track, frame=frame)
     return dataclasses.replace(poses, intrinsics_px=_assumed(content)[good]) if assume_camera else poses
+
+
+def _of_videos(content: coco.Content) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]] | None:
+    """Return whose each annotation is, numbered, and its frame (`following`); None where one does not say whose."""
+    ids = [entry.get("track_id") for entry in content.entries]
+    if not all(isinstance(one, int | str) for one in ids):
+        return None
+    images = [entry.get("image_id", 0) for entry in content.entries]
+    pictures = [coco.picture_of(content.pictures, entry) or {} for entry in content.entries]
+    video, frame = following.frame_numbers([str(one.get("file_name", "")) for one in pictures], images)
+    keys = [(name, str(one)) for name, one in zip(video, ids, strict=True)]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return np.array([numbers[key] for key in keys], np.int64), frame
 
 
 def _assumed(content: coco.Content) -> Float[np.ndarray, "n 4"]:

@@ -21,7 +21,7 @@ from dal_jax.lifting import adversarial, losses, networks, normalise
 from dal_jax.lifting.adversarial import Member
 from dal_jax.lifting.config import LiftingConfig
 from dal_jax.lifting.lift import Lifter
-from dal_jax.lifting.normalise import Denoiser, Normalised
+from dal_jax.lifting.normalise import Denoiser, Normalised, Taught
 from dal_jax.runtime import mesh as mesh_lib, struct
 
 
@@ -92,6 +92,7 @@ def train(
     config: LiftingConfig,
     key: PRNGKeyArray,
     on_stop: Callable[[LiftingState, dict[str, float]], None] | None = None,
+    track: Int[np.ndarray, "n"] | None = None,
 ) -> LiftingState:
     """Train until `state.step` is `config.steps`; a state that is there already comes back as it is.
 
@@ -106,6 +107,7 @@ def train(
       key: the run's key, the same at every call of a run; step i uses fold_in(key, i).
       on_stop: called every `config.steps_per_call` steps and at the end with the state, the means of the losses since
         the last stop (over members too) and the figures of `adversarial.measure` as `held_out_*`.
+      track: whose each pose is, -1: nobody's; needed where `config.track_weight` is not 0, else not read.
 
     Raises:
       errors.DivergedError: a loss or a weight is not finite at a stop.
@@ -113,18 +115,22 @@ def train(
     mesh, frozen, game = mesh_lib.of_networks(), _frozen(config), game_steps(config)
     judge = _compiled_judge(frozen)
     normalised = jax.jit(normalise.normalise_all)(jnp.asarray(keypoints, jnp.float32), jnp.asarray(visible, bool))
-    learned, held_out = _split(jax.device_get(normalised))
+    rows, others = _split(len(keypoints))
+    normalised = jax.device_get(normalised)
+    learned = jax.tree.map(lambda leaf: leaf[rows], normalised)
+    held_out = jax.tree.map(lambda leaf: leaf[others], normalised)
     if config.denoise:
         state = dataclasses.replace(
             state, denoiser=normalise.denoiser(*map(np.asarray, (learned.points, learned.visible)))
         )
+    taught = Taught(learned, normalise.frames_of(track[rows]) if config.track_weight and track is not None else None)
     # The same for a fresh state and one from a checkpoint, so that one program serves both
-    state, learned, held_out = mesh_lib.everywhere((state, learned, held_out), mesh)
+    state, taught, held_out = mesh_lib.everywhere((state, taught, held_out), mesh)
     done = int(state.step)
     while done < config.steps:
         step, span = (_play, (0, game)) if done < game else (_estimate, (game, config.steps))
         stop = min(span[1], (done // config.steps_per_call + 1) * config.steps_per_call)
-        state, totals = _compiled(step, frozen, mesh)(state, learned, key, stop, span)
+        state, totals = _compiled(step, frozen, mesh)(state, taught, key, stop, span)
         state, figures = judge(state, held_out, key)
         means = {name: float(total) / (stop - done) for name, total in jax.device_get(totals).items()}
         done = stop
@@ -150,8 +156,8 @@ def game_steps(config: LiftingConfig) -> int:
 def loop(config: LiftingConfig) -> Callable[..., tuple[LiftingState, dict[str, Array]]]:
     """Return the compiled loop of `train`.
 
-    It maps (state, normalised poses, key, stop, (first, last)) to the state at step `stop` and the sums of the losses
-    since; rates decay from step `first` to `last`.
+    It maps (state, `Taught`, key, stop, (first, last)) to the state at step `stop` and the sums of the losses since;
+    rates decay from step `first` to `last`.
     """
     return _compiled(_play, _frozen(config), mesh_lib.of_networks())
 
@@ -162,12 +168,11 @@ _MAX_HELD_OUT = 2000  # the kernel sums of `losses.discrepancy` grow with the sq
 _COLLAPSED = 3.0  # times the best member's score; members that learned the same thing differ by tens of percent
 
 
-def _split(poses: Normalised) -> tuple[Normalised, Normalised]:
-    count = len(poses.points)
-    held_out = np.arange(count) % _EVERY == 0 if count >= FEWEST_TO_HOLD_OUT else np.ones(count, bool)
-    learned = ~held_out if count >= FEWEST_TO_HOLD_OUT else held_out
-    take = np.flatnonzero(held_out)[:_MAX_HELD_OUT]
-    return jax.tree.map(lambda leaf: leaf[learned], poses), jax.tree.map(lambda leaf: leaf[take], poses)
+def _split(count: int) -> tuple[Int[np.ndarray, "learned"], Int[np.ndarray, "held_out"]]:
+    rows = np.arange(count)
+    if count < FEWEST_TO_HOLD_OUT:
+        return rows, rows
+    return rows[rows % _EVERY != 0], rows[::_EVERY][:_MAX_HELD_OUT]
 
 
 def _member_keys(config: LiftingConfig, key: PRNGKeyArray) -> PRNGKeyArray:
@@ -191,13 +196,13 @@ def _compiled_judge(frozen: tuple) -> Callable:
     return jax.jit(functools.partial(_judge, LiftingConfig(*frozen)))
 
 
-def _run(step: Callable, config: LiftingConfig, state: LiftingState, poses: Normalised, key, stop, span):
+def _run(step: Callable, config: LiftingConfig, state: LiftingState, taught: Taught, key, stop, span):
     """Step until `stop`; return the sums of the metrics too."""
 
     def take(state: LiftingState) -> tuple[LiftingState, dict]:
         first, last = span
         rate = (1 + jnp.cos(jnp.pi * (state.step - first) / (last - first))) / 2 if config.decay else 1.0
-        state, metrics = step(state, poses, jax.random.fold_in(key, state.step), rate)
+        state, metrics = step(state, taught, jax.random.fold_in(key, state.step), rate)
         return dataclasses.replace(state, step=state.step + 1), metrics
 
     def body(_, carry):
@@ -217,7 +222,7 @@ def _run(step: Callable, config: LiftingConfig, state: LiftingState, poses: Norm
 
 
 def _play(
-    config: LiftingConfig, mesh: Mesh, state: LiftingState, poses: Normalised, key, rate
+    config: LiftingConfig, mesh: Mesh, state: LiftingState, taught: Taught, key, rate
 ) -> tuple[LiftingState, dict]:
     """Every member plays one batch of its own, split between the devices; the first's also teaches the completer.
 
@@ -228,7 +233,7 @@ def _play(
         member, key = player
         draw_key, step_key = jax.random.split(key)
         return adversarial.step(
-            config, member, state.step, _prepared(config, mesh, state, poses, draw_key), step_key, rate
+            config, member, state.step, _prepared(config, mesh, state, taught, draw_key), step_key, rate
         )
 
     keys = _member_keys(config, key)
@@ -236,7 +241,7 @@ def _play(
     metrics = jax.tree.map(jnp.mean, metrics)
     state = dataclasses.replace(state, members=members)
     if config.complete:
-        batch = _draw(config, mesh, poses, keys[0])
+        batch = normalise.draw(config, mesh, taught, keys[0])
         state, metrics["completion_nll"] = learn_to_complete(config, state, batch, key, 1.0)
     return state, metrics
 
@@ -248,30 +253,15 @@ def _one_after_the_other(play: Callable, players: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[None], play(jax.tree.map(lambda leaf: leaf[0], players)))
 
 
-def _draw(config: LiftingConfig, mesh: Mesh, poses: Normalised, key) -> Normalised:
-    rows = jax.random.randint(key, (config.batch,), 0, len(poses.points))
-    return mesh_lib.constrained(jax.tree.map(lambda values: values[rows], poses), mesh)
-
-
-def _mirror_half(batch: Normalised, key) -> Normalised:
-    """Mirror half of the poses at random."""
-    chosen = jax.random.bernoulli(key, shape=(len(batch.points),))
-
-    def choose(mirrored: Array, given: Array) -> Array:
-        return jnp.where(chosen.reshape(-1, *[1] * (given.ndim - 1)), mirrored, given)
-
-    return jax.tree.map(choose, normalise.mirrored(batch), batch)
-
-
-def _prepared(config: LiftingConfig, mesh: Mesh, state: LiftingState, poses: Normalised, key) -> Normalised:
-    batch = _draw(config, mesh, poses, key)
+def _prepared(config: LiftingConfig, mesh: Mesh, state: LiftingState, taught: Taught, key) -> Normalised:
+    batch = normalise.draw(config, mesh, taught, key)
     if config.mirror_poses:
-        batch = _mirror_half(batch, jax.random.fold_in(key, 1))
+        batch = normalise.mirror_half(batch, jax.random.fold_in(key, 1), pairs=taught.frames is not None)
     return normalise.prepare(config, batch.points, batch.visible, state.completer, state.denoiser)[0]
 
 
 def _estimate(
-    config: LiftingConfig, mesh: Mesh, state: LiftingState, poses: Normalised, key, rate
+    config: LiftingConfig, mesh: Mesh, state: LiftingState, taught: Taught, key, rate
 ) -> tuple[LiftingState, dict]:
     """Learn depths, and how far off they are, from poses whose depth is known: what was lifted, from another side.
 
@@ -284,12 +274,12 @@ def _estimate(
 
     def lift(player: tuple[Member, PRNGKeyArray]) -> tuple[Normalised, Array]:
         draw_key, step_key = jax.random.split(player[1])
-        batch = _prepared(config, mesh, state, poses, draw_key)
+        batch = _prepared(config, mesh, state, taught, draw_key)
         return adversarial.fakes(config, player[0], state.step, batch, step_key)
 
     terms = {}
     if config.complete:
-        batch = _draw(config, mesh, poses, keys[0])
+        batch = normalise.draw(config, mesh, taught, keys[0])
         state, terms["completion_nll"] = learn_to_complete(config, state, batch, key, rate)
     fakes, depth = _one_after_the_other(lift, (state.members, keys))
     weight = jnp.repeat(state.member_weight, config.batch)

@@ -79,7 +79,7 @@ def read(path: str | pathlib.Path, images: Images = None, needs_pictures: bool =
     if needs_pictures and not isinstance(found["images"], list):
         raise InputError(f"{path}: field 'images' is missing or not a list")
     pictures = {}
-    for position, picture in enumerate(found["images"] if needs_pictures else ()):
+    for position, picture in enumerate(found["images"] if isinstance(found["images"], list) else ()):
         if not isinstance(picture, dict) or not is_id(picture.get("id")):
             raise InputError(f"{path}: images[{position}]: field 'id' is missing or not a number or a name")
         if picture["id"] in pictures:

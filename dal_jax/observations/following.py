@@ -7,7 +7,7 @@ method): how little their boxes overlap, and how far their key points lie apart,
 import dataclasses
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import scipy.optimize
@@ -34,12 +34,27 @@ _RARE = 1e-4  # cost of a frame whose sides are exchanged: fewer are likelier
 class Frames:
     """Whose each person is, and when: numbers of tracks, each once a frame, and of frames.
 
-    fps: frames a second, as they are numbered.
+    track: -1 for somebody of no track. fps: frames a second, as they are numbered.
     """
 
     track: Int[np.ndarray, "n"]
     frame: Int[np.ndarray, "n"]
     fps: float
+
+    def paths(self, longest_gap_s: float) -> Iterator[Int[np.ndarray, "t"]]:
+        """Yield the rows of each track in order of its frames; after a longer gap it is another path.
+
+        Raises:
+          errors.InputError: a track is in one frame twice.
+        """
+        order = np.lexsort((self.frame, self.track))
+        track, frame = self.track[order], self.frame[order]
+        same, apart = np.diff(track) == 0, np.diff(frame)
+        if (twice := same & (apart == 0) & (track[1:] >= 0)).any():
+            row = int(np.argmax(twice))
+            raise InputError(f"track_id {track[row]}: is in frame {frame[row]} twice")
+        ends = np.flatnonzero(~same | (apart > longest_gap_s * self.fps)) + 1
+        yield from (rows for rows in np.split(order, ends) if self.track[rows[0]] >= 0)
 
 
 def frames_of(people: Observations, fps: float) -> Frames:
@@ -48,7 +63,7 @@ def frames_of(people: Observations, fps: float) -> Frames:
     Raises:
       errors.InputError: two people of one frame have the same track id.
     """
-    video, frame = _frame_numbers(people.file_name, people.image_id)
+    video, frame = frame_numbers(people.file_name, people.image_id)
     ids = people.track_id or [None] * len(people)
     named = np.array([one is not None for one in ids])
     keys = [(name, str(one)) for name, one in zip(video, ids, strict=True)]
@@ -128,7 +143,7 @@ def _exchanges(
     return np.array(path[::-1], bool)
 
 
-def _frame_numbers(file_name: Sequence[str], image_id: Sequence[int | str]) -> tuple[list[str], Int[np.ndarray, "n"]]:
+def frame_numbers(file_name: Sequence[str], image_id: Sequence[int | str]) -> tuple[list[str], Int[np.ndarray, "n"]]:
     """Return the video and the frame number of each person.
 
     The last number in a photograph's name is that of its frame, and what is before it names the video. Where names have

@@ -15,6 +15,7 @@ import pytest
 from dal_jax.lifting import folder, lift
 from dal_jax.lifting.config import PRESETS, best
 from dal_jax.lifting.poses import read
+from dal_jax.observations import following
 from dal_jax.runtime.checkpoints import Checkpoints
 from dal_jax.runtime.errors import InputError
 from tests.experiments import binaries
@@ -172,6 +173,20 @@ def test_the_published_method_is_a_preset_and_lifts_without_deviations(poses, tm
         np.testing.assert_array_equal(lifted["joints"][..., :2], lifted["points"])
 
 
+def test_lift_smooths_people_of_videos(poses, tmp_path):
+    """As the library does, and not without `--fps`."""
+    keypoints, track_id, frame = np.load(poses)["keypoints"], np.arange(10) // 5, np.arange(10) % 5
+    np.savez(tmp_path / "video.npz", keypoints=keypoints, track_id=track_id, frame=frame)
+    done = _run("lift", f"--poses={tmp_path / 'video.npz'}", "--fps=25", f"--out={tmp_path / 'lifted.npz'}")
+    assert done.returncode == 0, done.stderr
+    smooth = folder.lift(keypoints, frames=following.Frames(track_id, frame, 25.0))
+    with pytest.raises(InputError, match="frames has 9 tracks and 10 frames, not 10"):
+        folder.lift(keypoints, frames=following.Frames(track_id[1:], frame, 25.0))
+    assert np.abs(smooth.joints - folder.lift(keypoints).joints).max() > 1
+    with np.load(tmp_path / "lifted.npz") as lifted:
+        np.testing.assert_allclose(lifted["joints"], smooth.joints, atol=1e-2)  # px
+
+
 def test_a_wild_rate_ends_in_a_line_and_the_former_rate_goes_on(poses, tmp_path):
     """To the bits of a training that nobody disturbed."""
     workdir = tmp_path / "run"
@@ -195,6 +210,8 @@ def test_a_wild_rate_ends_in_a_line_and_the_former_rate_goes_on(poses, tmp_path)
         ("train_lifting", ["--config.preset=cudo"], "--config.preset=cudo: one of kudo, demo, best"),
         ("train_lifting", ["--config.learning_rate=-1"], "--config.learning_rate is -1.0"),
         ("train_lifting", ["--asset=lifter.txt"], "--asset=lifter.txt: the name must end in .npz"),
+        ("train_lifting", ["--config.track_weight=1"], "the poses have no track_id"),
+        ("lift", ["--fps=30", "--out={tmp_path}/out.npz"], "poses.npz does not say whose its poses are, track_id"),
         ("lift", ["--checkpoint={poses.parent}", "--out={tmp_path}/out.npz"], "no folder of a trained lifter"),
         ("lift", ["--checkpoint={poses}", "--out={tmp_path}/out.npz"], "poses.npz: is no file of a lifter"),
         ("lift", ["--checkpoint=shiped", "--out={tmp_path}/out.npz"], "shiped: is no folder of a trained lifter"),

@@ -9,7 +9,9 @@ import pytest
 from dal_jax.body import cameras, skeleton
 from dal_jax.lifting import lift, training
 from dal_jax.lifting.config import LiftingConfig
+from dal_jax.observations.following import Frames
 from dal_jax.observations.observation import TYPICAL_DEPTH_SD, Observation
+from dal_jax.runtime.errors import InputError
 from tests.lifting import stick_people
 
 _FLOAT32 = 5e-6  # outputs of order 1 in the pose's unit, through three float32 layers
@@ -173,3 +175,72 @@ def test_a_mirror_image_is_lifted_to_the_mirror_image():
     np.testing.assert_allclose(reflected.depth_sd[:, mirror], whole.depth_sd, rtol=1e-4)
     assert np.abs(_lift("kudo", image).depth[:, mirror] - _lift("kudo", _POSES).depth).max() > 1e-3
     assert np.isfinite(_lift("best", image, seen).depth).all()
+
+
+def _frames(track, frame, fps=30.0):
+    return Frames(np.array(track), np.array(frame), fps)
+
+
+def _shaking(count, missing=()):
+    """Return one person who moves evenly, seen by somebody whose hand shakes, some joints unseen."""
+    random = np.random.default_rng(0)
+    moving = 100 * (_POSES[:1] + 0.01 * np.arange(count)[:, None, None] * random.normal(size=(17, 2)))
+    moving -= moving[:, :1]
+    points = moving + 3 * random.normal(size=moving.shape) * (np.arange(17) > 0)[None, :, None]
+    sd = np.full((count, 17), 20.0)
+    points_sd = np.zeros((count, 17))
+    for row, joint in missing:
+        points_sd[row, joint] = 30.0
+    depth = 20 * random.normal(size=(count, 17)) * (np.arange(17) > 0)
+    lifted = lift.Lifted(
+        *(np.float32(each) for each in (points, depth, sd, points_sd)), np.full(count, 100.0), np.zeros(count)
+    )
+    return lifted, moving
+
+
+def test_smooth_joints_are_the_least_squares_path():
+    """Of the equation in the docstring, solved with dense matrices; two frames are missing, a joint is placed."""
+    frame = np.array([4, 6, 8, 10, 16, 18])
+    lifted, _ = _shaking(6, missing=[(2, 3)])
+    rows = np.array([3, 0, 5, 1, 4, 2])  # frames come in any order
+    shuffled = jax.tree.map(lambda leaf: leaf[rows], lifted)
+    found = lift.smooth(shuffled, _frames([7] * 6, frame[rows], fps=60.0))
+    back = np.argsort(rows)
+    place = (frame - 4) // 2
+    differences = np.diff(np.eye(place[-1] + 1), n=2, axis=0)
+    seen = np.eye(place[-1] + 1)[place]
+    usual = lift._ACCELERATION * 100.0  # every second frame of 60 is 30 a second
+    for joint, axis in ((3, 0), (3, 1), (9, 0), (9, None)):
+        values = lifted.depth[:, joint] if axis is None else lifted.points[:, joint, axis]
+        sd = np.full(6, 20.0 if axis is None else lift._NOISE * 100)
+        if joint == 3:
+            sd[2] = 30.0
+        stacked = np.concatenate([seen / sd[:, None], differences / usual])
+        path = np.linalg.lstsq(stacked, np.concatenate([values / sd, np.zeros(len(differences))]), rcond=None)[0]
+        smooth = found.depth[:, joint] if axis is None else found.points[:, joint, axis]
+        np.testing.assert_allclose(smooth[back], path[place], atol=1e-3)
+    np.testing.assert_array_equal(found.points[:, 0], 0)
+
+
+def test_smooth_joints_are_nearer_to_those_that_move_evenly():
+    lifted, moving = _shaking(40)
+    smooth = lift.smooth(lifted, _frames([0] * 40, np.arange(40)))
+    before, after = (np.sqrt(np.mean((one.points - moving) ** 2)) for one in (lifted, smooth))
+    assert after < 0.5 * before
+    assert np.abs(np.diff(smooth.depth, n=2, axis=0)).max() < 0.1 * np.abs(np.diff(lifted.depth, n=2, axis=0)).max()
+
+
+def test_nobody_s_poses_and_paths_of_two_frames_stay():
+    """A gap of more than a second ends a path."""
+    lifted, _ = _shaking(6)
+    cases = [_frames([-1] * 6, range(6)), _frames([0, 0, 1, 1, 2, 2], range(6))]
+    for frames in [*cases, _frames([0] * 6, [0, 1, 40, 41, 90, 91])]:
+        smooth = lift.smooth(lifted, frames)
+        np.testing.assert_array_equal(smooth.points, lifted.points)
+        np.testing.assert_array_equal(smooth.depth, lifted.depth)
+
+
+def test_a_track_that_is_in_a_frame_twice_is_named():
+    lifted, _ = _shaking(3)
+    with pytest.raises(InputError, match="track_id 5: is in frame 2 twice"):
+        lift.smooth(lifted, _frames([5, 5, 5], [2, 1, 2]))

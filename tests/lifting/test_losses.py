@@ -134,6 +134,18 @@ def test_bones_with_a_missing_end_do_not_count():
     np.testing.assert_allclose(_bone_unlikeness(other - shift, known), _bone_unlikeness(one, known), rtol=1e-3)
 
 
+def test_frames_of_a_person_are_compared_with_each_other():
+    """Not with other people's: two people of different bodies, each alike in both frames, cost nothing."""
+    people = _log_proportions(*_split(_stretched(np.stack([np.ones(16), 1 + 0.3 * (np.arange(16) == 5)]))))
+    known = np.ones((4, 16), bool)
+    both = jnp.concatenate([people, people])
+    assert losses.track_unlikeness(both, known) == 0
+    swapped = jnp.concatenate([people, people[::-1]])
+    expected = np.mean((np.asarray(people[0]) - np.asarray(people[1])) ** 2)
+    np.testing.assert_allclose(losses.track_unlikeness(swapped, known), expected, rtol=1e-5)
+    assert losses.track_unlikeness(swapped, known & (np.arange(4) > 3)[:, None]) == 0
+
+
 def test_bone_gradient_is_finite_where_bones_have_no_length():
     flat = np.zeros((2, 17, 2), np.float32), np.zeros((2, 17), np.float32)
     loss = lambda points, depth: _bone_unlikeness(  # noqa: E731

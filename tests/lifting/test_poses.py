@@ -53,6 +53,37 @@ def test_intrinsics_of_the_file_of_a_flag_and_assumed(tmp_path):
     assert poses.read(path, assume_camera=True).intrinsics_px.tolist() == [[640, 640, 320, 240]] * 3
 
 
+def test_whose_poses_they_are_and_when(tmp_path):
+    """Numbers of an .npz; of COCO's JSON the track_id in each video, and the last number in the photograph's name."""
+    np.savez(tmp_path / "poses.npz", keypoints=_KEYPOINTS, track_id=[3, 3, -1, 0], frame=[5, 6, 0, 9])
+    read = poses.read(tmp_path / "poses.npz")
+    assert read.track_id.tolist() == [3, 3, -1, 0] and read.frame.tolist() == [5, 6, 0, 9]
+    names = ["walk_007.jpg", "walk_009.jpg", "run_003.jpg"]
+    pictures = [{"id": number, "file_name": name, "width": 640, "height": 480} for number, name in enumerate(names)]
+    people = [one | {"image_id": number, "track_id": 4} for number, one in enumerate(_coco())]
+    path = tmp_path / "people.json"
+    path.write_text(json.dumps({"images": pictures, "annotations": people}))
+    read = poses.read(path)
+    assert read.track_id.tolist() == [0, 0, 1] and read.frame.tolist() == [7, 9, 3]
+    del people[1]["track_id"]
+    path.write_text(json.dumps({"images": pictures, "annotations": people}))
+    assert poses.read(path).track_id is None
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"track_id": np.zeros(4)}, r"track_id has shape \(4,\) of float64, not \(4,\) whole numbers"),
+        ({"frame": [1, 2]}, r"frame has shape \(2,\)"),
+        ({"frame": [1, 2, -5, 3]}, r"frame\[2\] is -5"),
+    ],
+)
+def test_wrong_numbers_of_tracks_and_frames_are_named(tmp_path, numbers, message):
+    np.savez(tmp_path / "poses.npz", keypoints=_KEYPOINTS, **numbers)
+    with pytest.raises(InputError, match=message):
+        poses.read(tmp_path / "poses.npz")
+
+
 @pytest.mark.parametrize(
     ("intrinsics", "message"),
     [

@@ -13,7 +13,8 @@ import pytest
 from dal_jax.body import skeleton
 from dal_jax.lifting import folder, lift, normalise, training
 from dal_jax.lifting.config import PRESETS, LiftingConfig, demo, kudo, validate
-from dal_jax.lifting.poses import read
+from dal_jax.lifting.poses import checked, read
+from dal_jax.runtime import mesh, progress
 from dal_jax.runtime.errors import DivergedError, InputError
 from tests.lifting import stick_people
 
@@ -188,7 +189,7 @@ def test_half_of_the_poses_are_mirrored():
     """Mirrored again they are the given ones; what is missing goes to the other side too."""
     visible = np.random.default_rng(0).random((32, 17)) < 0.8
     batch = jax.device_get(jax.jit(normalise.normalise_all)(_POSES, visible))
-    shown = jax.device_get(jax.jit(training._mirror_half)(batch, jax.random.key(0)))
+    shown = jax.device_get(jax.jit(normalise.mirror_half)(batch, jax.random.key(0)))
     changed = np.any(np.asarray(shown.points != batch.points), axis=(1, 2))
     assert 8 < changed.sum() < 24
     mirror = np.array(skeleton.H36M_MIRROR)
@@ -196,6 +197,37 @@ def test_half_of_the_poses_are_mirrored():
     np.testing.assert_array_equal(back, np.asarray(batch.points)[changed])
     np.testing.assert_array_equal(np.asarray(shown.visible)[changed][:, mirror], np.asarray(batch.visible)[changed])
     np.testing.assert_array_equal(shown.points[~changed], batch.points[~changed])
+
+
+def test_a_batch_shows_people_in_two_frames_each():
+    """The second half has other frames of the first half's people, mirrored as they are; nobody's poses are alone."""
+    track = np.array([4, 9, 4, -1, 9, 4, -1])
+    order, first, count = normalise.frames_of(track)
+    for row, number in enumerate(track):
+        frames = order[first[row] : first[row] + count[row]].tolist()
+        assert frames == ([row] if number < 0 else np.flatnonzero(track == number).tolist())
+    poses = np.repeat(_POSES, 4, axis=0)[:128]
+    whose = np.repeat(np.arange(32), 4)
+    normalised = jax.jit(normalise.normalise_all)(poses, np.ones(poses.shape[:2], bool))
+    taught = normalise.Taught(normalised, normalise.frames_of(whose))
+    config = LiftingConfig(batch=9)
+    batch = normalise.draw(config, mesh.of_networks(), taught, jax.random.key(0))
+    np.testing.assert_array_equal(batch.points[:4], batch.points[4:8])  # all frames of a person are alike here
+    assert len(np.unique(batch.points[:4], axis=0)) > 1
+    shown = normalise.mirror_half(batch, jax.random.key(1), pairs=True)
+    np.testing.assert_array_equal(shown.points[:4], shown.points[4:8])
+    assert np.any(shown.points != batch.points)
+
+
+def test_proportions_of_people_in_several_frames_are_learned(tmp_path):
+    """The loss is in the log, and poses that do not say whose they are are refused."""
+    config = LiftingConfig(width=8, batch=8, steps=4, steps_per_call=4, track_weight=2.0)
+    whose = np.arange(len(_POSES)) // 2
+    with pytest.raises(InputError, match="the poses have no track_id"):
+        folder.train(tmp_path / "none", checked("poses", _POSES, _ALL), config)
+    folder.train(tmp_path / "run", dataclasses.replace(checked("poses", _POSES, _ALL), track_id=whose), config)
+    logged = progress.read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert logged[-1]["track_unlikeness"] > 0
 
 
 def test_members_differ_and_the_mean_of_those_that_count_lifts():

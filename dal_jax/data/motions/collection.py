@@ -74,7 +74,7 @@ ENDINGS = (".npz", ".pkl", ".bvh", ".amc")
 def collect(
     source: pathlib.Path, out: pathlib.Path, views: CameraSampling, skip_invalid: bool = False
 ) -> tuple[int, int, list[str], list[str]]:
-    """Write `keypoints` (n, 17, 2) px and `visible` of every motion under a folder, whatever its format.
+    """Write `keypoints` (n, 17, 2) px, `visible` and `track_id`, the number of the file, of motions of any format.
 
     Args:
       source: a folder of AMASS's or MoSh's .npz and .pkl, of .bvh, of .amc beside their .asf; or one such file.
@@ -105,7 +105,8 @@ def collect(
     if not keypoints:
         raise InputError(skipped[0])
     every = np.concatenate(keypoints)
-    savez(out, keypoints=every, visible=np.ones(every.shape[:2], bool))
+    track_id = np.repeat(np.arange(len(keypoints)), [len(one) for one in keypoints])
+    savez(out, keypoints=every, visible=np.ones(every.shape[:2], bool), track_id=track_id)
     return len(every), len(keypoints), skipped, notes
 
 
