@@ -138,7 +138,8 @@ def _angles(config: LiftingConfig, poses: np.ndarray) -> np.ndarray:
     """Return the angles of the rotations that our step draws."""
     rotation_key, _ = jax.random.split(_key())
     lifted = jnp.asarray(poses), jnp.zeros(poses.shape[:2])
-    rotations = views.sample_rotations(config, rotation_key, jnp.float32(0), lifted, jnp.int32(0))
+    level = jnp.float32(0), jnp.zeros(len(poses))
+    rotations = views.sample_rotations(config, rotation_key, level, lifted, jnp.int32(0))
     return np.arctan2(rotations[:, 0, 2], rotations[:, 0, 0])
 
 

@@ -174,6 +174,8 @@ RUNGS = (
     ("missing joints placed", ("complete",)),
     ("noise taken off", ("denoise",)),
     ("an estimator", ("estimated_share",)),
+    ("each camera's own elevation", ("elevation_spread_deg",)),
+    ("a flow's likelihood", ("flow_weight",)),
 )
 """What leads from Kudo et al.'s recipe to ours, in this order: what it is, and the fields of the configuration."""
 

@@ -28,16 +28,18 @@ class Member:
     """One pair of players, with its camera.
 
     generator: the running mean of `trained_generator`, or with no averaging its copy: what lifts.
-    camera: the estimate of the camera of all images.
+    camera: the estimate of the camera of all images. flow: of annotated poses; None where it has no weight.
     """
 
     generator: Any
     trained_generator: Any
     discriminator: Any
     camera: SharedCamera
+    flow: Any
     generator_optimizer: optax.OptState
     discriminator_optimizer: optax.OptState
     camera_optimizer: optax.OptState
+    flow_optimizer: optax.OptState | None
 
 
 def initial_member(config: LiftingConfig, key: PRNGKeyArray) -> Member:
@@ -47,14 +49,17 @@ def initial_member(config: LiftingConfig, key: PRNGKeyArray) -> Member:
     discriminator = networks.initial(config, "discriminator", discriminator_key)
     optimizer = network_optimizer(config)
     camera: Any = views.initial_camera(config)  # optax says what it takes too narrowly
+    flow: Any = networks.initial_flow(config, jax.random.fold_in(key, 2)) if config.flow_weight else None
     return Member(
         generator=generator,
         trained_generator=generator,
         discriminator=discriminator,
         camera=camera,
+        flow=flow,
         generator_optimizer=optimizer.init(generator),
         discriminator_optimizer=optimizer.init(discriminator),
         camera_optimizer=views.camera_optimizer(config).init(camera),
+        flow_optimizer=None if flow is None else optimizer.init(flow),
     )
 
 
@@ -84,6 +89,18 @@ def step(
     metrics["generator_realism"], fool = jax.value_and_grad(_generator_realism)(logits)
     loss, tell_apart = jax.value_and_grad(_discriminator_realism)(logits)
     slope = teach_discriminator(fool)[1][len(shown) :]
+    flow, flow_optimizer = member.flow, member.flow_optimizer
+    if config.flow_weight:
+        unlikely, likelier = jax.value_and_grad(functools.partial(_unlikeliness, config, flow))(shown)
+        slope += config.flow_weight * jnp.where(number >= _LEARNED_STEPS, 1.0, 0.0) * likelier
+        noisy = batch.points + _FLOW_NOISE * jax.random.normal(jax.random.fold_in(key, 2), batch.points.shape)
+        metrics["flow_nll_fake"] = unlikely
+        metrics["flow_nll"], gradient = jax.value_and_grad(
+            lambda flow: jnp.mean(networks.negative_log_likelihood(config, flow, noisy))
+        )(flow)
+        flow, flow_optimizer = _step_if(
+            network_optimizer(config), rate, jnp.asarray(True), gradient, flow, flow_optimizer
+        )
     generator_gradient, camera_gradient = teach_generator((slope, jnp.ones_like(likeness)))
     discriminator_gradient = teach_discriminator(tell_apart)[0]
     real, fake = jnp.split(logits, 2)
@@ -114,11 +131,22 @@ def step(
         trained_generator=generator,
         discriminator=discriminator,
         camera=views.feasible(camera),
+        flow=flow,
         generator_optimizer=generator_optimizer,
         discriminator_optimizer=discriminator_optimizer,
         camera_optimizer=camera_optimizer,
+        flow_optimizer=flow_optimizer,
     )
     return member, metrics
+
+
+_LEARNED_STEPS = 1500  # before which the flow knows too little of poses
+_FLOW_NOISE = 0.02  # of a pose's size: without any, a flow makes what few directions there are infinitely likely
+_LEAST_LIKELY = 20.0  # beyond, a fake's likelihood has no slope, which would be all of the batch's
+
+
+def _unlikeliness(config: LiftingConfig, flow: Any, points: Float[Array, "n 17 2"]) -> Float[Array, ""]:
+    return jnp.mean(jnp.minimum(networks.negative_log_likelihood(config, flow, points), _LEAST_LIKELY))
 
 
 def network_optimizer(config: LiftingConfig) -> optax.GradientTransformation:
@@ -164,7 +192,8 @@ def _lift_and_choose_a_side(
     depth = networks.depth(config, generator, batch.points)
     joints = views.unproject(camera.inverse_distance, batch.points, depth)
     lifted = jax.lax.stop_gradient((joints, depth))
-    return depth, joints, views.sample_rotations(config, key, camera.elevation, lifted, number)
+    own = networks.elevation(config, generator, batch.points)
+    return depth, joints, views.sample_rotations(config, key, (camera.elevation, own), lifted, number)
 
 
 def fakes(
@@ -194,7 +223,8 @@ def measure(config: LiftingConfig, member: Member, poses: Normalised, key: PRNGK
 
     def rotated(key: PRNGKeyArray) -> tuple[Array, Array]:
         number = jnp.asarray(_MATURE)
-        rotation = views.sample_rotations(config, key, member.camera.elevation, (joints, depth), number)
+        elevation = (member.camera.elevation, networks.elevation(config, member.generator, poses.points))
+        rotation = views.sample_rotations(config, key, elevation, (joints, depth), number)
         _, fakes, turned = views.rotate_and_project(config, member.camera.inverse_distance, rotation, poses, depth)
         again = networks.depth(config, member.generator, fakes.points) * fakes.scale[:, None]
         shown, annotated = fakes.points[half : 2 * half].reshape(half, -1), poses.points[:half].reshape(half, -1)

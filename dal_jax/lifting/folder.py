@@ -37,7 +37,7 @@ SHIPPED_FILE = pathlib.Path(__file__).parent / "assets" / "lifter.npz"
 
 _CONTENT = {"config.json", "checkpoints", "metrics.jsonl", "tensorboard"}
 _BATCH = 1024
-_NEW = {"track_weight"}  # fields that lifters of before lack: off by default
+_NEW = {"elevation_spread_deg", "flow_weight", "track_weight"}  # fields that lifters of before lack: off by default
 _RECIPE = "recipe"  # the field of a small file that is no parameter: JSON
 
 

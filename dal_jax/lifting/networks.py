@@ -1,11 +1,11 @@
-"""The networks: four small MLPs of one form, which differ in what they read and answer.
+"""The networks: four small MLPs of one form, which differ in what they read and answer, and a normalising flow.
 
 Kudo et al. 2018 have the first two. `best` adds two of the same kind: one estimates depths and how uncertain they are,
-one places missing joints.
+one places missing joints. Its flow says how likely a 2D pose is (after ElePose, Wandt et al. 2022).
 
 | network       | reads                                            | answers                                         |
 |---------------|--------------------------------------------------|-------------------------------------------------|
-| generator     | 34: x and y joint by joint                       | 17: depth                                       |
+| generator     | 34: x and y joint by joint                       | 17: depth; `best`: and its camera's elevation   |
 | discriminator | 34, or 82 with every bone's vector and length    | 1: logit that the pose is an annotated one      |
 | estimator     | 51: x and y joint by joint, 17 x visible         | 17 + 17: depth, log of its standard deviation   |
 | completer     | 51                                               | 34 + 17: joint - ancestor, log of its deviation |
@@ -13,10 +13,12 @@ one places missing joints.
 Poses are normalised (`normalise`): hip at the origin, mean distance to it 1.
 """
 
+import math
 from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from dal_jax.lifting.config import LiftingConfig
@@ -29,6 +31,8 @@ _LEAK = 0.2
 _INITIAL_SD = 0.02
 _FIRST_LOG_SD = -1.5  # about a hand's length in units of the pose's size: where learning the deviations begins
 _OUTPUTS = {"generator": JOINTS, "discriminator": 1, "estimator": 2 * JOINTS, "completer": 3 * JOINTS}
+_COUPLINGS = 4
+_MOST_LOG_SCALE = 2.0  # of a coupling
 
 
 def initial(
@@ -38,7 +42,22 @@ def initial(
     inputs = 2 * JOINTS if name in ("generator", "discriminator") else 3 * JOINTS
     if name == "discriminator" and config.discriminator_bones:
         inputs += 3 * len(BONES)
-    return _Network(config.width, _OUTPUTS[name]).init(key, jnp.zeros(inputs))
+    return _network(config, name).init(key, jnp.zeros(inputs))
+
+
+def initial_flow(config: LiftingConfig, key: PRNGKeyArray):
+    """Draw the flow's parameters; it begins as the identity, nearly."""
+    return _Flow(config.width // 2).init(key, jnp.zeros(2 * (JOINTS - 1)))
+
+
+def negative_log_likelihood(
+    config: LiftingConfig, parameters: Any, points: Float[Array, "*n 17 2"]
+) -> Float[Array, "*n"]:
+    """Return the flow's for each of the 32 numbers of a normalised pose, less the constant: the hip is always at 0."""
+    flat = points[..., 1:, :].reshape(*points.shape[:-2], 2 * (JOINTS - 1))
+    answer: Any = _Flow(config.width // 2).apply(parameters, flat)
+    normal, log_scale = answer
+    return (0.5 * jnp.sum(normal**2, axis=-1) - log_scale) / flat.shape[-1]
 
 
 def depth(config: LiftingConfig, parameters: Any, points: Float[Array, "*n 17 2"]) -> Float[Array, "*n 17"]:
@@ -47,8 +66,16 @@ def depth(config: LiftingConfig, parameters: Any, points: Float[Array, "*n 17 2"
     Note: the published network leaves the hip's own depth free, and no loss decides it; it is subtracted here, so that
     depth is relative to the hip everywhere.
     """
-    answer = _apply(config, "generator", parameters, _flat(points))
+    answer = _apply(config, "generator", parameters, _flat(points))[..., :JOINTS]
     return answer - answer[..., :1]
+
+
+def elevation(config: LiftingConfig, parameters: Any, points: Float[Array, "*n 17 2"]) -> Float[Array, "*n"]:
+    """Return by how much more each pose's camera looks down than all do on average, radians; 0 as published."""
+    if not config.elevation_spread_deg:
+        return jnp.zeros(points.shape[:-2])
+    answer = _apply(config, "generator", parameters, _flat(points))[..., JOINTS]
+    return math.radians(config.elevation_spread_deg) * jnp.tanh(answer)
 
 
 def realism_logit(config: LiftingConfig, parameters: Any, points: Float[Array, "*n 17 2"]) -> Float[Array, "*n"]:
@@ -84,8 +111,13 @@ def place(
 
 
 def _apply(config: LiftingConfig, name: str, parameters: Any, features: Array) -> Array:
-    answer: Any = _Network(config.width, _OUTPUTS[name]).apply(parameters, features)  # Linen's type has a second case
+    answer: Any = _network(config, name).apply(parameters, features)  # Linen's type has a second case
     return answer
+
+
+def _network(config: LiftingConfig, name: str) -> "_Network":
+    more = name == "generator" and config.elevation_spread_deg > 0
+    return _Network(config.width, _OUTPUTS[name] + more)
 
 
 class _Network(nn.Module):
@@ -114,6 +146,29 @@ class _Perceptron(nn.Module):
 
     def _dense(self, name: str, units: int) -> nn.Dense:
         return nn.Dense(units, kernel_init=nn.initializers.normal(_INITIAL_SD), name=name)
+
+
+class _Flow(nn.Module):
+    """Affine couplings (Dinh et al. 2017): half of the numbers say how the others are scaled and shifted."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, values: Array) -> tuple[Array, Array]:
+        """Return what is normally distributed where poses are as annotated ones, and the logarithm of the volume."""
+        count = values.shape[-1]
+        log_scale = jnp.zeros(values.shape[:-1])
+        for number in range(_COUPLINGS):
+            order = np.random.default_rng(number).permutation(count)
+            told, changed = jnp.split(values[..., order], 2, axis=-1)
+            hidden = _activate(nn.Dense(self.width)(told))
+            hidden = _activate(nn.Dense(self.width)(hidden))
+            answer = nn.Dense(count, kernel_init=nn.initializers.normal(1e-3))(hidden)
+            scale, shift = jnp.split(answer, 2, axis=-1)
+            scale = _MOST_LOG_SCALE * jnp.tanh(scale / _MOST_LOG_SCALE)
+            values = jnp.concatenate([told, changed * jnp.exp(scale) + shift], axis=-1)
+            log_scale += jnp.sum(scale, axis=-1)
+        return values, log_scale
 
 
 def _activate(hidden: Array) -> Array:

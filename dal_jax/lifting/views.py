@@ -118,15 +118,15 @@ _MATCH_SD = math.radians(20.0)  # of the difference to the azimuth that is aimed
 def sample_rotations(
     config: LiftingConfig,
     key: PRNGKeyArray,
-    elevation: Float[Array, ""],
+    elevation: tuple[Float[Array, ""], Float[Array, "n"]],
     lifted: tuple[Float[Array, "n 17 2"], Float[Array, "n 17"]],
     number: Int[Array, ""],
 ) -> Float[Array, "n 3 3"]:
-    """Draw a rotation for every lifted pose of a batch: tilt(e) Ry(theta) tilt(-e), about the vertical of the world.
+    """Draw a rotation for every lifted pose of a batch: tilt(e') Ry(theta) tilt(-e), about the vertical of the world.
 
-    e is the elevation: -e undoes the tilt of the camera that took the picture, +e is that of the camera that sees the
-    fake (after ElePose, Wandt et al. 2022). theta ~ U(-azimuth_deg, azimuth_deg). With e = 0 and a whole circle this
-    is what Kudo et al. publish, who assume level cameras and people at every azimuth.
+    e is the elevation: -e undoes the tilt of the camera that took the picture, e' is that of the camera that sees the
+    fake, another pose's of the batch (after ElePose, Wandt et al. 2022). theta ~ U(-azimuth_deg, azimuth_deg). With
+    e = 0 and a whole circle this is what Kudo et al. publish, who assume level cameras and people at every azimuth.
 
     Where people were photographed from some sides only, most such fakes are views that no annotated pose has, and the
     discriminator learns that whatever the depths. A share `matched_azimuths` is therefore rotated to the azimuth of
@@ -135,20 +135,23 @@ def sample_rotations(
     Args:
       config: of the training.
       key: of this draw.
-      elevation: angle by which cameras look down, radians.
+      elevation: angle by which cameras look down, radians, and by how much more each pose's own does.
       lifted: the poses: points (in space) and depth.
       number: of the training step.
     """
     uniform_key, other_key, error_key, choice_key = jax.random.split(key, 4)
+    common, more = elevation
     count, reach = len(lifted[0]), math.radians(config.azimuth_deg)
     angle = jax.random.uniform(uniform_key, (count,), minval=-reach, maxval=reach)
     if config.matched_azimuths:
-        own = azimuth(elevation, *lifted)
+        own = azimuth(common, *lifted)
         aim = jax.random.permutation(other_key, own) + _MATCH_SD * jax.random.normal(error_key, (count,))
         matched = jax.random.uniform(choice_key, (count,)) < config.matched_azimuths
         angle = jnp.where(matched & (number >= _UNMATCHED_STEPS), aim - own, angle)
-    up, down = tilt(elevation), tilt(-elevation)
-    return jax.vmap(lambda theta: up @ yaw(theta) @ down)(angle)
+    other = jax.random.permutation(jax.random.fold_in(key, 4), more)
+    return jax.vmap(lambda theta, e, other_e: tilt(other_e) @ yaw(theta) @ tilt(-e))(
+        angle, common + more, common + other
+    )
 
 
 def azimuth(

@@ -30,6 +30,8 @@ _EVERYTHING = dataclasses.replace(
     bone_weight=1.0,
     mirror_margin=0.5,
     discriminator_bones=True,
+    flow_weight=1.0,
+    elevation_spread_deg=10.0,
     matched_azimuths=0.5,
     elevation_start_deg=5.0,
     elevation_rate=1e-3,
@@ -154,6 +156,6 @@ def test_cameras_never_look_up():
     """A body reversed in depth is one seen from below: the elevation stops at 0 however hard it is pulled."""
     before = _STATES[False]
     level = before.replace(camera=before.camera.replace(elevation=jnp.float32(1e-9)))
-    batches = [_batch(stick_people.crowd(8, seed=seed)[..., :2]) for seed in range(6)]
+    batches = [_batch(stick_people.crowd(8, seed=seed)[..., :2]) for seed in range(40)]
     pulled = [_step(level, batch=batch, published=False)[0].camera.elevation for batch in batches]
     assert min(pulled) == 0 < max(pulled)

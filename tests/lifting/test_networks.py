@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dal_jax.lifting import networks
@@ -65,3 +66,40 @@ def test_weights_are_drawn_with_sd_0_02_and_biases_are_0():
     for layer in parameters.values():
         np.testing.assert_allclose(np.std(layer["kernel"]), 0.02, rtol=0.03)  # 17,408 draws or more: 0.5% each way
         assert not np.any(layer["bias"])
+
+
+def test_the_flow_is_a_density():
+    """Its likelihood is a normal one's times the volume of the map, whose derivatives JAX takes one by one."""
+    random = np.random.default_rng(0)
+    config = LiftingConfig(width=32)
+    parameters = jax.tree.map(
+        lambda leaf: leaf + random.normal(0, 0.3, leaf.shape).astype(np.float32),
+        networks.initial_flow(config, jax.random.key(0)),
+    )
+    poses = random.normal(size=(3, 17, 2)).astype(np.float32)
+    poses[:, 0] = 0
+    found = jax.jit(functools.partial(networks.negative_log_likelihood, config))(parameters, poses)
+    flow = networks._Flow(16)
+
+    @jax.jit
+    @jax.vmap
+    def expected(values):
+        normal = flow.apply(parameters, values)[0]
+        volume = jnp.linalg.slogdet(jax.jacfwd(lambda each: flow.apply(parameters, each)[0])(values))[1]
+        return (0.5 * jnp.sum(normal**2) - volume) / 32
+
+    np.testing.assert_allclose(found, expected(poses[:, 1:].reshape(3, 32)), rtol=1e-4)
+    assert np.ptp(np.asarray(found)) > 0.1
+
+
+def test_a_generator_answers_its_camera_s_elevation_too():
+    poses = np.random.default_rng(0).normal(size=(5, 17, 2)).astype(np.float32)
+    config = LiftingConfig(width=64, elevation_spread_deg=10.0)
+    parameters = _random_biases(_initial(config, "generator", 1), 2)
+    raw = _forward(parameters, poses.reshape(5, 34))
+    assert raw.shape == (5, 18)
+    found = jax.jit(functools.partial(networks.elevation, config))(parameters, poses)
+    np.testing.assert_allclose(found, np.radians(10) * np.tanh(raw[:, 17]), atol=_FLOAT32)
+    depth = jax.jit(functools.partial(networks.depth, config))(parameters, poses)
+    np.testing.assert_allclose(depth, raw[:, :17] - raw[:, :1], atol=_FLOAT32)
+    assert not np.any(networks.elevation(LiftingConfig(), None, jnp.asarray(poses)))

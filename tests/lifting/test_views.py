@@ -48,7 +48,8 @@ def _sampler(settings):
     def sample(elevation, azimuths, number):
         joints = _seen(elevation, azimuths, stick_people.STANDING)
         place = (joints[..., :2], joints[..., 2])
-        return views.sample_rotations(LiftingConfig(**dict(settings)), jax.random.key(0), elevation, place, number)
+        cameras = (elevation, jnp.zeros(len(azimuths)))
+        return views.sample_rotations(LiftingConfig(**dict(settings)), jax.random.key(0), cameras, place, number)
 
     return sample
 
@@ -61,6 +62,21 @@ def _seen(elevation, azimuths, person):
 
 def _angle(rotations):
     return np.arctan2(rotations[:, 0, 2], rotations[:, 0, 0])
+
+
+def test_people_are_seen_as_the_cameras_of_others_look_down():
+    """The world's up, as each one's own camera sees it, goes to where another's sees it; all others have their turn."""
+    more = np.float32([0.0, 0.1, -0.2, 0.3])
+    place = (jnp.ones((4, 17, 2)), jnp.ones((4, 17)))
+    rotations = jax.jit(functools.partial(views.sample_rotations, LiftingConfig()))(
+        jax.random.key(0), (jnp.float32(0.2), more), place, 5000
+    )
+    up = np.stack([0 * more, -np.cos(0.2 + more), -np.sin(0.2 + more)], axis=-1)
+    turned = np.einsum("nij,nj->ni", rotations, up)
+    np.testing.assert_allclose(turned[:, 0], 0, atol=_FLOAT32)
+    found = np.arctan2(-turned[:, 2], -turned[:, 1]) - 0.2
+    assert np.abs(found - more).max() > 0.05
+    np.testing.assert_allclose(np.sort(found), np.sort(more), atol=1e-5)
 
 
 @pytest.mark.parametrize("elevation", [0.0, 0.3, -0.2])
