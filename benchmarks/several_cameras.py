@@ -7,8 +7,9 @@
 DIR holds `cameras.json` (K, distortion, world to camera), `openpose_body25b.npz` (`keypoints_px`, cameras x frames x 25
 x (x, y, score)) and `triangulated.npz` (`joints_m`, frames x 25 x 3, world; NaN where unknown). Every view is fitted by
 itself, from its key points alone, or with --tracks those of a camera together; nothing here reads the triangulated
-joints but the scores. Minutes on two cores. With --detect the views are DIR's `photographs/CAMERA_FRAME.jpg` with
-MediaPipe's key points, and a further row scores MediaPipe's own 3D landmarks, which nothing else reads.
+joints but the scores, and --exact. Minutes on two cores. With --detect the views are DIR's
+`photographs/CAMERA_FRAME.jpg` with MediaPipe's key points, and a further row scores MediaPipe's own 3D landmarks, which
+nothing else reads.
 """
 
 import functools
@@ -43,6 +44,9 @@ _CAMERA = flags.DEFINE_enum(
     "assumed: a focal length as long as the photograph; weak: as if no calibration were known.",
 )  # fmt: skip
 _DETECT = flags.DEFINE_string("detect", None, "Model file of MediaPipe's Pose Landmarker: key points of photographs.")
+_EXACT = flags.DEFINE_bool(
+    "exact", False, "Key points where triangulated joints are seen: tells a detector's errors from the others."
+)
 _PITCH = flags.DEFINE_bool("pitch", True, "Use how far each camera looks down.")
 _EVERY = flags.DEFINE_integer("every", 5, "Which frames: every so many.", lower_bound=1)
 _REPORTS = flags.DEFINE_bool("reports", True, "Score what the reports on the fits say, too.")
@@ -64,13 +68,17 @@ def main(_: list[str]) -> None:
     folder = pathlib.Path(_DATA.value)
     cameras = json.loads((folder / "cameras.json").read_text())
     with np.load(folder / "openpose_body25b.npz") as archive:
+        wrong = wrong_shares(archive["keypoints_px"])
         detected, shown = archive["keypoints_px"][:, :: _EVERY.value], slice(None, None, _EVERY.value)
     if _DETECT.value:
         detected, shown = _detected(folder, cameras, _DETECT.value)
     with np.load(folder / "triangulated.npz") as archive:
         world = archive["joints_m"][shown]
     views, frames = detected.shape[:2]
-    straight = np.stack([undistorted(view, one) for view, one in zip(detected, cameras, strict=True)])
+    if _EXACT.value:
+        straight = np.stack([projected(world, one) for one in cameras])
+    else:
+        straight = np.stack([undistorted(view, one) for view, one in zip(detected, cameras, strict=True)])
     people = dal.Observations.from_points(keypoints_px=straight.reshape(-1, 25, 3), keypoint_set="body_25b")
     if _CAMERA.value == "perspective":
         matrices = np.repeat([one["K"] for one in cameras], frames, axis=0)
@@ -94,7 +102,7 @@ def main(_: list[str]) -> None:
     scale = fits.segment_scale / np.exp(np.log(fits.segment_scale).mean(axis=1, keepdims=True))
     row = {
         "views": views * frames,
-        "keypoints": pathlib.Path(_DETECT.value or "openpose_body25b").stem,
+        "keypoints": "exact" if _EXACT.value else pathlib.Path(_DETECT.value or "openpose_body25b").stem,
         "lifting": pathlib.Path(_LIFTING.value).name,
         "camera": _CAMERA.value,
         "weights": _WEIGHTS.value,
@@ -106,6 +114,7 @@ def main(_: list[str]) -> None:
             for view, one in enumerate(cameras)
         },
         "segment_scale": [float(scale.min()), float(scale.max())],
+        "wrong_detections": wrong if not _DETECT.value and not _EXACT.value else None,
     }
     if _EVERY.value == 1 and not _DETECT.value:  # of frames further apart it says nothing of jitter
         of_views = (values.reshape(views, frames, *values.shape[1:]) for values in (joints, truth))
@@ -136,6 +145,33 @@ def _of_reports(fits: dal.Fits, joints: np.ndarray, truth_mm: np.ndarray, each: 
             if np.any(rows := np.array([one.verdict == name for one in fits.quality]))
         },
     }
+
+
+def wrong_shares(keypoints_px: Float[np.ndarray, "cameras frames 25 3"]) -> dict[str, float]:
+    """Return how often detections are wrong, as their neighbours in time tell.
+
+    missing: the share of the 12 joints below a score of 0.3; jumped: farther than `_JUMP` of the height from the
+    middle between the frames before and after; exchanged: nearer to the other side's middle, of pairs that are apart.
+    """
+    limbs = keypoints_px[:, :, _ROWS]
+    known = limbs[..., 2] >= _SEEN
+    height = np.median(np.ptp(np.where(known, limbs[..., 1], np.nanmean(limbs[..., 1])), axis=2), axis=1)[:, None, None]
+    here, middle = limbs[:, 1:-1, :, :2], (limbs[:, :-2, :, :2] + limbs[:, 2:, :, :2]) / 2
+    told = known[:, 1:-1] & known[:, :-2] & known[:, 2:]
+    apart = np.linalg.norm(here - middle, axis=-1)
+    left, right = slice(0, None, 2), slice(1, None, 2)
+    across = np.linalg.norm(here[:, :, left] - middle[:, :, right], axis=-1)
+    across += np.linalg.norm(here[:, :, right] - middle[:, :, left], axis=-1)
+    wide = np.linalg.norm(middle[:, :, left] - middle[:, :, right], axis=-1) > _JUMP * height
+    both = told[:, :, left] & told[:, :, right] & wide
+    return {
+        "missing": float(np.mean(~known)),
+        "jumped": float(np.mean((apart > _JUMP * height)[told])),
+        "exchanged": float(np.mean((across < apart[:, :, left] + apart[:, :, right])[both])),
+    }
+
+
+_JUMP, _SEEN = 0.06, 0.3
 
 
 def _detected(
@@ -200,6 +236,14 @@ def undistorted(keypoints_px: Float[np.ndarray, "... 3"], camera: dict) -> Float
         )
         place = (seen - tangential) / radial[..., None]
     return np.concatenate([place * focal + centre, keypoints_px[..., 2:]], axis=-1)
+
+
+def projected(joints_m: Float[np.ndarray, "... 25 3"], camera: dict) -> Float[np.ndarray, "... 25 3"]:
+    """Return where a camera without distortion sees joints of the world, (x, y, 1), and 0 where they are not known."""
+    seen = joints_m @ np.array(camera["R_world_to_camera"]).T + np.array(camera["t_world_to_camera_m"])
+    homogeneous = seen @ np.array(camera["K"]).T
+    place = np.concatenate([homogeneous[..., :2] / homogeneous[..., 2:], np.ones_like(seen[..., :1])], axis=-1)
+    return np.where(np.isfinite(place).all(axis=-1, keepdims=True), place, 0.0)
 
 
 def limb_joints(body: Template, bodies: BodyParameters) -> Float[np.ndarray, "n 12 3"]:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from benchmarks import several_cameras
+from dal_jax.body import skeleton
 
 
 def _pose(seed=0):
@@ -40,3 +41,35 @@ def test_distortion_is_undone():
     ).T
     seen = np.column_stack([bent * matrix[[0, 1], [0, 1]] + matrix[:2, 2], np.ones(len(bent))])
     np.testing.assert_allclose(several_cameras.undistorted(seen, camera)[:, :2], straight, atol=1e-3)
+
+
+def test_joints_are_projected_where_a_camera_sees_them():
+    """Two metres ahead of a camera that looks along the world's y axis, one to its right and half below."""
+    turn = [[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]]
+    camera = {
+        "K": [[1000.0, 0, 500], [0, 1100, 400], [0, 0, 1]],
+        "R_world_to_camera": turn,
+        "t_world_to_camera_m": [0, 0, 1],
+    }
+    joints = np.tile(np.array([1.0, 1.0, -0.5]), (25, 1))
+    joints[3] = np.nan
+    seen = several_cameras.projected(joints, camera)
+    np.testing.assert_allclose(seen[0], [500 + 1000 / 2, 400 + 1100 * 0.25, 1])
+    np.testing.assert_array_equal(seen[3], 0)
+
+
+def test_wrong_detections_are_told_by_their_neighbours_in_time():
+    """Of a person 700 px high who drifts: two joints are lost, one jumps, a pair is exchanged."""
+    random = np.random.default_rng(0)
+    standing = random.uniform((200, 100), (600, 800), (25, 2))
+    keypoints = np.concatenate([np.tile(standing, (2, 20, 1, 1)), np.ones((2, 20, 25, 1))], axis=-1)
+    keypoints[..., 0] += 3 * np.arange(20)[:, None]
+    wrist, other, ankle = (skeleton.BODY_25B_NAMES.index(name) for name in ("left_wrist", "right_wrist", "left_ankle"))
+    assert set(several_cameras.wrong_shares(keypoints).values()) == {0.0}
+    keypoints[0, 3, ankle, 2] = keypoints[1, 19, ankle, 2] = 0.1
+    keypoints[0, 8, ankle, 0] += 60  # and the middles of its neighbours by half of it, which is too little
+    found = several_cameras.wrong_shares(keypoints)
+    assert found["missing"] == 2 / 480 and found["exchanged"] == 0
+    assert found["jumped"] == pytest.approx(1 / 428)
+    keypoints[1, 9, [wrist, other]] = keypoints[1, 9, [other, wrist]]
+    assert several_cameras.wrong_shares(keypoints)["exchanged"] > 0
