@@ -30,7 +30,9 @@ from dal_jax.body import kinematics, skeleton, skinning
 from dal_jax.body.kinematics import BodyParameters
 from dal_jax.body.template import Template
 from dal_jax.evaluation import metrics
+from dal_jax.observations import coco
 from dal_jax.runtime import cli
+from dal_jax.runtime.errors import InputError
 from dal_jax.uncertainty.verdict import Verdict
 
 _DATA = flags.DEFINE_string("data", None, "Folder of the recording.", required=True)
@@ -65,6 +67,8 @@ _SHOULDERS, _HIPS = [0, 1], [6, 7]
 
 def main(_: list[str]) -> None:
     """Fit all views, score them, write one JSON object."""
+    if _EXACT.value and _DETECT.value:
+        raise InputError(f"--exact takes no key points of --detect={_DETECT.value}: one of them")
     folder = pathlib.Path(_DATA.value)
     cameras = json.loads((folder / "cameras.json").read_text())
     with np.load(folder / "openpose_body25b.npz") as archive:
@@ -150,12 +154,14 @@ def _of_reports(fits: dal.Fits, joints: np.ndarray, truth_mm: np.ndarray, each: 
 def wrong_shares(keypoints_px: Float[np.ndarray, "cameras frames 25 3"]) -> dict[str, float]:
     """Return how often detections are wrong, as their neighbours in time tell.
 
-    missing: the share of the 12 joints below a score of 0.3; jumped: farther than `_JUMP` of the height from the
-    middle between the frames before and after; exchanged: nearer to the other side's middle, of pairs that are apart.
+    missing: the share of the 12 joints that are not seen by their score; jumped: farther than `_JUMP` of the height
+    from the middle between the frames before and after; exchanged: nearer to the other side's middle, of pairs that are
+    apart.
     """
     limbs = keypoints_px[:, :, _ROWS]
-    known = limbs[..., 2] >= _SEEN
-    height = np.median(np.ptp(np.where(known, limbs[..., 1], np.nanmean(limbs[..., 1])), axis=2), axis=1)[:, None, None]
+    known = limbs[..., 2] >= coco.SEEN_SCORE
+    y = np.where(known, limbs[..., 1], np.nan)
+    height = np.nanmedian(np.nanmax(y, axis=2) - np.nanmin(y, axis=2), axis=1)[:, None, None]
     here, middle = limbs[:, 1:-1, :, :2], (limbs[:, :-2, :, :2] + limbs[:, 2:, :, :2]) / 2
     told = known[:, 1:-1] & known[:, :-2] & known[:, 2:]
     apart = np.linalg.norm(here - middle, axis=-1)
@@ -171,7 +177,7 @@ def wrong_shares(keypoints_px: Float[np.ndarray, "cameras frames 25 3"]) -> dict
     }
 
 
-_JUMP, _SEEN = 0.06, 0.3
+_JUMP = 0.06
 
 
 def _detected(

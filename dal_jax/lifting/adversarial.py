@@ -96,7 +96,7 @@ def step(
         noisy = batch.points + _FLOW_NOISE * jax.random.normal(jax.random.fold_in(key, 2), batch.points.shape)
         metrics["flow_nll_fake"] = unlikely
         metrics["flow_nll"], gradient = jax.value_and_grad(
-            lambda flow: jnp.mean(networks.negative_log_likelihood(config, flow, noisy))
+            lambda flow: jnp.mean(networks.pose_nll(config, flow, noisy))
         )(flow)
         flow, flow_optimizer = _step_if(
             network_optimizer(config), rate, jnp.asarray(True), gradient, flow, flow_optimizer
@@ -146,7 +146,7 @@ _LEAST_LIKELY = 20.0  # beyond, a fake's likelihood has no slope, which would be
 
 
 def _unlikeliness(config: LiftingConfig, flow: Any, points: Float[Array, "n 17 2"]) -> Float[Array, ""]:
-    return jnp.mean(jnp.minimum(networks.negative_log_likelihood(config, flow, points), _LEAST_LIKELY))
+    return jnp.mean(jnp.minimum(networks.pose_nll(config, flow, points), _LEAST_LIKELY))
 
 
 def network_optimizer(config: LiftingConfig) -> optax.GradientTransformation:

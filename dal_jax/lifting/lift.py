@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
+import scipy.sparse
 from jaxtyping import Array, Bool, Float, Int
 
 from dal_jax.body import cameras, skeleton
@@ -203,25 +204,24 @@ def smooth(lifted: Lifted, frames: Frames) -> Lifted:
         sum_t ((y_t - x_t) / sd_t)^2 + sum_t ((y_t+1 - 2 y_t + y_t-1) / usual)^2
 
     with the deviations of missing joints and of depths, and `_NOISE` for a given x or y. Frames that are missing have
-    their place in it; after a gap of more than a second a path begins anew;
-    paths of two frames stay as they are. Deviations stay as they are: what lifters
-    err by is much the same in neighbouring frames.
+    their place in it; after a gap of more than a second a path begins anew, and paths of two frames say nothing.
+    Deviations stay as they are: what lifters err by is much the same in neighbouring frames.
 
     Raises:
-      errors.InputError: a track has two poses in one frame.
+      errors.InputError: a track is in one frame twice.
     """
     points, depth = np.array(lifted.points, np.float64), np.array(lifted.depth, np.float64)
-    noise = _NOISE * np.asarray(lifted.size, np.float64)[:, None]
-    depth_sd = TYPICAL_DEPTH_SD * noise / _NOISE if lifted.depth_sd is None else lifted.depth_sd
+    size = np.broadcast_to(np.asarray(lifted.size, np.float64)[:, None], depth.shape)
+    points_sd = np.maximum(lifted.points_sd, _NOISE * size)
+    depth_sd = TYPICAL_DEPTH_SD * size if lifted.depth_sd is None else np.asarray(lifted.depth_sd)
     for rows in (path for path in frames.paths(_LONGEST_GAP_S) if len(path) > 2):
         stride = max(int(np.gcd.reduce(np.diff(frames.frame[rows]), initial=0)), 1)
         place = (frames.frame[rows] - frames.frame[rows[0]]) // stride
-        usual = _ACCELERATION * np.mean(lifted.size[rows]) * (30.0 * stride / frames.fps) ** 2
-        across = np.maximum(np.maximum(lifted.points_sd, noise)[rows], _LEAST * usual)
+        usual = _ACCELERATION * np.mean(size[rows]) * (30.0 * stride / frames.fps) ** 2
+        across, away = (np.maximum(sd[rows], _LEAST * usual) / usual for sd in (points_sd, depth_sd))
         for axis in range(2):
-            points[rows, 1:, axis] = _smooth_paths(place, points[rows, 1:, axis], across[:, 1:] / usual)
-        away = np.maximum(np.broadcast_to(depth_sd, depth.shape)[rows], _LEAST * usual)
-        depth[rows, 1:] = _smooth_paths(place, depth[rows, 1:], away[:, 1:] / usual)
+            points[rows, 1:, axis] = _smooth_paths(place, points[rows, 1:, axis], across[:, 1:])
+        depth[rows, 1:] = _smooth_paths(place, depth[rows, 1:], away[:, 1:])
     return dataclasses.replace(lifted, points=points.astype(np.float32), depth=depth.astype(np.float32))
 
 
@@ -237,18 +237,18 @@ def _smooth_paths(
     place: Int[np.ndarray, "t"], values: Float[np.ndarray, "t joints"], sd: Float[np.ndarray, "t joints"]
 ) -> Float[np.ndarray, "t joints"]:
     """Return the paths of `smooth` at `place`, in units of `usual`."""
-    count = place[-1] + 1
-    springs = np.zeros((3, count))  # the lower bands of D'D, D being second differences
-    for offset, share in ((0, 1.0), (1, -2.0), (2, 1.0)):
-        for other, shared in ((0, 1.0), (1, -2.0), (2, 1.0))[offset:]:
-            springs[other - offset, offset : offset + count - 2] += share * shared
+    count = int(place[-1]) + 1
+    offsets: Any = [0, 1, 2]  # SciPy says what it takes too narrowly
+    second_differences = scipy.sparse.diags_array([1.0, -2.0, 1.0], offsets=offsets, shape=(count - 2, count))
+    springs = second_differences.T @ second_differences
+    bands = np.stack([np.pad(springs.diagonal(-below), (0, below)) for below in range(3)])
     mass, pulled = np.zeros((2, count, values.shape[1]))
     mass[place], pulled[place] = sd**-2, values * sd**-2
-    solved = np.stack([
-        scipy.linalg.solveh_banded(springs + np.stack([one, 0 * one, 0 * one]), right, lower=True)
+    solved = [
+        scipy.linalg.solveh_banded(np.stack([bands[0] + one, *bands[1:]]), right, lower=True)
         for one, right in zip(mass.T, pulled.T, strict=True)
-    ], axis=1)  # fmt: skip
-    return solved[place]
+    ]
+    return np.stack(solved, axis=1)[place]
 
 
 def with_lifted_depth(config: LiftingConfig, lifter: Lifter, observation: Observation) -> Observation:

@@ -50,10 +50,11 @@ def initial_flow(config: LiftingConfig, key: PRNGKeyArray):
     return _Flow(config.width // 2).init(key, jnp.zeros(2 * (JOINTS - 1)))
 
 
-def negative_log_likelihood(
-    config: LiftingConfig, parameters: Any, points: Float[Array, "*n 17 2"]
-) -> Float[Array, "*n"]:
-    """Return the flow's for each of the 32 numbers of a normalised pose, less the constant: the hip is always at 0."""
+def pose_nll(config: LiftingConfig, parameters: Any, points: Float[Array, "*n 17 2"]) -> Float[Array, "*n"]:
+    """Return the negative log likelihood of normalised poses under the flow, for each of their 32 numbers.
+
+    Less its constant; the hip, always at 0, is none of them.
+    """
     flat = points[..., 1:, :].reshape(*points.shape[:-2], 2 * (JOINTS - 1))
     answer: Any = _Flow(config.width // 2).apply(parameters, flat)
     normal, log_scale = answer

@@ -5,6 +5,8 @@ in the skeleton (a missing wrist is folded onto the elbow), in annotated and in 
 discriminator cannot tell them apart by what is missing. A completer predicts the place from the other joints. It is
 trained on the same 2D poses, with some of the known joints hidden. A missing hip is the midpoint of the two hip joints,
 or the only visible one of them, or else the mean of all visible joints; a completer places it from there.
+
+Batches of them are drawn here, too, of any poses or of people in two frames each.
 """
 
 from collections.abc import Callable
@@ -138,18 +140,17 @@ _Numbers = Int[Array | np.ndarray, "n"]
 
 
 class Taught(NamedTuple):
-    """What batches are drawn from.
-
-    frames: the poses in order of their people, and of each pose where its person begins there and how many they have;
-    None: whose they are does not matter.
-    """
+    """What batches are drawn from; people: of `rows_of_people`, None where it does not matter whose poses are."""
 
     poses: Normalised
-    frames: tuple[_Numbers, _Numbers, _Numbers] | None = None
+    people: tuple[_Numbers, _Numbers, _Numbers] | None = None
 
 
-def frames_of(track: Int[np.ndarray, "n"]) -> tuple[_Numbers, _Numbers, _Numbers]:
-    """Return the poses in order of tracks, and of each pose where its track begins there and how long it is."""
+def rows_of_people(track: Int[np.ndarray, "n"]) -> tuple[_Numbers, _Numbers, _Numbers]:
+    """Return all rows person by person, and of each pose where its person begins there, and the number of their rows.
+
+    Track -1 is nobody, whose pose stands alone.
+    """
     order = np.argsort(track, kind="stable")
     _, number, count = np.unique(track, return_inverse=True, return_counts=True)
     first = (np.cumsum(count) - count)[number]
@@ -160,10 +161,10 @@ def frames_of(track: Int[np.ndarray, "n"]) -> tuple[_Numbers, _Numbers, _Numbers
 
 
 def draw(config: LiftingConfig, mesh: Mesh, taught: Taught, key) -> Normalised:
-    """Draw a batch; where frames are known, its second half are other frames of the people in the first."""
+    """Draw a batch; where people are known, its second half shows those of the first in other frames."""
     rows = jax.random.randint(key, (config.batch,), 0, len(taught.poses.points))
-    if taught.frames is not None:
-        order, first, count = taught.frames
+    if taught.people is not None:
+        order, first, count = taught.people
         half = rows[: config.batch // 2]
         other = first[half] + jax.random.randint(jax.random.fold_in(key, 2), half.shape, 0, count[half])
         rows = jnp.concatenate([half, order[other], rows[2 * len(half) :]])

@@ -299,9 +299,7 @@ def _of_videos(content: coco.Content) -> tuple[Int[np.ndarray, "n"], Int[np.ndar
     images = [entry.get("image_id", 0) for entry in content.entries]
     pictures = [coco.picture_of(content.pictures, entry) or {} for entry in content.entries]
     video, frame = following.frame_numbers([str(one.get("file_name", "")) for one in pictures], images)
-    keys = [(name, str(one)) for name, one in zip(video, ids, strict=True)]
-    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-    return np.array([numbers[key] for key in keys], np.int64), frame
+    return following.numbered(video, ids), frame
 
 
 def _assumed(content: coco.Content) -> Float[np.ndarray, "n 4"]:

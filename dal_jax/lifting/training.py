@@ -123,7 +123,8 @@ def train(
         state = dataclasses.replace(
             state, denoiser=normalise.denoiser(*map(np.asarray, (learned.points, learned.visible)))
         )
-    taught = Taught(learned, normalise.frames_of(track[rows]) if config.track_weight and track is not None else None)
+    people = normalise.rows_of_people(track[rows]) if config.track_weight and track is not None else None
+    taught = Taught(learned, people)
     # The same for a fresh state and one from a checkpoint, so that one program serves both
     state, taught, held_out = mesh_lib.everywhere((state, taught, held_out), mesh)
     done = int(state.step)
@@ -256,7 +257,7 @@ def _one_after_the_other(play: Callable, players: Any) -> Any:
 def _prepared(config: LiftingConfig, mesh: Mesh, state: LiftingState, taught: Taught, key) -> Normalised:
     batch = normalise.draw(config, mesh, taught, key)
     if config.mirror_poses:
-        batch = normalise.mirror_half(batch, jax.random.fold_in(key, 1), pairs=taught.frames is not None)
+        batch = normalise.mirror_half(batch, jax.random.fold_in(key, 1), pairs=taught.people is not None)
     return normalise.prepare(config, batch.points, batch.visible, state.completer, state.denoiser)[0]
 
 

@@ -66,9 +66,7 @@ def frames_of(people: Observations, fps: float) -> Frames:
     video, frame = frame_numbers(people.file_name, people.image_id)
     ids = people.track_id or [None] * len(people)
     named = np.array([one is not None for one in ids])
-    keys = [(name, str(one)) for name, one in zip(video, ids, strict=True)]
-    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-    track = np.array([numbers[key] for key in keys], np.int64)
+    track = numbered(video, ids)
     taken: set[tuple[int, int]] = set()
     for row in np.flatnonzero(named):
         if (place := (int(track[row]), int(frame[row]))) in taken:
@@ -82,7 +80,7 @@ def frames_of(people: Observations, fps: float) -> Frames:
         other = np.array(skeleton.KEYPOINT_MIRROR[seen.keypoint_set])
         names = [video[row] for row in rows]
         followed = follow(names, frame[rows], people.bbox_px[rows], places[rows], known[rows], other)
-        track[rows] = len(numbers) + followed
+        track[rows] = track.max() + 1 + followed
     return Frames(np.unique(track, return_inverse=True)[1], frame, fps)
 
 
@@ -141,6 +139,13 @@ def _exchanges(
     for before in reversed(came_from):
         path.append(int(before[path[-1]]))
     return np.array(path[::-1], bool)
+
+
+def numbered(video: Sequence[str], ids: Sequence[int | str | None]) -> Int[np.ndarray, "n"]:
+    """Return numbers from 0 for the ids of tracks, each of its video, in order of their first person."""
+    keys = [(name, str(one)) for name, one in zip(video, ids, strict=True)]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return np.array([numbers[key] for key in keys], np.int64)
 
 
 def frame_numbers(file_name: Sequence[str], image_id: Sequence[int | str]) -> tuple[list[str], Int[np.ndarray, "n"]]:

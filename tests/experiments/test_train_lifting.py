@@ -174,7 +174,7 @@ def test_the_published_method_is_a_preset_and_lifts_without_deviations(poses, tm
 
 
 def test_lift_smooths_people_of_videos(poses, tmp_path):
-    """As the library does, and not without `--fps`."""
+    """As the library does, which refuses frames of other poses."""
     keypoints, track_id, frame = np.load(poses)["keypoints"], np.arange(10) // 5, np.arange(10) % 5
     np.savez(tmp_path / "video.npz", keypoints=keypoints, track_id=track_id, frame=frame)
     done = _run("lift", f"--poses={tmp_path / 'video.npz'}", "--fps=25", f"--out={tmp_path / 'lifted.npz'}")

@@ -78,7 +78,7 @@ def test_the_flow_is_a_density():
     )
     poses = random.normal(size=(3, 17, 2)).astype(np.float32)
     poses[:, 0] = 0
-    found = jax.jit(functools.partial(networks.negative_log_likelihood, config))(parameters, poses)
+    found = jax.jit(functools.partial(networks.pose_nll, config))(parameters, poses)
     flow = networks._Flow(16)
 
     @jax.jit

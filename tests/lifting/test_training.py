@@ -204,14 +204,14 @@ def test_half_of_the_poses_are_mirrored():
 def test_a_batch_shows_people_in_two_frames_each():
     """The second half has other frames of the first half's people, mirrored as they are; nobody's poses are alone."""
     track = np.array([4, 9, 4, -1, 9, 4, -1])
-    order, first, count = normalise.frames_of(track)
+    order, first, count = normalise.rows_of_people(track)
     for row, number in enumerate(track):
         frames = order[first[row] : first[row] + count[row]].tolist()
         assert frames == ([row] if number < 0 else np.flatnonzero(track == number).tolist())
     poses = np.repeat(_POSES, 4, axis=0)[:128]
     whose = np.repeat(np.arange(32), 4)
     normalised = jax.jit(normalise.normalise_all)(poses, np.ones(poses.shape[:2], bool))
-    taught = normalise.Taught(normalised, normalise.frames_of(whose))
+    taught = normalise.Taught(normalised, normalise.rows_of_people(whose))
     config = LiftingConfig(batch=9)
     batch = normalise.draw(config, mesh.of_networks(), taught, jax.random.key(0))
     np.testing.assert_array_equal(batch.points[:4], batch.points[4:8])  # all frames of a person are alike here
