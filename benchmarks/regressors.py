@@ -207,10 +207,14 @@ def train(config: RegressorConfig, people: TrainingSet, seed: int, title: str) -
     initial_key, order_key = jax.random.split(jax.random.key(seed))
     state = training.start_round(config, training.initial_state(config, initial_key), people.fits)
     metrics: dict[str, float] = {}
+    epoch = 0
     with progress.bar(title, total=config.epochs * count, unit="image") as bar:
         while int(state.step) < steps:
             left = steps - int(state.step)
-            state, metrics = training.train_epoch(config, state, people, order_key, steps=left, progress=bar.update)
+            state, metrics = training.train_epoch(
+                config, state, people, order_key, span=(epoch, config.epochs), steps=left, progress=bar.update
+            )
+            epoch += 1
     return state, metrics
 
 

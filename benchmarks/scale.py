@@ -136,7 +136,7 @@ def _layout(_: str) -> Iterator[Row]:
         shown = _training_set(people, rows)
         state = training.initial_state(config, jax.random.key(0))
 
-        learn = functools.partial(training.train_epoch, config, state, shown, jax.random.key(1))
+        learn = functools.partial(training.train_epoch, config, state, shown, jax.random.key(1), span=(0, 1))
         yield _timed("learning", scaling, len(rows), learn)
 
 
@@ -215,7 +215,9 @@ def _open(folder: str) -> Iterator[Row]:
     shown = training.TrainingSet(template, people.images, people.observations, _t_pose(len(people.names)))
     state = training.initial_state(config, jax.random.key(0))
     for steps in (5, 50):
-        state, told = training.train_epoch(config, state, shown, jax.random.key(1), steps=steps)
+        state, told = training.train_epoch(
+            config, state, shown, jax.random.key(1), span=(0, config.epochs), steps=steps
+        )
         yield {
             "phase": "learning", "people": len(people.names), "steps": steps, "anonymous_mb": _anonymous_mb(),
             "peak_rss_mb": measure.peak_rss_bytes() / 1e6, "input_wait_share": told["input_wait_share"],

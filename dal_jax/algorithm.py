@@ -246,11 +246,12 @@ def _refuse_diverged(run: Run, what: str, bodies: Any) -> None:
 def learn(run: Run, state: LoopState, position: RunState, save: Save, log: Log) -> tuple[LoopState, RunState]:
     """Train the regressor on the registered bodies (eq. 5-6) and predict the training people.
 
-    Note: its weights go on from round to round; the optimiser starts afresh. Where people are held out, the weights of
-    the round's best epoch go on. With `online_fitting` every batch is registered before it teaches, with the sample
-    weights of round 1's fits; people of weight 0 keep their fit.
+    Note: its weights and optimiser go on from round to round, and one fall of the learning rate spans all rounds. Where
+    people are held out, the weights of the round's best epoch go on. With `online_fitting` every batch is registered
+    before it teaches, with the sample weights of round 1's fits; people of weight 0 keep their fit.
     """
     config, before = run.config.regressor, (position.round - 1) * run.config.regressor.epochs
+    in_all = run.config.rounds * config.epochs
     observed = with_lifted_depth(run, state.lifting, run.people.observations)
     unseen = held_out_people(run)
     weight = np.where(unseen, 0.0, np.asarray(state.sample_weight))
@@ -270,8 +271,8 @@ def learn(run: Run, state: LoopState, position: RunState, save: Save, log: Log) 
         with progress.bar(title, total=int(np.count_nonzero(weight)), unit="image") as bar:
             bar.update(int(regressor.epoch_step) * config.batch)
             regressor, metrics = regressor_training.train_epoch(
-                config, regressor, people, _key(run, "learn"), steps=run.config.learning_checkpoint_steps,
-                fit_batch=online, progress=bar.update,
+                config, regressor, people, _key(run, "learn"), span=(position.epoch, in_all),
+                steps=run.config.learning_checkpoint_steps, fit_batch=online, progress=bar.update,
             )  # fmt: skip
         if online is not None:
             fits, energy = online.best()

@@ -54,7 +54,7 @@ class Config:
     seed: int = 0  # of every random number of the run
     data: str = "synthetic"  # synthetic (embedded people), or a data set made from files: docs/NAME.md
     source: str = ""  # a data set made from files: their folder; empty: what prepare_data has made of it
-    synthetic: str = "demo"  # configuration of the embedded people: tiny, small, demo, views, full
+    synthetic: str = "demo"  # configuration of the embedded people: tiny, small, demo, large, views, full
     route: Literal["default", "annotator", "mosh", "densepose"] = "default"  # data=synthetic: who annotates
     motions: str = ""  # data=synthetic: folder of AMASS's .npz, to do what is recorded there; docs/poses.md
     chart: str = ""  # DensePose's UV_Processed.mat, for annotation in it; without it the body's own chart
@@ -194,7 +194,7 @@ def paper_small() -> Config:
 def best_small() -> Config:
     """`best` at the size of `paper_small`: as many people, training images and rounds, the same network.
 
-    The regressor is the demo's, which says why it does not augment: epochs are few.
+    The regressor is the demo's, which augments little: epochs are few.
     """
     return dataclasses.replace(
         best(), preset="best_small", synthetic="demo", lifting=lifting_config.demo(), regressor=model.demo()

@@ -46,7 +46,7 @@ class RegressorConfig:
     batch: int = 30  # images a step
     epochs: int = 30  # in each round
     learning_rate: float = 1e-4  # of Adam; the highest of the schedule
-    warmup_share: float = 0.0  # share of a round's steps in which the rate rises from 0
+    warmup_share: float = 0.0  # share of all rounds' steps in which the rate rises from 0
     last_rate_share: float = 1.0  # a cosine takes the rate down to this share of it; 1 = constant
     weight_decay: float = 0.0  # of AdamW, decoupled; 0 = Adam
     held_out_share: float = 0.0  # of the training people, held out; their 2D losses choose a round's best epoch
@@ -68,8 +68,8 @@ def paper() -> RegressorConfig:
 def demo() -> RegressorConfig:
     """A quarter of the width on 64 px: about 400 training images a second on two CPU cores.
 
-    Nothing is augmented: in so few epochs the 2D losses of held-out training people end higher with it (1.82 with
-    `augmentation.mild`, 1.65 with its flips alone, 1.63 without; three epochs).
+    Pictures are mirrored and not augmented further, which takes more epochs than these (docs/results.md, "What the demo
+    is").
     """
     return RegressorConfig(
         preset="demo",
@@ -81,8 +81,10 @@ def demo() -> RegressorConfig:
         warmup_share=0.05,
         last_rate_share=0.02,
         weight_decay=1e-4,
+        average_decay=0.995,
         standardise=True,
         weights=LossWeights(regress=1.0, dense=1.0, keypoint=1.0, joint=10.0),
+        augmentation=AugmentationConfig(flip_share=0.5),
     )
 
 

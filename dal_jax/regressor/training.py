@@ -66,7 +66,7 @@ class Best:
 class TrainState:
     """Everything that training goes on from.
 
-    step, round_step, epoch_step: steps since the run, the round and the epoch began.
+    step, epoch_step: steps since the run and the epoch began.
     trained: the weights that are trained, {'params', 'batch_stats'}.
     average: their running mean; None if the configuration has none.
     codec: of theta.
@@ -75,7 +75,6 @@ class TrainState:
     """
 
     step: Int[Array | np.ndarray, ""]
-    round_step: Int[Array | np.ndarray, ""]
     epoch_step: Int[Array | np.ndarray, ""]
     trained: Any
     average: Any
@@ -107,15 +106,15 @@ def make_optimizer(config: RegressorConfig) -> optax.GradientTransformation:
 
 
 def learning_rate(
-    config: RegressorConfig, round_step: Int[Array | np.ndarray, ""] | int, round_steps: Int[Array, ""] | int
+    config: RegressorConfig, step: Int[Array | np.ndarray, ""] | int, steps: Int[Array, ""] | int
 ) -> Float[Array, ""]:
-    """Return the rate of a step of a round: a linear rise over the warm-up, then a cosine down to the last share.
+    """Return the rate of a step of a run: a linear rise over the warm-up, then a cosine down to the last share.
 
     Note: optax's schedules need the number of steps when the step is compiled; here another number compiles nothing.
     """
-    warmup = config.warmup_share * round_steps
-    rise = jnp.minimum(1.0, (round_step + 1.0) / jnp.maximum(warmup, 1.0))
-    done = jnp.clip((round_step - warmup) / jnp.maximum(round_steps - warmup, 1.0), 0.0, 1.0)
+    warmup = config.warmup_share * steps
+    rise = jnp.minimum(1.0, (step + 1.0) / jnp.maximum(warmup, 1.0))
+    done = jnp.clip((step - warmup) / jnp.maximum(steps - warmup, 1.0), 0.0, 1.0)
     fall = config.last_rate_share + (1.0 - config.last_rate_share) * 0.5 * (1.0 + jnp.cos(jnp.pi * done))
     return config.learning_rate * rise * fall
 
@@ -137,7 +136,6 @@ def initial_state(config: RegressorConfig, key: PRNGKeyArray) -> TrainState:
     zero = jnp.zeros((), jnp.int32)
     return TrainState(
         step=zero,
-        round_step=zero,
         epoch_step=zero,
         trained=variables,
         average=variables if config.average_decay else None,
@@ -148,17 +146,14 @@ def initial_state(config: RegressorConfig, key: PRNGKeyArray) -> TrainState:
 
 
 def start_round(config: RegressorConfig, state: TrainState, fits: BodyParameters) -> TrainState:
-    """Let the weights go on and the optimiser start afresh; the first round also fixes theta's units.
+    """Let weights and optimiser go on; the first round also fixes theta's units.
 
     Note: the codec stays that of the first round, or every later round would first have to unlearn the units.
     """
-    zero = jnp.zeros((), jnp.int32)
     measure = config.standardise and int(state.step) == 0
     return dataclasses.replace(
         state,
-        round_step=zero,
-        epoch_step=zero,
-        optimizer=make_optimizer(config).init(state.trained["params"]),
+        epoch_step=jnp.zeros((), jnp.int32),
         codec=theta.measured_codec(config.rotations, fits) if measure else state.codec,
         best=None if state.best is None else _no_epoch_yet(state.learned.variables),
     )
@@ -189,6 +184,7 @@ def train_epoch(
     people: TrainingSet,
     key: PRNGKeyArray,
     *,
+    span: tuple[int, int],
     steps: int = 0,
     fit_batch: FitBatch | None = None,
     progress: Callable[[int], Any] | None = None,
@@ -200,6 +196,7 @@ def train_epoch(
       state: is left as it is; a new one is returned, whose `epoch_step` is 0 at the epoch's end.
       people: to learn from.
       key: the same at every call of a run.
+      span: epochs before this one, and in all, over which the rate rises and falls.
       steps: to take at most; 0 is as many as the epoch has.
       fit_batch: called before each step; the bodies that it returns teach, not `people.fits`.
       progress: called after each step with the number of images it has taken.
@@ -224,8 +221,8 @@ def train_epoch(
 
     started = time.monotonic()
     # Alike in all calls, so that one program serves; and all of it, so that no step sends anything
-    constant = (people.template, np.int32(config.epochs * len(order)), key)
-    state, (template, round_steps, key) = mesh_lib.everywhere((state, constant), mesh)
+    constant = (people.template, np.array(span, np.int32) * len(order), key)
+    state, (template, span_steps, key) = mesh_lib.everywhere((state, constant), mesh)
     state = _copy(state)  # a step consumes its state; the caller's is not ours to give
     collected: list[dict[str, Array]] = []
     waited_s = 0.0
@@ -235,7 +232,7 @@ def train_epoch(
         if fit_batch is not None:
             fit, registered = fit_batch(state.learned, rows, image, observation)
         batch = (image, observation, fit, batch_weight)
-        state, metrics = step(state, template, round_steps, key, batch)
+        state, metrics = step(state, template, span_steps, key, batch)
         if collected:
             jax.block_until_ready(collected[-1])  # at most two steps under way, so that progress tells the truth
         collected.append(metrics | registered)
@@ -266,8 +263,11 @@ def _compiled_step(config: RegressorConfig):
     optimizer = make_optimizer(config)
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def step(state: TrainState, template: Template, round_steps: Any, key: PRNGKeyArray, shown: tuple):
-        """Take a step. shown: the batch's images, observations, fits and weights."""
+    def step(state: TrainState, template: Template, span_steps: Array, key: PRNGKeyArray, shown: tuple):
+        """Take a step.
+
+        span_steps: (2,), before the epoch and in all. shown: the batch's images, observations, fits and weights.
+        """
         batch = jax.vmap(functools.partial(batches.make_sample, template))(*shown)
         if config.augmentation != AugmentationConfig():
             keys = jax.random.split(jax.random.fold_in(key, state.step), len(batch.weight))
@@ -282,13 +282,12 @@ def _compiled_step(config: RegressorConfig):
         params = state.trained["params"]
         gradient, (batch_stats, metrics) = jax.grad(objective, has_aux=True)(params)
         updates, moments = optimizer.update(gradient, state.optimizer, params)
-        rate = learning_rate(config, state.round_step, round_steps)
+        rate = learning_rate(config, span_steps[0] + state.epoch_step, span_steps[1])
         params = jax.tree.map(lambda weight, update: weight - rate * update, params, updates)
         trained = {"params": params, "batch_stats": batch_stats}
         state = dataclasses.replace(
             state,
             step=state.step + 1,
-            round_step=state.round_step + 1,
             epoch_step=state.epoch_step + 1,
             trained=trained,
             average=running_mean(config, state.step, state.average, trained),

@@ -90,12 +90,13 @@ RECIPES = {
         Recipe("tiny", train_count=24, test_count=12, image_size=64, true_vertices="all", occluder_rate=0.25),
         Recipe("demo", 12_000, 1_000, image_size=64, route="mosh", heading_spread_deg=90.0, clutter=0.4),
         Recipe("small", 2_000, 500, image_size=64, route="mosh", heading_spread_deg=90.0, clutter=0.4),
+        Recipe("large", 24_000, 1_000, image_size=64, route="mosh", heading_spread_deg=90.0, clutter=0.4),
         Recipe("views", 16_000, 1_000, image_size=64, route="mosh", clutter=0.4, views=4),
         Recipe("full", train_count=100_000, test_count=10_000, image_size=224),
     )
 }
-"""tiny: tests. demo: what a small network learns in minutes; small: its first people. views: moments that four cameras
-see. full: the paper's number of images, any heading.
+"""tiny: tests. demo: what a small network learns in minutes; small: its first people; large: these and as many more.
+views: moments that four cameras see. full: the paper's number of images, any heading.
 """
 
 

@@ -41,8 +41,8 @@ def test_the_demo_s_network_knows_eight_people_by_heart(tmp_path):
     assert (learning.width, learning.image_size) == (16, 64)
     state = training.start_round(learning, training.initial_state(learning, jax.random.key(0)), fits)
     shown, shown_people = [], TrainingSet(template, people.images, people.observations, fits)
-    for _ in range(EPOCHS):
-        state, metrics = training.train_epoch(learning, state, shown_people, jax.random.key(1))
+    for epoch in range(EPOCHS):
+        state, metrics = training.train_epoch(learning, state, shown_people, jax.random.key(1), span=(epoch, EPOCHS))
         shown.append(metrics["joint_to_fit_mm"])
     assert shown[0] > 5 * NEAR_MM and shown[-1] < NEAR_MM
     assert _apart_mm(template, model.predict(learning, state.learned, people.images), fits) < NEAR_MM

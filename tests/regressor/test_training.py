@@ -53,8 +53,8 @@ def start(data):
     return training.start_round(CONFIG, training.initial_state(CONFIG, jax.random.key(0)), data.fits)
 
 
-def _epoch(state, data, config=CONFIG, **options):
-    return training.train_epoch(config, state, data, KEY, **options)
+def _epoch(state, data, config=CONFIG, span=(0, CONFIG.epochs), **options):
+    return training.train_epoch(config, state, data, KEY, span=span, **options)
 
 
 def _first(count, data):
@@ -73,8 +73,8 @@ def test_it_learns_eight_people(data, start):
     mean = jax.jit(lambda codec: codec.to_parameters(codec.mean[None]))(start.codec)
     first = model.predict(CONFIG, start.learned, images, batch=8)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, np.repeat(b, 8, axis=0), atol=FLOAT32), first, mean)
-    for _ in range(CONFIG.epochs):
-        state, metrics = _epoch(state, _first(8, data))
+    for epoch in range(CONFIG.epochs):
+        state, metrics = _epoch(state, _first(8, data), span=(epoch, CONFIG.epochs))
         history.append(metrics)
     last = model.predict(CONFIG, state.learned, images, batch=8)
     products = last.rotation @ np.swapaxes(last.rotation, 1, 2)
@@ -210,7 +210,7 @@ def test_every_image_counts_once_in_the_progress(data, start):
     seen = []
     state, _ = _epoch(start, data, progress=seen.append)
     assert seen == [8, 8, 4]
-    assert int(state.step) == int(state.round_step) == 3
+    assert int(state.step) == 3
 
 
 def test_people_of_no_weight_teach_nothing(data, start):
@@ -245,13 +245,13 @@ def test_the_input_s_share_of_the_time_is_told(data, start):
     assert slow["input_wait_share"] > 0.02  # the first batch at least has to be waited for
 
 
-def test_a_new_round_keeps_weights_and_units_and_forgets_the_optimiser(data, start):
+def test_a_new_round_goes_on_with_weights_units_and_optimiser(data, start):
     state, _ = _epoch(start, data)
     following = training.start_round(CONFIG, state, people.random_bodies(COUNT, seed=9))
     _assert_equal(following.trained, state.trained)
     _assert_equal(following.codec, start.codec)
-    assert int(following.round_step) == 0 and int(following.step) == 3
-    assert all(not np.any(leaf) for leaf in jax.tree.leaves(following.optimizer))
+    _assert_equal(following.optimizer, state.optimizer)
+    assert int(following.epoch_step) == 0 and int(following.step) == 3
     assert any(np.any(leaf) for leaf in jax.tree.leaves(state.optimizer))
 
 
@@ -287,6 +287,12 @@ def test_the_rate_rises_then_falls_along_a_cosine():
     assert np.all(np.diff(rate[10:]) <= 0)
     constant = [float(training.learning_rate(model.paper(), jnp.asarray(s), jnp.asarray(100))) for s in (0, 50, 99)]
     np.testing.assert_allclose(constant, 1e-4, rtol=1e-6)
+
+
+def test_the_rate_falls_over_all_epochs_of_a_run(data, start):
+    """Three steps an epoch: the last of the second of four epochs is step 5 of 12, from whatever state it is taken."""
+    _, metrics = _epoch(start, data, span=(1, 4))
+    np.testing.assert_allclose(metrics["learning_rate"], training.learning_rate(CONFIG, 5, 12), rtol=1e-6)
 
 
 def test_the_running_mean_is_numpy_s():
