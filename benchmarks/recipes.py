@@ -18,6 +18,7 @@ from dal_jax import config as configurations
 from dal_jax.config import Config
 from dal_jax.lifting import config as lifting_config
 from dal_jax.regressor import model
+from dal_jax.regressor.augmentation import AugmentationConfig, mild
 
 Changes = Mapping[str, Any]
 """Of a configuration: values by the field's path, `regressor.epochs`."""
@@ -125,6 +126,10 @@ ABLATIONS: dict[str, dict[str, Changes]] = {
         "closed_form": {"first.registration.starts": "closed_form"},
         "headings": {"first.registration.starts": "headings4"},
         "not_the_prediction": {"later.registration.starts": "tpose", "keep_better": False},
+    },
+    "augmentation": {
+        "none": {"regressor.augmentation": AugmentationConfig()},
+        "mild": {"regressor.augmentation": mild()},
     },
     "rotations": {"six_numbers": {"regressor.rotations": "6d"}},
     "keep_better": {"always_the_new": {"keep_better": False}},
