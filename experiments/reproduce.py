@@ -150,7 +150,7 @@ def _cell(variant: str, seed: int, where: dict[str, Any]) -> Row:
 
 def _print(name: str, recipe: Recipe, summaries: list[Row], claims: list[Row]) -> None:
     heads = ["variant", "registration, first", "last", "test, first", "last", "PA, last", "lifter, test"]
-    test, pa = recipes.TEST, "regressor_test_pa_mpjpe_mm"
+    test, pa = recipes.TEST, recipes.ALIGNED
     columns = [
         ("first_round", recipes.REGISTRATION), ("last_round", recipes.REGISTRATION), ("first_round", test),
         ("last_round", test), ("last_round", pa), ("last_round", recipes.LIFTER),

@@ -119,6 +119,8 @@ def test_what_is_published_follows_from_its_cells(name):
         start = f"| `{row['variant']}` | {len(row['seeds'])} |"  # more than one where recipes have changed
         lines = [line for line in section.splitlines() if line.startswith(start)]
         shown = (("last_round", REGISTRATION), ("first_round", TEST), ("last_round", TEST))
+        if row["variant"] == "cgan":
+            shown = (("last_round", LIFTER),)
         numbers = [f"{row[which][field]['mean']:.1f}" for which, field in shown]
         assert any(all(number in line for number in numbers) for line in lines), (start, numbers)
     recipe = recipes.RECIPES[rows[0]["recipe"]]
@@ -140,7 +142,7 @@ def _done(workdir: pathlib.Path, variant: str, seed: int) -> None:
 
 @pytest.mark.parametrize(
     ("flag", "name", "cells"),
-    [("--table=1", "table 1", 8), ("--figure=2", "figure 2", 4), ("--section=6.3", "section 6.3", 8)],
+    [("--table=1", "table 1", 10), ("--figure=2", "figure 2", 4), ("--section=6.3", "section 6.3", 8)],
 )
 def test_what_is_done_is_not_run_again_and_printed_beside_the_paper(flag, name, cells, tmp_path):
     for variant in recipes.RECIPES[name].variants:
