@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from dal_jax.body.kinematics import BodyParameters
 from dal_jax.registration.energy import Objective
 from dal_jax.regressor import training
-from dal_jax.regressor.augmentation import mild
+from dal_jax.regressor.augmentation import AugmentationConfig, mild
 from dal_jax.regressor.model import Learned, RegressorConfig
 from dal_jax.regressor.training import TrainingSet, TrainState
 from dal_jax.runtime import progress
@@ -58,7 +58,7 @@ def _some(*names: str) -> Variant:
 VARIANTS = {
     "base": Variant(),
     "augmented": Variant(augmentation=_MILD),
-    "flips": _some("flip_share"),
+    "unaltered": Variant(augmentation=dataclasses.asdict(AugmentationConfig())),
     "geometry": _some("rotation_deg", "zoom", "shift"),
     "colours": _some("brightness", "contrast", "tint"),
     "occlusion": _some("erase_share"),

@@ -6,10 +6,10 @@ The run gives configuration, people, registered bodies and lifted depths (its la
 regressor from nothing; at one seed all have the same first weights, order of people and number of steps. The test
 people are scored once, at the end. Finished variants are kept in --workdir; killed, the same command goes on.
 
-Variants: `base`, as the run; `augmented`, and `flips`, `geometry`, `colours`, `occlusion`, parts of it; `rotations_6d`
-and `iterated` (HMR's, three times), other heads; `average`, of the weights; `constant_rate`; `weighted_*`, bad fits
-teach less (`uncertainty.posterior`); `bad_fits*`, a share of the people (--bad_fits) have another's body, without
-weights and with both kinds.
+Variants: `base`, as the run; `augmented`, and `geometry`, `colours`, `occlusion`, parts of it; `unaltered`, pictures as
+they are; `rotations_6d` and `iterated` (HMR's, three times), other heads; `average`, of the weights; `constant_rate`;
+`weighted_*`, bad fits teach less (`uncertainty.posterior`); `bad_fits*`, a share of the people (--bad_fits) have
+another's body, without weights and with both kinds.
 
 Rows, by `what`:
   variant  one variant and seed: errors of the test people (mm; by Human3.6M's protocol 1, and of key points in px),

@@ -40,13 +40,13 @@ def test_a_variant_changes_what_it_says_and_nothing_else(name):
 
 def test_all_parts_together_are_the_whole_augmentation():
     config = model.demo()
-    for name in ("flips", "geometry", "colours", "occlusion"):
+    for name in ("geometry", "colours", "occlusion"):  # the demo is mirrored
         config = regressors.VARIANTS[name].configure(config)
     assert config == regressors.VARIANTS["augmented"].configure(model.demo())
 
 
 def test_variants_come_in_the_table_s_order():
-    assert regressors.chosen(["bad_fits", "flips", "base"]) == ["base", "flips", "bad_fits"]
+    assert regressors.chosen(["bad_fits", "unaltered", "base"]) == ["base", "unaltered", "bad_fits"]
     assert regressors.chosen([]) == list(regressors.VARIANTS)
     with pytest.raises(InputError, match="--variants=no_hope: of base, augmented, "):
         regressors.chosen(["base", "no_hope"])
@@ -75,11 +75,11 @@ def test_a_summary_compares_seed_with_seed():
     def rows(*values):
         return [{"mpjpe_mm": v, "pa_mpjpe_mm": None, "keypoint_error_px": v / 10, "steps": 7} for v in values]
 
-    found = regressors.summary("flips", rows(100.0, 130.0, 110.0), rows(90.0, 140.0, 105.0))
-    assert found["name"] == "flips" and found["seeds"] == 3 and found["steps"] == 7
+    found = regressors.summary("unaltered", rows(100.0, 130.0, 110.0), rows(90.0, 140.0, 105.0))
+    assert found["name"] == "unaltered" and found["seeds"] == 3 and found["steps"] == 7
     assert found["mpjpe_mm_median"] == 110 and found["mpjpe_mm_minus_base"] == 5
     assert found["pa_mpjpe_mm_median"] is None and found["pa_mpjpe_mm_minus_base"] is None
-    assert "mpjpe_mm_minus_base" not in regressors.summary("flips", rows(100.0), None)
+    assert "mpjpe_mm_minus_base" not in regressors.summary("unaltered", rows(100.0), None)
 
 
 def _comparison(scored):
@@ -122,8 +122,8 @@ def test_variants_of_one_seed_differ_in_what_they_change_alone():
 
 def test_a_row_depends_on_its_variant_seed_and_share():
     comparison, _ = _comparison([])
-    made_of = [comparison.made_of(*one) for one in (("base", 0), ("base", 1), ("flips", 0), ("bad_fits", 0))]
+    made_of = [comparison.made_of(*one) for one in (("base", 0), ("base", 1), ("occlusion", 0), ("bad_fits", 0))]
     assert json.loads(json.dumps(made_of)) == made_of, "kept beside the rows, and compared with"
     assert [one["seed"] for one in made_of] == [0, 1, 0, 0]
-    assert made_of[0]["config"]["epochs"] == 2 and made_of[2]["config"]["augmentation"]["flip_share"] == 0.5
+    assert made_of[0]["config"]["epochs"] == 2 and made_of[2]["config"]["augmentation"]["erase_share"] == 0.3
     assert made_of[0]["bad_fits"] == 0 and made_of[3]["bad_fits"] == 0.25

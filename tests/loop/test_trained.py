@@ -83,7 +83,7 @@ def test_a_configuration_from_before_a_field_existed_keeps_the_field_s_default(r
         (lambda c: c["regressor"].update(width="wide"), "regressor.width is 'wide'"),
         (lambda c: c["regressor"]["weights"].update(dense=None), "regressor.weights.dense is None"),
         (lambda c: c["regressor"].update(width=8), "expected float32"),
-        (lambda c: c["regressor"].update(rotations="6d"), r"codec/mean is float32\[105\], expected float32\[171\]"),
+        (lambda c: c["regressor"].update(rotations="6d"), r"is float32\[105\], expected float32\[171\]"),
         (lambda c: c["regressor"].update(rotations="euler"), "config.regressor.rotations is 'euler': one of"),
         (lambda c: c["regressor"].update(iterations=-3), "config.regressor.iterations is -3"),
         (lambda c: c["regressor"].update(iterations=2), "params/theta/change/bias is absent"),
