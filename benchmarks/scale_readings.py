@@ -30,7 +30,6 @@ from dal_jax.registration.register import RegistrationConfig
 from dal_jax.runtime import cli
 
 # allow_override: tests import several benchmarks into one process
-_LIMIT = flags.DEFINE_integer("limit", None, "Only so many of the people.", lower_bound=1, allow_override=True)
 _OUT = flags.DEFINE_string("out", None, "JSON to write.", required=True, allow_override=True)
 
 _CONFIG = pathlib.Path(__file__).with_name("people.json")
@@ -49,19 +48,19 @@ READINGS = {"lengthening": _lengthening, "literal": literal}
 def main(_: list[str]) -> None:
     """Register the people once for each reading and set of weights."""
     results.check_out(_OUT.value, overwrite=False)
-    results.emit(_all_rows(_LIMIT.value), _OUT.value)
+    results.emit(_all_rows(), _OUT.value)
 
 
-def _all_rows(limit: int | None) -> Iterator[dict[str, Any]]:
+def _all_rows() -> Iterator[dict[str, Any]]:
     for reading in READINGS:  # each in a process of its own: what is compiled knows one reading
         with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as own:
-            yield from own.submit(_rows, reading, limit).result()
+            yield from own.submit(_rows, reading).result()
 
 
-def _rows(reading: str, limit: int | None) -> list[dict[str, Any]]:
-    """Return the rows of a reading, of the first `limit` people."""
+def _rows(reading: str) -> list[dict[str, Any]]:
+    """Return the rows of a reading, one for each set of weights."""
     with mock.patch.object(kinematics, "turn_skeleton", READINGS[reading]):
-        made = problems.load(problems.read_config(_CONFIG), "runs/data").take(limit)
+        made = problems.load(problems.read_config(_CONFIG), "runs/data")
         template, where = dal.load_body(), measure.machine(jax.devices()[:1])
         config = RegistrationConfig("dense_lm", 20, starts="headings4")
         rows = []
